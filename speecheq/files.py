@@ -1,0 +1,90 @@
+"""Writing files so that what stands under the final name is always whole."""
+
+import errno
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, Union
+
+from speecheq.errors import InputError
+
+PathLike = Union[str, Path]
+
+# What the system reports when a write does not fit: disk full, quota used up, file size limit reached.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def no_space_is_an_input_error(path: PathLike) -> Iterator[None]:
+    """Turn "no room for this file" into an InputError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise InputError(
+            f"{path}: could not be written, {os.strerror(error.errno).lower()}; free some space and run "
+            "the same command again."
+        ) from error
+
+
+@contextmanager
+def whole_file(path: PathLike) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; on success it is renamed to ``path``, on failure removed.
+
+    The temporary name ends like ``path``, so that writers that look at the extension (``.jsonl.gz``) work.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp{os.getpid()}.{path.name}")
+    try:
+        with no_space_is_an_input_error(path):
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+@contextmanager
+def whole_folder(path: PathLike) -> Iterator[Path]:
+    """Yield a new empty folder beside ``path``; on success it takes the place of ``path``.
+
+    On failure it is removed and what was at ``path`` stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp{os.getpid()}.{path.name}")
+    previous = path.with_name(f".old{os.getpid()}.{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        with no_space_is_an_input_error(path):
+            yield temporary
+        if path.exists():
+            os.replace(path, previous)
+        os.replace(temporary, path)
+        shutil.rmtree(previous, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def read_json(path: PathLike) -> Any:
+    """Read one JSON file; a file that is not JSON raises InputError."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: is not readable as JSON ({error}); remove it and run its stage again.") from error

@@ -1,0 +1,80 @@
+"""Log lines with time stamps, and progress as a bar on a terminal or as plain lines elsewhere."""
+
+import logging
+import sys
+import time
+from typing import Iterable, Iterator, Optional, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+log = logging.getLogger("speecheq")
+
+# Without a terminal a line is written this often (seconds), so that a log file stays short.
+PLAIN_LINE_INTERVAL = 15.0
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Send the package's log to standard error, each line with its time."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.handlers[:] = [handler]
+    log.setLevel(level)
+    log.propagate = False
+
+
+class Progress:
+    """Counts ``total`` units of work under ``title``.
+
+    On a terminal a tqdm bar; elsewhere plain log lines, at most one in PLAIN_LINE_INTERVAL seconds and one
+    at the end.
+    """
+
+    def __init__(self, title: str, total: Optional[int] = None, unit: str = "it", terminal: Optional[bool] = None):
+        self.title, self.total, self.unit = title, total, unit
+        self.count, self.note, self.started = 0, "", time.monotonic()
+        self.last_line = self.started
+        terminal = sys.stderr.isatty() if terminal is None else terminal
+        self.bar = tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True) if terminal else None
+
+    def update(self, count: int = 1, note: str = "") -> None:
+        """Report ``count`` more units done; ``note`` is shown beside the figures (a loss, say)."""
+        self.count += count
+        self.note = note or self.note
+        if self.bar is not None:
+            if note:
+                self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(count)
+        elif time.monotonic() - self.last_line >= PLAIN_LINE_INTERVAL:
+            self._line()
+
+    def _line(self) -> None:
+        self.last_line = time.monotonic()
+        seconds = self.last_line - self.started
+        speed = self.count / seconds if seconds > 0 else 0.0
+        of = f"/{self.total}" if self.total is not None else ""
+        left = ""
+        if self.total is not None and speed > 0 and self.count < self.total:
+            left = f", {(self.total - self.count) / speed:.0f} s left"
+        note = f", {self.note}" if self.note else ""
+        log.info("%s: %d%s %s in %.0f s (%.1f/s%s)%s", self.title, self.count, of, self.unit, seconds, speed, left, note)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif kind is None:
+            self._line()
+
+
+def progress(items: Iterable[T], title: str, total: Optional[int] = None, unit: str = "it") -> Iterator[T]:
+    """Yield ``items`` and report each as one unit of work."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    with Progress(title, total, unit) as shown:
+        for item in items:
+            yield item
+            shown.update()
