@@ -1,0 +1,1 @@
+"""Phones: from text to phone sequences, and the tables that number them."""
