@@ -1,0 +1,178 @@
+"""What a stage read, wrote and dropped; whether it is done; what it needs from the stage before.
+
+A stage writes one folder. When it ends, the last file it writes there is its stamp, ``stage.json``, which
+holds the stage's key: a digest of the options it read, of its inputs' names and sizes, and of a format
+number that is raised by hand when the stage's code changes meaning. A stage whose stamp has the same key and
+whose outputs still have the sizes noted there is skipped; every other stage is redone.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
+
+from speecheq.errors import InputError
+from speecheq.files import read_json, write_json
+from speecheq.progress import log
+
+STAMP = "stage.json"
+NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "train": 4, "score": 5}
+
+
+def digest(value: Any) -> str:
+    """A short digest of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def tree_sizes(folder: Path, suffixes: Sequence[str] = ()) -> Dict[str, int]:
+    """Sizes in bytes of the files below ``folder`` by relative name (with one of ``suffixes``, if any)."""
+    sizes = {}
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in names:
+            if not suffixes or name.lower().endswith(tuple(suffixes)):
+                path = os.path.join(root, name)
+                sizes[os.path.relpath(path, folder)] = os.path.getsize(path)
+    return sizes
+
+
+def _describe_input(path: Path) -> Any:
+    """What makes an input new: a stage's key for a stage's folder, sizes for a file or another folder."""
+    if (path / STAMP).is_file():
+        return read_json(path / STAMP)["key"]
+    if path.is_dir():
+        return digest(tree_sizes(path))
+    return path.stat().st_size
+
+
+class Drops:
+    """Utterances that a stage left out, by reason, so that none is lost silently."""
+
+    def __init__(self) -> None:
+        self.by_reason: Dict[str, List[str]] = defaultdict(list)
+
+    def add(self, reason: str, utterance: str) -> None:
+        self.by_reason[reason].append(utterance)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.by_reason.values()))
+
+    def counts(self) -> Dict[str, int]:
+        return {reason: len(names) for reason, names in sorted(self.by_reason.items())}
+
+    def report(self, title: str, examples: int = 3) -> None:
+        """One log line a reason, with the first few utterances; the stamp holds all of them."""
+        for reason, names in sorted(self.by_reason.items()):
+            more = ", ..." if len(names) > examples else ""
+            log.warning("%s: %d dropped: %s (%s%s)", title, len(names), reason, ", ".join(names[:examples]), more)
+
+
+class Stage:
+    """One stage's folder, key and stamp.
+
+    ``name`` is one of NUMBERS, ``title`` says on what it works, ``options`` are all settings that its outputs
+    depend on, ``inputs`` the files and folders it reads; ``version`` is its format number.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        folder: Path,
+        options: Mapping[str, Any],
+        inputs: Iterable[Path],
+        version: int,
+    ):
+        self.name, self.title, self.folder = name, title, Path(folder)
+        self.inputs = {str(path): _describe_input(Path(path)) for path in inputs}
+        self.options = dict(options)
+        self.version = version
+        self.key = digest([name, self.options, sorted(map(str, self.inputs.values())), version])
+        self.started = time.time()
+
+    def _stamp(self) -> Optional[Dict[str, Any]]:
+        path = self.folder / STAMP
+        return read_json(path) if path.is_file() else None
+
+    def is_done(self) -> bool:
+        """Whether the stage ran with this key and its outputs are still whole; says in the log what it found."""
+        stamp = self._stamp()
+        where = f"stage {NUMBERS[self.name]} ({self.name}) of {self.title}"
+        if stamp is None:
+            return False
+        if stamp["key"] != self.key:
+            changed = [k for k in self.options if stamp["options"].get(k) != json.loads(json.dumps(self.options[k]))]
+            changed += [k for k in stamp["options"] if k not in self.options]
+            because = f"its options changed ({', '.join(changed)})" if changed else "what it reads changed"
+            log.info("%s: done before, but %s: it is redone", where, because)
+            return False
+        for name, size in stamp["outputs"].items():
+            path = self.folder / name
+            if not path.is_file() or path.stat().st_size != size:
+                log.warning("%s: %s is not whole any more: the stage is redone", where, path)
+                return False
+        log.info("%s: already done with the same arguments, skipped (%s)", where, self.folder)
+        return True
+
+    def begin(self) -> None:
+        """For stages that write in place: what is about to change must not be taken for done."""
+        (self.folder / STAMP).unlink(missing_ok=True)
+
+    def finish(
+        self,
+        folder: Path,
+        went_in: int,
+        came_out: int,
+        drops: Optional[Drops] = None,
+        outputs: Optional[Sequence[str]] = None,
+        unit: str = "utterances",
+    ) -> None:
+        """Write the stamp into ``folder`` (which may still have its temporary name) and log the counts.
+
+        ``outputs`` names the files whose sizes are noted, relative to ``folder``; by default all of them.
+        """
+        drops = drops or Drops()
+        sizes = tree_sizes(folder)
+        stamp = {
+            "stage": self.name,
+            "title": self.title,
+            "key": self.key,
+            "options": self.options,
+            "inputs": self.inputs,
+            "format": self.version,
+            "in": went_in,
+            "out": came_out,
+            "dropped": {reason: names for reason, names in sorted(drops.by_reason.items())},
+            "seconds": round(time.time() - self.started, 2),
+            "outputs": {name: sizes[name] for name in (outputs if outputs is not None else sizes) if name != STAMP},
+        }
+        write_json(folder / STAMP, stamp)
+        drops.report(self.title)
+        log.info(
+            "stage %d (%s) of %s: %d %s in, %d out, %d dropped, %.1f s -> %s",
+            NUMBERS[self.name], self.name, self.title, went_in, unit, came_out, len(drops), stamp["seconds"],
+            self.folder,
+        )
+
+
+def require(folder: Path, name: str) -> Dict[str, Any]:
+    """The stamp of an earlier stage; InputError that names the stage to run where it is missing."""
+    path = Path(folder) / STAMP
+    if not path.is_file():
+        number = NUMBERS[name]
+        raise InputError(
+            f"{folder}: stage {number} ({name}) has not been run or did not finish; run it first, with "
+            f"--stage {number} --stop-stage {number} and the same options."
+        )
+    stamp = read_json(path)
+    for output, size in stamp["outputs"].items():
+        written = Path(folder) / output
+        if not written.is_file() or written.stat().st_size != size:
+            number = NUMBERS[name]
+            raise InputError(
+                f"{written}: is not as stage {number} ({name}) left it (missing or another size); run stage {number} again."
+            )
+    return stamp
