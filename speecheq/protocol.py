@@ -1,0 +1,181 @@
+"""Folds, dev parts and leak checks (section 3.1; what is a test clip, what is a training clip).
+
+Every function works on ``Clip`` records, so that the rules can be read and tested without audio.
+"""
+
+import random
+import re
+from collections import defaultdict
+from typing import Callable, Dict, Hashable, Iterable, List, NamedTuple, Optional, Sequence, Set
+
+from speecheq.errors import InputError
+
+DEV_SHARE = 0.1
+TEXT_FOLDS = 5
+RANDOM_FOLDS = 10
+
+
+class Clip(NamedTuple):
+    """What the protocols know of an utterance of the target corpus."""
+
+    id: str
+    speaker: str
+    label: str
+    text_id: Optional[str] = None
+    split: Optional[str] = None
+
+
+Folds = List[Set[str]]
+
+
+def _dealt(groups: Dict[Hashable, List[str]], parts: int, random_source: random.Random) -> Folds:
+    """Deal shuffled groups out in turn, so that parts are equally large and groups spread evenly."""
+    folds: Folds = [set() for _ in range(parts)]
+    turn = 0
+    for key in sorted(groups, key=str):
+        members = sorted(groups[key])
+        random_source.shuffle(members)
+        for member in members:
+            folds[turn % parts].add(member)
+            turn += 1
+    return folds
+
+
+def random10(clips: Sequence[Clip], seed: int = 0) -> Folds:
+    """Ten random folds, stratified by label and speaker: the paper's protocol for CASIA.
+
+    Speakers and texts of the test fold are in training; report ``speaker`` beside it.
+    """
+    groups = defaultdict(list)
+    for clip in clips:
+        groups[clip.label, clip.speaker].append(clip.id)
+    return _dealt(groups, RANDOM_FOLDS, random.Random(f"random10 {seed}"))
+
+
+def leave_one_speaker_out(clips: Sequence[Clip], seed: int = 0) -> Folds:
+    """One fold a speaker, in the order of their names."""
+    speakers = sorted({clip.speaker for clip in clips})
+    return [{clip.id for clip in clips if clip.speaker == speaker} for speaker in speakers]
+
+
+def disjoint_texts(clips: Sequence[Clip], seed: int = 0) -> Folds:
+    """Five folds, no text in two of them. InputError where clips have no text number or texts are too few."""
+    groups = defaultdict(list)
+    for clip in clips:
+        if clip.text_id is None:
+            raise InputError(f"{clip.id}: the corpus does not number its texts, so the protocol 'text' is not to be had.")
+        groups[clip.text_id].append(clip.id)
+    if len(groups) < TEXT_FOLDS:
+        raise InputError(f"the protocol 'text' needs at least {TEXT_FOLDS} texts, the corpus has {len(groups)}.")
+    folds_of_texts = _dealt({"texts": list(groups)}, TEXT_FOLDS, random.Random(f"text {seed}"))
+    return [{name for text in texts for name in groups[text]} for texts in folds_of_texts]
+
+
+def official(clips: Sequence[Clip], seed: int = 0) -> Folds:
+    """The corpus' own fixed test part as the only fold. InputError where it has none."""
+    test = {clip.id for clip in clips if clip.split == "test"}
+    if not test:
+        raise InputError("the corpus has no official test part, so the protocol 'official' is not to be had.")
+    return [test]
+
+
+# protocol -> (its folds, what must not be shared between training and test besides the clips)
+PROTOCOLS: Dict[str, Callable[..., Folds]] = {
+    "random10": random10,
+    "speaker": leave_one_speaker_out,
+    "text": disjoint_texts,
+    "official": official,
+}
+MUST_DIFFER: Dict[str, Sequence[str]] = {"random10": (), "speaker": ("speaker",), "text": ("text_id",), "official": ()}
+
+
+def make_folds(protocol: str, clips: Sequence[Clip], seed: int = 0) -> Folds:
+    """The test clips of every fold; InputError for an unknown protocol or a fold without a clip."""
+    if protocol not in PROTOCOLS:
+        raise InputError(f"there is no protocol {protocol!r}; the protocols are {', '.join(PROTOCOLS)}.")
+    folds = PROTOCOLS[protocol](clips, seed)
+    everything = {clip.id for clip in clips}
+    for number, test in enumerate(folds, 1):
+        if not test or test == everything:
+            what = "test" if not test else "training"
+            raise InputError(f"fold {number} of the protocol {protocol!r} has no {what} clip: the corpus is too small.")
+    return folds
+
+
+def dev_part(training: Sequence[Clip], how: str = "clips", seed: int = 0) -> Set[str]:
+    """The ids of the dev part inside the training clips of a fold.
+
+    ``clips``: 10 %, stratified by label and speaker, at least one clip a label. ``speaker``: all clips of one
+    speaker (InputError where fewer than three speakers are left to train).
+    """
+    source = random.Random(f"dev {how} {seed}")
+    if how == "speaker":
+        speakers = sorted({clip.speaker for clip in training})
+        if len(speakers) < 4:
+            raise InputError(f"a dev speaker needs at least 4 training speakers, there are {len(speakers)}; use --dev clips.")
+        chosen = source.choice(speakers)
+        return {clip.id for clip in training if clip.speaker == chosen}
+    if how != "clips":
+        raise InputError(f"--dev {how!r} is neither 'clips' nor 'speaker'.")
+    by_label = defaultdict(lambda: defaultdict(list))
+    for clip in training:
+        by_label[clip.label][clip.speaker].append(clip.id)
+    dev: Set[str] = set()
+    for label in sorted(by_label):
+        speakers = by_label[label]
+        for members in speakers.values():
+            members.sort()
+            source.shuffle(members)
+        # one clip of each speaker in turn, in an order drawn anew for each label
+        order = sorted(speakers)
+        source.shuffle(order)
+        rounds = [speakers[name][turn] for turn in range(max(map(len, speakers.values()))) for name in order
+                  if turn < len(speakers[name])]
+        if len(rounds) > 1:
+            dev.update(rounds[: max(1, round(DEV_SHARE * len(rounds)))])
+    return dev
+
+
+def check_leaks(protocol: str, training: Iterable[Clip], dev: Iterable[Clip], test: Iterable[Clip]) -> None:
+    """InputError if a test clip - or, where the protocol keeps them apart, a test speaker or text - is trained on.
+
+    Dev clips choose the checkpoint, so they count as training here; and no dev clip may be trained on.
+    """
+    training, dev, test = list(training), list(dev), list(test)
+    for name, used in (("training", training), ("the dev part", dev)):
+        for field in ("id", *MUST_DIFFER[protocol]):
+            shared = {getattr(clip, field) for clip in used} & {getattr(clip, field) for clip in test}
+            if shared:
+                what = {"id": "clip", "speaker": "speaker", "text_id": "text"}[field]
+                raise InputError(
+                    f"leak: {len(shared)} test {what}(s) are in {name} under the protocol {protocol!r} "
+                    f"({sorted(map(str, shared))[0]} for one)."
+                )
+    shared = {clip.id for clip in training} & {clip.id for clip in dev}
+    if shared:
+        raise InputError(f"leak: {len(shared)} dev clip(s) are in training ({sorted(shared)[0]} for one).")
+
+
+def parse_numbers(text: str, what: str, available: Optional[int] = None) -> List[int]:
+    """``1 3-5``, ``1,2`` or ``all`` -> numbers in order; InputError for a number that does not exist.
+
+    ``what`` names them (fold, seed); ``available`` is how many there are, which ``all`` needs.
+    """
+    if text.strip() == "all":
+        if available is None:
+            raise InputError(f"--{what}s all: there is no list of all {what}s; name them, for instance --{what}s 1-3.")
+        return list(range(1, available + 1))
+    numbers: List[int] = []
+    for item in text.replace(",", " ").split():
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
+        if not match:
+            raise InputError(f"--{what}s {text!r}: {item!r} is not a {what} number, a range like 1-3, or all.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        numbers.extend(range(first, last + 1))
+    if not numbers:
+        raise InputError(f"--{what}s {text!r}: names no {what}.")
+    if available is not None:
+        for number in numbers:
+            if not 1 <= number <= available:
+                raise InputError(f"{what} {number} does not exist; there are {what}s 1 to {available}.")
+    return list(dict.fromkeys(numbers))
