@@ -1,0 +1,9 @@
+"""The losses of equations 1 to 4, each computed in float32."""
+
+from speecheq.losses.ccc import ccc, eis_loss
+from speecheq.losses.ctc import CtcResult, ctc_loss, greedy_decode, resolve_ctc_backend
+from speecheq.losses.focal import focal_loss
+from speecheq.losses.multitask import LossWeights, combine
+
+__all__ = ["CtcResult", "LossWeights", "ccc", "combine", "ctc_loss", "eis_loss", "focal_loss", "greedy_decode",
+           "resolve_ctc_backend"]

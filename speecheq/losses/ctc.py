@@ -1,0 +1,115 @@
+"""CTC for phonemes (equation 1), through k2 or torch behind one function, and its best-path decoding."""
+
+from dataclasses import dataclass
+from importlib import metadata
+from typing import List, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import ctc_loss as torch_ctc_loss
+
+from speecheq.errors import InputError
+from speecheq.progress import log
+
+BLANK = 0  # silence
+BACKENDS = ("k2", "torch")
+# k2 prunes paths below the best by this much; 10 is up to 3.7 nats off on flat outputs, 20 agrees to 2e-4.
+OUTPUT_BEAM = 20.0
+
+
+@dataclass
+class CtcResult:
+    loss: Tensor  # () mean over the feasible utterances of NLL / max(1, target length); 0 with a graph if none is
+    per_utterance: Tensor  # (N,) negative log-likelihoods (nats), detached; inf where infeasible
+    feasible: Tensor  # (N,) bool: the utterance has frames enough for its target
+
+
+def resolve_ctc_backend(choice: str) -> str:
+    """``k2``, ``torch`` or ``auto`` (k2 where it imports) -> ``k2`` or ``torch``, logging which and why.
+
+    InputError if k2 is asked for and does not import; ValueError for another name.
+    """
+    if choice not in BACKENDS + ("auto",):
+        raise ValueError(f"ctc_backend is {choice!r}; it must be one of k2, torch, auto")
+    if choice == "torch":
+        log.info("CTC backend: torch, as asked for")
+        return "torch"
+    try:
+        import k2
+        k2.ctc_loss  # an unrelated or broken k2 lacks it
+    except Exception as error:  # a k2 built for another torch or Python fails in many ways: ImportError, OSError, ...
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if choice == "k2":
+            raise InputError(f"k2 was asked for as CTC backend but cannot be imported ({reason}): install the k2 "
+                             "stack with 'utils/install.sh --stack k2', or use '--ctc-backend torch'") from error
+        log.info("CTC backend: torch, because k2 cannot be imported (%s)", reason)
+        return "torch"
+    log.info("CTC backend: k2 %s, %s", metadata.version("k2"),
+             "as asked for" if choice == "k2" else "because it can be imported")
+    return "k2"
+
+
+def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend: str) -> CtcResult:
+    """Equation 1, in float32: ``logits`` (N, T, C) before the softmax, ``lengths`` (N,) frames, a label sequence each.
+
+    ``targets`` are 1-D integer tensors with labels in 1..C-1 (0 is the blank), empty ones allowed. An utterance
+    with fewer frames than labels + adjacent repeats has no CTC path: it is left out, with gradient zero, and
+    ``feasible`` says so. ``backend`` is ``k2`` or ``torch``. ValueError for a label or a length out of range.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
+    batch, num_frames, num_classes = logits.shape
+    lengths = lengths.detach().cpu().long()
+    targets = [target.detach().cpu().long() for target in targets]
+    if len(lengths) != batch or len(targets) != batch:
+        raise ValueError(f"{batch} utterances have {len(lengths)} lengths and {len(targets)} targets")
+    if bool(((lengths < 1) | (lengths > num_frames)).any()):
+        raise ValueError(f"lengths are {lengths.tolist()}; each must lie in 1..{num_frames}")
+    for index, target in enumerate(targets):
+        if target.dim() != 1 or bool(((target < 1) | (target >= num_classes)).any()):
+            raise ValueError(f"target {index} of the batch must be a row of labels in 1..{num_classes - 1} "
+                             f"({BLANK} is the blank), but is {target.tolist()}")
+    needed = torch.tensor([len(target) + int((target[1:] == target[:-1]).sum()) for target in targets])
+    feasible = needed <= lengths
+
+    logits = logits.float()
+    per_utterance = torch.full((batch,), float("inf"), device=logits.device)
+    kept = feasible.nonzero().squeeze(1)
+    if len(kept) == 0:
+        return CtcResult(logits.sum() * 0.0, per_utterance, feasible.to(logits.device))
+    kept = kept[lengths[kept].argsort(descending=True, stable=True)]  # k2 wants falling durations
+    on_device = kept.to(logits.device)
+    everything = len(kept) == batch and bool((kept == torch.arange(batch)).all())
+    log_probs = torch.log_softmax(logits if everything else logits.index_select(0, on_device), dim=2)
+    kept_targets = [targets[index] for index in kept.tolist()]
+    losses = (_k2_losses if backend == "k2" else _torch_losses)(log_probs, lengths[kept], kept_targets)
+    per_utterance[on_device] = losses.detach()
+    target_lengths = torch.tensor([max(1, len(target)) for target in kept_targets], device=logits.device)
+    return CtcResult((losses / target_lengths).mean(), per_utterance, feasible.to(logits.device))
+
+
+def _torch_losses(log_probs: Tensor, lengths: Tensor, targets: List[Tensor]) -> Tensor:
+    # On the CPU in one row, with plain lengths: CUDA then takes torch's own kernel, which knows empty targets.
+    target_lengths = torch.tensor([len(target) for target in targets])
+    labels = torch.cat(targets).to(log_probs.device)
+    return torch_ctc_loss(log_probs.transpose(0, 1), labels, lengths, target_lengths, blank=BLANK, reduction="none")
+
+
+def _k2_losses(log_probs: Tensor, lengths: Tensor, targets: List[Tensor]) -> Tensor:
+    import k2
+
+    graphs = k2.ctc_graph([target.tolist() for target in targets], modified=False, device=log_probs.device)
+    rows = torch.arange(len(targets))
+    segments = torch.stack([rows, torch.zeros_like(rows), lengths], dim=1).to(torch.int32)
+    dense = k2.DenseFsaVec(log_probs.contiguous(), segments)
+    return k2.ctc_loss(graphs, dense, output_beam=OUTPUT_BEAM, reduction="none", use_double_scores=True)
+
+
+def greedy_decode(logits: Tensor, lengths: Tensor) -> List[List[int]]:
+    """The best path's labels for ``logits`` (N, T, C), ``lengths`` (N,): repeats collapsed, then blanks dropped."""
+    best = logits.detach().argmax(dim=2).cpu()
+    decoded = []
+    for path, length in zip(best, lengths.tolist()):
+        labels = torch.unique_consecutive(path[:length])
+        decoded.append(labels[labels != BLANK].tolist())
+    return decoded

@@ -1,0 +1,100 @@
+"""Which frames of a padded batch are speech, and the layers that must know: sums, batch norm.
+
+Batches are (N, C, T): utterances, channels, frames; utterance n has ``lengths[n]`` frames, the rest is padding.
+"""
+
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor, nn
+
+
+class Frames(NamedTuple):
+    """The valid frames of a batch."""
+
+    lengths: Tensor  # (N,) int64, on the batch's device
+    mask: Optional[Tensor]  # (N, 1, T) float32, 1 on valid frames; None where no frame is padding
+    counts: Tensor  # (N, 1) float32: lengths, as divisor of a sum over time
+    total: Tensor  # () float32: the batch's valid frames
+
+    @classmethod
+    def of(cls, lengths: Tensor, num_frames: int, device: torch.device) -> "Frames":
+        """``lengths`` (N,) int of a batch of ``num_frames`` frames; ValueError outside 1..num_frames.
+
+        The lengths are looked at only where they lie on the CPU: there a batch without padding skips every
+        mask; lengths on a GPU are always masked, which spares the wait for the GPU.
+        """
+        padded = True
+        if lengths.device.type == "cpu":
+            shortest, longest = int(lengths.min()), int(lengths.max())
+            if shortest < 1 or longest > num_frames:
+                raise ValueError(f"lengths run from {shortest} to {longest}; with {num_frames} frames in the batch "
+                                 f"they must lie in 1..{num_frames}")
+            padded = shortest < num_frames
+        lengths = lengths.to(device=device, dtype=torch.int64, non_blocking=True)
+        mask = None
+        if padded:
+            mask = (torch.arange(num_frames, device=device) < lengths[:, None]).unsqueeze(1).float()
+        counts = lengths.float().unsqueeze(1)
+        return cls(lengths, mask, counts, counts.sum())
+
+    def zeroed(self, x: Tensor) -> Tensor:
+        """``x`` (N, C, T) with zeros in place of padding."""
+        return x if self.mask is None else x * self.mask.to(x.dtype)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """(N, C, T) -> (N, C): the mean over each utterance's own frames."""
+        return self.zeroed(x).sum(2) / self.counts
+
+
+class MaskedBatchNorm1d(nn.BatchNorm1d):
+    """nn.BatchNorm1d over (N, C, T) whose batch statistics come from valid frames only, in float32.
+
+    Parameters, buffers and, without padding, results are nn.BatchNorm1d's. What it gives on padded frames is
+    finite and of no meaning.
+    """
+
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
+        if frames.mask is None or not self.training:
+            return super().forward(x)
+        y, mean, variance = _BatchNormOfValidFrames.apply(x, self.weight, self.bias, frames.mask, frames.total,
+                                                          self.eps)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            unbiased = variance * (frames.total / (frames.total - 1).clamp(min=1))
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
+        return y
+
+
+class _BatchNormOfValidFrames(torch.autograd.Function):
+    """Batch norm with the statistics of masked frames, its gradient written out.
+
+    One CPU thread, 32 x 384 x 300, forward and backward: this 29 ms; the same formula through autograd 33; padding
+    filled with the mean and F.batch_norm 52; F.batch_norm on packed frames 58; F.batch_norm blind to padding 20.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, mask, total, eps):
+        x = x.float()
+        mean = (x * mask).sum((0, 2)) / total
+        # Centred before squaring: the difference of two large sums would lose the variance of offset channels.
+        centred = (x - mean[:, None]).mul_(mask)
+        variance = torch.linalg.vector_norm(centred, dim=(0, 2)).square() / total
+        inverse_std = torch.rsqrt(variance + eps)
+        ctx.save_for_backward(centred, weight, inverse_std, mask, total)
+        ctx.mark_non_differentiable(mean, variance)
+        y = torch.addcmul(bias[:, None], centred, (weight * inverse_std)[:, None])
+        return y, mean, variance
+
+    @staticmethod
+    def backward(ctx, grad, _mean, _variance):
+        centred, weight, inverse_std, mask, total = ctx.saved_tensors
+        grad = grad.float() * mask
+        grad_bias = grad.sum((0, 2))
+        grad_weight = (grad * centred).sum((0, 2)) * inverse_std
+        scale = weight * inverse_std
+        along = scale * inverse_std * grad_weight / total
+        grad_x = grad.mul_(scale[:, None]).sub_((scale * grad_bias / total)[:, None])
+        grad_x = grad_x.addcmul_(centred, along[:, None], value=-1).mul_(mask)
+        return grad_x, grad_weight, grad_bias, None, None, None

@@ -1,0 +1,68 @@
+"""Sizes of the backbone against the published ones; its pooling against the plain formula."""
+
+import pytest
+import torch
+
+from speecheq.models import ModelConfig
+from speecheq.models.ecapa import AttentiveStatisticsPooling, EcapaTdnn, Res2Convolution
+from speecheq.models.masking import Frames
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("channels, res_bigru, millions", [
+    (512, "none", 6.2), (1024, "none", 14.7), (256, "none", 3.33), (256, "before_se", 4.2), (256, "after_se", 4.2)])
+def test_parameter_count(channels, res_bigru, millions):
+    model = EcapaTdnn(ModelConfig(channels=channels, res_bigru=res_bigru))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.008)
+
+
+def test_attentive_pooling_against_the_formula_utterance_by_utterance():
+    torch.manual_seed(0)
+    pooling = AttentiveStatisticsPooling(channels=5, bottleneck=3).eval()
+    with torch.no_grad():
+        pooling.norm.running_mean.normal_()
+        pooling.norm.running_var.uniform_(0.5, 2)
+    lengths = [7, 1, 4]
+    h = torch.randn(3, 5, 7)
+    pooled = pooling(h, Frames.of(torch.tensor(lengths), 7, CPU))
+    norm = pooling.norm
+    for n, length in enumerate(lengths):
+        own = h[n, :, :length].t()  # (T, C)
+        mean, std = own.mean(0), own.var(0, unbiased=False).clamp(min=1e-5).sqrt()
+        seen = torch.cat([own, mean.expand_as(own), std.expand_as(own)], dim=1)  # [h; mean; std]
+        weight = torch.cat([pooling.local.weight.squeeze(2), pooling.context.weight], dim=1)
+        inner = torch.relu(seen @ weight.t() + pooling.local.bias)
+        inner = (inner - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+        scores = torch.tanh(inner) @ pooling.scores.weight.squeeze(2).t() + pooling.scores.bias
+        alpha = torch.softmax(scores, dim=0)
+        mean = (alpha * own).sum(0)
+        std = ((alpha * own ** 2).sum(0) - mean ** 2).clamp(min=1e-5).sqrt()
+        torch.testing.assert_close(pooled[n], torch.cat([mean, std]), atol=1e-4, rtol=1e-4)
+
+
+def test_pooling_of_constant_frames_has_finite_gradients():
+    pooling = AttentiveStatisticsPooling(channels=3, bottleneck=2)
+    h = torch.ones(2, 3, 4, requires_grad=True)
+    pooling(h, Frames.of(torch.tensor([4, 1]), 4, CPU)).sum().backward()
+    assert torch.isfinite(h.grad).all()
+
+
+def test_res2_passes_the_first_group_and_chains_the_others():
+    torch.manual_seed(0)
+    res2 = Res2Convolution(channels=8, scale=4, kernel=3, dilation=2).eval()
+    frames = Frames.of(torch.tensor([6]), 6, CPU)
+    x = torch.randn(1, 8, 6)
+    y = res2(x, frames)
+    torch.testing.assert_close(y[:, :2], x[:, :2])
+    torch.testing.assert_close(y[:, 2:4], res2.units[0](x[:, 2:4], frames))
+    torch.testing.assert_close(y[:, 6:], res2.units[2](x[:, 6:] + y[:, 4:6], frames))
+
+
+def test_embedding_does_not_see_padding():
+    torch.manual_seed(0)
+    model = EcapaTdnn(ModelConfig(channels=16, mfa_channels=24, bottleneck=8, res_bigru="none")).eval()
+    x = torch.randn(2, 30, 80)
+    x[1, 12:] = float("nan")
+    batch = model(x, torch.tensor([30, 12]))
+    torch.testing.assert_close(batch[1:], model(x[1:, :12], torch.tensor([12])), atol=1e-4, rtol=0)

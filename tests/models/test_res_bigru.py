@@ -1,0 +1,49 @@
+"""Res-BiGRU against nn.GRU: outputs and gradients, with and without padding, training and inference."""
+
+import pytest
+import torch
+from torch import nn
+
+from speecheq.models.masking import Frames
+from speecheq.models.res_bigru import ResBiGRU
+
+CPU = torch.device("cpu")
+
+
+def _reference(ours: ResBiGRU, channels: int) -> nn.GRU:
+    theirs = nn.GRU(channels, channels // 2, bidirectional=True, batch_first=True)
+    state = {name: value for name, value in ours.forward_gru.state_dict().items()}
+    state.update({name + "_reverse": value for name, value in ours.backward_gru.state_dict().items()})
+    theirs.load_state_dict(state)
+    return theirs
+
+
+def _reference_gradient(theirs: nn.GRU, name: str) -> torch.Tensor:
+    direction, parameter = name.split(".")
+    return getattr(theirs, parameter + ("_reverse" if direction == "backward_gru" else "")).grad
+
+
+@pytest.mark.parametrize("lengths", [[9, 9, 9], [9, 1, 4], [3, 8, 2]])
+def test_each_utterance_as_if_alone(lengths):
+    torch.manual_seed(0)
+    channels, num_frames = 6, 9
+    ours = ResBiGRU(channels)
+    theirs = _reference(ours, channels)
+    frames = Frames.of(torch.tensor(lengths), num_frames, CPU)
+    x = torch.randn(3, channels, num_frames)
+    weights = frames.zeroed(torch.randn(3, channels, num_frames))
+    started = x.clone().requires_grad_()
+    trained = ours(started, frames)
+    with torch.no_grad():
+        inferred = ours(x, frames)
+    (trained * weights).sum().backward()
+    for n, length in enumerate(lengths):
+        alone = x[n:n + 1, :, :length].transpose(1, 2).clone().requires_grad_()
+        expected = alone + theirs(alone)[0]
+        (expected * weights[n:n + 1, :, :length].transpose(1, 2)).sum().backward()
+        for result in (trained, inferred):
+            torch.testing.assert_close(result[n:n + 1, :, :length], expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(started.grad[n:n + 1, :, :length], alone.grad.transpose(1, 2), atol=1e-5, rtol=1e-4)
+        assert (started.grad[n, :, length:] == 0).all()
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, _reference_gradient(theirs, name), atol=1e-4, rtol=1e-4, msg=name)
