@@ -1,0 +1,238 @@
+"""The typed settings of a training, their layers, and what is refused.
+
+Layers, later ones win: the defaults here (the paper's values) < the size (``conf/small.yaml``) < the system
+(one line of ``conf/systems.yaml``) < what the recipe sets < ``--set key=value``.
+"""
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from speecheq.errors import InputError
+from speecheq.files import write_text
+from speecheq.models.config import ModelConfig
+
+
+def setting(default: Any, help: str, low: float = None, high: float = None, choices: Sequence[Any] = None) -> Any:
+    """A dataclass field with its meaning and the values that it takes."""
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+
+
+@dataclass
+class DataConfig:
+    corpora: str = setting("all", "whose emotion and gender clips are trained on: all of MsUD, or the target's only",
+                           choices=("all", "target"))
+    batch_size: int = setting(32, "clips a mini-batch of each of the three streams (section 3.2)", low=2)
+    max_seconds: float = setting(6.0, "emotion and gender clips are cropped to this length, at random", low=0.1)
+    phoneme_batch_seconds: float = setting(320.0, "a phoneme mini-batch holds at most this much speech", low=1.0)
+    cmvn: str = setting("global", "normalisation of the features", choices=("utterance", "global", "none"))
+    dev_phoneme_clips: int = setting(500, "dev utterances, at most, whose phones are scored every epoch", low=1)
+    workers: int = setting(1, "processes that load each stream; 0 loads in the training process", low=0)
+
+
+@dataclass
+class LossConfig:
+    gamma: float = setting(10.0, "of the focal loss (section 3.2)", low=0.0)
+    alpha: float = setting(1.0, "weight of the CCC loss for EIS (equation 4)", low=0.0)
+    beta: float = setting(0.1, "weight of the CTC loss for phonemes (equation 4); 0 leaves the task out", low=0.0)
+    eta: float = setting(0.1, "weight of the focal loss for gender (equation 4); 0 leaves the task out", low=0.0)
+    label_ignore: str = setting("fill", "clips without EIS: filled with the prediction (Algorithm 1), or dropped",
+                                choices=("fill", "drop"))
+    ctc_backend: str = setting("auto", "who computes CTC; auto takes k2 where it can be imported",
+                               choices=("auto", "k2", "torch"))
+
+
+@dataclass
+class OptimConfig:
+    epochs: Optional[int] = setting(60, "passes over the emotion stream; null: max_steps decides", low=1)
+    max_steps: Optional[int] = setting(None, "stop after so many steps, if that comes first", low=1)
+    learning_rate: float = setting(1e-4, "of Adam (section 3.2)", low=0.0)
+    weight_decay: float = setting(1e-5, "of Adam (section 3.2)", low=0.0)
+    warmup_steps: int = setting(0, "the learning rate rises linearly over so many steps", low=0)
+    schedule: str = setting("constant", "of the learning rate after the warm-up", choices=("constant", "cosine"))
+    clip_gradient: float = setting(5.0, "the gradient is scaled down to this norm", low=0.0)
+
+
+@dataclass
+class RunConfig:
+    seed: int = setting(1, "of weights, sampling and cropping", low=0)
+    device: str = setting("auto", "auto takes a GPU where torch finds one", choices=("auto", "cpu", "cuda"))
+    threads: int = setting(0, "of torch on the CPU; 0 leaves torch's own choice", low=0)
+
+
+@dataclass
+class Config:
+    """All settings of one training."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def validate(self) -> None:
+        """ValueError for a model that cannot be built; ranges of single settings are checked when they are set."""
+        self.model.validate()
+        if self.optim.epochs is None and self.optim.max_steps is None:
+            raise ValueError("optim.epochs and optim.max_steps are both null, so training would never end")
+        if self.optim.schedule == "cosine" and self.optim.max_steps is None:
+            raise ValueError("the cosine schedule needs optim.max_steps")
+
+    def tasks(self) -> List[str]:
+        """The streams that are trained: emotion always, gender and phoneme where their weight is not 0."""
+        return ["emotion"] + ["gender"] * (self.loss.eta > 0) + ["phoneme"] * (self.loss.beta > 0)
+
+
+def setting_names(config: Any = None, prefix: str = "") -> List[str]:
+    """All keys in dotted form, such as ``loss.gamma``."""
+    config = Config() if config is None else config
+    names = []
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            names += setting_names(value, f"{prefix}{item.name}.")
+        else:
+            names.append(prefix + item.name)
+    return names
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """``value`` as the type ``kind``; ValueError where it is something else. YAML reads 1e-4 as text."""
+    if get_origin(kind) is Union:
+        if value is None:
+            return None
+        kind = next(argument for argument in get_args(kind) if argument is not type(None))
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+    elif kind is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif kind is float:
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            return float(value)
+    elif kind is str:
+        if isinstance(value, str):
+            return value
+        if value is False:  # YAML reads a bare no or off as False
+            raise ValueError
+    raise ValueError
+
+
+def set_value(config: Config, name: str, value: Any, source: str) -> None:
+    """Set the setting ``name`` (dotted); InputError that begins with ``source`` where that is not possible."""
+    *path, last = name.split(".")
+    part: Any = config
+    for step in path:
+        part = getattr(part, step, None)
+    known = is_dataclass(part) and {item.name: item for item in fields(part)}
+    if not known or last not in known or is_dataclass(getattr(part, last)):
+        near = difflib.get_close_matches(name, setting_names(), 1, 0.4)
+        raise InputError(f"{source}: {name!r} is not a setting{f'; did you mean {near[0]}?' if near else '.'}")
+    kind = get_type_hints(type(part))[last]
+    try:
+        converted = _converted(value, kind)
+    except ValueError:
+        expected = getattr(kind, "__name__", str(kind).replace("typing.", ""))
+        raise InputError(f"{source}: {name} is {value!r}, but it must be of the type {expected}.") from None
+    limits = known[last].metadata
+    if limits.get("choices") and converted not in limits["choices"]:
+        raise InputError(f"{source}: {name} is {value!r}, but it must be one of {', '.join(map(str, limits['choices']))}.")
+    if converted is not None:
+        if limits.get("low") is not None and not converted >= limits["low"]:
+            raise InputError(f"{source}: {name} is {value!r}, but it must be at least {limits['low']:g}.")
+        if limits.get("high") is not None and not converted <= limits["high"]:
+            raise InputError(f"{source}: {name} is {value!r}, but it must be at most {limits['high']:g}.")
+    setattr(part, last, converted)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Dict[str, Any]:
+    flat: Dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
+    """A YAML file that holds a mapping (or nothing); InputError names the file, and the line where there is one."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such configuration file.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{where}: is not YAML ({getattr(error, 'problem', error)}).") from error
+    if values is not None and not isinstance(values, dict):
+        raise InputError(f"{path}: must hold settings as 'key: value', not a {type(values).__name__}.")
+    return values or {}
+
+
+def apply_layer(config: Config, values: Mapping[str, Any], source: str) -> None:
+    """Lay nested or dotted ``values`` over ``config``."""
+    for name, value in _flat(values).items():
+        set_value(config, name, value, source)
+
+
+def parse_assignment(assignment: str) -> tuple:
+    """``key=value`` of ``--set`` -> (key, value read as YAML)."""
+    name, equals, text = assignment.partition("=")
+    if not equals or not name.strip():
+        raise InputError(f"--set {assignment!r}: expected key=value, for instance loss.gamma=2.")
+    try:
+        return name.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {assignment!r}: the value cannot be read.") from error
+
+
+def systems_of(path: Union[str, Path]) -> Dict[str, Mapping[str, Any]]:
+    """The systems that ``conf/systems.yaml`` names, each with its settings."""
+    systems = read_yaml(path)
+    for name, values in systems.items():
+        if values is not None and not isinstance(values, dict):
+            raise InputError(f"{path}: the system {name!r} must be a mapping of settings.")
+    return {str(name): values or {} for name, values in systems.items()}
+
+
+def resolve(
+    size: Union[str, Path],
+    systems: Union[str, Path],
+    system: str,
+    recipe: Mapping[str, Any] = (),
+    assignments: Sequence[str] = (),
+) -> Config:
+    """The settings of ``system`` at ``size``: all layers in their order, checked. InputError names the culprit."""
+    config = Config()
+    apply_layer(config, read_yaml(size), str(size))
+    known = systems_of(systems)
+    if system not in known:
+        raise InputError(f"{systems}: there is no system {system!r}; the systems are {', '.join(known)}.")
+    apply_layer(config, known[system], f"{systems}, {system}")
+    apply_layer(config, dict(recipe), "the recipe's options")
+    for assignment in assignments:
+        name, value = parse_assignment(assignment)
+        set_value(config, name, value, f"--set {assignment}")
+    try:
+        config.validate()
+    except ValueError as error:
+        raise InputError(f"{size}, system {system}: {error}.") from error
+    return config
+
+
+def save(config: Config, path: Union[str, Path]) -> None:
+    """Write all settings, resolved."""
+    write_text(path, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True))
+
+
+def load(path: Union[str, Path]) -> Config:
+    """Read what ``save`` wrote."""
+    config = Config()
+    apply_layer(config, read_yaml(path), str(path))
+    return config

@@ -1,0 +1,122 @@
+"""A trained model over a set of cuts: what it says of every clip, and the scores of that.
+
+Training uses it on the dev part, scoring on the test sets; neither knows the other.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence
+
+import torch
+from lhotse.cut import Cut
+from torch import nn
+
+from speecheq import metrics, seqm
+from speecheq.data import GENDERS, scoring_batches
+from speecheq.errors import InputError
+from speecheq.losses import greedy_decode
+from speecheq.models import clip_eis
+
+
+@dataclass
+class ClipPrediction:
+    """One emotion clip: gold and predicted labels. ``posterior`` has one probability an ESC class."""
+
+    id: str
+    corpus: str
+    speaker: str
+    gold_esc: int
+    posterior: List[float]
+    gold_eis: float
+    predicted_eis: float
+    gold_gender: Optional[str]
+    predicted_gender: str
+
+    @property
+    def predicted_esc(self) -> int:
+        return max(range(len(self.posterior)), key=self.posterior.__getitem__)
+
+
+@dataclass
+class PhonePrediction:
+    """One utterance: gold and decoded phone numbers."""
+
+    id: str
+    reference: List[int]
+    hypothesis: List[int]
+
+
+@torch.no_grad()
+def predict_emotions(model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device) -> List[ClipPrediction]:
+    """ESC, EIS (clipped to 0 to 4) and gender of every cut, in the order of ``cuts``."""
+    model.eval()
+    by_id = {cut.id: cut for cut in cuts}
+    found: Dict[str, ClipPrediction] = {}
+    for batch in scoring_batches("emotion", list(cuts), batch_size):
+        batch = batch.to(device)
+        predictions = model(batch.inputs, batch.lengths, tasks=("esc", "eis", "gender"))
+        posteriors = predictions.esc_logits.float().softmax(1).tolist()
+        eis = clip_eis(predictions.eis.float()).tolist()
+        genders = predictions.gender_logits.argmax(1).tolist()
+        for name, posterior, intensity, gender in zip(batch.ids, posteriors, eis, genders):
+            supervision = by_id[name].supervisions[0]
+            found[name] = ClipPrediction(
+                id=name,
+                corpus=supervision.custom["corpus"],
+                speaker=supervision.speaker,
+                gold_esc=seqm.esc_index(supervision.custom["esc"]),
+                posterior=posterior,
+                gold_eis=float(supervision.custom["eis"]),
+                predicted_eis=intensity,
+                gold_gender=supervision.gender,
+                predicted_gender=GENDERS[gender],
+            )
+    return [found[cut.id] for cut in cuts]
+
+
+@torch.no_grad()
+def predict_phones(model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device) -> List[PhonePrediction]:
+    """The best-path phones of every cut, in the order of ``cuts``."""
+    model.eval()
+    found: Dict[str, PhonePrediction] = {}
+    for batch in scoring_batches("phoneme", list(cuts), batch_size):
+        batch = batch.to(device)
+        predictions = model(batch.inputs, batch.lengths, tasks=("phoneme",))
+        decoded = greedy_decode(predictions.phoneme_logits, batch.lengths)
+        for name, gold, hypothesis in zip(batch.ids, batch.targets["phones"], decoded):
+            found[name] = PhonePrediction(name, gold.tolist(), hypothesis)
+    return [found[cut.id] for cut in cuts]
+
+
+def emotion_scores(predictions: Sequence[ClipPrediction], genders: bool) -> Dict[str, Optional[float]]:
+    """wa, ua, eis_mse, eis_ccc, and gender (accuracy) where the model was trained on it (``genders``)."""
+    scores = metrics.emotion_scores(
+        [p.gold_esc for p in predictions],
+        [p.predicted_esc for p in predictions],
+        [p.gold_eis for p in predictions],
+        [p.predicted_eis for p in predictions],
+    )
+    known = [p for p in predictions if p.gold_gender is not None] if genders else []
+    scores["gender"] = metrics.weighted_accuracy(
+        [GENDERS.index(p.gold_gender) for p in known], [GENDERS.index(p.predicted_gender) for p in known]
+    )
+    return scores
+
+
+def esc_loss(predictions: Sequence[ClipPrediction]) -> float:
+    """The mean negative log posterior of the gold class, in nats: breaks ties between equal UA."""
+    golds = torch.tensor([max(p.posterior[p.gold_esc], 1e-12) for p in predictions])
+    return float(-golds.log().mean())
+
+
+def phone_scores(predictions: Sequence[PhonePrediction]) -> Dict[str, Any]:
+    """per over all utterances."""
+    return {"per": metrics.phone_error_rate([p.reference for p in predictions], [p.hypothesis for p in predictions])}
+
+
+def pick_device(choice: str) -> torch.device:
+    """auto, cpu or cuda -> a device; InputError where a GPU is asked for and none is there."""
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise InputError("run.device is 'cuda', but torch finds no GPU; use run.device=cpu or auto.")
+    if choice == "auto":
+        choice = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(choice)

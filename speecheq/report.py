@@ -1,0 +1,192 @@
+"""Tables from score files: of one experiment over its folds and seeds, and of all experiments of a recipe.
+
+Everything is computed from ``metrics.json`` and ``scores.tsv`` of the trained folders; nothing is typed in.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from speecheq.errors import InputError
+from speecheq.evaluate import emotion_scores
+from speecheq.files import read_json, write_json, write_text
+from speecheq.score import STAMP_FOLDER, read_scores, write_scores
+from speecheq.stages import STAMP
+
+SCORES = ("wa", "ua", "eis_mse", "eis_ccc", "gender", "per")
+HEADINGS = {
+    "wa": "WA %", "ua": "UA %", "eis_mse": "EIS MSE", "eis_ccc": "EIS CCC", "gender": "gender %", "per": "PER %",
+}
+PERCENT = ("wa", "ua", "gender", "per")
+
+
+def scored_folders(experiment: Path) -> List[Path]:
+    """The folders of an experiment (``<config>-<system>/<target>.<protocol>``) whose scores are up to date."""
+    return sorted(
+        stamp.parent.parent for stamp in Path(experiment).glob(f"fold*/seed*/{STAMP_FOLDER}/{STAMP}")
+        if (stamp.parent.parent / "metrics.json").is_file()
+    )
+
+
+def _average(values: Sequence[Optional[float]]) -> Optional[float]:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _deviation(values: Sequence[Optional[float]]) -> Optional[float]:
+    known = [value for value in values if value is not None]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else None
+
+
+def summarise(experiment: Path) -> Dict[str, Any]:
+    """Write metrics.json, scores.tsv and RESULTS.md of an experiment: averaged over its folds and seeds, and pooled.
+
+    ``test.ua`` and the like are means over folds and seeds, ``std.test.ua`` their standard deviation;
+    ``pooled.test.ua`` is taken once over the clips of all folds together, a seed at a time, then averaged.
+    InputError where no fold has been scored.
+    """
+    folders = scored_folders(experiment)
+    if not folders:
+        raise InputError(f"{experiment}: no fold has been scored; run stage 5 first.")
+    each = [read_json(folder / "metrics.json") for folder in folders]
+    names = sorted({name for metrics in each for name in metrics if name != "run"})
+    summary: Dict[str, Any] = {}
+    for name in names:
+        values = [metrics.get(name) for metrics in each]
+        summary[name] = _average(values)
+        summary[f"std.{name}"] = _deviation(values)
+    by_seed: Dict[int, Dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    for folder, metrics in zip(folders, each):
+        for set_name, predictions in read_scores(folder / "scores.tsv").items():
+            by_seed[metrics["run"]["seed"]][set_name].extend(predictions)
+    genders = any(metrics.get("test.gender") is not None for metrics in each)
+    pooled = [emotion_scores(sets["test"], genders) for _, sets in sorted(by_seed.items())]
+    for name in pooled[0]:
+        summary[f"pooled.test.{name}"] = _average([scores[name] for scores in pooled])
+    runs = [metrics["run"] for metrics in each]
+    first = runs[0]
+    summary["run"] = {
+        **{key: first[key] for key in ("system", "config", "target", "protocol", "corpora", "phonemes")},
+        "folds": sorted({run["fold"] for run in runs}),
+        "of_folds": first["folds"],
+        "seeds": sorted({run["seed"] for run in runs}),
+        "ctc_backend": sorted({run["ctc_backend"] for run in runs}),
+        "device": sorted({run["device"] for run in runs}),
+        "steps": sorted({run["steps"] for run in runs}),
+        "train_seconds": round(sum(run["train_seconds"] for run in runs), 1),
+        "trained_at_git": sorted({run["trained_at_git"] for run in runs}),
+        "scored_at_git": sorted({run["scored_at_git"] for run in runs}),
+    }
+    merged: Dict[str, list] = defaultdict(list)
+    for seed, sets in sorted(by_seed.items()):
+        for set_name, predictions in sets.items():
+            merged[f"{set_name}/seed{seed}"].extend(predictions)
+    write_json(Path(experiment) / "metrics.json", summary)
+    write_scores(Path(experiment) / "scores.tsv", merged)
+    rows = [(f"fold {m['run']['fold']}, seed {m['run']['seed']}", m) for m in each]
+    write_text(Path(experiment) / "RESULTS.md", experiment_page(summary, rows))
+    return summary
+
+
+def _cell(metrics: Dict[str, Any], set_name: str, score: str) -> str:
+    value = metrics.get(f"{set_name}.{score}")
+    if value is None:
+        return "n/a"
+    scale, digits = (100, 2) if score in PERCENT else (1, 3)
+    deviation = metrics.get(f"std.{set_name}.{score}")
+    return f"{value * scale:.{digits}f}" + (f" ± {deviation * scale:.{digits}f}" if deviation is not None else "")
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _sets(summary: Dict[str, Any]) -> List[str]:
+    return sorted({name.split(".")[0] for name in summary if name.startswith("test")})
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return " ".join(map(str, values))
+
+
+def _facts(summary: Dict[str, Any]) -> str:
+    run = summary["run"]
+    corpora = ", ".join(run["corpora"])
+    lines = [
+        f"- protocol: {run['target']}, {run['protocol']}; folds {_numbers(run['folds'])} of {run['of_folds']}; "
+        f"seeds {_numbers(run['seeds'])}",
+        f"- emotion and gender training data: {corpora}; phonemes: {run['phonemes'] or 'not learned'}; "
+        f"CTC by {', '.join(run['ctc_backend'])}",
+        f"- {_numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of training in all; "
+        f"git revision {', '.join(run['trained_at_git'])} (scored at {', '.join(run['scored_at_git'])})",
+    ]
+    if summary.get("test.per") is not None:
+        lines.append(
+            f"- PER over {summary['test.per_utterances']:.0f} utterances of {run['phonemes']}; the best constant output has "
+            f"{100 * summary['test.per_of_best_constant']:.1f} %"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def experiment_page(summary: Dict[str, Any], rows: Sequence[tuple]) -> str:
+    """RESULTS.md of one experiment: a table of its folds for every test set."""
+    run = summary["run"]
+    parts = [f"# {run['system']} ({run['config']}) on {run['target']}, {run['protocol']}\n", _facts(summary)]
+    for set_name in _sets(summary):
+        where = run["target"] if set_name == "test" else set_name.removeprefix("test_")
+        scores = [score for score in SCORES if score != "per" or set_name == "test"]
+        lines = [[title, *(_cell(metrics, set_name, score) for score in scores)] for title, metrics in rows]
+        lines.append(["mean of folds", *(_cell(summary, set_name, score) for score in scores)])
+        if set_name == "test":
+            lines.append(["pooled", *(_cell(summary, "pooled.test", score) for score in scores)])
+        parts.append(f"## Test clips of {where}\n\n" + _table(["", *(HEADINGS[score] for score in scores)], lines))
+    return "\n".join(parts)
+
+
+def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
+    """RESULTS.md of a recipe: one line an experiment, a table for each target and test set."""
+    parts = [
+        f"# Results of {title}\n",
+        "Written by the program from score files. ESC is the argmax over all nine classes. WA: overall accuracy; UA: mean "
+        "recall of the classes;\nEIS scores are over clips with an intensity label (n/a: there are none). Checkpoints are "
+        "chosen on a dev part of the training folds.\nMeans (± standard deviation) of folds and seeds.\n",
+    ]
+    tables: Dict[tuple, list] = defaultdict(list)
+    for summary in summaries:
+        for set_name in _sets(summary):
+            tables[summary["run"]["target"], summary["run"]["protocol"], set_name].append(summary)
+    for (target, protocol, set_name), members in sorted(tables.items()):
+        scores = [score for score in SCORES if score != "per" or set_name == "test"]
+        where = "" if set_name == "test" else f": test clips of {set_name.removeprefix('test_')}"
+        lines = []
+        for summary in sorted(members, key=lambda s: (s["run"]["config"], s["run"]["system"])):
+            run = summary["run"]
+            pooled = [_cell(summary, "pooled.test", s) for s in ("wa", "ua")] if set_name == "test" else []
+            lines.append([
+                run["system"], run["config"], f"{_numbers(run['folds'])} of {run['of_folds']}", _numbers(run["seeds"]),
+                *(_cell(summary, set_name, score) for score in scores), *pooled,
+                run["phonemes"] or "none", ", ".join(run["trained_at_git"]),
+            ])
+        headings = ["system", "config", "folds", "seeds", *(HEADINGS[score] for score in scores),
+                    *(["pooled WA %", "pooled UA %"] if set_name == "test" else []), "phonemes", "git"]
+        parts.append(f"## {target}, {protocol}{where}\n\n" + _table(headings, lines))
+    parts.append("## How each was run\n")
+    for summary in summaries:
+        run = summary["run"]
+        parts.append(f"### {run['config']}-{run['system']}, {run['target']}.{run['protocol']}\n\n" + _facts(summary))
+    return "\n".join(parts)
+
+
+def report(exp: Path, title: str, results: Path) -> str:
+    """Summarise every experiment below ``exp`` and write the recipe's page to ``results``; returns the page."""
+    experiments = sorted({folder.parent.parent for folder in Path(exp).glob("*/*/fold*/seed*") if folder.is_dir()})
+    experiments = [experiment for experiment in experiments if scored_folders(experiment)]
+    if not experiments:
+        raise InputError(f"{exp}: no experiment has been scored; run stages 4 and 5 first.")
+    page = recipe_page(title, [summarise(experiment) for experiment in experiments])
+    write_text(results, page)
+    return page
