@@ -10,6 +10,7 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 log = logging.getLogger("speecheq")
+log.setLevel(logging.INFO)
 
 # Without a terminal a line is written this often (seconds), so that a log file stays short.
 PLAIN_LINE_INTERVAL = 15.0

@@ -1,0 +1,30 @@
+# Two commands do everything: make demo, make test. Each installs what it needs first.
+STACK ?= auto
+VENV ?= .venv
+# test processes: the whole suite is bound by its cores
+JOBS ?= 2
+
+SHELL := /bin/bash
+export SPEECHEQ_VENV := $(abspath $(VENV))
+.NOTPARALLEL:
+.PHONY: help demo test lint
+
+help:
+	@echo 'make demo   install into $(VENV), then run the Mandarin recipe on synthesised mini corpora'
+	@echo 'make test   install into $(VENV), then run the tests'
+	@echo 'make lint   shellcheck over every shell file'
+	@echo 'STACK=auto|k2|modern and VENV=DIR choose what is installed and where (see utils/install.sh --help)'
+
+demo:
+	@utils/install.sh --stack $(STACK) --venv $(VENV) --extras demo
+	@cd egs/mandarin && ./run.sh --mini true --stage 0 --stop-stage 5
+
+test:
+	@utils/install.sh --stack $(STACK) --venv $(VENV) --extras test
+	@. ./path.sh && python -m pytest -n $(JOBS)
+
+lint:
+	@command -v shellcheck >/dev/null || \
+		{ echo 'error: shellcheck is not installed (Debian: apt-get install shellcheck).' >&2; exit 1; }
+	@shellcheck -x .ci/run $$(find . -path './.venv*' -prune -o -name '*.sh' -type f -print)
+	@echo 'shellcheck: nothing to say'

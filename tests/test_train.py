@@ -1,0 +1,440 @@
+"""Training, scoring and tables on synthesised nano corpora, through the Python functions of each stage."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lhotse import CutSet
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+from speecheq import checkpoint, report, seqm
+from speecheq.config import Config
+from speecheq.data import MultitaskBatch, Stream, collate, crop, endless_stream, multitask_batches, training_cuts
+from speecheq.errors import InputError
+from speecheq.evaluate import predict_emotions, predict_phones
+from speecheq.features import compute_features
+from speecheq.msud import phonemes, unify
+from speecheq.score import read_scores, score
+from speecheq.train import Job, learning_rate_factor, stream_loss, train, train_step
+
+ROOT = Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
+
+
+def small_config(**settings) -> Config:
+    config = Config()
+    config.model = dataclasses.replace(
+        config.model, channels=16, mfa_channels=32, scale=4, bottleneck=16, embedding_dim=16
+    )
+    config.optim.epochs, config.optim.max_steps, config.optim.learning_rate = None, 12, 3e-3
+    config.data.batch_size, config.data.workers = 8, 0
+    config.loss.gamma, config.loss.ctc_backend = 1.0, "torch"
+    for name, value in settings.items():
+        part, key = name.split("__")
+        setattr(getattr(config, part), key, value)
+    return config
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Stages 0 to 3 on nano CASIA, SEQD and AISHELL-1; CASIA by speaker, SEQD with its own test part."""
+    pytest.importorskip("espeakng_loader", reason="needs the extra `demo` to synthesise corpora")
+    from speecheq.corpus import Request, prepare
+    from speecheq.synth import synthesise
+
+    sys.path.insert(0, str(ROOT / "local"))
+    import prepare_aishell
+    import prepare_casia
+    import prepare_seqd
+
+    folder = tmp_path_factory.mktemp("nano")
+    scripts = {"casia": (prepare_casia, "CASIA"), "seqd": (prepare_seqd, "SEQD"), "aishell": (prepare_aishell, "AISHELL")}
+    for name, (script, declaration) in scripts.items():
+        synthesise(name, folder / "corpora" / name, "nano")
+        request = Request(folder / "corpora" / name, partial=True)
+        prepare(getattr(script, declaration), script.find_utterances, request, folder / "manifests" / name)
+        compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
+    for target, protocol in (("casia", "speaker"), ("seqd", "official")):
+        unify(target, protocol, "1", ["casia", "seqd"], folder / "manifests", folder / "fbank", folder / "msud")
+    phonemes("aishell", folder / "manifests", folder / "fbank", folder / "phonemes" / "aishell")
+    return folder
+
+
+def job(data: Path, folder: Path, target: str = "casia.speaker", with_phonemes: bool = True, **settings) -> Job:
+    return Job(
+        small_config(**settings), "nano", "speecheq", data / "msud" / target, 1,
+        data / "phonemes" / "aishell" if with_phonemes else None, folder,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """SpeechEQ on SEQD and on CASIA, scored."""
+    folders = {}
+    for target in ("casia.speaker", "seqd.official"):
+        folder = tmp_path_factory.mktemp("exp") / "nano-speecheq" / target / "fold1" / "seed1"
+        train(job(data, folder, target))
+        score(folder, data / "msud" / target, 1, data / "phonemes" / "aishell")
+        folders[target.split(".")[0]] = folder
+    return folders
+
+
+# ---- the streams
+
+
+def test_every_epoch_of_a_stream_holds_every_clip_once(data):
+    cuts = training_cuts(data / "msud/casia.speaker/fold1/emotion.jsonl.gz")
+    config = small_config(data__batch_size=7).data
+    ids = sorted(cut.id for cut in cuts)
+    orders = {0: [], 1: []}
+    for batch in endless_stream("emotion", cuts, config, seed=3):
+        if batch.epoch > 1:
+            break
+        assert len(batch.ids) >= 2  # batch norm needs two
+        orders[batch.epoch].extend(batch.ids)
+    assert orders[0] != orders[1]
+    # a single last clip may have moved to the next epoch
+    seen = orders[0] + orders[1]
+    assert set(seen) == set(ids) and abs(len(orders[0]) - len(ids)) <= 1
+    assert max(seen.count(name) for name in ids) == 2
+
+
+def test_streams_are_reproducible_from_the_seed_and_cropped(data):
+    cuts = training_cuts(data / "msud/casia.speaker/fold1/emotion.jsonl.gz")
+    config = small_config(data__max_seconds=0.8).data
+
+    def first(seed):
+        stream = endless_stream("emotion", cuts, config, seed)
+        return [next(stream) for _ in range(3)]
+
+    one, again, other = first(1), first(1), first(2)
+    assert all(torch.equal(a.inputs, b.inputs) and a.ids == b.ids for a, b in zip(one, again))
+    assert any(a.ids != b.ids for a, b in zip(one, other))
+    assert max(batch.inputs.shape[1] for batch in one) <= 81
+
+
+def test_loading_in_a_worker_process_gives_the_same_batches(data):
+    cuts = training_cuts(data / "msud/casia.speaker/fold1/gender.jsonl.gz")
+    here, there = (endless_stream("gender", cuts, small_config(data__workers=n).data, 1) for n in (0, 1))
+    for _ in range(3):
+        a, b = next(here), next(there)
+        assert a.ids == b.ids and torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.targets["gender"], b.targets["gender"])
+
+
+def test_phoneme_clips_are_whole_and_batches_bounded(data):
+    cuts = training_cuts(data / "phonemes/aishell/train.jsonl.gz")
+    frames = {cut.id: cut.num_frames for cut in cuts}
+    stream = endless_stream("phoneme", cuts, small_config(data__max_seconds=0.5, data__phoneme_batch_seconds=6.0).data, 1)
+    for _ in range(5):
+        batch = next(stream)
+        assert batch.lengths.tolist() == [frames[name] for name in batch.ids]
+        assert len(batch.ids) <= 4 or batch.lengths.sum() <= 600 + batch.lengths.max()
+
+
+def test_a_crop_is_a_piece_of_the_clip(data):
+    import random
+
+    cut = next(iter(training_cuts(data / "msud/casia.speaker/fold1/emotion.jsonl.gz")))
+    whole = collate("emotion", [cut]).inputs[0]
+    piece = collate("emotion", [crop(cut, 0.5, random.Random(1))]).inputs[0]
+    assert len(piece) == 50
+    assert any(torch.equal(whole[start : start + 50], piece) for start in range(len(whole) - 49))
+
+
+def test_target_only_leaves_the_other_corpora_out(data):
+    path = data / "msud/casia.speaker/fold1/emotion.jsonl.gz"
+    assert {cut.supervisions[0].custom["corpus"] for cut in training_cuts(path)} == {"casia", "seqd"}
+    assert {cut.supervisions[0].custom["corpus"] for cut in training_cuts(path, "casia")} == {"casia"}
+
+
+# ---- a step
+
+
+def one_batch(data) -> MultitaskBatch:
+    fold = data / "msud/seqd.official/fold1"
+    sets = {name: training_cuts(fold / f"{name}.jsonl.gz") for name in ("emotion", "gender")}
+    sets["phoneme"] = training_cuts(data / "phonemes/aishell/train.jsonl.gz")
+    return next(multitask_batches(sets, small_config().data, 1))
+
+
+def test_passing_back_a_stream_at_a_time_is_the_gradient_of_equation_4(data):
+    batch, config = one_batch(data), small_config(optim__clip_gradient=0.0, data__cmvn="none")
+    torch.manual_seed(0)
+    model = checkpoint.new_model(config)
+    copy = checkpoint.new_model(config)
+    copy.load_state_dict(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    losses = train_step(model, optimizer, batch, config, "torch", CPU)
+    copy.train()
+    total = sum(
+        stream_loss(copy, name, getattr(batch, name), config, "torch")[0] for name in ("emotion", "gender", "phoneme")
+    )
+    total.backward()
+    assert losses["total"] == pytest.approx(float(total.detach()), rel=1e-4)
+    weights = config.loss
+    by_hand = losses["esc"] + weights.alpha * losses["eis"] + weights.beta * losses["phoneme"] + weights.eta * losses["gender"]
+    assert losses["total"] == pytest.approx(by_hand, rel=1e-5)
+    for (name, mine), (_, theirs) in zip(model.named_parameters(), copy.named_parameters()):
+        assert (mine.grad is None) == (theirs.grad is None), name
+        if mine.grad is not None:
+            assert torch.allclose(mine.grad, theirs.grad, atol=1e-4, rtol=1e-3), name
+
+
+def test_a_step_lowers_the_loss_of_its_batch(data):
+    batch, config = one_batch(data), small_config(data__cmvn="utterance")
+    torch.manual_seed(0)
+    model = checkpoint.new_model(config)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    totals = [train_step(model, optimizer, batch, config, "torch", CPU) for _ in range(15)]
+    for task in ("esc", "eis", "gender", "phoneme"):
+        assert totals[-1][task] < totals[0][task], task
+
+
+def test_a_loss_that_is_not_finite_names_its_utterances(data):
+    batch, config = one_batch(data), small_config(data__cmvn="none")
+    broken = dataclasses.replace(batch.emotion, inputs=batch.emotion.inputs * math.nan)
+    model = checkpoint.new_model(config)
+    with pytest.raises(InputError, match=batch.emotion.ids[0]):
+        train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), MultitaskBatch(broken), config, "torch", CPU)
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    config = small_config(optim__warmup_steps=4, optim__max_steps=24, optim__schedule="cosine")
+    factors = [learning_rate_factor(config, step) for step in range(25)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[4] == 1.0 and factors[14] == pytest.approx(0.5) and factors[24] == pytest.approx(0.0)
+    config.optim.schedule = "constant"
+    assert learning_rate_factor(config, 1000) == 1.0
+
+
+# ---- a training
+
+
+def test_an_experiment_folder_holds_all_that_is_needed(trained):
+    folder = trained["seqd"]
+    run = json.loads((folder / "run.json").read_text())
+    assert run["seed"] == 1 and run["fold"] == 1 and run["git"] and run["versions"]["torch"]
+    assert run["steps"] == 12 and run["ctc_backend"] == "torch"
+    assert "best dev UA" in (folder / "train.log").read_text()
+    assert checkpoint.config_of(checkpoint.read(folder / "best.pt"), "best.pt") == small_config()
+    assert list((folder / "tensorboard").glob("events.*"))
+
+
+def test_tensorboard_has_every_loss_and_dev_score(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained["seqd"] / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {f"train/{name}" for name in ("total", "esc", "eis", "gender", "phoneme", "learning_rate")} <= tags
+    assert {f"dev/{name}" for name in ("wa", "ua", "eis_mse", "eis_ccc", "gender", "per")} <= tags
+    assert len(events.Scalars("train/total")) == 12
+
+
+def test_best_is_the_epoch_with_the_highest_dev_ua(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained["casia"] / "tensorboard"))
+    events.Reload()
+    best = checkpoint.read(trained["casia"] / "best.pt")
+    values = {event.step: event.value for event in events.Scalars("dev/ua")}
+    assert values[best["step"]] == pytest.approx(max(values.values()))
+    assert best["dev"]["ua"] == pytest.approx(max(values.values()))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(data, tmp_path):
+    def weights(name, seed):
+        train(job(data, tmp_path / name, run__seed=seed, optim__max_steps=3))
+        return checkpoint.read(tmp_path / name / "last.pt")["model"]
+
+    one, again, other = weights("one", 1), weights("again", 1), weights("other", 2)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_finished_training_is_skipped_and_other_settings_redo_it(data, tmp_path):
+    folder = tmp_path / "run"
+    train(job(data, folder, optim__max_steps=2))
+    first = (folder / "last.pt").stat().st_mtime_ns
+    train(job(data, folder, optim__max_steps=2))
+    assert (folder / "last.pt").stat().st_mtime_ns == first
+    train(job(data, folder, optim__max_steps=3))
+    assert checkpoint.read(folder / "last.pt")["step"] == 3
+
+
+def test_epochs_end_a_training_too(data, tmp_path):
+    config = dict(optim__max_steps=None, optim__epochs=1, data__corpora="target", loss__beta=0.0, loss__eta=0.0)
+    train(job(data, tmp_path / "run", with_phonemes=False, **config))
+    content = checkpoint.read(tmp_path / "run" / "last.pt")
+    clips = json.loads((data / "msud/casia.speaker/fold1/msud.json").read_text())["sets"]["emotion"]["corpus"]["casia"]
+    assert content["epoch"] == 1 and content["step"] >= clips / 8
+    assert content["phones"] == []
+
+
+def test_a_system_with_phonemes_needs_a_phoneme_corpus(data, tmp_path):
+    with pytest.raises(InputError, match="--aishell DIR"):
+        train(job(data, tmp_path / "run", with_phonemes=False))
+
+
+def test_k2_asked_for_and_not_importable_is_one_sentence(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "k2", None)
+    with pytest.raises(InputError, match="k2 was asked for"):
+        train(job(data, tmp_path / "run", loss__ctc_backend="k2"))
+
+
+def test_training_and_scoring_with_k2(data, tmp_path):
+    pytest.importorskip("k2", reason="needs the k2 stack")
+    train(job(data, tmp_path / "run", loss__ctc_backend="k2", optim__max_steps=3))
+    metrics = score(tmp_path / "run", data / "msud/casia.speaker", 1, data / "phonemes/aishell")
+    assert metrics["run"]["ctc_backend"] == "k2" and metrics["test.per"] is not None
+
+
+def test_a_stage_that_has_not_run_is_named(data, tmp_path):
+    with pytest.raises(InputError, match="stage 3"):
+        train(Job(small_config(), "nano", "speecheq", tmp_path / "nothing", 1, None, tmp_path / "run"))
+    with pytest.raises(InputError, match="stage 4"):
+        score(tmp_path / "nothing", data / "msud/casia.speaker", 1, None)
+
+
+def test_a_checkpoint_that_is_cut_short_is_named(trained, tmp_path):
+    whole = (trained["casia"] / "best.pt").read_bytes()
+    (tmp_path / "best.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="not a whole checkpoint"):
+        checkpoint.load_model(tmp_path / "best.pt")
+
+
+def test_a_full_disk_leaves_no_half_written_checkpoint(tmp_path):
+    """The limit on the size of a file stands in for the full disk: the write fails in the same place."""
+    program = """
+        import resource, sys
+        from pathlib import Path
+        from speecheq import checkpoint
+        from speecheq.config import Config
+        from speecheq.errors import InputError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        config = Config()
+        config.model.channels, config.model.mfa_channels = 64, 64
+        try:
+            checkpoint.save(Path(sys.argv[1]), checkpoint.new_model(config), config, [])
+        except InputError as error:
+            print(error)
+    """
+    path = tmp_path / "last.pt"
+    path.write_bytes(b"the one before")
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(path)], capture_output=True, text=True,
+                          cwd=ROOT)
+    assert "last.pt: could not be written" in done.stdout, done.stderr
+    assert path.read_bytes() == b"the one before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_checkpoints_round_trip_numbers_exactly(tmp_path):
+    config = small_config()
+    model = checkpoint.new_model(config, mean=np.linspace(-9, 3, 80), deviation=np.linspace(1, 2, 80))
+    state = {"numbers": [0.1, -1e-300, (1, 2.5)], "none": None, "text": "float", "deep": {3: {"x": 1 / 3}}}
+    checkpoint.save(tmp_path / "c.pt", model, config, ["sil", "a1"], **state)
+    content = checkpoint.read(tmp_path / "c.pt")
+    assert {name: content[name] for name in state} == state and content["phones"] == ["sil", "a1"]
+    loaded, loaded_config, _ = checkpoint.load_model(tmp_path / "c.pt")
+    assert loaded_config == config
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values()))
+
+
+# ---- scores and tables
+
+
+def test_metrics_of_casia_have_no_eis_and_those_of_seqd_do(trained):
+    casia = json.loads((trained["casia"] / "metrics.json").read_text())
+    seqd = json.loads((trained["seqd"] / "metrics.json").read_text())
+    for metrics in (casia, seqd):
+        assert all(0 <= metrics[f"test.{name}"] <= 1 for name in ("wa", "ua", "gender"))
+        assert metrics["test.per"] > 0 and metrics["test.per_of_best_constant"] > 0
+    assert casia["test.eis_mse"] is None and casia["test.eis_ccc"] is None
+    assert seqd["test.eis_mse"] > 0 and -1 <= seqd["test.eis_ccc"] <= 1
+    # SEQD has a fixed test part, so CASIA's model is scored on it too
+    assert casia["test_seqd.eis_mse"] > 0
+    assert casia["test_seqd.clips"] == seqd["test.clips"]
+
+
+def test_scores_tsv_gives_the_metrics_again(trained):
+    metrics = json.loads((trained["casia"] / "metrics.json").read_text())
+    predictions = read_scores(trained["casia"] / "scores.tsv")["test"]
+    gold, predicted = [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions]
+    assert metrics["test.wa"] == pytest.approx(accuracy_score(gold, predicted))
+    assert metrics["test.ua"] == pytest.approx(balanced_accuracy_score(gold, predicted))
+    assert all(sum(p.posterior) == pytest.approx(1, abs=1e-4) for p in predictions)
+    assert len({p.speaker for p in predictions}) == 1  # the fold leaves one speaker out
+
+
+def test_scores_do_not_depend_on_the_batch(trained, data):
+    model, _, _ = checkpoint.load_model(trained["casia"] / "best.pt")
+    cuts = list(CutSet.from_jsonl_lazy(data / "msud/casia.speaker/fold1/test.jsonl.gz"))
+    many, one = (predict_emotions(model, cuts, size, CPU) for size in (16, 1))
+    for a, b in zip(many, one):
+        assert a.id == b.id and a.posterior == pytest.approx(b.posterior, abs=1e-4)
+        assert a.predicted_eis == pytest.approx(b.predicted_eis, abs=1e-3)
+    cuts = list(CutSet.from_jsonl_lazy(data / "phonemes/aishell/test.jsonl.gz"))
+    assert predict_phones(model, cuts, 16, CPU) == predict_phones(model, cuts, 1, CPU)
+
+
+def test_an_experiment_is_averaged_and_pooled(trained, data, tmp_path):
+    target = tmp_path / "exp" / "nano-speecheq" / "casia.speaker"
+    for seed in (1, 2):
+        folder = target / "fold1" / f"seed{seed}"
+        train(job(data, folder, run__seed=seed, optim__max_steps=4))
+        score(folder, data / "msud/casia.speaker", 1, data / "phonemes/aishell")
+    summary = report.summarise(target)
+    each = [json.loads((target / "fold1" / f"seed{seed}" / "metrics.json").read_text()) for seed in (1, 2)]
+    assert summary["test.ua"] == pytest.approx(np.mean([m["test.ua"] for m in each]))
+    assert summary["std.test.ua"] == pytest.approx(np.std([m["test.ua"] for m in each], ddof=1))
+    assert summary["run"]["seeds"] == [1, 2] and summary["test.eis_mse"] is None
+    page = report.report(tmp_path / "exp", "a test", tmp_path / "RESULTS.md")
+    assert page == (tmp_path / "RESULTS.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("| speecheq"))
+    assert "n/a" in line and f"{100 * summary['test.wa']:.2f}" in line and "1 of 4" in line
+    assert "## casia, speaker: test clips of seqd" in page
+    # from the score files alone
+    (target / "metrics.json").unlink()
+    assert report.summarise(target) == summary
+
+
+def test_pooled_scores_are_taken_over_all_clips_together(trained, tmp_path):
+    """Two folds of unequal size: the mean of folds and the pooled score differ."""
+    from speecheq.files import write_json
+    from speecheq.score import STAMP_FOLDER, write_scores
+    from speecheq.stages import STAMP
+
+    predictions = read_scores(trained["casia"] / "scores.tsv")["test"]
+    right = [dataclasses.replace(p, gold_esc=p.predicted_esc) for p in predictions[:3]]
+    wrong = [dataclasses.replace(p, gold_esc=(p.predicted_esc + 1) % 9) for p in predictions[3:12]]
+    metrics = json.loads((trained["casia"] / "metrics.json").read_text())
+    for fold, (clips, wa) in enumerate(((right, 1.0), (wrong, 0.0)), 1):
+        folder = tmp_path / "e" / f"fold{fold}" / "seed1"
+        write_scores(folder / "scores.tsv", {"test": clips})
+        write_json(folder / "metrics.json", {**metrics, "test.wa": wa, "run": {**metrics["run"], "fold": fold}})
+        write_json(folder / STAMP_FOLDER / STAMP, {})
+    summary = report.summarise(tmp_path / "e")
+    assert summary["test.wa"] == 0.5 and summary["pooled.test.wa"] == pytest.approx(3 / 12)
+
+
+def test_nothing_scored_is_said(tmp_path):
+    with pytest.raises(InputError, match="no experiment has been scored"):
+        report.report(tmp_path, "a test", tmp_path / "RESULTS.md")
+
+
+def test_names_in_scores_are_those_of_seqm(trained):
+    lines = (trained["seqd"] / "scores.tsv").read_text().splitlines()
+    column = lines[0].split("\t").index("name")
+    assert {line.split("\t")[column] for line in lines[1:]} <= set(seqm.EMOTIONS)
+
+
+def test_a_stream_moves_to_a_device_and_keeps_its_lengths_here():
+    stream = Stream(torch.zeros(2, 3, 80), torch.tensor([3, 2]), ["a", "b"], {"phones": [torch.tensor([1])]})
+    assert stream.to(CPU).lengths.device.type == "cpu"
