@@ -1,0 +1,154 @@
+"""The Mandarin recipe as its users run it: ./run.sh in a shell, on synthesised nano corpora."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RECIPE = Path(__file__).resolve().parents[2] / "egs" / "mandarin"
+EXPERIMENT = Path("exp/nano-speecheq/casia.random10")
+
+
+def run(*arguments, check=True):
+    environment = {**os.environ, "SPEECHEQ_VENV": sys.prefix}
+    done = subprocess.run([str(RECIPE / "run.sh"), *map(str, arguments)], capture_output=True, text=True, env=environment)
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def where(folder):
+    return ["--data", folder / "data", "--exp", folder / "exp", "--results", folder / "RESULTS.md",
+            "--config", Path(__file__).with_name("nano.yaml"), "--folds", "1"]
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    pytest.importorskip("espeakng_loader", reason="needs the extra `demo` to synthesise corpora")
+    folder = tmp_path_factory.mktemp("corpora")
+    subprocess.run([sys.executable, "-m", "speecheq.cli", "synth", "--out", str(folder), "--corpora", "casia", "seqd",
+                    "aishell", "--size", "nano"], check=True, cwd=RECIPE.parents[1])
+    return [part for name in ("casia", "seqd", "aishell") for part in (f"--{name}", folder / name)]
+
+
+@pytest.fixture(scope="module")
+def walked(corpora, tmp_path_factory):
+    """The folder of one walk through all stages, and what it printed."""
+    folder = tmp_path_factory.mktemp("walk")
+    return folder, run(*corpora, "--partial=true", *where(folder), "--stage", 0, "--stop-stage", 5)
+
+
+def test_a_walk_through_all_stages_ends_in_a_table(walked):
+    folder, done = walked
+    metrics = json.loads((folder / EXPERIMENT / "metrics.json").read_text())
+    assert {"test.ua", "test.wa", "test.per", "test_seqd.eis_ccc"} <= set(metrics)
+    assert metrics["test.eis_mse"] is None and metrics["test_seqd.eis_mse"] is not None
+    assert metrics["run"]["folds"] == [1] and metrics["run"]["of_folds"] == 10 and metrics["run"]["trained_at_git"]
+    page = (folder / "RESULTS.md").read_text()
+    assert "## casia, random10" in page and page.strip() in done.stdout
+    assert str(folder / "RESULTS.md") in done.stderr
+    assert (folder / EXPERIMENT / "RESULTS.md").is_file()
+    for name in ("config.yaml", "run.json", "train.log", "best.pt", "last.pt", "scores.tsv", "phones.tsv", "metrics.json"):
+        assert (folder / EXPERIMENT / "fold1" / "seed1" / name).stat().st_size, name
+
+
+def test_the_test_fold_is_scored_and_nothing_else(walked):
+    folder, _ = walked
+    fold = json.loads((folder / "data/msud/casia.random10/fold1/msud.json").read_text())
+    with open(folder / EXPERIMENT / "fold1/seed1/scores.tsv", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert {row["set"] for row in rows} == {"test", "test_seqd"}
+    assert sum(row["set"] == "test" for row in rows) == fold["sets"]["test"]["clips"]
+
+
+def test_each_stage_alone_in_a_fresh_shell_finds_itself_done(walked, corpora):
+    """Without the corpora, which stages 2 to 5 know from stage 1."""
+    folder, _ = walked
+    before = {path: path.stat().st_mtime_ns for path in (folder / "data").rglob("*.jsonl.gz")}
+    for stage in (1, 2, 3, 4, 5):
+        given = [*corpora, "--partial", "true"] if stage == 1 else []
+        done = run(*given, *where(folder), "--stage", stage, "--stop-stage", stage)
+        assert "already done with the same arguments, skipped" in done.stderr, (stage, done.stderr)
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / "data").rglob("*.jsonl.gz")}
+
+
+def test_other_options_redo_what_depends_on_them(walked):
+    folder, _ = walked
+    done = run(*where(folder), "--stage", 3, "--stop-stage", 4, "--folds=2", "--set", "optim.max_steps=2", "--set",
+               "loss.gamma=0", "--systems=wo_mtl_wo_msud")
+    assert "fold 2" in done.stderr
+    config = (folder / "exp/nano-wo_mtl_wo_msud/casia.random10/fold2/seed1/config.yaml").read_text()
+    assert "max_steps: 2" in config and "gamma: 0.0" in config and "corpora: target" in config
+    assert (folder / EXPERIMENT / "fold1/seed1/metrics.json").is_file()
+
+
+@pytest.mark.parametrize("stage, missing", [(2, "stage 1"), (3, "stage 1"), (4, "stage 3"), (5, "stage 3")])
+def test_a_stage_whose_input_stage_has_not_run_names_it(corpora, tmp_path, stage, missing):
+    done = run(*corpora, *where(tmp_path), "--stage", stage, "--stop-stage", stage, check=False)
+    assert done.returncode == 1 and missing in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--stage", "4", "--folds", "11"], "fold 11 does not exist"),
+        (["--stage", "4", "--systems", "speecheq2"], "there is no system 'speecheq2'"),
+        (["--stage", "4", "--set", "loss.gama=1"], "did you mean loss.gamma?"),
+        (["--stage", "4", "--set", "loss.gamma=-1"], "must be at least 0"),
+        (["--stage", "4", "--config", "conf/none.yaml"], "there is no such configuration file"),
+        (["--stage", "3", "--protocol", "random5"], "there is no protocol 'random5'"),
+        (["--gama", "1"], "unknown option"),
+        (["--stage", "x"], "stage"),
+        (["--partial", "maybe"], "true or false"),
+    ],
+)
+def test_bad_options_are_one_sentence(walked, arguments, sentence):
+    folder, _ = walked
+    done = run(*where(folder), *arguments, "--stop-stage", "5", check=False)
+    assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_no_corpus_at_all_says_what_to_give(tmp_path):
+    done = run(*where(tmp_path), check=False)
+    assert done.returncode == 1 and "--casia DIR" in done.stderr and "--mini true" in done.stderr
+
+
+def test_a_folder_that_is_no_corpus_stops_at_stage_0(tmp_path):
+    done = run("--casia", tmp_path, *where(tmp_path), "--stop-stage", 0, check=False)
+    assert done.returncode == 1 and "is empty" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_names_every_option():
+    text = run("--help").stdout
+    script = (RECIPE / "run.sh").read_text()
+    names = script.split("\noptions=(")[1].split(")")[0].split() + ["mini", "partial", "set"]
+    assert all(f"--{name.replace('_', '-')} " in text for name in names)
+
+
+def test_every_system_differs_from_speecheq_as_its_name_says():
+    from speecheq.config import resolve, systems_of
+
+    systems = RECIPE / "conf/systems.yaml"
+    configs = {name: resolve(RECIPE / "conf/paper.yaml", systems, name) for name in systems_of(systems)}
+    assert list(configs) == ["speecheq", "wo_mtl", "wo_msud", "wo_mtl_wo_msud"]
+    for name, config in configs.items():
+        assert (config.tasks() == ["emotion"]) == ("wo_mtl" in name)
+        assert (config.data.corpora == "target") == ("wo_msud" in name)
+        assert config.loss.alpha == 1.0  # every row of Table 3 reports EIS
+
+
+@pytest.mark.parametrize("size", ["paper", "small", "mini"])
+def test_the_sizes_resolve_and_the_papers_is_the_papers(size):
+    from speecheq.config import resolve
+
+    config = resolve(RECIPE / f"conf/{size}.yaml", RECIPE / "conf/systems.yaml", "speecheq")
+    if size == "paper":
+        model, loss, optim = config.model, config.loss, config.optim
+        assert (model.channels, model.bottleneck, model.scale, model.num_phones) == (256, 128, 8, 202)
+        assert (loss.gamma, loss.alpha, loss.beta, loss.eta, loss.label_ignore) == (10, 1, 0.1, 0.1, "fill")
+        assert (optim.learning_rate, optim.weight_decay, config.data.batch_size) == (1e-4, 1e-5, 32)
