@@ -17,7 +17,7 @@ help:
 
 demo:
 	@utils/install.sh --stack $(STACK) --venv $(VENV) --extras demo
-	@cd egs/mandarin && ./run.sh --mini true --stage 0 --stop-stage 5
+	@cd egs/mandarin && ./run.sh --mini true --train-jobs 2 --stage 0 --stop-stage 5
 
 test:
 	@utils/install.sh --stack $(STACK) --venv $(VENV) --extras test

@@ -1,9 +1,11 @@
 """``speecheq``, the one console command: every stage of a recipe is one of its subcommands."""
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import List, Optional, Sequence
 
@@ -70,8 +72,14 @@ def _train(given: argparse.Namespace) -> None:
         if config.run.seed != seed:
             raise InputError("--set run.seed: the seeds are given by --seeds.")
         jobs.append(Job(config, given.config.stem, system, msud, fold, phonemes, folder))
-    for job in jobs:
-        train(job)
+    if given.jobs == 1 or len(jobs) == 1:
+        for job in jobs:
+            train(job)
+        return
+    # spawned, not forked: torch's threads do not survive a fork
+    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn"), initializer=set_up_logging) as pool:
+        for training in [pool.submit(train, job) for job in jobs]:
+            training.result()
 
 
 def _score(given: argparse.Namespace) -> None:
@@ -149,6 +157,7 @@ def parser() -> argparse.ArgumentParser:
     train = command("train", _train, "Stage 4: train systems on folds.")
     run_options(train)
     train.add_argument("--systems-file", type=Path, default=Path("conf/systems.yaml"))
+    train.add_argument("--jobs", type=_positive, default=1, help="trainings at once on this machine")
     train.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
 

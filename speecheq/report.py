@@ -68,7 +68,7 @@ def summarise(experiment: Path) -> Dict[str, Any]:
     runs = [metrics["run"] for metrics in each]
     first = runs[0]
     summary["run"] = {
-        **{key: first[key] for key in ("system", "config", "target", "protocol", "corpora", "phonemes")},
+        **{key: first[key] for key in ("system", "config", "target", "protocol", "corpora", "phonemes", "per_set")},
         "folds": sorted({run["fold"] for run in runs}),
         "of_folds": first["folds"],
         "seeds": sorted({run["seed"] for run in runs}),
@@ -126,7 +126,8 @@ def _facts(summary: Dict[str, Any]) -> str:
     ]
     if summary.get("test.per") is not None:
         lines.append(
-            f"- PER over {summary['test.per_utterances']:.0f} utterances of {run['phonemes']}; the best constant output has "
+            f"- PER over {summary['test.per_utterances']:.0f} utterances of {run['phonemes']}'s {run['per_set']} part; the best "
+            f"constant output has "
             f"{100 * summary['test.per_of_best_constant']:.1f} %"
         )
     return "\n".join(lines) + "\n"
@@ -169,10 +170,10 @@ def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
             lines.append([
                 run["system"], run["config"], f"{_numbers(run['folds'])} of {run['of_folds']}", _numbers(run["seeds"]),
                 *(_cell(summary, set_name, score) for score in scores), *pooled,
-                run["phonemes"] or "none", ", ".join(run["trained_at_git"]),
+                ", ".join(run["corpora"]), run["phonemes"] or "none", ", ".join(run["trained_at_git"]),
             ])
         headings = ["system", "config", "folds", "seeds", *(HEADINGS[score] for score in scores),
-                    *(["pooled WA %", "pooled UA %"] if set_name == "test" else []), "phonemes", "git"]
+                    *(["pooled WA %", "pooled UA %"] if set_name == "test" else []), "emotion data", "phonemes", "git"]
         parts.append(f"## {target}, {protocol}{where}\n\n" + _table(headings, lines))
     parts.append("## How each was run\n")
     for summary in summaries:

@@ -131,7 +131,7 @@ def score(folder: Path, msud: Path, fold: int, phonemes: Optional[Path]) -> Dict
             "system": run["system"], "config": run["config_name"], "target": note["target"], "protocol": note["protocol"],
             "fold": fold, "folds": note["folds"], "seed": run["seed"], "corpora": note["corpora"]
             if config.data.corpora == "all" else [note["target"]],
-            "phonemes": f"{phone_note['corpus']} {phone_note['test']}" if phone_note else None,
+            "phonemes": phone_note.get("corpus"), "per_set": phone_note.get("test"),
             "ctc_backend": run["ctc_backend"], "device": run["device"], "threads": run["threads"],
             "steps": run["steps"], "train_seconds": run["train_seconds"], "best_epoch": content["epoch"],
             "trained_at_git": run["git"], "scored_at_git": git_revision(),

@@ -33,6 +33,7 @@
 # Where and how:
 #   --data DIR --exp DIR --results FILE       (data, exp, RESULTS.md; with --mini data-mini, exp-mini and a page there)
 #   --nj N                processes that compute features (2)
+#   --train-jobs N        trainings at once on this machine: with one thread each they fill a CPU's cores (1)
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -40,11 +41,11 @@ stage=0 stop_stage=5
 # shellcheck disable=SC2034  # read by their names
 casia='' seqd='' aishell='' aishell_hours=''
 target=casia protocol=random10 folds='' seeds=1 systems=speecheq config='' ctc_backend=auto dev=clips
-data='' exp='' results='' nj=2
+data='' exp='' results='' nj=2 train_jobs=1
 mini=false partial=false
 # shellcheck disable=SC2034  # read by parse_options.sh
 options=(stage stop_stage casia seqd aishell aishell_hours target protocol folds seeds systems config ctc_backend dev
-  data exp results nj)
+  data exp results nj train_jobs)
 # shellcheck disable=SC2034
 boolean_options=(mini partial)
 # shellcheck disable=SC2034
@@ -109,7 +110,7 @@ fi
 
 if stage 4 "train"; then
   # shellcheck disable=SC2154  # set by parse_options.sh
-  speecheq train "${runs[@]}" --ctc-backend "$ctc_backend" "${set_options[@]/#/--set=}"
+  speecheq train "${runs[@]}" --jobs "$train_jobs" --ctc-backend "$ctc_backend" "${set_options[@]/#/--set=}"
 fi
 
 if stage 5 "score"; then
