@@ -224,14 +224,15 @@ def train(job: Job) -> None:
 
         step, best, started = 0, None, time.time()
         batches = multitask_batches(cut_sets, config.data, config.run.seed)
-        with Progress(f"fold {job.fold}, {job.system}", config.optim.max_steps, "steps") as shown:
+        name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
+        with Progress(name, config.optim.max_steps, "steps") as shown:
             for epoch, members in _epochs(batches, config):
                 rows, epoch_started = [], time.time()
                 clips = 0
                 for batch in members:
                     row = train_step(model, optimizer, batch, config, ctc_backend, device)
-                    for name, value in row.items():
-                        writer.add_scalar(f"train/{name}", value, step)
+                    for loss_name, value in row.items():
+                        writer.add_scalar(f"train/{loss_name}", value, step)
                     writer.add_scalar("train/learning_rate", scheduler.get_last_lr()[0], step)
                     scheduler.step()
                     rows.append(row)
@@ -243,10 +244,11 @@ def train(job: Job) -> None:
                 means = _mean(rows)
                 speed = clips / (time.time() - epoch_started)
                 scores = dev_scores(model, config, dev, phoneme_dev, device)
-                for name, value in scores.items():
+                for score_name, value in scores.items():
                     if value is not None:
-                        writer.add_scalar(f"dev/{name}", value, step)
-                log.info("epoch %d, step %d: train %s; dev %s; %.1f clips/s", epoch, step, _short(means), _short(scores), speed)
+                        writer.add_scalar(f"dev/{score_name}", value, step)
+                log.info("%s: epoch %d, step %d: train %s; dev %s; %.1f clips/s", name, epoch, step, _short(means),
+                         _short(scores), speed)
                 merit = (scores["ua"], -scores["esc_loss"])
                 state = dict(epoch=epoch, step=step, dev=scores)
                 if best is None or merit > best[0]:
@@ -261,8 +263,8 @@ def train(job: Job) -> None:
         writer.close()
         seconds = time.time() - started
         write_json(folder / "run.json", {**information, "steps": step, "train_seconds": round(seconds, 1), "best": best[1]})
-        log.info("%d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d", step, seconds, seconds / step,
-                 best[1]["dev"]["ua"], best[1]["epoch"])
+        log.info("%s: %d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d", name, step, seconds,
+                 seconds / step, best[1]["dev"]["ua"], best[1]["epoch"])
         for stale in ("scores.tsv", "phones.tsv", "metrics.json"):  # they describe the model that was here before
             (folder / stale).unlink(missing_ok=True)
         trained = sum(note["sets"][name]["clips"] for name in ("emotion", "dev"))

@@ -1,0 +1,47 @@
+import logging
+
+from speecheq import progress as module
+from speecheq.progress import Progress, log, progress, set_up_logging
+
+
+def test_without_a_terminal_there_are_plain_lines_with_the_count(caplog):
+    with Progress("work", total=3, unit="clips", terminal=False) as shown:
+        shown.update(2)
+        shown.update(1, note="loss 0.5")
+    assert "work: 3/3 clips" in caplog.text and "loss 0.5" in caplog.text
+
+
+def test_lines_come_at_intervals_not_for_every_unit(caplog, monkeypatch):
+    monkeypatch.setattr(module, "PLAIN_LINE_INTERVAL", 0.0)
+    with Progress("work", total=5, terminal=False) as shown:
+        for _ in range(5):
+            shown.update()
+    often = len(caplog.records)
+    caplog.clear()
+    monkeypatch.setattr(module, "PLAIN_LINE_INTERVAL", 1e9)
+    with Progress("work", total=5, terminal=False) as shown:
+        for _ in range(5):
+            shown.update()
+    assert often > len(caplog.records) == 1
+
+
+def test_on_a_terminal_there_is_a_bar(capsys):
+    with Progress("work", total=2, terminal=True) as shown:
+        shown.update(2, note="loss 1")
+    assert "2/2" in capsys.readouterr().err
+
+
+def test_items_pass_through_in_order():
+    assert list(progress(range(4), "work")) == [0, 1, 2, 3]
+
+
+def test_log_lines_carry_the_time(capsys):
+    before = log.handlers[:], log.propagate
+    try:
+        set_up_logging()
+        log.info("a line")
+        line = capsys.readouterr().err
+    finally:
+        log.handlers[:], log.propagate = before
+    assert line.endswith("INFO a line\n") and line[:2] == "20" and line[4] == "-"
+    assert log.level == logging.INFO
