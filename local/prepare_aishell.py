@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """AISHELL-1: read Mandarin speech with transcripts, the phoneme data of Experiment 1 (section 3.1)."""
 
+import re
 from pathlib import Path
-from typing import Dict, Iterator
+from typing import Dict, Iterator, Sequence, Tuple
 
-from speecheq.corpus import Corpus, Utterance, find_root, iter_folders, run
+from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, iter_folders, keep_matched, read_lines, run
 from speecheq.errors import InputError
 from speecheq.progress import log
 from speecheq.stages import Drops
@@ -21,19 +22,18 @@ AISHELL = Corpus(
 )
 TRANSCRIPT = Path("data_aishell/transcript/aishell_transcript_v0.8.txt")
 SPEAKERS = Path("resource_aishell/speaker.info")
+SPEAKER = re.compile(r"S\d{4}")
 
 
 def read_transcripts(path: Path) -> Dict[str, str]:
     """Utterance id -> text; words may be separated by spaces (the release) or not."""
     transcripts = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for where, line in read_lines(path):
         fields = line.split(maxsplit=1)
-        if not fields:
-            continue
         if len(fields) != 2:
-            raise InputError(f"{path}, line {number}: expected '<utterance> <text>', found {line!r}.")
+            raise InputError(f"{where}: expected '<utterance> <text>', found {line!r}.")
         if fields[0] in transcripts:
-            raise InputError(f"{path}, line {number}: the utterance {fields[0]} occurs a second time.")
+            raise InputError(f"{where}: the utterance {fields[0]} occurs a second time.")
         transcripts[fields[0]] = fields[1].strip()
     return transcripts
 
@@ -43,56 +43,57 @@ def read_genders(path: Path) -> Dict[str, str]:
     if not path.is_file():
         log.warning("AISHELL-1: %s is missing, so no gender is known", path)
         return {}
-    genders = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    genders: Dict[str, str] = {}
+    for where, line in read_lines(path):
         fields = line.split()
-        if not fields:
-            continue
         if len(fields) != 2 or fields[1].upper() not in ("F", "M"):
-            raise InputError(f"{path}, line {number}: expected '<speaker> F' or '<speaker> M', found {line!r}.")
-        genders["S" + fields[0].lstrip("S")] = fields[1].upper()
+            raise InputError(f"{where}: expected '<speaker> F' or '<speaker> M', found {line!r}.")
+        speaker, gender = "S" + fields[0].upper().lstrip("S"), fields[1].upper()
+        if genders.setdefault(speaker, gender) != gender:
+            raise InputError(f"{where}: the speaker {speaker} is {gender} here and {genders[speaker]} above.")
     return genders
+
+
+def find_clips(wav: Path, splits: Sequence[str]) -> Dict[str, Tuple[str, str, Path]]:
+    """Utterance id -> (split, speaker, file). InputError for a folder that is no speaker, a clip out of place."""
+    clips: Dict[str, Tuple[str, str, Path]] = {}
+    for split in splits:
+        for folder in iter_folders(wav / split):
+            if not SPEAKER.fullmatch(folder.name):
+                raise InputError(f"{folder}: is not a speaker of AISHELL-1 (S and four digits); remove the folder.")
+            for clip in iter_clips(folder):
+                if folder.name not in clip.stem:
+                    raise InputError(f"{clip}: is named after another speaker than {folder.name}; move it to its own.")
+                if clip.stem in clips:
+                    raise InputError(f"{clip}: occurs a second time, first as {clips[clip.stem][2]}; remove one.")
+                clips[clip.stem] = (split, folder.name, clip)
+    return clips
 
 
 def find_utterances(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[Utterance]:
     """Clips with a transcript; audio without one, and the reverse, are counted and kept out."""
     root = find_root(corpus_dir, lambda path: (path / "data_aishell").is_dir(), AISHELL)
     wav = root / "data_aishell" / "wav"
-    for needed in (wav, root / TRANSCRIPT):
-        if not needed.exists():
+    table = root / TRANSCRIPT
+    for needed, is_there in ((wav, wav.is_dir()), (table, table.is_file())):
+        if not is_there:
             raise InputError(f"{needed}: is missing from AISHELL-1; unpack the corpus again.")
     absent = [split for split in AISHELL.splits if not (wav / split).is_dir()]
     if absent and not partial:
-        raise InputError(f"{wav}: lacks {' and '.join(absent)}; unpack the missing parts, or accept it with --partial true.")
-    transcripts = read_transcripts(root / TRANSCRIPT)
+        raise InputError(
+            f"{wav}: lacks {' and '.join(absent)}; unpack the missing parts, or accept it with --partial true."
+        )
+    transcripts = read_transcripts(table)
     genders = read_genders(root / SPEAKERS)
-    clips = {
-        clip.stem: (split, speaker.name, clip)
-        for split in AISHELL.splits if split not in absent
-        for speaker in iter_folders(wav / split)
-        for clip in sorted(speaker.glob("*.wav"))
-    }
-    without_text = sorted(clips.keys() - transcripts.keys())
-    without_audio = sorted(transcripts.keys() - clips.keys())
-    if clips and 2 * len(without_text) > len(clips):
-        raise InputError(
-            f"{root / TRANSCRIPT}: has no line for {len(without_text)} of {len(clips)} clips ({without_text[0]} for one); "
-            "it does not belong to this audio."
+    clips = find_clips(wav, [split for split in AISHELL.splits if split not in absent])
+    if not clips:
+        raise InputError(f"{wav}: holds no clip; unpack the archives of the speakers that lie there.")
+    matched = keep_matched(list(clips), list(transcripts), table, wav, partial, drops, "transcript")
+    for name in sorted(matched):
+        split, speaker, clip = clips[name]
+        yield Utterance(
+            id=name, audio=clip, speaker=speaker, gender=genders.get(speaker), text=transcripts[name], split=split
         )
-    if not partial and 2 * len(without_audio) > len(transcripts):
-        raise InputError(
-            f"{wav}: has no audio for {len(without_audio)} of {len(transcripts)} transcript lines ({without_audio[0]} "
-            "for one); unpack the speakers' archives, or accept what is there with --partial true."
-        )
-    for name in without_text:
-        drops.add("audio without transcript", name)
-    for name in without_audio:
-        drops.add("transcript without audio", name)
-    for name, (split, speaker, clip) in clips.items():
-        if name in transcripts:
-            yield Utterance(
-                id=name, audio=clip, speaker=speaker, gender=genders.get(speaker), text=transcripts[name], split=split
-            )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Iterator
 
-from speecheq.corpus import Corpus, Utterance, find_root, iter_folders, run
+from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, iter_folders, run
 from speecheq.errors import InputError
 from speecheq.stages import Drops
 
@@ -48,9 +48,10 @@ def find_utterances(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[U
             emotion = emotion_folder.name.lower()
             if emotion not in CASIA.labels:
                 raise InputError(
-                    f"{emotion_folder}: is not an emotion of CASIA ({', '.join(CASIA.labels)}); rename or remove the folder."
+                    f"{emotion_folder}: is not an emotion of CASIA ({', '.join(CASIA.labels)}); rename or remove the "
+                    "folder."
                 )
-            for clip in sorted(emotion_folder.glob("*.wav")):
+            for clip in iter_clips(emotion_folder):
                 yield Utterance(
                     id=f"casia-{speaker}-{emotion}-{clip.stem}",
                     audio=clip,

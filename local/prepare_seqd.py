@@ -5,12 +5,12 @@ The corpus was never released; a holder lays it out as ``wav/<speaker>/<utt>.wav
 first line names the columns utt, speaker, gender, emotion, category, level, split, text (tab separated).
 """
 
-import csv
+from dataclasses import replace
 from pathlib import Path
-from typing import Iterator
+from typing import Dict, Iterator
 
 from speecheq import seqm
-from speecheq.corpus import Corpus, Utterance, find_root, run
+from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, iter_folders, keep_matched, read_lines, run
 from speecheq.errors import InputError
 from speecheq.stages import Drops
 
@@ -29,45 +29,58 @@ COLUMNS = ["utt", "speaker", "gender", "emotion", "category", "level", "split", 
 NO_LEVEL = "-"
 
 
-def find_utterances(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[Utterance]:
-    """One clip a line of labels.tsv; lines without audio are an error unless the copy is partial."""
-    root = find_root(corpus_dir, lambda path: (path / "labels.tsv").is_file() and (path / "wav").is_dir(), SEQD)
-    table = root / "labels.tsv"
-    with open(table, encoding="utf-8", newline="") as stream:
-        reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        if next(reader, None) != COLUMNS:
-            raise InputError(f"{table}, line 1: expected the columns {' '.join(COLUMNS)}, separated by tabs.")
-        for fields in reader:
-            where = f"{table}, line {reader.line_num}"
-            if len(fields) != len(COLUMNS):
-                raise InputError(f"{where}: expected {len(COLUMNS)} columns separated by tabs, found {len(fields)}.")
-            row = dict(zip(COLUMNS, fields))
-            emotion = seqm.EMOTIONS.get(row["emotion"])
-            if emotion is None:
-                raise InputError(f"{where}: {row['emotion']!r} is not one of the 25 emotions of SEQM.")
-            level = None if row["level"] == NO_LEVEL else row["level"]
-            if (row["category"], level) != (emotion.category, emotion.level):
-                raise InputError(
-                    f"{where}: {emotion.name} is {emotion.category} at level {emotion.level or NO_LEVEL}, "
-                    f"not {row['category']} at level {row['level']}."
-                )
-            clip = root / "wav" / row["speaker"] / f"{row['utt']}.wav"
-            if not clip.is_file():
-                if not partial:
-                    raise InputError(f"{where}: {clip} is missing; complete the copy, or accept it with --partial true.")
-                drops.add("label without audio", row["utt"])
-                continue
-            yield Utterance(
-                id=f"seqd-{row['utt']}",
-                audio=clip,
-                speaker=row["speaker"],
-                gender=row["gender"],
-                text=row["text"],
-                label=emotion.name,
-                level=level,
-                split=row["split"],
-                source=where,
+def read_labels(table: Path, wav: Path) -> Dict[str, Utterance]:
+    """Path below ``wav`` -> utterance, one a line; InputError names the first line that is wrong."""
+    lines = read_lines(table)
+    _, heading = next(lines, ("", ""))
+    if heading.split("\t") != COLUMNS:
+        raise InputError(f"{table}, line 1: expected the columns {' '.join(COLUMNS)}, separated by tabs.")
+    utterances: Dict[str, Utterance] = {}
+    names: Dict[str, str] = {}
+    for where, line in lines:
+        fields = [value.strip() for value in line.split("\t")]
+        if len(fields) != len(COLUMNS):
+            raise InputError(f"{where}: expected {len(COLUMNS)} columns separated by tabs, found {len(fields)}.")
+        row = dict(zip(COLUMNS, fields))
+        if not row["utt"] or not row["speaker"]:
+            raise InputError(f"{where}: the utterance or the speaker is empty.")
+        if row["utt"] in names:
+            raise InputError(f"{where}: the utterance {row['utt']} occurs a second time, first in {names[row['utt']]}.")
+        names[row["utt"]] = where
+        emotion = seqm.EMOTIONS.get(row["emotion"])
+        if emotion is None:
+            raise InputError(f"{where}: {row['emotion']!r} is not one of the 25 emotions of SEQM.")
+        level = None if row["level"] == NO_LEVEL else row["level"]
+        if (row["category"], level) != (emotion.category, emotion.level):
+            raise InputError(
+                f"{where}: {emotion.name} is {emotion.category} at level {emotion.level or NO_LEVEL}, "
+                f"not {row['category']} at level {row['level']}."
             )
+        clip = f"{row['speaker']}/{row['utt']}"
+        utterances[clip] = Utterance(
+            id=f"seqd-{row['utt']}",
+            audio=wav / f"{clip}.wav",
+            speaker=row["speaker"],
+            gender=row["gender"],
+            text=row["text"],
+            label=emotion.name,
+            level=level,
+            split=row["split"],
+            source=where,
+        )
+    return utterances
+
+
+def find_utterances(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[Utterance]:
+    """One clip a line of labels.tsv; lines without audio, and the reverse, are counted and kept out."""
+    root = find_root(corpus_dir, lambda path: (path / "labels.tsv").is_file() and (path / "wav").is_dir(), SEQD)
+    table, wav = root / "labels.tsv", root / "wav"
+    utterances = read_labels(table, wav)
+    clips = {f"{folder.name}/{clip.stem}": clip for folder in iter_folders(wav) for clip in iter_clips(folder)}
+    if not clips:
+        raise InputError(f"{wav}: holds no clip; {SEQD.title} is expected as {SEQD.layout}.")
+    for name in sorted(keep_matched(list(clips), list(utterances), table, wav, partial, drops, "label")):
+        yield replace(utterances[name], audio=clips[name])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Layers, later ones win: the defaults here (the paper's values) < the size (``con
 """
 
 import difflib
+import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union, get_args, get_origin, get_type_hints
@@ -112,14 +113,18 @@ def _converted(value: Any, kind: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
     elif kind is float:
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool) and math.isfinite(float(value)):
             return float(value)
     elif kind is str:
         if isinstance(value, str):
             return value
-        if value is False:  # YAML reads a bare no or off as False
-            raise ValueError
     raise ValueError
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is Union:
+        return " or ".join(_in_words(argument) for argument in get_args(kind))
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a word", type(None): "null"}[kind]
 
 
 def set_value(config: Config, name: str, value: Any, source: str) -> None:
@@ -129,18 +134,21 @@ def set_value(config: Config, name: str, value: Any, source: str) -> None:
     for step in path:
         part = getattr(part, step, None)
     known = is_dataclass(part) and {item.name: item for item in fields(part)}
-    if not known or last not in known or is_dataclass(getattr(part, last)):
+    if known and last in known and is_dataclass(getattr(part, last)):
+        example = setting_names(getattr(part, last), f"{name}.")[0]
+        raise InputError(f"{source}: {name} is a group of settings, such as {example}, and has no value of its own.")
+    if not known or last not in known:
         near = difflib.get_close_matches(name, setting_names(), 1, 0.4)
         raise InputError(f"{source}: {name!r} is not a setting{f'; did you mean {near[0]}?' if near else '.'}")
     kind = get_type_hints(type(part))[last]
     try:
         converted = _converted(value, kind)
     except ValueError:
-        expected = getattr(kind, "__name__", str(kind).replace("typing.", ""))
-        raise InputError(f"{source}: {name} is {value!r}, but it must be of the type {expected}.") from None
+        raise InputError(f"{source}: {name} is {value!r}, but it must be {_in_words(kind)}.") from None
     limits = known[last].metadata
     if limits.get("choices") and converted not in limits["choices"]:
-        raise InputError(f"{source}: {name} is {value!r}, but it must be one of {', '.join(map(str, limits['choices']))}.")
+        choices = ", ".join(map(str, limits["choices"]))
+        raise InputError(f"{source}: {name} is {value!r}, but it must be one of {choices}.")
     if converted is not None:
         if limits.get("low") is not None and not converted >= limits["low"]:
             raise InputError(f"{source}: {name} is {value!r}, but it must be at least {limits['low']:g}.")
@@ -159,17 +167,31 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Dict[str, Any]:
     return flat
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's loader lets the last of two equal keys win; here a repeated key is an error."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            name = str(self.construct_object(key, deep=True))
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} repeats", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
     """A YAML file that holds a mapping (or nothing); InputError names the file, and the line where there is one."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such configuration file.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: is not YAML ({getattr(error, 'problem', error)}).") from error
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"{path}{where}: is not YAML ({problem}).") from error
     if values is not None and not isinstance(values, dict):
         raise InputError(f"{path}: must hold settings as 'key: value', not a {type(values).__name__}.")
     return values or {}

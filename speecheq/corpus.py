@@ -14,14 +14,14 @@ and ``text_id`` where many clips speak the same numbered text.
 """
 
 import argparse
+import os
 import random
-import re
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import soundfile
 from lhotse import (
@@ -35,7 +35,7 @@ from lhotse import (
 
 from speecheq import seqm
 from speecheq.errors import InputError
-from speecheq.files import read_json, whole_folder, write_json
+from speecheq.files import read_json, write_json
 from speecheq.progress import log, progress, set_up_logging
 from speecheq.stages import Drops, Stage, require
 
@@ -50,8 +50,7 @@ class Corpus:
     """The declaration of a corpus: the only place that knows its labels.
 
     ``labels`` maps the corpus' own emotion labels to SEQM categories (empty for a corpus without emotions);
-    ``levels`` names its intensity levels from weak to strong (two or three, empty where it has none) and
-    ``neutral_has_level`` is False where neutral clips carry none, so that their EIS is SEQM's 0;
+    ``levels`` names its intensity levels from weak to strong (two or three, empty where it has none);
     ``splits`` are the official parts, of which ``test_split`` is the fixed test set;
     ``counts`` are the utterance counts of the releases in circulation, by their names.
     """
@@ -82,17 +81,18 @@ class Corpus:
         return self.labels[label]
 
     def eis(self, label: Optional[str], level: Optional[str]) -> float:
-        """The gold EIS (section 2.1): from the level; 0 for neutral in a corpus with levels; else -1.
+        """The gold EIS (section 2.1): in a corpus with levels 0 for neutral, else that of the level; -1 without.
 
         ValueError for an undeclared level.
         """
-        if level is not None:
-            if level not in self.levels:
-                raise ValueError(f"the level {level!r} is not one of {self.title}'s: {', '.join(self.levels) or 'none'}")
-            return seqm.eis_from_level(list(self.levels).index(level) + 1, len(self.levels))
-        if self.levels and self.esc(label) == seqm.NEUTRAL:
+        levels = list(self.levels)
+        if level is not None and level not in levels:
+            raise ValueError(f"the level {level!r} is not one of {self.title}'s: {', '.join(levels) or 'none'}")
+        if levels and self.esc(label) == seqm.NEUTRAL:
             return seqm.NEUTRAL_EIS
-        return seqm.UNSPECIFIED
+        if level is None:
+            return seqm.UNSPECIFIED
+        return seqm.eis_from_level(levels.index(level) + 1, len(levels))
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,15 @@ def find_root(corpus_dir: Path, is_root: Callable[[Path], bool], corpus: Corpus)
     """``corpus_dir`` if it is the corpus' folder, else InputError saying what is wrong with it.
 
     ``is_root`` tells the corpus' folder from others; it is also asked about the folders one level below and
-    up to three above, so that a folder one level too high or too low is named as such.
+    up to four above, so that a folder too high or too low is named as such.
     """
+
+    def looks_right(path: Path) -> bool:
+        try:
+            return is_root(path)
+        except OSError:  # a folder around the given one may be closed to us
+            return False
+
     expected = f"{corpus.title} is expected as {corpus.layout}"
     corpus_dir = Path(corpus_dir)
     if not corpus_dir.exists():
@@ -143,12 +150,67 @@ def find_root(corpus_dir: Path, is_root: Callable[[Path], bool], corpus: Corpus)
     if not below and not any(corpus_dir.iterdir()):
         raise InputError(f"{corpus_dir}: the folder is empty; {expected}.")
     for path in below:
-        if is_root(path):
+        if looks_right(path):
             raise InputError(f"{corpus_dir}: is one level too high, give {path} instead; {expected}.")
-    for path in list(corpus_dir.absolute().parents)[:3]:
-        if is_root(path):
+    for path in list(corpus_dir.resolve().parents)[:4]:
+        if looks_right(path):
             raise InputError(f"{corpus_dir}: is too low inside the corpus, give {path} instead; {expected}.")
     raise InputError(f"{corpus_dir}: does not look like {corpus.title}; {expected}.")
+
+
+def iter_folders(folder: Path) -> Iterator[Path]:
+    """The folders inside ``folder`` by name, without hidden ones."""
+    return (path for path in sorted(Path(folder).iterdir()) if path.is_dir() and not path.name.startswith("."))
+
+
+def iter_clips(folder: Path, suffix: str = ".wav") -> Iterator[Path]:
+    """The audio files inside ``folder`` by name, without hidden ones (macOS leaves ``._*.wav`` files behind)."""
+    return (
+        path for path in sorted(Path(folder).iterdir())
+        if path.suffix.lower() == suffix and not path.name.startswith(".")
+    )
+
+
+def read_lines(path: Path) -> Iterator[Tuple[str, str]]:
+    """``<path>, line <number>`` and the text of every line that is not blank; InputError where it is not UTF-8."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file.")
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        where = f"{path}, line {number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{where}: is not UTF-8; convert the file, for instance with iconv.") from error
+        if text.strip():
+            yield where, text
+
+
+def keep_matched(
+    clips: Sequence[str], labelled: Sequence[str], table: Path, audio: Path, partial: bool, drops: Drops, what: str
+) -> Set[str]:
+    """The utterances that have both audio and a line in ``table``; the others are added to ``drops``.
+
+    ``what`` names what a line holds (transcript, label). InputError where most clips have no line, or most lines
+    no clip; a partial copy may lack most of the audio.
+    """
+    have_audio, have_line = set(clips), set(labelled)
+    without_line, without_audio = sorted(have_audio - have_line), sorted(have_line - have_audio)
+    if 2 * len(without_line) > len(have_audio):
+        raise InputError(
+            f"{table}: has no line for {len(without_line)} of {len(have_audio)} clips ({without_line[0]} for one); "
+            "it does not belong to this audio."
+        )
+    if not partial and 2 * len(without_audio) > len(have_line):
+        raise InputError(
+            f"{audio}: has no audio for {len(without_audio)} of {len(have_line)} lines of {table} ({without_audio[0]} "
+            "for one); complete the copy, or accept what is there with --partial true."
+        )
+    for name in without_line:
+        drops.add(f"audio without {what}", name)
+    for name in without_audio:
+        drops.add(f"{what} without audio", name)
+    return have_audio & have_line
 
 
 def _wav_is_truncated(path: Path) -> bool:
@@ -190,7 +252,8 @@ def read_recording(utterance_id: str, path: Path) -> Recording:
             f"{path}: holds {info.frames} samples at {info.samplerate} Hz, less than one frame of 25 ms; "
             "replace or remove the clip."
         )
-    source = AudioSource(type="file", channels=list(range(info.channels)), source=str(path))
+    # absolute, so that later stages find the clip from any folder
+    source = AudioSource(type="file", channels=list(range(info.channels)), source=os.path.abspath(path))
     return Recording(
         id=utterance_id,
         sources=[source],
@@ -202,8 +265,6 @@ def read_recording(utterance_id: str, path: Path) -> Recording:
 
 def _supervision(corpus: Corpus, utterance: Utterance, recording: Recording) -> SupervisionSegment:
     where = utterance.source or str(utterance.audio)
-    if utterance.gender not in ("F", "M", None):
-        raise InputError(f"{where}: the gender {utterance.gender!r} is neither F nor M.")
     if corpus.splits and utterance.split not in corpus.splits:
         raise InputError(f"{where}: the split {utterance.split!r} is not one of {', '.join(corpus.splits)}.")
     try:
@@ -236,13 +297,40 @@ def _supervision(corpus: Corpus, utterance: Utterance, recording: Recording) -> 
     )
 
 
-def _check_counts(corpus: Corpus, found: int, request: Request) -> None:
+def _check_utterances(corpus: Corpus, utterances: Sequence[Utterance], request: Request) -> None:
+    """InputError where there is none, an id occurs twice, a gender is unknown, or a speaker has two."""
+    if not utterances:
+        raise InputError(
+            f"{request.corpus_dir}: no utterance was found; {corpus.title} is expected as {corpus.layout}."
+        )
+    by_id: Dict[str, Utterance] = {}
+    by_speaker: Dict[str, Utterance] = {}
+    for utterance in utterances:
+        where = utterance.source or utterance.audio
+        other = by_id.setdefault(utterance.id, utterance)
+        if other is not utterance:
+            raise InputError(
+                f"{where}: the utterance {utterance.id} occurs a second time, first in {other.source or other.audio}; "
+                "remove one."
+            )
+        if utterance.gender not in ("F", "M", None):
+            raise InputError(f"{where}: the gender {utterance.gender!r} is neither F nor M.")
+        other = by_speaker.setdefault(utterance.speaker, utterance)
+        if other.gender != utterance.gender:
+            raise InputError(
+                f"{where}: the speaker {utterance.speaker} has the gender {utterance.gender}, but {other.gender} in "
+                f"{other.source or other.audio}."
+            )
+
+
+def _check_counts(corpus: Corpus, found: int, drops: Drops, request: Request) -> None:
     if not corpus.counts or found in corpus.counts.values():
         return
     official = " or ".join(f"{count} ({release})" for release, count in corpus.counts.items())
     if not request.partial:
+        left_out = "".join(f", {count} left out ({reason})" for reason, count in drops.counts().items())
         raise InputError(
-            f"{request.corpus_dir}: {found} utterances found, {corpus.title} has {official}; "
+            f"{request.corpus_dir}: {found} utterances found{left_out}, {corpus.title} has {official}; "
             "complete the copy, or accept it as it is with --partial true."
         )
     log.warning("%s: a partial copy, %d utterances of %s", corpus.title, found, official)
@@ -255,7 +343,9 @@ def _take_hours(corpus: Corpus, pairs: List[Tuple[Utterance, Recording]], reques
     training = [pair for pair in pairs if pair[0].split in ("train", None)]
     total = sum(recording.duration for _, recording in training) / 3600
     if total < request.hours:
-        log.warning("%s: %g hours asked for, the training part has %.2f: all are taken", corpus.title, request.hours, total)
+        log.warning(
+            "%s: %g hours asked for, the training part has %.2f: all are taken", corpus.title, request.hours, total
+        )
         return pairs
     random.Random(f"{request.seed} {corpus.name} hours").shuffle(training)
     kept, seconds = set(), 0.0
@@ -274,23 +364,20 @@ def prepare(corpus: Corpus, find: Finder, request: Request, out_dir: Path) -> No
     ``find(corpus_dir, partial, drops)`` yields the utterances and adds what it leaves out to ``drops``.
     Raises InputError for whatever is wrong with the corpus; ``out_dir`` then stays as it was.
     """
-    request_dir = Path(request.corpus_dir)
     drops = Drops()
-    if not request_dir.is_dir():
-        list(find(request_dir, request.partial, drops))  # says what is wrong with the folder
-    options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(request).items() if k != "nj"}
-    options["corpus_dir"] = str(request_dir.resolve())
-    stage = Stage("manifests", corpus.name, out_dir, {**options, "corpus": asdict(corpus)}, [request_dir], FORMAT)
+    # found first: a wrong folder may be a whole disk, whose sizes nobody wants to wait for
+    utterances = sorted(find(request.corpus_dir, request.partial, drops), key=lambda utterance: utterance.id)
+    corpus_dir, out_dir = Path(request.corpus_dir).resolve(), Path(out_dir)
+    if out_dir.resolve() == corpus_dir or corpus_dir in out_dir.resolve().parents:
+        raise InputError(f"{out_dir}: lies inside the corpus; name another folder for the manifests.")
+    options = {**asdict(replace(request, corpus_dir=str(corpus_dir))), "corpus": asdict(corpus)}
+    del options["nj"]
+    stage = Stage("manifests", corpus.name, out_dir, options, [corpus_dir], FORMAT)
     if stage.is_done():
         return
-    utterances = sorted(find(request_dir, request.partial, drops), key=lambda utterance: utterance.id)
-    repeated = [name for name, count in Counter(u.id for u in utterances).items() if count > 1]
-    if repeated:
-        raise InputError(f"{request_dir}: {len(repeated)} utterance ids occur twice, {repeated[0]} for one.")
-    if not utterances:
-        raise InputError(f"{request_dir}: no utterance was found; {corpus.title} is expected as {corpus.layout}.")
+    _check_utterances(corpus, utterances, request)
+    _check_counts(corpus, len(utterances), drops, request)
     went_in = len(utterances) + len(drops)
-    _check_counts(corpus, len(utterances), request)
     with ThreadPoolExecutor(max(1, request.nj)) as pool:
         headers = pool.map(lambda utterance: read_recording(utterance.id, utterance.audio), utterances)
         recordings = list(progress(headers, f"{corpus.name}: reading headers", len(utterances), "clips"))
@@ -298,7 +385,7 @@ def prepare(corpus: Corpus, find: Finder, request: Request, out_dir: Path) -> No
     supervisions = [_supervision(corpus, utterance, recording) for utterance, recording in pairs]
     recordings = [recording for _, recording in pairs]
 
-    with whole_folder(out_dir) as folder:
+    with stage.anew() as folder:
         splits = sorted({utterance.split or "all" for utterance, _ in pairs})
         for split in splits:
             chosen = [i for i, (utterance, _) in enumerate(pairs) if (utterance.split or "all") == split]
@@ -384,7 +471,7 @@ def main(corpus: Corpus, find: Finder, argv: Optional[Sequence[str]] = None) -> 
     try:
         given = parser.parse_args(argv)
         if given.check_only:
-            next(iter(find(given.corpus_dir, given.partial, Drops())), None)
+            _check_utterances(corpus, list(find(given.corpus_dir, given.partial, Drops())), Request(given.corpus_dir))
             log.info("%s: %s has the layout of %s", corpus.name, given.corpus_dir, corpus.title)
             return 0
         request = Request(given.corpus_dir, given.partial, given.hours, given.seed, given.nj)
@@ -392,19 +479,17 @@ def main(corpus: Corpus, find: Finder, argv: Optional[Sequence[str]] = None) -> 
     except InputError as error:
         log.error("%s", error)
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        log.error("%s: %s.", error.filename, os.strerror(error.errno).lower())
+        return 1
+    except KeyboardInterrupt:
+        log.error("interrupted; nothing was written.")
+        return 130
     return 0
 
 
 def run(corpus: Corpus, find: Finder) -> None:
     """What a prep script calls when it is run as a program."""
     sys.exit(main(corpus, find))
-
-
-def safe_id(text: str) -> str:
-    """``text`` with everything but letters, digits, dot, dash and underscore turned into underscores."""
-    return re.sub(r"[^\w.-]", "_", text)
-
-
-def iter_folders(folder: Path) -> Iterator[Path]:
-    """The folders inside ``folder`` by name, without hidden ones."""
-    return (path for path in sorted(Path(folder).iterdir()) if path.is_dir() and not path.name.startswith("."))

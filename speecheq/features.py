@@ -10,6 +10,7 @@ import os
 import shutil
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -176,8 +177,8 @@ def load_waveform(recording: Recording, sampling_rate: int = 16000) -> np.ndarra
         raise InputError(f"{path}: cannot be read ({error}); run stage 1 again for its corpus.") from error
     if len(samples) != recording.num_samples:
         raise InputError(
-            f"{path}: holds {len(samples)} samples, its manifest says {recording.num_samples}; the file is truncated or was "
-            "replaced: copy it again and run stage 1 again."
+            f"{path}: holds {len(samples)} samples, its manifest says {recording.num_samples}; the file is truncated "
+            "or was replaced: copy it again and run stage 1 again."
         )
     mono = samples.mean(axis=1)
     if source_rate == sampling_rate:
@@ -247,7 +248,9 @@ def corpus_cuts(manifests: Path, corpus: str, splits: Sequence[str]) -> List[Mon
     return cuts
 
 
-def compute_features(corpus: str, manifests: Path, out_dir: Path, nj: int = 1, config: FbankConfig = FbankConfig()) -> None:
+def compute_features(
+    corpus: str, manifests: Path, out_dir: Path, nj: int = 1, config: FbankConfig = FbankConfig()
+) -> None:
     """Stage 2: the features of one corpus, ``out_dir``/cuts.jsonl.gz and archives beside it.
 
     ``nj`` processes work on parts of 250 cuts; a run that was broken off goes on with the parts that are
@@ -288,6 +291,11 @@ def compute_features(corpus: str, manifests: Path, out_dir: Path, nj: int = 1, c
                 try:
                     for job in as_completed(jobs):
                         shown.update(job.result())
+                except BrokenProcessPool as error:
+                    raise InputError(
+                        f"{out_dir}: one of {nj} processes was killed, perhaps for want of memory; run the same "
+                        "command again with a smaller --nj."
+                    ) from error
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
@@ -300,6 +308,8 @@ def compute_features(corpus: str, manifests: Path, out_dir: Path, nj: int = 1, c
     for stale in out_dir.glob("parts-*"):
         if stale != parts_dir:
             shutil.rmtree(stale)
+    for left_behind in parts_dir.glob(".tmp*"):  # by runs that were killed
+        left_behind.unlink()
 
 
 def load_cuts(fbank_dir: Path) -> CutSet:

@@ -37,10 +37,10 @@ def whole_file(path: PathLike) -> Iterator[Path]:
     The temporary name ends like ``path``, so that writers that look at the extension (``.jsonl.gz``) work.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp{os.getpid()}.{path.name}")
     try:
         with no_space_is_an_input_error(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with open(temporary, "rb") as written:
                 os.fsync(written.fileno())
@@ -54,20 +54,26 @@ def whole_file(path: PathLike) -> Iterator[Path]:
 def whole_folder(path: PathLike) -> Iterator[Path]:
     """Yield a new empty folder beside ``path``; on success it takes the place of ``path``.
 
-    On failure it is removed and what was at ``path`` stays.
+    On failure it is removed and what was at ``path`` stays. InputError where ``path`` is a file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file where a folder is to be written; remove it or name another folder.")
     temporary = path.with_name(f".tmp{os.getpid()}.{path.name}")
     previous = path.with_name(f".old{os.getpid()}.{path.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
         with no_space_is_an_input_error(path):
+            temporary.mkdir(parents=True)
             yield temporary
         if path.exists():
             os.replace(path, previous)
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if previous.exists():
+                os.replace(previous, path)
+            raise
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -19,7 +19,7 @@ from lhotse import CutSet, MonoCut
 from speecheq.corpus import load_card
 from speecheq.errors import InputError
 from speecheq.features import load_cuts
-from speecheq.files import read_json, whole_file, whole_folder, write_json
+from speecheq.files import read_json, whole_file, write_json
 from speecheq.phones.mandarin import TABLE as MANDARIN_TABLE
 from speecheq.phones.mandarin import text_to_phones as mandarin_phones
 from speecheq.phones.table import NoPhones, PhoneTable
@@ -42,7 +42,9 @@ def clip_of(cut: MonoCut) -> Clip:
     """The protocol's view of a cut."""
     supervision = cut.supervisions[0]
     custom = supervision.custom
-    return Clip(supervision.id, supervision.speaker, custom["esc"], custom.get("text_id"), custom.get("split"))
+    return Clip(
+        supervision.id, supervision.speaker, custom["esc"], custom.get("text_id"), custom.get("split"), custom["corpus"]
+    )
 
 
 def _write(cuts: Sequence[MonoCut], path: Path) -> int:
@@ -125,8 +127,10 @@ def unify(
             check_leaks("official", training, dev_clips, [clip_of(cut) for cut in sets.get(f"test_{name}", ())])
         without_gender = len(sets["emotion"]) - len(sets["gender"])
         if without_gender:
-            log.warning("%s: %d training clips have no gender and are not in the gender set", stage.title, without_gender)
-        with whole_folder(folder) as temporary:
+            log.warning(
+                "%s: %d training clips have no gender and are not in the gender set", stage.title, without_gender
+            )
+        with stage.anew() as temporary:
             for name, members in sets.items():
                 _write(members, temporary / f"{name}.jsonl.gz")
             note = {
@@ -220,7 +224,7 @@ def phonemes(corpus: str, manifests: Path, fbank: Path, out_dir: Path) -> None:
             "%s: the copy has no test part: the last 10 %% of each training speaker, %d utterances, are held out as %r",
             corpus, len(held), HELD_OUT,
         )
-    with whole_folder(out_dir) as temporary:
+    with stage.anew() as temporary:
         for name, members in sets.items():
             _write(members, temporary / f"{name}.jsonl.gz")
         table.save(temporary / "phones.txt")

@@ -22,7 +22,6 @@ def set_up_logging(level: int = logging.INFO) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.handlers[:] = [handler]
     log.setLevel(level)
-    log.propagate = False
 
 
 class Progress:

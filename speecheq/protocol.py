@@ -6,7 +6,7 @@ Every function works on ``Clip`` records, so that the rules can be read and test
 import random
 import re
 from collections import defaultdict
-from typing import Callable, Dict, Hashable, Iterable, List, NamedTuple, Optional, Sequence, Set
+from typing import Callable, Dict, Hashable, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from speecheq.errors import InputError
 
@@ -23,6 +23,7 @@ class Clip(NamedTuple):
     label: str
     text_id: Optional[str] = None
     split: Optional[str] = None
+    corpus: str = ""
 
 
 Folds = List[Set[str]]
@@ -63,7 +64,9 @@ def disjoint_texts(clips: Sequence[Clip], seed: int = 0) -> Folds:
     groups = defaultdict(list)
     for clip in clips:
         if clip.text_id is None:
-            raise InputError(f"{clip.id}: the corpus does not number its texts, so the protocol 'text' is not to be had.")
+            raise InputError(
+                f"{clip.id}: the corpus does not number its texts, so the protocol 'text' is not to be had."
+            )
         groups[clip.text_id].append(clip.id)
     if len(groups) < TEXT_FOLDS:
         raise InputError(f"the protocol 'text' needs at least {TEXT_FOLDS} texts, the corpus has {len(groups)}.")
@@ -112,7 +115,9 @@ def dev_part(training: Sequence[Clip], how: str = "clips", seed: int = 0) -> Set
     if how == "speaker":
         speakers = sorted({clip.speaker for clip in training})
         if len(speakers) < 4:
-            raise InputError(f"a dev speaker needs at least 4 training speakers, there are {len(speakers)}; use --dev clips.")
+            raise InputError(
+                f"a dev speaker needs at least 4 training speakers, there are {len(speakers)}; use --dev clips."
+            )
         chosen = source.choice(speakers)
         return {clip.id for clip in training if clip.speaker == chosen}
     if how != "clips":
@@ -123,9 +128,9 @@ def dev_part(training: Sequence[Clip], how: str = "clips", seed: int = 0) -> Set
     dev: Set[str] = set()
     for label in sorted(by_label):
         speakers = by_label[label]
-        for members in speakers.values():
-            members.sort()
-            source.shuffle(members)
+        for name in sorted(speakers):
+            speakers[name].sort()
+            source.shuffle(speakers[name])
         # one clip of each speaker in turn, in an order drawn anew for each label
         order = sorted(speakers)
         source.shuffle(order)
@@ -139,21 +144,26 @@ def dev_part(training: Sequence[Clip], how: str = "clips", seed: int = 0) -> Set
 def check_leaks(protocol: str, training: Iterable[Clip], dev: Iterable[Clip], test: Iterable[Clip]) -> None:
     """InputError if a test clip - or, where the protocol keeps them apart, a test speaker or text - is trained on.
 
-    Dev clips choose the checkpoint, so they count as training here; and no dev clip may be trained on.
+    Dev clips choose the checkpoint, so they count as training here; and no dev clip may be trained on. Speakers
+    and texts are those of one corpus: another corpus may number its own the same way.
     """
+
+    def values(clips: List[Clip], field: str) -> Set[Tuple[str, str]]:
+        return {(clip.corpus, getattr(clip, field)) for clip in clips if getattr(clip, field) is not None}
+
     training, dev, test = list(training), list(dev), list(test)
     for name, used in (("training", training), ("the dev part", dev)):
         for field in ("id", *MUST_DIFFER[protocol]):
-            shared = {getattr(clip, field) for clip in used} & {getattr(clip, field) for clip in test}
+            shared = values(used, field) & values(test, field)
             if shared:
                 what = {"id": "clip", "speaker": "speaker", "text_id": "text"}[field]
                 raise InputError(
                     f"leak: {len(shared)} test {what}(s) are in {name} under the protocol {protocol!r} "
-                    f"({sorted(map(str, shared))[0]} for one)."
+                    f"({min(shared)[1]} for one)."
                 )
-    shared = {clip.id for clip in training} & {clip.id for clip in dev}
+    shared = values(training, "id") & values(dev, "id")
     if shared:
-        raise InputError(f"leak: {len(shared)} dev clip(s) are in training ({sorted(shared)[0]} for one).")
+        raise InputError(f"leak: {len(shared)} dev clip(s) are in training ({min(shared)[1]} for one).")
 
 
 def parse_numbers(text: str, what: str, available: Optional[int] = None) -> List[int]:
@@ -171,11 +181,12 @@ def parse_numbers(text: str, what: str, available: Optional[int] = None) -> List
         if not match:
             raise InputError(f"--{what}s {text!r}: {item!r} is not a {what} number, a range like 1-3, or all.")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InputError(f"--{what}s {text!r}: the range {item} ends before it begins.")
+        for number in (first, last):
+            if available is not None and not 1 <= number <= available:
+                raise InputError(f"{what} {number} does not exist; there are {what}s 1 to {available}.")
         numbers.extend(range(first, last + 1))
     if not numbers:
         raise InputError(f"--{what}s {text!r}: names no {what}.")
-    if available is not None:
-        for number in numbers:
-            if not 1 <= number <= available:
-                raise InputError(f"{what} {number} does not exist; there are {what}s 1 to {available}.")
     return list(dict.fromkeys(numbers))

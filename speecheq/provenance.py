@@ -1,6 +1,7 @@
 """What ran: versions, git revision, machine and command, for every experiment folder and every table."""
 
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -44,7 +45,7 @@ def run_information(**more: Any) -> Dict[str, Any]:
         "versions": versions(),
         "git": git_revision(),
         "machine": f"{platform.system()} {platform.machine()}, {platform.node()}",
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         **more,
     }

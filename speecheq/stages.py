@@ -1,9 +1,10 @@
 """What a stage read, wrote and dropped; whether it is done; what it needs from the stage before.
 
 A stage writes one folder. When it ends, the last file it writes there is its stamp, ``stage.json``, which
-holds the stage's key: a digest of the options it read, of its inputs' names and sizes, and of a format
-number that is raised by hand when the stage's code changes meaning. A stage whose stamp has the same key and
-whose outputs still have the sizes noted there is skipped; every other stage is redone.
+holds the stage's key: a digest of the options it read, of its inputs (names and sizes, and what tables and
+transcripts say), and of a format number that is raised by hand when the stage's code changes meaning. A stage
+whose stamp has the same key and whose outputs still have the sizes noted there is skipped; every other stage
+is redone.
 """
 
 import hashlib
@@ -11,14 +12,17 @@ import json
 import os
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 from speecheq.errors import InputError
-from speecheq.files import read_json, write_json
+from speecheq.files import read_json, whole_folder, write_json
 from speecheq.progress import log
 
 STAMP = "stage.json"
+# Tables and transcripts: a corrected label often keeps a file's size, so these count with their content.
+TEXT_SUFFIXES = (".txt", ".tsv", ".csv", ".info")
 NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "train": 4, "score": 5}
 
 
@@ -27,25 +31,36 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def tree_sizes(folder: Path, suffixes: Sequence[str] = ()) -> Dict[str, int]:
-    """Sizes in bytes of the files below ``folder`` by relative name (with one of ``suffixes``, if any)."""
-    sizes = {}
+def tree_sizes(folder: Path) -> Dict[str, int]:
+    """Sizes in bytes of the files below ``folder`` by relative name; links are followed, dead ones left out."""
+    sizes, seen = {}, set()
     for root, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above it would never end
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         for name in names:
-            if not suffixes or name.lower().endswith(tuple(suffixes)):
-                path = os.path.join(root, name)
+            path = os.path.join(root, name)
+            if os.path.isfile(path):
                 sizes[os.path.relpath(path, folder)] = os.path.getsize(path)
     return sizes
 
 
+def _describe_file(path: Path) -> Any:
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return path.stat().st_size
+
+
 def _describe_input(path: Path) -> Any:
-    """What makes an input new: a stage's key for a stage's folder, sizes for a file or another folder."""
+    """What makes an input new: a stage's key for a stage's folder, sizes and texts for a file or another folder."""
     if (path / STAMP).is_file():
         return read_json(path / STAMP)["key"]
     if path.is_dir():
-        return digest(tree_sizes(path))
-    return path.stat().st_size
+        return digest({name: _describe_file(path / name) for name in tree_sizes(path)})
+    return _describe_file(path)
 
 
 class Drops:
@@ -106,7 +121,11 @@ class Stage:
         if stamp["key"] != self.key:
             changed = [k for k in self.options if stamp["options"].get(k) != json.loads(json.dumps(self.options[k]))]
             changed += [k for k in stamp["options"] if k not in self.options]
-            because = f"its options changed ({', '.join(changed)})" if changed else "what it reads changed"
+            because = "what it reads changed"
+            if stamp["format"] != self.version:
+                because = "what this version of the program writes has changed"
+            elif changed:
+                because = f"its options changed ({', '.join(changed)})"
             log.info("%s: done before, but %s: it is redone", where, because)
             return False
         for name, size in stamp["outputs"].items():
@@ -116,6 +135,20 @@ class Stage:
                 return False
         log.info("%s: already done with the same arguments, skipped (%s)", where, self.folder)
         return True
+
+    @contextmanager
+    def anew(self) -> Iterator[Path]:
+        """Yield a new folder that takes the place of the stage's own once it is whole.
+
+        InputError where the stage's folder holds something that the stage did not write, which would be lost.
+        """
+        if self.folder.is_dir() and any(self.folder.iterdir()) and (self._stamp() or {}).get("stage") != self.name:
+            raise InputError(
+                f"{self.folder}: holds files that stage {NUMBERS[self.name]} ({self.name}) did not write and would "
+                "replace; name a new or empty folder."
+            )
+        with whole_folder(self.folder) as temporary:
+            yield temporary
 
     def begin(self) -> None:
         """For stages that write in place: what is about to change must not be taken for done."""
@@ -159,10 +192,13 @@ class Stage:
 
 
 def require(folder: Path, name: str) -> Dict[str, Any]:
-    """The stamp of an earlier stage; InputError that names the stage to run where it is missing."""
-    path = Path(folder) / STAMP
+    """The stamp of an earlier stage.
+
+    InputError that names the stage to run where it has not run, where its outputs are not as it left them, or
+    where a stage that it read has run anew since.
+    """
+    path, number = Path(folder) / STAMP, NUMBERS[name]
     if not path.is_file():
-        number = NUMBERS[name]
         raise InputError(
             f"{folder}: stage {number} ({name}) has not been run or did not finish; run it first, with "
             f"--stage {number} --stop-stage {number} and the same options."
@@ -171,8 +207,13 @@ def require(folder: Path, name: str) -> Dict[str, Any]:
     for output, size in stamp["outputs"].items():
         written = Path(folder) / output
         if not written.is_file() or written.stat().st_size != size:
-            number = NUMBERS[name]
             raise InputError(
-                f"{written}: is not as stage {number} ({name}) left it (missing or another size); run stage {number} again."
+                f"{written}: is not as stage {number} ({name}) left it (missing or another size); run stage {number} "
+                "again."
+            )
+    for source, key in stamp["inputs"].items():
+        if (Path(source) / STAMP).is_file() and read_json(Path(source) / STAMP)["key"] != key:
+            raise InputError(
+                f"{folder}: is out of date, {source} was made anew since; run stage {number} ({name}) again."
             )
     return stamp

@@ -36,12 +36,12 @@ def test_items_pass_through_in_order():
 
 
 def test_log_lines_carry_the_time(capsys):
-    before = log.handlers[:], log.propagate
+    before = log.handlers[:]
     try:
         set_up_logging()
         log.info("a line")
         line = capsys.readouterr().err
     finally:
-        log.handlers[:], log.propagate = before
+        log.handlers[:] = before
     assert line.endswith("INFO a line\n") and line[:2] == "20" and line[4] == "-"
     assert log.level == logging.INFO
