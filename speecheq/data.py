@@ -156,7 +156,7 @@ def training_cuts(path: Path, target: Optional[str] = None) -> CutSet:
     """The cuts of a set that stage 3 wrote; with ``target`` only those of that corpus. InputError where empty."""
     cuts = CutSet.from_jsonl_lazy(path)
     if target is not None:
-        cuts = CutSet.from_cuts(cut for cut in cuts if cut.supervisions[0].custom["corpus"] == target)
+        cuts = cuts.filter(lambda cut: cut.supervisions[0].custom["corpus"] == target)
     if next(iter(cuts), None) is None:
         raise InputError(f"{path}: holds no cut to train on.")
     return cuts
