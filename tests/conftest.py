@@ -1,0 +1,183 @@
+"""What tests share: toy corpora of noise in the official layouts, prep scripts as functions, the real samples."""
+
+import os
+
+# before torch is imported: spinning OpenMP threads of several test processes take each other's cores
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import fcntl  # noqa: E402
+import importlib.util  # noqa: E402
+import itertools  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import soundfile  # noqa: E402
+import torch  # noqa: E402
+
+from speecheq import corpus as corpus_module  # noqa: E402
+from speecheq.seqm import EMOTIONS  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+CASIA_SPEAKERS = ("liuchanhg", "wangzhe", "ZhaoZuoxiang", "zhaoquanyin")
+CASIA_EMOTIONS = ("angry", "fear", "happy", "neutral", "sad", "surprise")
+TRANSCRIPT = Path("data_aishell/transcript/aishell_transcript_v0.8.txt")
+TEXTS = ("今天天气很好", "我们去公园散步", "他在图书馆看书", "明天下午开会", "请把窗户打开", "孩子们都睡着了")
+COLUMNS = ("utt", "speaker", "gender", "emotion", "category", "level", "split", "text")
+
+torch.set_num_threads(1)
+
+
+def write_wav(path, seconds=0.2, rate=16000, channels=1):
+    """Noise that depends on the file's name only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(list(path.name.encode()) + [channels])
+    shape = (round(seconds * rate), channels) if channels > 1 else round(seconds * rate)
+    soundfile.write(path, 0.1 * noise.standard_normal(shape), rate, subtype="PCM_16")
+    return path
+
+
+def make_casia(folder, speakers=CASIA_SPEAKERS, emotions=CASIA_EMOTIONS, texts=2, seconds=0.2):
+    for speaker, emotion, text in itertools.product(speakers, emotions, range(201, 201 + texts)):
+        write_wav(folder / "casia" / speaker / emotion / f"{text}.wav", seconds)
+    return folder
+
+
+def make_aishell(folder, splits=("train", "dev", "test"), utterances=6, segmented=False, info="{id} {sex}"):
+    """Two speakers a split; ``info`` is a line of speaker.info, None for a copy without it."""
+    lines, genders = [], []
+    for part, split in enumerate(splits):
+        for speaker, sex in ((f"S{2 + 2 * part:04d}", "F"), (f"S{3 + 2 * part:04d}", "M")):
+            genders.append((info or "").format(id=speaker[1:], sex=sex) + "\n")
+            for number in range(utterances):
+                utterance = f"BAC009{speaker}W{122 + number:04d}"
+                write_wav(folder / "data_aishell" / "wav" / split / speaker / f"{utterance}.wav")
+                text = TEXTS[number % len(TEXTS)]
+                lines.append(f"{utterance} {' '.join(text) if segmented else text}\n")
+    (folder / TRANSCRIPT).parent.mkdir(parents=True, exist_ok=True)
+    (folder / TRANSCRIPT).write_text("".join(lines), encoding="utf-8")
+    if info is not None:
+        (folder / "resource_aishell").mkdir()
+        (folder / "resource_aishell" / "speaker.info").write_text("".join(genders), encoding="utf-8")
+    return folder
+
+
+def seqd_rows(clips=2):
+    """The columns of labels.tsv; of each of the 25 emotions the last clip is in the test part."""
+    for place, emotion in enumerate(EMOTIONS.values()):
+        for number in range(clips):
+            speaker, sex = (("F01", "F"), ("M01", "M"))[(place + number) % 2]
+            split = "test" if number == clips - 1 else "train"
+            yield [f"{speaker}_{emotion.name}_{number}", speaker, sex, emotion.name, emotion.category,
+                   emotion.level or "-", split, TEXTS[place % len(TEXTS)]]
+
+
+def make_seqd(folder, rows=None):
+    rows = list(seqd_rows() if rows is None else rows)
+    for row in rows:
+        write_wav(folder / "wav" / row[1] / f"{row[0]}.wav")
+    (folder / "labels.tsv").write_text("\n".join("\t".join(row) for row in [COLUMNS, *rows]) + "\n", encoding="utf-8")
+    return folder
+
+
+def load_script(name):
+    """A prep script as a module."""
+    path = ROOT / "local" / f"prepare_{name}.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Toys:
+    """The functions above, for tests that get them as a fixture."""
+
+    write_wav = staticmethod(write_wav)
+    casia = staticmethod(make_casia)
+    aishell = staticmethod(make_aishell)
+    seqd = staticmethod(make_seqd)
+    seqd_rows = staticmethod(seqd_rows)
+    script = staticmethod(load_script)
+    root = ROOT
+    transcript = TRANSCRIPT
+    texts = TEXTS
+
+
+@pytest.fixture(scope="session")
+def toys():
+    return Toys
+
+
+@pytest.fixture(scope="session")
+def prepare():
+    """``prepare(corpus, corpus_dir, out_dir, *options)`` runs a prep script's command line: its exit status."""
+
+    def run(name, corpus_dir, out_dir, *options):
+        module = load_script(name)
+        return corpus_module.main(getattr(module, name.upper()), module.find_utterances,
+                                  [str(corpus_dir), str(out_dir), *options])
+
+    return run
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def refused(prepare, tmp_path, capsys):
+    """``refused(corpus, corpus_dir, *options)``: the sentence with which a prep script refuses a corpus.
+
+    Checks what every refusal has: exit status 1, one line that is an error, and an earlier result untouched.
+    """
+
+    def run(name, corpus_dir, *options):
+        out_dir = tmp_path / "manifests-before"
+        out_dir.mkdir(exist_ok=True)
+        (out_dir / "stage.json").write_text(
+            '{"stage": "manifests", "key": "of another run", "options": {}, "inputs": {}, "format": 1, "outputs": {}}'
+        )
+        (out_dir / "earlier.txt").write_text("a good result")
+        before = files_of(out_dir)
+        capsys.readouterr()
+        assert prepare(name, corpus_dir, out_dir, *options) == 1
+        shown = capsys.readouterr().err
+        assert "Traceback" not in shown
+        errors = [line for line in shown.splitlines() if " ERROR " in line]
+        assert len(errors) == 1 and shown.rstrip().endswith(errors[0]), shown
+        assert errors[0].endswith("."), "a sentence"
+        assert files_of(out_dir) == before
+        assert not list(tmp_path.glob(".tmp*")) and not list(tmp_path.glob(".old*"))
+        return errors[0].split(" ERROR ", 1)[1]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory):
+    """``samples(corpus)``: the folder of a real sample corpus, such as CASIA; skips where there is none.
+
+    They lie in $SPEECHEQ_SAMPLES, or are unpacked once a run from ``shared/data`` beside the repository.
+    """
+
+    def folder_of(corpus):
+        given = os.environ.get("SPEECHEQ_SAMPLES")
+        if given:
+            if not (Path(given) / corpus).is_dir():
+                pytest.skip(f"SPEECHEQ_SAMPLES={given} holds no {corpus}")
+            return Path(given) / corpus
+        archives = ROOT.parent / "shared" / "data"
+        if not (archives / "unpack.py").is_file() or not (archives / f"{corpus}.tar").is_file():
+            pytest.skip(f"no real {corpus}: set SPEECHEQ_SAMPLES to the folder that holds it")
+        shared = tmp_path_factory.getbasetemp()
+        if os.environ.get("PYTEST_XDIST_WORKER"):
+            shared = shared.parent  # one folder for all processes of this run
+        unpacked = shared / "samples"
+        with open(shared / "samples.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            subprocess.run([sys.executable, archives / "unpack.py", unpacked, corpus], check=True, capture_output=True)
+        return unpacked / corpus
+
+    return folder_of

@@ -1,0 +1,149 @@
+"""The layers of the settings, and everything that is refused with its one sentence."""
+
+import pytest
+import yaml
+
+from speecheq.config import Config, load, parse_assignment, read_yaml, resolve, save, set_value, setting_names
+from speecheq.config import systems_of
+from speecheq.errors import InputError
+
+
+@pytest.fixture
+def files(tmp_path):
+    """(a size, a file of systems)"""
+    (tmp_path / "size.yaml").write_text("loss: {gamma: 2, beta: 0.5}\noptim:\n  learning_rate: 1e-3\n")
+    (tmp_path / "systems.yaml").write_text("full: {}\nempty:\nalone: {loss.beta: 0, loss: {gamma: 3}}\n")
+    return tmp_path / "size.yaml", tmp_path / "systems.yaml"
+
+
+def test_later_layers_win(files):
+    config = resolve(*files, "full")
+    assert (config.loss.gamma, config.loss.beta, config.loss.eta) == (2.0, 0.5, 0.1)
+    assert config.optim.learning_rate == 1e-3  # YAML reads 1e-3 as text
+    config = resolve(*files, "alone")
+    assert (config.loss.gamma, config.loss.beta) == (3.0, 0.0)
+    config = resolve(*files, "alone", {"loss.gamma": 4})
+    assert config.loss.gamma == 4.0
+    config = resolve(*files, "alone", {"loss.gamma": 4}, ["loss.gamma=5", "loss.gamma=6", "data.cmvn=none"])
+    assert config.loss.gamma == 6.0 and config.data.cmvn == "none"
+    assert resolve(*files, "empty").loss.gamma == 2.0
+
+
+def test_the_defaults_are_the_papers():
+    config = Config()
+    assert (config.loss.gamma, config.loss.alpha, config.loss.beta, config.loss.eta) == (10, 1, 0.1, 0.1)
+    assert (config.optim.learning_rate, config.optim.weight_decay, config.data.batch_size) == (1e-4, 1e-5, 32)
+    assert (config.model.channels, config.model.num_phones, config.model.num_esc) == (256, 202, 9)
+
+
+def test_tasks_follow_the_weights():
+    config = Config()
+    assert config.tasks() == ["emotion", "gender", "phoneme"]
+    config.loss.beta = 0.0
+    assert config.tasks() == ["emotion", "gender"]
+    config.loss.eta = 0.0
+    assert config.tasks() == ["emotion"]
+
+
+@pytest.mark.parametrize(
+    "assignment, words",
+    [
+        ("loss.gama=2", "'loss.gama' is not a setting; did you mean loss.gamma?"),
+        ("gamma=2", "did you mean loss.gamma?"),
+        ("xyzzy=2", "'xyzzy' is not a setting."),
+        ("loss.gamma.x=2", "'loss.gamma.x' is not a setting"),
+        ("loss=2", "loss is a group of settings, such as loss.gamma"),
+        ("loss.gamma=high", "loss.gamma is 'high', but it must be a number"),
+        ("loss.gamma=", "loss.gamma is None, but it must be a number"),
+        ("loss.gamma=true", "loss.gamma is True, but it must be a number"),
+        ("loss.gamma=.nan", "it must be a number"),
+        ("optim.learning_rate=.inf", "it must be a number"),
+        ("loss.gamma=-1", "loss.gamma is -1, but it must be at least 0"),
+        ("data.batch_size=2.5", "data.batch_size is 2.5, but it must be a whole number"),
+        ("data.batch_size=1", "must be at least 2"),
+        ("optim.epochs=soon", "optim.epochs is 'soon', but it must be a whole number or null"),
+        ("data.cmvn=speaker", "data.cmvn is 'speaker', but it must be one of utterance, global, none"),
+        ("data.cmvn=3", "data.cmvn is 3, but it must be a word"),
+        ("model.channels=0", "channels is 0"),
+        ("model.channels=100", "multiple of scale"),
+        ("optim.epochs=null", "optim.epochs and optim.max_steps are both null"),
+        ("optim.schedule=cosine", "the cosine schedule needs optim.max_steps"),
+        ("loss.gamma", "expected key=value, for instance loss.gamma=2"),
+        ("=2", "expected key=value"),
+        ("loss.gamma=[1", "the value cannot be read"),
+    ],
+)
+def test_settings_that_are_refused(files, assignment, words):
+    with pytest.raises(InputError) as refused:
+        resolve(*files, "full", {}, [assignment])
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+    if not assignment.startswith(("model.", "optim.epochs=null", "optim.schedule")):
+        assert assignment in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("loss:\n  gamma: [1\n", ", line 3: is not YAML ("),
+        ("loss:\n  gamma: 1\n  gamma: 2\n", ", line 3: is not YAML (the key 'gamma' repeats)"),
+        ("loss: {gamma: 1}\nloss: {beta: 1}\n", ", line 2: is not YAML (the key 'loss' repeats)"),
+        ("- loss\n", ": must hold settings as 'key: value', not a list"),
+        ("loss: {gamma: 1\x00}\n", ": is not YAML ("),
+        ("loss: {color: 1}\n", ": 'loss.color' is not a setting"),
+        ("loss:\n", ": loss is a group of settings"),
+        ("1: 2\n", ": '1' is not a setting"),
+    ],
+)
+def test_files_that_are_refused_by_name_and_line(files, text, words):
+    files[0].write_text(text)
+    with pytest.raises(InputError) as refused:
+        resolve(*files, "full")
+    assert str(refused.value).startswith(f"{files[0]}{words}") and "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_missing_or_not_utf8(files, tmp_path):
+    with pytest.raises(InputError, match="nowhere.yaml: there is no such configuration file"):
+        read_yaml(tmp_path / "nowhere.yaml")
+    files[0].write_bytes(b"loss: \xff\n")
+    with pytest.raises(InputError, match="size.yaml: is not YAML"):
+        read_yaml(files[0])
+    files[0].write_text("")
+    assert read_yaml(files[0]) == {}
+
+
+def test_systems_are_named(files):
+    with pytest.raises(InputError, match="no system 'ful'; the systems are full, empty, alone"):
+        resolve(*files, "ful")
+    files[1].write_text("full: 3\n")
+    with pytest.raises(InputError, match="the system 'full' must be a mapping"):
+        systems_of(files[1])
+    files[1].write_text("full: {loss.gama: 1}\n")
+    with pytest.raises(InputError, match="systems.yaml, full: 'loss.gama'"):
+        resolve(*files, "full")
+
+
+def test_assignments_are_read_as_yaml():
+    assert parse_assignment("a.b=1e3=x") == ("a.b", "1e3=x")
+    assert parse_assignment(" a = null ") == ("a", None)
+    assert parse_assignment("a=true") == ("a", True)
+
+
+def test_every_setting_can_be_set_and_comes_back_from_its_file(tmp_path):
+    config = Config()
+    set_value(config, "optim.epochs", None, "test")
+    set_value(config, "optim.max_steps", 7, "test")
+    set_value(config, "loss.gamma", "1.5e0", "test")
+    set_value(config, "data.cmvn", "none", "test")
+    save(config, tmp_path / "config.yaml")
+    assert load(tmp_path / "config.yaml") == config
+    stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    flat = {f"{group}.{name}" for group, values in stored.items() for name in values}
+    assert flat == set(setting_names()) and stored["data"]["cmvn"] == "none"
+
+
+def test_the_recipes_own_files_resolve(toys):
+    for systems in sorted((toys.root / "egs").glob("*/conf/systems.yaml")):
+        for size in sorted(systems.parent.glob("*.yaml")):
+            if size != systems:
+                for system in systems_of(systems):
+                    resolve(size, systems, system)

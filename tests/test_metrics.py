@@ -1,0 +1,96 @@
+"""Scores against scikit-learn, a direct formula, and plain dynamic programming."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
+
+from speecheq import metrics
+
+PAIRS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=60)
+PHONES = st.lists(st.integers(1, 4), max_size=9)
+
+
+@given(PAIRS)
+@settings(max_examples=100, deadline=None)
+@pytest.mark.filterwarnings("ignore")
+def test_accuracies_and_confusion_are_those_of_scikit_learn(pairs):
+    gold, predicted = map(list, zip(*pairs))
+    assert metrics.weighted_accuracy(gold, predicted) == pytest.approx(accuracy_score(gold, predicted))
+    assert metrics.unweighted_accuracy(gold, predicted) == pytest.approx(balanced_accuracy_score(gold, predicted))
+    expected = confusion_matrix(gold, predicted, labels=range(9))
+    assert (metrics.confusion(gold, predicted, 9) == expected).all()
+
+
+def test_unweighted_accuracy_by_hand():
+    # recalls 3/4 and 0/1
+    assert metrics.unweighted_accuracy([1, 1, 1, 1, 2], [1, 1, 1, 2, 1]) == 0.375
+    assert metrics.weighted_accuracy([1, 1, 1, 1, 2], [1, 1, 1, 2, 1]) == 0.6
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 1.5, 2.5, 3.5]), st.floats(-1, 5)), min_size=2, max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_mse_and_ccc_take_clips_with_a_label(pairs):
+    kept = [(g, p) for g, p in pairs if g >= 0]
+    gold, predicted = zip(*pairs)
+    mse, ccc = metrics.mean_squared_error(gold, predicted), metrics.concordance(gold, predicted)
+    if not kept:
+        assert mse is None and ccc is None
+        return
+    x, y = np.array(kept).T
+    assert mse == pytest.approx(np.mean((x - y) ** 2))
+    if len(kept) < 2:
+        assert ccc is None
+    elif x.std() + y.std() > 1e-6:
+        # equation 2 of Lin, by way of Pearson's correlation where both vary
+        covariance = np.cov(x, y, bias=True)[0, 1]
+        expected = 2 * covariance / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+        assert ccc == pytest.approx(expected, abs=1e-9)
+        assert -1 - 1e-9 <= ccc <= 1 + 1e-9
+
+
+def test_ccc_at_its_ends():
+    assert metrics.concordance([1, 2, 3], [1, 2, 3]) == pytest.approx(1)
+    assert metrics.concordance([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert metrics.concordance([1, 2, 3], [2, 2, 2]) == 0
+    assert metrics.concordance([0.1] * 3, [0.1] * 3) is None  # constants whose mean is rounded
+    assert metrics.concordance([1.0], [1.0]) is None
+
+
+def distance(reference, hypothesis):
+    """Levenshtein's table, cell by cell."""
+    table = np.zeros((len(reference) + 1, len(hypothesis) + 1), dtype=int)
+    table[:, 0], table[0, :] = range(len(reference) + 1), range(len(hypothesis) + 1)
+    for i, r in enumerate(reference, 1):
+        for j, h in enumerate(hypothesis, 1):
+            table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, table[i - 1, j - 1] + (r != h))
+    return table[-1, -1]
+
+
+@given(st.lists(st.tuples(PHONES, PHONES), max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_per_is_all_errors_over_all_phones(pairs):
+    errors = [distance(r, h) for r, h in pairs]
+    assert [metrics.phone_errors(r, h) for r, h in pairs] == errors
+    total = sum(len(r) for r, _ in pairs)
+    expected = sum(errors) / total if total else None
+    assert metrics.phone_error_rate([r for r, _ in pairs], [h for _, h in pairs]) == expected
+
+
+@given(st.lists(PHONES, min_size=1, max_size=5))
+@settings(max_examples=50, deadline=None)
+def test_the_best_constant_is_no_worse_than_silence_and_is_reached(references):
+    best = metrics.best_constant_per(references)
+    if not any(references):
+        assert best is None
+        return
+    assert best <= 1
+    if len(set(map(tuple, references))) == 1 and len(set(references[0])) == 1:
+        assert best == 0
+
+
+def test_nothing_to_score():
+    assert metrics.weighted_accuracy([], []) is None and metrics.unweighted_accuracy([], []) is None
+    assert metrics.phone_error_rate([[]], [[1]]) is None
+    assert metrics.emotion_scores([1], [1], [-1], [2.0]) == {"wa": 1, "ua": 1, "eis_mse": None, "eis_ccc": None}
