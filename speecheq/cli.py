@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from speecheq.corpus import OneLineParser
+from speecheq.commandline import OneLineParser, positive_whole
 from speecheq.errors import InputError
 from speecheq.files import NO_SPACE
 from speecheq.progress import log, set_up_logging
@@ -102,13 +102,6 @@ def _report(given: argparse.Namespace) -> None:
              given.exp / "<config>-<system>" / "<target>.<protocol>" / "RESULTS.md")
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return number
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = OneLineParser(prog="speecheq", description="Speech emotion recognition with the SpeechEQ metric and model.")
@@ -128,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     features = command("features", _features, "Stage 2: compute and store the features of prepared corpora.")
     features.add_argument("--data", type=Path, default=Path("data"))
     features.add_argument("--corpora", nargs="+", required=True, metavar="CORPUS")
-    features.add_argument("--nj", type=_positive, default=2, help="processes")
+    features.add_argument("--nj", type=positive_whole, default=2, help="processes")
 
     phonemes = command("phonemes", _phonemes, "Stage 3: the phoneme cuts of an ASR corpus, shared by all folds.")
     phonemes.add_argument("--data", type=Path, default=Path("data"))
@@ -157,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     train = command("train", _train, "Stage 4: train systems on folds.")
     run_options(train)
     train.add_argument("--systems-file", type=Path, default=Path("conf/systems.yaml"))
-    train.add_argument("--jobs", type=_positive, default=1, help="trainings at once on this machine")
+    train.add_argument("--jobs", type=positive_whole, default=1, help="trainings at once on this machine")
     train.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
 

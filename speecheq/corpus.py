@@ -13,7 +13,6 @@ category or None), ``eis`` (0 to 4, or -1 where unspecified), ``split`` where th
 and ``text_id`` where many clips speak the same numbered text.
 """
 
-import argparse
 import os
 import random
 import sys
@@ -34,6 +33,7 @@ from lhotse import (
 )
 
 from speecheq import seqm
+from speecheq.commandline import OneLineParser, positive, positive_whole, true_or_false
 from speecheq.errors import InputError
 from speecheq.files import read_json, write_json
 from speecheq.progress import log, progress, set_up_logging
@@ -433,27 +433,6 @@ def load_card(folder: Path, name: str) -> dict:
     return read_json(Path(folder) / f"{name}_card.json")
 
 
-def true_or_false(value: str) -> bool:
-    """Parse a boolean option; argparse turns the ValueError into a message."""
-    if value not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
-    return value == "true"
-
-
-def positive(value: str) -> float:
-    number = float(value)
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"{value!r} is not above 0")
-    return number
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """argparse whose errors are one sentence and exit status 1."""
-
-    def error(self, message: str) -> None:
-        raise InputError(f"{self.prog}: {message}; see {self.prog} --help.")
-
-
 def main(corpus: Corpus, find: Finder, argv: Optional[Sequence[str]] = None) -> int:
     """The command line of a prep script: CORPUS_DIR OUT_DIR and options. Returns the exit status."""
     set_up_logging()
@@ -466,7 +445,7 @@ def main(corpus: Corpus, find: Finder, argv: Optional[Sequence[str]] = None) -> 
     parser.add_argument("--partial", type=true_or_false, default=False, help="true: accept an incomplete copy")
     parser.add_argument("--hours", type=positive, help="a seeded subset of so many hours of the training part")
     parser.add_argument("--seed", type=int, default=0, help="the seed of that subset")
-    parser.add_argument("--nj", type=int, default=1, help="threads that read headers")
+    parser.add_argument("--nj", type=positive_whole, default=1, help="threads that read headers")
     parser.add_argument("--check-only", action="store_true", help="only check that the folder has the layout")
     try:
         given = parser.parse_args(argv)

@@ -82,7 +82,8 @@ def collate(stream: str, cuts: List[Cut], epoch: int = 0) -> Stream:
     """Load and pad a mini-batch."""
     features = [load_features(cut) for cut in cuts]
     lengths = torch.tensor([len(matrix) for matrix in features])
-    return Stream(pad_sequence(features, batch_first=True), lengths, [cut.id for cut in cuts], targets_of(stream, cuts), epoch)
+    inputs = pad_sequence(features, batch_first=True)
+    return Stream(inputs, lengths, [cut.id for cut in cuts], targets_of(stream, cuts), epoch)
 
 
 def crop(cut: Cut, max_seconds: float, randomness: random.Random) -> Cut:

@@ -46,7 +46,9 @@ class PhonePrediction:
 
 
 @torch.no_grad()
-def predict_emotions(model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device) -> List[ClipPrediction]:
+def predict_emotions(
+    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device
+) -> List[ClipPrediction]:
     """ESC, EIS (clipped to 0 to 4) and gender of every cut, in the order of ``cuts``."""
     model.eval()
     by_id = {cut.id: cut for cut in cuts}
@@ -74,7 +76,9 @@ def predict_emotions(model: nn.Module, cuts: Sequence[Cut], batch_size: int, dev
 
 
 @torch.no_grad()
-def predict_phones(model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device) -> List[PhonePrediction]:
+def predict_phones(
+    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device
+) -> List[PhonePrediction]:
     """The best-path phones of every cut, in the order of ``cuts``."""
     model.eval()
     found: Dict[str, PhonePrediction] = {}

@@ -58,7 +58,9 @@ class Progress:
         if self.total is not None and speed > 0 and self.count < self.total:
             left = f", {(self.total - self.count) / speed:.0f} s left"
         note = f", {self.note}" if self.note else ""
-        log.info("%s: %d%s %s in %.0f s (%.1f/s%s)%s", self.title, self.count, of, self.unit, seconds, speed, left, note)
+        log.info(
+            "%s: %d%s %s in %.0f s (%.1f/s%s)%s", self.title, self.count, of, self.unit, seconds, speed, left, note
+        )
 
     def __enter__(self) -> "Progress":
         return self

@@ -121,13 +121,13 @@ def _facts(summary: Dict[str, Any]) -> str:
         f"seeds {_numbers(run['seeds'])}",
         f"- emotion and gender training data: {corpora}; phonemes: {run['phonemes'] or 'not learned'}; "
         f"CTC by {', '.join(run['ctc_backend'])}",
-        f"- {_numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of training in all; "
-        f"git revision {', '.join(run['trained_at_git'])} (scored at {', '.join(run['scored_at_git'])})",
+        f"- {_numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of "
+        f"training in all; git revision {', '.join(run['trained_at_git'])} (scored at {', '.join(run['scored_at_git'])})",
     ]
     if summary.get("test.per") is not None:
         lines.append(
-            f"- PER over {summary['test.per_utterances']:.0f} utterances of {run['phonemes']}'s {run['per_set']} part; the best "
-            f"constant output has "
+            f"- PER over {summary['test.per_utterances']:.0f} utterances of {run['phonemes']}'s {run['per_set']} part; "
+            f"the best constant output has "
             f"{100 * summary['test.per_of_best_constant']:.1f} %"
         )
     return "\n".join(lines) + "\n"
@@ -152,9 +152,10 @@ def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
     """RESULTS.md of a recipe: one line an experiment, a table for each target and test set."""
     parts = [
         f"# Results of {title}\n",
-        "Written by the program from score files. ESC is the argmax over all nine classes. WA: overall accuracy; UA: mean "
-        "recall of the classes;\nEIS scores are over clips with an intensity label (n/a: there are none). Checkpoints are "
-        "chosen on a dev part of the training folds.\nMeans (± standard deviation) of folds and seeds.\n",
+        "Written by the program from score files. ESC is the argmax over all nine classes. WA: overall accuracy; UA: "
+        "mean recall\nof the classes; EIS scores are over clips with an intensity label (n/a: there are none). "
+        "Checkpoints are chosen on a dev\npart of the training folds. Means (± standard deviation) of folds and "
+        "seeds.\n",
     ]
     tables: Dict[tuple, list] = defaultdict(list)
     for summary in summaries:

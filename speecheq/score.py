@@ -46,7 +46,8 @@ def write_scores(path: Path, sets: Dict[str, Sequence[ClipPrediction]]) -> None:
                     name, p.id, p.corpus, p.speaker, seqm.CATEGORIES[p.gold_esc], seqm.CATEGORIES[p.predicted_esc],
                     *(f"{value:.6f}" for value in p.posterior),
                     NOT_AVAILABLE if p.gold_eis < 0 else f"{p.gold_eis:.4f}", f"{p.predicted_eis:.4f}",
-                    seqm.emotion_name(p.predicted_esc, p.predicted_eis), p.gold_gender or NOT_AVAILABLE, p.predicted_gender,
+                    seqm.emotion_name(p.predicted_esc, p.predicted_eis), p.gold_gender or NOT_AVAILABLE,
+                    p.predicted_gender,
                 ])
 
 
@@ -95,7 +96,8 @@ def score(folder: Path, msud: Path, fold: int, phonemes: Optional[Path]) -> Dict
     inputs = [folder, fold_folder] + ([phonemes] if learns_phones else [])
     if learns_phones:
         require(phonemes, "unify")
-    title = f"{run['config_name']}-{run['system']}, {note['target']}.{note['protocol']}, fold {fold}, seed {run['seed']}"
+    name = f"{run['config_name']}-{run['system']}, {note['target']}.{note['protocol']}"
+    title = f"{name}, fold {fold}, seed {run['seed']}"
     stage = Stage("score", title, folder / STAMP_FOLDER, {}, inputs, FORMAT)
     if stage.is_done() and (folder / "metrics.json").is_file() and (folder / "scores.tsv").is_file():
         return read_json(folder / "metrics.json")
@@ -129,8 +131,8 @@ def score(folder: Path, msud: Path, fold: int, phonemes: Optional[Path]) -> Dict
         **scores,
         "run": {
             "system": run["system"], "config": run["config_name"], "target": note["target"], "protocol": note["protocol"],
-            "fold": fold, "folds": note["folds"], "seed": run["seed"], "corpora": note["corpora"]
-            if config.data.corpora == "all" else [note["target"]],
+            "fold": fold, "folds": note["folds"], "seed": run["seed"],
+            "corpora": note["corpora"] if config.data.corpora == "all" else [note["target"]],
             "phonemes": phone_note.get("corpus"), "per_set": phone_note.get("test"),
             "ctc_backend": run["ctc_backend"], "device": run["device"], "threads": run["threads"],
             "steps": run["steps"], "train_seconds": run["train_seconds"], "best_epoch": content["epoch"],

@@ -62,8 +62,8 @@ def _phoneme_sets(job: Job) -> Tuple[Optional[CutSet], List[Cut], List[str]]:
         return None, [], []
     if job.phonemes is None:
         raise InputError(
-            f"the system {job.system} learns phonemes (loss.beta is {job.config.loss.beta:g}), but no phoneme corpus is "
-            "given; give one (--aishell DIR), or choose a system without (wo_mtl, or --set loss.beta=0)."
+            f"the system {job.system} learns phonemes (loss.beta is {job.config.loss.beta:g}), but no phoneme corpus "
+            "is given; give one (--aishell DIR), or choose a system without (wo_mtl, or --set loss.beta=0)."
         )
     require(job.phonemes, "unify")
     table = PhoneTable.load(job.phonemes / "phones.txt")
@@ -86,7 +86,9 @@ def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
     return statistics["norm_means"], statistics["norm_stds"]
 
 
-def stream_loss(model: Normalised, name: str, stream: Stream, config: Config, ctc_backend: str) -> Tuple[torch.Tensor, dict]:
+def stream_loss(
+    model: Normalised, name: str, stream: Stream, config: Config, ctc_backend: str
+) -> Tuple[torch.Tensor, Dict[str, float]]:
     """The part of equation 4 that one stream's mini-batch gives, and its single losses by task."""
     predictions = model(stream.inputs, stream.lengths, tasks=TASKS[name])
     losses: Dict[str, torch.Tensor] = {}
@@ -133,7 +135,10 @@ def train_step(
         report["total"] += float(loss.detach())
         report.update(losses)
         if not math.isfinite(report["total"]):
-            raise InputError(f"the loss of the {name} batch is {float(loss.detach())} ({losses}); its utterances: {' '.join(stream.ids)}.")
+            raise InputError(
+                f"the loss of the {name} batch is {float(loss.detach())} ({losses}); its utterances: "
+                f"{' '.join(stream.ids)}."
+            )
         loss.backward()
     limit = config.optim.clip_gradient or float("inf")
     report["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
@@ -141,7 +146,9 @@ def train_step(
     return report
 
 
-def dev_scores(model: Normalised, config: Config, dev: List[Cut], phoneme_dev: List[Cut], device: torch.device) -> Dict[str, Any]:
+def dev_scores(
+    model: Normalised, config: Config, dev: List[Cut], phoneme_dev: List[Cut], device: torch.device
+) -> Dict[str, Any]:
     """All scores of the dev part, and of the dev utterances of the phoneme corpus."""
     predictions = predict_emotions(model, dev, config.data.batch_size, device)
     scores = emotion_scores(predictions, genders="gender" in config.tasks())
@@ -181,7 +188,8 @@ def train(job: Job) -> None:
     fold_folder = job.msud / f"fold{job.fold}"
     inputs = [fold_folder] + ([job.phonemes] if phoneme_train is not None else [])
     options = {"config": asdict(config), "config_name": job.config_name, "system": job.system, "fold": job.fold}
-    title = f"{job.config_name}-{job.system}, {note['target']}.{note['protocol']}, fold {job.fold}, seed {config.run.seed}"
+    name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
+    title = f"{job.config_name}, {note['target']}.{note['protocol']}: {name}"
     stage = Stage("train", title, folder, options, inputs, FORMAT)
     if stage.is_done():
         return
@@ -217,14 +225,16 @@ def train(job: Job) -> None:
         seed_everything(config.run.seed)
         mean, deviation = global_statistics(cut_sets) if config.data.cmvn == "global" else (None, None)
         model = checkpoint.new_model(config, mean, deviation).to(device)
-        log.info("%.2f M parameters; tasks: %s", sum(p.numel() for p in model.parameters()) / 1e6, ", ".join(config.tasks()))
-        optimizer = torch.optim.Adam(model.parameters(), config.optim.learning_rate, weight_decay=config.optim.weight_decay)
+        parameters = sum(p.numel() for p in model.parameters())
+        log.info("%.2f M parameters; tasks: %s", parameters / 1e6, ", ".join(config.tasks()))
+        optimizer = torch.optim.Adam(
+            model.parameters(), config.optim.learning_rate, weight_decay=config.optim.weight_decay
+        )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
         writer = SummaryWriter(str(folder / "tensorboard"))
 
         step, best, started = 0, None, time.time()
         batches = multitask_batches(cut_sets, config.data, config.run.seed)
-        name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
         with Progress(name, config.optim.max_steps, "steps") as shown:
             for epoch, members in _epochs(batches, config):
                 rows, epoch_started = [], time.time()
@@ -262,7 +272,8 @@ def train(job: Job) -> None:
                     break
         writer.close()
         seconds = time.time() - started
-        write_json(folder / "run.json", {**information, "steps": step, "train_seconds": round(seconds, 1), "best": best[1]})
+        outcome = {"steps": step, "train_seconds": round(seconds, 1), "best": best[1]}
+        write_json(folder / "run.json", {**information, **outcome})
         log.info("%s: %d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d", name, step, seconds,
                  seconds / step, best[1]["dev"]["ua"], best[1]["epoch"])
         for stale in ("scores.tsv", "phones.tsv", "metrics.json"):  # they describe the model that was here before

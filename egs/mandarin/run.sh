@@ -31,11 +31,12 @@
 #   --ctc-backend NAME    k2, torch or auto: k2 where it can be imported (auto)
 #   --dev NAME            dev part of the training folds: clips (10 %) or speaker (clips)
 # Where and how:
-#   --data DIR --exp DIR --results FILE       (data, exp, RESULTS.md; with --mini data-mini, exp-mini and a page there)
+#   --data DIR --exp DIR --results FILE       (data, exp, RESULTS.md; with --mini data-mini, exp-mini, a page in it)
 #   --nj N                processes that compute features (2)
 #   --train-jobs N        trainings at once on this machine: with one thread each they fill a CPU's cores (1)
 set -euo pipefail
-cd "$(dirname "$0")"
+from=$PWD
+cd "$(dirname "$(readlink -f "$0")")"
 
 stage=0 stop_stage=5
 # shellcheck disable=SC2034  # read by their names
@@ -54,6 +55,13 @@ list_options=(set)
 . utils/parse_options.sh
 # shellcheck source=path.sh
 . ./path.sh
+
+# a relative path is one of the caller's folder; --config may also be one of this folder, where conf/ lies
+for name in casia seqd aishell config data exp results; do
+  if [[ -n ${!name} && ${!name} != /* && ($name != config || -e $from/${!name}) ]]; then
+    declare "$name=$from/${!name}"
+  fi
+done
 
 if $mini; then
   data=${data:-data-mini} exp=${exp:-exp-mini} config=${config:-conf/mini.yaml} folds=${folds:-1 2} partial=true

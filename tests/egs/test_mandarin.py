@@ -13,9 +13,10 @@ RECIPE = Path(__file__).resolve().parents[2] / "egs" / "mandarin"
 EXPERIMENT = Path("exp/nano-speecheq/casia.random10")
 
 
-def run(*arguments, check=True):
+def run(*arguments, check=True, cwd=None):
     environment = {**os.environ, "SPEECHEQ_VENV": sys.prefix}
-    done = subprocess.run([str(RECIPE / "run.sh"), *map(str, arguments)], capture_output=True, text=True, env=environment)
+    command = [str(RECIPE / "run.sh"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
     if check:
         assert done.returncode == 0, done.stderr
     return done
@@ -52,7 +53,8 @@ def test_a_walk_through_all_stages_ends_in_a_table(walked):
     assert "## casia, random10" in page and page.strip() in done.stdout
     assert str(folder / "RESULTS.md") in done.stderr
     assert (folder / EXPERIMENT / "RESULTS.md").is_file()
-    for name in ("config.yaml", "run.json", "train.log", "best.pt", "last.pt", "scores.tsv", "phones.tsv", "metrics.json"):
+    for name in ("config.yaml", "run.json", "train.log", "best.pt", "last.pt", "scores.tsv", "phones.tsv",
+                 "metrics.json"):
         assert (folder / EXPERIMENT / "fold1" / "seed1" / name).stat().st_size, name
 
 
@@ -121,6 +123,12 @@ def test_no_corpus_at_all_says_what_to_give(tmp_path):
 def test_a_folder_that_is_no_corpus_stops_at_stage_0(tmp_path):
     done = run("--casia", tmp_path, *where(tmp_path), "--stop-stage", 0, check=False)
     assert done.returncode == 1 and "is empty" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_relative_folders_are_those_of_the_caller(corpora, tmp_path):
+    done = run("--casia", "casia", "--config=conf/small.yaml", "--data=made", "--partial=true", "--stop-stage", 1,
+               cwd=corpora[1].parent)
+    assert "72 out" in done.stderr and (corpora[1].parent / "made/manifests/casia/stage.json").is_file()
 
 
 def test_help_names_every_option():
