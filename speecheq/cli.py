@@ -2,16 +2,14 @@
 
 import argparse
 import multiprocessing
-import os
+import multiprocessing.connection
 import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from speecheq.commandline import OneLineParser, positive_whole
+from speecheq.commandline import OneLineParser, exit_status, positive_whole
 from speecheq.errors import InputError
-from speecheq.files import NO_SPACE
 from speecheq.progress import log, set_up_logging
 
 # Subcommands import what they need themselves, so that --help answers at once.
@@ -45,50 +43,86 @@ def _unify(given: argparse.Namespace) -> None:
 
 
 def _runs(given: argparse.Namespace):
-    """(system, fold, seed, its folder) of everything that was asked for, and where its data is."""
+    """(system, fold, seed, its folder) of everything that was asked for."""
     from speecheq.msud import made_folds
     from speecheq.protocol import parse_numbers
 
     name = f"{given.target}.{given.protocol}"
-    msud = given.data / "msud" / name
-    folds = made_folds(msud, given.folds)
-    phonemes = given.data / "phonemes" / given.phonemes if given.phonemes else None
-    for system in given.systems.replace(",", " ").split():
+    folds = made_folds(given.data / "msud" / name, given.folds)
+    systems = list(dict.fromkeys(given.systems.replace(",", " ").split()))
+    if not systems:
+        raise InputError("--systems: names no system.")
+    for system in systems:
         for fold in folds:
             for seed in parse_numbers(given.seeds, "seed"):
                 folder = given.exp / f"{given.config.stem}-{system}" / name / f"fold{fold}" / f"seed{seed}"
-                yield system, fold, seed, folder, msud, phonemes
+                yield system, fold, seed, folder
 
 
 def _train(given: argparse.Namespace) -> None:
     from speecheq.config import resolve
-    from speecheq.train import Job, train
+    from speecheq.losses import resolve_ctc_backend
+    from speecheq.train import Job, check, learns_phonemes, train
 
+    msud = given.data / "msud" / f"{given.target}.{given.protocol}"
+    phonemes = given.data / "phonemes" / given.phonemes if given.phonemes else None
     recipe = {"loss.ctc_backend": given.ctc_backend} if given.ctc_backend else {}
-    # every job's settings are resolved before the first is trained: a typing error shows at once
+    # all jobs are checked before the first is trained: a typing error shows at once, not after hours
     jobs: List[Job] = []
-    for system, fold, seed, folder, msud, phonemes in _runs(given):
+    for system, fold, seed, folder in _runs(given):
         config = resolve(given.config, given.systems_file, system, {**recipe, "run.seed": seed}, given.set)
         if config.run.seed != seed:
             raise InputError("--set run.seed: the seeds are given by --seeds.")
-        jobs.append(Job(config, given.config.stem, system, msud, fold, phonemes, folder))
+        jobs.append(Job(config, given.config.stem, tuple(given.set), system, msud, fold, phonemes, folder))
+        check(jobs[-1])
+    for backend in sorted({job.config.loss.ctc_backend for job in jobs if learns_phonemes(job)}):
+        resolve_ctc_backend(backend)
     if given.jobs == 1 or len(jobs) == 1:
         for job in jobs:
             train(job)
-        return
-    # spawned, not forked: torch's threads do not survive a fork
-    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn"), initializer=set_up_logging) as pool:
-        for training in [pool.submit(train, job) for job in jobs]:
-            training.result()
+    else:
+        _train_together(jobs, given.jobs)
+
+
+def _train_one(job) -> None:
+    from speecheq.train import train
+
+    set_up_logging()
+    sys.exit(exit_status(lambda: train(job)))
+
+
+def _train_together(jobs: Sequence, at_once: int) -> None:
+    """Train in processes of their own, ``at_once`` at a time; the first that fails ends all."""
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    waiting, running = list(jobs), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                process = context.Process(target=_train_one, args=(waiting[0],))
+                process.start()
+                running[process] = waiting.pop(0)
+            multiprocessing.connection.wait([process.sentinel for process in running])
+            for process in [process for process in running if process.exitcode is not None]:
+                job = running.pop(process)
+                if process.exitcode:
+                    raise InputError(
+                        f"{job.folder}: the training failed (exit status {process.exitcode}), for the reason above; "
+                        "the same command goes on with what is not done yet."
+                    )
+    finally:
+        for process in running:
+            process.terminate()
+            process.join()
 
 
 def _score(given: argparse.Namespace) -> None:
     from speecheq.report import summarise
     from speecheq.score import score
 
+    msud = given.data / "msud" / f"{given.target}.{given.protocol}"
     experiments = {}
-    for _, fold, _, folder, msud, phonemes in _runs(given):
-        score(folder, msud, fold, phonemes)
+    for _, fold, _, folder in _runs(given):
+        score(folder, msud, fold)
         experiments[folder.parent.parent] = True
     for experiment in experiments:
         summarise(experiment)
@@ -145,10 +179,10 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--protocol", required=True)
         made.add_argument("--folds", default="all")
         made.add_argument("--seeds", default="1")
-        made.add_argument("--phonemes", help="the phoneme corpus, if any")
 
     train = command("train", _train, "Stage 4: train systems on folds.")
     run_options(train)
+    train.add_argument("--phonemes", help="the phoneme corpus, if any")
     train.add_argument("--systems-file", type=Path, default=Path("conf/systems.yaml"))
     train.add_argument("--jobs", type=positive_whole, default=1, help="trainings at once on this machine")
     train.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))
@@ -168,22 +202,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command. Returns 0; 1 after a fault of the input, which is printed as one sentence."""
     set_up_logging()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    try:
+
+    def action() -> None:
         given = parser().parse_args(argv)
         given.run(given)
-    except InputError as error:
-        log.error("%s", error)
-        return 1
-    except OSError as error:
-        if error.errno is None or error.filename is None and error.errno not in NO_SPACE:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        log.error("%s%s.", where, os.strerror(error.errno).lower())
-        return 1
-    except KeyboardInterrupt:
-        log.error("interrupted; the same command goes on with what is not done yet.")
-        return 130
-    return 0
+
+    return exit_status(action)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """What the command lines of the package and of the prep scripts share. Imports nothing heavy."""
 
 import argparse
+import os
+from typing import Callable
 
 from speecheq.errors import InputError
+from speecheq.files import NO_SPACE
+from speecheq.progress import log
 
 
 def true_or_false(value: str) -> bool:
@@ -33,3 +37,25 @@ def positive_whole(value: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
     return number
+
+
+def exit_status(action: Callable[[], None]) -> int:
+    """Run ``action``: 0; 1 after a fault of the input or the system, told in one sentence; 130 when interrupted.
+
+    A fault of the program keeps its traceback.
+    """
+    try:
+        action()
+    except InputError as error:
+        log.error("%s", error)
+        return 1
+    except OSError as error:
+        if error.errno is None or error.filename is None and error.errno not in NO_SPACE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        log.error("%s%s.", where, os.strerror(error.errno).lower())
+        return 1
+    except KeyboardInterrupt:
+        log.error("interrupted; the same command goes on with what is not done yet.")
+        return 130
+    return 0

@@ -54,7 +54,7 @@ class OptimConfig:
     weight_decay: float = setting(1e-5, "of Adam (section 3.2)", low=0.0)
     warmup_steps: int = setting(0, "the learning rate rises linearly over so many steps", low=0)
     schedule: str = setting("constant", "of the learning rate after the warm-up", choices=("constant", "cosine"))
-    clip_gradient: float = setting(5.0, "the gradient is scaled down to this norm", low=0.0)
+    clip_gradient: float = setting(5.0, "the gradient is scaled down to this norm; 0: never", low=0.0)
 
 
 @dataclass
@@ -157,14 +157,15 @@ def set_value(config: Config, name: str, value: Any, source: str) -> None:
     setattr(part, last, converted)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Dict[str, Any]:
-    flat: Dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> Dict[str, Any]:
+    """Nested settings as one mapping with dotted keys."""
+    found: Dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
+            found.update(flat(value, f"{prefix}{key}."))
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -199,7 +200,7 @@ def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
 
 def apply_layer(config: Config, values: Mapping[str, Any], source: str) -> None:
     """Lay nested or dotted ``values`` over ``config``."""
-    for name, value in _flat(values).items():
+    for name, value in flat(values).items():
         set_value(config, name, value, source)
 
 
@@ -223,6 +224,15 @@ def systems_of(path: Union[str, Path]) -> Dict[str, Mapping[str, Any]]:
     return {str(name): values or {} for name, values in systems.items()}
 
 
+# What other parts of the program decide; to be read in a saved configuration, not to be chosen.
+FIXED = {
+    "model.feature_dim": "the features",
+    "model.num_phones": "the phone table",
+    "model.num_esc": "SEQM",
+    "model.num_genders": "the labels",
+}
+
+
 def resolve(
     size: Union[str, Path],
     systems: Union[str, Path],
@@ -241,11 +251,23 @@ def resolve(
     for assignment in assignments:
         name, value = parse_assignment(assignment)
         set_value(config, name, value, f"--set {assignment}")
+    for name, by in FIXED.items():
+        part, key = name.split(".")
+        if getattr(getattr(config, part), key) != getattr(getattr(Config(), part), key):
+            raise InputError(f"{name} cannot be set: it is given by {by}.")
     try:
         config.validate()
     except ValueError as error:
         raise InputError(f"{size}, system {system}: {error}.") from error
     return config
+
+
+def learned(config: Config) -> Dict[str, Any]:
+    """The settings that change what is learned: all but where it runs and how its data is loaded."""
+    values = asdict(config)
+    for part, name in (("run", "device"), ("run", "threads"), ("data", "workers")):
+        del values[part][name]
+    return values
 
 
 def save(config: Config, path: Union[str, Path]) -> None:

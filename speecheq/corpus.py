@@ -33,7 +33,7 @@ from lhotse import (
 )
 
 from speecheq import seqm
-from speecheq.commandline import OneLineParser, positive, positive_whole, true_or_false
+from speecheq.commandline import OneLineParser, exit_status, positive, positive_whole, true_or_false
 from speecheq.errors import InputError
 from speecheq.files import read_json, write_json
 from speecheq.progress import log, progress, set_up_logging
@@ -447,26 +447,17 @@ def main(corpus: Corpus, find: Finder, argv: Optional[Sequence[str]] = None) -> 
     parser.add_argument("--seed", type=int, default=0, help="the seed of that subset")
     parser.add_argument("--nj", type=positive_whole, default=1, help="threads that read headers")
     parser.add_argument("--check-only", action="store_true", help="only check that the folder has the layout")
-    try:
+
+    def action() -> None:
         given = parser.parse_args(argv)
         if given.check_only:
             _check_utterances(corpus, list(find(given.corpus_dir, given.partial, Drops())), Request(given.corpus_dir))
             log.info("%s: %s has the layout of %s", corpus.name, given.corpus_dir, corpus.title)
-            return 0
+            return
         request = Request(given.corpus_dir, given.partial, given.hours, given.seed, given.nj)
         prepare(corpus, find, request, given.out_dir)
-    except InputError as error:
-        log.error("%s", error)
-        return 1
-    except OSError as error:
-        if error.filename is None:
-            raise
-        log.error("%s: %s.", error.filename, os.strerror(error.errno).lower())
-        return 1
-    except KeyboardInterrupt:
-        log.error("interrupted; nothing was written.")
-        return 130
-    return 0
+
+    return exit_status(action)
 
 
 def run(corpus: Corpus, find: Finder) -> None:

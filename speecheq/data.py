@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
@@ -153,11 +154,15 @@ def endless_stream(stream: str, cuts: CutSet, config: DataConfig, seed: int) -> 
     return iter(loader)
 
 
+def _is_of(corpus: str, cut: Cut) -> bool:
+    return cut.supervisions[0].custom["corpus"] == corpus
+
+
 def training_cuts(path: Path, target: Optional[str] = None) -> CutSet:
     """The cuts of a set that stage 3 wrote; with ``target`` only those of that corpus. InputError where empty."""
     cuts = CutSet.from_jsonl_lazy(path)
     if target is not None:
-        cuts = cuts.filter(lambda cut: cut.supervisions[0].custom["corpus"] == target)
+        cuts = cuts.filter(partial(_is_of, target))
     if next(iter(cuts), None) is None:
         raise InputError(f"{path}: holds no cut to train on.")
     return cuts

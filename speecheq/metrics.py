@@ -69,25 +69,24 @@ def phone_error_rate(references: Sequence[Sequence[int]], hypotheses: Sequence[S
     return sum(phone_errors(r, h) for r, h in zip(references, hypotheses)) / total
 
 
-def best_constant_per(references: Sequence[Sequence[int]]) -> Optional[float]:
-    """The PER of the best constant output found greedily: what a model that hears nothing can reach.
+def greedy_constant(references: Sequence[Sequence[int]]) -> List[int]:
+    """One output for all utterances, with few errors: what a model that hears nothing can reach.
 
-    One sequence is output for every utterance; it grows by the phone, at any place, that helps most.
+    It grows by the phone of the twelve most common, at any place, that helps most, as long as one helps.
     """
     total = sum(map(len, references))
-    if not total:
-        return None
     candidates = sorted({phone for reference in references for phone in reference},
-                        key=lambda phone: -sum(phone in reference for reference in references))[:12]
+                        key=lambda phone: (-sum(phone in reference for reference in references), phone))[:12]
     constant: List[int] = []
     best = total
-    while True:
+    while candidates:
         options = [constant[:place] + [phone] + constant[place:]
                    for place in range(len(constant) + 1) for phone in candidates]
         errors, option = min((sum(phone_errors(r, option) for r in references), option) for option in options)
         if errors >= best:
-            return best / total
+            break
         best, constant = errors, option
+    return constant
 
 
 def emotion_scores(

@@ -87,6 +87,10 @@ def unify(
     for name, card in cards.items():
         if not card["labels"]:
             raise InputError(f"{name}: has no emotion labels, so it cannot be part of MsUD.")
+    if cards[target]["test_split"] and protocol != "official":
+        raise InputError(
+            f"{target}: has a fixed test part, which the protocol {protocol!r} would train on; use the protocol 'official'."
+        )
     cuts = {name: list(load_cuts(fbank / name)) for name in cards}
     clips = {cut.id: clip_of(cut) for cut in cuts[target]}
     all_folds = make_folds(protocol, list(clips.values()), seed)

@@ -49,6 +49,12 @@ class Progress:
         elif time.monotonic() - self.last_line >= PLAIN_LINE_INTERVAL:
             self._line()
 
+    def expect(self, total: int) -> None:
+        """Say how many units there will be, once that is known."""
+        self.total = total
+        if self.bar is not None:
+            self.bar.total = total
+
     def _line(self) -> None:
         self.last_line = time.monotonic()
         seconds = self.last_line - self.started

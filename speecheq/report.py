@@ -9,11 +9,15 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
+from speecheq.config import flat, learned, load
 from speecheq.errors import InputError
-from speecheq.evaluate import emotion_scores
+from speecheq.evaluate import ClipPrediction, emotion_scores
 from speecheq.files import read_json, write_json, write_text
+from speecheq.metrics import confusion
+from speecheq.progress import log
 from speecheq.score import STAMP_FOLDER, read_scores, write_scores
-from speecheq.stages import STAMP
+from speecheq.seqm import CATEGORIES
+from speecheq.stages import STAMP, require
 
 SCORES = ("wa", "ua", "eis_mse", "eis_ccc", "gender", "per")
 HEADINGS = {
@@ -23,11 +27,43 @@ PERCENT = ("wa", "ua", "gender", "per")
 
 
 def scored_folders(experiment: Path) -> List[Path]:
-    """The folders of an experiment (``<config>-<system>/<target>.<protocol>``) whose scores are up to date."""
-    return sorted(
-        stamp.parent.parent for stamp in Path(experiment).glob(f"fold*/seed*/{STAMP_FOLDER}/{STAMP}")
-        if (stamp.parent.parent / "metrics.json").is_file()
-    )
+    """The folders of an experiment (``<config>-<system>/<target>.<protocol>``) whose scores are up to date.
+
+    Scores of a training that is under way, broken off, or newer than they are, are left out and named.
+    """
+    folders = []
+    for stamp in sorted(Path(experiment).glob(f"fold*/seed*/{STAMP_FOLDER}/{STAMP}")):
+        folder = stamp.parent.parent
+        try:
+            require(folder, "train")
+            require(stamp.parent, "score")
+        except InputError as stale:
+            log.warning("left out of the tables: %s", stale)
+            continue
+        if (folder / "metrics.json").is_file() and (folder / "scores.tsv").is_file():
+            folders.append(folder)
+    return folders
+
+
+def _settings(folder: Path) -> Dict[str, Any]:
+    """What folds of one experiment must have in common: all settings but the seed, and the data."""
+    settings = flat(learned(load(folder / "config.yaml")))
+    del settings["run.seed"]
+    run = read_json(folder / "metrics.json")["run"]
+    return {**settings, **{key: run[key] for key in ("corpora", "phonemes", "per_set")}}
+
+
+def check_alike(folders: Sequence[Path]) -> None:
+    """InputError where two folders were trained with different settings or data: no mean is taken over those."""
+    first = _settings(folders[0])
+    for folder in folders[1:]:
+        other = _settings(folder)
+        differ = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
+        if differ:
+            raise InputError(
+                f"{folders[0]} and {folder} differ in {', '.join(differ)}, so no mean can be taken over them; train both "
+                "alike, or keep one elsewhere with --exp."
+            )
 
 
 def _average(values: Sequence[Optional[float]]) -> Optional[float]:
@@ -40,16 +76,18 @@ def _deviation(values: Sequence[Optional[float]]) -> Optional[float]:
     return float(np.std(known, ddof=1)) if len(known) > 1 else None
 
 
-def summarise(experiment: Path) -> Dict[str, Any]:
+def summarise(experiment: Path, folders: Optional[Sequence[Path]] = None) -> Dict[str, Any]:
     """Write metrics.json, scores.tsv and RESULTS.md of an experiment: averaged over its folds and seeds, and pooled.
 
     ``test.ua`` and the like are means over folds and seeds, ``std.test.ua`` their standard deviation;
     ``pooled.test.ua`` is taken once over the clips of all folds together, a seed at a time, then averaged.
-    InputError where no fold has been scored.
+    InputError where no fold has been scored, or folds differ in their settings. ``folders`` are those of
+    ``scored_folders``, if they are known already.
     """
-    folders = scored_folders(experiment)
+    folders = scored_folders(experiment) if folders is None else folders
     if not folders:
         raise InputError(f"{experiment}: no fold has been scored; run stage 5 first.")
+    check_alike(folders)
     each = [read_json(folder / "metrics.json") for folder in folders]
     names = sorted({name for metrics in each for name in metrics if name != "run"})
     summary: Dict[str, Any] = {}
@@ -57,18 +95,23 @@ def summarise(experiment: Path) -> Dict[str, Any]:
         values = [metrics.get(name) for metrics in each]
         summary[name] = _average(values)
         summary[f"std.{name}"] = _deviation(values)
-    by_seed: Dict[int, Dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    by_seed: Dict[int, List[ClipPrediction]] = defaultdict(list)
+    merged: Dict[str, Sequence[ClipPrediction]] = {}
     for folder, metrics in zip(folders, each):
+        run = metrics["run"]
         for set_name, predictions in read_scores(folder / "scores.tsv").items():
-            by_seed[metrics["run"]["seed"]][set_name].extend(predictions)
+            merged[f"{set_name}/fold{run['fold']}/seed{run['seed']}"] = predictions
+            if set_name == "test":
+                by_seed[run["seed"]].extend(predictions)
     genders = any(metrics.get("test.gender") is not None for metrics in each)
-    pooled = [emotion_scores(sets["test"], genders) for _, sets in sorted(by_seed.items())]
+    pooled = [emotion_scores(predictions, genders) for _, predictions in sorted(by_seed.items())]
     for name in pooled[0]:
         summary[f"pooled.test.{name}"] = _average([scores[name] for scores in pooled])
+    summary["pooled.test.per"] = summary["test.per"]  # every fold is scored on the same utterances
     runs = [metrics["run"] for metrics in each]
     first = runs[0]
     summary["run"] = {
-        **{key: first[key] for key in ("system", "config", "target", "protocol", "corpora", "phonemes", "per_set")},
+        **{key: first[key] for key in ("system", "config", "set", "target", "protocol", "corpora", "phonemes", "per_set")},
         "folds": sorted({run["fold"] for run in runs}),
         "of_folds": first["folds"],
         "seeds": sorted({run["seed"] for run in runs}),
@@ -79,14 +122,11 @@ def summarise(experiment: Path) -> Dict[str, Any]:
         "trained_at_git": sorted({run["trained_at_git"] for run in runs}),
         "scored_at_git": sorted({run["scored_at_git"] for run in runs}),
     }
-    merged: Dict[str, list] = defaultdict(list)
-    for seed, sets in sorted(by_seed.items()):
-        for set_name, predictions in sets.items():
-            merged[f"{set_name}/seed{seed}"].extend(predictions)
     write_json(Path(experiment) / "metrics.json", summary)
     write_scores(Path(experiment) / "scores.tsv", merged)
     rows = [(f"fold {m['run']['fold']}, seed {m['run']['seed']}", m) for m in each]
-    write_text(Path(experiment) / "RESULTS.md", experiment_page(summary, rows))
+    everything = [prediction for _, predictions in sorted(by_seed.items()) for prediction in predictions]
+    write_text(Path(experiment) / "RESULTS.md", experiment_page(summary, rows) + "\n" + confusion_table(everything))
     return summary
 
 
@@ -105,12 +145,24 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def confusion_table(predictions: Sequence[ClipPrediction]) -> str:
+    """Clips by true (rows) and predicted class; only rows of classes that occur."""
+    matrix = confusion([p.gold_esc for p in predictions], [p.predicted_esc for p in predictions], len(CATEGORIES))
+    lines = [[name, *map(str, row)] for name, row in zip(CATEGORIES, matrix.tolist()) if sum(row)]
+    return "## Test clips by true and predicted class, all folds and seeds\n\n" + _table(["", *CATEGORIES], lines)
+
+
 def _sets(summary: Dict[str, Any]) -> List[str]:
     return sorted({name.split(".")[0] for name in summary if name.startswith("test")})
 
 
 def _numbers(values: Sequence[int]) -> str:
     return " ".join(map(str, values))
+
+
+def _config(run: Dict[str, Any]) -> str:
+    """The size, and what --set changed of it."""
+    return run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else "")
 
 
 def _facts(summary: Dict[str, Any]) -> str:
@@ -127,8 +179,7 @@ def _facts(summary: Dict[str, Any]) -> str:
     if summary.get("test.per") is not None:
         lines.append(
             f"- PER over {summary['test.per_utterances']:.0f} utterances of {run['phonemes']}'s {run['per_set']} part; "
-            f"the best constant output has "
-            f"{100 * summary['test.per_of_best_constant']:.1f} %"
+            f"one constant output for all has {100 * summary['test.per_of_constant']:.1f} %"
         )
     return "\n".join(lines) + "\n"
 
@@ -136,12 +187,12 @@ def _facts(summary: Dict[str, Any]) -> str:
 def experiment_page(summary: Dict[str, Any], rows: Sequence[tuple]) -> str:
     """RESULTS.md of one experiment: a table of its folds for every test set."""
     run = summary["run"]
-    parts = [f"# {run['system']} ({run['config']}) on {run['target']}, {run['protocol']}\n", _facts(summary)]
+    parts = [f"# {run['system']} ({_config(run)}) on {run['target']}, {run['protocol']}\n", _facts(summary)]
     for set_name in _sets(summary):
         where = run["target"] if set_name == "test" else set_name.removeprefix("test_")
         scores = [score for score in SCORES if score != "per" or set_name == "test"]
         lines = [[title, *(_cell(metrics, set_name, score) for score in scores)] for title, metrics in rows]
-        lines.append(["mean of folds", *(_cell(summary, set_name, score) for score in scores)])
+        lines.append(["mean of folds and seeds", *(_cell(summary, set_name, score) for score in scores)])
         if set_name == "test":
             lines.append(["pooled", *(_cell(summary, "pooled.test", score) for score in scores)])
         parts.append(f"## Test clips of {where}\n\n" + _table(["", *(HEADINGS[score] for score in scores)], lines))
@@ -169,7 +220,7 @@ def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
             run = summary["run"]
             pooled = [_cell(summary, "pooled.test", s) for s in ("wa", "ua")] if set_name == "test" else []
             lines.append([
-                run["system"], run["config"], f"{_numbers(run['folds'])} of {run['of_folds']}", _numbers(run["seeds"]),
+                run["system"], _config(run), f"{_numbers(run['folds'])} of {run['of_folds']}", _numbers(run["seeds"]),
                 *(_cell(summary, set_name, score) for score in scores), *pooled,
                 ", ".join(run["corpora"]), run["phonemes"] or "none", ", ".join(run["trained_at_git"]),
             ])
@@ -179,16 +230,28 @@ def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
     parts.append("## How each was run\n")
     for summary in summaries:
         run = summary["run"]
-        parts.append(f"### {run['config']}-{run['system']}, {run['target']}.{run['protocol']}\n\n" + _facts(summary))
+        parts.append(f"### {_config(run)}-{run['system']}, {run['target']}.{run['protocol']}\n\n" + _facts(summary))
     return "\n".join(parts)
 
 
 def report(exp: Path, title: str, results: Path) -> str:
     """Summarise every experiment below ``exp`` and write the recipe's page to ``results``; returns the page."""
     experiments = sorted({folder.parent.parent for folder in Path(exp).glob("*/*/fold*/seed*") if folder.is_dir()})
-    experiments = [experiment for experiment in experiments if scored_folders(experiment)]
-    if not experiments:
+    summaries, left_out = [], []
+    for experiment in experiments:
+        folders = scored_folders(experiment)
+        if folders:
+            try:
+                summaries.append(summarise(experiment, folders))
+            except InputError as unlike:
+                log.warning("left out of the table: %s", unlike)
+                left_out.append(str(unlike))
+    if not summaries and left_out:
+        raise InputError(left_out[0])
+    if not summaries:
         raise InputError(f"{exp}: no experiment has been scored; run stages 4 and 5 first.")
-    page = recipe_page(title, [summarise(experiment) for experiment in experiments])
+    page = recipe_page(title, summaries)
+    if left_out:
+        page += "\n## Left out\n\n" + "".join(f"- {reason}\n" for reason in left_out)
     write_text(results, page)
     return page

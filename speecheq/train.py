@@ -6,7 +6,7 @@ import math
 import random
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
@@ -43,11 +43,32 @@ class Job:
 
     config: Config
     config_name: str
+    assignments: Tuple[str, ...]  # of --set
     system: str
     msud: Path
     fold: int
     phonemes: Optional[Path]
     folder: Path
+
+
+def check(job: Job) -> None:
+    """InputError for what can be told before training: a fold, a phoneme corpus or a GPU that is not there."""
+    load_fold(job.msud, job.fold)
+    if learns_phonemes(job):
+        require(job.phonemes, "unify")
+    pick_device(job.config.run.device)
+
+
+def learns_phonemes(job: Job) -> bool:
+    """Whether the job trains the phoneme task; InputError if it does and has no phoneme corpus."""
+    if "phoneme" not in job.config.tasks():
+        return False
+    if job.phonemes is None:
+        raise InputError(
+            f"the system {job.system} learns phonemes (loss.beta is {job.config.loss.beta:g}), but no phoneme corpus "
+            "is given; give one (--aishell DIR), or choose a system without (wo_mtl, or --set loss.beta=0)."
+        )
+    return True
 
 
 def seed_everything(seed: int) -> None:
@@ -58,13 +79,8 @@ def seed_everything(seed: int) -> None:
 
 def _phoneme_sets(job: Job) -> Tuple[Optional[CutSet], List[Cut], List[str]]:
     """(training cuts, dev cuts, symbols of the phone table)."""
-    if "phoneme" not in job.config.tasks():
+    if not learns_phonemes(job):
         return None, [], []
-    if job.phonemes is None:
-        raise InputError(
-            f"the system {job.system} learns phonemes (loss.beta is {job.config.loss.beta:g}), but no phoneme corpus "
-            "is given; give one (--aishell DIR), or choose a system without (wo_mtl, or --set loss.beta=0)."
-        )
     require(job.phonemes, "unify")
     table = PhoneTable.load(job.phonemes / "phones.txt")
     dev: List[Cut] = []
@@ -88,10 +104,14 @@ def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
 
 def stream_loss(
     model: Normalised, name: str, stream: Stream, config: Config, ctc_backend: str
-) -> Tuple[torch.Tensor, Dict[str, float]]:
-    """The part of equation 4 that one stream's mini-batch gives, and its single losses by task."""
+) -> Tuple[torch.Tensor, Dict[str, float], List[str]]:
+    """The part of equation 4 that one stream's mini-batch gives, its single losses by task, and who is left out.
+
+    Left out of CTC are utterances with fewer frames than their phones need.
+    """
     predictions = model(stream.inputs, stream.lengths, tasks=TASKS[name])
     losses: Dict[str, torch.Tensor] = {}
+    left_out: List[str] = []
     if name == "emotion":
         losses["esc"] = focal_loss(predictions.esc_logits, stream.targets["esc"], config.loss.gamma)
         losses["eis"] = eis_loss(predictions.eis, stream.targets["eis"], config.loss.label_ignore)
@@ -100,8 +120,9 @@ def stream_loss(
     else:
         result = ctc_loss(predictions.phoneme_logits, stream.lengths, stream.targets["phones"], ctc_backend)
         losses["phoneme"] = result.loss
+        left_out = [name for name, feasible in zip(stream.ids, result.feasible.tolist()) if not feasible]
     weights = LossWeights(config.loss.alpha, config.loss.beta, config.loss.eta)
-    return combine(losses, weights), {task: float(loss.detach()) for task, loss in losses.items()}
+    return combine(losses, weights), {task: float(loss.detach()) for task, loss in losses.items()}, left_out
 
 
 def learning_rate_factor(config: Config, step: int) -> float:
@@ -122,18 +143,24 @@ def train_step(
     """One update (Algorithm 1, lines 4 to 22); returns every loss, their sum and the gradient's norm.
 
     Each stream is passed backward by itself: the same gradient as that of the sum, in a third of the memory.
-    InputError that names the utterances where a loss is not finite.
+    InputError that names the utterances where a loss or the gradient is not finite.
     """
     model.train()
     optimizer.zero_grad(set_to_none=True)
-    report: Dict[str, float] = {"total": 0.0}
+    report: Dict[str, Any] = {"total": 0.0}
+    utterances: List[str] = []
     for name in ("emotion", "gender", "phoneme"):
         stream = getattr(batch, name)
         if stream is None:
             continue
-        loss, losses = stream_loss(model, name, stream.to(device), config, ctc_backend)
+        loss, losses, left_out = stream_loss(model, name, stream.to(device), config, ctc_backend)
+        utterances += stream.ids
         report["total"] += float(loss.detach())
         report.update(losses)
+        if name == "phoneme":
+            report["ctc_left_out"] = len(left_out)
+            if left_out:
+                log.warning("CTC leaves out, for too few frames: %s", " ".join(left_out))
         if not math.isfinite(report["total"]):
             raise InputError(
                 f"the loss of the {name} batch is {float(loss.detach())} ({losses}); its utterances: "
@@ -142,6 +169,11 @@ def train_step(
         loss.backward()
     limit = config.optim.clip_gradient or float("inf")
     report["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
+    if not math.isfinite(report["gradient_norm"]):
+        raise InputError(
+            f"the gradient's norm is {report['gradient_norm']} (losses: {_short(report)}); the utterances of the step: "
+            f"{' '.join(utterances)}."
+        )
     optimizer.step()
     return report
 
@@ -187,19 +219,20 @@ def train(job: Job) -> None:
     phoneme_train, phoneme_dev, phones = _phoneme_sets(job)
     fold_folder = job.msud / f"fold{job.fold}"
     inputs = [fold_folder] + ([job.phonemes] if phoneme_train is not None else [])
-    options = {"config": asdict(config), "config_name": job.config_name, "system": job.system, "fold": job.fold}
+    options = {"config": configuration.learned(config), "config_name": job.config_name, "system": job.system, "fold": job.fold}
     name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
     title = f"{job.config_name}, {note['target']}.{note['protocol']}: {name}"
     stage = Stage("train", title, folder, options, inputs, FORMAT)
     if stage.is_done():
         return
-    ctc_backend = resolve_ctc_backend(config.loss.ctc_backend) if phoneme_train is not None else "none"
     device = pick_device(config.run.device)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
 
     folder.mkdir(parents=True, exist_ok=True)
     stage.begin()
+    for stale in ("scores.tsv", "phones.tsv", "metrics.json"):  # they describe the model that was here before
+        (folder / stale).unlink(missing_ok=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     to_file = logging.FileHandler(folder / "train.log", mode="w", encoding="utf-8")
     to_file.setFormatter(log.handlers[0].formatter if log.handlers else None)
@@ -208,8 +241,10 @@ def train(job: Job) -> None:
         if phones:
             config.model.num_phones = len(phones)
         configuration.save(config, folder / "config.yaml")
+        ctc_backend = resolve_ctc_backend(config.loss.ctc_backend) if phoneme_train is not None else "none"
         information = run_information(
-            system=job.system, config_name=job.config_name, fold=job.fold, seed=config.run.seed, msud=note,
+            system=job.system, config_name=job.config_name, assignments=list(job.assignments),
+            phonemes=str(job.phonemes) if phoneme_train is not None else None, fold=job.fold, seed=config.run.seed, msud=note,
             ctc_backend=ctc_backend, device=str(device), threads=torch.get_num_threads(),
         )
         write_json(folder / "run.json", information)
@@ -270,14 +305,15 @@ def train(job: Job) -> None:
                 )
                 if step == config.optim.max_steps:
                     break
+                if config.optim.epochs is not None:
+                    expected = config.optim.epochs * round(step / epoch)
+                    shown.expect(min(expected, config.optim.max_steps or expected))
         writer.close()
         seconds = time.time() - started
         outcome = {"steps": step, "train_seconds": round(seconds, 1), "best": best[1]}
         write_json(folder / "run.json", {**information, **outcome})
         log.info("%s: %d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d", name, step, seconds,
                  seconds / step, best[1]["dev"]["ua"], best[1]["epoch"])
-        for stale in ("scores.tsv", "phones.tsv", "metrics.json"):  # they describe the model that was here before
-            (folder / stale).unlink(missing_ok=True)
         trained = sum(note["sets"][name]["clips"] for name in ("emotion", "dev"))
         stage.finish(folder, trained, trained, outputs=["config.yaml", "run.json", "last.pt", "best.pt"], unit="clips")
     finally:

@@ -5,6 +5,7 @@
 # The script declares what it knows:
 #   options=(stage stop_stage config)   each sets the variable of its name; the last one given counts
 #   boolean_options=(mini partial)      the same, and the value must be true or false
+#   last_stage=5                        no stage may lie after it
 #   list_options=(set)                  may be repeated: --set a=1 --set b=2 gives set_options=(a=1 b=2)
 # --help prints the comment that opens the script. No value is ever evaluated as code.
 
@@ -63,6 +64,10 @@ _check_options() {
     [[ " ${options[*]} " != *" $_name "* || ${!_name} =~ ^(0|[1-9][0-9]{0,3})$ ]] ||
       die "option --${_name//_/-} is the whole number of a stage, not '${!_name}'."
   done
+  # shellcheck disable=SC2154  # the script's options
+  if [[ -n ${last_stage:-} ]] && ((stage > last_stage || stop_stage > last_stage)); then
+    die "there is no stage after $last_stage: --stage $stage --stop-stage $stop_stage."
+  fi
   # shellcheck disable=SC2154  # the script's options
   if [[ " ${options[*]} " == *" stage "* && " ${options[*]} " == *" stop_stage "* ]] && ((stage > stop_stage)); then
     die "--stage $stage lies after --stop-stage $stop_stage: give a first stage that is not after the last."

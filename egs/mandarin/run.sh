@@ -22,7 +22,7 @@
 # What to run:
 #   --stage N --stop-stage N    first and last stage (0, 5)
 #   --target NAME         the corpus whose folds are trained and tested: casia or seqd (casia)
-#   --protocol NAME       random10, speaker or text (CASIA), official (SEQD) (random10)
+#   --protocol NAME       random10, speaker or text (CASIA), official (SEQD) (random10, of SEQD official)
 #   --folds LIST          1, "1 3-5" or all (all)
 #   --seeds LIST          (1)
 #   --systems LIST        names of conf/systems.yaml (speecheq)
@@ -35,13 +35,14 @@
 #   --nj N                processes that compute features (2)
 #   --train-jobs N        trainings at once on this machine: with one thread each they fill a CPU's cores (1)
 set -euo pipefail
-from=$PWD
-cd "$(dirname "$(readlink -f "$0")")"
+recipe=$(dirname "$(readlink -f "$0")")
 
 stage=0 stop_stage=5
+# shellcheck disable=SC2034  # read by parse_options.sh
+last_stage=5
 # shellcheck disable=SC2034  # read by their names
 casia='' seqd='' aishell='' aishell_hours=''
-target=casia protocol=random10 folds='' seeds=1 systems=speecheq config='' ctc_backend=auto dev=clips
+target=casia protocol='' folds='' seeds=1 systems=speecheq config='' ctc_backend='' dev=clips
 data='' exp='' results='' nj=2 train_jobs=1
 mini=false partial=false
 # shellcheck disable=SC2034  # read by parse_options.sh
@@ -52,18 +53,22 @@ boolean_options=(mini partial)
 # shellcheck disable=SC2034
 list_options=(set)
 # shellcheck source=utils/parse_options.sh
-. utils/parse_options.sh
+. "$recipe/utils/parse_options.sh"
 # shellcheck source=path.sh
-. ./path.sh
+. "$recipe/path.sh"
 
 # a relative path is one of the caller's folder; --config may also be one of this folder, where conf/ lies
 for name in casia seqd aishell config data exp results; do
-  if [[ -n ${!name} && ${!name} != /* && ($name != config || -e $from/${!name}) ]]; then
-    declare "$name=$from/${!name}"
-  fi
+  if [[ -n ${!name} && ${!name} != /* && ($name != config || -e ${!name}) ]]; then declare "$name=$PWD/${!name}"; fi
 done
+cd "$recipe"
 
+[[ -z $aishell_hours || -n $aishell ]] || $mini || die "--aishell-hours is given without --aishell DIR."
+if [[ -z $protocol ]]; then
+  if [[ $target == seqd ]]; then protocol=official; else protocol=random10; fi
+fi
 if $mini; then
+  [[ -z $casia$seqd$aishell ]] || die "--mini true makes its own corpora: leave out --casia, --seqd and --aishell."
   data=${data:-data-mini} exp=${exp:-exp-mini} config=${config:-conf/mini.yaml} folds=${folds:-1 2} partial=true
   results=${results:-$exp/RESULTS.md}
   for corpus in casia seqd aishell; do declare "$corpus=$data/corpora/$corpus"; done
@@ -82,13 +87,15 @@ if ((${#given[@]} == 0 && stage >= 2)); then
 fi
 ((${#given[@]})) || die "no corpus is given and none is prepared in $data/manifests: give --casia DIR and the others that" \
   "you have (AISHELL-1 is at openslr.org/33), or --mini true for synthesised ones; --help shows all."
+[[ " ${given[*]} " == *" $target "* && $target != aishell ]] ||
+  die "the target $target is not among the emotion corpora that are given or prepared (${given[*]}); see --help."
 for corpus in casia seqd aishell; do
   if [[ " ${given[*]} " != *" $corpus "* ]]; then log "$corpus is not given and is left out"
   elif [[ $corpus == aishell ]]; then phonemes=aishell
   else emotion+=("$corpus"); fi
 done
 runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --target "$target" --protocol "$protocol"
-  --folds "$folds" --seeds "$seeds" ${phonemes:+--phonemes "$phonemes"})
+  --folds "$folds" --seeds "$seeds")
 
 if stage 0 "corpora"; then
   if $mini; then speecheq synth --out "$data/corpora" --corpora "${given[@]}"; fi
@@ -118,7 +125,8 @@ fi
 
 if stage 4 "train"; then
   # shellcheck disable=SC2154  # set by parse_options.sh
-  speecheq train "${runs[@]}" --jobs "$train_jobs" --ctc-backend "$ctc_backend" "${set_options[@]/#/--set=}"
+  speecheq train "${runs[@]}" --jobs "$train_jobs" ${phonemes:+--phonemes "$phonemes"} \
+    ${ctc_backend:+--ctc-backend "$ctc_backend"} "${set_options[@]/#/--set=}"
 fi
 
 if stage 5 "score"; then

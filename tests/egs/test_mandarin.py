@@ -106,6 +106,12 @@ def test_a_stage_whose_input_stage_has_not_run_names_it(corpora, tmp_path, stage
         (["--stage", "3", "--protocol", "random5"], "there is no protocol 'random5'"),
         (["--gama", "1"], "unknown option"),
         (["--stage", "x"], "stage"),
+        (["--stage", "6"], "stage"),
+        (["--stage", "4", "--systems", ""], "names no system"),
+        (["--stage", "4", "--set", "model.num_esc=5"], "model.num_esc cannot be set"),
+        (["--stage", "3", "--target", "esd"], "the target esd is not among"),
+        (["--stage", "3", "--target", "seqd", "--protocol", "random10"], "has a fixed test part"),
+        (["--mini", "true", "--casia", "x"], "makes its own corpora"),
         (["--partial", "maybe"], "true or false"),
     ],
 )
@@ -133,6 +139,9 @@ def test_relative_folders_are_those_of_the_caller(corpora, tmp_path):
 
 def test_help_names_every_option():
     text = run("--help").stdout
+    root = RECIPE.parents[1]
+    called = subprocess.run(["egs/mandarin/run.sh", "--help"], cwd=root, capture_output=True, text=True)
+    assert called.returncode == 0 and called.stdout == text
     script = (RECIPE / "run.sh").read_text()
     names = script.split("\noptions=(")[1].split(")")[0].split() + ["mini", "partial", "set"]
     assert all(f"--{name.replace('_', '-')} " in text for name in names)
