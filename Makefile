@@ -21,7 +21,7 @@ demo:
 
 test:
 	@utils/install.sh --stack $(STACK) --venv $(VENV) --extras test
-	@. ./path.sh && python -m pytest -n $(JOBS)
+	@. ./path.sh && python -m pytest -n $(JOBS) --dist loadscope
 
 lint:
 	@command -v shellcheck >/dev/null || \

@@ -283,6 +283,16 @@ def test_epochs_end_a_training_too(data, tmp_path):
     assert content["phones"] == []
 
 
+def test_of_trainings_at_once_the_first_that_fails_ends_all(data, tmp_path):
+    from speecheq.cli import _train_together
+
+    lost = dataclasses.replace(job(data, tmp_path / "lost"), msud=tmp_path / "nothing")
+    jobs = [job(data, tmp_path / "good", optim__max_steps=1), lost, job(data, tmp_path / "never", optim__max_steps=9999)]
+    with pytest.raises(InputError, match="lost: the training failed"):
+        _train_together(jobs, 2)
+    assert not (tmp_path / "never" / "stage.json").exists()
+
+
 def test_a_system_with_phonemes_needs_a_phoneme_corpus(data, tmp_path):
     with pytest.raises(InputError, match="--aishell DIR"):
         train(job(data, tmp_path / "run", with_phonemes=False))
