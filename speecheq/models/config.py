@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 
+BATCH_STATISTICS = ("shared", "per_stream")
 RES_BIGRU_PLACES = ("before_se", "after_se", "none")
 
 
@@ -19,6 +20,8 @@ class ModelConfig:
     num_phones: int = 202  # the phone table with silence = CTC blank = 0
     num_esc: int = 9
     num_genders: int = 2
+    # running statistics of batch norm: one set for all streams, or the phoneme stream's apart from the others'
+    batch_statistics: str = "shared"
     dropout: float = 0.0  # in front of every head, training only
 
     def validate(self) -> "ModelConfig":
@@ -34,6 +37,10 @@ class ModelConfig:
             raise ValueError(f"channels is {self.channels}; it must be a multiple of scale ({self.scale})")
         if self.res_bigru not in RES_BIGRU_PLACES:
             raise ValueError(f"res_bigru is {self.res_bigru!r}; it must be one of {', '.join(RES_BIGRU_PLACES)}")
+        if self.batch_statistics not in BATCH_STATISTICS:
+            raise ValueError(
+                f"batch_statistics is {self.batch_statistics!r}; it must be one of {', '.join(BATCH_STATISTICS)}"
+            )
         if self.res_bigru != "none" and self.channels % 2:
             raise ValueError(f"channels is {self.channels}; it must be even: half for each direction of the Res-BiGRU")
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:

@@ -18,11 +18,12 @@ VARIANCE_FLOOR = 1e-5  # under the roots of the pooling: keeps their gradient fi
 class TdnnUnit(nn.Module):
     """Convolution over time, ReLU, batch norm: (N, in, T) -> (N, out, T)."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, dilation: int = 1):
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, dilation: int = 1,
+                 per_stream: bool = False):
         super().__init__()
         self.convolution = nn.Conv1d(in_channels, out_channels, kernel, dilation=dilation,
                                      padding=dilation * (kernel - 1) // 2)
-        self.norm = MaskedBatchNorm1d(out_channels)
+        self.norm = MaskedBatchNorm1d(out_channels, per_stream)
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
         if self.convolution.kernel_size[0] > 1:
@@ -36,11 +37,11 @@ class Res2Convolution(nn.Module):
     The first of the ``scale`` groups passes unchanged.
     """
 
-    def __init__(self, channels: int, scale: int, kernel: int, dilation: int):
+    def __init__(self, channels: int, scale: int, kernel: int, dilation: int, per_stream: bool = False):
         super().__init__()
         width = channels // scale
         self.scale = scale
-        self.units = nn.ModuleList(TdnnUnit(width, width, kernel, dilation) for _ in range(scale - 1))
+        self.units = nn.ModuleList(TdnnUnit(width, width, kernel, dilation, per_stream) for _ in range(scale - 1))
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
         first, *groups = x.chunk(self.scale, dim=1)
@@ -66,11 +67,12 @@ class SqueezeExcitation(nn.Module):
 class SERes2Block(nn.Module):
     """1x1 unit, Res2 convolution, 1x1 unit, squeeze-excitation, skip; with a Res-BiGRU before or after the SE."""
 
-    def __init__(self, channels: int, dilation: int, scale: int = 8, bottleneck: int = 128, res_bigru: str = "none"):
+    def __init__(self, channels: int, dilation: int, scale: int = 8, bottleneck: int = 128, res_bigru: str = "none",
+                 per_stream: bool = False):
         super().__init__()
-        self.reduce = TdnnUnit(channels, channels)
-        self.res2 = Res2Convolution(channels, scale, kernel=3, dilation=dilation)
-        self.expand = TdnnUnit(channels, channels)
+        self.reduce = TdnnUnit(channels, channels, per_stream=per_stream)
+        self.res2 = Res2Convolution(channels, scale, 3, dilation, per_stream)
+        self.expand = TdnnUnit(channels, channels, per_stream=per_stream)
         self.se = SqueezeExcitation(channels, bottleneck)
         self.res_bigru_place = res_bigru
         self.res_bigru = None if res_bigru == "none" else ResBiGRU(channels)
@@ -124,9 +126,11 @@ class EcapaTdnn(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         c = config
-        self.first = TdnnUnit(c.feature_dim, c.channels, kernel=5)
+        per_stream = c.batch_statistics == "per_stream"
+        self.first = TdnnUnit(c.feature_dim, c.channels, kernel=5, per_stream=per_stream)
         self.blocks = nn.ModuleList(
-            SERes2Block(c.channels, dilation, c.scale, c.bottleneck, c.res_bigru) for dilation in DILATIONS)
+            SERes2Block(c.channels, dilation, c.scale, c.bottleneck, c.res_bigru, per_stream)
+            for dilation in DILATIONS)
         self.mfa = nn.Conv1d(len(DILATIONS) * c.channels, c.mfa_channels, 1)
         self.pooling = AttentiveStatisticsPooling(c.mfa_channels, c.bottleneck)
         self.pooled_norm = nn.BatchNorm1d(2 * c.mfa_channels)

@@ -7,6 +7,7 @@ from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 
 class Frames(NamedTuple):
@@ -16,9 +17,10 @@ class Frames(NamedTuple):
     mask: Optional[Tensor]  # (N, 1, T) float32, 1 on valid frames; None where no frame is padding
     counts: Tensor  # (N, 1) float32: lengths, as divisor of a sum over time
     total: Tensor  # () float32: the batch's valid frames
+    of_phonemes: bool = False  # the batch is of the phoneme stream, whose speech has batch statistics of its own
 
     @classmethod
-    def of(cls, lengths: Tensor, num_frames: int, device: torch.device) -> "Frames":
+    def of(cls, lengths: Tensor, num_frames: int, device: torch.device, of_phonemes: bool = False) -> "Frames":
         """``lengths`` (N,) int of a batch of ``num_frames`` frames; ValueError outside 1..num_frames.
 
         The lengths are looked at only where they lie on the CPU: there a batch without padding skips every
@@ -36,7 +38,7 @@ class Frames(NamedTuple):
         if padded:
             mask = (torch.arange(num_frames, device=device) < lengths[:, None]).unsqueeze(1).float()
         counts = lengths.float().unsqueeze(1)
-        return cls(lengths, mask, counts, counts.sum())
+        return cls(lengths, mask, counts, counts.sum(), of_phonemes)
 
     def zeroed(self, x: Tensor) -> Tensor:
         """``x`` (N, C, T) with zeros in place of padding."""
@@ -51,19 +53,34 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
     """nn.BatchNorm1d over (N, C, T) whose batch statistics come from valid frames only, in float32.
 
     Parameters, buffers and, without padding, results are nn.BatchNorm1d's. What it gives on padded frames is
-    finite and of no meaning.
+    finite and of no meaning. With ``per_stream`` the phoneme stream, read speech of another corpus, has running
+    statistics of its own; weight and bias are shared.
     """
 
+    def __init__(self, channels: int, per_stream: bool = False):
+        super().__init__(channels)
+        self.per_stream = per_stream
+        if per_stream:
+            self.register_buffer("phoneme_mean", torch.zeros(channels))
+            self.register_buffer("phoneme_var", torch.ones(channels))
+
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
+        running_mean, running_var = self.running_mean, self.running_var
+        if self.per_stream and frames.of_phonemes:
+            running_mean, running_var = self.phoneme_mean, self.phoneme_var
         if frames.mask is None or not self.training:
-            return super().forward(x)
+            if self.training:
+                self.num_batches_tracked += 1
+            return batch_norm(
+                x, running_mean, running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+            )
         y, mean, variance = _BatchNormOfValidFrames.apply(x, self.weight, self.bias, frames.mask, frames.total,
                                                           self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
             unbiased = variance * (frames.total / (frames.total - 1).clamp(min=1))
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(unbiased, self.momentum)
+            running_mean.lerp_(mean, self.momentum)
+            running_var.lerp_(unbiased, self.momentum)
         return y
 
 

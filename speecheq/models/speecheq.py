@@ -48,12 +48,13 @@ class SpeechEQ(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor, tasks: Iterable[str] = TASKS) -> Predictions:
         """Predict ``tasks`` for features (N, T, feature_dim), lengths (N,) in 1..T, best kept on the CPU.
 
-        Only what the tasks need is computed: phonemes alone need no pooling. ValueError for an unknown task.
+        Only what the tasks need is computed: phonemes alone need no pooling, and with ``batch_statistics:
+        per_stream`` they are normalised by the phoneme stream's statistics. ValueError for an unknown task.
         """
         tasks = set(tasks)
         if not tasks or tasks - set(TASKS):
             raise ValueError(f"tasks are {sorted(tasks)}; they must be some of {', '.join(TASKS)}")
-        frames = Frames.of(lengths, features.shape[1], features.device)
+        frames = Frames.of(lengths, features.shape[1], features.device, of_phonemes=tasks == {"phoneme"})
         aggregated = self.backbone.aggregate(features, frames)
         predictions = Predictions(frames.lengths)
         if "phoneme" in tasks:

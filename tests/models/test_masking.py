@@ -93,3 +93,23 @@ def test_lengths_out_of_range(lengths):
 def test_mean_is_of_own_frames():
     x = torch.arange(8.0).view(2, 1, 4)
     torch.testing.assert_close(Frames.of(torch.tensor([4, 2]), 4, CPU).mean(x), torch.tensor([[1.5], [4.5]]))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_per_stream_statistics_keep_the_phoneme_stream_apart(padded):
+    torch.manual_seed(0)
+    lengths = torch.tensor([30, 20 if padded else 30])
+    emotion, phoneme = torch.randn(2, 6, 30), 5 + 3 * torch.randn(2, 6, 30)
+    apart, emotion_only, phoneme_only = MaskedBatchNorm1d(6, True), MaskedBatchNorm1d(6), MaskedBatchNorm1d(6)
+    for _ in range(3):
+        for norm, batch, of_phonemes in ((apart, emotion, False), (apart, phoneme, True), (emotion_only, emotion, False),
+                                         (phoneme_only, phoneme, False)):
+            norm(batch, Frames.of(lengths, 30, batch.device, of_phonemes))
+    assert torch.allclose(apart.running_mean, emotion_only.running_mean)
+    assert torch.allclose(apart.running_var, emotion_only.running_var)
+    assert torch.allclose(apart.phoneme_mean, phoneme_only.running_mean)
+    assert torch.allclose(apart.phoneme_var, phoneme_only.running_var)
+    apart.eval(), phoneme_only.eval()
+    frames = Frames.of(lengths, 30, phoneme.device, of_phonemes=True)
+    assert torch.allclose(apart(phoneme, frames), phoneme_only(phoneme, frames), atol=1e-6)
+    assert not torch.allclose(apart(phoneme, Frames.of(lengths, 30, phoneme.device)), apart(phoneme, frames), atol=0.1)
