@@ -12,7 +12,7 @@ CASIA = Corpus(
     name="casia",
     title="CASIA",
     language="Mandarin",
-    layout="DIR/casia/<speaker>/<emotion>/<201..250>.wav",
+    layout="DIR/[casia/]<speaker>/<emotion>/<201..250>.wav",
     labels={
         "angry": "anger",
         "fear": "fear",

@@ -23,7 +23,7 @@
 #   --stage N --stop-stage N    first and last stage (0, 5)
 #   --target NAME         the corpus whose folds are trained and tested: casia or seqd (casia)
 #   --protocol NAME       random10, speaker or text (CASIA), official (SEQD) (random10, of SEQD official)
-#   --folds LIST          1, "1 3-5" or all (all)
+#   --folds LIST          1, "1 3-5" or all (all; with --mini and random10 "1 2")
 #   --seeds LIST          (1)
 #   --systems LIST        names of conf/systems.yaml (speecheq)
 #   --config FILE         the size (conf/paper.yaml; conf/small.yaml is for CPUs)
@@ -69,7 +69,8 @@ if [[ -z $protocol ]]; then
 fi
 if $mini; then
   [[ -z $casia$seqd$aishell ]] || die "--mini true makes its own corpora: leave out --casia, --seqd and --aishell."
-  data=${data:-data-mini} exp=${exp:-exp-mini} config=${config:-conf/mini.yaml} folds=${folds:-1 2} partial=true
+  data=${data:-data-mini} exp=${exp:-exp-mini} config=${config:-conf/mini.yaml} partial=true
+  if [[ $protocol == random10 ]]; then folds=${folds:-1 2}; fi
   results=${results:-$exp/RESULTS.md}
   for corpus in casia seqd aishell; do declare "$corpus=$data/corpora/$corpus"; done
 fi
