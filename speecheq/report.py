@@ -171,8 +171,8 @@ def _facts(summary: Dict[str, Any]) -> str:
     lines = [
         f"- protocol: {run['target']}, {run['protocol']}; folds {_numbers(run['folds'])} of {run['of_folds']}; "
         f"seeds {_numbers(run['seeds'])}",
-        f"- emotion and gender training data: {corpora}; phonemes: {run['phonemes'] or 'not learned'}; "
-        f"CTC by {', '.join(run['ctc_backend'])}",
+        f"- emotion and gender training data: {corpora}; phonemes: "
+        + (f"{run['phonemes']}, CTC by {', '.join(run['ctc_backend'])}" if run["phonemes"] else "not learned"),
         f"- {_numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of "
         f"training in all; git revision {', '.join(run['trained_at_git'])} (scored at {', '.join(run['scored_at_git'])})",
     ]
