@@ -25,6 +25,7 @@ from speecheq.phones.mandarin import text_to_phones as mandarin_phones
 from speecheq.phones.table import NoPhones, PhoneTable
 from speecheq.progress import log, progress
 from speecheq.protocol import Clip, check_leaks, dev_part, make_folds, parse_numbers
+from speecheq.seqm import is_specified
 from speecheq.stages import Drops, Stage, require
 
 # Raised when what this module writes changes its meaning.
@@ -62,7 +63,7 @@ def _counts(cuts: Sequence[MonoCut]) -> Dict[str, Dict[str, int]]:
         "corpus": count(s.custom["corpus"] for s in supervisions),
         "esc": count(s.custom["esc"] for s in supervisions),
         "gender": count(s.gender for s in supervisions),
-        "eis": count("specified" if s.custom["eis"] >= 0 else "unspecified" for s in supervisions),
+        "eis": count("specified" if is_specified(s.custom["eis"]) else "unspecified" for s in supervisions),
     }
 
 

@@ -49,7 +49,7 @@ def write_scores(path: Path, sets: Dict[str, Sequence[ClipPrediction]]) -> None:
                 writer.writerow([
                     name, p.id, p.corpus, p.speaker, seqm.CATEGORIES[p.gold_esc], seqm.CATEGORIES[p.predicted_esc],
                     *(f"{value:.6f}" for value in p.posterior),
-                    NOT_AVAILABLE if p.gold_eis < 0 else f"{p.gold_eis:.4f}", f"{p.predicted_eis:.4f}",
+                    f"{p.gold_eis:.4f}" if seqm.is_specified(p.gold_eis) else NOT_AVAILABLE, f"{p.predicted_eis:.4f}",
                     seqm.emotion_name(p.predicted_esc, p.predicted_eis), p.gold_gender or NOT_AVAILABLE,
                     p.predicted_gender,
                 ])

@@ -219,7 +219,9 @@ def train(job: Job) -> None:
     phoneme_train, phoneme_dev, phones = _phoneme_sets(job)
     fold_folder = job.msud / f"fold{job.fold}"
     inputs = [fold_folder] + ([job.phonemes] if phoneme_train is not None else [])
-    options = {"config": configuration.learned(config), "config_name": job.config_name, "system": job.system, "fold": job.fold}
+    options = {
+        "config": configuration.learned(config), "config_name": job.config_name, "system": job.system, "fold": job.fold,
+    }
     name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
     title = f"{job.config_name}, {note['target']}.{note['protocol']}: {name}"
     stage = Stage("train", title, folder, options, inputs, FORMAT)
@@ -244,8 +246,8 @@ def train(job: Job) -> None:
         ctc_backend = resolve_ctc_backend(config.loss.ctc_backend) if phoneme_train is not None else "none"
         information = run_information(
             system=job.system, config_name=job.config_name, assignments=list(job.assignments),
-            phonemes=str(job.phonemes) if phoneme_train is not None else None, fold=job.fold, seed=config.run.seed, msud=note,
-            ctc_backend=ctc_backend, device=str(device), threads=torch.get_num_threads(),
+            phonemes=str(job.phonemes) if phoneme_train is not None else None, fold=job.fold,
+            seed=config.run.seed, msud=note, ctc_backend=ctc_backend, device=str(device), threads=torch.get_num_threads(),
         )
         write_json(folder / "run.json", information)
         log.info("training %s on %s", title, device)
@@ -266,11 +268,11 @@ def train(job: Job) -> None:
             model.parameters(), config.optim.learning_rate, weight_decay=config.optim.weight_decay
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
-        writer = SummaryWriter(str(folder / "tensorboard"))
 
         step, best, started = 0, None, time.time()
         batches = multitask_batches(cut_sets, config.data, config.run.seed)
-        with Progress(name, config.optim.max_steps, "steps") as shown:
+        curves = SummaryWriter(str(folder / "tensorboard"))
+        with curves as writer, Progress(name, config.optim.max_steps, "steps") as shown:
             for epoch, members in _epochs(batches, config):
                 rows, epoch_started = [], time.time()
                 clips = 0
@@ -308,7 +310,6 @@ def train(job: Job) -> None:
                 if config.optim.epochs is not None:
                     expected = config.optim.epochs * round(step / epoch)
                     shown.expect(min(expected, config.optim.max_steps or expected))
-        writer.close()
         seconds = time.time() - started
         outcome = {"steps": step, "train_seconds": round(seconds, 1), "best": best[1]}
         write_json(folder / "run.json", {**information, **outcome})
