@@ -9,18 +9,19 @@ import multiprocessing
 import os
 import shutil
 import warnings
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import count, islice
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import kaldi_native_fbank
 import numpy as np
 import soundfile
 import torch
-from lhotse import CutSet, Features, MonoCut, Recording, RecordingSet, SupervisionSet
+from lhotse import CutSet, Features, MonoCut, RecordingSet, SupervisionSet
 from lhotse.features.base import FeatureExtractor, register_extractor
 from lhotse.features.io import LilcomChunkyWriter
 from lhotse.features.kaldi.layers import Wav2LogFilterBank
@@ -153,37 +154,63 @@ class BatchedFbank(nn.Module):
         return features * valid[:, :, None], frames
 
 
+def resampler_name() -> str:
+    """Who resamples here: torchaudio, or soxr where torchaudio cannot be imported. InputError where neither can."""
+    try:
+        import torchaudio  # noqa: F401
+
+        return "torchaudio"
+    except Exception as error:  # a torchaudio that does not fit torch fails in many ways
+        try:
+            import soxr  # noqa: F401
+
+            return "soxr"
+        except ImportError:
+            raise InputError(
+                "a corpus with another sampling rate needs torchaudio or soxr to be resampled; torchaudio cannot be "
+                f"imported ({error}), soxr is not installed: install it with pip install soxr."
+            ) from error
+
+
 @lru_cache(maxsize=8)
 def _resampler(source: int, target: int):
-    try:
+    """A function from samples at ``source`` Hz to samples at ``target`` Hz."""
+    if resampler_name() == "torchaudio":
         import torchaudio
-    except Exception as error:  # a torchaudio that does not fit torch fails in many ways
-        raise InputError(
-            f"audio at {source} Hz must be resampled to {target} Hz, which needs torchaudio, and it cannot be imported "
-            f"({error}); install the extra `k2`, or resample the corpus."
-        ) from error
-    return torchaudio.transforms.Resample(source, target)
+
+        transform = torchaudio.transforms.Resample(source, target)
+        return lambda samples: transform(torch.from_numpy(samples)).numpy()
+    import soxr
+
+    return lambda samples: soxr.resample(samples, source, target)
 
 
-def load_waveform(recording: Recording, sampling_rate: int = 16000) -> np.ndarray:
-    """The samples (S,) float32 of a recording, channels averaged, resampled where it has another rate.
+def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
+    """The samples (S,) float32 of a cut, channels averaged, resampled where its recording has another rate.
 
     InputError for a file that is gone or holds fewer samples than its manifest says.
     """
+    recording = cut.recording
     path = recording.sources[0].source
+    first = round(cut.start * recording.sampling_rate)
+    last = round((cut.start + cut.duration) * recording.sampling_rate)  # cut.end is rounded to milliseconds
     try:
-        samples, source_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as audio:
+            frames, source_rate = audio.frames, audio.samplerate
+            audio.seek(min(first, frames))
+            samples = audio.read(last - first, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run stage 1 again for its corpus.") from error
-    if len(samples) != recording.num_samples:
+    if frames != recording.num_samples or source_rate != recording.sampling_rate or len(samples) != last - first:
         raise InputError(
-            f"{path}: holds {len(samples)} samples, its manifest says {recording.num_samples}; the file is truncated "
-            "or was replaced: copy it again and run stage 1 again."
+            f"{path}: holds {min(frames, first + len(samples))} samples at {source_rate} Hz, its manifest says "
+            f"{recording.num_samples} at {recording.sampling_rate} Hz; the file is truncated or was replaced: copy it "
+            "again and run stage 1 again."
         )
     mono = samples.mean(axis=1)
     if source_rate == sampling_rate:
         return mono
-    return _resampler(source_rate, sampling_rate)(torch.from_numpy(mono)).numpy()
+    return _resampler(source_rate, sampling_rate)(mono)
 
 
 def _extract_part(cuts: List[MonoCut], config: FbankConfig, archive: Path) -> int:
@@ -193,7 +220,7 @@ def _extract_part(cuts: List[MonoCut], config: FbankConfig, archive: Path) -> in
     with whole_file(archive) as temporary:
         with LilcomChunkyWriter(temporary, tick_power=TICK_POWER) as writer:
             for cut in cuts:
-                samples = load_waveform(cut.recording, config.sampling_rate)
+                samples = load_waveform(cut, config.sampling_rate)
                 features = extractor.extract(samples, config.sampling_rate)
                 cut.features = Features(
                     type=extractor.name,
@@ -201,8 +228,8 @@ def _extract_part(cuts: List[MonoCut], config: FbankConfig, archive: Path) -> in
                     num_features=features.shape[1],
                     frame_shift=config.frame_shift,
                     sampling_rate=config.sampling_rate,
-                    start=0.0,
-                    duration=cut.recording.duration,
+                    start=cut.start,
+                    duration=cut.duration,
                     storage_type=writer.name,
                     storage_path=str(archive.resolve()),
                     storage_key=writer.write(cut.id, features),
@@ -226,26 +253,59 @@ def _part_is_whole(archive: Path) -> bool:
     )
 
 
-def corpus_cuts(manifests: Path, corpus: str, splits: Sequence[str]) -> List[MonoCut]:
-    """All cuts of a prepared corpus, one an utterance, without features."""
-    cuts = []
+def corpus_cuts(manifests: Path, corpus: str, splits: Sequence[str]) -> Iterator[MonoCut]:
+    """The cuts of a prepared corpus, one an utterance, without features; read one by one, never all at once."""
     for split in splits:
-        recordings = RecordingSet.from_file(manifests / f"{corpus}_recordings_{split}.jsonl.gz")
-        supervisions = SupervisionSet.from_file(manifests / f"{corpus}_supervisions_{split}.jsonl.gz")
-        by_recording = {recording.id: recording for recording in recordings}
-        for supervision in supervisions:
-            recording = by_recording[supervision.recording_id]
-            cuts.append(
-                MonoCut(
-                    id=supervision.id,
-                    start=0.0,
-                    duration=recording.duration,
-                    channel=0,
-                    supervisions=[supervision],
-                    recording=recording,
-                )
+        recordings = iter(RecordingSet.from_jsonl_lazy(manifests / f"{corpus}_recordings_{split}.jsonl.gz"))
+        recording = None
+        for supervision in SupervisionSet.from_jsonl_lazy(manifests / f"{corpus}_supervisions_{split}.jsonl.gz"):
+            while recording is None or recording.id != supervision.recording_id:  # both are in the same order
+                recording = next(recordings, None)
+                if recording is None:
+                    raise InputError(
+                        f"{manifests}: the supervision {supervision.id} has no recording, or they are in another order; "
+                        "run stage 1 again."
+                    )
+            start, duration = supervision.start, supervision.duration
+            cut = MonoCut(
+                id=supervision.id, start=start, duration=duration, channel=0, supervisions=[supervision],
+                recording=recording,
             )
-    return cuts
+            supervision.start = 0.0  # in a cut, times count from its start
+            yield cut
+
+
+def _in_parts(cuts: Iterable[MonoCut], folder: Path) -> Iterator[Tuple[Path, List[MonoCut]]]:
+    """(archive, its cuts), CUTS_A_PART at a time."""
+    cuts = iter(cuts)
+    for number in count():
+        part = list(islice(cuts, CUTS_A_PART))
+        if not part:
+            return
+        yield folder / f"{number:05d}.lca", part
+
+
+def _extract_in_processes(
+    missing: Iterator[Tuple[Path, List[MonoCut]]], config: FbankConfig, nj: int
+) -> Iterator[int]:
+    """How many cuts each part holds, as parts are done; a bounded number of parts waits in memory."""
+    with ProcessPoolExecutor(
+        nj,
+        multiprocessing.get_context("fork"),
+        initializer=torch.set_num_threads,  # the processes are the parallelism
+        initargs=(1,),
+    ) as pool:
+        running = {pool.submit(_extract_part, part, config, archive) for archive, part in islice(missing, 2 * nj)}
+        try:
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for job in done:
+                    yield job.result()
+                for archive, part in islice(missing, len(done)):
+                    running.add(pool.submit(_extract_part, part, config, archive))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def compute_features(
@@ -253,58 +313,49 @@ def compute_features(
 ) -> None:
     """Stage 2: the features of one corpus, ``out_dir``/cuts.jsonl.gz and archives beside it.
 
-    ``nj`` processes work on parts of 250 cuts; a run that was broken off goes on with the parts that are
+    ``nj`` processes work on parts of 250 cuts, and no more of the corpus is held at a time; a run that was broken off goes on with the parts that are
     missing or not whole. Raises InputError where stage 1 has not run or a recording cannot be read.
     """
     manifests, out_dir = Path(manifests), Path(out_dir)
     card = load_card(manifests, corpus)
     options = {"corpus": corpus, "fbank": config.to_dict(), "tick_power": TICK_POWER}
+    if set(card["counts"]["sampling_rate"]) != {str(config.sampling_rate)}:
+        options["resampler"] = resampler_name()
     stage = Stage("features", corpus, out_dir, options, [manifests], FORMAT)
     if stage.is_done():
         return
-    cuts = corpus_cuts(manifests, corpus, card["splits"])
     parts_dir = out_dir / f"parts-{stage.key}"
     with no_space_is_an_input_error(parts_dir):
         parts_dir.mkdir(parents=True, exist_ok=True)
-    parts = {
-        parts_dir / f"{number:05d}.lca": cuts[start : start + CUTS_A_PART]
-        for number, start in enumerate(range(0, len(cuts), CUTS_A_PART))
-    }
-    with Progress(f"{corpus}: features", len(cuts), "clips") as shown:
-        missing = {}
-        for archive, part in parts.items():
-            if _part_is_whole(archive):
-                shown.update(len(part))
-            else:
-                missing[archive] = part
-        if nj <= 1 or len(missing) <= 1:
-            for archive, part in missing.items():
+    archives: List[Path] = []
+    with Progress(f"{corpus}: features", card["utterances"], "clips") as shown:
+
+        def missing() -> Iterator[Tuple[Path, List[MonoCut]]]:
+            for archive, part in _in_parts(corpus_cuts(manifests, corpus, card["splits"]), parts_dir):
+                archives.append(archive)
+                if _part_is_whole(archive):
+                    shown.update(len(part))
+                else:
+                    yield archive, part
+
+        if nj <= 1 or card["utterances"] <= CUTS_A_PART:
+            for archive, part in missing():
                 shown.update(_extract_part(part, config, archive))
         else:
-            with ProcessPoolExecutor(
-                min(nj, len(missing)),
-                multiprocessing.get_context("fork"),
-                initializer=torch.set_num_threads,  # the processes are the parallelism
-                initargs=(1,),
-            ) as pool:
-                jobs = [pool.submit(_extract_part, part, config, archive) for archive, part in missing.items()]
-                try:
-                    for job in as_completed(jobs):
-                        shown.update(job.result())
-                except BrokenProcessPool as error:
-                    raise InputError(
-                        f"{out_dir}: one of {nj} processes was killed, perhaps for want of memory; run the same "
-                        "command again with a smaller --nj."
-                    ) from error
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
+            try:
+                for cuts in _extract_in_processes(missing(), config, nj):
+                    shown.update(cuts)
+            except BrokenProcessPool as error:
+                raise InputError(
+                    f"{out_dir}: one of {nj} processes was killed, perhaps for want of memory; run the same "
+                    "command again with a smaller --nj."
+                ) from error
     stage.begin()
     with whole_file(out_dir / "cuts.jsonl.gz") as temporary:
-        chain = LazyIteratorChain(*(CutSet.from_jsonl_lazy(archive.with_suffix(".jsonl.gz")) for archive in parts))
+        chain = LazyIteratorChain(*(CutSet.from_jsonl_lazy(archive.with_suffix(".jsonl.gz")) for archive in archives))
         CutSet(chain).to_file(temporary)
-    archives = [os.path.relpath(archive, out_dir) for archive in parts]
-    stage.finish(out_dir, len(cuts), len(cuts), Drops(), outputs=["cuts.jsonl.gz", *archives])
+    names = [os.path.relpath(archive, out_dir) for archive in archives]
+    stage.finish(out_dir, card["utterances"], card["utterances"], Drops(), outputs=["cuts.jsonl.gz", *names])
     for stale in out_dir.glob("parts-*"):
         if stale != parts_dir:
             shutil.rmtree(stale)

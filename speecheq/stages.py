@@ -31,9 +31,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def tree_sizes(folder: Path) -> Dict[str, int]:
-    """Sizes in bytes of the files below ``folder`` by relative name; links are followed, dead ones left out."""
-    sizes, seen = {}, set()
+def iter_tree(folder: Path) -> Iterator[str]:
+    """The relative names of the files below ``folder`` in a fixed order; links are followed, dead ones left out."""
+    seen = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         status = os.stat(root)
@@ -41,11 +41,23 @@ def tree_sizes(folder: Path) -> Dict[str, int]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        for name in names:
-            path = os.path.join(root, name)
-            if os.path.isfile(path):
-                sizes[os.path.relpath(path, folder)] = os.path.getsize(path)
-    return sizes
+        inside = os.path.relpath(root, folder)
+        for name in sorted(names):
+            if os.path.isfile(os.path.join(root, name)):
+                yield os.path.normpath(os.path.join(inside, name))
+
+
+def tree_sizes(folder: Path) -> Dict[str, int]:
+    """Sizes in bytes of the files below ``folder`` by relative name."""
+    return {name: os.path.getsize(os.path.join(folder, name)) for name in iter_tree(folder)}
+
+
+def _tree_digest(folder: Path) -> str:
+    """Of all names and descriptions below ``folder``, a file at a time: a corpus may have millions."""
+    found = hashlib.sha256()
+    for name in iter_tree(folder):
+        found.update(f"{name}\t{_describe_file(Path(folder, name))}\n".encode("utf-8", "surrogateescape"))
+    return found.hexdigest()[:16]
 
 
 def _describe_file(path: Path) -> Any:
@@ -59,7 +71,7 @@ def _describe_input(path: Path) -> Any:
     if (path / STAMP).is_file():
         return read_json(path / STAMP)["key"]
     if path.is_dir():
-        return digest({name: _describe_file(path / name) for name in tree_sizes(path)})
+        return _tree_digest(path)
     return _describe_file(path)
 
 

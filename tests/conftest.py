@@ -115,9 +115,13 @@ def prepare():
     """``prepare(corpus, corpus_dir, out_dir, *options)`` runs a prep script's command line: its exit status."""
 
     def run(name, corpus_dir, out_dir, *options):
-        module = load_script(name)
-        return corpus_module.main(getattr(module, name.upper()), module.find_utterances,
-                                  [str(corpus_dir), str(out_dir), *options])
+        script, _, part = name.rpartition("_")
+        if (ROOT / "local" / f"prepare_{script}.py").is_file():  # a corpus in parts, such as esd_zh
+            parts, options = load_script(script).PARTS, ("--part", part, *options)
+        else:
+            module = load_script(name)
+            parts = {"": (getattr(module, name.upper()), module.find_utterances)}
+        return corpus_module.main(parts, [str(corpus_dir), str(out_dir), *options])
 
     return run
 

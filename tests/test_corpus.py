@@ -29,8 +29,8 @@ def test_labels_and_levels_outside_the_declaration():
         TOY.eis("mad", "mild")
     with pytest.raises(ValueError, match="'mild'"):
         TOY.eis("calm", "mild")
-    with pytest.raises(ValueError, match="rage"):
-        Corpus("t", "T", "x", "", labels={"mad": "rage"})
+    with pytest.raises(ValueError, match="'fury' is neither a category nor an emotion of SEQM"):
+        Corpus("t", "T", "x", "", labels={"mad": "fury"})
     with pytest.raises(ValueError, match="2 or 3 levels, not 4"):
         Corpus("t", "T", "x", "", levels=tuple("abcd"))
 
@@ -64,7 +64,7 @@ def test_a_repeated_id_names_both(toys, tmp_path):
 
 
 def test_the_layout_is_checked_before_the_whole_folder_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr("speecheq.stages.tree_sizes", lambda folder: pytest.fail("walked through a wrong folder"))
+    monkeypatch.setattr("speecheq.stages.iter_tree", lambda folder: pytest.fail("walked through a wrong folder"))
     with pytest.raises(InputError, match="does not look like"):
         (tmp_path / "x" / "y").mkdir(parents=True)
         prepare(TOY, lambda folder, *_: [find_root(folder, lambda path: False, TOY)], Request(tmp_path), tmp_path / "o")

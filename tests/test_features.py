@@ -15,6 +15,7 @@ from speecheq.corpus import Corpus, Request, Utterance
 from speecheq.corpus import prepare as prepare_corpus
 from speecheq.errors import InputError
 from speecheq.features import BatchedFbank, Fbank, FbankConfig, compute_features, load_cuts, load_waveform
+from speecheq.files import read_json
 from speecheq.progress import set_up_logging
 from speecheq.stages import STAMP
 
@@ -189,7 +190,7 @@ def test_stage_1_must_have_run(tmp_path):
 def test_clips_that_changed_since_stage_1(toy, nj):
     path = toy / "toy" / "5.wav"
     soundfile.write(path, soundfile.read(path)[0][:-100], 16000)
-    with pytest.raises(InputError, match="5.wav: holds .* samples, its manifest says .* run stage 1 again"):
+    with pytest.raises(InputError, match="5.wav: holds 7100 samples .* its manifest says 7200 .* run stage 1 again"):
         compute(toy, nj=nj)
     path.unlink()
     with pytest.raises(InputError, match="5.wav: cannot be read"):
@@ -247,7 +248,7 @@ def test_stereo_at_48_khz_is_mixed_down_and_resampled(toys, tmp_path):
     soundfile.write(tmp_path / "toy" / "a.wav", np.stack([left, right], 1), 48000, subtype="FLOAT")
     prepare_toy(tmp_path)
     cut, = compute(tmp_path)
-    samples = load_waveform(cut.recording)
+    samples = load_waveform(cut)
     assert samples.ndim == 1 and len(samples) == -(-len(time) // 3)
     expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(len(samples)) / 16000)
     assert np.abs(samples - expected)[200:-200].max() < 0.01
@@ -257,10 +258,57 @@ def test_stereo_at_48_khz_is_mixed_down_and_resampled(toys, tmp_path):
     assert stored.shape == (cut.num_frames, 80)
 
 
-def test_without_torchaudio_another_rate_is_one_sentence(toys, tmp_path, monkeypatch):
+def test_without_torchaudio_soxr_resamples(toys, tmp_path, monkeypatch):
+    pytest.importorskip("soxr")
     monkeypatch.setitem(sys.modules, "torchaudio", None)
     features_module._resampler.cache_clear()
+    time = np.arange(48000) / 48000
+    (tmp_path / "toy").mkdir()
+    soundfile.write(tmp_path / "toy" / "a.wav", 0.3 * np.sin(2 * np.pi * 440 * time), 48000, subtype="FLOAT")
+    prepare_toy(tmp_path)
+    cut, = compute(tmp_path)
+    samples = load_waveform(cut)
+    features_module._resampler.cache_clear()
+    expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    assert len(samples) == 16000 and np.abs(samples - expected)[200:-200].max() < 0.01
+    assert read_json(tmp_path / "fbank" / STAMP)["options"]["resampler"] == "soxr"
+
+
+def test_without_any_resampler_another_rate_is_one_sentence(toys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchaudio", None)
+    monkeypatch.setitem(sys.modules, "soxr", None)
     toys.write_wav(tmp_path / "toy" / "a.wav", 0.3, 8000)
     prepare_toy(tmp_path)
-    with pytest.raises(InputError, match="8000 Hz must be resampled to 16000 Hz, which needs torchaudio"):
+    with pytest.raises(InputError, match="needs torchaudio or soxr to be resampled"):
         compute(tmp_path)
+
+
+def test_segments_of_longer_recordings(toys, tmp_path):
+    set_up_logging()
+    clip = toys.write_wav(tmp_path / "toy" / "long.wav", 1.0)
+    found = [Utterance(f"s{n}", clip, "s", "F", label="mad", start=0.3 * n, end=0.3 * n + 0.25, recording="long")
+             for n in range(3)]
+    prepare_corpus(TOY, lambda *_: found, Request(tmp_path / "toy"), tmp_path / "manifests")
+    samples = soundfile.read(clip, dtype="float32")[0]
+    cuts = compute(tmp_path)
+    assert [cut.id for cut in cuts] == ["s0", "s1", "s2"]
+    for number, cut in enumerate(cuts):
+        piece = samples[round(4800 * number) : round(4800 * number) + 4000]
+        assert np.array_equal(load_waveform(cut), piece)
+        assert cut.supervisions[0].start == 0.0 and cut.supervisions[0].duration == pytest.approx(0.25)
+        assert np.abs(cut.load_features() - Fbank().extract(piece, 16000)).max() < 2e-3
+
+
+def test_no_more_than_some_parts_are_held_at_a_time(toys, tmp_path, monkeypatch):
+    """Cuts are read as they are needed: the last part is not read before the first are done."""
+    set_up_logging()
+    monkeypatch.setattr(features_module, "CUTS_A_PART", 2)
+    for number in range(40):
+        toys.write_wav(tmp_path / "toy" / f"{number:02d}.wav", 0.05)
+    prepare_toy(tmp_path)
+    read, written = [], []
+    whole, extract = features_module.corpus_cuts, features_module._extract_part
+    monkeypatch.setattr(features_module, "corpus_cuts", lambda *a: (read.append(len(written)) or c for c in whole(*a)))
+    monkeypatch.setattr(features_module, "_extract_part", lambda *a: written.append(1) or extract(*a))
+    compute(tmp_path)
+    assert len(read) == 40 and read[-1] == 19 and read[0] == 0
