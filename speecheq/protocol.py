@@ -3,20 +3,21 @@
 Every function works on ``Clip`` records, so that the rules can be read and tested without audio.
 """
 
+import csv
 import random
 import re
 from collections import defaultdict
+from pathlib import Path
 from typing import Callable, Dict, Hashable, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from speecheq.errors import InputError
 
 DEV_SHARE = 0.1
 TEXT_FOLDS = 5
-RANDOM_FOLDS = 10
 
 
 class Clip(NamedTuple):
-    """What the protocols know of an utterance of the target corpus."""
+    """What the protocols know of an utterance; ``label`` is its class, ``audio`` its file without the suffix."""
 
     id: str
     speaker: str
@@ -24,6 +25,8 @@ class Clip(NamedTuple):
     text_id: Optional[str] = None
     split: Optional[str] = None
     corpus: str = ""
+    session: Optional[str] = None
+    audio: str = ""
 
 
 Folds = List[Set[str]]
@@ -42,21 +45,34 @@ def _dealt(groups: Dict[Hashable, List[str]], parts: int, random_source: random.
     return folds
 
 
-def random10(clips: Sequence[Clip], seed: int = 0) -> Folds:
-    """Ten random folds, stratified by label and speaker: the paper's protocol for CASIA.
+def random_folds(number: int) -> Callable[..., Folds]:
+    """``number`` random folds, stratified by label and speaker: the paper's protocol, 10 for CASIA, 5 for IEMOCAP.
 
-    Speakers and texts of the test fold are in training; report ``speaker`` beside it.
+    Speakers and texts of the test fold are in training; report ``speaker`` or ``session`` beside it.
     """
-    groups = defaultdict(list)
-    for clip in clips:
-        groups[clip.label, clip.speaker].append(clip.id)
-    return _dealt(groups, RANDOM_FOLDS, random.Random(f"random10 {seed}"))
+
+    def folds(clips: Sequence[Clip], seed: int = 0) -> Folds:
+        groups = defaultdict(list)
+        for clip in clips:
+            groups[clip.label, clip.speaker].append(clip.id)
+        return _dealt(groups, number, random.Random(f"random{number} {seed}"))
+
+    return folds
 
 
 def leave_one_speaker_out(clips: Sequence[Clip], seed: int = 0) -> Folds:
     """One fold a speaker, in the order of their names."""
     speakers = sorted({clip.speaker for clip in clips})
     return [{clip.id for clip in clips if clip.speaker == speaker} for speaker in speakers]
+
+
+def leave_one_session_out(clips: Sequence[Clip], seed: int = 0) -> Folds:
+    """One fold a recording session, in the order of their names; InputError where the corpus has none."""
+    without = next((clip.id for clip in clips if clip.session is None), None)
+    if without is not None:
+        raise InputError(f"{without}: the corpus has no sessions, so the protocol 'session' is not to be had.")
+    sessions = sorted({clip.session for clip in clips})
+    return [{clip.id for clip in clips if clip.session == session} for session in sessions]
 
 
 def disjoint_texts(clips: Sequence[Clip], seed: int = 0) -> Folds:
@@ -82,27 +98,124 @@ def official(clips: Sequence[Clip], seed: int = 0) -> Folds:
     return [test]
 
 
-# protocol -> (its folds, what must not be shared between training and test besides the clips)
+def all_clips(clips: Sequence[Clip], seed: int = 0) -> Folds:
+    """Cross-corpus: the whole target is the only test fold; training is left to the other corpora."""
+    return [{clip.id for clip in clips}]
+
+
+CROSS = "cross"
 PROTOCOLS: Dict[str, Callable[..., Folds]] = {
-    "random10": random10,
+    "random10": random_folds(10),
+    "random5": random_folds(5),
     "speaker": leave_one_speaker_out,
+    "session": leave_one_session_out,
     "text": disjoint_texts,
     "official": official,
+    CROSS: all_clips,
 }
-MUST_DIFFER: Dict[str, Sequence[str]] = {"random10": (), "speaker": ("speaker",), "text": ("text_id",), "official": ()}
+# These deal single clips out at random, so that a fixed test part of the corpus would be trained on.
+RANDOM_PROTOCOLS = ("random10", "random5")
+# What must not be shared between training and test besides the clips.
+MUST_DIFFER: Dict[str, Sequence[str]] = {"speaker": ("speaker",), "session": ("session", "speaker"), "text": ("text_id",)}
 
 
 def make_folds(protocol: str, clips: Sequence[Clip], seed: int = 0) -> Folds:
     """The test clips of every fold; InputError for an unknown protocol or a fold without a clip."""
     if protocol not in PROTOCOLS:
-        raise InputError(f"there is no protocol {protocol!r}; the protocols are {', '.join(PROTOCOLS)}.")
-    folds = PROTOCOLS[protocol](clips, seed)
+        raise InputError(
+            f"there is no protocol {protocol!r}; the protocols are {', '.join(PROTOCOLS)}, or any other name with "
+            "--folds-file FILE."
+        )
+    return checked_folds(protocol, clips, PROTOCOLS[protocol](clips, seed))
+
+
+def checked_folds(protocol: str, clips: Sequence[Clip], folds: Folds) -> Folds:
+    """``folds``; InputError where one of them has nothing to test on or leaves nothing to train on."""
     everything = {clip.id for clip in clips}
     for number, test in enumerate(folds, 1):
-        if not test or test == everything:
+        if not test or (test == everything and protocol != CROSS):
             what = "test" if not test else "training"
             raise InputError(f"fold {number} of the protocol {protocol!r} has no {what} clip: the corpus is too small.")
     return folds
+
+
+def read_folds_file(path: Path) -> List[Tuple[str, str, int]]:
+    """(``<path>, line <n>``, clip, its test fold) of a table of published folds, tab or comma separated.
+
+    Its first line names the columns, ``clip`` and ``test_fold`` among them; folds count from 1 without a gap.
+    InputError names the first line that is wrong.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: there is no such file of folds.")
+    found: List[Tuple[str, str, int]] = []
+    seen: Dict[str, str] = {}
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8; convert the file, for instance with iconv.") from error
+    heading, _, _ = text.partition("\n")
+    try:
+        # strict: a quote that never closes would swallow all lines after it
+        rows = csv.reader(text.splitlines(), delimiter="\t" if "\t" in heading else ",", strict=True)
+        columns = next(rows, [])
+        if not {"clip", "test_fold"} <= set(columns):
+            raise InputError(f"{path}, line 1: expected the columns clip and test_fold, found {' '.join(columns) or 'none'}.")
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
+            if not "".join(row).strip():
+                continue
+            if len(row) != len(columns):
+                raise InputError(f"{where}: expected {len(columns)} columns, found {len(row)}.")
+            values = dict(zip(columns, row))
+            clip, fold = values["clip"].strip(), values["test_fold"].strip()
+            if not clip or not re.fullmatch(r"[1-9][0-9]{0,5}", fold):
+                raise InputError(f"{where}: expected a clip and a fold number from 1, found {clip!r} and {fold!r}.")
+            first = seen.setdefault(clip.casefold(), where)
+            if first != where:
+                raise InputError(f"{where}: the clip {clip} occurs a second time, first in {first}.")
+            found.append((where, clip, int(fold)))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {rows.line_num}: cannot be read as a table ({error}).") from error
+    folds = {fold for _, _, fold in found}
+    gap = next((number for number in range(1, max(folds, default=1) + 1) if number not in folds), None)
+    if gap is not None:
+        raise InputError(f"{path}: no clip has the test fold {gap}; folds count from 1 without a gap.")
+    return found
+
+
+def folds_from_file(path: Path, clips: Sequence[Clip], partial: bool) -> Tuple[Folds, List[str]]:
+    """The folds of a published partition, and the ids of clips that it does not name.
+
+    A line names a clip by its id, or by its file's path without the suffix, as much of its end as the list gives
+    (``liuchanhg/angry/201``), whatever its capitals (they differ from copy to copy). InputError for a line that names no clip (of a partial copy: only a count is logged
+    by the caller), or more than one, or a clip of an earlier line.
+    """
+    rows = read_folds_file(path)
+    places = {clip.casefold(): number for number, (_, clip, _) in enumerate(rows)}
+    longest = max((name.count("/") for name in places), default=0) + 1
+    taken: Dict[int, str] = {}
+    folds: Folds = [set() for _ in range(max((fold for _, _, fold in rows), default=0))]
+    unnamed: List[str] = []
+    for clip in clips:
+        parts = clip.audio.casefold().split("/")
+        names = [clip.id.casefold(), *("/".join(parts[-length:]) for length in range(longest, 0, -1))]
+        place = next((places[name] for name in names if name in places), None)
+        if place is None:
+            unnamed.append(clip.id)
+            continue
+        where, name, fold = rows[place]
+        if place in taken:
+            raise InputError(f"{where}: {name} names two clips, {taken[place]} and {clip.id}; give more of the path.")
+        taken[place] = clip.id
+        folds[fold - 1].add(clip.id)
+    absent = [place for place in range(len(rows)) if place not in taken]
+    if absent and (not partial or len(absent) == len(rows)):
+        where, name, _ = rows[absent[0]]
+        raise InputError(
+            f"{where}: names the clip {name}, which the corpus does not have ({len(absent)} such lines); complete the "
+            "copy, or take the list that belongs to it."
+        )
+    return folds, unnamed
 
 
 def dev_part(training: Sequence[Clip], how: str = "clips", seed: int = 0) -> Set[str]:
@@ -153,10 +266,10 @@ def check_leaks(protocol: str, training: Iterable[Clip], dev: Iterable[Clip], te
 
     training, dev, test = list(training), list(dev), list(test)
     for name, used in (("training", training), ("the dev part", dev)):
-        for field in ("id", *MUST_DIFFER[protocol]):
+        for field in ("id", *MUST_DIFFER.get(protocol, ())):
             shared = values(used, field) & values(test, field)
             if shared:
-                what = {"id": "clip", "speaker": "speaker", "text_id": "text"}[field]
+                what = {"id": "clip", "text_id": "text"}.get(field, field)
                 raise InputError(
                     f"leak: {len(shared)} test {what}(s) are in {name} under the protocol {protocol!r} "
                     f"({min(shared)[1]} for one)."

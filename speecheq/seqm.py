@@ -61,6 +61,17 @@ def _emotions() -> Dict[str, Emotion]:
 EMOTIONS: Dict[str, Emotion] = _emotions()
 
 
+class ClassTable(NamedTuple):
+    """The classes that a model tells apart, in the order of its outputs, and the SEQM category of each."""
+
+    names: Tuple[str, ...]
+    categories: Tuple[str, ...]
+
+
+# The paper's: the nine ESC categories themselves.
+SEQM_CLASSES = ClassTable(CATEGORIES, CATEGORIES)
+
+
 def esc_index(category: str) -> int:
     """The class number (0 to 8) of an ESC category; ValueError if there is no such category."""
     if category not in ESC_INDEX:

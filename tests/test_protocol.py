@@ -3,14 +3,24 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from speecheq.corpus import Request
 from speecheq.corpus import prepare as prepare_corpus
 from speecheq.errors import InputError
 from speecheq.msud import clip_of
-from speecheq.protocol import MUST_DIFFER, PROTOCOLS, Clip, check_leaks, dev_part, make_folds, parse_numbers
+from speecheq.protocol import (
+    MUST_DIFFER,
+    PROTOCOLS,
+    Clip,
+    check_leaks,
+    dev_part,
+    folds_from_file,
+    make_folds,
+    parse_numbers,
+    read_folds_file,
+)
 
 LABELS = ("anger", "joy", "neutral")
 
@@ -19,23 +29,26 @@ LABELS = ("anger", "joy", "neutral")
 def corpora(draw):
     """Clips of 2 to 5 speakers and 5 to 9 texts, a few of them missing."""
     speakers, texts = draw(st.integers(2, 5)), draw(st.integers(5, 9))
-    clips = [Clip(f"{s}-{label}-{t}", f"s{s}", label, str(t), ("train", "test")[t % 2], "toy")
+    clips = [Clip(f"{s}-{label}-{t}", f"s{s}", label, str(t), ("train", "test")[t % 2], "toy", f"Ses{s // 2}")
              for s in range(speakers) for label in LABELS for t in range(texts)]
     missing = draw(st.sets(st.sampled_from(clips), max_size=3))
     return draw(st.permutations([clip for clip in clips if clip not in missing]))
 
 
-@given(corpora(), st.sampled_from(["random10", "speaker", "text"]), st.integers(0, 3))
+@given(corpora(), st.sampled_from(["random10", "random5", "speaker", "session", "text"]), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
 def test_folds_partition_the_clips_and_nothing_leaks(clips, protocol, seed):
+    assume(protocol != "session" or len({c.session for c in clips}) > 1)
     folds = make_folds(protocol, clips, seed)
     assert Counter(name for fold in folds for name in fold) == Counter(clip.id for clip in clips)
-    assert len(folds) == {"random10": 10, "text": 5, "speaker": len({c.speaker for c in clips})}[protocol]
+    speakers, sessions = {c.speaker for c in clips}, {c.session for c in clips}
+    assert len(folds) == {"random10": 10, "random5": 5, "text": 5, "speaker": len(speakers),
+                          "session": len(sessions)}[protocol]
     assert folds == make_folds(protocol, clips[::-1], seed), "the order of the manifest must not matter"
     for fold in folds:
         test = [clip for clip in clips if clip.id in fold]
         pool = [clip for clip in clips if clip.id not in fold]
-        for field in MUST_DIFFER[protocol]:
+        for field in MUST_DIFFER.get(protocol, ()):
             assert not {getattr(c, field) for c in test} & {getattr(c, field) for c in pool}
         dev = dev_part(pool, "clips", seed)
         assert dev and dev < {clip.id for clip in pool}
@@ -126,8 +139,10 @@ def test_a_dev_clip_in_training_is_found():
 
 
 def test_protocols_that_are_not_to_be_had():
-    with pytest.raises(InputError, match="no protocol 'random5'; the protocols are random10, speaker, text, official"):
-        make_folds("random5", grid())
+    with pytest.raises(InputError, match="no protocol 'random7'; the protocols are random10, random5, .*--folds-file"):
+        make_folds("random7", grid())
+    with pytest.raises(InputError, match="has no sessions"):
+        make_folds("session", grid())
     with pytest.raises(InputError, match="does not number its texts"):
         make_folds("text", [clip._replace(text_id=None) for clip in grid()])
     with pytest.raises(InputError, match="at least 5 texts, the corpus has 4"):
@@ -198,4 +213,95 @@ def test_every_fold_of_every_protocol_on_the_real_clips(samples, toys, tmp_path)
             assert {Counter(c.label for c in clips if c.id in fold)[label] for label in {c.label for c in clips}} == {
                 len(fold) // 6
             }
-    assert set(sizes) | {"official"} == set(PROTOCOLS)
+    assert set(sizes) | {"official", "session", "random5", "cross"} == set(PROTOCOLS)
+
+
+def test_the_whole_target_is_the_test_of_a_cross_corpus_fold():
+    assert make_folds("cross", grid()) == [{clip.id for clip in grid()}]
+
+
+HEAD = "clip\ttest_fold\n"
+
+
+def folds_file(tmp_path, content):
+    path = tmp_path / "folds.tsv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_published_folds_name_clips_by_id_or_by_the_end_of_their_path(tmp_path):
+    clips = [Clip(f"c-{s}-{n}", s, "joy", audio=f"/any where/{s}/joy/{n}") for s in ("a", "b") for n in (1, 2)]
+    path = folds_file(tmp_path, HEAD + "a/joy/1\t2\nb/joy/1\t1\nc-a-2\t1\n")
+    folds, unnamed = folds_from_file(path, clips, partial=False)
+    assert folds == [{"c-b-1", "c-a-2"}, {"c-a-1"}] and unnamed == ["c-b-2"]
+    with pytest.raises(InputError, match=r"line 2: 1 names two clips, c-a-1 and c-b-1; give more of the path"):
+        folds_from_file(folds_file(tmp_path, HEAD + "1\t1\n"), clips, partial=False)
+    absent = folds_file(tmp_path, HEAD + "a/joy/1\t1\na/joy/9\t1\n")
+    with pytest.raises(InputError, match=r"line 3: names the clip a/joy/9, which the corpus does not have \(1 such"):
+        folds_from_file(absent, clips, partial=False)
+    assert folds_from_file(absent, clips, partial=True)[0] == [{"c-a-1"}]
+    with pytest.raises(InputError, match="line 2: names the clip x"):  # another corpus' list, not a partial copy
+        folds_from_file(folds_file(tmp_path, HEAD + "x\t1\ny\t1\n"), clips, partial=True)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("clip\tfold\na\t1\n", "line 1: expected the columns clip and test_fold, found clip fold"),
+        ("", "line 1: expected the columns clip and test_fold, found none"),
+        (HEAD + "a\n", "line 2: expected 2 columns, found 1"),
+        (HEAD + "a\t1\nb\t1\t1\n", "line 3: expected 2 columns, found 3"),
+        (HEAD + "a\tone\n", "line 2: expected a clip and a fold number from 1, found 'a' and 'one'"),
+        (HEAD + "a\t0\n", "line 2: expected a clip and a fold number from 1"),
+        (HEAD + "a\t-1\n", "line 2: expected a clip and a fold number from 1"),
+        (HEAD + "\t1\n", "line 2: expected a clip and a fold number from 1"),
+        (HEAD + "a\t1\n\na\t2\n", "line 4: the clip a occurs a second time, first in"),
+        (HEAD + "a\t1\nb\t3\n", "no clip has the test fold 2"),
+        (HEAD + '"a\t1\n', "line 2: cannot be read as a table"),
+        (HEAD.encode() + b"\xff\t1\n", "is not UTF-8"),
+    ],
+)
+def test_lists_of_folds_that_are_refused(tmp_path, content, words):
+    path = folds_file(tmp_path, content)
+    with pytest.raises(InputError) as refused:
+        read_folds_file(path)
+    assert str(refused.value).startswith(str(path)) and words in str(refused.value)
+
+
+def test_lists_of_folds_as_other_programs_write_them(tmp_path):
+    expected = [("a", 1), ("b", 2)]
+    for content in ("clip,test_fold\na,1\nb,2\n", "\ufeffclip\ttest_fold\r\na\t1\r\nb\t2\r\n",
+                    "test_fold\tsex\tclip\n1\tF\ta\n2\tM\tb\n\n"):
+        assert [(clip, fold) for _, clip, fold in read_folds_file(folds_file(tmp_path, content))] == expected
+    with pytest.raises(InputError, match="there is no such file of folds"):
+        read_folds_file(tmp_path / "none.tsv")
+
+
+@given(st.text() | st.text(alphabet="clip\ttest_fold,12\n\r\"a"))
+@settings(max_examples=200, deadline=None)
+def test_no_text_makes_the_list_fail_with_anything_but_a_sentence(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any.tsv"
+    for content in (text, HEAD + text):
+        path.write_text(content, encoding="utf-8", newline="")
+        try:
+            read_folds_file(path)
+        except InputError as refused:
+            assert str(refused).startswith(str(path)) and str(refused).endswith(".")
+
+
+@pytest.mark.parametrize("name, folds, clips_of_1", [("casia", 4, 300), ("ravdess", 6, None), ("emodb", 5, None)])
+def test_the_partition_of_emobox_on_the_real_clips(samples, toys, tmp_path, name, folds, clips_of_1):
+    from speecheq.features import corpus_cuts
+
+    corpus_dir = samples({"casia": "CASIA", "ravdess": "RAVDESS", "emodb": "EMODB"}[name])
+    path = toys.root.parent / "shared" / "data" / "emobox_folds" / f"{name}.tsv"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    script = toys.script(name)
+    prepare_corpus(getattr(script, name.upper()), script.find_utterances, Request(corpus_dir), tmp_path / name)
+    clips = [clip_of(cut) for cut in corpus_cuts(tmp_path / name, name, ["all"])]
+    found, unnamed = folds_from_file(path, clips, partial=False)
+    assert not unnamed and len(found) == folds and sum(map(len, found)) == len(clips)
+    speakers = [{clip.speaker for clip in clips if clip.id in fold} for fold in found]
+    shared = any(a & b for i, a in enumerate(speakers) for b in speakers[i + 1 :])
+    assert shared == (name == "emodb"), "CASIA and RAVDESS are tested on unseen speakers"
