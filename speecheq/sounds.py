@@ -1,0 +1,155 @@
+"""Folders of sounds without labels, noises and room impulse responses: their manifests (stage 1).
+
+``main`` writes, for every audio file below a folder,
+
+    OUT_DIR/<name>_recordings_all.jsonl.gz
+    OUT_DIR/<name>_card.json
+
+A recording keeps its file's sampling rate and channels; its id is ``<name>-<path below the folder>``.
+"""
+
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+import numpy as np
+import soundfile
+from lhotse import Recording, RecordingSet
+
+from speecheq.commandline import OneLineParser, exit_status, positive_whole, true_or_false
+from speecheq.corpus import read_recording
+from speecheq.errors import InputError
+from speecheq.files import write_json
+from speecheq.progress import log, progress, set_up_logging
+from speecheq.stages import Drops, Stage, tree_sizes
+
+# Endings of the formats that libsndfile reads; the other files of a folder (licences, lists) are left aside.
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64")
+# Samples decoded at once, so that an hour of noise needs no more memory than a second.
+BLOCK = 1 << 16
+# Raised when what this module writes changes its meaning.
+FORMAT = 1
+
+
+class HarmfulSound(InputError):
+    """A file that is whole but would spoil speech: silence, or values that are not finite."""
+
+
+def find_sounds(folder: Path, what: str) -> List[str]:
+    """The audio files below ``folder``, relative to it and sorted, without hidden ones; ``what`` names them.
+
+    InputError where the folder is missing or holds none.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise InputError(f"{folder}: there is no such folder; give one that holds {what}.")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is a file, not a folder; give one that holds {what}.")
+    files = [name for name in sorted(tree_sizes(folder)) if not any(p.startswith(".") for p in Path(name).parts)]
+    sounds = [name for name in files if name.lower().endswith(SUFFIXES)]
+    if not sounds:
+        raise InputError(f"{folder}: holds no audio file ({' '.join(SUFFIXES)}); give a folder that holds {what}.")
+    if len(sounds) < len(files):
+        log.info("%s: %d files are not audio by their names and are left aside", folder, len(files) - len(sounds))
+    return sounds
+
+
+def read_sound(sound_id: str, path: Path) -> Recording:
+    """The lhotse recording of an audio file, decoded once from end to end.
+
+    InputError where it is missing, empty, not audio, truncated, or shorter than one 25 ms frame; its subclass
+    HarmfulSound where all samples are 0 or some are not finite.
+    """
+    recording = read_recording(sound_id, path)
+    frames, silent = 0, True
+    try:
+        for block in soundfile.blocks(str(path), blocksize=BLOCK, dtype="float32"):
+            if not np.isfinite(block).all():
+                raise HarmfulSound(f"{path}: holds samples that are not finite numbers; remove the file.")
+            frames += len(block)
+            silent = silent and not block.any()
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise InputError(f"{path}: is not audio that can be read to its end ({error}); copy it again.") from error
+    if frames != recording.num_samples:
+        raise InputError(f"{path}: is truncated, {frames} of {recording.num_samples} samples are there; copy it again.")
+    if silent:
+        raise HarmfulSound(f"{path}: is silent, all its samples are 0; remove the file.")
+    return recording
+
+
+def prepare(name: str, what: str, folder: Path, out_dir: Path, partial: bool = False, nj: int = 1) -> None:
+    """Write the manifest and the card of the sounds below ``folder`` into ``out_dir``, unless they are up to date.
+
+    Files that cannot be read are left out and counted if ``partial``; else the first is an InputError, which
+    leaves ``out_dir`` as it was. A silent file is an InputError in any case.
+    """
+    sounds = find_sounds(folder, what)
+    folder, out_dir = Path(folder).resolve(), Path(out_dir)
+    if out_dir.resolve() == folder or folder in out_dir.resolve().parents:
+        raise InputError(f"{out_dir}: lies inside the folder of the {what}; name another folder for the manifest.")
+    stage = Stage("manifests", name, out_dir, {"corpus_dir": str(folder), "partial": partial}, [folder], FORMAT)
+    if stage.is_done():
+        return
+    drops = Drops()
+
+    def read(sound: str) -> Optional[Recording]:
+        try:
+            return read_sound(f"{name}-{sound}", folder / sound)
+        except HarmfulSound:
+            raise
+        except InputError:
+            if not partial:
+                raise
+            return None
+
+    with ThreadPoolExecutor(max(1, nj)) as pool:
+        found = list(progress(pool.map(read, sounds), f"{name}: reading sounds", len(sounds), "files"))
+    for sound, recording in zip(sounds, found):
+        if recording is None:
+            drops.add("unreadable or too short", sound)
+    recordings = [recording for recording in found if recording is not None]
+    if not recordings:
+        raise InputError(f"{folder}: none of its {len(sounds)} audio files can be used; copy the folder again.")
+    with stage.anew() as written:
+        RecordingSet.from_recordings(recordings).to_file(written / f"{name}_recordings_all.jsonl.gz")
+        write_json(written / f"{name}_card.json", card(name, recordings))
+        stage.finish(written, len(sounds), len(recordings), drops, unit="files")
+
+
+def card(name: str, recordings: Sequence[Recording]) -> dict:
+    """What later stages and readers know of the folder: hours, and files by sampling rate and by channels."""
+    return {
+        "name": name,
+        "files": len(recordings),
+        "hours": round(sum(recording.duration for recording in recordings) / 3600, 4),
+        "sampling_rate": {str(rate): n for rate, n in Counter(r.sampling_rate for r in recordings).items()},
+        "channels": {str(channels): n for channels, n in Counter(r.num_channels for r in recordings).items()},
+    }
+
+
+def main(name: str, what: str, argv: Optional[Sequence[str]] = None) -> int:
+    """The command line of a prep script of sounds: CORPUS_DIR OUT_DIR and options. Returns the exit status."""
+    set_up_logging()
+    parser = OneLineParser(prog=f"prepare_{name}.py", description=f"Write the lhotse manifest of a folder of {what}.")
+    parser.add_argument("corpus_dir", type=Path, metavar="CORPUS_DIR")
+    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR")
+    parser.add_argument("--partial", type=true_or_false, default=False, help="true: leave out what cannot be read")
+    parser.add_argument("--nj", type=positive_whole, default=1, help="threads that read the files")
+    parser.add_argument("--check-only", action="store_true", help="only check that the folder holds audio")
+
+    def action() -> None:
+        given = parser.parse_args(argv)
+        if given.check_only:
+            found = find_sounds(given.corpus_dir, what)
+            log.info("%s: %s holds %d audio files", name, given.corpus_dir, len(found))
+            return
+        prepare(name, what, given.corpus_dir, given.out_dir, given.partial, given.nj)
+
+    return exit_status(action)
+
+
+def run(name: str, what: str) -> None:
+    """What a prep script of sounds calls when it is run as a program."""
+    sys.exit(main(name, what))
