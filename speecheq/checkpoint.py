@@ -15,7 +15,7 @@ from speecheq.files import whole_file
 from speecheq.models import build_model
 from speecheq.models.cmvn import Cmvn, Normalised
 
-FORMAT = 1
+FORMAT = 2
 
 
 # torch 1.13 reads tensors, text, whole numbers, lists and mappings with weights_only, but no floats: they are
@@ -43,13 +43,15 @@ def _text_to_floats(value: Any) -> Any:
     return value
 
 
-def save(path: Path, model: Normalised, config: configuration.Config, phones: Sequence[str], **state: Any) -> None:
+def save(path: Path, model: Normalised, config: configuration.Config, classes: seqm.ClassTable, phones: Sequence[str],
+         **state: Any) -> None:
     """Write the model with its settings and label tables; ``state`` adds what training needs to go on."""
     content = {
         "format": FORMAT,
         "config": asdict(config),
         "model": model.state_dict(),
-        "esc": list(seqm.CATEGORIES),
+        "classes": list(classes.names),
+        "class_esc": list(classes.categories),
         "genders": list(GENDERS),
         "phones": list(phones),
         **state,

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from speecheq.commandline import OneLineParser, exit_status, positive_whole
+from speecheq.commandline import OneLineParser, exit_status, positive, positive_whole, true_or_false
 from speecheq.errors import InputError
 from speecheq.progress import log, set_up_logging
 
@@ -22,6 +22,57 @@ def _synth(given: argparse.Namespace) -> None:
         synthesise(corpus, given.out / corpus, given.size, given.seed)
 
 
+def _corpora(given: argparse.Namespace) -> None:
+    from speecheq.datacard import find_card, read_cards, update_readme, where_from
+
+    if given.prepared:
+        from speecheq.files import read_json
+
+        for name in given.names:
+            path = given.prepared / name / f"{name}_card.json"
+            if not path.is_file():
+                raise InputError(f"{path}: stage 1 (manifests) has not been run for {name}; run it first.")
+            if read_json(path)["labels"]:
+                print(name)
+    elif given.readme:
+        log.info("%s: %s", given.readme, "written anew" if update_readme(given.readme) else "is up to date")
+    else:
+        cards = read_cards()
+        names = [name if name in cards else name.rpartition("_")[0] or name for name in given.names]  # esd_zh -> esd
+        for name in dict.fromkeys(names or cards):
+            log.info("%s", where_from(find_card(name)))
+
+
+def _download(given: argparse.Namespace) -> None:
+    from speecheq.datacard import find_card
+    from speecheq.download import download
+
+    print(download(find_card(given.corpus), given.out, given.parts, given.base_url))
+
+
+def _import(given: argparse.Namespace) -> None:
+    from speecheq.exchange import import_corpus
+
+    import_corpus(given.source, given.name, given.out, given.labels, given.partial, given.hours, given.seed, given.nj,
+                  given.check_only)
+
+
+def _export(given: argparse.Namespace) -> None:
+    from speecheq.exchange import export_corpus
+
+    export_corpus(given.manifests, given.out)
+
+
+def _check(given: argparse.Namespace) -> None:
+    from speecheq.check import as_text, check
+    from speecheq.files import write_json
+
+    report = check(given.manifests, given.nj)
+    if given.json:
+        write_json(given.json, report)
+    print(as_text(report))
+
+
 def _features(given: argparse.Namespace) -> None:
     from speecheq.features import compute_features
 
@@ -30,16 +81,31 @@ def _features(given: argparse.Namespace) -> None:
 
 
 def _phonemes(given: argparse.Namespace) -> None:
-    from speecheq.msud import phonemes
+    from speecheq.phonemes import phonemes
 
-    phonemes(given.corpus, given.data / "manifests", given.data / "fbank", given.data / "phonemes" / given.corpus)
+    phonemes(given.corpus, given.data / "manifests", given.data / "fbank", _phonemes_folder(given, given.corpus),
+             given.units, given.bpe_size)
+
+
+def _phonemes_folder(given: argparse.Namespace, corpus: str) -> Path:
+    """Other units than phones lie in a folder of their own."""
+    return given.data / "phonemes" / (corpus if given.units == "phone" else f"{corpus}.{given.units}{given.bpe_size}")
 
 
 def _unify(given: argparse.Namespace) -> None:
-    from speecheq.msud import unify
+    from speecheq.msud import Recipe, parse_use, unify
 
-    unify(given.target, given.protocol, given.folds, given.corpora, given.data / "manifests", given.data / "fbank",
-          given.data / "msud", given.dev, given.fold_seed)
+    recipe = Recipe(
+        given.target, given.protocol, given.corpora, given.dev, given.fold_seed, given.classes, given.neutral_eis,
+        parse_use(given.use), given.folds_file, given.recipe_corpora,
+    )
+    unify(recipe, given.folds, given.data / "manifests", given.data / "fbank", given.data / "msud")
+
+
+def _msud_folder(given: argparse.Namespace) -> Path:
+    from speecheq.msud import experiment_name
+
+    return given.data / "msud" / experiment_name(given.target, given.protocol, given.classes, given.neutral_eis)
 
 
 def _runs(given: argparse.Namespace):
@@ -47,15 +113,15 @@ def _runs(given: argparse.Namespace):
     from speecheq.msud import made_folds
     from speecheq.protocol import parse_numbers
 
-    name = f"{given.target}.{given.protocol}"
-    folds = made_folds(given.data / "msud" / name, given.folds)
+    msud = _msud_folder(given)
+    folds = made_folds(msud, given.folds)
     systems = list(dict.fromkeys(given.systems.replace(",", " ").split()))
     if not systems:
         raise InputError("--systems: names no system.")
     for system in systems:
         for fold in folds:
             for seed in parse_numbers(given.seeds, "seed"):
-                folder = given.exp / f"{given.config.stem}-{system}" / name / f"fold{fold}" / f"seed{seed}"
+                folder = given.exp / f"{given.config.stem}-{system}" / msud.name / f"fold{fold}" / f"seed{seed}"
                 yield system, fold, seed, folder
 
 
@@ -64,8 +130,8 @@ def _train(given: argparse.Namespace) -> None:
     from speecheq.losses import resolve_ctc_backend
     from speecheq.train import Job, check, learns_phonemes, train
 
-    msud = given.data / "msud" / f"{given.target}.{given.protocol}"
-    phonemes = given.data / "phonemes" / given.phonemes if given.phonemes else None
+    msud = _msud_folder(given)
+    phonemes = _phonemes_folder(given, given.phonemes) if given.phonemes else None
     recipe = {"loss.ctc_backend": given.ctc_backend} if given.ctc_backend else {}
     # all jobs are checked before the first is trained: a typing error shows at once, not after hours
     jobs: List[Job] = []
@@ -119,7 +185,7 @@ def _score(given: argparse.Namespace) -> None:
     from speecheq.report import summarise
     from speecheq.score import score
 
-    msud = given.data / "msud" / f"{given.target}.{given.protocol}"
+    msud = _msud_folder(given)
     experiments = {}
     for _, fold, _, folder in _runs(given):
         score(folder, msud, fold)
@@ -152,22 +218,71 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument("--size", default="mini", help="mini or nano")
     synth.add_argument("--seed", type=int, default=0)
 
+    corpora = command("corpora", _corpora, "Say where corpora are to be had and under which terms.")
+    corpora.add_argument("names", nargs="*", metavar="CORPUS", help="all, where none is named")
+    corpora.add_argument("--prepared", type=Path, metavar="MANIFESTS",
+                         help="print those that stage 1 prepared there and that have emotion labels")
+    corpora.add_argument("--readme", type=Path, help="write the table of corpora into this file, between its markers")
+
+    download = command("download", _download, "Stage 0: download a corpus that is open.")
+    download.add_argument("corpus", metavar="CORPUS")
+    download.add_argument("--out", type=Path, required=True, help="a folder; the corpus gets one inside it")
+    download.add_argument("--parts", nargs="+", metavar="PART", help="of LibriSpeech, such as train-clean-100")
+    download.add_argument("--base-url", help="another server with the same files")
+
+    imported = command("import", _import, "Stage 1 without a prep script: from a Kaldi data folder or a table.")
+    imported.add_argument("source", type=Path, metavar="FOLDER_OR_TABLE")
+    imported.add_argument("out", type=Path, metavar="OUT_DIR", help="the folder of its manifests")
+    imported.add_argument("--name", required=True, help="of the corpus: small letters, digits, underscores")
+    imported.add_argument("--labels", type=Path, help="what its labels mean (labels.yaml in the folder, beside the table)")
+    imported.add_argument("--partial", type=true_or_false, default=False, help="true: leave out lines without audio")
+    imported.add_argument("--hours", type=positive, help="a seeded subset of so many hours of the training part")
+    imported.add_argument("--seed", type=int, default=0, help="the seed of that subset")
+    imported.add_argument("--nj", type=positive_whole, default=1, help="threads that read headers")
+    imported.add_argument("--check-only", action="store_true", help="only check that it can be read")
+
+    exported = command("export", _export, "Write a prepared corpus as a Kaldi data folder or a table.")
+    exported.add_argument("manifests", type=Path, metavar="MANIFESTS", help="such as data/manifests/casia")
+    exported.add_argument("out", type=Path, metavar="FOLDER_OR_TABLE", help="a table where it ends in .csv or .tsv")
+
+    check = command("check", _check, "Listen to a prepared corpus: hours, speakers, labels, levels, duplicates, faults.")
+    check.add_argument("manifests", type=Path, metavar="MANIFESTS", help="such as data/manifests/casia")
+    check.add_argument("--nj", type=positive_whole, default=2, help="processes")
+    check.add_argument("--json", type=Path, help="write the figures to this file too")
+
     features = command("features", _features, "Stage 2: compute and store the features of prepared corpora.")
     features.add_argument("--data", type=Path, default=Path("data"))
     features.add_argument("--corpora", nargs="+", required=True, metavar="CORPUS")
     features.add_argument("--nj", type=positive_whole, default=2, help="processes")
 
+    def unit_options(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--units", choices=("phone", "bpe"), default="phone", help="what CTC learns: phones or pieces")
+        made.add_argument("--bpe-size", type=positive_whole, default=500, help="how many pieces, with --units bpe")
+
+    def label_options(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--target", required=True)
+        made.add_argument("--protocol", required=True)
+        made.add_argument("--folds", default="all")
+        made.add_argument("--classes", default="seqm", help="seqm: the nine of SEQM; corpus: the target's own")
+        made.add_argument("--neutral-eis", default="declared",
+                          help="EIS of neutral clips: as each corpus declares, SEQM's 0 (metric), or the corpus' own")
+
     phonemes = command("phonemes", _phonemes, "Stage 3: the phoneme cuts of an ASR corpus, shared by all folds.")
     phonemes.add_argument("--data", type=Path, default=Path("data"))
     phonemes.add_argument("--corpus", required=True)
+    unit_options(phonemes)
 
     unify = command("unify", _unify, "Stage 3: unify corpora to MsUD, a fold at a time.")
     unify.add_argument("--data", type=Path, default=Path("data"))
-    unify.add_argument("--target", required=True)
-    unify.add_argument("--protocol", required=True)
-    unify.add_argument("--folds", default="all")
+    label_options(unify)
     unify.add_argument("--corpora", nargs="*", default=[], metavar="CORPUS", help="the corpora of MsUD")
-    unify.add_argument("--dev", default="clips", help="clips: 10 %% of the training clips; speaker: one speaker's")
+    unify.add_argument("--recipe-corpora", nargs="*", default=[], metavar="CORPUS",
+                       help="all that the recipe knows, to name those left out")
+    unify.add_argument("--dev", default="auto", help="clips: 10 %% of the training clips; speaker: one speaker's; "
+                       "official: the corpus' own dev part; auto: that with the protocol official, else clips")
+    unify.add_argument("--use", action="append", default=[], metavar="[CORPUS=]CATEGORY,...",
+                       help="take only these SEQM categories of a corpus (or of all)")
+    unify.add_argument("--folds-file", type=Path, help="a table of published folds: columns clip and test_fold")
     unify.add_argument("--fold-seed", type=int, default=0)
 
     def run_options(made: argparse.ArgumentParser) -> None:
@@ -175,14 +290,13 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--exp", type=Path, default=Path("exp"))
         made.add_argument("--config", type=Path, required=True, help="the size: a file of conf/")
         made.add_argument("--systems", required=True, help="names of conf/systems.yaml")
-        made.add_argument("--target", required=True)
-        made.add_argument("--protocol", required=True)
-        made.add_argument("--folds", default="all")
+        label_options(made)
         made.add_argument("--seeds", default="1")
 
     train = command("train", _train, "Stage 4: train systems on folds.")
     run_options(train)
     train.add_argument("--phonemes", help="the phoneme corpus, if any")
+    unit_options(train)
     train.add_argument("--systems-file", type=Path, default=Path("conf/systems.yaml"))
     train.add_argument("--jobs", type=positive_whole, default=1, help="trainings at once on this machine")
     train.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))

@@ -228,7 +228,7 @@ def systems_of(path: Union[str, Path]) -> Dict[str, Mapping[str, Any]]:
 FIXED = {
     "model.feature_dim": "the features",
     "model.num_phones": "the phone table",
-    "model.num_esc": "SEQM",
+    "model.num_esc": "the classes",
     "model.num_genders": "the labels",
 }
 

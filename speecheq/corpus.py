@@ -424,7 +424,7 @@ def _supervision(corpus: Corpus, utterance: Utterance, header: Header) -> Superv
     )
 
 
-def _check_utterances(corpus: Corpus, utterances: Sequence[Utterance], request: Request) -> None:
+def check_utterances(corpus: Corpus, utterances: Sequence[Utterance], request: Request) -> None:
     """InputError where there is none, an id occurs twice, a label, gender or split is undeclared, or a speaker has
     two genders, or a recording two files."""
     if not utterances:
@@ -566,7 +566,7 @@ def prepare(corpus: Corpus, find: Finder, request: Request, out_dir: Path) -> No
     stage = Stage("manifests", corpus.name, out_dir, options, [corpus_dir], FORMAT)
     if stage.is_done():
         return
-    _check_utterances(corpus, utterances, request)
+    check_utterances(corpus, utterances, request)
     _check_counts(corpus, utterances, drops, request)
     went_in = len(utterances) + len(drops)
     reading = _read_headers(utterances, request.nj)
@@ -665,7 +665,7 @@ def main(parts: Mapping[str, Tuple[Corpus, Finder]], argv: Optional[Sequence[str
         given = parser.parse_args(argv)
         corpus, find = parts[getattr(given, "part", "")]
         if given.check_only:
-            _check_utterances(corpus, list(find(given.corpus_dir, given.partial, Drops())), Request(given.corpus_dir))
+            check_utterances(corpus, list(find(given.corpus_dir, given.partial, Drops())), Request(given.corpus_dir))
             log.info("%s: %s has the layout of %s", corpus.name, given.corpus_dir, corpus.title)
             return
         request = Request(given.corpus_dir, given.partial, given.hours, given.seed, given.nj)

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from speecheq import seqm
 from speecheq.config import DataConfig
 from speecheq.errors import InputError
 
@@ -30,7 +29,7 @@ class Stream:
     """One padded mini-batch of one data set.
 
     ``inputs`` (N, T, D) float32 features, zeros after ``lengths`` (N,) frames; ``ids`` the N utterances;
-    ``targets``: esc (N,) int64 and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a list
+    ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a list
     of N int64 vectors. ``epoch`` counts this stream's own passes from 0.
     """
 
@@ -71,7 +70,7 @@ def targets_of(stream: str, cuts: List[Cut]) -> Dict[str, Any]:
     supervisions = [cut.supervisions[0] for cut in cuts]
     if stream == "emotion":
         return {
-            "esc": torch.tensor([seqm.esc_index(s.custom["esc"]) for s in supervisions]),
+            "esc": torch.tensor([s.custom["class"] for s in supervisions]),
             "eis": torch.tensor([float(s.custom["eis"]) for s in supervisions]),
         }
     if stream == "gender":

@@ -10,7 +10,7 @@ import torch
 from lhotse.cut import Cut
 from torch import nn
 
-from speecheq import metrics, seqm
+from speecheq import metrics
 from speecheq.data import GENDERS, scoring_batches
 from speecheq.errors import InputError
 from speecheq.losses import greedy_decode
@@ -19,7 +19,7 @@ from speecheq.models import clip_eis
 
 @dataclass
 class ClipPrediction:
-    """One emotion clip: gold and predicted labels. ``posterior`` has one probability an ESC class."""
+    """One emotion clip: gold and predicted labels. ``posterior`` has one probability a class, by class number."""
 
     id: str
     corpus: str
@@ -65,7 +65,7 @@ def predict_emotions(
                 id=name,
                 corpus=supervision.custom["corpus"],
                 speaker=supervision.speaker,
-                gold_esc=seqm.esc_index(supervision.custom["esc"]),
+                gold_esc=supervision.custom["class"],
                 posterior=posterior,
                 gold_eis=float(supervision.custom["eis"]),
                 predicted_eis=intensity,

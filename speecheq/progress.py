@@ -21,6 +21,9 @@ def set_up_logging(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.handlers[:] = [handler]
+    if not logging.getLogger().handlers:
+        # a library that warns through the root logger would give that one a handler, and every line of ours come twice
+        logging.getLogger().addHandler(logging.NullHandler())
     log.setLevel(level)
 
 

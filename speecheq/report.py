@@ -14,9 +14,10 @@ from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction, emotion_scores
 from speecheq.files import read_json, write_json, write_text
 from speecheq.metrics import confusion
+from speecheq.msud import DECLARED, EVERY_CORPUS
 from speecheq.progress import log
 from speecheq.score import STAMP_FOLDER, read_scores, write_scores
-from speecheq.seqm import CATEGORIES
+from speecheq.seqm import ClassTable
 from speecheq.stages import STAMP, require
 
 SCORES = ("wa", "ua", "eis_mse", "eis_ccc", "gender", "per")
@@ -24,6 +25,9 @@ HEADINGS = {
     "wa": "WA %", "ua": "UA %", "eis_mse": "EIS MSE", "eis_ccc": "EIS CCC", "gender": "gender %", "per": "PER %",
 }
 PERCENT = ("wa", "ua", "gender", "per")
+# What names an experiment's data, equal in all of its folds.
+EXPERIMENT = ("name", "target", "protocol", "classes", "class_esc", "classes_of", "neutral_eis", "use", "folds_file",
+              "left_out")
 
 
 def scored_folders(experiment: Path) -> List[Path]:
@@ -50,7 +54,7 @@ def _settings(folder: Path) -> Dict[str, Any]:
     settings = flat(learned(load(folder / "config.yaml")))
     del settings["run.seed"]
     run = read_json(folder / "metrics.json")["run"]
-    return {**settings, **{key: run[key] for key in ("corpora", "phonemes", "per_set")}}
+    return {**settings, **{key: run[key] for key in ("corpora", "phonemes", "per_set", "units", "classes", "use", "folds_file", "left_out")}}
 
 
 def check_alike(folders: Sequence[Path]) -> None:
@@ -111,22 +115,24 @@ def summarise(experiment: Path, folders: Optional[Sequence[Path]] = None) -> Dic
     runs = [metrics["run"] for metrics in each]
     first = runs[0]
     summary["run"] = {
-        **{key: first[key] for key in ("system", "config", "set", "target", "protocol", "corpora", "phonemes", "per_set")},
+        **{key: first[key] for key in ("system", "config", "set", *EXPERIMENT, "corpora", "phonemes", "per_set", "units")},
         "folds": sorted({run["fold"] for run in runs}),
         "of_folds": first["folds"],
         "seeds": sorted({run["seed"] for run in runs}),
         "ctc_backend": sorted({run["ctc_backend"] for run in runs}),
         "device": sorted({run["device"] for run in runs}),
         "steps": sorted({run["steps"] for run in runs}),
+        "test_speakers_in_training": sorted({run["test_speakers_in_training"] for run in runs}),
         "train_seconds": round(sum(run["train_seconds"] for run in runs), 1),
         "trained_at_git": sorted({run["trained_at_git"] for run in runs}),
         "scored_at_git": sorted({run["scored_at_git"] for run in runs}),
     }
     write_json(Path(experiment) / "metrics.json", summary)
-    write_scores(Path(experiment) / "scores.tsv", merged)
+    classes = ClassTable(tuple(each[0]["run"]["classes"]), tuple(each[0]["run"]["class_esc"]))
+    write_scores(Path(experiment) / "scores.tsv", merged, classes)
     rows = [(f"fold {m['run']['fold']}, seed {m['run']['seed']}", m) for m in each]
     everything = [prediction for _, predictions in sorted(by_seed.items()) for prediction in predictions]
-    write_text(Path(experiment) / "RESULTS.md", experiment_page(summary, rows) + "\n" + confusion_table(everything))
+    write_text(Path(experiment) / "RESULTS.md", experiment_page(summary, rows) + "\n" + confusion_table(everything, classes))
     return summary
 
 
@@ -145,11 +151,11 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def confusion_table(predictions: Sequence[ClipPrediction]) -> str:
+def confusion_table(predictions: Sequence[ClipPrediction], classes: ClassTable) -> str:
     """Clips by true (rows) and predicted class; only rows of classes that occur."""
-    matrix = confusion([p.gold_esc for p in predictions], [p.predicted_esc for p in predictions], len(CATEGORIES))
-    lines = [[name, *map(str, row)] for name, row in zip(CATEGORIES, matrix.tolist()) if sum(row)]
-    return "## Test clips by true and predicted class, all folds and seeds\n\n" + _table(["", *CATEGORIES], lines)
+    matrix = confusion([p.gold_esc for p in predictions], [p.predicted_esc for p in predictions], len(classes.names))
+    lines = [[name, *map(str, row)] for name, row in zip(classes.names, matrix.tolist()) if sum(row)]
+    return "## Test clips by true and predicted class, all folds and seeds\n\n" + _table(["", *classes.names], lines)
 
 
 def _sets(summary: Dict[str, Any]) -> List[str]:
@@ -165,20 +171,52 @@ def _config(run: Dict[str, Any]) -> str:
     return run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else "")
 
 
+def _heading(run: Dict[str, Any]) -> str:
+    """What separates tables: the target, the protocol, and switches that are not at their defaults."""
+    marks = [f"its own {len(run['classes'])} classes"] * (run["classes_of"] == "corpus")
+    marks += [f"neutral EIS {run['neutral_eis']}"] * (run["neutral_eis"] != DECLARED)
+    return ", ".join([run["target"], run["protocol"], *marks])
+
+
+def _protocol(run: Dict[str, Any]) -> str:
+    """Target and protocol, and where the folds were read."""
+    return f"{run['target']}, {run['protocol']}" + (f" (folds of {run['folds_file']})" if run["folds_file"] else "")
+
+
+def _classes(run: Dict[str, Any]) -> str:
+    if run["classes_of"] == "corpus":
+        return f"the {len(run['classes'])} of {run['target']} itself ({', '.join(run['classes'])})"
+    restricted = "; ".join(
+        f"{'all corpora' if name == EVERY_CORPUS else name} restricted to {', '.join(categories)}"
+        for name, categories in run["use"].items()
+    )
+    return "the nine of SEQM" + (f" ({restricted})" if restricted else "")
+
+
+def _speakers(in_training: Sequence[int]) -> str:
+    if in_training == [0]:
+        return "no test speaker is trained on"
+    return f"test speakers also trained on: {_numbers(in_training)}"
+
+
 def _facts(summary: Dict[str, Any]) -> str:
     run = summary["run"]
     corpora = ", ".join(run["corpora"])
     lines = [
-        f"- protocol: {run['target']}, {run['protocol']}; folds {_numbers(run['folds'])} of {run['of_folds']}; "
-        f"seeds {_numbers(run['seeds'])}",
+        f"- protocol: {_protocol(run)}; folds {_numbers(run['folds'])} of {run['of_folds']}; "
+        f"seeds {_numbers(run['seeds'])}; {_speakers(run['test_speakers_in_training'])}",
+        f"- classes: {_classes(run)}; EIS of neutral clips: {run['neutral_eis']}",
         f"- emotion and gender training data: {corpora}; phonemes: "
-        + (f"{run['phonemes']}, CTC by {', '.join(run['ctc_backend'])}" if run["phonemes"] else "not learned"),
+        + (f"{run['phonemes']} ({run['units']}), CTC by {', '.join(run['ctc_backend'])}" if run["phonemes"]
+           else "not learned")
+        + f"; corpora of the recipe that were not given: {', '.join(run['left_out']) or 'none'}",
         f"- {_numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of "
         f"training in all; git revision {', '.join(run['trained_at_git'])} (scored at {', '.join(run['scored_at_git'])})",
     ]
     if summary.get("test.per") is not None:
         lines.append(
-            f"- PER over {summary['test.per_utterances']:.0f} utterances of {run['phonemes']}'s {run['per_set']} part; "
+            f"- PER{'' if run['units'] == 'phone' else ' (of ' + run['units'] + ' units, not phones)'} over "
+            f"{summary['test.per_utterances']:.0f} utterances of {run['phonemes']}'s {run['per_set']} part; "
             f"one constant output for all has {100 * summary['test.per_of_constant']:.1f} %"
         )
     return "\n".join(lines) + "\n"
@@ -187,7 +225,7 @@ def _facts(summary: Dict[str, Any]) -> str:
 def experiment_page(summary: Dict[str, Any], rows: Sequence[tuple]) -> str:
     """RESULTS.md of one experiment: a table of its folds for every test set."""
     run = summary["run"]
-    parts = [f"# {run['system']} ({_config(run)}) on {run['target']}, {run['protocol']}\n", _facts(summary)]
+    parts = [f"# {run['system']} ({_config(run)}) on {_heading(run)}\n", _facts(summary)]
     for set_name in _sets(summary):
         where = run["target"] if set_name == "test" else set_name.removeprefix("test_")
         scores = [score for score in SCORES if score != "per" or set_name == "test"]
@@ -203,7 +241,7 @@ def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
     """RESULTS.md of a recipe: one line an experiment, a table for each target and test set."""
     parts = [
         f"# Results of {title}\n",
-        "Written by the program from score files. ESC is the argmax over all nine classes. WA: overall accuracy; UA: "
+        "Written by the program from score files. ESC is the argmax over all classes of the model. WA: overall accuracy; UA: "
         "mean recall\nof the classes; EIS scores are over clips with an intensity label (n/a: there are none). "
         "Checkpoints are chosen on a dev\npart of the training folds. Means (± standard deviation) of folds and "
         "seeds.\n",
@@ -211,8 +249,8 @@ def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
     tables: Dict[tuple, list] = defaultdict(list)
     for summary in summaries:
         for set_name in _sets(summary):
-            tables[summary["run"]["target"], summary["run"]["protocol"], set_name].append(summary)
-    for (target, protocol, set_name), members in sorted(tables.items()):
+            tables[_heading(summary["run"]), set_name].append(summary)
+    for (heading, set_name), members in sorted(tables.items()):
         scores = [score for score in SCORES if score != "per" or set_name == "test"]
         where = "" if set_name == "test" else f": test clips of {set_name.removeprefix('test_')}"
         lines = []
@@ -226,11 +264,11 @@ def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
             ])
         headings = ["system", "config", "folds", "seeds", *(HEADINGS[score] for score in scores),
                     *(["pooled WA %", "pooled UA %"] if set_name == "test" else []), "emotion data", "phonemes", "git"]
-        parts.append(f"## {target}, {protocol}{where}\n\n" + _table(headings, lines))
+        parts.append(f"## {heading}{where}\n\n" + _table(headings, lines))
     parts.append("## How each was run\n")
     for summary in summaries:
         run = summary["run"]
-        parts.append(f"### {_config(run)}-{run['system']}, {run['target']}.{run['protocol']}\n\n" + _facts(summary))
+        parts.append(f"### {_config(run)}-{run['system']}, {run['name']}\n\n" + _facts(summary))
     return "\n".join(parts)
 
 

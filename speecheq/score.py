@@ -21,6 +21,7 @@ from speecheq.evaluate import (
 )
 from speecheq.files import read_json, whole_file, write_json
 from speecheq.metrics import greedy_constant, phone_error_rate, phone_errors
+from speecheq.msud import class_table
 from speecheq.phones.table import PhoneTable
 from speecheq.progress import log
 from speecheq.provenance import git_revision
@@ -31,26 +32,27 @@ FORMAT = 1
 STAMP_FOLDER = "scored"
 # The constant output that PER is held against is found on so many utterances, at most, and scored on all.
 CONSTANT_FROM = 200
-POSTERIORS = [f"p_{category}" for category in seqm.CATEGORIES]
-COLUMNS = [
-    "set", "utt", "corpus", "speaker", "esc", "predicted_esc", *POSTERIORS, "eis", "predicted_eis", "name", "gender",
-    "predicted_gender",
-]
+POSTERIOR = "p_"  # begins the column of a class' posterior
+BEFORE = ["set", "utt", "corpus", "speaker", "esc", "predicted_esc"]
+AFTER = ["eis", "predicted_eis", "name", "gender", "predicted_gender"]
 NOT_AVAILABLE = "n/a"
 
 
-def write_scores(path: Path, sets: Dict[str, Sequence[ClipPrediction]]) -> None:
-    """``scores.tsv``: one line a clip, tab separated, with true and predicted labels."""
+def write_scores(path: Path, sets: Dict[str, Sequence[ClipPrediction]], classes: seqm.ClassTable) -> None:
+    """``scores.tsv``: one line a clip, tab separated, with true and predicted labels.
+
+    The predicted name is the SEQM name of the predicted class' category at the predicted EIS.
+    """
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow([*BEFORE, *(POSTERIOR + name for name in classes.names), *AFTER])
         for name, predictions in sets.items():
             for p in predictions:
                 writer.writerow([
-                    name, p.id, p.corpus, p.speaker, seqm.CATEGORIES[p.gold_esc], seqm.CATEGORIES[p.predicted_esc],
+                    name, p.id, p.corpus, p.speaker, classes.names[p.gold_esc], classes.names[p.predicted_esc],
                     *(f"{value:.6f}" for value in p.posterior),
                     f"{p.gold_eis:.4f}" if seqm.is_specified(p.gold_eis) else NOT_AVAILABLE, f"{p.predicted_eis:.4f}",
-                    seqm.emotion_name(p.predicted_esc, p.predicted_eis), p.gold_gender or NOT_AVAILABLE,
+                    seqm.emotion_name(classes.categories[p.predicted_esc], p.predicted_eis), p.gold_gender or NOT_AVAILABLE,
                     p.predicted_gender,
                 ])
 
@@ -59,13 +61,16 @@ def read_scores(path: Path) -> Dict[str, List[ClipPrediction]]:
     """Read what ``write_scores`` wrote: set -> predictions."""
     sets: Dict[str, List[ClipPrediction]] = {}
     with open(path, encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream, delimiter="\t"):
+        reader = csv.DictReader(stream, delimiter="\t")
+        columns = [name for name in reader.fieldnames or () if name.startswith(POSTERIOR)]
+        index = {name[len(POSTERIOR) :]: number for number, name in enumerate(columns)}
+        for row in reader:
             sets.setdefault(row["set"], []).append(ClipPrediction(
                 id=row["utt"],
                 corpus=row["corpus"],
                 speaker=row["speaker"],
-                gold_esc=seqm.esc_index(row["esc"]),
-                posterior=[float(row[column]) for column in POSTERIORS],
+                gold_esc=index[row["esc"]],
+                posterior=[float(row[column]) for column in columns],
                 gold_eis=seqm.UNSPECIFIED if row["eis"] == NOT_AVAILABLE else float(row["eis"]),
                 predicted_eis=float(row["predicted_eis"]),
                 gold_gender=None if row["gender"] == NOT_AVAILABLE else row["gender"],
@@ -101,7 +106,7 @@ def score(folder: Path, msud: Path, fold: int) -> Dict[str, Any]:
     inputs = [folder, fold_folder] + ([phonemes] if learns_phones else [])
     if learns_phones:
         require(phonemes, "unify")
-    name = f"{run['config_name']}-{run['system']}, {note['target']}.{note['protocol']}"
+    name = f"{run['config_name']}-{run['system']}, {note['name']}"
     title = f"{name}, fold {fold}, seed {run['seed']}"
     stage = Stage("score", title, folder / STAMP_FOLDER, {}, inputs, FORMAT)
     if stage.is_done() and (folder / "metrics.json").is_file() and (folder / "scores.tsv").is_file():
@@ -134,14 +139,16 @@ def score(folder: Path, msud: Path, fold: int) -> Dict[str, Any]:
         some = random.Random(0).sample(references, min(CONSTANT_FROM, len(references)))
         scores["test.per_of_constant"] = phone_error_rate(references, [greedy_constant(some)] * len(references))
         write_phones(folder / "phones.tsv", predictions, PhoneTable.load(phonemes / "phones.txt"))
-    write_scores(folder / "scores.tsv", sets)
+    write_scores(folder / "scores.tsv", sets, class_table(note))
     metrics = {
         **scores,
         "run": {
-            "system": run["system"], "config": run["config_name"], "set": run["assignments"], "target": note["target"], "protocol": note["protocol"],
+            "system": run["system"], "config": run["config_name"], "set": run["assignments"],
+            **{key: note[key] for key in ("name", "target", "protocol", "classes", "class_esc", "classes_of",
+                                          "neutral_eis", "use", "folds_file", "left_out", "test_speakers_in_training")},
             "fold": fold, "folds": note["folds"], "seed": run["seed"],
             "corpora": note["corpora"] if config.data.corpora == "all" else [note["target"]],
-            "phonemes": phone_note.get("corpus"), "per_set": phone_note.get("test"),
+            "phonemes": phone_note.get("corpus"), "per_set": phone_note.get("test"), "units": phone_note.get("units"),
             "ctc_backend": run["ctc_backend"], "device": run["device"], "threads": run["threads"],
             "steps": run["steps"], "train_seconds": run["train_seconds"], "best_epoch": content["epoch"],
             "trained_at_git": run["git"], "scored_at_git": git_revision(),

@@ -23,7 +23,7 @@ from speecheq.evaluate import emotion_scores, esc_loss, phone_scores, pick_devic
 from speecheq.files import write_json
 from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss, resolve_ctc_backend
 from speecheq.models.cmvn import Normalised
-from speecheq.msud import load_fold
+from speecheq.msud import class_table, load_fold
 from speecheq.phones.table import PhoneTable
 from speecheq.progress import Progress, log
 from speecheq.provenance import run_information
@@ -66,7 +66,7 @@ def learns_phonemes(job: Job) -> bool:
     if job.phonemes is None:
         raise InputError(
             f"the system {job.system} learns phonemes (loss.beta is {job.config.loss.beta:g}), but no phoneme corpus "
-            "is given; give one (--aishell DIR), or choose a system without (wo_mtl, or --set loss.beta=0)."
+            "is given; give one (such as --aishell DIR or --librispeech DIR), or choose a system without (wo_mtl, or --set loss.beta=0)."
         )
     return True
 
@@ -223,7 +223,7 @@ def train(job: Job) -> None:
         "config": configuration.learned(config), "config_name": job.config_name, "system": job.system, "fold": job.fold,
     }
     name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
-    title = f"{job.config_name}, {note['target']}.{note['protocol']}: {name}"
+    title = f"{job.config_name}, {note['name']}: {name}"
     stage = Stage("train", title, folder, options, inputs, FORMAT)
     if stage.is_done():
         return
@@ -242,6 +242,8 @@ def train(job: Job) -> None:
     try:
         if phones:
             config.model.num_phones = len(phones)
+        classes = class_table(note)
+        config.model.num_esc = len(classes.names)
         configuration.save(config, folder / "config.yaml")
         ctc_backend = resolve_ctc_backend(config.loss.ctc_backend) if phoneme_train is not None else "none"
         information = run_information(
@@ -300,9 +302,9 @@ def train(job: Job) -> None:
                 state = dict(epoch=epoch, step=step, dev=scores)
                 if best is None or merit > best[0]:
                     best = (merit, state)
-                    checkpoint.save(folder / "best.pt", model, config, phones, **state)
+                    checkpoint.save(folder / "best.pt", model, config, classes, phones, **state)
                 checkpoint.save(
-                    folder / "last.pt", model, config, phones, optimizer=optimizer.state_dict(),
+                    folder / "last.pt", model, config, classes, phones, optimizer=optimizer.state_dict(),
                     scheduler=scheduler.state_dict(), best=best[1], **state,
                 )
                 if step == config.optim.max_steps:

@@ -1,17 +1,15 @@
-"""What goes where in MsUD: folds, other corpora, genders, phonemes; and what makes stage 3 run again."""
-
-from collections import Counter
+"""What goes where in MsUD: folds, other corpora, genders, classes; and what makes stage 3 run again."""
 
 import pytest
 from lhotse import CutSet
 
+from speecheq import seqm
 from speecheq.corpus import Corpus, Request, Utterance
 from speecheq.corpus import prepare as prepare_corpus
 from speecheq.errors import InputError
 from speecheq.features import compute_features
 from speecheq.files import read_json
-from speecheq.msud import hold_out, load_fold, made_folds, phonemes, unify
-from speecheq.phones.mandarin import TABLE, text_to_phones
+from speecheq.msud import Recipe, class_table, experiment_name, load_fold, made_folds, parse_use, unify
 from speecheq.progress import set_up_logging
 from speecheq.stages import STAMP
 
@@ -38,16 +36,11 @@ class Data:
         compute_features(corpus.name, manifests, self.root / "fbank" / corpus.name)
 
     def unify(self, target="target", protocol="speaker", folds="all", corpora=("target", "other"), **more):
-        return unify(target, protocol, folds, list(corpora), self.root / "manifests", self.root / "fbank",
-                     self.root / "msud", **more)
+        recipe = Recipe(target, protocol, corpora, **more)
+        return unify(recipe, folds, self.root / "manifests", self.root / "fbank", self.root / "msud")
 
     def sets(self, fold=1, name="target.speaker"):
         folder = self.root / "msud" / name / f"fold{fold}"
-        return {p.name.split(".")[0]: list(CutSet.from_file(p)) for p in folder.glob("*.jsonl.gz")}
-
-    def phonemes(self, corpus="read"):
-        phonemes(corpus, self.root / "manifests", self.root / "fbank", self.root / "phonemes" / corpus)
-        folder = self.root / "phonemes" / corpus
         return {p.name.split(".")[0]: list(CutSet.from_file(p)) for p in folder.glob("*.jsonl.gz")}
 
 
@@ -160,80 +153,165 @@ def test_folds_and_corpora_that_are_not_there(data):
         made_folds(data.root / "msud" / "target.speaker", "4")
 
 
-TEXTS = ["你好", "今天天气", "卡拉OK", "第3天", "（笑）好", "我们走吧"]
-
-
-def read_speech(data, splits, each=20):
-    return [Utterance(f"{split}-{s}-{n:02d}", data.clip, s, text=TEXTS[n % len(TEXTS)], split=split)
-            for split in splits for s in ("s1", "s2") for n in range(each)]
-
-
-def test_phonemes_of_a_whole_corpus(data):
-    data.add(READ, read_speech(data, ("train", "dev", "test"), 6))
-    sets = data.phonemes()
-    assert {name: len(cuts) for name, cuts in sets.items()} == {"train": 6, "dev": 6, "test": 6}
-    for cut in sets["train"] + sets["test"]:
-        phones = cut.supervisions[0].custom["phones"]
-        assert TABLE.decode(phones) == text_to_phones(cut.supervisions[0].text)
-    folder = data.root / "phonemes" / "read"
-    assert len((folder / "phones.txt").read_text(encoding="utf-8").splitlines()) == 202
-    note, stamp = read_json(folder / "phonemes.json"), read_json(folder / STAMP)
-    assert note["test"] == "test" and note["clips"] == {"train": 6, "dev": 6, "test": 6}
-    reasons = ("brackets", "digits", "letters that are not Han")
-    assert note["dropped"] == {f"no phones: {reason}": 6 for reason in reasons}
-    assert (stamp["in"], stamp["out"]) == (36, 18)
-    assert "train-s1-02 'OK'" in stamp["dropped"]["no phones: letters that are not Han"]
-
-
-def test_without_a_test_part_the_last_tenth_of_each_speaker_is_held_out(data, capsys):
-    texts = [u for u in read_speech(data, ("train",)) if u.text in ("你好", "今天天气", "我们走吧")]
-    data.add(READ, texts + [Utterance("train-s3-00", data.clip, "s3", text="你好", split="train")], partial=True)
-    sets = data.phonemes()
-    assert "heldout" in capsys.readouterr().err
-    assert set(sets) == {"train", "heldout"}
-    assert ids(sets["heldout"]) == {"train-s1-19", "train-s2-19"}  # of 11 usable utterances each
-    assert ids(sets["train"]) | ids(sets["heldout"]) == {u.id for u in texts} | {"train-s3-00"}
-    assert not ids(sets["train"]) & ids(sets["heldout"])
-    note = read_json(data.root / "phonemes" / "read" / "phonemes.json")
-    assert note["test"] == "heldout" and note["partial"]
-
-
-def test_a_tenth_is_held_out_of_every_speaker():
-    class Fake:
-        def __init__(self, name, speaker):
-            self.id, self.supervisions = name, [type("S", (), {"speaker": speaker})]
-
-    cuts = [Fake(f"{speaker}-{n:03d}", speaker) for speaker, count in (("a", 300), ("b", 20), ("c", 2), ("d", 1))
-            for n in reversed(range(count))]
-    held = hold_out(cuts)
-    assert Counter(cut.id[0] for cut in held) == {"a": 30, "b": 2, "c": 1}
-    assert {cut.id for cut in held if cut.id[0] == "a"} == {f"a-{n:03d}" for n in range(270, 300)}
-
-
-def test_phoneme_corpora_that_are_refused(data):
-    with pytest.raises(InputError, match="target: has no transcripts"):
-        data.phonemes("target")
-    data.add(READ, [Utterance("x", data.clip, "s", text="OK", split="train")])
-    with pytest.raises(InputError, match="read: no training utterance could be turned into phones"):
-        data.phonemes()
+def test_a_corpus_without_emotions_is_refused(data):
+    data.add(READ, [Utterance("x", data.clip, "s", text="你好", split="train")])
     with pytest.raises(InputError, match="read: has no emotion labels"):
         data.unify(corpora=("read",))
 
 
-def test_the_real_aishell(samples, toys, tmp_path, monkeypatch):
-    """Stages 1 and 3 on the sample; its features are not needed for phones."""
-    script = toys.script("aishell")
-    manifests = tmp_path / "manifests" / "aishell"
-    prepare_corpus(script.AISHELL, script.find_utterances, Request(samples("AISHELL-1"), partial=True), manifests)
-    from speecheq.features import corpus_cuts
+NEUTRALS = Corpus("neutrals", "a corpus with two kinds of neutral", "English", "DIR/*.wav",
+                  labels={"neutral": "neutral", "calm": "neutral", "happy": "joy", "bored": "boredom", "loath": "disgust"},
+                  levels=("normal", "strong"))
+SCALED = Corpus("scaled", "a corpus with dominance", "English", "DIR/*.wav", labels={"neu": "neutral", "hap": "joy"},
+                scale=(1.0, 5.0), splits=("train", "dev", "test"), test_split="test")
 
-    monkeypatch.setattr("speecheq.msud.load_cuts", lambda folder: corpus_cuts(manifests, "aishell", ["dev", "train"]))
-    (tmp_path / "fbank" / "aishell").mkdir(parents=True)
-    phonemes("aishell", tmp_path / "manifests", tmp_path / "fbank", tmp_path / "phonemes")
-    note, stamp = read_json(tmp_path / "phonemes" / "phonemes.json"), read_json(tmp_path / "phonemes" / STAMP)
-    assert sum(note["dropped"].values()) == 57 and (stamp["in"], stamp["out"]) == (601, 544)
-    assert note["test"] == "heldout" and note["clips"]["heldout"] >= 50
-    assert sum(note["clips"].values()) == 544
-    held = CutSet.from_file(tmp_path / "phonemes" / "heldout.jsonl.gz")
-    assert {cut.supervisions[0].speaker for cut in held} == {"S0150", "S0252"}
-    assert all(cut.supervisions[0].custom["phones"] for cut in held)
+
+@pytest.fixture
+def rich(data):
+    """Two more corpora: own classes and levels; a continuous scale, sessions and official parts."""
+    data.add(NEUTRALS, [
+        Utterance(f"n-{s}-{label}-{n}", data.clip, s, "F", label=label, level=None if label == "bored" else "normal")
+        for s in ("a", "b") for label in NEUTRALS.labels for n in range(5)
+    ])
+    data.add(SCALED, [
+        Utterance(f"c-{split}-{label}-{n}", data.clip, f"Ses{n % 2}", "M", label=label, intensity=2.0 + n % 3,
+                  split=split, session=str(n % 2))
+        for split in SCALED.splits for label in SCALED.labels for n in range(10)
+    ])
+    return data
+
+
+def eis_of(cuts, label):
+    return {cut.supervisions[0].custom["eis"] for cut in cuts if cut.supervisions[0].custom["emotion"] == label}
+
+
+@pytest.mark.parametrize(
+    "rule, with_levels, scaled, unspecified",
+    [
+        ("declared", {0.0}, {1.75, 2.5, 3.25}, {-1.0}),
+        ("metric", {0.0}, {0.0}, {0.0}),
+        ("corpus", {2.0}, {1.75, 2.5, 3.25}, {-1.0}),
+    ],
+)
+def test_the_eis_of_neutral_clips_is_a_switch(rich, rule, with_levels, scaled, unspecified):
+    rich.unify("neutrals", "speaker", "1", ("scaled", "target"), neutral_eis=rule)
+    cuts = rich.sets(1, experiment_name("neutrals", "speaker", neutral_eis=rule))["emotion"]
+    of = {name: [c for c in cuts if c.supervisions[0].custom["corpus"] == name] for name in ("neutrals", "scaled", "target")}
+    assert eis_of(of["neutrals"], "neutral") == eis_of(of["neutrals"], "calm") == with_levels
+    assert eis_of(of["scaled"], "neu") == scaled and eis_of(of["target"], "calm") == unspecified
+    # the others are not touched: the level, the place of boredom on the wheel, the rescaled value, nothing
+    assert eis_of(of["neutrals"], "happy") == {2.0} and eis_of(of["neutrals"], "bored") == {1.5}
+    assert eis_of(of["scaled"], "hap") == {1.75, 2.5, 3.25} and eis_of(of["target"], "mad") == {-1.0}
+
+
+def test_classes_are_those_of_seqm_or_the_targets_own(rich):
+    rich.unify("neutrals", "speaker", "1", ("scaled", "target"))
+    note = load_fold(rich.root / "msud" / "neutrals.speaker", 1)
+    assert class_table(note).names == seqm.CATEGORIES
+    for cut in rich.sets(1, "neutrals.speaker")["emotion"]:
+        custom = cut.supervisions[0].custom
+        assert custom["class"] == seqm.esc_index(custom["esc"])
+
+    rich.unify("neutrals", "speaker", "1", ("scaled", "target"), classes="corpus")
+    name = experiment_name("neutrals", "speaker", "corpus")
+    assert name == "neutrals.speaker.corpus_classes"
+    table = class_table(load_fold(rich.root / "msud" / name, 1))
+    assert table.names == ("bored", "calm", "happy", "loath", "neutral")
+    assert table.categories == ("disgust", "neutral", "joy", "disgust", "neutral")
+    sets = rich.sets(1, name)
+    for cut in sets["emotion"] + sets["test"] + sets["dev"]:
+        custom = cut.supervisions[0].custom
+        # clips of others: neutral is the label of that name, disgust the plain one; anger has no class here
+        expected = custom["emotion"] if custom["corpus"] == "neutrals" else {"neutral": "neutral", "joy": "happy"}[custom["esc"]]
+        assert table.names[custom["class"]] == expected
+    dropped = read_json(rich.root / "msud" / name / "fold1" / STAMP)["dropped"]
+    assert len(dropped["anger of target, which is no single class of neutrals"]) == 30
+
+
+def test_a_corpus_can_be_restricted_to_some_categories(rich):
+    rich.unify("scaled", "official", "1", ("neutrals", "target"), use=parse_use(["neutral,joy", "target=anger"]))
+    sets = rich.sets(1, "scaled.official")
+    corpora = {}
+    for cut in sets["emotion"]:
+        custom = cut.supervisions[0].custom
+        corpora.setdefault(custom["corpus"], set()).add(custom["esc"])
+    assert corpora == {"scaled": {"neutral", "joy"}, "neutrals": {"neutral", "joy"}, "target": {"anger"}}
+    stamp = read_json(rich.root / "msud" / "scaled.official" / "fold1" / STAMP)
+    assert len(stamp["dropped"]["disgust of neutrals, not in use"]) == 20
+    assert stamp["in"] == stamp["out"] + sum(map(len, stamp["dropped"].values())) == 60 + 50 + 60
+    with pytest.raises(InputError, match="'happiness' is not one of SEQM's categories"):
+        rich.unify("scaled", "official", use=parse_use(["happiness"]))
+    with pytest.raises(InputError, match="names no category"):
+        parse_use(["target="])
+
+
+def test_the_official_dev_part_of_the_target_is_its_dev_part(rich):
+    rich.unify("scaled", "official", "1", ())
+    sets = rich.sets(1, "scaled.official")
+    assert ids(sets["dev"]) == {f"c-dev-{label}-{n}" for label in SCALED.labels for n in range(10)}
+    assert {i.split("-")[1] for i in ids(sets["emotion"])} == {"train"}
+    rich.unify("scaled", "official", "1", (), dev="clips")
+    assert {i.split("-")[1] for i in ids(rich.sets(1, "scaled.official")["emotion"])} == {"train", "dev"}
+    # another protocol deals all clips out, whatever official part they are in; a random one would train on the test
+    rich.unify("scaled", "session", "all", ())
+    assert {i.split("-")[1] for i in ids(rich.sets(1, "scaled.session")["test"])} == {"train", "dev", "test"}
+    with pytest.raises(InputError, match="has a fixed test part"):
+        rich.unify("scaled", "random5")
+    with pytest.raises(InputError, match="has no official dev part"):
+        rich.unify("target", "speaker", dev="official")
+
+
+def test_cross_corpus_tests_on_an_unseen_corpus_in_the_classes_in_common(rich):
+    assert rich.unify("target", "cross", "all", ("target", "neutrals", "scaled")) == [1]
+    sets = rich.sets(1, "target.cross")
+    corpora = {name: {cut.supervisions[0].custom["corpus"] for cut in cuts} for name, cuts in sets.items()}
+    assert corpora["test"] == {"target"} and corpora["emotion"] == {"neutrals", "scaled"}
+    assert corpora["dev"] <= {"neutrals", "scaled"} and corpora["gender"] == {"neutrals", "scaled"}
+    # target has anger and neutral, the others joy, disgust and neutral
+    assert {c.supervisions[0].custom["esc"] for cuts in sets.values() for c in cuts} == {"neutral"}
+    assert len(sets["test"]) == 30
+    note = load_fold(rich.root / "msud" / "target.cross", 1)
+    assert note["corpora"] == ["neutrals", "scaled"] and note["test_speakers_in_training"] == 0
+    stamp = read_json(rich.root / "msud" / "target.cross" / "fold1" / STAMP)
+    assert len(stamp["dropped"]["anger of target, which the other corpora lack"]) == 30
+    with pytest.raises(InputError, match=r"has no class in common with neutrals \(disgust, joy\)"):
+        rich.unify("target", "cross", "all", ("neutrals",), use=parse_use(["target=anger", "neutrals=joy,disgust"]))
+    with pytest.raises(InputError, match="compares corpora in SEQM's classes"):
+        rich.unify("target", "cross", "all", ("neutrals",), classes="corpus")
+
+
+def test_published_folds(rich, tmp_path):
+    table = tmp_path / "folds.tsv"
+    lines = [f"t-{s}-{label}-{n}\t{1 + n % 2}" for s in ("s1", "s2", "s3") for label in LABELS for n in range(10)]
+    table.write_text("clip\ttest_fold\n" + "\n".join(lines) + "\n")
+    assert rich.unify("target", "published", folds_file=table) == [1, 2]
+    assert ids(rich.sets(1, "target.published")["test"]) == {line.split("\t")[0] for line in lines if line.endswith("1")}
+    note = load_fold(rich.root / "msud" / "target.published", 1)
+    assert note["folds_file"] == "folds.tsv" and note["test_speakers_in_training"] == 3
+    # clips that the list does not name are dropped, by count; lines that name no clip are refused
+    table.write_text("clip\ttest_fold\n" + "\n".join(lines[:-1]) + "\n")
+    rich.unify("target", "published", folds_file=table)
+    stamp = read_json(rich.root / "msud" / "target.published" / "fold1" / STAMP)
+    assert stamp["dropped"]["target outside the list of folds"] == [lines[-1].split("\t")[0]]
+    table.write_text("clip\ttest_fold\n" + "\n".join(lines) + "\nt-s9-mad-1\t1\n")
+    with pytest.raises(InputError, match="line 62: names the clip t-s9-mad-1, which the corpus does not have"):
+        rich.unify("target", "published", folds_file=table)
+    with pytest.raises(InputError, match="there is no protocol 'published'.*--folds-file"):
+        rich.unify("target", "published")
+
+
+def test_corpora_of_the_recipe_that_are_not_given_are_named(rich):
+    rich.unify("target", "speaker", "1", ("scaled",), recipe_corpora=("target", "scaled", "neutrals", "absent"))
+    assert load_fold(rich.root / "msud" / "target.speaker", 1)["left_out"] == ["neutrals", "absent"]
+
+
+def test_an_utterance_in_two_corpora(rich):
+    rich.add(NEUTRALS, [Utterance("t-s1-mad-0", rich.clip, "x", "F", label="happy", level="normal")])
+    with pytest.raises(InputError, match="the utterance t-s1-mad-0 is in target and in neutrals"):
+        rich.unify("target", "speaker", "1", ("neutrals",))
+
+
+@pytest.mark.parametrize("option", [dict(classes="own"), dict(neutral_eis="zero"), dict(dev="none")])
+def test_switches_take_their_values_only(option):
+    with pytest.raises(InputError, match="is not one of"):
+        Recipe("target", "speaker", (), **option)

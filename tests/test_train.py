@@ -22,8 +22,10 @@ from speecheq.data import MultitaskBatch, Stream, collate, crop, endless_stream,
 from speecheq.errors import InputError
 from speecheq.evaluate import predict_emotions, predict_phones
 from speecheq.features import compute_features
-from speecheq.msud import phonemes, unify
+from speecheq.msud import Recipe, unify
+from speecheq.phonemes import phonemes
 from speecheq.score import read_scores, score
+from speecheq.seqm import SEQM_CLASSES
 from speecheq.train import Job, learning_rate_factor, stream_loss, train, train_step
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +66,7 @@ def data(tmp_path_factory):
         prepare(getattr(script, declaration), script.find_utterances, request, folder / "manifests" / name)
         compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
     for target, protocol in (("casia", "speaker"), ("seqd", "official")):
-        unify(target, protocol, "1", ["casia", "seqd"], folder / "manifests", folder / "fbank", folder / "msud")
+        unify(Recipe(target, protocol, ["casia", "seqd"]), "1", folder / "manifests", folder / "fbank", folder / "msud")
     phonemes("aishell", folder / "manifests", folder / "fbank", folder / "phonemes" / "aishell")
     return folder
 
@@ -333,11 +335,12 @@ def test_a_full_disk_leaves_no_half_written_checkpoint(tmp_path):
         from speecheq import checkpoint
         from speecheq.config import Config
         from speecheq.errors import InputError
+        from speecheq.seqm import SEQM_CLASSES
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         config = Config()
         config.model.channels, config.model.mfa_channels = 64, 64
         try:
-            checkpoint.save(Path(sys.argv[1]), checkpoint.new_model(config), config, [])
+            checkpoint.save(Path(sys.argv[1]), checkpoint.new_model(config), config, SEQM_CLASSES, [])
         except InputError as error:
             print(error)
     """
@@ -353,7 +356,7 @@ def test_checkpoints_round_trip_numbers_exactly(tmp_path):
     config = small_config()
     model = checkpoint.new_model(config, mean=np.linspace(-9, 3, 80), deviation=np.linspace(1, 2, 80))
     state = {"numbers": [0.1, -1e-300, (1, 2.5)], "none": None, "text": "float", "deep": {3: {"x": 1 / 3}}}
-    checkpoint.save(tmp_path / "c.pt", model, config, ["sil", "a1"], **state)
+    checkpoint.save(tmp_path / "c.pt", model, config, SEQM_CLASSES, ["sil", "a1"], **state)
     content = checkpoint.read(tmp_path / "c.pt")
     assert {name: content[name] for name in state} == state and content["phones"] == ["sil", "a1"]
     loaded, loaded_config, _ = checkpoint.load_model(tmp_path / "c.pt")
@@ -431,7 +434,7 @@ def test_pooled_scores_are_taken_over_all_clips_together(trained, tmp_path):
     for fold, (clips, wa) in enumerate(((right, 1.0), (wrong, 0.0)), 1):
         folder = tmp_path / "e" / f"fold{fold}" / "seed1"
         shutil.copytree(trained["casia"], folder)
-        write_scores(folder / "scores.tsv", {"test": clips})
+        write_scores(folder / "scores.tsv", {"test": clips}, SEQM_CLASSES)
         write_json(folder / "metrics.json", {**metrics, "test.wa": wa, "run": {**metrics["run"], "fold": fold}})
     summary = report.summarise(tmp_path / "e")
     assert summary["test.wa"] == 0.5 and summary["pooled.test.wa"] == pytest.approx(3 / 12)

@@ -172,11 +172,13 @@ import platform
 import sys
 
 sys.path.insert(0, sys.argv[2])
-import kaldi_native_fbank, lhotse, lilcom, numpy, pypinyin, rapidfuzz, soundfile, torch, yaml  # noqa: E401, F401
+import kaldi_native_fbank, lhotse, lilcom, numpy, pypinyin, rapidfuzz, sentencepiece, soundfile, torch, yaml  # noqa
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401
 
 import speecheq  # noqa: F401
+from speecheq.phones.english import predict
 
+assert predict("speechify")  # g2p_en, which is particular about its surroundings
 said = [f"Python {platform.python_version()}", f"torch {torch.__version__}", f"lhotse {lhotse.__version__}"]
 if sys.argv[1] == "k2":
     import k2
@@ -287,7 +289,7 @@ for extra in ${wanted//,/ }; do
   files+=(-r "$requirements/$stack-$extra.txt")
 done
 log "installing the pinned packages (some minutes on a slow line; pip's words go to $pip_log)"
-pip install --no-deps --only-binary :all: "${files[@]}"
+pip install --no-deps --no-build-isolation --only-binary :all: --no-binary Distance "${files[@]}"
 pip install --no-deps --no-build-isolation --use-pep517 -e "$root"
 pip check
 verify >"$venv/verified"

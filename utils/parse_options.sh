@@ -7,14 +7,18 @@
 #   boolean_options=(mini partial)      the same, and the value must be true or false
 #   last_stage=5                        no stage may lie after it
 #   list_options=(set)                  may be repeated: --set a=1 --set b=2 gives set_options=(a=1 b=2)
+#   help_files=(FILE)                   whose opening comments --help prints after the script's own
 # --help prints the comment that opens the script. No value is ever evaluated as code.
 
 # shellcheck source=utils/log.sh
 . "$(dirname "${BASH_SOURCE[0]}")/log.sh"
 
-# the comment between the first line of the script and its first line that is none
+# the comment between the first line of the script and its first line that is none; then that of each help file
 _print_help() {
-  awk 'NR == 1 && /^#!/ { next } !/^#/ { exit } { sub(/^# ?/, ""); print }' "$0"
+  local _file
+  for _file in "$0" "${help_files[@]}"; do
+    awk 'NR == 1 && /^#!/ { next } !/^#/ { exit } { sub(/^# ?/, ""); print }' "$_file"
+  done
 }
 
 # Names of locals begin with _: printf -v must reach the script's variable, never a local of the same name.
@@ -77,6 +81,7 @@ _check_options() {
 [[ -v options[@] ]] || options=()
 [[ -v boolean_options[@] ]] || boolean_options=()
 [[ -v list_options[@] ]] || list_options=()
+[[ -v help_files[@] ]] || help_files=()
 for _name in "${list_options[@]}"; do
   declare -a "${_name}_options=()"
 done

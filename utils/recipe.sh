@@ -1,0 +1,223 @@
+# Options of every recipe:
+#   --<corpus> DIR        where a corpus lies, one option a corpus; those not given are left out
+#   --corpus NAME=PATH    any other corpus, may be repeated: a DIR for which there is local/prepare_NAME.py, or, without
+#                         any code, a Kaldi data folder or a .csv or .tsv table (docs/adding_a_corpus.md)
+#   --download LIST       fetch these first, into --corpora (aishell, librispeech, ravdess, emodb are open)
+#   --partial true        accept incomplete copies
+#   --mini true           synthesise small stand-ins of the recipe's corpora and use those
+# What to run:
+#   --stage N --stop-stage N    first and last stage (0, 5)
+#   --target NAME         the corpus whose folds are trained and tested
+#   --protocol NAME       random10, random5, speaker, session, text, official, cross (train on the others, test on the
+#                         whole target), or any name for the folds of --folds-file
+#   --folds-file FILE     published folds of the target: a table with the columns clip and test_fold
+#   --folds LIST          1, "1 3-5" or all (all; with --mini and random folds "1 2")
+#   --seeds LIST          (1)
+#   --systems LIST        names of conf/systems.yaml (speecheq)
+#   --config FILE         the size (conf/paper.yaml; conf/small.yaml is for CPUs)
+#   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
+#   --ctc-backend NAME    k2, torch or auto: k2 where it can be imported (auto)
+# Labels:
+#   --classes NAME        seqm: SEQM's nine classes; corpus: the target's own (seqm)
+#   --neutral-eis NAME    EIS of neutral clips: declared by each corpus, SEQM's 0 (metric), or the corpus' own (declared)
+#   --use LIST            SEQM categories to take, of all corpora (joy,anger) or of one (ravdess=joy,anger); may be
+#                         repeated; all: no restriction
+#   --dev NAME            dev part of the training folds: clips (10 %), speaker, official, or auto: official with the
+#                         protocol official where there is one, else clips (auto)
+#   --phonemes NAME       the corpus of the phoneme task, or none (the recipe's own, where it is given)
+#   --units NAME          what CTC learns: phone, or bpe (sentencepiece) with --bpe-size N (phone, 500)
+# Where and how:
+#   --data DIR --exp DIR --results FILE       (data, exp, RESULTS.md; with --mini data-mini, exp-mini, a page in it)
+#   --corpora DIR         where downloaded corpora go (DATA/corpora)
+#   --nj N                processes that compute features, threads that read headers (2)
+#   --train-jobs N        trainings at once on this machine: with one thread each they fill a CPU's cores (1)
+
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # what the recipe sets, and the arrays that parse_options.sh makes
+# Sourced by a recipe's run.sh, which sets before:
+#   title                               of its results
+#   emotion_corpora, phoneme_corpora    the corpora that have an option
+#   mini_corpora                        those of them that --mini synthesises
+#   target                              the default one
+#   extra_options                       options of its own, such as aishell_hours
+# and defines default_protocol TARGET, which prints a name, and default_use TARGET, which prints what --use is without
+# the option, a value a line. The stages at the end are what the recipes have in common.
+
+recipe=$(dirname "$(readlink -f "$0")")
+stage=0 stop_stage=5
+# shellcheck disable=SC2034  # read by their names, here and in parse_options.sh
+{
+  last_stage=5
+  protocol='' folds='' folds_file='' seeds=1 systems=speecheq config='' ctc_backend='' classes=seqm
+  neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=500 download='' corpora=''
+  data='' exp='' results='' nj=2 train_jobs=1 mini=false partial=false
+  help_files=("$recipe/utils/recipe.sh")
+  boolean_options=(mini partial)
+  list_options=(set corpus use)
+}
+
+# script_of CORPUS: its prep script and, where one script prepares several corpora, its part: "esd zh"
+script_of() {
+  if [[ ! -f $recipe/local/prepare_$1.py && -f $recipe/local/prepare_${1%_*}.py ]]; then echo "${1%_*} ${1##*_}"
+  else echo "$1"; fi
+}
+
+# absolute PATH: a relative path is one of the caller's folder
+absolute() {
+  if [[ -z $1 || $1 == /* ]]; then echo "$1"; else echo "$PWD/$1"; fi
+}
+
+recipe_corpora=("${emotion_corpora[@]}" "${phoneme_corpora[@]}")
+corpus_names=()  # of the options
+for corpus in "${recipe_corpora[@]}"; do
+  read -r script _ <<<"$(script_of "$corpus")"
+  corpus_names+=("$script")
+  declare "$script="
+done
+for name in "${extra_options[@]}"; do declare "$name="; done
+# shellcheck disable=SC2034  # read by parse_options.sh
+options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
+  config ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora data exp results nj train_jobs)
+# shellcheck source=utils/parse_options.sh
+. "$recipe/utils/parse_options.sh"
+# shellcheck source=path.sh
+. "$recipe/path.sh"
+
+for name in "${corpus_names[@]}" folds_file config data exp results corpora; do
+  # --config may also be one of the recipe's folder, where conf/ lies
+  if [[ $name != config || -e ${!name} ]]; then declare "$name=$(absolute "${!name}")"; fi
+done
+declare -A folder_of=()  # corpus -> where it lies
+for corpus in "${recipe_corpora[@]}"; do
+  read -r script _ <<<"$(script_of "$corpus")"
+  if [[ -n ${!script} ]]; then folder_of[$corpus]=${!script}; fi
+done
+for value in "${corpus_options[@]}"; do
+  [[ $value =~ ^[a-z][a-z0-9_]*=.+ ]] ||
+    die "--corpus '$value': expected NAME=PATH, the name in small letters, digits and underscores."
+  folder_of[${value%%=*}]=$(absolute "${value#*=}")
+done
+cd "$recipe" || exit 1
+
+for name in "${extra_options[@]}"; do  # aishell_hours
+  [[ -z ${!name} || -n ${folder_of[${name%_hours}]:-} || " $download " == *" ${name%_hours} "* ]] || $mini ||
+    die "--${name//_/-} is given without --${name%_hours} DIR."
+done
+if [[ -z $protocol ]]; then
+  if [[ -n $folds_file ]]; then protocol=published; else protocol=$(default_protocol "$target"); fi
+fi
+if $mini; then
+  [[ ${#folder_of[@]} -eq 0 && -z $download ]] ||
+    die "--mini true makes its own corpora: leave out --<corpus> DIR, --corpus and --download."
+  data=${data:-data-mini} exp=${exp:-exp-mini} config=${config:-conf/mini.yaml} partial=true
+  if [[ $protocol == random* ]]; then folds=${folds:-1 2}; fi
+  results=${results:-$exp/RESULTS.md}
+  for corpus in "${mini_corpora[@]}"; do
+    read -r script _ <<<"$(script_of "$corpus")"
+    folder_of[$corpus]=$data/corpora/$script
+  done
+fi
+data=${data:-data} exp=${exp:-exp} config=${config:-conf/paper.yaml} folds=${folds:-all} results=${results:-RESULTS.md}
+corpora=${corpora:-$data/corpora}
+for name in $download; do
+  for corpus in "${recipe_corpora[@]}" "$name"; do
+    read -r script _ <<<"$(script_of "$corpus")"
+    if [[ $script == "$name" ]]; then
+      # where speecheq download leaves it, as its data card says
+      inside=$(sed -n 's/^folder: *//p' "local/cards/$name.yaml")
+      folder_of[$corpus]=${folder_of[$corpus]:-$corpora/$name/$inside}
+      break
+    fi
+  done
+done
+
+# the corpora of this run in the recipe's order: those given, or, where none is, those that stage 1 has prepared
+given=() absent=()
+if ((${#folder_of[@]} == 0 && stage >= 2)); then
+  for folder in "$data"/manifests/*/; do
+    if [[ -f $folder/stage.json ]]; then folder_of[$(basename "$folder")]=''; fi
+  done
+fi
+for corpus in "${recipe_corpora[@]}" $(printf '%s\n' "${!folder_of[@]}" | sort); do
+  if [[ " ${given[*]} ${absent[*]} " == *" $corpus "* ]]; then continue
+  elif [[ -v folder_of[$corpus] ]]; then given+=("$corpus")
+  else absent+=("$corpus"); fi
+done
+((${#given[@]})) || die "no corpus is given and none is prepared in $data/manifests: give --${corpus_names[0]} DIR and the" \
+  "others that you have, or --mini true for synthesised ones; --help shows all."
+[[ " ${given[*]} " == *" $target "* ]] ||
+  die "the target $target is not among the corpora that are given or prepared (${given[*]}); see --help."
+for corpus in "${absent[@]}"; do log "$corpus is not given and is left out"; done
+if [[ -z $phonemes ]]; then
+  for corpus in "${phoneme_corpora[@]}"; do
+    if [[ " ${given[*]} " == *" $corpus "* ]]; then phonemes=$corpus; fi
+  done
+elif [[ $phonemes == none ]]; then phonemes=''
+else
+  [[ " ${given[*]} " == *" $phonemes "* ]] ||
+    die "--phonemes $phonemes is not among the corpora that are given or prepared (${given[*]})."
+fi
+labels=(--target "$target" --protocol "$protocol" --folds "$folds" --classes "$classes" --neutral-eis "$neutral_eis")
+runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --seeds "$seeds" "${labels[@]}")
+phoneme_units=(--units "$units" --bpe-size "$bpe_size")
+
+# prepare CORPUS [OPTION...]: stage 1 of one corpus, by its prep script, or without any code from a folder or table
+prepare() {
+  local corpus=$1 script part
+  shift
+  read -r script part <<<"$(script_of "$corpus") "
+  if [[ -f local/prepare_$script.py ]]; then
+    "local/prepare_$script.py" "${folder_of[$corpus]}" "$data/manifests/$corpus" ${part:+--part "$part"} \
+      --partial "$partial" "$@"
+  else
+    speecheq import "${folder_of[$corpus]}" "$data/manifests/$corpus" --name "$corpus" --partial "$partial" "$@"
+  fi
+}
+
+# stage 0: synthesise, download, check what was given, say where the rest is to be had
+get_corpora() {
+  local corpus scripts=()
+  if $mini; then
+    for corpus in "${mini_corpora[@]}"; do
+      scripts+=("$(basename "${folder_of[$corpus]}")")
+    done
+    speecheq synth --out "$data/corpora" --corpora "${scripts[@]}"
+  fi
+  for corpus in $download; do speecheq download "$corpus" --out "$corpora"; done
+  for corpus in "${given[@]}"; do
+    [[ -n ${folder_of[$corpus]} ]] || die "stage 0 checks corpora: give them, such as --${corpus_names[0]} DIR."
+    prepare "$corpus" --check-only
+  done
+  if ! $mini && ((${#absent[@]})); then speecheq corpora "${absent[@]}"; fi
+}
+
+make_manifests() {
+  local corpus hours
+  for corpus in "${given[@]}"; do
+    hours=${corpus}_hours
+    prepare "$corpus" --nj "$nj" ${!hours:+--hours "${!hours}"}
+  done
+}
+
+make_features() {
+  speecheq features --data "$data" --corpora "${given[@]}" --nj "$nj"
+}
+
+make_msud() {
+  local emotion=() use=()
+  if ((${#use_options[@]})); then use=("${use_options[@]}"); else mapfile -t use < <(default_use "$target"); fi
+  mapfile -t emotion < <(speecheq corpora --prepared "$data/manifests" "${given[@]}")
+  speecheq unify --data "$data" "${labels[@]}" --dev "$dev" --corpora "${emotion[@]}" \
+    --recipe-corpora "${emotion_corpora[@]}" "${use[@]/#/--use=}" ${folds_file:+--folds-file "$folds_file"}
+  if [[ -n $phonemes ]]; then speecheq phonemes --data "$data" --corpus "$phonemes" "${phoneme_units[@]}"; fi
+}
+
+train_systems() {
+  speecheq train "${runs[@]}" --jobs "$train_jobs" ${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" \
+    ${ctc_backend:+--ctc-backend "$ctc_backend"} "${set_options[@]/#/--set=}"
+}
+
+score_systems() {
+  speecheq score "${runs[@]}"
+  speecheq report --exp "$exp" --title "$title" --results "$results"
+}
