@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import List, Optional
 
-from speecheq.corpus import Corpus, Request, Utterance, prepare
-from speecheq.corpus import check_utterances
+from speecheq.corpus import Corpus, Request, Utterance, check_utterances, prepare
 from speecheq.errors import InputError
 from speecheq.exchange import kaldi, table
 from speecheq.exchange.declaration import LABELS_FILE, read_declaration
@@ -41,7 +40,9 @@ def _with_splits(corpus: Corpus, utterances: List[Utterance]) -> Corpus:
     splits = sorted({utterance.split for utterance in utterances if utterance.split is not None})
     without = next((utterance for utterance in utterances if splits and utterance.split is None), None)
     if without is not None:
-        raise InputError(f"{without.source}: has no split, but others have ({', '.join(splits)}); give all one, or none.")
+        raise InputError(
+            f"{without.source}: has no split, but others have ({', '.join(splits)}); give all one, or none."
+        )
     return replace(corpus, splits=tuple(splits), test_split=TEST_SPLIT if TEST_SPLIT in splits else None)
 
 
@@ -64,8 +65,10 @@ def import_corpus(
     InputError for whatever is wrong; ``out_dir`` then stays as it was.
     """
     source = Path(source)
-    if not re.fullmatch("[a-z0-9][a-z0-9_]*", name):
-        raise InputError(f"{name!r}: is no name for a corpus; take small letters, digits and underscores.")
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise InputError(
+            f"{name!r}: is no name for a corpus; take small letters, digits and underscores, a letter first."
+        )
     if not source.exists():
         raise InputError(f"{source}: there is neither a Kaldi data folder nor a table.")
     if source.is_dir() and not (source / "wav.scp").is_file():

@@ -183,7 +183,8 @@ def read_declaration(path: Path, name: str, layout: str, columns: Sequence[str] 
     if "neutral_eis" in given:
         options["neutral_eis"] = file.choice(given["neutral_eis"], "neutral_eis", NEUTRAL_RULES)
     if "has_transcripts" in given:
-        options["has_transcripts"] = file.choice(given["has_transcripts"], "has_transcripts", ("true", "false")) == "true"
+        said = file.choice(given["has_transcripts"], "has_transcripts", ("true", "false"))
+        options["has_transcripts"] = said == "true"
     try:
         corpus = Corpus(
             name=name, title=file.text(given["title"], "title") if "title" in given else name,

@@ -71,8 +71,8 @@ def _audio_files(scp: KaldiFile) -> Dict[str, Path]:
     for name, path in scp.items():
         if path.endswith("|"):
             raise scp.fault(
-                name, f"{name} is the output of a command, which is not run here; convert the recordings to audio files "
-                "(wav or flac) and name those"
+                name, f"{name} is the output of a command, which is not run here; convert the recordings to audio "
+                "files (wav or flac) and name those"
             )
     first = next(iter(scp.values()), "")
     folder = scp.path.parent.resolve()
@@ -192,8 +192,8 @@ def _kaldi_names(names: List[str], speakers: List[str]) -> List[str]:
 def export_kaldi(manifests: Path, folder: Path) -> None:
     """Write the prepared corpus in ``manifests`` as a Kaldi data folder, with the ``labels.yaml`` to read it back.
 
-    Files are sorted in the C locale. Facts that Kaldi has no file for (``extra``) stay behind. InputError where
-    ``folder`` holds something, or where a name holds blanks, which Kaldi takes for the end of a field.
+    Files are sorted in the C locale. Facts that Kaldi has no file for (``extra``) stay behind and are named.
+    InputError where ``folder`` holds something, or where a name holds blanks, which for Kaldi end a field.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -219,7 +219,8 @@ def export_kaldi(manifests: Path, folder: Path) -> None:
         say("wav.scp", recording, str(utterance.audio))
         say("reco2dur", recording, f"{seconds:.6f}")
         if in_parts:
-            say("segments", name, f"{recording} {utterance.start:.6f} {seconds if utterance.end is None else utterance.end:.6f}")
+            end = seconds if utterance.end is None else utterance.end
+            say("segments", name, f"{recording} {utterance.start:.6f} {end:.6f}")
         say("utt2spk", name, utterance.speaker)
         say("spk2gender", utterance.speaker, utterance.gender and utterance.gender.lower())
         say("utt2emo", name, utterance.label)
@@ -232,9 +233,17 @@ def export_kaldi(manifests: Path, folder: Path) -> None:
     for name, speaker in sorted(files["utt2spk"].items()):
         by_speaker.setdefault(speaker, []).append(name)
     files["spk2utt"] = {speaker: " ".join(members) for speaker, members in by_speaker.items()}
-    without = len(by_speaker) - len(files.get("spk2gender", by_speaker))
+    without = sorted(set(by_speaker) - set(files.get("spk2gender", by_speaker)))
     if without:
-        log.warning("%s: %d speakers have no gender and no line in spk2gender, which Kaldi's tools ask for", folder, without)
+        log.warning(
+            "%s: spk2gender, in which Kaldi's tools ask for all speakers, lacks those of unknown gender: %s",
+            folder, ", ".join(without),
+        )
+    left_behind = sorted({fact for utterance in utterances for fact in utterance.extra})
+    if left_behind:
+        log.warning(
+            "%s: Kaldi has no file for these facts of clips, which stay behind: %s", folder, ", ".join(left_behind)
+        )
     other = sum(utterance.audio.suffix.lower() != ".wav" for utterance in utterances)
     if other:
         log.warning("%s: %d utterances are not in wav files, which Kaldi reads only through a command", folder, other)

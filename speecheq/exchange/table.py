@@ -46,8 +46,8 @@ def _rows(table: Path) -> Iterator[Tuple[str, List[str]]]:
             fields = [field.strip() for field in next(csv.reader([line], delimiter=delimiter, strict=True))]
         except csv.Error as error:
             raise InputError(
-                f"{where}: cannot be split into fields ({error}); a field is one line of text, and one with a quotation "
-                'mark or the separator in it stands in quotation marks, with those inside doubled ("").'
+                f"{where}: cannot be split into fields ({error}); a field is one line of text, and one with a "
+                'quotation mark or the separator in it stands in quotation marks, with those inside doubled ("").'
             ) from error
         if any("\0" in field for field in fields):
             raise InputError(f"{where}: holds a NUL character, so it is not a table of text.")
@@ -72,8 +72,8 @@ def _heading(table: Path, where: str, names: List[str], declaration: Declaration
     for column, reason in needed.items():
         if column not in columns and (column != "emotion" or declaration.corpus.labels):
             raise InputError(
-                f"{where}: there is no column {declaration.columns[column]!r}, which is needed ({reason}); the columns are "
-                f"{', '.join(names) or 'none'} - add it, or say in {LABELS_FILE} which of them it is, as in "
+                f"{where}: there is no column {declaration.columns[column]!r}, which is needed ({reason}); the columns "
+                f"are {', '.join(names) or 'none'} - add it, or say in {LABELS_FILE} which of them it is, as in "
                 f"'columns: {{{column}: NAME}}'."
             )
     for name in sorted({*columns} & {*TAKEN}):
@@ -146,7 +146,8 @@ def find_utterances(table: Path, declaration: Declaration, partial: bool, drops:
         if not os.path.isfile(audio):
             if not partial:
                 raise InputError(
-                    f"{where}: there is no file {audio}; complete the copy, or accept what is there with --partial true."
+                    f"{where}: there is no file {audio}; complete the copy, or accept what is there with "
+                    "--partial true."
                 )
             drops.add("audio missing", utterance_id)
             continue
