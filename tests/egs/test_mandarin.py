@@ -2,42 +2,26 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-RECIPE = Path(__file__).resolve().parents[2] / "egs" / "mandarin"
-EXPERIMENT = Path("exp/nano-speecheq/casia.random10")
-
-
-def run(*arguments, check=True, cwd=None):
-    environment = {**os.environ, "SPEECHEQ_VENV": sys.prefix}
-    command = [str(RECIPE / "run.sh"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
-    if check:
-        assert done.returncode == 0, done.stderr
-    return done
-
-
-def where(folder):
-    return ["--data", folder / "data", "--exp", folder / "exp", "--results", folder / "RESULTS.md",
-            "--config", Path(__file__).with_name("nano.yaml"), "--folds", "1"]
+EXPERIMENT = "exp/nano-speecheq/casia.random10"
+OPTIONS = {"casia": "casia", "seqd": "seqd", "esd": "esd", "aishell": "aishell"}
 
 
 @pytest.fixture(scope="module")
-def corpora(tmp_path_factory):
-    pytest.importorskip("espeakng_loader", reason="needs the extra `demo` to synthesise corpora")
-    folder = tmp_path_factory.mktemp("corpora")
-    subprocess.run([sys.executable, "-m", "speecheq.cli", "synth", "--out", str(folder), "--corpora", "casia", "seqd",
-                    "aishell", "--size", "nano"], check=True, cwd=RECIPE.parents[1])
-    return [part for name in ("casia", "seqd", "aishell") for part in (f"--{name}", folder / name)]
+def mandarin(recipe):
+    return recipe("mandarin")
 
 
 @pytest.fixture(scope="module")
-def walked(corpora, tmp_path_factory):
+def corpora(nano):
+    folder = nano(*OPTIONS)
+    return [part for name in OPTIONS for part in (f"--{name}", folder / name)]
+
+
+@pytest.fixture(scope="module")
+def walked(mandarin, corpora, tmp_path_factory):
     """The folder of a walk through all stages, each alone in a fresh shell, and what the last one printed.
 
     Stages 2 to 5 are not given the corpora: they know them from stage 1.
@@ -45,7 +29,7 @@ def walked(corpora, tmp_path_factory):
     folder = tmp_path_factory.mktemp("walk")
     for stage in range(6):
         given = [*corpora, "--partial=true"] if stage < 2 else []
-        done = run(*given, *where(folder), "--stage", stage, "--stop-stage", stage)
+        done = mandarin.run(*given, *mandarin.where(folder), "--stage", stage, "--stop-stage", stage)
     return folder, done
 
 
@@ -69,22 +53,22 @@ def test_the_test_fold_is_scored_and_nothing_else(walked):
     fold = json.loads((folder / "data/msud/casia.random10/fold1/msud.json").read_text())
     with open(folder / EXPERIMENT / "fold1/seed1/scores.tsv", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
-    assert {row["set"] for row in rows} == {"test", "test_seqd"}
+    assert {row["set"] for row in rows} == {"test", "test_seqd", "test_esd_zh"}
     assert sum(row["set"] == "test" for row in rows) == fold["sets"]["test"]["clips"]
 
 
-def test_a_second_walk_finds_every_stage_done(walked, corpora):
+def test_a_second_walk_finds_every_stage_done(mandarin, walked, corpora):
     folder, _ = walked
     before = {path: path.stat().st_mtime_ns for path in (folder / "data").rglob("*.jsonl.gz")}
-    done = run(*corpora, "--partial", "true", *where(folder), "--stage", 0, "--stop-stage", 5)
-    # manifests and features of three corpora, a fold, the phonemes, a training, its scores
-    assert done.stderr.count("already done with the same arguments, skipped") == 3 + 3 + 2 + 1 + 1, done.stderr
+    done = mandarin.run(*corpora, "--partial", "true", *mandarin.where(folder), "--stage", 0, "--stop-stage", 5)
+    # manifests and features of four corpora, a fold, the phonemes, a training, its scores
+    assert done.stderr.count("already done with the same arguments, skipped") == 4 + 4 + 2 + 1 + 1, done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "data").rglob("*.jsonl.gz")}
 
 
-def test_other_options_redo_what_depends_on_them(walked):
+def test_other_options_redo_what_depends_on_them(mandarin, walked):
     folder, _ = walked
-    run(*where(folder), "--stage", 3, "--stop-stage", 4, "--folds=2", "--seeds", "1 2", "--train-jobs", 2, "--set",
+    mandarin.run(*mandarin.where(folder), "--stage", 3, "--stop-stage", 4, "--folds=2", "--seeds", "1 2", "--train-jobs", 2, "--set",
         "optim.max_steps=2", "--set", "loss.gamma=0", "--systems=wo_mtl_wo_msud")
     config = (folder / "exp/nano-wo_mtl_wo_msud/casia.random10/fold2/seed2/config.yaml").read_text()
     assert "max_steps: 2" in config and "gamma: 0.0" in config and "corpora: target" in config
@@ -92,8 +76,8 @@ def test_other_options_redo_what_depends_on_them(walked):
 
 
 @pytest.mark.parametrize("stage, missing", [(2, "stage 1"), (3, "stage 1"), (4, "stage 3"), (5, "stage 3")])
-def test_a_stage_whose_input_stage_has_not_run_names_it(corpora, tmp_path, stage, missing):
-    done = run(*corpora, *where(tmp_path), "--stage", stage, "--stop-stage", stage, check=False)
+def test_a_stage_whose_input_stage_has_not_run_names_it(mandarin, corpora, tmp_path, stage, missing):
+    done = mandarin.run(*corpora, *mandarin.where(tmp_path), "--stage", stage, "--stop-stage", stage, check=False)
     assert done.returncode == 1 and missing in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -106,55 +90,62 @@ def test_a_stage_whose_input_stage_has_not_run_names_it(corpora, tmp_path, stage
         (["--stage", "4", "--set", "loss.gama=1"], "did you mean loss.gamma?"),
         (["--stage", "4", "--set", "loss.gamma=-1"], "must be at least 0"),
         (["--stage", "4", "--config", "conf/none.yaml"], "there is no such configuration file"),
-        (["--stage", "3", "--protocol", "random5"], "there is no protocol 'random5'"),
+        (["--stage", "3", "--protocol", "random7"], "there is no protocol 'random7'"),
         (["--gama", "1"], "unknown option"),
         (["--stage", "x"], "stage"),
         (["--stage", "6"], "stage"),
         (["--stage", "4", "--systems", ""], "names no system"),
         (["--stage", "4", "--set", "model.num_esc=5"], "model.num_esc cannot be set"),
         (["--stage", "3", "--target", "esd"], "the target esd is not among"),
+        (["--stage", "3", "--target", "aishell", "--protocol", "speaker"], "has no emotion labels"),
+        (["--stage", "3", "--phonemes", "casia"], "casia: has no transcripts"),
+        (["--stage", "3", "--phonemes", "thchs"], "--phonemes thchs is not among"),
+        (["--stage", "3", "--use", "cheer"], "'cheer' is not one of SEQM's categories"),
+        (["--stage", "3", "--classes", "own"], "--classes 'own' is not one of"),
+        (["--stage", "3", "--folds-file", "none.tsv"], "there is no such file of folds"),
+        (["--stage", "3", "--corpus", "mine"], "expected NAME=PATH"),
+        (["--stage", "3", "--aishell-hours", "2"], "is given without --aishell DIR"),
         (["--stage", "3", "--target", "seqd", "--protocol", "random10"], "has a fixed test part"),
         (["--mini", "true", "--casia", "x"], "makes its own corpora"),
         (["--partial", "maybe"], "true or false"),
     ],
 )
-def test_bad_options_are_one_sentence(walked, arguments, sentence):
+def test_bad_options_are_one_sentence(mandarin, walked, arguments, sentence):
     folder, _ = walked
-    done = run(*where(folder), *arguments, "--stop-stage", "5", check=False)
+    done = mandarin.run(*mandarin.where(folder), *arguments, "--stop-stage", "5", check=False)
     assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
-def test_no_corpus_at_all_says_what_to_give(tmp_path):
-    done = run(*where(tmp_path), check=False)
+def test_no_corpus_at_all_says_what_to_give(mandarin, tmp_path):
+    done = mandarin.run(*mandarin.where(tmp_path), check=False)
     assert done.returncode == 1 and "--casia DIR" in done.stderr and "--mini true" in done.stderr
 
 
-def test_a_folder_that_is_no_corpus_stops_at_stage_0(tmp_path):
-    done = run("--casia", tmp_path, *where(tmp_path), "--stop-stage", 0, check=False)
+def test_a_folder_that_is_no_corpus_stops_at_stage_0(mandarin, tmp_path):
+    done = mandarin.run("--casia", tmp_path, *mandarin.where(tmp_path), "--stop-stage", 0, check=False)
     assert done.returncode == 1 and "is empty" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_relative_folders_are_those_of_the_caller(corpora, tmp_path):
-    done = run("--casia", "casia", "--config=conf/small.yaml", "--data=made", "--partial=true", "--stop-stage", 1,
+def test_relative_folders_are_those_of_the_caller(mandarin, corpora, tmp_path):
+    done = mandarin.run("--casia", "casia", "--config=conf/small.yaml", "--data=made", "--partial=true", "--stop-stage", 1,
                cwd=corpora[1].parent)
     assert "72 out" in done.stderr and (corpora[1].parent / "made/manifests/casia/stage.json").is_file()
 
 
-def test_help_names_every_option():
-    text = run("--help").stdout
-    root = RECIPE.parents[1]
-    called = subprocess.run(["egs/mandarin/run.sh", "--help"], cwd=root, capture_output=True, text=True)
-    assert called.returncode == 0 and called.stdout == text
-    script = (RECIPE / "run.sh").read_text()
-    names = script.split("\noptions=(")[1].split(")")[0].split() + ["mini", "partial", "set"]
-    assert all(f"--{name.replace('_', '-')} " in text for name in names)
+@pytest.mark.parametrize("name", ["mandarin", "iemocap"])
+def test_help_names_every_option(recipe, name):
+    text = recipe(name).run("--help").stdout
+    assert text == recipe(name).run("--help", cwd="/").stdout
+    known = recipe(name).refused("--no-such-option", "1").split("this script knows ")[1].split(" and --help")[0].split()
+    assert len(known) > 30 and all(f"{option} " in text for option in known)
+    assert "shellcheck" not in text and "Sourced by" not in text
 
 
-def test_every_system_differs_from_speecheq_as_its_name_says():
+def test_every_system_differs_from_speecheq_as_its_name_says(mandarin):
     from speecheq.config import resolve, systems_of
 
-    systems = RECIPE / "conf/systems.yaml"
-    configs = {name: resolve(RECIPE / "conf/paper.yaml", systems, name) for name in systems_of(systems)}
+    systems = mandarin.folder / "conf/systems.yaml"
+    configs = {name: resolve(mandarin.folder / "conf/paper.yaml", systems, name) for name in systems_of(systems)}
     assert list(configs) == ["speecheq", "wo_mtl", "wo_msud", "wo_mtl_wo_msud"]
     for name, config in configs.items():
         assert (config.tasks() == ["emotion"]) == ("wo_mtl" in name)
@@ -163,12 +154,42 @@ def test_every_system_differs_from_speecheq_as_its_name_says():
 
 
 @pytest.mark.parametrize("size", ["paper", "small", "mini"])
-def test_the_sizes_resolve_and_the_papers_is_the_papers(size):
+def test_the_sizes_resolve_and_the_papers_is_the_papers(mandarin, size):
     from speecheq.config import resolve
 
-    config = resolve(RECIPE / f"conf/{size}.yaml", RECIPE / "conf/systems.yaml", "speecheq")
+    config = resolve(mandarin.folder / f"conf/{size}.yaml", mandarin.folder / "conf/systems.yaml", "speecheq")
     if size == "paper":
         model, loss, optim = config.model, config.loss, config.optim
         assert (model.channels, model.bottleneck, model.scale, model.num_phones) == (256, 128, 8, 202)
         assert (loss.gamma, loss.alpha, loss.beta, loss.eta, loss.label_ignore) == (10, 1, 0.1, 0.1, "fill")
         assert (optim.learning_rate, optim.weight_decay, config.data.batch_size) == (1e-4, 1e-5, 32)
+
+
+def test_the_papers_protocols_are_the_defaults(mandarin, walked):
+    """ESD and SEQD as targets: their given test parts, without Surprise; the walk before had ten folds of CASIA."""
+    folder, _ = walked
+    for target, tested in (("esd_zh", "test"), ("seqd", "test")):
+        mandarin.run(*mandarin.where(folder), "--target", target, "--stage", 3, "--stop-stage", 3)
+        note = json.loads((folder / f"data/msud/{target}.official/fold1/msud.json").read_text())
+        assert note["tests"][0] == tested and note["folds"] == 1
+        assert sorted(note["corpora"]) == ["casia", "esd_zh", "seqd"] and note["left_out"] == []
+        in_use = {category for name in ("emotion", "dev", "test") for category, count in note["sets"][name]["esc"].items()}
+        assert ("surprise" in in_use), "CASIA's and SEQD's stay"
+    esd = json.loads((folder / "data/msud/esd_zh.official/fold1/msud.json").read_text())["sets"]
+    assert set(esd["test"]["esc"]) == set(esd["dev"]["esc"]) == {"neutral", "joy", "anger", "sadness"}
+
+
+def test_a_corpus_without_any_code_joins_the_recipe(mandarin, nano, walked, toys, tmp_path):
+    """A table and a label map beside it: --corpus NAME=PATH, also as the target."""
+    rows = ["path,speaker,gender,emotion"]
+    for speaker in ("a", "b", "c", "d"):
+        for number in range(8):
+            toys.write_wav(tmp_path / "clips" / f"{speaker}{number}.wav", 0.5)
+            rows.append(f"clips/{speaker}{number}.wav,{speaker},{'F' if speaker in 'ab' else 'M'},{'cross' if number % 2 else 'fine'}")
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "labels.yaml").write_text("title: my corpus\nlanguage: Mandarin\nlabels: {cross: anger, fine: neutral}\n")
+    casia = nano("casia") / "casia"
+    done = mandarin.run("--casia", casia, "--corpus", "mine=mine.csv", "--target", "mine", "--partial", "true",
+                        *mandarin.where(tmp_path), "--systems", "wo_mtl", cwd=tmp_path)
+    assert "## mine, speaker" in done.stdout and "seqd, esd_zh" in done.stdout
+    assert "aishell is not given and is left out" in done.stderr
