@@ -1,4 +1,5 @@
 # Two commands do everything: make demo, make test. Each installs what it needs first.
+RECIPE ?= mandarin
 STACK ?= auto
 VENV ?= .venv
 # test processes: the whole suite is bound by its cores
@@ -10,14 +11,14 @@ export SPEECHEQ_VENV := $(abspath $(VENV))
 .PHONY: help demo test lint
 
 help:
-	@echo 'make demo   install into $(VENV), then run the Mandarin recipe on synthesised mini corpora'
+	@echo 'make demo   install into $(VENV), then run a recipe (RECIPE=mandarin|iemocap) on synthesised mini corpora'
 	@echo 'make test   install into $(VENV), then run the tests'
 	@echo 'make lint   shellcheck over every shell file'
 	@echo 'STACK=auto|k2|modern and VENV=DIR choose what is installed and where (see utils/install.sh --help)'
 
 demo:
 	@utils/install.sh --stack $(STACK) --venv $(VENV) --extras demo
-	@cd egs/mandarin && ./run.sh --mini true --train-jobs 2 --stage 0 --stop-stage 5
+	@cd egs/$(RECIPE) && ./run.sh --mini true --train-jobs 2 --stage 0 --stop-stage 5
 
 test:
 	@utils/install.sh --stack $(STACK) --venv $(VENV) --extras test

