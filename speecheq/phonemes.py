@@ -95,9 +95,8 @@ class _Corpus:
         if self.pooled:
             parts = ", ".join(self.card["splits"])
             what = f"training part: what there is ({parts}) is taken for it, but the last 10 % of each speaker"
-        log.warning(
-            "%s: the copy has no %s, %d utterances, are held out as %r", self.card["name"], what, len(self.held), HELD_OUT
-        )
+        name, held = self.card["name"], len(self.held)
+        log.warning("%s: the copy has no %s, %d utterances, are held out as %r", name, what, held, HELD_OUT)
 
 
 def _text(cut: MonoCut) -> str:

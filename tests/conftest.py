@@ -103,6 +103,7 @@ class Toys:
     root = ROOT
     transcript = TRANSCRIPT
     texts = TEXTS
+    columns = COLUMNS
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,7 @@ class Pieces:
 
     def decode(self, numbers: List[int]) -> str:
         """Numbers back to the text as ``spelling`` writes it; blanks give nothing."""
-        return self.processor.decode([number for number in numbers if number])
+        return self.processor.decode(list(numbers))
 
     def note(self) -> Dict[str, Any]:
         """How often a character occurred that the training transcripts do not hold."""

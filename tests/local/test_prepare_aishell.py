@@ -3,8 +3,11 @@
 import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
+from speecheq.errors import InputError
 from speecheq.files import read_json
 
 PARTIAL = ("--partial", "true")
@@ -196,3 +199,15 @@ def test_the_real_clips(samples, prepare, refused, tmp_path):
     assert card["utterances"] == 601 and card["counts"]["split"] == {"dev": 1, "train": 600}
     assert card["counts"]["speaker"] == {"S0150": 300, "S0252": 300, "S0724": 1}
     assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {}
+
+
+@given(st.binary() | st.text().map(str.encode) | st.text(alphabet="S0001 FM\t\n\r好", max_size=60).map(str.encode))
+@settings(max_examples=150, deadline=None)
+def test_no_bytes_make_a_table_fail_with_anything_but_a_sentence(toys, tmp_path_factory, content):
+    script, path = toys.script("aishell"), tmp_path_factory.getbasetemp() / "table.txt"
+    path.write_bytes(content)
+    for read in (script.read_transcripts, script.read_genders):
+        try:
+            read(path)
+        except InputError as refused:
+            assert str(refused).startswith(f"{path}, line ") and str(refused).endswith(".")

@@ -1,9 +1,13 @@
 """prepare_emodb.py: the letters of a name, boredom's place in SEQM, and what it refuses."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
+from speecheq.errors import InputError
 from speecheq.files import read_json
+from speecheq.stages import Drops
 
 PARTIAL = ("--partial", "true")
 # name, gender, emotion, category, EIS
@@ -103,3 +107,19 @@ def test_the_real_clips(samples, prepare, tmp_path):
     }
     assert card["counts"]["esc"]["disgust"] == 46 + 81 and card["counts"]["eis"] == {"-1.0": 454, "1.5": 81}
     assert card["counts"]["gender"] == {"F": 302, "M": 233}
+
+
+@given(st.text(alphabet=st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), max_size=40)
+       | st.text(alphabet="0123456789abWLEAFNT", min_size=7, max_size=7))
+@settings(max_examples=200, deadline=None)
+def test_no_name_fails_with_anything_but_a_sentence(toys, tmp_path_factory, name):
+    """Names only: the audio is read later."""
+    script = toys.script("emodb")
+    clips = [tmp_path_factory.getbasetemp() / f"{stem}.wav" for stem in ("03a01Wa", f"x{name}"[1:] or "x")]
+    script.iter_clips = lambda folder: iter(clips)
+    try:
+        found = list(script.find_utterances(tmp_path_factory.getbasetemp(), True, Drops()))
+    except InputError as refused:
+        assert str(refused).startswith(str(clips[1])) and str(refused).endswith(".")
+    else:
+        assert found[1].id == f"emodb-{clips[1].stem}" and found[1].label in script.EMODB.labels

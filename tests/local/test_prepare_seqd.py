@@ -1,8 +1,13 @@
 """prepare_seqd.py: 25 emotions in three levels, the fixed test set, and every fault of labels.tsv."""
 
+import os
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
+from speecheq.errors import InputError
 from speecheq.files import read_json
 from speecheq.seqm import EMOTIONS
 
@@ -38,6 +43,42 @@ def test_the_official_count(refused, prepare, toys, tmp_path, seqd):
     assert "50 utterances found, SEQD has 1648" in refused("seqd", seqd)
     declared = toys.script("seqd").SEQD
     assert dict(declared.counts) == {"as in the paper": 1648} and len(declared.labels) == 25
+    by = declared.count_by
+    assert sum(by["label"].values()) == sum(by["split"].values()) == 1648 and by["split"]["test"] == 155
+    assert (by["label"]["serenity"], by["label"]["rage"], by["label"]["fear"], by["label"]["neutral"]) == (59, 71, 63, 73)
+
+
+def test_a_holders_copy_with_the_papers_counts_needs_no_option(prepare, toys, tmp_path):
+    """1,648 labelled clips, 155 of them in the test part; one clip in the wrong part is named."""
+    declared = toys.script("seqd").SEQD
+    rows, tested = [], 0
+    for name, count in declared.count_by["label"].items():
+        for number in range(count):
+            emotion, split = EMOTIONS[name], "test" if number < 6 or (tested < 155 - 150 and number < 7) else "train"
+            tested += number == 6 and split == "test"
+            rows.append([f"F01_{name}_{number}", "F01", "F", name, emotion.category, emotion.level or "-", split, "好"])
+    folder = tmp_path / "SEQD"
+    first = toys.write_wav(folder / "wav" / "F01" / f"{rows[0][0]}.wav", 0.05)
+    for row in rows[1:]:
+        os.link(first, folder / "wav" / "F01" / f"{row[0]}.wav")
+    table = "\n".join("\t".join(row) for row in [toys.columns, *rows]) + "\n"
+    (folder / "labels.tsv").write_text(table, encoding="utf-8")
+    assert prepare("seqd", folder, tmp_path / "out") == 0
+    assert read_json(tmp_path / "out" / "seqd_card.json")["counts"]["split"] == {"test": 155, "train": 1493}
+    (folder / "labels.tsv").write_text(table.replace("\ttest\t", "\ttrain\t", 1), encoding="utf-8")
+    assert prepare("seqd", folder, tmp_path / "other") == 1
+
+
+@given(st.text() | st.text(alphabet="F01\tneutral-\n\r train好\"", max_size=80))
+@settings(max_examples=150, deadline=None)
+def test_no_text_makes_the_table_fail_with_anything_but_a_sentence(toys, tmp_path_factory, text):
+    folder = tmp_path_factory.getbasetemp()
+    for content in (text, "\t".join(toys.columns) + "\n" + text):
+        (folder / "labels.tsv").write_text(content, encoding="utf-8", newline="")
+        try:
+            toys.script("seqd").read_labels(folder / "labels.tsv", folder)
+        except InputError as refused:
+            assert str(refused).startswith(f"{folder / 'labels.tsv'}, line ") and str(refused).endswith(".")
 
 
 ROW = "F01_neutral_0\tF01\tF\tneutral\tneutral\t-\ttrain\t今天天气很好"

@@ -82,6 +82,7 @@ def test_pieces_give_the_text_back(language, texts, size, tmp_path):
         assert again.decode(numbers) == spelling(text, language)
         assert again.decode([0, *numbers, 0]) == spelling(text, language), "blanks are silent"
         assert 1 < len(numbers) < len(spelling(text, language)), "neither letters nor the whole text"
+    assert ("▁" in "".join(pieces.table.symbols)) == (language == "English"), "the mark of a word's beginning"
     assert pieces.note() == {"unknown_pieces": 0}
 
 
