@@ -25,7 +25,8 @@
 #   --dev NAME            dev part of the training folds: clips (10 %), speaker, official, or auto: official with the
 #                         protocol official where there is one, else clips (auto)
 #   --phonemes NAME       the corpus of the phoneme task, or none (the recipe's own, where it is given)
-#   --units NAME          what CTC learns: phone, or bpe (sentencepiece) with --bpe-size N (phone, 500)
+#   --units NAME          what CTC learns: phone, or bpe (sentencepiece) of --bpe-size N pieces (phone; 500, in Mandarin
+#                         5000: more than it has characters)
 # Where and how:
 #   --data DIR --exp DIR --results FILE       (data, exp, RESULTS.md; with --mini data-mini, exp-mini, a page in it)
 #   --corpora DIR         where downloaded corpora go (DATA/corpora)
@@ -49,7 +50,7 @@ stage=0 stop_stage=5
 {
   last_stage=5
   protocol='' folds='' folds_file='' seeds=1 systems=speecheq config='' ctc_backend='' classes=seqm
-  neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=500 download='' corpora=''
+  neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
   data='' exp='' results='' nj=2 train_jobs=1 mini=false partial=false
   help_files=("$recipe/utils/recipe.sh")
   boolean_options=(mini partial)

@@ -26,7 +26,7 @@ set -euo pipefail
   title="Experiment 1 (Mandarin)"
   emotion_corpora=(casia seqd esd_zh) phoneme_corpora=(aishell)
   mini_corpora=(casia seqd esd_zh aishell)
-  target=casia extra_options=(aishell_hours)
+  target=casia extra_options=(aishell_hours) bpe_size=5000
 }
 
 # the paper's: ten random folds of CASIA, the given test parts of SEQD and ESD
