@@ -234,7 +234,7 @@ def parser() -> argparse.ArgumentParser:
     imported.add_argument("source", type=Path, metavar="FOLDER_OR_TABLE")
     imported.add_argument("out", type=Path, metavar="OUT_DIR", help="the folder of its manifests")
     imported.add_argument("--name", required=True, help="of the corpus: small letters, digits, underscores")
-    imported.add_argument("--labels", type=Path, help="what its labels mean (labels.yaml in the folder, beside the table)")
+    imported.add_argument("--labels", type=Path, help="what its labels mean (its own labels.yaml)")
     imported.add_argument("--partial", type=true_or_false, default=False, help="true: leave out lines without audio")
     imported.add_argument("--hours", type=positive, help="a seeded subset of so many hours of the training part")
     imported.add_argument("--seed", type=int, default=0, help="the seed of that subset")
@@ -245,7 +245,7 @@ def parser() -> argparse.ArgumentParser:
     exported.add_argument("manifests", type=Path, metavar="MANIFESTS", help="such as data/manifests/casia")
     exported.add_argument("out", type=Path, metavar="FOLDER_OR_TABLE", help="a table where it ends in .csv or .tsv")
 
-    check = command("check", _check, "Listen to a prepared corpus: hours, speakers, labels, levels, duplicates, faults.")
+    check = command("check", _check, "Listen to a prepared corpus: hours, speakers, labels, duplicates, faults.")
     check.add_argument("manifests", type=Path, metavar="MANIFESTS", help="such as data/manifests/casia")
     check.add_argument("--nj", type=positive_whole, default=2, help="threads")
     check.add_argument("--json", type=Path, help="write the figures to this file too")
@@ -256,7 +256,7 @@ def parser() -> argparse.ArgumentParser:
     features.add_argument("--nj", type=positive_whole, default=2, help="processes")
 
     def unit_options(made: argparse.ArgumentParser) -> None:
-        made.add_argument("--units", choices=("phone", "bpe"), default="phone", help="what CTC learns: phones or pieces")
+        made.add_argument("--units", choices=("phone", "bpe"), default="phone", help="what CTC learns")
         made.add_argument("--bpe-size", type=positive_whole, default=500, help="how many pieces, with --units bpe")
 
     def label_options(made: argparse.ArgumentParser) -> None:

@@ -263,8 +263,8 @@ def corpus_cuts(manifests: Path, corpus: str, splits: Sequence[str]) -> Iterator
                 recording = next(recordings, None)
                 if recording is None:
                     raise InputError(
-                        f"{manifests}: the supervision {supervision.id} has no recording, or they are in another order; "
-                        "run stage 1 again."
+                        f"{manifests}: the supervision {supervision.id} has no recording, or they are in another "
+                        "order; run stage 1 again."
                     )
             start, duration = supervision.start, supervision.duration
             cut = MonoCut(
@@ -313,8 +313,9 @@ def compute_features(
 ) -> None:
     """Stage 2: the features of one corpus, ``out_dir``/cuts.jsonl.gz and archives beside it.
 
-    ``nj`` processes work on parts of 250 cuts, and no more of the corpus is held at a time; a run that was broken off goes on with the parts that are
-    missing or not whole. Raises InputError where stage 1 has not run or a recording cannot be read.
+    ``nj`` processes work on parts of 250 cuts, and no more of the corpus is held at a time; a run that was broken off
+    goes on with the parts that are missing or not whole. Raises InputError where stage 1 has not run or a recording
+    cannot be read.
     """
     manifests, out_dir = Path(manifests), Path(out_dir)
     card = load_card(manifests, corpus)

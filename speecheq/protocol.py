@@ -116,7 +116,9 @@ PROTOCOLS: Dict[str, Callable[..., Folds]] = {
 # These deal single clips out at random, so that a fixed test part of the corpus would be trained on.
 RANDOM_PROTOCOLS = ("random10", "random5")
 # What must not be shared between training and test besides the clips.
-MUST_DIFFER: Dict[str, Sequence[str]] = {"speaker": ("speaker",), "session": ("session", "speaker"), "text": ("text_id",)}
+MUST_DIFFER: Dict[str, Sequence[str]] = {
+    "speaker": ("speaker",), "session": ("session", "speaker"), "text": ("text_id",),
+}
 
 
 def make_folds(protocol: str, clips: Sequence[Clip], seed: int = 0) -> Folds:
@@ -159,7 +161,9 @@ def read_folds_file(path: Path) -> List[Tuple[str, str, int]]:
         rows = csv.reader(text.splitlines(), delimiter="\t" if "\t" in heading else ",", strict=True)
         columns = next(rows, [])
         if not {"clip", "test_fold"} <= set(columns):
-            raise InputError(f"{path}, line 1: expected the columns clip and test_fold, found {' '.join(columns) or 'none'}.")
+            raise InputError(
+                f"{path}, line 1: expected the columns clip and test_fold, found {' '.join(columns) or 'none'}."
+            )
         for row in rows:
             where = f"{path}, line {rows.line_num}"
             if not "".join(row).strip():
@@ -187,8 +191,8 @@ def folds_from_file(path: Path, clips: Sequence[Clip], partial: bool) -> Tuple[F
     """The folds of a published partition, and the ids of clips that it does not name.
 
     A line names a clip by its id, or by its file's path without the suffix, as much of its end as the list gives
-    (``liuchanhg/angry/201``), whatever its capitals (they differ from copy to copy). InputError for a line that names no clip (of a partial copy: only a count is logged
-    by the caller), or more than one, or a clip of an earlier line.
+    (``liuchanhg/angry/201``), whatever its capitals (they differ from copy to copy). InputError for a line that names
+    a clip that another line names, or none; in a partial copy clips may be absent, but not all of them.
     """
     rows = read_folds_file(path)
     places = {clip.casefold(): number for number, (_, clip, _) in enumerate(rows)}

@@ -25,7 +25,8 @@ HEADINGS = {
     "wa": "WA %", "ua": "UA %", "eis_mse": "EIS MSE", "eis_ccc": "EIS CCC", "gender": "gender %", "per": "PER %",
 }
 PERCENT = ("wa", "ua", "gender", "per")
-# What names an experiment's data, equal in all of its folds.
+# What its folds have in common: the labels and protocol, and the data that was trained on.
+DATA = ("corpora", "phonemes", "per_set", "units")
 EXPERIMENT = ("name", "target", "protocol", "classes", "class_esc", "classes_of", "neutral_eis", "use", "folds_file",
               "left_out")
 
@@ -54,7 +55,7 @@ def _settings(folder: Path) -> Dict[str, Any]:
     settings = flat(learned(load(folder / "config.yaml")))
     del settings["run.seed"]
     run = read_json(folder / "metrics.json")["run"]
-    return {**settings, **{key: run[key] for key in ("corpora", "phonemes", "per_set", "units", "classes", "use", "folds_file", "left_out")}}
+    return {**settings, **{key: run[key] for key in (*EXPERIMENT, *DATA)}}
 
 
 def check_alike(folders: Sequence[Path]) -> None:
@@ -115,7 +116,7 @@ def summarise(experiment: Path, folders: Optional[Sequence[Path]] = None) -> Dic
     runs = [metrics["run"] for metrics in each]
     first = runs[0]
     summary["run"] = {
-        **{key: first[key] for key in ("system", "config", "set", *EXPERIMENT, "corpora", "phonemes", "per_set", "units")},
+        **{key: first[key] for key in ("system", "config", "set", *EXPERIMENT, *DATA)},
         "folds": sorted({run["fold"] for run in runs}),
         "of_folds": first["folds"],
         "seeds": sorted({run["seed"] for run in runs}),
@@ -132,7 +133,8 @@ def summarise(experiment: Path, folders: Optional[Sequence[Path]] = None) -> Dic
     write_scores(Path(experiment) / "scores.tsv", merged, classes)
     rows = [(f"fold {m['run']['fold']}, seed {m['run']['seed']}", m) for m in each]
     everything = [prediction for _, predictions in sorted(by_seed.items()) for prediction in predictions]
-    write_text(Path(experiment) / "RESULTS.md", experiment_page(summary, rows) + "\n" + confusion_table(everything, classes))
+    page = experiment_page(summary, rows) + "\n" + confusion_table(everything, classes)
+    write_text(Path(experiment) / "RESULTS.md", page)
     return summary
 
 
@@ -211,7 +213,8 @@ def _facts(summary: Dict[str, Any]) -> str:
            else "not learned")
         + f"; corpora of the recipe that were not given: {', '.join(run['left_out']) or 'none'}",
         f"- {_numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of "
-        f"training in all; git revision {', '.join(run['trained_at_git'])} (scored at {', '.join(run['scored_at_git'])})",
+        f"training in all; git revision {', '.join(run['trained_at_git'])} (scored at "
+        f"{', '.join(run['scored_at_git'])})",
     ]
     if summary.get("test.per") is not None:
         lines.append(
@@ -241,10 +244,9 @@ def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
     """RESULTS.md of a recipe: one line an experiment, a table for each target and test set."""
     parts = [
         f"# Results of {title}\n",
-        "Written by the program from score files. ESC is the argmax over all classes of the model. WA: overall accuracy; UA: "
-        "mean recall\nof the classes; EIS scores are over clips with an intensity label (n/a: there are none). "
-        "Checkpoints are chosen on a dev\npart of the training folds. Means (± standard deviation) of folds and "
-        "seeds.\n",
+        "Written by the program from score files. ESC is the argmax over all classes of the model. WA: overall accuracy; "
+        "UA: mean\nrecall of the classes; EIS scores are over clips with an intensity label (n/a: there are none). "
+        "Checkpoints are chosen on a\ndev part of the training folds. Means (± standard deviation) of folds and seeds.\n",
     ]
     tables: Dict[tuple, list] = defaultdict(list)
     for summary in summaries:

@@ -52,8 +52,8 @@ def write_scores(path: Path, sets: Dict[str, Sequence[ClipPrediction]], classes:
                     name, p.id, p.corpus, p.speaker, classes.names[p.gold_esc], classes.names[p.predicted_esc],
                     *(f"{value:.6f}" for value in p.posterior),
                     f"{p.gold_eis:.4f}" if seqm.is_specified(p.gold_eis) else NOT_AVAILABLE, f"{p.predicted_eis:.4f}",
-                    seqm.emotion_name(classes.categories[p.predicted_esc], p.predicted_eis), p.gold_gender or NOT_AVAILABLE,
-                    p.predicted_gender,
+                    seqm.emotion_name(classes.categories[p.predicted_esc], p.predicted_eis),
+                    p.gold_gender or NOT_AVAILABLE, p.predicted_gender,
                 ])
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Experiment 2 of SpeechEQ (section 3.1): English. Four emotions of IEMOCAP; emotion and gender also from RAVDESS, CREMA-D
-# and ESD, dominance as intensity, phonemes from LibriSpeech.
+# Experiment 2 of SpeechEQ (section 3.1): English. Four emotions of IEMOCAP, its dominance as intensity; emotion and
+# gender also from RAVDESS, CREMA-D and ESD; phonemes from LibriSpeech.
 #
 #   ./run.sh --iemocap DIR --ravdess DIR --crema-d DIR --esd DIR --librispeech DIR --stage 0 --stop-stage 5
 #   ./run.sh --iemocap DIR --protocol session          leave one session out (speakers unseen)

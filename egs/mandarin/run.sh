@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Experiment 1 of SpeechEQ (section 3.1): Mandarin. Emotion and gender from CASIA, SEQD and ESD, phonemes from AISHELL-1.
+# Experiment 1 of SpeechEQ (section 3.1): Mandarin. Emotion and gender from CASIA, SEQD and ESD; phonemes from
+# AISHELL-1.
 #
 #   ./run.sh --casia DIR --seqd DIR --esd DIR --aishell DIR --stage 0 --stop-stage 5
 #   ./run.sh --mini true                      the same on corpora that it synthesises
