@@ -3,7 +3,7 @@
 
 import re
 from pathlib import Path
-from typing import Dict, Iterator, Sequence, Tuple
+from typing import Dict, Iterator, Sequence
 
 from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, iter_folders, keep_matched, read_lines, run
 from speecheq.errors import InputError
@@ -54,9 +54,9 @@ def read_genders(path: Path) -> Dict[str, str]:
     return genders
 
 
-def find_clips(wav: Path, splits: Sequence[str]) -> Dict[str, Tuple[str, str, Path]]:
-    """Utterance id -> (split, speaker, file). InputError for a folder that is no speaker, a clip out of place."""
-    clips: Dict[str, Tuple[str, str, Path]] = {}
+def find_clips(wav: Path, splits: Sequence[str]) -> Dict[str, str]:
+    """Utterance id -> its file. InputError for a folder that is no speaker, a clip out of place."""
+    clips: Dict[str, str] = {}
     for split in splits:
         for folder in iter_folders(wav / split):
             if not SPEAKER.fullmatch(folder.name):
@@ -65,8 +65,8 @@ def find_clips(wav: Path, splits: Sequence[str]) -> Dict[str, Tuple[str, str, Pa
                 if folder.name not in clip.stem:
                     raise InputError(f"{clip}: is named after another speaker than {folder.name}; move it to its own.")
                 if clip.stem in clips:
-                    raise InputError(f"{clip}: occurs a second time, first as {clips[clip.stem][2]}; remove one.")
-                clips[clip.stem] = (split, folder.name, clip)
+                    raise InputError(f"{clip}: occurs a second time, first as {clips[clip.stem]}; remove one.")
+                clips[clip.stem] = str(clip)
     return clips
 
 
@@ -88,11 +88,11 @@ def find_utterances(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[U
     clips = find_clips(wav, [split for split in AISHELL.splits if split not in absent])
     if not clips:
         raise InputError(f"{wav}: holds no clip; unpack the archives of the speakers that lie there.")
-    matched = keep_matched(list(clips), list(transcripts), table, wav, partial, drops, "transcript")
-    for name in sorted(matched):
-        split, speaker, clip = clips[name]
+    for name in sorted(keep_matched(clips, transcripts, table, wav, partial, drops, "transcript")):
+        clip = clips.pop(name)  # what is yielded is not held here too
+        _, split, speaker, _ = clip.rsplit("/", 3)
         yield Utterance(
-            id=name, audio=clip, speaker=speaker, gender=genders.get(speaker), text=transcripts[name], split=split
+            id=name, audio=clip, speaker=speaker, gender=genders.get(speaker), text=transcripts.pop(name), split=split
         )
 
 

@@ -14,6 +14,7 @@ intensity says something else than SEQM's 0, and, where the corpus has them, ``s
 (many clips speak the same numbered text), ``session``, and whatever else the script keeps as ``extra``.
 """
 
+import io
 import os
 import random
 import sys
@@ -39,7 +40,7 @@ from lhotse.serialization import SequentialJsonlWriter
 from speecheq import seqm
 from speecheq.commandline import OneLineParser, exit_status, positive, positive_whole, true_or_false
 from speecheq.errors import InputError
-from speecheq.files import read_json, write_json
+from speecheq.files import PathLike, read_json, write_json
 from speecheq.progress import log, progress, set_up_logging
 from speecheq.stages import Drops, Stage, require
 
@@ -52,6 +53,8 @@ BATCH = 1000
 # Raised when what this module writes changes its meaning.
 FORMAT = 2
 NEUTRAL_RULES = ("metric", "corpus")
+# Fields of an utterance with few different values in a corpus.
+SHARED_WORDS = ("speaker", "gender", "label", "level", "split", "session")
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,11 @@ class Utterance:
     ``level`` is one of the corpus' levels, or ``intensity`` a value of its scale. A clip is a whole audio file,
     or the part from ``start`` to ``end`` (seconds) of one, which then has an id, ``recording``, of its own.
     ``extra`` holds further facts to keep (age, valence). ``source`` says where its labels stand, for error messages.
+    Stage 1 holds all utterances of a corpus, so what many of them say in the same words is held once.
     """
 
     id: str
-    audio: Path
+    audio: PathLike  # text where a corpus has very many clips: a Path takes some hundred bytes more
     speaker: str
     gender: Optional[str] = None
     text: str = ""
@@ -159,6 +163,12 @@ class Utterance:
     recording: str = ""
     extra: Optional[Mapping[str, Any]] = None
     source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in SHARED_WORDS:
+            value = getattr(self, name)
+            if type(value) is str:
+                object.__setattr__(self, name, sys.intern(value))
 
 
 @dataclass(frozen=True)
@@ -237,7 +247,8 @@ def _decoded(path: Path, encodings: Sequence[str]) -> Iterator[Tuple[int, str]]:
 
 def _decoded_line_by_line(path: Path, content: bytes, encodings: Sequence[str]) -> Iterator[Tuple[int, str]]:
     encoding = encodings[-1]
-    for number, line in enumerate(content.split(b"\n"), 1):
+    for number, line in enumerate(io.BytesIO(content), 1):
+        line = line.removesuffix(b"\n")
         try:
             yield number, line.decode("utf-8-sig" if encoding == "utf-8" and number == 1 else encoding)
         except UnicodeDecodeError as error:
@@ -261,7 +272,7 @@ def read_lines(path: Path, encodings: Sequence[str] = ("utf-8",)) -> Iterator[Tu
 
 
 def keep_matched(
-    clips: Sequence[str], labelled: Sequence[str], table: Path, audio: Path, partial: bool, drops: Drops, what: str
+    clips: Iterable[str], labelled: Iterable[str], table: Path, audio: Path, partial: bool, drops: Drops, what: str
 ) -> Set[str]:
     """The utterances that have both audio and a line in ``table``; the others are added to ``drops``.
 
@@ -284,7 +295,8 @@ def keep_matched(
         drops.add(f"audio without {what}", name)
     for name in without_audio:
         drops.add(f"{what} without audio", name)
-    return have_audio & have_line
+    have_audio.difference_update(without_line)
+    return have_audio
 
 
 def _wav_is_truncated(path: Path) -> bool:
@@ -494,9 +506,9 @@ def _check_counts(corpus: Corpus, utterances: Sequence[Utterance], drops: Drops,
 
 def _take_hours(
     corpus: Corpus, utterances: List[Utterance], headers: List[Header], request: Request, drops: Drops
-) -> Set[int]:
-    """The places of the utterances to keep: of the training part a seeded subset of at least ``hours`` hours."""
-    everything = set(range(len(utterances)))
+) -> Sequence[int]:
+    """Which places to keep, in order: of the training part those of a seeded subset of at least ``hours`` hours."""
+    everything = range(len(utterances))
     training = [place for place in everything if utterances[place].split in ("train", None)]
 
     def seconds(place: int) -> float:
@@ -510,14 +522,14 @@ def _take_hours(
         )
         return everything
     random.Random(f"{request.seed} {corpus.name} hours").shuffle(training)
-    taken = 0.0
+    taken, outside = 0.0, set()
     for place in training:
         if taken >= request.hours * 3600:
             drops.add(f"outside the {request.hours:g} hours asked for", utterances[place].id)
-            everything.remove(place)
+            outside.add(place)
         else:
             taken += seconds(place)
-    return everything
+    return [place for place in everything if place not in outside]
 
 
 class _Counts:
@@ -576,7 +588,7 @@ def prepare(corpus: Corpus, find: Finder, request: Request, out_dir: Path) -> No
     counts = _Counts()
     with stage.anew() as folder:
         for split in splits:
-            places = (place for place in sorted(kept) if (utterances[place].split or "all") == split)
+            places = (place for place in kept if (utterances[place].split or "all") == split)
             _write_split(corpus, folder, split, ((utterances[place], headers[place]) for place in places), counts)
         write_json(folder / f"{corpus.name}_card.json", _card(corpus, request, splits, counts))
         stage.finish(folder, went_in, counts.utterances, drops)

@@ -150,8 +150,11 @@ class ClassMap:
         return None if label is None else self.index[label]
 
 
-def clip_of(cut: MonoCut, label: str = "") -> Clip:
-    """The protocol's view of a cut. Few different words, so they are shared between clips."""
+def clip_of(cut: MonoCut, label: str = "", with_audio: bool = True) -> Clip:
+    """The protocol's view of a cut. Few different words, so they are shared between clips.
+
+    Where its file is comes ``with_audio`` only: it is most of what a clip takes in memory, for lists of folds alone.
+    """
     supervision = cut.supervisions[0]
     custom = supervision.custom
 
@@ -161,7 +164,7 @@ def clip_of(cut: MonoCut, label: str = "") -> Clip:
     return Clip(
         supervision.id, shared(supervision.speaker), shared(label or custom["esc"]), shared(custom.get("text_id")),
         shared(custom.get("split")), shared(custom["corpus"]), shared(custom.get("session")),
-        os.path.splitext(cut.recording.sources[0].source)[0] if cut.has_recording else "",
+        os.path.splitext(cut.recording.sources[0].source)[0] if with_audio and cut.has_recording else "",
     )
 
 
@@ -205,7 +208,6 @@ def _usable(recipe: Recipe, cards: Mapping[str, dict], classes: ClassMap, cuts: 
             drops: Drops) -> Dict[str, Dict[str, Clip]]:
     """Corpus -> id -> clip, of all utterances that have a class and whose category is in use."""
     clips: Dict[str, Dict[str, Clip]] = {}
-    owner: Dict[str, str] = {}
     for name in cards:
         use = recipe.use.get(name, recipe.use.get(EVERY_CORPUS))
         clips[name] = {}
@@ -221,9 +223,11 @@ def _usable(recipe: Recipe, cards: Mapping[str, dict], classes: ClassMap, cuts: 
             if number is None:
                 drops.add(f"{custom['esc']} of {name}, which is no single class of {recipe.target}", cut.id)
                 continue
-            if owner.setdefault(cut.id, name) != name:
-                raise InputError(f"the utterance {cut.id} is in {owner[cut.id]} and in {name}; rename it in one of them.")
-            clips[name][cut.id] = clip_of(cut, classes.table.names[number])
+            clip = clip_of(cut, classes.table.names[number], with_audio=recipe.folds_file is not None)
+            owner = next((other for other in clips if other != name and clip.id in clips[other]), None)
+            if owner is not None:
+                raise InputError(f"the utterance {clip.id} is in {owner} and in {name}; rename it in one of them.")
+            clips[name][clip.id] = clip
     return clips
 
 
