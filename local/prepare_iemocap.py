@@ -47,6 +47,7 @@ EVALUATION = re.compile(r"\[[^\]]*\]\s+(\S+)\s+(\S+)\s+\[([^\]]*)\]")
 ANNOTATOR = re.compile(r"[AC]-\w+:")
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?|nan|", re.IGNORECASE)
 SPOKEN = re.compile(r"(Ses0\S+)\s+\[[^\]]*\]:(.*)")
+WILD = 3.0  # an average of judges may leave the scale a little (0.5 occurs), never by more than a step
 ENCODINGS = ("utf-8", "latin-1")  # annotators' own words may be in either
 
 
@@ -55,9 +56,14 @@ def read_values(text: str, where: str) -> List[Optional[float]]:
     parts = [part.strip() for part in text.split(",")]
     if not all(NUMBER.fullmatch(part) for part in parts):
         raise InputError(f"{where}: expected [valence, activation, dominance], found {text!r}; correct the line.")
-    if len(parts) != 3:  # there is no telling which of them is missing
+    if len(parts) > 3:
+        raise InputError(f"{where}: expected [valence, activation, dominance], found {len(parts)} values.")
+    if len(parts) < 3:  # there is no telling which of them is missing
         return [None, None, None]
     values = [float(part or "nan") for part in parts]
+    wild = next((value for value in values if abs(value - 3) > WILD), None)
+    if wild is not None:
+        raise InputError(f"{where}: {wild:g} is no value on a scale from 1 to 5; correct the line.")
     return [value if math.isfinite(value) else None for value in values]
 
 

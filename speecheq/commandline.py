@@ -18,14 +18,20 @@ def true_or_false(value: str) -> bool:
 
 def positive(value: str) -> float:
     """A number above 0."""
-    number = float(value)
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"{value!r} is not above 0")
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number above 0")
     return number
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse whose errors are one sentence and exit status 1."""
+    """argparse whose errors are one sentence and exit status 1, and whose options are written in full."""
+
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **options)
 
     def error(self, message: str) -> None:
         raise InputError(f"{self.prog}: {message}; see {self.prog} --help.")
@@ -33,10 +39,9 @@ class OneLineParser(argparse.ArgumentParser):
 
 def positive_whole(value: str) -> int:
     """A whole number above 0."""
-    number = int(value)
-    if number < 1:
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
         raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
-    return number
+    return int(value)
 
 
 def exit_status(action: Callable[[], None]) -> int:

@@ -646,9 +646,12 @@ def _card(corpus: Corpus, request: Request, splits: List[str], counts: _Counts) 
 
 
 def load_card(folder: Path, name: str) -> dict:
-    """The card of a corpus that stage 1 prepared; InputError where it has not."""
+    """The card of a corpus that stage 1 prepared; InputError where it has not, or where it prepared mere sounds."""
     require(folder, "manifests")
-    return read_json(Path(folder) / f"{name}_card.json")
+    card = read_json(Path(folder) / f"{name}_card.json")
+    if "utterances" not in card:
+        raise InputError(f"{folder}: holds sounds (noise, room impulse responses), not utterances of a corpus.")
+    return card
 
 
 def main(parts: Mapping[str, Tuple[Corpus, Finder]], argv: Optional[Sequence[str]] = None) -> int:

@@ -163,7 +163,8 @@ def training_cuts(path: Path, target: Optional[str] = None) -> CutSet:
     if target is not None:
         cuts = cuts.filter(partial(_is_of, target))
     if next(iter(cuts), None) is None:
-        raise InputError(f"{path}: holds no cut to train on.")
+        whose = f" of {target}, the only corpus that this system trains on" if target else ""
+        raise InputError(f"{path}: holds no cut{whose}; choose another system, or other corpora.")
     return cuts
 
 

@@ -192,6 +192,8 @@ def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
     """
     recording = cut.recording
     path = recording.sources[0].source
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: is not there any more; put it back, or run stage 1 again for its corpus.")
     first = round(cut.start * recording.sampling_rate)
     last = round((cut.start + cut.duration) * recording.sampling_rate)  # cut.end is rounded to milliseconds
     try:

@@ -46,14 +46,15 @@ def mean_squared_error(gold: Sequence[float], predicted: Sequence[float]) -> Opt
 
 
 def concordance(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
-    """Lin's CCC of the EIS over clips with a label; None with fewer than two, or where both are constant."""
+    """Lin's CCC of the EIS over clips with a label; None with fewer than two, or where all labels are equal."""
     keep = specified(gold)
     if keep.sum() < 2:
         return None
     x, y = np.asarray(gold, dtype=np.float64)[keep], np.asarray(predicted, dtype=np.float64)[keep]
     denominator = x.var() + y.var() + (x.mean() - y.mean()) ** 2
-    # rounding leaves a variance of about 1e-32 to constants
-    return float(2 * ((x - x.mean()) * (y - y.mean())).mean() / denominator) if denominator > 1e-24 else None
+    if x.var() < 1e-24:  # rounding leaves a variance of about 1e-32 to constants
+        return None  # a constant label is followed by nobody, and the formula would say 0
+    return float(2 * ((x - x.mean()) * (y - y.mean())).mean() / denominator)
 
 
 def phone_errors(reference: Sequence[int], hypothesis: Sequence[int]) -> int:

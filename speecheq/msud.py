@@ -13,11 +13,11 @@ class. The cuts of a corpus are streamed; what is held of an utterance is its pr
 
 import hashlib
 import os
+import re
 import sys
 from collections import Counter, defaultdict
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
@@ -41,7 +41,7 @@ from speecheq.protocol import (
     make_folds,
     parse_numbers,
 )
-from speecheq.stages import Drops, Stage, require
+from speecheq.stages import STAMP, Drops, Stage, digest, require
 
 # Raised when what this module writes changes its meaning.
 FORMAT = 2
@@ -49,10 +49,17 @@ CLASSES = ("seqm", "corpus")
 DECLARED = "declared"
 DEV_PARTS = ("auto", "clips", "speaker", "official")
 EVERY_CORPUS = "*"
+# The sets of a fold. That of the training clips is named after the task that it trains.
+TRAINING, GENDER, DEV, TEST = "emotion", "gender", "dev", "test"
 
 
 def experiment_name(target: str, protocol: str, classes: str = "seqm", neutral_eis: str = DECLARED) -> str:
-    """The folder of a target under a protocol; switches that are not at their defaults show in it."""
+    """The folder of a target under a protocol; switches that are not at their defaults show in it.
+
+    InputError for a protocol whose name cannot be part of a folder's.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", protocol):
+        raise InputError(f"--protocol {protocol!r}: a name has letters, digits, - and _ only.")
     marks = [f".{classes}_classes"] * (classes != "seqm") + [f".neutral_{neutral_eis}"] * (neutral_eis != DECLARED)
     return f"{target}.{protocol}" + "".join(marks)
 
@@ -77,7 +84,7 @@ class Recipe:
     seed: int = 0
     classes: str = "seqm"
     neutral_eis: str = DECLARED
-    use: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    use: Mapping[str, Optional[Sequence[str]]] = field(default_factory=dict)
     folds_file: Optional[Path] = None
     recipe_corpora: Sequence[str] = ()
 
@@ -89,12 +96,19 @@ class Recipe:
         ):
             if value not in choices:
                 raise InputError(f"{name} {value!r} is not one of {', '.join(choices)}.")
-        for categories in self.use.values():
-            for category in categories:
-                if category not in seqm.CATEGORIES:
-                    raise InputError(f"--use: {category!r} is not one of SEQM's categories {', '.join(seqm.CATEGORIES)}.")
+        for category in (category for categories in self.use.values() for category in categories or ()):
+            if category not in seqm.CATEGORIES:
+                raise InputError(f"--use: {category!r} is not one of SEQM's categories {', '.join(seqm.CATEGORIES)}.")
+        unknown = sorted(set(self.use) - {EVERY_CORPUS, self.target, *self.corpora, *self.recipe_corpora})
+        if unknown:
+            raise InputError(f"--use {unknown[0]}=...: there is no corpus {unknown[0]} in this run.")
         if self.protocol == CROSS and self.classes == "corpus":
             raise InputError("the protocol 'cross' compares corpora in SEQM's classes; leave out --classes corpus.")
+        if self.folds_file is not None and self.protocol in (CROSS, "official", *RANDOM_PROTOCOLS):
+            raise InputError(
+                f"--folds-file gives the folds, the protocol {self.protocol!r} would make its own: give the list another "
+                "name with --protocol, or leave it out."
+            )
 
     @property
     def name(self) -> str:
@@ -105,20 +119,20 @@ class Recipe:
         return [name for name in dict.fromkeys(self.corpora) if name != self.target]
 
 
-def parse_use(texts: Sequence[str]) -> Dict[str, List[str]]:
+def parse_use(texts: Sequence[str]) -> Dict[str, Optional[List[str]]]:
     """``joy,anger`` (every corpus) or ``esd_zh=joy,anger`` of ``--use`` -> corpus or "*" -> categories.
 
-    ``all`` stands for all nine of them.
+    Of two for the same corpus the later counts; ``all`` lifts a restriction (None).
     """
-    use: Dict[str, List[str]] = {}
+    use: Dict[str, Optional[List[str]]] = {}
     for text in texts:
-        corpus, equals, categories = text.partition("=")
-        if not equals:
-            corpus, categories = EVERY_CORPUS, text
+        corpus, equals, categories = text.rpartition("=")
         names = categories.replace(",", " ").split()
-        use[corpus.strip()] = list(seqm.CATEGORIES) if names == ["all"] else names
-        if not use[corpus.strip()]:
+        if not names:
             raise InputError(f"--use {text!r}: names no category, for instance --use joy,anger,neutral,sadness.")
+        use[corpus.strip() if equals else EVERY_CORPUS] = None if names == ["all"] else names
+    if use.get(EVERY_CORPUS) is None:  # a None has a meaning only where all others are restricted
+        return {corpus: names for corpus, names in use.items() if names is not None}
     return use
 
 
@@ -150,21 +164,28 @@ class ClassMap:
         return None if label is None else self.index[label]
 
 
-def clip_of(cut: MonoCut, label: str = "", with_audio: bool = True) -> Clip:
+def clip_of(cut: MonoCut, label: str = "", with_path: bool = False) -> Clip:
     """The protocol's view of a cut. Few different words, so they are shared between clips.
 
-    Where its file is comes ``with_audio`` only: it is most of what a clip takes in memory, for lists of folds alone.
+    Its file's path comes ``with_path`` only, which lists of folds need: it is most of what a clip takes in memory.
     """
     supervision = cut.supervisions[0]
     custom = supervision.custom
+    source = cut.recording.sources[0].source if cut.has_recording else supervision.id
 
     def shared(value: Optional[str]) -> Optional[str]:
         return None if value is None else sys.intern(str(value))
 
     return Clip(
-        supervision.id, shared(supervision.speaker), shared(label or custom["esc"]), shared(custom.get("text_id")),
-        shared(custom.get("split")), shared(custom["corpus"]), shared(custom.get("session")),
-        os.path.splitext(cut.recording.sources[0].source)[0] if with_audio and cut.has_recording else "",
+        id=supervision.id,
+        speaker=shared(supervision.speaker),
+        label=shared(label or custom["esc"]),
+        text_id=shared(custom.get("text_id")),
+        split=shared(custom.get("split")),
+        corpus=shared(custom["corpus"]),
+        session=shared(custom.get("session")),
+        path=os.path.splitext(source)[0] if with_path else "",
+        sound=hash((source, cut.start)),
     )
 
 
@@ -204,52 +225,72 @@ class _Sets:
         }
 
 
-def _usable(recipe: Recipe, cards: Mapping[str, dict], classes: ClassMap, cuts: Mapping[str, Iterable[MonoCut]],
-            drops: Drops) -> Dict[str, Dict[str, Clip]]:
-    """Corpus -> id -> clip, of all utterances that have a class and whose category is in use."""
-    clips: Dict[str, Dict[str, Clip]] = {}
+@dataclass
+class _Clips:
+    """The clips of a run: ``of`` a corpus by id, those that have a class and are in use; ``unused``, of the target,
+    the others, which a list of folds may name too."""
+
+    of: Dict[str, Dict[str, Clip]]
+    unused: List[Clip]
+
+
+def _read_clips(recipe: Recipe, cards: Mapping[str, dict], classes: ClassMap, cuts: Mapping[str, Iterable[MonoCut]],
+                drops: Drops) -> _Clips:
+    clips = _Clips({}, [])
+    with_path = recipe.folds_file is not None
     for name in cards:
         use = recipe.use.get(name, recipe.use.get(EVERY_CORPUS))
-        clips[name] = {}
+        clips.of[name] = {}
         for cut in progress(cuts[name], f"{name}: labels", cards[name]["utterances"], "clips"):
             custom = cut.supervisions[0].custom
+            number, why = None, ""
             if custom["esc"] is None:
-                drops.add(f"{name} without an emotion label", cut.id)
-                continue
-            if use is not None and custom["esc"] not in use:
-                drops.add(f"{custom['esc']} of {name}, not in use", cut.id)
-                continue
-            number = classes.class_of(custom)
+                why = f"{name} without an emotion label"
+            elif use is not None and custom["esc"] not in use:
+                why = f"{custom['esc']} of {name}, not in use"
+            else:
+                number = classes.class_of(custom)
+                why = f"{custom['esc']} of {name}, which is no single class of {recipe.target}"
             if number is None:
-                drops.add(f"{custom['esc']} of {name}, which is no single class of {recipe.target}", cut.id)
+                drops.add(why, cut.id)
+                if name == recipe.target and with_path:
+                    clips.unused.append(clip_of(cut, "-", with_path))
                 continue
-            clip = clip_of(cut, classes.table.names[number], with_audio=recipe.folds_file is not None)
-            owner = next((other for other in clips if other != name and clip.id in clips[other]), None)
+            clip = clip_of(cut, classes.table.names[number], with_path)
+            owner = next((other for other in clips.of if other != name and clip.id in clips.of[other]), None)
             if owner is not None:
                 raise InputError(f"the utterance {clip.id} is in {owner} and in {name}; rename it in one of them.")
-            clips[name][clip.id] = clip
+            clips.of[name][clip.id] = clip
     return clips
 
 
+def _is_for_training(clip: Clip) -> bool:
+    """Whether a clip of another corpus than the target may be trained on: it is in no official dev or test part."""
+    return clip.split is None or clip.split == "train"
+
+
 def _intersect(recipe: Recipe, clips: Dict[str, Dict[str, Clip]], drops: Drops) -> None:
-    """Cross-corpus: keep the classes that the target and the other corpora have in common."""
+    """Cross-corpus: keep the classes that the target and the training clips of the other corpora have in common."""
+    if not recipe.others:
+        raise InputError(f"the protocol 'cross' trains on other corpora than {recipe.target}: give some.")
     of_target = {clip.label for clip in clips[recipe.target].values()}
-    of_others = {clip.label for name in recipe.others for clip in clips[name].values()}
+    of_others = {clip.label for name in recipe.others for clip in clips[name].values() if _is_for_training(clip)}
     common = of_target & of_others
     if not common:
         raise InputError(
             f"cross-corpus: {recipe.target} ({', '.join(sorted(of_target)) or 'no class'}) has no class in common with "
-            f"{', '.join(recipe.others) or 'no other corpus'} ({', '.join(sorted(of_others)) or 'no class'})."
+            f"{', '.join(recipe.others)} ({', '.join(sorted(of_others)) or 'no class'})."
         )
     for name in clips:
+        lacking = "the other corpora lack" if name == recipe.target else f"{recipe.target} lacks"
         for clip in [clip for clip in clips[name].values() if clip.label not in common]:
-            where = "the other corpora" if name == recipe.target else recipe.target
-            drops.add(f"{clip.label} of {name}, which {where} lack{'' if name == recipe.target else 's'}", clip.id)
+            drops.add(f"{clip.label} of {name}, which {lacking}", clip.id)
             del clips[name][clip.id]
 
 
-def _folds(recipe: Recipe, card: Mapping[str, Any], clips: Dict[str, Clip], drops: Drops) -> List[set]:
-    members = list(clips.values())
+def _folds(recipe: Recipe, card: Mapping[str, Any], clips: _Clips, drops: Drops) -> List[set]:
+    """The test clips of every fold."""
+    members = clips.of[recipe.target]
     if not members:
         raise InputError(f"{recipe.target}: has no clip to test on; see --use and its labels.")
     if recipe.folds_file is None:
@@ -258,50 +299,59 @@ def _folds(recipe: Recipe, card: Mapping[str, Any], clips: Dict[str, Clip], drop
                 f"{recipe.target}: has a fixed test part, which the protocol {recipe.protocol!r} would train on; use the "
                 "protocol 'official'."
             )
-        return make_folds(recipe.protocol, members, recipe.seed)
-    folds, unnamed = folds_from_file(recipe.folds_file, members, card["partial"] or bool(recipe.use))
-    for name in unnamed:
-        drops.add(f"{recipe.target} outside the list of folds", name)
-        del clips[name]
-    return checked_folds(recipe.protocol, list(clips.values()), folds)
+        return make_folds(recipe.protocol, list(members.values()), recipe.seed)
+    found = folds_from_file(recipe.folds_file, [*members.values(), *clips.unused], may_lack_clips=card["partial"])
+    if found.absent:
+        log.warning("%s: %d lines name clips that this copy of %s lacks", recipe.folds_file, found.absent, recipe.target)
+    for name in found.unnamed:
+        if members.pop(name, None) is not None:
+            drops.add(f"{recipe.target} outside the list of folds", name)
+    folds = [fold & members.keys() for fold in found.folds]
+    return checked_folds(recipe.protocol, list(members.values()), folds)
 
 
-def _target_parts(recipe: Recipe, clips: Mapping[str, Clip], test: set) -> Dict[str, str]:
-    """Target utterance -> test, dev or emotion."""
-    if recipe.protocol == CROSS:
-        return dict.fromkeys(clips, "test")
-    pool = [clip for name, clip in clips.items() if name not in test]
-    official_dev = {clip.id for clip in pool if clip.split == "dev"}
-    dev = recipe.dev
-    if dev == "auto":
-        dev = "official" if official_dev and recipe.protocol == "official" else "clips"
-    if dev == "official" and not official_dev:
+def _dev_rule(recipe: Recipe, clips: Mapping[str, Clip]) -> str:
+    """What ``auto`` stands for; InputError for an official part that is not there."""
+    has_official = any(clip.split == "dev" for clip in clips.values())
+    if recipe.dev == "auto":
+        return "official" if has_official and recipe.protocol == "official" else "clips"
+    if recipe.dev == "official" and (not has_official or recipe.protocol == CROSS):
         raise InputError(f"--dev official: {recipe.target} has no official dev part outside the test fold.")
-    dev_ids = official_dev if dev == "official" else dev_part(pool, dev, recipe.seed)
-    return {name: "test" if name in test else "dev" if name in dev_ids else "emotion" for name in clips}
+    return recipe.dev
 
 
-def _other_parts(recipe: Recipe, cards: Mapping[str, dict], clips: Mapping[str, Mapping[str, Clip]],
+def _target_parts(recipe: Recipe, dev: str, clips: Mapping[str, Clip], test: set) -> Dict[str, str]:
+    """Target utterance -> the set that it goes to."""
+    if recipe.protocol == CROSS:
+        return dict.fromkeys(clips, TEST)
+    pool = [clip for name, clip in clips.items() if name not in test]
+    if dev == "official":
+        dev_ids = {clip.id for clip in pool if clip.split == "dev"}
+    else:
+        dev_ids = dev_part(pool, dev, recipe.seed)
+    return {name: TEST if name in test else DEV if name in dev_ids else TRAINING for name in clips}
+
+
+def _other_parts(recipe: Recipe, dev: str, cards: Mapping[str, dict], clips: Mapping[str, Mapping[str, Clip]],
                  drops: Drops) -> Dict[str, Dict[str, str]]:
-    """Other corpus -> utterance -> emotion, test_<corpus>, or (cross-corpus) dev."""
+    """Other corpus -> utterance -> the set that it goes to: training, test_<corpus>, or (cross-corpus) dev."""
     parts: Dict[str, Dict[str, str]] = {}
     for name in recipe.others:
         parts[name] = {}
         for clip in clips[name].values():
-            if clip.split is None or clip.split == "train":
-                parts[name][clip.id] = "emotion"
+            if _is_for_training(clip):
+                parts[name][clip.id] = TRAINING
             elif clip.split == cards[name]["test_split"]:
-                parts[name][clip.id] = f"test_{name}"
+                parts[name][clip.id] = f"{TEST}_{name}"
             else:
                 drops.add(f"the {clip.split} part of {name}, not used", clip.id)
     if recipe.protocol == CROSS:  # the target must stay unseen: the dev part is taken from the training corpora
         pool = [
             clip._replace(speaker=f"{name} {clip.speaker}")
-            for name in recipe.others for clip in clips[name].values() if parts[name].get(clip.id) == "emotion"
+            for name in recipe.others for clip in clips[name].values() if parts[name].get(clip.id) == TRAINING
         ]
-        how = "clips" if recipe.dev in ("auto", "official") else recipe.dev
-        for name in dev_part(pool, how, recipe.seed):
-            next(of for of in parts.values() if name in of)[name] = "dev"
+        for chosen in dev_part(pool, dev, recipe.seed):
+            next(of for of in parts.values() if chosen in of)[chosen] = DEV
     return parts
 
 
@@ -325,84 +375,97 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
     options = asdict(recipe)
     options["corpora"] = sorted(cards)
     options["folds_file"] = recipe.folds_file and _digest_of(recipe.folds_file)
-    options["left_out"] = left_out = [name for name in options.pop("recipe_corpora") if name not in cards]
+    options["left_out"] = [name for name in options.pop("recipe_corpora") if name not in cards]
+    folder = out_dir / recipe.name
+    inputs = [fbank / name for name in sorted(cards)]
+    stages: Dict[int, Stage] = {}
 
-    @lru_cache(maxsize=None)
-    def stage_of(number: int) -> Stage:
-        return Stage(
-            "unify", f"{recipe.name}, fold {number}", out_dir / recipe.name / f"fold{number}", {**options, "fold": number},
-            [fbank / name for name in sorted(cards)], FORMAT,
-        )
+    def is_done(number: int) -> bool:
+        """Whether that fold is there; looked up, and logged, once."""
+        if number not in stages:
+            title = f"{recipe.name}, fold {number}"
+            stage = Stage("unify", title, folder / f"fold{number}", {**options, "fold": number}, inputs, FORMAT)
+            stages[number] = stage
+            done[number] = stage.is_done()
+        return done[number]
 
-    is_done = lru_cache(maxsize=None)(lambda number: stage_of(number).is_done())
-    made = next(iter((out_dir / recipe.name).glob("fold*/msud.json")), None)
-    if made is not None:  # folds that are all there need no look at the clips
-        numbers = parse_numbers(folds, "fold", read_json(made)["folds"])
+    done: Dict[int, bool] = {}
+    made = next((read_json(path) for path in sorted(folder.glob("fold*/msud.json"))), None)
+    if made is not None and is_done(made["fold"]):  # folds that are all there need no look at the clips
+        numbers = parse_numbers(folds, "fold", made["folds"])
         if all([is_done(number) for number in numbers]):
             return numbers
+
     classes = ClassMap(recipe, cards[recipe.target])
-    common_drops = Drops()
-    clips = _usable(recipe, cards, classes, cuts, common_drops)
+    drops = Drops()
+    clips = _read_clips(recipe, cards, classes, cuts, drops)
     if recipe.protocol == CROSS:
-        _intersect(recipe, clips, common_drops)
-    all_folds = _folds(recipe, cards[recipe.target], clips[recipe.target], common_drops)
-    numbers = parse_numbers(folds, "fold", len(all_folds))
-    for number in numbers:
+        _intersect(recipe, clips.of, drops)
+    all_folds = _folds(recipe, cards[recipe.target], clips, drops)
+    dev = _dev_rule(recipe, clips.of[recipe.target])
+    partition = digest([options, [read_json(path / STAMP)["key"] for path in inputs], [sorted(fold) for fold in all_folds]])
+    for number in parse_numbers(folds, "fold", len(all_folds)):
         if is_done(number):
             continue
-        stage = stage_of(number)
-        drops = Drops()
-        for reason, names in common_drops.by_reason.items():
-            drops.by_reason[reason] = list(names)
-        parts = {recipe.target: _target_parts(recipe, clips[recipe.target], all_folds[number - 1]),
-                 **_other_parts(recipe, cards, clips, drops)}
-        shared_speakers = _check(recipe, clips, parts)
-        names = sorted({"emotion", "dev", "test", "gender"} | {part for of in parts.values() for part in of.values()})
-        with stage.anew() as temporary:
-            with ExitStack() as stack:
-                sets = _Sets(temporary, names, stack)
-                for corpus in cards:
-                    for cut in cuts[corpus]:
-                        part = parts[corpus].get(cut.id)
-                        if part is None:
-                            continue
-                        custom = cut.supervisions[0].custom
-                        _neutral_rule(recipe.neutral_eis, custom)
-                        custom["class"] = classes.class_of(custom)
-                        class_name = classes.table.names[custom["class"]]
-                        sets.add(part, cut, class_name)
-                        if part == "emotion" and cut.supervisions[0].gender is not None:
-                            sets.add("gender", cut, class_name)
+        of_fold = drops.copy()
+        parts = {recipe.target: _target_parts(recipe, dev, clips.of[recipe.target], all_folds[number - 1]),
+                 **_other_parts(recipe, dev, cards, clips.of, of_fold)}
+        shared_speakers = _check(recipe, clips.of, parts)
+        with stages[number].anew() as temporary:
+            sets = _write_sets(recipe, classes, cuts, parts, temporary)
             note = {
                 "name": recipe.name,
                 "target": recipe.target,
                 "protocol": recipe.protocol,
                 "fold": number,
                 "folds": len(all_folds),
-                "dev": recipe.dev,
+                "partition": partition,
+                "dev": dev,
                 "seed": recipe.seed,
                 "corpora": sorted(name for name in cards if name != recipe.target or recipe.protocol != CROSS),
-                "left_out": left_out,
+                "left_out": options["left_out"],
                 "classes": list(classes.table.names),
                 "class_esc": list(classes.table.categories),
                 "classes_of": recipe.classes,
                 "neutral_eis": recipe.neutral_eis,
-                "use": {name: list(categories) for name, categories in recipe.use.items()},
+                "use": dict(recipe.use),
                 "folds_file": recipe.folds_file and Path(recipe.folds_file).name,
-                "target_esc": sorted({cards[recipe.target]["labels"][label] for label in cards[recipe.target]["labels"]}),
+                "target_esc": sorted(set(cards[recipe.target]["labels"].values())),
                 "test_speakers_in_training": shared_speakers,
-                "tests": [name for name in names if name.startswith("test")],
-                "sets": sets.note(),
+                "tests": [name for name in sets if name.startswith(TEST)],
+                "sets": sets,
             }
-            without_gender = note["sets"]["emotion"]["clips"] - note["sets"]["gender"]["clips"]
+            without_gender = sets[TRAINING]["clips"] - sets[GENDER]["clips"]
             if without_gender:
                 log.warning(
-                    "%s: %d training clips have no gender and are not in the gender set", stage.title, without_gender
+                    "%s: %d training clips have no gender and are not in the gender set", stages[number].title,
+                    without_gender,
                 )
             write_json(temporary / "msud.json", note)
             placed = sum(map(len, parts.values()))
-            stage.finish(temporary, placed + len(drops), placed, drops)
-    return numbers
+            stages[number].finish(temporary, placed + len(of_fold), placed, of_fold)
+    return parse_numbers(folds, "fold", len(all_folds))
+
+
+def _write_sets(recipe: Recipe, classes: ClassMap, cuts: Mapping[str, Iterable[MonoCut]],
+                parts: Mapping[str, Mapping[str, str]], folder: Path) -> Dict[str, Any]:
+    """Write the sets of a fold, each cut with its class and its EIS; returns their counts."""
+    names = sorted({TRAINING, DEV, TEST, GENDER} | {part for of in parts.values() for part in of.values()})
+    with ExitStack() as stack:
+        sets = _Sets(folder, names, stack)
+        for corpus in parts:
+            for cut in cuts[corpus]:
+                part = parts[corpus].get(cut.id)
+                if part is None:
+                    continue
+                custom = cut.supervisions[0].custom
+                _neutral_rule(recipe.neutral_eis, custom)
+                custom["class"] = classes.class_of(custom)
+                class_name = classes.table.names[custom["class"]]
+                sets.add(part, cut, class_name)
+                if part == TRAINING and cut.supervisions[0].gender is not None:
+                    sets.add(GENDER, cut, class_name)
+    return sets.note()
 
 
 def _check(recipe: Recipe, clips: Mapping[str, Mapping[str, Clip]], parts: Mapping[str, Mapping[str, str]]) -> int:
@@ -411,16 +474,16 @@ def _check(recipe: Recipe, clips: Mapping[str, Mapping[str, Clip]], parts: Mappi
     for corpus, of in parts.items():
         for name, part in of.items():
             by_part[part].append(clips[corpus][name])
-    if not by_part["emotion"]:
+    if not by_part[TRAINING]:
         raise InputError(f"{recipe.name}: no training clip is left; give other corpora, or see --use.")
-    check_leaks(recipe.protocol, by_part["emotion"], by_part["dev"], by_part["test"])
+    check_leaks(recipe.protocol, by_part[TRAINING], by_part[DEV], by_part[TEST])
     for name in recipe.others:  # their parts are official: no clip is shared, speakers may be
-        check_leaks("official", by_part["emotion"], by_part["dev"], by_part[f"test_{name}"])
+        check_leaks("official", by_part[TRAINING], by_part[DEV], by_part[f"{TEST}_{name}"])
 
     def speakers(part: str) -> set:
         return {(clip.corpus, clip.speaker) for clip in by_part[part]}
 
-    return len(speakers("test") & speakers("emotion"))
+    return len(speakers(TEST) & speakers(TRAINING))
 
 
 def load_fold(msud_dir: Path, fold: int) -> dict:
@@ -437,10 +500,11 @@ def class_table(note: Mapping[str, Any]) -> seqm.ClassTable:
 
 def made_folds(msud_dir: Path, folds: str) -> List[int]:
     """The fold numbers that ``folds`` asks for, each checked to be there; InputError where one is not."""
-    some = next(iter(sorted(Path(msud_dir).glob("fold*/msud.json"))), None)
-    if some is None:
+    notes = [read_json(path) for path in Path(msud_dir).glob("fold*/msud.json")]
+    if not notes:
         raise InputError(f"{msud_dir}: stage 3 (unify) has not been run; run it first, with --stage 3 --stop-stage 3.")
-    numbers = parse_numbers(folds, "fold", read_json(some)["folds"])
+    # a fold left over from another partition may count more or fewer of them; whether it is current is asked below
+    numbers = parse_numbers(folds, "fold", max(note["folds"] for note in notes))
     for number in numbers:
         load_fold(msud_dir, number)
     return numbers

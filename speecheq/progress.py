@@ -16,9 +16,20 @@ log.setLevel(logging.INFO)
 PLAIN_LINE_INTERVAL = 15.0
 
 
+class _StderrHandler(logging.StreamHandler):
+    """Writes to what standard error is at that moment: it may have been replaced since the log was set up."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self):
+        return sys.stderr
+
+
 def set_up_logging(level: int = logging.INFO) -> None:
     """Send the package's log to standard error, each line with its time."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.handlers[:] = [handler]
     if not logging.getLogger().handlers:

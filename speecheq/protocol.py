@@ -17,7 +17,11 @@ TEXT_FOLDS = 5
 
 
 class Clip(NamedTuple):
-    """What the protocols know of an utterance; ``label`` is its class, ``audio`` its file without the suffix."""
+    """What the protocols know of an utterance.
+
+    ``label`` is its class, ``path`` its file without the suffix (where that is asked for), ``sound`` a number that two
+    names of the same audio have in common (0: unknown).
+    """
 
     id: str
     speaker: str
@@ -26,7 +30,8 @@ class Clip(NamedTuple):
     split: Optional[str] = None
     corpus: str = ""
     session: Optional[str] = None
-    audio: str = ""
+    path: str = ""
+    sound: int = 0
 
 
 Folds = List[Set[str]]
@@ -187,12 +192,21 @@ def read_folds_file(path: Path) -> List[Tuple[str, str, int]]:
     return found
 
 
-def folds_from_file(path: Path, clips: Sequence[Clip], partial: bool) -> Tuple[Folds, List[str]]:
-    """The folds of a published partition, and the ids of clips that it does not name.
+class PublishedFolds(NamedTuple):
+    """What a list of folds says of a corpus: its folds, the ids of clips that it does not name, and how many of its
+    lines name clips that are not there."""
+
+    folds: Folds
+    unnamed: List[str]
+    absent: int
+
+
+def folds_from_file(path: Path, clips: Sequence[Clip], may_lack_clips: bool) -> PublishedFolds:
+    """The folds of a published partition.
 
     A line names a clip by its id, or by its file's path without the suffix, as much of its end as the list gives
     (``liuchanhg/angry/201``), whatever its capitals (they differ from copy to copy). InputError for a line that names
-    a clip that another line names, or none; in a partial copy clips may be absent, but not all of them.
+    a clip that another line names, or none; a copy that ``may_lack_clips`` must have some of them.
     """
     rows = read_folds_file(path)
     places = {clip.casefold(): number for number, (_, clip, _) in enumerate(rows)}
@@ -201,7 +215,7 @@ def folds_from_file(path: Path, clips: Sequence[Clip], partial: bool) -> Tuple[F
     folds: Folds = [set() for _ in range(max((fold for _, _, fold in rows), default=0))]
     unnamed: List[str] = []
     for clip in clips:
-        parts = clip.audio.casefold().split("/")
+        parts = clip.path.casefold().split("/")
         names = [clip.id.casefold(), *("/".join(parts[-length:]) for length in range(longest, 0, -1))]
         place = next((places[name] for name in names if name in places), None)
         if place is None:
@@ -213,13 +227,13 @@ def folds_from_file(path: Path, clips: Sequence[Clip], partial: bool) -> Tuple[F
         taken[place] = clip.id
         folds[fold - 1].add(clip.id)
     absent = [place for place in range(len(rows)) if place not in taken]
-    if absent and (not partial or len(absent) == len(rows)):
+    if absent and (not may_lack_clips or len(absent) == len(rows)):
         where, name, _ = rows[absent[0]]
         raise InputError(
             f"{where}: names the clip {name}, which the corpus does not have ({len(absent)} such lines); complete the "
             "copy, or take the list that belongs to it."
         )
-    return folds, unnamed
+    return PublishedFolds(folds, unnamed, len(absent))
 
 
 def dev_part(training: Sequence[Clip], how: str = "clips", seed: int = 0) -> Set[str]:
@@ -278,6 +292,14 @@ def check_leaks(protocol: str, training: Iterable[Clip], dev: Iterable[Clip], te
                     f"leak: {len(shared)} test {what}(s) are in {name} under the protocol {protocol!r} "
                     f"({min(shared)[1]} for one)."
                 )
+        sounds = {clip.sound: clip for clip in used if clip.sound}
+        heard = next((clip for clip in test if clip.sound in sounds and sounds[clip.sound].id != clip.id), None)
+        if heard is not None:
+            other = sounds[heard.sound]
+            raise InputError(
+                f"leak: the test clip {heard.id} of {heard.corpus} is the audio of {other.id} of {other.corpus} in {name}; "
+                "leave one of the two corpora out."
+            )
     shared = values(training, "id") & values(dev, "id")
     if shared:
         raise InputError(f"leak: {len(shared)} dev clip(s) are in training ({min(shared)[1]} for one).")

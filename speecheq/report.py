@@ -16,7 +16,7 @@ from speecheq.files import read_json, write_json, write_text
 from speecheq.metrics import confusion
 from speecheq.msud import DECLARED, EVERY_CORPUS
 from speecheq.progress import log
-from speecheq.score import STAMP_FOLDER, read_scores, write_scores
+from speecheq.score import EXPERIMENT, STAMP_FOLDER, read_scores, write_scores
 from speecheq.seqm import ClassTable
 from speecheq.stages import STAMP, require
 
@@ -25,10 +25,8 @@ HEADINGS = {
     "wa": "WA %", "ua": "UA %", "eis_mse": "EIS MSE", "eis_ccc": "EIS CCC", "gender": "gender %", "per": "PER %",
 }
 PERCENT = ("wa", "ua", "gender", "per")
-# What its folds have in common: the labels and protocol, and the data that was trained on.
+# Besides EXPERIMENT, what its folds have in common: the data that was trained on.
 DATA = ("corpora", "phonemes", "per_set", "units")
-EXPERIMENT = ("name", "target", "protocol", "classes", "class_esc", "classes_of", "neutral_eis", "use", "folds_file",
-              "left_out")
 
 
 def scored_folders(experiment: Path) -> List[Path]:
@@ -186,13 +184,15 @@ def _protocol(run: Dict[str, Any]) -> str:
 
 
 def _classes(run: Dict[str, Any]) -> str:
+    of = "the nine of SEQM"
     if run["classes_of"] == "corpus":
-        return f"the {len(run['classes'])} of {run['target']} itself ({', '.join(run['classes'])})"
-    restricted = "; ".join(
-        f"{'all corpora' if name == EVERY_CORPUS else name} restricted to {', '.join(categories)}"
-        for name, categories in run["use"].items()
-    )
-    return "the nine of SEQM" + (f" ({restricted})" if restricted else "")
+        of = f"the {len(run['classes'])} of {run['target']} itself ({', '.join(run['classes'])})"
+    restricted = [
+        f"{'all corpora' if name == EVERY_CORPUS else name} "
+        + (f"restricted to {', '.join(categories)}" if categories is not None else "whole")
+        for name, categories in sorted(run["use"].items())
+    ]
+    return "; ".join([of, *restricted])
 
 
 def _speakers(in_training: Sequence[int]) -> str:
@@ -206,7 +206,7 @@ def _facts(summary: Dict[str, Any]) -> str:
     corpora = ", ".join(run["corpora"])
     lines = [
         f"- protocol: {_protocol(run)}; folds {_numbers(run['folds'])} of {run['of_folds']}; "
-        f"seeds {_numbers(run['seeds'])}; {_speakers(run['test_speakers_in_training'])}",
+        f"seeds {_numbers(run['seeds'])}; dev part: {run['dev']}; {_speakers(run['test_speakers_in_training'])}",
         f"- classes: {_classes(run)}; EIS of neutral clips: {run['neutral_eis']}",
         f"- emotion and gender training data: {corpora}; phonemes: "
         + (f"{run['phonemes']} ({run['units']}), CTC by {', '.join(run['ctc_backend'])}" if run["phonemes"]

@@ -36,6 +36,9 @@ POSTERIOR = "p_"  # begins the column of a class' posterior
 BEFORE = ["set", "utt", "corpus", "speaker", "esc", "predicted_esc"]
 AFTER = ["eis", "predicted_eis", "name", "gender", "predicted_gender"]
 NOT_AVAILABLE = "n/a"
+# What msud.json says of the labels and the protocol, the same in all folds of an experiment.
+EXPERIMENT = ("name", "target", "protocol", "partition", "dev", "classes", "class_esc", "classes_of", "neutral_eis",
+              "use", "folds_file", "left_out")
 
 
 def write_scores(path: Path, sets: Dict[str, Sequence[ClipPrediction]], classes: seqm.ClassTable) -> None:
@@ -144,8 +147,7 @@ def score(folder: Path, msud: Path, fold: int) -> Dict[str, Any]:
         **scores,
         "run": {
             "system": run["system"], "config": run["config_name"], "set": run["assignments"],
-            **{key: note[key] for key in ("name", "target", "protocol", "classes", "class_esc", "classes_of",
-                                          "neutral_eis", "use", "folds_file", "left_out", "test_speakers_in_training")},
+            **{key: note[key] for key in (*EXPERIMENT, "test_speakers_in_training")},
             "fold": fold, "folds": note["folds"], "seed": run["seed"],
             "corpora": note["corpora"] if config.data.corpora == "all" else [note["target"]],
             "phonemes": phone_note.get("corpus"), "per_set": phone_note.get("test"), "units": phone_note.get("units"),

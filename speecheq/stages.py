@@ -87,6 +87,13 @@ class Drops:
     def __len__(self) -> int:
         return sum(map(len, self.by_reason.values()))
 
+    def copy(self) -> "Drops":
+        """The same, to be added to apart."""
+        other = Drops()
+        for reason, names in self.by_reason.items():
+            other.by_reason[reason] = list(names)
+        return other
+
     def counts(self) -> Dict[str, int]:
         return {reason: len(names) for reason, names in sorted(self.by_reason.items())}
 

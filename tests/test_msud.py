@@ -1,5 +1,8 @@
 """What goes where in MsUD: folds, other corpora, genders, classes; and what makes stage 3 run again."""
 
+import os
+from dataclasses import replace
+
 import pytest
 from lhotse import CutSet
 
@@ -22,7 +25,7 @@ READ = Corpus("read", "read speech", "Mandarin", "DIR/*.wav", splits=("train", "
 
 
 class Data:
-    """Stages 1 and 2 of toy corpora in one folder, all on one clip of noise."""
+    """Stages 1 and 2 of toy corpora in one folder; each utterance is a file of its own, all links to one noise."""
 
     def __init__(self, folder, toys):
         self.root, self.clip = folder, toys.write_wav(folder / "audio" / "a.wav", 0.05)
@@ -32,8 +35,15 @@ class Data:
         labels = self.root / "corpora" / corpus.name / "labels.txt"  # what changes when the utterances do
         labels.parent.mkdir(parents=True, exist_ok=True)
         labels.write_text(repr(utterances))
+        utterances = [replace(u, audio=self.audio_of(u)) if u.audio == self.clip else u for u in utterances]
         prepare_corpus(corpus, lambda *_: utterances, Request(labels.parent, partial), manifests)
         compute_features(corpus.name, manifests, self.root / "fbank" / corpus.name)
+
+    def audio_of(self, utterance):
+        path = self.clip.with_name(f"{utterance.id}.wav")
+        if not path.exists():
+            os.link(self.clip, path)
+        return path
 
     def unify(self, target="target", protocol="speaker", folds="all", corpora=("target", "other"), **more):
         recipe = Recipe(target, protocol, corpora, **more)
@@ -120,7 +130,7 @@ def test_a_stage_that_is_done_is_skipped_and_redone_when_something_changes(data,
     run()
     assert "skipped" in run()
     assert "its options changed (seed)" in run(seed=1)
-    assert "its options changed (corpora)" in run(corpora=())
+    assert "its options changed (corpora, seed)" in run(corpora=())
     run()
     data.add(OTHER, [Utterance("o-1", data.clip, "s1", "F", label="mad", split="train")])
     assert "what it reads changed" in run()
@@ -303,6 +313,84 @@ def test_published_folds(rich, tmp_path):
 def test_corpora_of_the_recipe_that_are_not_given_are_named(rich):
     rich.unify("target", "speaker", "1", ("scaled",), recipe_corpora=("target", "scaled", "neutrals", "absent"))
     assert load_fold(rich.root / "msud" / "target.speaker", 1)["left_out"] == ["neutrals", "absent"]
+
+
+def test_a_list_of_folds_is_held_against_all_clips_also_those_not_in_use(rich, tmp_path):
+    table = tmp_path / "folds.tsv"
+    lines = [f"t-{s}-{label}-{n}\t{1 + n % 2}" for s in ("s1", "s2", "s3") for label in LABELS for n in range(10)]
+    table.write_text("clip\ttest_fold\n" + "\n".join(lines) + "\n")
+    rich.unify("target", "published", folds_file=table, use=parse_use(["anger"]))
+    test = ids(rich.sets(1, "target.published")["test"])
+    assert test == {line.split("\t")[0] for line in lines if line.endswith("1") and "mad" in line}
+    table.write_text("clip\ttest_fold\n" + "\n".join(lines) + "\nt-s9-mad-1\t1\n")
+    with pytest.raises(InputError, match="line 62: names the clip t-s9-mad-1"):
+        rich.unify("target", "published", folds_file=table, use=parse_use(["anger"]))
+
+
+def test_a_partial_copy_may_lack_clips_of_the_list_and_says_how_many(rich, tmp_path, capsys):
+    rich.add(SCALED, [Utterance(f"c-{n}", rich.clip, f"s{n % 2}", "F", label="hap", split="train") for n in range(8)],
+             partial=True)
+    table = tmp_path / "folds.tsv"
+    table.write_text("clip\ttest_fold\n" + "".join(f"c-{n}\t{1 + n % 2}\n" for n in range(10)))
+    capsys.readouterr()
+    rich.unify("scaled", "published", folds_file=table, corpora=())
+    assert "2 lines name clips that this copy of scaled lacks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("protocol", ["cross", "random5", "random10", "official"])
+def test_a_list_of_folds_under_the_name_of_another_protocol(protocol, tmp_path):
+    with pytest.raises(InputError, match="would make its own"):
+        Recipe("target", protocol, (), folds_file=tmp_path / "folds.tsv")
+
+
+@pytest.mark.parametrize("protocol", ["a/b", "../x", "", "a b", "-x"])
+def test_a_protocol_whose_name_is_no_folder(protocol):
+    with pytest.raises(InputError, match="letters, digits"):
+        experiment_name("target", protocol)
+
+
+def test_folds_of_another_partition_are_told_apart(rich, tmp_path):
+    """What would make a mean over folds meaningless changes the partition; which folds are asked for does not."""
+    def partition(fold, **options):
+        rich.unify("target", "published", str(fold), ("neutrals",), folds_file=table, **options)
+        return load_fold(rich.root / "msud" / "target.published", fold)["partition"]
+
+    table = tmp_path / "folds.tsv"
+    names = [f"t-{s}-{label}-{n}" for s in ("s1", "s2", "s3") for label in LABELS for n in range(10)]
+    table.write_text("clip\ttest_fold\n" + "".join(f"{name}\t{1 + k % 4}\n" for k, name in enumerate(names)))
+    first = partition(1)
+    assert partition(2) == first != partition(2, seed=1)
+    table.write_text("clip\ttest_fold\n" + "".join(f"{name}\t{1 + k % 5}\n" for k, name in enumerate(names)))
+    assert partition(5) != first, "a list of five folds after one of four: the old note must not stand in the way"
+    assert made_folds(rich.root / "msud" / "target.published", "5") == [5]
+
+
+def test_the_recipes_restriction_stays_beside_the_users(rich):
+    assert parse_use(["*=joy", "ravdess=all"]) == {"*": ["joy"], "ravdess": None}
+    assert parse_use(["joy,neutral", "esd_zh=joy", "esd_zh=anger"]) == {"*": ["joy", "neutral"], "esd_zh": ["anger"]}
+    assert parse_use(["joy", "all"]) == parse_use(["all"]) == {}
+    with pytest.raises(InputError, match="there is no corpus tarrget in this run"):
+        rich.unify("target", "speaker", use=parse_use(["tarrget=joy"]))
+    Recipe("target", "speaker", (), use=parse_use(["absent=joy"]), recipe_corpora=("absent",))
+
+
+def test_the_same_audio_under_two_names_is_a_leak(rich):
+    twice = [Utterance(f"n-{n}", rich.clip.with_name(f"t-s1-mad-{n}.wav"), "x", "F", label="happy", level="normal")
+             for n in range(3)]
+    rich.add(NEUTRALS, twice)
+    with pytest.raises(InputError, match="leak: the test clip t-s1-mad-0 of target is the audio of n-0 of neutrals"):
+        rich.unify("target", "speaker", "1", ("neutrals",))
+    rich.unify("target", "speaker", "2", ("neutrals",))
+
+
+def test_cross_corpus_counts_what_is_trained_on(rich):
+    """A class that only the other corpora's test part has is no class in common."""
+    rich.add(SCALED, [Utterance(f"c-{part}-{n}", rich.clip, f"s{n % 2}", "F", label="hap" if part == "test" else "neu",
+                                split=part) for part in ("train", "test") for n in range(8)])
+    rich.unify("neutrals", "cross", "1", ("scaled",))
+    assert {c.supervisions[0].custom["esc"] for c in rich.sets(1, "neutrals.cross")["test"]} == {"neutral"}
+    with pytest.raises(InputError, match="trains on other corpora than target: give some"):
+        rich.unify("target", "cross", "1", ())
 
 
 def test_an_utterance_in_two_corpora(rich):

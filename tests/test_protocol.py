@@ -132,6 +132,18 @@ def test_a_planted_test_speaker_or_text_is_found(protocol, field, what, place):
     check_leaks(protocol, training, dev, test + [test[0]._replace(id="x", **{field: None})])
 
 
+@pytest.mark.parametrize("place", ["training", "dev"])
+def test_the_same_audio_under_another_name_is_found(place):
+    training, dev, test = parts("random10")
+    used = training if place == "training" else dev
+    test[0] = test[0]._replace(sound=7)
+    used.append(used[0]._replace(id="mine-1", corpus="mine", sound=7))
+    with pytest.raises(InputError, match=rf"the test clip {test[0].id} of toy is the audio of mine-1 of mine in .*{place}"):
+        check_leaks("random10", training, dev, test)
+    used[-1] = used[-1]._replace(sound=8)
+    check_leaks("random10", training, dev, test)
+
+
 def test_a_dev_clip_in_training_is_found():
     training, dev, test = parts("random10")
     with pytest.raises(InputError, match="leak: 1 dev clip"):
@@ -230,18 +242,18 @@ def folds_file(tmp_path, content):
 
 
 def test_published_folds_name_clips_by_id_or_by_the_end_of_their_path(tmp_path):
-    clips = [Clip(f"c-{s}-{n}", s, "joy", audio=f"/any where/{s}/joy/{n}") for s in ("a", "b") for n in (1, 2)]
+    clips = [Clip(f"c-{s}-{n}", s, "joy", path=f"/any where/{s}/joy/{n}") for s in ("a", "b") for n in (1, 2)]
     path = folds_file(tmp_path, HEAD + "a/joy/1\t2\nb/joy/1\t1\nc-a-2\t1\n")
-    folds, unnamed = folds_from_file(path, clips, partial=False)
-    assert folds == [{"c-b-1", "c-a-2"}, {"c-a-1"}] and unnamed == ["c-b-2"]
+    folds, unnamed, absent = folds_from_file(path, clips, may_lack_clips=False)
+    assert folds == [{"c-b-1", "c-a-2"}, {"c-a-1"}] and unnamed == ["c-b-2"] and absent == 0
     with pytest.raises(InputError, match=r"line 2: 1 names two clips, c-a-1 and c-b-1; give more of the path"):
-        folds_from_file(folds_file(tmp_path, HEAD + "1\t1\n"), clips, partial=False)
+        folds_from_file(folds_file(tmp_path, HEAD + "1\t1\n"), clips, may_lack_clips=False)
     absent = folds_file(tmp_path, HEAD + "a/joy/1\t1\na/joy/9\t1\n")
     with pytest.raises(InputError, match=r"line 3: names the clip a/joy/9, which the corpus does not have \(1 such"):
-        folds_from_file(absent, clips, partial=False)
-    assert folds_from_file(absent, clips, partial=True)[0] == [{"c-a-1"}]
+        folds_from_file(absent, clips, may_lack_clips=False)
+    assert folds_from_file(absent, clips, may_lack_clips=True) == ([{"c-a-1"}], ["c-a-2", "c-b-1", "c-b-2"], 1)
     with pytest.raises(InputError, match="line 2: names the clip x"):  # another corpus' list, not a partial copy
-        folds_from_file(folds_file(tmp_path, HEAD + "x\t1\ny\t1\n"), clips, partial=True)
+        folds_from_file(folds_file(tmp_path, HEAD + "x\t1\ny\t1\n"), clips, may_lack_clips=True)
 
 
 @pytest.mark.parametrize(
@@ -299,8 +311,8 @@ def test_the_partition_of_emobox_on_the_real_clips(samples, toys, tmp_path, name
         pytest.skip(f"{path} is not there")
     script = toys.script(name)
     prepare_corpus(getattr(script, name.upper()), script.find_utterances, Request(corpus_dir), tmp_path / name)
-    clips = [clip_of(cut) for cut in corpus_cuts(tmp_path / name, name, ["all"])]
-    found, unnamed = folds_from_file(path, clips, partial=False)
+    clips = [clip_of(cut, with_path=True) for cut in corpus_cuts(tmp_path / name, name, ["all"])]
+    found, unnamed, _ = folds_from_file(path, clips, may_lack_clips=False)
     assert not unnamed and len(found) == folds and sum(map(len, found)) == len(clips)
     speakers = [{clip.speaker for clip in clips if clip.id in fold} for fold in found]
     shared = any(a & b for i, a in enumerate(speakers) for b in speakers[i + 1 :])

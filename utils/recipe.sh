@@ -17,11 +17,12 @@
 #   --config FILE         the size (conf/paper.yaml; conf/small.yaml is for CPUs)
 #   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
 #   --ctc-backend NAME    k2, torch or auto: k2 where it can be imported (auto)
-# Labels:
+# Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):
 #   --classes NAME        seqm: SEQM's nine classes; corpus: the target's own (seqm)
-#   --neutral-eis NAME    EIS of neutral clips: declared by each corpus, SEQM's 0 (metric), or the corpus' own (declared)
+#   --neutral-eis NAME    EIS of neutral clips: as each corpus declares it, SEQM's 0 (metric), or what its own intensity
+#                         says (corpus) (declared)
 #   --use LIST            SEQM categories to take, of all corpora (joy,anger) or of one (ravdess=joy,anger); may be
-#                         repeated; all: no restriction
+#                         repeated, the later counts; all lifts the recipe's own restriction (all, or esd_zh=all)
 #   --dev NAME            dev part of the training folds: clips (10 %), speaker, official, or auto: official with the
 #                         protocol official where there is one, else clips (auto)
 #   --phonemes NAME       the corpus of the phoneme task, or none (the recipe's own, where it is given)
@@ -41,8 +42,8 @@
 #   mini_corpora                        those of them that --mini synthesises
 #   target                              the default one
 #   extra_options                       options of its own, such as aishell_hours
-# and defines default_protocol TARGET, which prints a name, and default_use TARGET, which prints what --use is without
-# the option, a value a line. The stages at the end are what the recipes have in common.
+# and defines default_protocol TARGET, which prints a name, and default_use TARGET, which prints a restriction as --use
+# takes it; the user's own come after it. The stages at the end are what the recipes have in common.
 
 recipe=$(dirname "$(readlink -f "$0")")
 stage=0 stop_stage=5
@@ -57,10 +58,13 @@ stage=0 stop_stage=5
   list_options=(set corpus use)
 }
 
-# script_of CORPUS: its prep script and, where one script prepares several corpora, its part: "esd zh"
+# Corpora that a prep script makes of one folder, by its --part.
+declare -A part_of=([esd_zh]=zh [esd_en]=en)
+
+# script_of CORPUS: the name of its prep script, of its option and of its data card
 script_of() {
-  if [[ ! -f $recipe/local/prepare_$1.py && -f $recipe/local/prepare_${1%_*}.py ]]; then echo "${1%_*} ${1##*_}"
-  else echo "$1"; fi
+  local part=${part_of[$1]:-}
+  echo "${1%"${part:+_$part}"}"
 }
 
 # absolute PATH: a relative path is one of the caller's folder
@@ -71,9 +75,9 @@ absolute() {
 recipe_corpora=("${emotion_corpora[@]}" "${phoneme_corpora[@]}")
 corpus_names=()  # of the options
 for corpus in "${recipe_corpora[@]}"; do
-  read -r script _ <<<"$(script_of "$corpus")"
-  corpus_names+=("$script")
-  declare "$script="
+  name=$(script_of "$corpus")
+  corpus_names+=("$name")
+  declare "$name="
 done
 for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
@@ -84,19 +88,45 @@ options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target prot
 # shellcheck source=path.sh
 . "$recipe/path.sh"
 
+# one_of NAME VALUE...: the option has one of these values
+one_of() {
+  local name=$1
+  shift
+  [[ " $* " == *" ${!name} "* ]] || die "--${name//_/-} is ${!name}, but it must be one of $*."
+}
+one_of classes seqm corpus
+one_of neutral_eis declared metric corpus
+one_of dev auto clips speaker official
+one_of units phone bpe
+for name in nj train_jobs bpe_size; do
+  [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "--${name//_/-} is ${!name}, but it must be a whole number above 0."
+done
+
 for name in "${corpus_names[@]}" folds_file config data exp results corpora; do
   # --config may also be one of the recipe's folder, where conf/ lies
   if [[ $name != config || -e ${!name} ]]; then declare "$name=$(absolute "${!name}")"; fi
 done
+[[ -z $folds_file || -f $folds_file ]] || die "--folds-file $folds_file: there is no such file of folds."
+
 declare -A folder_of=()  # corpus -> where it lies
+# place CORPUS PATH: takes note of it; a corpus lies in one place
+place() {
+  local other
+  [[ -z ${folder_of[$1]:-} ]] || die "the corpus $1 is given twice, as ${folder_of[$1]} and as $2; leave one out."
+  for other in "${!part_of[@]}"; do
+    [[ $(script_of "$other") != "$1" || $other == "$1" ]] ||
+      die "--corpus $1=...: $1 comes in parts, name the one that is meant: $(printf '%s\n' "${!part_of[@]}" | sort | xargs)."
+  done
+  folder_of[$1]=$2
+}
 for corpus in "${recipe_corpora[@]}"; do
-  read -r script _ <<<"$(script_of "$corpus")"
-  if [[ -n ${!script} ]]; then folder_of[$corpus]=${!script}; fi
+  name=$(script_of "$corpus")
+  if [[ -n ${!name} ]]; then place "$corpus" "${!name}"; fi
 done
 for value in "${corpus_options[@]}"; do
   [[ $value =~ ^[a-z][a-z0-9_]*=.+ ]] ||
     die "--corpus '$value': expected NAME=PATH, the name in small letters, digits and underscores."
-  folder_of[${value%%=*}]=$(absolute "${value#*=}")
+  place "${value%%=*}" "$(absolute "${value#*=}")"
 done
 cd "$recipe" || exit 1
 
@@ -113,23 +143,15 @@ if $mini; then
   data=${data:-data-mini} exp=${exp:-exp-mini} config=${config:-conf/mini.yaml} partial=true
   if [[ $protocol == random* ]]; then folds=${folds:-1 2}; fi
   results=${results:-$exp/RESULTS.md}
-  for corpus in "${mini_corpora[@]}"; do
-    read -r script _ <<<"$(script_of "$corpus")"
-    folder_of[$corpus]=$data/corpora/$script
-  done
+  for corpus in "${mini_corpora[@]}"; do folder_of[$corpus]=$data/corpora/$(script_of "$corpus"); done
 fi
 data=${data:-data} exp=${exp:-exp} config=${config:-conf/paper.yaml} folds=${folds:-all} results=${results:-RESULTS.md}
 corpora=${corpora:-$data/corpora}
-for name in $download; do
-  for corpus in "${recipe_corpora[@]}" "$name"; do
-    read -r script _ <<<"$(script_of "$corpus")"
-    if [[ $script == "$name" ]]; then
-      # where speecheq download leaves it, as its data card says
-      inside=$(sed -n 's/^folder: *//p' "local/cards/$name.yaml")
-      folder_of[$corpus]=${folder_of[$corpus]:-$corpora/$name/$inside}
-      break
-    fi
-  done
+for corpus in $download; do
+  [[ -f local/cards/$corpus.yaml ]] ||
+    die "--download $corpus: there is no data card local/cards/$corpus.yaml; see speecheq corpora for what is open."
+  # where speecheq download leaves it, as its data card says
+  place "$corpus" "$corpora/$corpus/$(sed -n 's/^folder: *//p' "local/cards/$corpus.yaml")"
 done
 
 # the corpora of this run in the recipe's order: those given, or, where none is, those that stage 1 has prepared
@@ -138,14 +160,15 @@ if ((${#folder_of[@]} == 0 && stage >= 2)); then
   for folder in "$data"/manifests/*/; do
     if [[ -f $folder/stage.json ]]; then folder_of[$(basename "$folder")]=''; fi
   done
+  if ((${#folder_of[@]})); then log "no corpus is given: those that lie in $data/manifests are taken"; fi
 fi
 for corpus in "${recipe_corpora[@]}" $(printf '%s\n' "${!folder_of[@]}" | sort); do
   if [[ " ${given[*]} ${absent[*]} " == *" $corpus "* ]]; then continue
   elif [[ -v folder_of[$corpus] ]]; then given+=("$corpus")
   else absent+=("$corpus"); fi
 done
-((${#given[@]})) || die "no corpus is given and none is prepared in $data/manifests: give --${corpus_names[0]} DIR and the" \
-  "others that you have, or --mini true for synthesised ones; --help shows all."
+((${#given[@]})) || die "no corpus is given and none is prepared in $data/manifests: give --${corpus_names[0]} DIR" \
+  "and the others that you have, or --mini true for synthesised ones; --help shows all."
 [[ " ${given[*]} " == *" $target "* ]] ||
   die "the target $target is not among the corpora that are given or prepared (${given[*]}); see --help."
 for corpus in "${absent[@]}"; do log "$corpus is not given and is left out"; done
@@ -164,25 +187,22 @@ phoneme_units=(--units "$units" --bpe-size "$bpe_size")
 
 # prepare CORPUS [OPTION...]: stage 1 of one corpus, by its prep script, or without any code from a folder or table
 prepare() {
-  local corpus=$1 script part
+  local corpus=$1 script from part
   shift
-  read -r script part <<<"$(script_of "$corpus") "
-  if [[ -f local/prepare_$script.py ]]; then
-    "local/prepare_$script.py" "${folder_of[$corpus]}" "$data/manifests/$corpus" ${part:+--part "$part"} \
-      --partial "$partial" "$@"
+  script=local/prepare_$(script_of "$corpus").py from=${folder_of[$corpus]} part=${part_of[$corpus]:-}
+  if [[ -f $script && $from != *.[ct]sv && ! -f $from/wav.scp ]]; then
+    "$script" "$from" "$data/manifests/$corpus" ${part:+--part "$part"} --partial "$partial" "$@"
   else
-    speecheq import "${folder_of[$corpus]}" "$data/manifests/$corpus" --name "$corpus" --partial "$partial" "$@"
+    speecheq import "$from" "$data/manifests/$corpus" --name "$corpus" --partial "$partial" "$@"
   fi
 }
 
 # stage 0: synthesise, download, check what was given, say where the rest is to be had
 get_corpora() {
-  local corpus scripts=()
+  local corpus names=()
   if $mini; then
-    for corpus in "${mini_corpora[@]}"; do
-      scripts+=("$(basename "${folder_of[$corpus]}")")
-    done
-    speecheq synth --out "$data/corpora" --corpora "${scripts[@]}"
+    for corpus in "${mini_corpora[@]}"; do names+=("$(script_of "$corpus")"); done
+    speecheq synth --out "$data/corpora" --corpora "${names[@]}"
   fi
   for corpus in $download; do speecheq download "$corpus" --out "$corpora"; done
   for corpus in "${given[@]}"; do
@@ -205,11 +225,13 @@ make_features() {
 }
 
 make_msud() {
-  local emotion=() use=()
-  if ((${#use_options[@]})); then use=("${use_options[@]}"); else mapfile -t use < <(default_use "$target"); fi
-  mapfile -t emotion < <(speecheq corpora --prepared "$data/manifests" "${given[@]}")
-  speecheq unify --data "$data" "${labels[@]}" --dev "$dev" --corpora "${emotion[@]}" \
-    --recipe-corpora "${emotion_corpora[@]}" "${use[@]/#/--use=}" ${folds_file:+--folds-file "$folds_file"}
+  local emotion use
+  emotion=$(speecheq corpora --prepared "$data/manifests" "${given[@]}")
+  use=$(default_use "$target")
+  # shellcheck disable=SC2086  # one word a corpus or restriction; of two for the same corpus the later counts
+  speecheq unify --data "$data" "${labels[@]}" --dev "$dev" --corpora $emotion \
+    --recipe-corpora "${emotion_corpora[@]}" ${use/#/--use=} "${use_options[@]/#/--use=}" \
+    ${folds_file:+--folds-file "$folds_file"}
   if [[ -n $phonemes ]]; then speecheq phonemes --data "$data" --corpus "$phonemes" "${phoneme_units[@]}"; fi
 }
 

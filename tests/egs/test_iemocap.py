@@ -43,7 +43,7 @@ def test_experiment_2_from_corpora_to_a_table(walked):
     page = (folder / "RESULTS.md").read_text()
     assert "## iemocap, random5" in page and page.strip() in done.stdout
     assert "not given: emodb, msp_improv" in page
-    assert "all corpora restricted to neutral, joy, anger, sadness" in page
+    assert "the nine of SEQM; all corpora restricted to neutral, joy, anger, sadness" in page
 
 
 def test_sessions_and_speakers_left_out(english, walked):

@@ -101,8 +101,17 @@ def test_a_stage_whose_input_stage_has_not_run_names_it(mandarin, corpora, tmp_p
         (["--stage", "3", "--phonemes", "casia"], "casia: has no transcripts"),
         (["--stage", "3", "--phonemes", "thchs"], "--phonemes thchs is not among"),
         (["--stage", "3", "--use", "cheer"], "'cheer' is not one of SEQM's categories"),
-        (["--stage", "3", "--classes", "own"], "--classes 'own' is not one of"),
-        (["--stage", "3", "--folds-file", "none.tsv"], "there is no such file of folds"),
+        (["--classes", "own"], "--classes is own, but it must be one of seqm corpus"),
+        (["--dev", "none"], "--dev is none, but it must be one of"),
+        (["--neutral-eis=0"], "--neutral-eis is 0, but it must be one of"),
+        (["--nj", "0"], "--nj is 0, but it must be a whole number above 0"),
+        (["--stage", "3", "--protocol", "a/b"], "letters, digits, - and _ only"),
+        (["--corpus", "casia=x", "--casia", "y"], "the corpus casia is given twice"),
+        (["--corpus", "x=a", "--corpus", "x=b"], "the corpus x is given twice"),
+        (["--corpus", "esd=x"], "comes in parts, name the one that is meant: esd_en esd_zh"),
+        (["--download", "foo"], "there is no data card local/cards/foo.yaml"),
+        (["--stage", "3", "--use", "csaia=joy"], "there is no corpus csaia in this run"),
+        (["--folds-file", "none.tsv"], "none.tsv: there is no such file of folds"),
         (["--stage", "3", "--corpus", "mine"], "expected NAME=PATH"),
         (["--stage", "3", "--aishell-hours", "2"], "is given without --aishell DIR"),
         (["--stage", "3", "--target", "seqd", "--protocol", "random10"], "has a fixed test part"),
@@ -114,6 +123,13 @@ def test_bad_options_are_one_sentence(mandarin, walked, arguments, sentence):
     folder, _ = walked
     done = mandarin.run(*mandarin.where(folder), *arguments, "--stop-stage", "5", check=False)
     assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_given_corpus_that_is_not_prepared_is_not_left_out_in_silence(mandarin, walked, nano):
+    folder, _ = walked
+    refused = mandarin.refused("--casia", nano("casia") / "casia", "--corpus", "new=x.csv", *mandarin.where(folder),
+                               "--stage", 3)
+    assert "new_card.json: stage 1 (manifests) has not been run for new" in refused
 
 
 def test_no_corpus_at_all_says_what_to_give(mandarin, tmp_path):
@@ -189,7 +205,8 @@ def test_a_corpus_without_any_code_joins_the_recipe(mandarin, nano, walked, toys
     (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "labels.yaml").write_text("title: my corpus\nlanguage: Mandarin\nlabels: {cross: anger, fine: neutral}\n")
     casia = nano("casia") / "casia"
-    done = mandarin.run("--casia", casia, "--corpus", "mine=mine.csv", "--target", "mine", "--partial", "true",
+    # a name that begins like that of a prep script is no part of it
+    done = mandarin.run("--casia", casia, "--corpus", "casia_mine=mine.csv", "--target", "casia_mine", "--partial", "true",
                         *mandarin.where(tmp_path), "--systems", "wo_mtl", cwd=tmp_path)
-    assert "## mine, speaker" in done.stdout and "seqd, esd_zh" in done.stdout
+    assert "## casia_mine, speaker" in done.stdout and "seqd, esd_zh" in done.stdout
     assert "aishell is not given and is left out" in done.stderr

@@ -264,6 +264,8 @@ EXPECTED = "expected '[start - end] utterance label [valence, activation, domina
         (GOOD.lstrip("["), EXPECTED),
         (GOOD.partition("\t")[2], EXPECTED),
         ("[6.2901 - 8.2357]", EXPECTED),
+        (GOOD.replace("2.5000, 2.5000]", "2.5000, 77]"), "77 is no value on a scale from 1 to 5"),
+        (GOOD.replace("2.5000]", "2.5000, 2.5000]"), "expected [valence, activation, dominance], found 4 values"),
         (GOOD.replace("neu", "joy"), "the label 'joy' is not one of IEMOCAP's: ang, hap, exc, neu, sad, fru, fea"),
         (GOOD.replace("neu", "NEU"), "the label 'NEU' is not one of IEMOCAP's"),
         (GOOD.replace("Ses01F", "Ses02F"), "'Ses02F_impro01_F000' is not the name of an utterance of session 1"),
