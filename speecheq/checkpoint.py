@@ -1,9 +1,10 @@
 """Checkpoints: written whole or not at all, read without running code from the file."""
 
+import hashlib
 import io
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 
@@ -16,6 +17,11 @@ from speecheq.models import build_model
 from speecheq.models.cmvn import Cmvn, Normalised
 
 FORMAT = 2
+
+# The heads whose outputs are labels, and where a checkpoint lists these.
+LABELS_OF_HEADS = {"esc_head": "classes", "gender_head": "genders", "phoneme_head": "phones"}
+# Settings of the model that need not be those of the checkpoint that a training starts from.
+FREE_SETTINGS = ("num_esc", "num_genders", "num_phones", "dropout")
 
 
 # torch 1.13 reads tensors, text, whole numbers, lists and mappings with weights_only, but no floats: they are
@@ -56,6 +62,11 @@ def save(path: Path, model: Normalised, config: configuration.Config, classes: s
         "phones": list(phones),
         **state,
     }
+    write(path, content)
+
+
+def write(path: Path, content: Dict[str, Any]) -> None:
+    """Write tensors and plain values so that torch.load reads them with weights_only; whole or not at all."""
     # torch reports a full disk in its own way, Python's write as the error that it is
     buffer = io.BytesIO()
     torch.save(_floats_to_text(content), buffer)
@@ -99,3 +110,50 @@ def load_model(path: Path) -> tuple:
     except RuntimeError as error:
         raise InputError(f"{path}: its weights do not fit its settings ({str(error).splitlines()[0]}).") from error
     return model.eval(), config, content
+
+
+def fingerprint(path: Path) -> str:
+    """A digest of a checkpoint's file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def read_start(path: Path, config: configuration.Config) -> Dict[str, Any]:
+    """The content of a checkpoint whose weights a training with ``config`` may start from.
+
+    InputError that names the differing settings where its backbone is another.
+    """
+    content = read(path)
+    source = config_of(content, str(path))
+    differing = [
+        item.name for item in fields(source.model)
+        if item.name not in FREE_SETTINGS and getattr(source.model, item.name) != getattr(config.model, item.name)
+    ]
+    if differing:
+        its = ", ".join(f"model.{name}={getattr(source.model, name)}" for name in differing)
+        ours = ", ".join(str(getattr(config.model, name)) for name in differing)
+        raise InputError(
+            f"{path}: its backbone has {its}, this training's {ours}; a training starts from one of the same shape "
+            "(choose its configuration, or --set these)."
+        )
+    return content
+
+
+def start_from(
+    model: Normalised, content: Dict[str, Any], classes: seqm.ClassTable, phones: Sequence[str]
+) -> List[str]:
+    """Give the model the weights and the normalisation of what ``read_start`` gave.
+
+    A head whose labels differ keeps its fresh weights; returns the names of those that have labels here.
+    """
+    labels = {"classes": list(classes.names), "genders": list(GENDERS), "phones": list(phones)}
+    fresh = [head for head, table in LABELS_OF_HEADS.items() if content[table] != labels[table]]
+    kept = {
+        name: value for name, value in content["model"].items()
+        if not name.startswith(tuple(f"model.{head}." for head in fresh))
+    }
+    state = model.state_dict()
+    try:
+        model.load_state_dict({**state, **kept})
+    except RuntimeError as error:
+        raise InputError(f"the checkpoint's weights do not fit its settings ({str(error).splitlines()[0]}).") from error
+    return [head for head in fresh if labels[LABELS_OF_HEADS[head]]]

@@ -40,6 +40,8 @@ class LossConfig:
     alpha: float = setting(1.0, "weight of the CCC loss for EIS (equation 4)", low=0.0)
     beta: float = setting(0.1, "weight of the CTC loss for phonemes (equation 4); 0 leaves the task out", low=0.0)
     eta: float = setting(0.1, "weight of the focal loss for gender (equation 4); 0 leaves the task out", low=0.0)
+    finetune_beta: float = setting(0.01, "beta at the end of the fine-tuning stage (section 3.2)", low=0.0)
+    finetune_eta: float = setting(0.01, "eta at the end of the fine-tuning stage (section 3.2)", low=0.0)
     label_ignore: str = setting("fill", "clips without EIS: filled with the prediction (Algorithm 1), or dropped",
                                 choices=("fill", "drop"))
     ctc_backend: str = setting("auto", "who computes CTC; auto takes k2 where it can be imported",
@@ -54,7 +56,12 @@ class OptimConfig:
     weight_decay: float = setting(1e-5, "of Adam (section 3.2)", low=0.0)
     warmup_steps: int = setting(0, "the learning rate rises linearly over so many steps", low=0)
     schedule: str = setting("constant", "of the learning rate after the warm-up", choices=("constant", "cosine"))
+    finetune: float = setting(0.0, "the last so large a part of the training, 0.25 say, is the fine-tuning stage of "
+                              "section 3.2", low=0.0, high=1.0)
+    finetune_learning_rate: float = setting(1e-6, "at the end of the fine-tuning stage (section 3.2)", low=0.0)
     clip_gradient: float = setting(5.0, "the gradient is scaled down to this norm; 0: never", low=0.0)
+    max_bad_steps: int = setting(10, "steps whose loss or gradient is not finite are skipped; so many in a row end the "
+                                 "training", low=1)
 
 
 @dataclass
@@ -62,6 +69,9 @@ class RunConfig:
     seed: int = setting(1, "of weights, sampling and cropping", low=0)
     device: str = setting("auto", "auto takes a GPU where torch finds one", choices=("auto", "cpu", "cuda"))
     threads: int = setting(0, "of torch on the CPU; 0 leaves torch's own choice", low=0)
+    precision: str = setting("fp32", "in what the model computes; weights and losses stay in float32",
+                             choices=("fp32", "bf16", "fp16"))
+    checkpoint_steps: int = setting(200, "last.pt is written every so many steps, and at the end of every epoch", low=1)
 
 
 @dataclass
@@ -79,8 +89,8 @@ class Config:
         self.model.validate()
         if self.optim.epochs is None and self.optim.max_steps is None:
             raise ValueError("optim.epochs and optim.max_steps are both null, so training would never end")
-        if self.optim.schedule == "cosine" and self.optim.max_steps is None:
-            raise ValueError("the cosine schedule needs optim.max_steps")
+        if self.optim.schedule != "constant" and self.optim.finetune > 0:
+            raise ValueError("optim.finetune is the fine-tuning stage of the constant schedule; set it to 0 with another")
 
     def tasks(self) -> List[str]:
         """The streams that are trained: emotion always, gender and phoneme where their weight is not 0."""
@@ -262,10 +272,15 @@ def resolve(
     return config
 
 
+# These say where a training runs and how it is secured, not what it learns.
+NOT_LEARNED = (("run", "device"), ("run", "threads"), ("run", "checkpoint_steps"), ("data", "workers"),
+               ("optim", "max_bad_steps"))
+
+
 def learned(config: Config) -> Dict[str, Any]:
-    """The settings that change what is learned: all but where it runs and how its data is loaded."""
+    """The settings that change what is learned: all but those of NOT_LEARNED."""
     values = asdict(config)
-    for part, name in (("run", "device"), ("run", "threads"), ("data", "workers")):
+    for part, name in NOT_LEARNED:
         del values[part][name]
     return values
 

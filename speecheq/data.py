@@ -1,11 +1,13 @@
 """Three cut sets to one stream of multitask batches (Algorithm 1, lines 3 to 5)."""
 
+import heapq
 import random
-from dataclasses import dataclass, field
+import signal
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -22,6 +24,17 @@ from speecheq.errors import InputError
 # The order of the gender classes is part of every trained model.
 GENDERS = ("F", "M")
 STREAMS = ("emotion", "gender", "phoneme")
+# Clips of like durations come together: so many classes of duration a stream.
+BUCKETS = 3
+# Looking at every cut of 1,000 hours would take a minute.
+LARGEST_AMONG = 20000
+
+
+class Position(NamedTuple):
+    """A place in a stream: its own pass over the data (from 0), and the mini-batch within that pass (from 0)."""
+
+    epoch: int = 0
+    batch: int = 0
 
 
 @dataclass
@@ -29,20 +42,27 @@ class Stream:
     """One padded mini-batch of one data set.
 
     ``inputs`` (N, T, D) float32 features, zeros after ``lengths`` (N,) frames; ``ids`` the N utterances;
-    ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a list
-    of N int64 vectors. ``epoch`` counts this stream's own passes from 0.
+    ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a
+    list of N int64 vectors. ``position`` is its place in the stream, ``last`` whether it is the last of its epoch.
     """
 
     inputs: Tensor
     lengths: Tensor
     ids: List[str]
     targets: Dict[str, Any] = field(default_factory=dict)
-    epoch: int = 0
+    position: Position = Position()
+    last: bool = False
+
+    @property
+    def next_position(self) -> Position:
+        """Where the stream goes on after this mini-batch."""
+        epoch, batch = self.position
+        return Position(epoch + 1) if self.last else Position(epoch, batch + 1)
 
     def to(self, device: torch.device) -> "Stream":
         """Inputs and targets on ``device``; the lengths stay on the CPU, where masks are decided."""
         moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.targets.items()}
-        return Stream(self.inputs.to(device, non_blocking=True), self.lengths, self.ids, moved, self.epoch)
+        return replace(self, inputs=self.inputs.to(device, non_blocking=True), targets=moved)
 
 
 @dataclass
@@ -52,6 +72,10 @@ class MultitaskBatch:
     emotion: Stream
     gender: Optional[Stream] = None
     phoneme: Optional[Stream] = None
+
+    def streams(self) -> Dict[str, Stream]:
+        """The streams that are there, by name, in the order of STREAMS."""
+        return {name: getattr(self, name) for name in STREAMS if getattr(self, name) is not None}
 
 
 def load_features(cut: Cut) -> Tensor:
@@ -78,12 +102,12 @@ def targets_of(stream: str, cuts: List[Cut]) -> Dict[str, Any]:
     return {"phones": [torch.tensor(s.custom["phones"], dtype=torch.int64) for s in supervisions]}
 
 
-def collate(stream: str, cuts: List[Cut], epoch: int = 0) -> Stream:
+def collate(stream: str, cuts: List[Cut]) -> Stream:
     """Load and pad a mini-batch."""
     features = [load_features(cut) for cut in cuts]
     lengths = torch.tensor([len(matrix) for matrix in features])
     inputs = pad_sequence(features, batch_first=True)
-    return Stream(inputs, lengths, [cut.id for cut in cuts], targets_of(stream, cuts), epoch)
+    return Stream(inputs, lengths, [cut.id for cut in cuts], targets_of(stream, cuts))
 
 
 def crop(cut: Cut, max_seconds: float, randomness: random.Random) -> Cut:
@@ -95,17 +119,33 @@ def crop(cut: Cut, max_seconds: float, randomness: random.Random) -> Cut:
     return cut.truncate(offset=offset, duration=max_seconds, preserve_id=True)
 
 
-class _EndlessSampler:
-    """Yields (epoch, cuts) for ever; every epoch is one pass in an order of its own, from the seed."""
+class _Request(NamedTuple):
+    """A mini-batch that has not been loaded yet."""
 
-    def __init__(self, cuts: CutSet, stream: str, config: DataConfig, seed: int):
+    position: Position
+    last: bool
+    cuts: List[Cut]
+
+
+class _EndlessSampler:
+    """Yields requests for ever, from ``start`` on; every epoch is one pass in an order of its own, from the seed.
+
+    An epoch's mini-batches follow from seed, stream and epoch alone, so a training goes on at any position without
+    what came before it: the mini-batches of that epoch before ``start`` are only counted, their features not read.
+    """
+
+    def __init__(self, cuts: CutSet, stream: str, config: DataConfig, seed: int, start: Position = Position()):
+        clips = len(list(islice(cuts, BUCKETS)))
+        if clips < 2:
+            raise InputError(f"the {stream} set holds {clips} clip; a mini-batch needs two.")
+        self.start = start
         # str hashes change from process to process, this does not
         stream_seed = random.Random(f"{seed} {stream}").randrange(2**31)
         self.sampler = DynamicBucketingSampler(
             cuts,
             max_cuts=config.batch_size,
             max_duration=config.phoneme_batch_seconds if stream == "phoneme" else None,
-            num_buckets=3,
+            num_buckets=min(BUCKETS, clips),
             shuffle=True,
             drop_last=False,
             seed=stream_seed,
@@ -113,42 +153,58 @@ class _EndlessSampler:
             world_size=1,
         )
 
-    def __iter__(self) -> Iterator[Tuple[int, List[Cut]]]:
-        single: List[Cut] = []
-        for epoch in count():
-            self.sampler.set_epoch(epoch)
-            for batch in self.sampler:
-                cuts = single + list(batch)
-                # batch norm of pooled statistics needs two clips: a last one alone joins the next batch
-                single = cuts if len(cuts) == 1 else []
-                if not single:
-                    yield epoch, cuts
+    def __iter__(self) -> Iterator[_Request]:
+        for epoch in count(self.start.epoch):
+            for request in self._epoch(epoch):
+                if request.position >= self.start:
+                    yield request
+
+    def _epoch(self, epoch: int) -> Iterator[_Request]:
+        self.sampler.set_epoch(epoch)
+        number, held = 0, []
+        for batch in self.sampler:
+            cuts = list(batch)
+            # batch norm of pooled statistics needs two clips: one alone joins the batch beside it
+            if len(held) >= 2 and len(cuts) >= 2:
+                yield _Request(Position(epoch, number), False, held)
+                number, held = number + 1, []
+            held = held + cuts
+        yield _Request(Position(epoch, number), True, held)
 
 
 class _Batches(Dataset):
-    """Takes (epoch, cuts), gives a Stream; cropping depends on seed, stream, epoch and utterance only."""
+    """Takes requests, gives Streams; cropping depends on seed, stream, epoch and utterance only."""
 
     def __init__(self, stream: str, config: DataConfig, seed: int):
         self.stream, self.config, self.seed = stream, config, seed
 
-    def __getitem__(self, request: Tuple[int, List[Cut]]) -> Stream:
-        epoch, chosen = request
+    def __getitem__(self, request: _Request) -> Stream:
+        chosen = request.cuts
         if self.stream != "phoneme":
+            of_epoch = f"{self.seed} {self.stream} {request.position.epoch}"
             chosen = [
-                crop(cut, self.config.max_seconds, random.Random(f"{self.seed} {self.stream} {epoch} {cut.id}"))
-                for cut in chosen
+                crop(cut, self.config.max_seconds, random.Random(f"{of_epoch} {cut.id}")) for cut in chosen
             ]
-        return collate(self.stream, chosen, epoch)
+        return replace(collate(self.stream, chosen), position=request.position, last=request.last)
 
 
-def endless_stream(stream: str, cuts: CutSet, config: DataConfig, seed: int) -> Iterator[Stream]:
-    """Mini-batches of one data set for ever, loaded by ``config.workers`` processes."""
+def _leave_signals_to_training(_worker: int) -> None:
+    """A scheduler signals every process of a job: the training decides when it stops, and stops its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def endless_stream(
+    stream: str, cuts: CutSet, config: DataConfig, seed: int, start: Position = Position()
+) -> Iterator[Stream]:
+    """Mini-batches of one data set for ever, from ``start`` on, loaded by ``config.workers`` processes."""
     loader = DataLoader(
         _Batches(stream, config, seed),
-        sampler=_EndlessSampler(cuts, stream, config, seed),
+        sampler=_EndlessSampler(cuts, stream, config, seed, start),
         batch_size=None,
         num_workers=config.workers,
         multiprocessing_context="fork" if config.workers else None,
+        worker_init_fn=_leave_signals_to_training,
     )
     return iter(loader)
 
@@ -168,11 +224,31 @@ def training_cuts(path: Path, target: Optional[str] = None) -> CutSet:
     return cuts
 
 
-def multitask_batches(cut_sets: Dict[str, CutSet], config: DataConfig, seed: int) -> Iterator[MultitaskBatch]:
-    """A mini-batch of each data set a step, for ever; an epoch is one pass over the emotion stream."""
-    streams = {name: endless_stream(name, cuts, config, seed) for name, cuts in cut_sets.items()}
+def multitask_batches(
+    cut_sets: Dict[str, CutSet], config: DataConfig, seed: int, starts: Mapping[str, Position] = {}
+) -> Iterator[MultitaskBatch]:
+    """A mini-batch of each data set a step, for ever; an epoch is one pass over the emotion stream.
+
+    ``starts`` names, by stream, where to go on; a stream without one begins at its beginning.
+    """
+    streams = {
+        name: endless_stream(name, cuts, config, seed, starts.get(name, Position())) for name, cuts in cut_sets.items()
+    }
     while True:
         yield MultitaskBatch(**{name: next(stream) for name, stream in streams.items()})
+
+
+def largest_batch(cut_sets: Dict[str, CutSet], config: DataConfig) -> MultitaskBatch:
+    """About the largest mini-batch of each stream: of the longest of its first LARGEST_AMONG cuts."""
+    streams = {}
+    for name, cuts in cut_sets.items():
+        longest = heapq.nlargest(config.batch_size, islice(cuts, LARGEST_AMONG), key=lambda cut: cut.duration)
+        if name == "phoneme":
+            longest = longest[: max(2, int(config.phoneme_batch_seconds / longest[0].duration))]
+        else:
+            longest = [crop(cut, config.max_seconds, random.Random(0)) for cut in longest]
+        streams[name] = collate(name, longest)
+    return MultitaskBatch(**streams)
 
 
 def scoring_batches(stream: str, cuts: List[Cut], batch_size: int) -> Iterator[Stream]:

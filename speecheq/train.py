@@ -1,15 +1,16 @@
-"""Training as Algorithm 1 prints it: three mini-batches a step, four losses, one update."""
+"""A training from its first step to its best model: epochs, dev scores, checkpoints (steps are in step.py)."""
 
-import itertools
+import copy
 import logging
 import math
 import random
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
+import numpy as np
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
@@ -17,24 +18,28 @@ from lhotse.cut import Cut
 from speecheq import checkpoint
 from speecheq import config as configuration
 from speecheq.config import Config
-from speecheq.data import MultitaskBatch, Stream, multitask_batches, training_cuts
+from speecheq.data import MultitaskBatch, Position, multitask_batches, training_cuts
 from speecheq.errors import InputError
 from speecheq.evaluate import emotion_scores, esc_loss, phone_scores, pick_device, predict_emotions, predict_phones
 from speecheq.files import write_json
-from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss, resolve_ctc_backend
+from speecheq.losses import resolve_ctc_backend
 from speecheq.models.cmvn import Normalised
 from speecheq.msud import class_table, load_fold
+from speecheq.numerics import NotFinite, Precision, restore, save_batch, snapshot
 from speecheq.phones.table import PhoneTable
+from speecheq.pictures import confusion_counts, confusion_picture
 from speecheq.progress import Progress, log
 from speecheq.provenance import run_information
+from speecheq.resume import TERMINATED, StopRequest, TrainingState, find_checkpoint, remove_leftovers, seed_step
+from speecheq.schedule import Schedule
+from speecheq.seqm import ClassTable
 from speecheq.stages import Stage, require
+from speecheq.step import check_memory, in_short, train_step
 
 # Raised when what training writes changes its meaning.
-FORMAT = 1
+FORMAT = 2
 # So many cuts of each set, at most, give the mean and deviation of global normalisation.
 CMVN_CUTS = 3000
-# The heads that each stream's loss needs.
-TASKS = {"emotion": ("esc", "eis"), "gender": ("gender",), "phoneme": ("phoneme",)}
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Job:
     fold: int
     phonemes: Optional[Path]
     folder: Path
+    init_from: Optional[Path] = None  # a checkpoint whose weights it starts from
 
 
 def check(job: Job) -> None:
@@ -56,7 +62,9 @@ def check(job: Job) -> None:
     load_fold(job.msud, job.fold)
     if learns_phonemes(job):
         require(job.phonemes, "unify")
-    pick_device(job.config.run.device)
+    Precision(job.config.run.precision, pick_device(job.config.run.device))
+    if job.init_from is not None:
+        checkpoint.read_start(job.init_from, job.config)
 
 
 def learns_phonemes(job: Job) -> bool:
@@ -69,12 +77,6 @@ def learns_phonemes(job: Job) -> bool:
             "is given; give one (such as --aishell DIR or --librispeech DIR), or choose a system without (wo_mtl, or --set loss.beta=0)."
         )
     return True
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch and Python; the streams have generators of their own."""
-    random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def _phoneme_sets(job: Job) -> Tuple[Optional[CutSet], List[Cut], List[str]]:
@@ -102,125 +104,201 @@ def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
     return statistics["norm_means"], statistics["norm_stds"]
 
 
-def stream_loss(
-    model: Normalised, name: str, stream: Stream, config: Config, ctc_backend: str
-) -> Tuple[torch.Tensor, Dict[str, float], List[str]]:
-    """The part of equation 4 that one stream's mini-batch gives, its single losses by task, and who is left out.
-
-    Left out of CTC are utterances with fewer frames than their phones need.
-    """
-    predictions = model(stream.inputs, stream.lengths, tasks=TASKS[name])
-    losses: Dict[str, torch.Tensor] = {}
-    left_out: List[str] = []
-    if name == "emotion":
-        losses["esc"] = focal_loss(predictions.esc_logits, stream.targets["esc"], config.loss.gamma)
-        losses["eis"] = eis_loss(predictions.eis, stream.targets["eis"], config.loss.label_ignore)
-    elif name == "gender":
-        losses["gender"] = focal_loss(predictions.gender_logits, stream.targets["gender"], config.loss.gamma)
-    else:
-        result = ctc_loss(predictions.phoneme_logits, stream.lengths, stream.targets["phones"], ctc_backend)
-        losses["phoneme"] = result.loss
-        left_out = [name for name, feasible in zip(stream.ids, result.feasible.tolist()) if not feasible]
-    weights = LossWeights(config.loss.alpha, config.loss.beta, config.loss.eta)
-    return combine(losses, weights), {task: float(loss.detach()) for task, loss in losses.items()}, left_out
-
-
-def learning_rate_factor(config: Config, step: int) -> float:
-    """What the learning rate of step ``step`` (from 0) is multiplied with: warm-up, then the schedule."""
-    optim = config.optim
-    if step < optim.warmup_steps:
-        return (step + 1) / optim.warmup_steps
-    if optim.schedule == "cosine":
-        part = (step - optim.warmup_steps) / max(1, optim.max_steps - optim.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
-    return 1.0
-
-
-def train_step(
-    model: Normalised, optimizer: torch.optim.Optimizer, batch: MultitaskBatch, config: Config, ctc_backend: str,
-    device: torch.device,
-) -> Dict[str, float]:
-    """One update (Algorithm 1, lines 4 to 22); returns every loss, their sum and the gradient's norm.
-
-    Each stream is passed backward by itself: the same gradient as that of the sum, in a third of the memory.
-    InputError that names the utterances where a loss or the gradient is not finite.
-    """
-    model.train()
-    optimizer.zero_grad(set_to_none=True)
-    report: Dict[str, Any] = {"total": 0.0}
-    utterances: List[str] = []
-    for name in ("emotion", "gender", "phoneme"):
-        stream = getattr(batch, name)
-        if stream is None:
-            continue
-        loss, losses, left_out = stream_loss(model, name, stream.to(device), config, ctc_backend)
-        utterances += stream.ids
-        report["total"] += float(loss.detach())
-        report.update(losses)
-        if name == "phoneme":
-            report["ctc_left_out"] = len(left_out)
-            if left_out:
-                log.warning("CTC leaves out, for too few frames: %s", " ".join(left_out))
-        if not math.isfinite(report["total"]):
-            raise InputError(
-                f"the loss of the {name} batch is {float(loss.detach())} ({losses}); its utterances: "
-                f"{' '.join(stream.ids)}."
-            )
-        loss.backward()
-    limit = config.optim.clip_gradient or float("inf")
-    report["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
-    if not math.isfinite(report["gradient_norm"]):
-        raise InputError(
-            f"the gradient's norm is {report['gradient_norm']} (losses: {_short(report)}); the utterances of the step: "
-            f"{' '.join(utterances)}."
-        )
-    optimizer.step()
-    return report
-
-
 def dev_scores(
     model: Normalised, config: Config, dev: List[Cut], phoneme_dev: List[Cut], device: torch.device
-) -> Dict[str, Any]:
-    """All scores of the dev part, and of the dev utterances of the phoneme corpus."""
+) -> Tuple[Dict[str, Any], np.ndarray]:
+    """All scores of the dev part and of the dev utterances of the phoneme corpus; the dev part's confusion matrix."""
     predictions = predict_emotions(model, dev, config.data.batch_size, device)
     scores = emotion_scores(predictions, genders="gender" in config.tasks())
     scores["esc_loss"] = esc_loss(predictions)
     if phoneme_dev:
         scores.update(phone_scores(predict_phones(model, phoneme_dev, config.data.batch_size, device)))
-    return scores
+    confusion = confusion_counts(
+        [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions], config.model.num_esc
+    )
+    return scores, confusion
 
 
-def _epochs(batches: Iterator[MultitaskBatch], config: Config) -> Iterator[Tuple[int, Iterator[MultitaskBatch]]]:
-    """Batches grouped by the emotion stream's epoch, as many epochs as asked for."""
-    for epoch, members in itertools.groupby(batches, key=lambda batch: batch.emotion.epoch):
-        if config.optim.epochs is not None and epoch >= config.optim.epochs:
+class Training:
+    """A training under way, from its first step or from where a checkpoint leaves it."""
+
+    def __init__(
+        self, name: str, folder: Path, key: str, config: Config, ctc_backend: str, device: torch.device,
+        classes: ClassTable, phones: List[str], cut_sets: Dict[str, CutSet], dev: List[Cut], phoneme_dev: List[Cut],
+        clips: int,
+    ):
+        self.name, self.folder, self.key, self.config = name, folder, key, config
+        self.ctc_backend, self.device, self.classes, self.phones = ctc_backend, device, classes, phones
+        self.cut_sets, self.dev, self.phoneme_dev = cut_sets, dev, phoneme_dev
+        self.schedule = Schedule(config, math.ceil(clips / config.data.batch_size))
+
+    def begin(self, before: Optional[Dict[str, Any]], start: Optional[Dict[str, Any]] = None) -> None:
+        """Build model and optimiser: as ``before`` has them, the content of a checkpoint to go on with, or anew.
+
+        A new training starts from the weights of ``start``, the content of another training's checkpoint, if given.
+        """
+        config = self.config
+        random.seed(config.run.seed)
+        torch.manual_seed(config.run.seed)
+        if before is None and start is not None:
+            self.state = TrainingState()
+            self.model = checkpoint.new_model(config)
+            fresh = checkpoint.start_from(self.model, start, self.classes, self.phones)
+            log.info("starting from trained weights; new, for other labels: %s", ", ".join(fresh) or "nothing")
+            self.model.to(self.device)
+        elif before is None:
+            self.state = TrainingState()
+            mean, deviation = global_statistics(self.cut_sets) if config.data.cmvn == "global" else (None, None)
+            self.model = checkpoint.new_model(config, mean, deviation).to(self.device)
+        else:
+            self.state = TrainingState.from_checkpoint(before)
+            self.model = checkpoint.new_model(config).to(self.device)
+            self.model.load_state_dict(before["model"])
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), config.optim.learning_rate, weight_decay=config.optim.weight_decay
+        )
+        if before is not None:
+            self.optimizer.load_state_dict(before["optimizer"])
+            log.info("going on after step %d, in epoch %d", self.state.step, self.state.epoch + 1)
+        self.precision = Precision(config.run.precision, self.device)
+        if before is not None:
+            self.precision.scaler.load_state_dict(before["scaler"])
+        if self.device.type == "cuda":
+            check_memory(self.model, self.cut_sets, config, self.ctc_backend, self.device,
+                         self.schedule.loss_weights(0, Position()), self.precision)
+        parameters = sum(p.numel() for p in self.model.parameters())
+        log.info("%.2f M parameters; tasks: %s", parameters / 1e6, ", ".join(config.tasks()))
+
+    def is_over(self) -> bool:
+        """Whether as many steps or epochs are done as were asked for."""
+        optim = self.config.optim
+        return self.state.step == optim.max_steps or self.state.epoch == optim.epochs
+
+    def run(self) -> None:
+        """Train to the end; SystemExit after a SIGTERM, with the checkpoint saved."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        state, config = self.state, self.config
+        if self.is_over():
             return
-        yield epoch + 1, members
+        batches = multitask_batches(self.cut_sets, config.data, config.run.seed, state.positions)
+        # events that were written after the checkpoint will be written again
+        curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=state.step + 1)
+        with StopRequest() as stop, curves as self.curves, \
+                Progress(self.name, max(1, self.schedule.steps() - state.step), "steps") as shown:
+            clips, epoch_started, before = 0, time.time(), time.time()
+            while not self.is_over():
+                batch = next(batches)
+                self._step(batch)
+                state.took(batch)
+                clips += sum(len(stream.ids) for stream in batch.streams().values())
+                speed = clips / (time.time() - epoch_started)
+                loss = state.means().get("total", math.nan)
+                shown.update(1, f"step {state.step}, epoch {state.epoch + 1}, loss {loss:.3f}, {speed:.1f} clips/s")
+                ends_epoch = batch.emotion.last or state.step == config.optim.max_steps
+                if ends_epoch:
+                    self._end_epoch(speed, batch.emotion.last)
+                state.seconds, before = state.seconds + time.time() - before, time.time()
+                if ends_epoch or stop.asked or state.step % config.run.checkpoint_steps == 0:
+                    self._save_last()
+                if ends_epoch:
+                    clips, epoch_started = 0, time.time()
+                if stop.asked and not self.is_over():
+                    log.warning("%s: asked to stop; step %d is saved, and the same command goes on from there",
+                                self.name, state.step)
+                    raise SystemExit(TERMINATED)
+
+    def _step(self, batch: MultitaskBatch) -> None:
+        state, place = self.state, batch.emotion.position
+        seed_step(self.config.run.seed, state.step)
+        learning_rate = self.schedule.learning_rate(state.step, place)
+        weights = self.schedule.loss_weights(state.step, place)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        buffers = snapshot(self.model)
+        try:
+            row = train_step(self.model, self.optimizer, batch, self.config, self.ctc_backend, self.device, weights,
+                             self.precision)
+        except NotFinite as error:
+            restore(self.model, buffers)
+            self._skip(batch, error)
+            return
+        state.bad_steps = 0
+        if math.isfinite(row["gradient_norm"]):
+            state.add(row)
+        # curves count steps that are done, so that a checkpoint after step n has all events up to n
+        for name, value in {**row, "learning_rate": learning_rate, **asdict(weights)}.items():
+            self.curves.add_scalar(f"train/{name}", value, state.step + 1)
+
+    def _skip(self, batch: MultitaskBatch, error: NotFinite) -> None:
+        """Keep the mini-batch of a step that is not finite; InputError if it is one too many."""
+        path = self.folder / f"bad_step{self.state.step + 1}.pt"
+        save_batch(path, batch, str(error))
+        self.state.bad_steps += 1
+        if self.state.bad_steps >= self.config.optim.max_bad_steps:
+            raise InputError(
+                f"{error} That was step {self.state.step + 1}, the last of {self.state.bad_steps} in a row "
+                f"(optim.max_bad_steps); its mini-batch lies in {path}."
+            ) from error
+        log.warning("%s Step %d is skipped, its mini-batch lies in %s.", error, self.state.step + 1, path)
+
+    def _end_epoch(self, speed: float, whole: bool) -> None:
+        """Score the dev part, keep the best; ``whole`` unless the last step came before the epoch's end."""
+        state = self.state
+        scores, confusion = dev_scores(self.model, self.config, self.dev, self.phoneme_dev, self.device)
+        for name, value in scores.items():
+            if value is not None:
+                self.curves.add_scalar(f"dev/{name}", value, state.step)
+        self.curves.add_image("dev/confusion", confusion_picture(confusion, self.classes.names), state.step,
+                              dataformats="HWC")
+        epoch = state.epoch + 1
+        log.info("%s: epoch %d, step %d: train %s; dev %s; %.1f clips/s", self.name, epoch, state.step,
+                 in_short(state.means()), in_short(scores), speed)
+        if state.best is None or _merit(scores) > _merit(state.best["dev"]):
+            state.best = {"epoch": epoch, "step": state.step, "dev": scores}
+            checkpoint.save(self.folder / "best.pt", self.model, self.config, self.classes, self.phones, key=self.key,
+                            **state.best)
+        if whole:
+            state.end_epoch()
+
+    def _save_last(self) -> None:
+        self.curves.flush()
+        checkpoint.save(
+            self.folder / "last.pt", self.model, self.config, self.classes, self.phones, key=self.key,
+            optimizer=self.optimizer.state_dict(), scaler=self.precision.scaler.state_dict(),
+            **self.state.to_checkpoint(),
+        )
 
 
-def _mean(rows: List[Dict[str, float]]) -> Dict[str, float]:
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+def _merit(scores: Dict[str, Any]) -> Tuple[float, float]:
+    """What makes one epoch's dev scores better than another's."""
+    return scores["ua"], -scores["esc_loss"]
 
 
-def _short(values: Dict[str, Any]) -> str:
-    return " ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
+def _log_to(path: Path, mode: str) -> logging.Handler:
+    """A handler that writes the log to a file as well."""
+    handler = logging.FileHandler(path, mode=mode, encoding="utf-8")
+    handler.setFormatter(log.handlers[0].formatter if log.handlers else None)
+    return handler
 
 
 def train(job: Job) -> None:
     """Stage 4 for one job: leaves config.yaml, run.json, train.log, TensorBoard events, last.pt and best.pt.
 
     ``best.pt`` is the epoch with the highest UA on the dev part (of equals, the one with the lower ESC loss).
+    A training that was broken off goes on from its last.pt and ends with the weights it would have had anyway. SIGTERM
+    ends the process after the running step (or the running scoring of the dev part), with that step saved.
     Raises InputError where an earlier stage is missing, a setting cannot be met, or the disk is full.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
-    config, folder = job.config, job.folder
+    config, folder = copy.deepcopy(job.config), job.folder
     note = load_fold(job.msud, job.fold)
     phoneme_train, phoneme_dev, phones = _phoneme_sets(job)
     fold_folder = job.msud / f"fold{job.fold}"
     inputs = [fold_folder] + ([job.phonemes] if phoneme_train is not None else [])
+    start = checkpoint.read_start(job.init_from, config) if job.init_from is not None else None
     options = {
         "config": configuration.learned(config), "config_name": job.config_name, "system": job.system, "fold": job.fold,
+        "init_from": checkpoint.fingerprint(job.init_from) if start else None,
     }
     name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
     title = f"{job.config_name}, {note['name']}: {name}"
@@ -232,24 +310,31 @@ def train(job: Job) -> None:
         torch.set_num_threads(config.run.threads)
 
     folder.mkdir(parents=True, exist_ok=True)
+    before = find_checkpoint(folder, stage.key)
     stage.begin()
+    remove_leftovers(folder)
     for stale in ("scores.tsv", "phones.tsv", "metrics.json"):  # they describe the model that was here before
         (folder / stale).unlink(missing_ok=True)
-    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    to_file = logging.FileHandler(folder / "train.log", mode="w", encoding="utf-8")
-    to_file.setFormatter(log.handlers[0].formatter if log.handlers else None)
+    if before is None:
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        for bad in folder.glob("bad_step*.pt"):
+            bad.unlink()
+    to_file = _log_to(folder / "train.log", "w" if before is None else "a")
     log.addHandler(to_file)
     try:
         if phones:
             config.model.num_phones = len(phones)
         classes = class_table(note)
         config.model.num_esc = len(classes.names)
+        if start is not None:  # what the weights have learned with
+            config.data.cmvn = checkpoint.config_of(start, str(job.init_from)).data.cmvn
         configuration.save(config, folder / "config.yaml")
         ctc_backend = resolve_ctc_backend(config.loss.ctc_backend) if phoneme_train is not None else "none"
         information = run_information(
             system=job.system, config_name=job.config_name, assignments=list(job.assignments),
             phonemes=str(job.phonemes) if phoneme_train is not None else None, fold=job.fold,
-            seed=config.run.seed, msud=note, ctc_backend=ctc_backend, device=str(device), threads=torch.get_num_threads(),
+            seed=config.run.seed, msud=note, ctc_backend=ctc_backend, device=str(device),
+            threads=torch.get_num_threads(), init_from=str(job.init_from) if start is not None else None,
         )
         write_json(folder / "run.json", information)
         log.info("training %s on %s", title, device)
@@ -259,64 +344,17 @@ def train(job: Job) -> None:
                     for name in config.tasks() if name != "phoneme"}
         if phoneme_train is not None:
             cut_sets["phoneme"] = phoneme_train
-        dev = list(CutSet.from_jsonl_lazy(fold_folder / "dev.jsonl.gz"))
-
-        seed_everything(config.run.seed)
-        mean, deviation = global_statistics(cut_sets) if config.data.cmvn == "global" else (None, None)
-        model = checkpoint.new_model(config, mean, deviation).to(device)
-        parameters = sum(p.numel() for p in model.parameters())
-        log.info("%.2f M parameters; tasks: %s", parameters / 1e6, ", ".join(config.tasks()))
-        optimizer = torch.optim.Adam(
-            model.parameters(), config.optim.learning_rate, weight_decay=config.optim.weight_decay
-        )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
-
-        step, best, started = 0, None, time.time()
-        batches = multitask_batches(cut_sets, config.data, config.run.seed)
-        curves = SummaryWriter(str(folder / "tensorboard"))
-        with curves as writer, Progress(name, config.optim.max_steps, "steps") as shown:
-            for epoch, members in _epochs(batches, config):
-                rows, epoch_started = [], time.time()
-                clips = 0
-                for batch in members:
-                    row = train_step(model, optimizer, batch, config, ctc_backend, device)
-                    for loss_name, value in row.items():
-                        writer.add_scalar(f"train/{loss_name}", value, step)
-                    writer.add_scalar("train/learning_rate", scheduler.get_last_lr()[0], step)
-                    scheduler.step()
-                    rows.append(row)
-                    clips += sum(len(s.ids) for s in (batch.emotion, batch.gender, batch.phoneme) if s is not None)
-                    step += 1
-                    shown.update(1, f"epoch {epoch}, loss {row['total']:.3f}")
-                    if step == config.optim.max_steps:
-                        break
-                means = _mean(rows)
-                speed = clips / (time.time() - epoch_started)
-                scores = dev_scores(model, config, dev, phoneme_dev, device)
-                for score_name, value in scores.items():
-                    if value is not None:
-                        writer.add_scalar(f"dev/{score_name}", value, step)
-                log.info("%s: epoch %d, step %d: train %s; dev %s; %.1f clips/s", name, epoch, step, _short(means),
-                         _short(scores), speed)
-                merit = (scores["ua"], -scores["esc_loss"])
-                state = dict(epoch=epoch, step=step, dev=scores)
-                if best is None or merit > best[0]:
-                    best = (merit, state)
-                    checkpoint.save(folder / "best.pt", model, config, classes, phones, **state)
-                checkpoint.save(
-                    folder / "last.pt", model, config, classes, phones, optimizer=optimizer.state_dict(),
-                    scheduler=scheduler.state_dict(), best=best[1], **state,
-                )
-                if step == config.optim.max_steps:
-                    break
-                if config.optim.epochs is not None:
-                    expected = config.optim.epochs * round(step / epoch)
-                    shown.expect(min(expected, config.optim.max_steps or expected))
-        seconds = time.time() - started
-        outcome = {"steps": step, "train_seconds": round(seconds, 1), "best": best[1]}
+        counts = note["sets"]["emotion"]
+        clips = counts["clips"] if target is None else counts["corpus"][target]
+        training = Training(name, folder, stage.key, config, ctc_backend, device, classes, phones, cut_sets,
+                            list(CutSet.from_jsonl_lazy(fold_folder / "dev.jsonl.gz")), phoneme_dev, clips)
+        training.begin(before, start)
+        training.run()
+        state = training.state
+        outcome = {"steps": state.step, "train_seconds": round(state.seconds, 1), "best": state.best}
         write_json(folder / "run.json", {**information, **outcome})
-        log.info("%s: %d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d", name, step, seconds,
-                 seconds / step, best[1]["dev"]["ua"], best[1]["epoch"])
+        log.info("%s: %d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d", name, state.step,
+                 state.seconds, state.seconds / state.step, state.best["dev"]["ua"], state.best["epoch"])
         trained = sum(note["sets"][name]["clips"] for name in ("emotion", "dev"))
         stage.finish(folder, trained, trained, outputs=["config.yaml", "run.json", "last.pt", "best.pt"], unit="clips")
     finally:

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from speecheq.config import Config, load, parse_assignment, read_yaml, resolve, save, set_value, setting_names
+from speecheq.config import Config, learned, load, parse_assignment, read_yaml, resolve, save, set_value, setting_names
 from speecheq.config import systems_of
 from speecheq.errors import InputError
 
@@ -67,7 +67,8 @@ def test_tasks_follow_the_weights():
         ("model.channels=0", "channels is 0"),
         ("model.channels=100", "multiple of scale"),
         ("optim.epochs=null", "optim.epochs and optim.max_steps are both null"),
-        ("optim.schedule=cosine", "the cosine schedule needs optim.max_steps"),
+        ("optim.finetune=1.5", "optim.finetune is 1.5, but it must be at most 1"),
+        ("run.checkpoint_steps=0", "run.checkpoint_steps is 0, but it must be at least 1"),
         ("loss.gamma", "expected key=value, for instance loss.gamma=2"),
         ("=2", "expected key=value"),
         ("loss.gamma=[1", "the value cannot be read"),
@@ -77,7 +78,7 @@ def test_settings_that_are_refused(files, assignment, words):
     with pytest.raises(InputError) as refused:
         resolve(*files, "full", {}, [assignment])
     assert words in str(refused.value) and "\n" not in str(refused.value)
-    if not assignment.startswith(("model.", "optim.epochs=null", "optim.schedule")):
+    if not assignment.startswith(("model.", "optim.epochs=null")):
         assert assignment in str(refused.value)
 
 
@@ -120,6 +121,29 @@ def test_systems_are_named(files):
     files[1].write_text("full: {loss.gama: 1}\n")
     with pytest.raises(InputError, match="systems.yaml, full: 'loss.gama'"):
         resolve(*files, "full")
+
+
+def test_fine_tuning_belongs_to_the_constant_schedule(files):
+    with pytest.raises(InputError, match="optim.finetune is the fine-tuning stage of the constant schedule"):
+        resolve(*files, "full", {}, ["optim.schedule=cosine", "optim.finetune=0.2"])
+    assert resolve(*files, "full", {}, ["optim.schedule=cosine"]).optim.schedule == "cosine"
+
+
+def test_the_papers_configuration_has_its_two_stages(toys):
+    """Section 3.2: weights from 0.1 to 0.01, learning rate from 1e-4 to 1e-6; the lengths are ours."""
+    conf = toys.root / "egs" / "mandarin" / "conf"
+    config = resolve(conf / "paper.yaml", conf / "systems.yaml", "speecheq")
+    assert (config.optim.epochs, config.optim.finetune, config.optim.schedule) == (80, 0.25, "constant")
+    assert (config.optim.learning_rate, config.optim.finetune_learning_rate) == (1e-4, 1e-6)
+    assert (config.loss.beta, config.loss.finetune_beta, config.loss.eta, config.loss.finetune_eta) == (0.1, 0.01) * 2
+
+
+def test_what_secures_a_training_is_not_learned():
+    one, other = Config(), Config()
+    other.run.checkpoint_steps, other.run.threads, other.run.device, other.data.workers = 7, 3, "cpu", 4
+    assert learned(one) == learned(other)
+    other.optim.finetune = 0.5
+    assert learned(one) != learned(other)
 
 
 def test_assignments_are_read_as_yaml():

@@ -1,0 +1,122 @@
+"""A step as Algorithm 1 prints it: three mini-batches, four losses, one update."""
+
+import math
+from typing import Any, Dict, List, Tuple
+
+import torch
+from lhotse import CutSet
+
+from speecheq.config import Config
+from speecheq.data import MultitaskBatch, Stream, largest_batch
+from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss
+from speecheq.models.cmvn import Normalised
+from speecheq.numerics import NotFinite, Precision, enough_memory, restore, snapshot
+from speecheq.progress import log
+
+# The heads that each stream's loss needs.
+TASKS = {"emotion": ("esc", "eis"), "gender": ("gender",), "phoneme": ("phoneme",)}
+
+
+def in_short(values: Dict[str, Any]) -> str:
+    """Numbers by name as one piece of a log line."""
+    return " ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
+
+
+def stream_loss(
+    model: Normalised, name: str, stream: Stream, config: Config, ctc_backend: str, weights: LossWeights,
+    precision: Precision,
+) -> Tuple[torch.Tensor, Dict[str, torch.Tensor], List[str]]:
+    """The part of equation 4 that one stream's mini-batch gives, its single losses by task, and who is left out.
+
+    Left out of CTC are utterances with fewer frames than their phones need.
+    """
+    with precision.autocast():
+        predictions = model(stream.inputs, stream.lengths, tasks=TASKS[name])
+    losses: Dict[str, torch.Tensor] = {}
+    left_out: List[str] = []
+    if name == "emotion":
+        losses["esc"] = focal_loss(predictions.esc_logits, stream.targets["esc"], config.loss.gamma)
+        losses["eis"] = eis_loss(predictions.eis, stream.targets["eis"], config.loss.label_ignore)
+    elif name == "gender":
+        losses["gender"] = focal_loss(predictions.gender_logits, stream.targets["gender"], config.loss.gamma)
+    else:
+        result = ctc_loss(predictions.phoneme_logits, stream.lengths, stream.targets["phones"], ctc_backend)
+        losses["phoneme"] = result.loss
+        left_out = [name for name, feasible in zip(stream.ids, result.feasible.tolist()) if not feasible]
+    return combine(losses, weights), {task: loss.detach() for task, loss in losses.items()}, left_out
+
+
+def gradients(
+    model: Normalised, batch: MultitaskBatch, config: Config, ctc_backend: str, device: torch.device,
+    weights: LossWeights, precision: Precision,
+) -> Tuple[Dict[str, torch.Tensor], Dict[str, torch.Tensor], List[str]]:
+    """Add the gradients of equation 4; (the streams' parts of it, the losses by task, who is left out of CTC).
+
+    Each stream is passed backward by itself: the same gradient as that of the sum, in a third of the memory.
+    """
+    model.train()
+    parts: Dict[str, torch.Tensor] = {}
+    losses: Dict[str, torch.Tensor] = {}
+    left_out: List[str] = []
+    for name, stream in batch.streams().items():
+        with enough_memory(name, stream):
+            loss, of_tasks, without_ctc = stream_loss(
+                model, name, stream.to(device), config, ctc_backend, weights, precision
+            )
+            precision.scaler.scale(loss).backward()
+        parts[name] = loss.detach()
+        losses.update(of_tasks)
+        left_out += without_ctc
+    return parts, losses, left_out
+
+
+def train_step(
+    model: Normalised, optimizer: torch.optim.Optimizer, batch: MultitaskBatch, config: Config, ctc_backend: str,
+    device: torch.device, weights: LossWeights, precision: Precision,
+) -> Dict[str, float]:
+    """One update (Algorithm 1, lines 4 to 22); returns every loss, their sum and the gradient's norm.
+
+    NotFinite, which names the utterances, where a loss or the gradient is not finite; nothing is updated then but the
+    statistics of batch norm. Under fp16 a norm that is not finite is returned while the loss' scale is searched.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    parts, losses, left_out = gradients(model, batch, config, ctc_backend, device, weights, precision)
+    precision.scaler.unscale_(optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_gradient or float("inf"))
+    # the one time in a step that is waited for the device
+    values = torch.stack([*parts.values(), *losses.values(), norm.to(device)]).tolist()
+    totals, values = dict(zip(parts, values)), values[len(parts) :]
+    report = {"total": sum(totals.values()), **dict(zip(losses, values)), "gradient_norm": values[-1]}
+    if "phoneme" in parts:
+        report["ctc_left_out"] = len(left_out)
+        if left_out:
+            log.warning("CTC leaves out, for too few frames: %s", " ".join(left_out))
+    for name, total in totals.items():
+        if not math.isfinite(total):
+            raise NotFinite(
+                f"the loss of the {name} batch is {total} ({in_short(report)}); its utterances: "
+                f"{' '.join(getattr(batch, name).ids)}."
+            )
+    if not math.isfinite(report["gradient_norm"]) and not precision.may_lower_scale():
+        utterances = [utterance for stream in batch.streams().values() for utterance in stream.ids]
+        raise NotFinite(
+            f"the gradient's norm is {report['gradient_norm']} ({in_short(report)}); the utterances of the step: "
+            f"{' '.join(utterances)}."
+        )
+    precision.scaler.step(optimizer)  # skips by itself where fp16's gradients overflowed
+    precision.scaler.update()
+    return report
+
+
+def check_memory(
+    model: Normalised, cut_sets: Dict[str, CutSet], config: Config, ctc_backend: str, device: torch.device,
+    weights: LossWeights, precision: Precision,
+) -> None:
+    """Pass the largest mini-batches through the model; InputError if the GPU's memory does not hold them."""
+    buffers = snapshot(model)
+    gradients(model, largest_batch(cut_sets, config.data), config, ctc_backend, device, weights, precision)
+    restore(model, buffers)
+    model.zero_grad(set_to_none=True)
+    if device.type == "cuda":
+        log.info("the largest mini-batches take %.1f GiB of the GPU's memory",
+                 torch.cuda.max_memory_allocated(device) / 2**30)
