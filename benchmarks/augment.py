@@ -12,7 +12,6 @@ import torch
 
 from speecheq.augment import (
     SAMPLING_RATE,
-    AugmentConfig,
     Augmenter,
     SoundBank,
     add_noise,
@@ -21,6 +20,7 @@ from speecheq.augment import (
     simulated_responses,
     time_stretch,
 )
+from speecheq.config import AugmentConfig
 from speecheq.features import BatchedFbank
 
 

@@ -9,7 +9,6 @@ device. Samples may leave [-1, 1]: the features need no clipping.
 import math
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -20,9 +19,9 @@ from lhotse import Recording, RecordingSet
 from torch import Tensor
 from torch.nn.functional import max_pool1d, pad
 
-from speecheq.config import setting
+from speecheq.config import RIR_SECONDS, AugmentConfig
 from speecheq.errors import InputError
-from speecheq.features import _resampler
+from speecheq.features import resampler
 from speecheq.progress import log, progress
 
 SAMPLING_RATE = 16000
@@ -30,50 +29,12 @@ SAMPLING_RATE = 16000
 WINDOW, HOP = 640, 160
 # Width of the resampler's window in zero crossings on each side, and its cut-off below half the lower rate.
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99
-# Impulse responses are cut to this length: by then those of ordinary rooms have decayed by 60 dB.
-RIR_SECONDS = 2.0
 # What is this much weaker than the whole (a factor of power, -60 dB) counts as silence. It is cut out of noises in
 # blocks of 0.1 s, so that no crop is silent.
 SILENT, SILENT_BLOCK = 1e-6, 1600
 # Simulated reverberation begins so long after the direct path, and is cut out of so many random samples.
 FIRST_REFLECTION = round(0.0025 * SAMPLING_RATE)
 TAIL_SAMPLES = 1 << 18
-
-
-@dataclass
-class AugmentConfig:
-    """How often and how far waveforms are changed; a probability of 0 leaves that change out."""
-
-    pitch_probability: float = setting(1.0, "how many clips are shifted in pitch (section 2.5)", low=0.0, high=1.0)
-    pitch_low: float = setting(-3.0, "the lowest shift in semitones", low=-12.0, high=12.0)
-    pitch_high: float = setting(3.0, "the highest shift in semitones", low=-12.0, high=12.0)
-    tempo_probability: float = setting(1.0, "how many clips change their tempo, at the same pitch", low=0.0, high=1.0)
-    tempo_low: float = setting(0.8, "the slowest tempo; the duration is divided by it", low=0.5, high=2.0)
-    tempo_high: float = setting(1.3, "the fastest tempo", low=0.5, high=2.0)
-    reverb_probability: float = setting(0.5, "how many clips are reverberated", low=0.0, high=1.0)
-    t60_low: float = setting(0.2, "of simulated reverberation: shortest time in seconds to fall by 60 dB", low=0.05,
-                             high=RIR_SECONDS)
-    t60_high: float = setting(0.8, "the longest such time", low=0.05, high=RIR_SECONDS)
-    direct_low: float = setting(0.0, "the direct path over the simulated reverberation in dB, at least", low=-20.0,
-                                high=40.0)
-    direct_high: float = setting(12.0, "and at most", low=-20.0, high=40.0)
-    noise_probability: float = setting(0.5, "how many clips have a noise added, where noises are given", low=0.0,
-                                       high=1.0)
-    snr_low: float = setting(10.0, "the lowest signal-to-noise ratio in dB (section 2.5)", low=-20.0, high=80.0)
-    snr_high: float = setting(25.0, "the highest signal-to-noise ratio in dB", low=-20.0, high=80.0)
-    noise_hours: float = setting(10.0, "hours of noise held in memory at most, 0.23 GB each", low=0.01)
-
-    def validate(self) -> None:
-        """ValueError for a range whose ends are in the wrong order."""
-        for name in ("pitch", "tempo", "t60", "direct", "snr"):
-            low, high = getattr(self, f"{name}_low"), getattr(self, f"{name}_high")
-            if low > high:
-                raise ValueError(f"{name}_low is {low:g}, above {name}_high, which is {high:g}")
-
-    @property
-    def active(self) -> bool:
-        """Whether any clip is changed at all."""
-        return any((self.pitch_probability, self.tempo_probability, self.reverb_probability, self.noise_probability))
 
 
 def without_padding(waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -337,7 +298,7 @@ def _read_channel(recording: Recording, seed: int) -> Tensor:
         raise InputError(f"{path}: is silent, all its samples are 0; remove the file and run stage 1 again.")
     samples = np.ascontiguousarray(random.Random(f"{seed} {recording.id}").choice(heard))
     if rate != SAMPLING_RATE:
-        before, samples = samples, np.asarray(_resampler(rate, SAMPLING_RATE)(samples), dtype=np.float32)
+        before, samples = samples, np.asarray(resampler(rate, SAMPLING_RATE)(samples), dtype=np.float32)
         if np.square(samples).mean() < SILENT * np.square(before).mean():
             raise InputError(f"{path}: is silent below {SAMPLING_RATE // 2} Hz; remove the file and run stage 1 again.")
     return torch.from_numpy(samples)

@@ -139,7 +139,8 @@ def _train(given: argparse.Namespace) -> None:
         config = resolve(given.config, given.systems_file, system, {**recipe, "run.seed": seed}, given.set)
         if config.run.seed != seed:
             raise InputError("--set run.seed: the seeds are given by --seeds.")
-        jobs.append(Job(config, given.config.stem, tuple(given.set), system, msud, fold, phonemes, folder))
+        jobs.append(Job(config, given.config.stem, tuple(given.set), system, msud, fold, phonemes, folder,
+                        given.init_from, given.noise, given.rir))
         check(jobs[-1])
     for backend in sorted({job.config.loss.ctc_backend for job in jobs if learns_phonemes(job)}):
         resolve_ctc_backend(backend)
@@ -159,6 +160,8 @@ def _train_one(job) -> None:
 
 def _train_together(jobs: Sequence, at_once: int) -> None:
     """Train in processes of their own, ``at_once`` at a time; the first that fails ends all."""
+    # without this a SIGTERM would end this process and leave its children training
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     waiting, running = list(jobs), {}
     try:
@@ -176,8 +179,9 @@ def _train_together(jobs: Sequence, at_once: int) -> None:
                         "the same command goes on with what is not done yet."
                     )
     finally:
-        for process in running:
+        for process in running:  # all at once: each saves where it is
             process.terminate()
+        for process in running:
             process.join()
 
 
@@ -299,6 +303,10 @@ def parser() -> argparse.ArgumentParser:
     unit_options(train)
     train.add_argument("--systems-file", type=Path, default=Path("conf/systems.yaml"))
     train.add_argument("--jobs", type=positive_whole, default=1, help="trainings at once on this machine")
+    train.add_argument("--init-from", type=Path, metavar="CHECKPOINT",
+                       help="start from the weights of a trained model, also of other labels")
+    train.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises for augmented waveforms")
+    train.add_argument("--rir", type=Path, metavar="MANIFESTS", help="room impulse responses for augmented waveforms")
     train.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
 

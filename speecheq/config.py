@@ -27,6 +27,8 @@ class DataConfig:
     corpora: str = setting("all", "whose emotion and gender clips are trained on: all of MsUD, or the target's only",
                            choices=("all", "target"))
     batch_size: int = setting(32, "clips a mini-batch of each of the three streams (section 3.2)", low=2)
+    input: str = setting("stored", "what is trained on: the features of stage 2, or waveforms, augmented as `augment` says "
+                         "and turned into the same features on the training device", choices=("stored", "waveform"))
     max_seconds: float = setting(6.0, "emotion and gender clips are cropped to this length, at random", low=0.1)
     phoneme_batch_seconds: float = setting(320.0, "a phoneme mini-batch holds at most this much speech", low=1.0)
     cmvn: str = setting("global", "normalisation of the features", choices=("utterance", "global", "none"))
@@ -46,6 +48,46 @@ class LossConfig:
                                 choices=("fill", "drop"))
     ctc_backend: str = setting("auto", "who computes CTC; auto takes k2 where it can be imported",
                                choices=("auto", "k2", "torch"))
+
+
+# Impulse responses are cut to this length: by then those of ordinary rooms have decayed by 60 dB.
+RIR_SECONDS = 2.0
+
+
+@dataclass
+class AugmentConfig:
+    """How often and how far waveforms are changed; a probability of 0 leaves that change out."""
+
+    pitch_probability: float = setting(1.0, "how many clips are shifted in pitch (section 2.5)", low=0.0, high=1.0)
+    pitch_low: float = setting(-3.0, "the lowest shift in semitones", low=-12.0, high=12.0)
+    pitch_high: float = setting(3.0, "the highest shift in semitones", low=-12.0, high=12.0)
+    tempo_probability: float = setting(1.0, "how many clips change their tempo, at the same pitch", low=0.0, high=1.0)
+    tempo_low: float = setting(0.8, "the slowest tempo; the duration is divided by it", low=0.5, high=2.0)
+    tempo_high: float = setting(1.3, "the fastest tempo", low=0.5, high=2.0)
+    reverb_probability: float = setting(0.5, "how many clips are reverberated", low=0.0, high=1.0)
+    t60_low: float = setting(0.2, "of simulated reverberation: shortest time in seconds to fall by 60 dB", low=0.05,
+                             high=RIR_SECONDS)
+    t60_high: float = setting(0.8, "the longest such time", low=0.05, high=RIR_SECONDS)
+    direct_low: float = setting(0.0, "the direct path over the simulated reverberation in dB, at least", low=-20.0,
+                                high=40.0)
+    direct_high: float = setting(12.0, "and at most", low=-20.0, high=40.0)
+    noise_probability: float = setting(0.5, "how many clips have a noise added, where noises are given", low=0.0,
+                                       high=1.0)
+    snr_low: float = setting(10.0, "the lowest signal-to-noise ratio in dB (section 2.5)", low=-20.0, high=80.0)
+    snr_high: float = setting(25.0, "the highest signal-to-noise ratio in dB", low=-20.0, high=80.0)
+    noise_hours: float = setting(10.0, "hours of noise held in memory at most, 0.23 GB each", low=0.01)
+
+    def validate(self) -> None:
+        """ValueError for a range whose ends are in the wrong order."""
+        for name in ("pitch", "tempo", "t60", "direct", "snr"):
+            low, high = getattr(self, f"{name}_low"), getattr(self, f"{name}_high")
+            if low > high:
+                raise ValueError(f"{name}_low is {low:g}, above {name}_high, which is {high:g}")
+
+    @property
+    def active(self) -> bool:
+        """Whether any clip is changed at all."""
+        return any((self.pitch_probability, self.tempo_probability, self.reverb_probability, self.noise_probability))
 
 
 @dataclass
@@ -80,6 +122,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -87,6 +130,7 @@ class Config:
     def validate(self) -> None:
         """ValueError for a model that cannot be built; ranges of single settings are checked when they are set."""
         self.model.validate()
+        self.augment.validate()
         if self.optim.epochs is None and self.optim.max_steps is None:
             raise ValueError("optim.epochs and optim.max_steps are both null, so training would never end")
         if self.optim.schedule != "constant" and self.optim.finetune > 0:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from speecheq.config import DataConfig
 from speecheq.errors import InputError
+from speecheq.features import load_waveform
 
 # The order of the gender classes is part of every trained model.
 GENDERS = ("F", "M")
@@ -41,7 +42,8 @@ class Position(NamedTuple):
 class Stream:
     """One padded mini-batch of one data set.
 
-    ``inputs`` (N, T, D) float32 features, zeros after ``lengths`` (N,) frames; ``ids`` the N utterances;
+    ``inputs`` (N, T, D) float32 features, zeros after ``lengths`` (N,) frames, or, before the front end has turned them
+    into features, waveforms (N, S) with lengths in samples; ``ids`` the N utterances;
     ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a
     list of N int64 vectors. ``position`` is its place in the stream, ``last`` whether it is the last of its epoch.
     """
@@ -102,11 +104,11 @@ def targets_of(stream: str, cuts: List[Cut]) -> Dict[str, Any]:
     return {"phones": [torch.tensor(s.custom["phones"], dtype=torch.int64) for s in supervisions]}
 
 
-def collate(stream: str, cuts: List[Cut]) -> Stream:
-    """Load and pad a mini-batch."""
-    features = [load_features(cut) for cut in cuts]
-    lengths = torch.tensor([len(matrix) for matrix in features])
-    inputs = pad_sequence(features, batch_first=True)
+def collate(stream: str, cuts: List[Cut], waveforms: bool = False) -> Stream:
+    """Load and pad a mini-batch of stored features, or of ``waveforms``: then (N, S), lengths in samples."""
+    loaded = [torch.from_numpy(load_waveform(cut)) if waveforms else load_features(cut) for cut in cuts]
+    lengths = torch.tensor([len(clip) for clip in loaded])
+    inputs = pad_sequence(loaded, batch_first=True)
     return Stream(inputs, lengths, [cut.id for cut in cuts], targets_of(stream, cuts))
 
 
@@ -185,7 +187,7 @@ class _Batches(Dataset):
             chosen = [
                 crop(cut, self.config.max_seconds, random.Random(f"{of_epoch} {cut.id}")) for cut in chosen
             ]
-        return replace(collate(self.stream, chosen), position=request.position, last=request.last)
+        return replace(collate(self.stream, chosen, self.config.input == "waveform"), position=request.position, last=request.last)
 
 
 def _leave_signals_to_training(_worker: int) -> None:
@@ -247,7 +249,7 @@ def largest_batch(cut_sets: Dict[str, CutSet], config: DataConfig) -> MultitaskB
             longest = longest[: max(2, int(config.phoneme_batch_seconds / longest[0].duration))]
         else:
             longest = [crop(cut, config.max_seconds, random.Random(0)) for cut in longest]
-        streams[name] = collate(name, longest)
+        streams[name] = collate(name, longest, config.input == "waveform")
     return MultitaskBatch(**streams)
 
 

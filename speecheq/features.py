@@ -137,20 +137,22 @@ class BatchedFbank(nn.Module):
     def forward(self, samples: torch.Tensor, lengths: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         """Samples (N, S) in [-1, 1], padded, and their lengths (N,) in samples -> features (N, T, 80), frames (N,).
 
+        The frames are on the device of the lengths.
+
         Kaldi mirrors a clip at both of its ends. In a padded batch the end of a clip is not the end of its
         row, so the mirrored samples are gathered a clip at a time. Rows beyond their frames are zero.
         """
         window, shift = self.config.window_samples, self.config.shift_samples
-        lengths = lengths.to(samples.device)
         frames = self.config.num_frames(lengths)
-        most = int(frames.max())
+        most = int(frames.max())  # waits for nothing where the lengths are on the CPU
+        lengths, counts = lengths.to(samples.device), frames.to(samples.device)
         # frame t is centred on sample t * shift + shift / 2
         position = torch.arange((most - 1) * shift + window, device=samples.device) - (window - shift) // 2
         period = 2 * lengths[:, None]
         position = torch.remainder(position[None, :], period)
         mirrored = torch.where(position < lengths[:, None], position, period - 1 - position)
         features = self.layer(samples.float().gather(1, mirrored))
-        valid = torch.arange(most, device=samples.device)[None, :] < frames[:, None]
+        valid = torch.arange(most, device=samples.device)[None, :] < counts[:, None]
         return features * valid[:, :, None], frames
 
 
@@ -173,7 +175,7 @@ def resampler_name() -> str:
 
 
 @lru_cache(maxsize=8)
-def _resampler(source: int, target: int):
+def resampler(source: int, target: int):
     """A function from samples at ``source`` Hz to samples at ``target`` Hz."""
     if resampler_name() == "torchaudio":
         import torchaudio
@@ -212,7 +214,7 @@ def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
     mono = samples.mean(axis=1)
     if source_rate == sampling_rate:
         return mono
-    return _resampler(source_rate, sampling_rate)(mono)
+    return resampler(source_rate, sampling_rate)(mono)
 
 
 def _extract_part(cuts: List[MonoCut], config: FbankConfig, archive: Path) -> int:

@@ -4,10 +4,9 @@ import math
 from typing import Any, Dict, List, Tuple
 
 import torch
-from lhotse import CutSet
 
 from speecheq.config import Config
-from speecheq.data import MultitaskBatch, Stream, largest_batch
+from speecheq.data import MultitaskBatch, Stream
 from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss
 from speecheq.models.cmvn import Normalised
 from speecheq.numerics import NotFinite, Precision, enough_memory, restore, snapshot
@@ -109,12 +108,12 @@ def train_step(
 
 
 def check_memory(
-    model: Normalised, cut_sets: Dict[str, CutSet], config: Config, ctc_backend: str, device: torch.device,
+    model: Normalised, largest: MultitaskBatch, config: Config, ctc_backend: str, device: torch.device,
     weights: LossWeights, precision: Precision,
 ) -> None:
-    """Pass the largest mini-batches through the model; InputError if the GPU's memory does not hold them."""
+    """Pass the ``largest`` mini-batches through the model; InputError if the GPU's memory does not hold them."""
     buffers = snapshot(model)
-    gradients(model, largest_batch(cut_sets, config.data), config, ctc_backend, device, weights, precision)
+    gradients(model, largest, config, ctc_backend, device, weights, precision)
     restore(model, buffers)
     model.zero_grad(set_to_none=True)
     if device.type == "cuda":

@@ -18,10 +18,11 @@ from lhotse.cut import Cut
 from speecheq import checkpoint
 from speecheq import config as configuration
 from speecheq.config import Config
-from speecheq.data import MultitaskBatch, Position, multitask_batches, training_cuts
+from speecheq.data import MultitaskBatch, Position, largest_batch, multitask_batches, training_cuts
 from speecheq.errors import InputError
 from speecheq.evaluate import emotion_scores, esc_loss, phone_scores, pick_device, predict_emotions, predict_phones
 from speecheq.files import write_json
+from speecheq.frontend import Frontend, sounds_manifest
 from speecheq.losses import resolve_ctc_backend
 from speecheq.models.cmvn import Normalised
 from speecheq.msud import class_table, load_fold
@@ -55,6 +56,15 @@ class Job:
     phonemes: Optional[Path]
     folder: Path
     init_from: Optional[Path] = None  # a checkpoint whose weights it starts from
+    noise: Optional[Path] = None  # manifests of noises, where waveforms are augmented
+    rir: Optional[Path] = None  # manifests of room impulse responses; without them reverberation is simulated
+
+    def sounds(self) -> Dict[str, Path]:
+        """The sounds that this training really uses, by kind."""
+        augment, waveforms = self.config.augment, self.config.data.input == "waveform"
+        used = {"noise": self.noise if augment.noise_probability else None,
+                "rir": self.rir if augment.reverb_probability else None}
+        return {kind: folder for kind, folder in used.items() if folder is not None and waveforms}
 
 
 def check(job: Job) -> None:
@@ -65,6 +75,8 @@ def check(job: Job) -> None:
     Precision(job.config.run.precision, pick_device(job.config.run.device))
     if job.init_from is not None:
         checkpoint.read_start(job.init_from, job.config)
+    for folder in job.sounds().values():
+        sounds_manifest(folder)
 
 
 def learns_phonemes(job: Job) -> bool:
@@ -74,7 +86,8 @@ def learns_phonemes(job: Job) -> bool:
     if job.phonemes is None:
         raise InputError(
             f"the system {job.system} learns phonemes (loss.beta is {job.config.loss.beta:g}), but no phoneme corpus "
-            "is given; give one (such as --aishell DIR or --librispeech DIR), or choose a system without (wo_mtl, or --set loss.beta=0)."
+            "is given; give one (such as --aishell DIR or --librispeech DIR), or choose a system without (wo_mtl, or --set "
+            "loss.beta=0)."
         )
     return True
 
@@ -125,11 +138,11 @@ class Training:
     def __init__(
         self, name: str, folder: Path, key: str, config: Config, ctc_backend: str, device: torch.device,
         classes: ClassTable, phones: List[str], cut_sets: Dict[str, CutSet], dev: List[Cut], phoneme_dev: List[Cut],
-        clips: int,
+        clips: int, frontend: Frontend,
     ):
         self.name, self.folder, self.key, self.config = name, folder, key, config
         self.ctc_backend, self.device, self.classes, self.phones = ctc_backend, device, classes, phones
-        self.cut_sets, self.dev, self.phoneme_dev = cut_sets, dev, phoneme_dev
+        self.cut_sets, self.dev, self.phoneme_dev, self.frontend = cut_sets, dev, phoneme_dev, frontend
         self.schedule = Schedule(config, math.ceil(clips / config.data.batch_size))
 
     def begin(self, before: Optional[Dict[str, Any]], start: Optional[Dict[str, Any]] = None) -> None:
@@ -164,7 +177,8 @@ class Training:
         if before is not None:
             self.precision.scaler.load_state_dict(before["scaler"])
         if self.device.type == "cuda":
-            check_memory(self.model, self.cut_sets, config, self.ctc_backend, self.device,
+            largest = self.frontend(largest_batch(self.cut_sets, config.data))
+            check_memory(self.model, largest, config, self.ctc_backend, self.device,
                          self.schedule.loss_weights(0, Position()), self.precision)
         parameters = sum(p.numel() for p in self.model.parameters())
         log.info("%.2f M parameters; tasks: %s", parameters / 1e6, ", ".join(config.tasks()))
@@ -188,7 +202,7 @@ class Training:
                 Progress(self.name, max(1, self.schedule.steps() - state.step), "steps") as shown:
             clips, epoch_started, before = 0, time.time(), time.time()
             while not self.is_over():
-                batch = next(batches)
+                batch = self.frontend(next(batches))
                 self._step(batch)
                 state.took(batch)
                 clips += sum(len(stream.ids) for stream in batch.streams().values())
@@ -294,7 +308,7 @@ def train(job: Job) -> None:
     note = load_fold(job.msud, job.fold)
     phoneme_train, phoneme_dev, phones = _phoneme_sets(job)
     fold_folder = job.msud / f"fold{job.fold}"
-    inputs = [fold_folder] + ([job.phonemes] if phoneme_train is not None else [])
+    inputs = [fold_folder, *([job.phonemes] if phoneme_train is not None else []), *job.sounds().values()]
     start = checkpoint.read_start(job.init_from, config) if job.init_from is not None else None
     options = {
         "config": configuration.learned(config), "config_name": job.config_name, "system": job.system, "fold": job.fold,
@@ -347,7 +361,8 @@ def train(job: Job) -> None:
         counts = note["sets"]["emotion"]
         clips = counts["clips"] if target is None else counts["corpus"][target]
         training = Training(name, folder, stage.key, config, ctc_backend, device, classes, phones, cut_sets,
-                            list(CutSet.from_jsonl_lazy(fold_folder / "dev.jsonl.gz")), phoneme_dev, clips)
+                            list(CutSet.from_jsonl_lazy(fold_folder / "dev.jsonl.gz")), phoneme_dev, clips,
+                            Frontend(config, device, job.sounds().get("noise"), job.sounds().get("rir")))
         training.begin(before, start)
         training.run()
         state = training.state

@@ -17,7 +17,6 @@ from speecheq.augment import (
     HOP,
     SAMPLING_RATE,
     WINDOW,
-    AugmentConfig,
     Augmenter,
     SoundBank,
     add_noise,
@@ -33,6 +32,7 @@ from speecheq.augment import (
     time_stretch,
     without_silence,
 )
+from speecheq.config import AugmentConfig
 from speecheq.corpus import Corpus, Request, Utterance
 from speecheq.corpus import prepare as prepare_corpus
 from speecheq.errors import InputError

@@ -261,14 +261,14 @@ def test_stereo_at_48_khz_is_mixed_down_and_resampled(toys, tmp_path):
 def test_without_torchaudio_soxr_resamples(toys, tmp_path, monkeypatch):
     pytest.importorskip("soxr")
     monkeypatch.setitem(sys.modules, "torchaudio", None)
-    features_module._resampler.cache_clear()
+    features_module.resampler.cache_clear()
     time = np.arange(48000) / 48000
     (tmp_path / "toy").mkdir()
     soundfile.write(tmp_path / "toy" / "a.wav", 0.3 * np.sin(2 * np.pi * 440 * time), 48000, subtype="FLOAT")
     prepare_toy(tmp_path)
     cut, = compute(tmp_path)
     samples = load_waveform(cut)
-    features_module._resampler.cache_clear()
+    features_module.resampler.cache_clear()
     expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
     assert len(samples) == 16000 and np.abs(samples - expected)[200:-200].max() < 0.01
     assert read_json(tmp_path / "fbank" / STAMP)["options"]["resampler"] == "soxr"

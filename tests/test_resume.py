@@ -274,6 +274,18 @@ def test_sigterm_saves_the_step_and_the_next_run_goes_on(data, unbroken, tmp_pat
     assert_same(unbroken[0], tmp_path)
 
 
+def test_killed_while_waveforms_are_augmented(data, tmp_path):
+    settings = "data__input='waveform', optim__max_steps=7, optim__warmup_steps=0"
+    told = drive(data, tmp_path, f"""
+        report(status=attempt(folder / "unbroken", {settings}))
+        for steps in (2, 1, 3):
+            report(status=attempt(folder / "broken", in_step, (steps,), run__checkpoint_steps=1, {settings}))
+        report(status=attempt(folder / "broken", data__workers=1, {settings}))
+    """)
+    assert [attempt["status"] for attempt in told] == [0, *[-signal.SIGKILL] * 3, 0]
+    assert_same(tmp_path / "unbroken", tmp_path / "broken")
+
+
 # ---- what is gone on with
 
 

@@ -3,6 +3,7 @@
 #   --corpus NAME=PATH    any other corpus, may be repeated: a DIR for which there is local/prepare_NAME.py, or, without
 #                         any code, a Kaldi data folder or a .csv or .tsv table (docs/adding_a_corpus.md)
 #   --download LIST       fetch these first, into --corpora (aishell, librispeech, ravdess, emodb are open)
+#   --noise DIR --rir DIR     folders of noises and of room impulse responses, for configurations that augment waveforms
 #   --partial true        accept incomplete copies
 #   --mini true           synthesise small stand-ins of the recipe's corpora and use those
 # What to run:
@@ -16,6 +17,8 @@
 #   --systems LIST        names of conf/systems.yaml (speecheq)
 #   --config FILE         the size (conf/paper.yaml; conf/small.yaml is for CPUs)
 #   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
+#   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an --exp
+#                         of its own
 #   --ctc-backend NAME    k2, torch or auto: k2 where it can be imported (auto)
 # Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):
 #   --classes NAME        seqm: SEQM's nine classes; corpus: the target's own (seqm)
@@ -50,9 +53,9 @@ stage=0 stop_stage=5
 # shellcheck disable=SC2034  # read by their names, here and in parse_options.sh
 {
   last_stage=5
-  protocol='' folds='' folds_file='' seeds=1 systems=speecheq config='' ctc_backend='' classes=seqm
+  protocol='' folds='' folds_file='' seeds=1 systems=speecheq config='' init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
-  data='' exp='' results='' nj=2 train_jobs=1 mini=false partial=false
+  noise='' rir='' data='' exp='' results='' nj=2 train_jobs=1 mini=false partial=false
   help_files=("$recipe/utils/recipe.sh")
   boolean_options=(mini partial)
   list_options=(set corpus use)
@@ -82,7 +85,8 @@ done
 for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
 options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
-  config ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora data exp results nj train_jobs)
+  config init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir data
+  exp results nj train_jobs)
 # shellcheck source=utils/parse_options.sh
 . "$recipe/utils/parse_options.sh"
 # shellcheck source=path.sh
@@ -102,7 +106,7 @@ for name in nj train_jobs bpe_size; do
   [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "--${name//_/-} is ${!name}, but it must be a whole number above 0."
 done
 
-for name in "${corpus_names[@]}" folds_file config data exp results corpora; do
+for name in "${corpus_names[@]}" folds_file init_from config data exp results corpora noise rir; do
   # --config may also be one of the recipe's folder, where conf/ lies
   if [[ $name != config || -e ${!name} ]]; then declare "$name=$(absolute "${!name}")"; fi
 done
@@ -154,11 +158,18 @@ for corpus in $download; do
   place "$corpus" "$corpora/$corpus/$(sed -n 's/^folder: *//p' "local/cards/$corpus.yaml")"
 done
 
+# noises and room impulse responses: those given, or, where no corpus is, those that stage 1 has prepared
+declare -A sounds=()
+for kind in noise rir; do
+  if [[ -n ${!kind} ]]; then sounds[$kind]=${!kind}
+  elif ((${#folder_of[@]} == 0)) && [[ -f $data/manifests/$kind/stage.json ]]; then sounds[$kind]=''; fi
+done
+
 # the corpora of this run in the recipe's order: those given, or, where none is, those that stage 1 has prepared
 given=() absent=()
 if ((${#folder_of[@]} == 0 && stage >= 2)); then
   for folder in "$data"/manifests/*/; do
-    if [[ -f $folder/stage.json ]]; then folder_of[$(basename "$folder")]=''; fi
+    if [[ -f $folder/stage.json && $folder != */noise/ && $folder != */rir/ ]]; then folder_of[$(basename "$folder")]=''; fi
   done
   if ((${#folder_of[@]})); then log "no corpus is given: those that lie in $data/manifests are taken"; fi
 fi
@@ -197,6 +208,16 @@ prepare() {
   fi
 }
 
+# prepare_sounds [OPTION...]: stage 1 of the noises and room impulse responses that were given
+prepare_sounds() {
+  local kind
+  for kind in "${!sounds[@]}"; do
+    if [[ -n ${sounds[$kind]} ]]; then
+      "local/prepare_$kind.py" "${sounds[$kind]}" "$data/manifests/$kind" --partial "$partial" "$@"
+    fi
+  done
+}
+
 # stage 0: synthesise, download, check what was given, say where the rest is to be had
 get_corpora() {
   local corpus names=()
@@ -209,6 +230,7 @@ get_corpora() {
     [[ -n ${folder_of[$corpus]} ]] || die "stage 0 checks corpora: give them, such as --${corpus_names[0]} DIR."
     prepare "$corpus" --check-only
   done
+  prepare_sounds --check-only
   if ! $mini && ((${#absent[@]})); then speecheq corpora "${absent[@]}"; fi
 }
 
@@ -218,6 +240,7 @@ make_manifests() {
     hours=${corpus}_hours
     prepare "$corpus" --nj "$nj" ${!hours:+--hours "${!hours}"}
   done
+  prepare_sounds --nj "$nj"
 }
 
 make_features() {
@@ -236,8 +259,10 @@ make_msud() {
 }
 
 train_systems() {
+  local kind with_sounds=()
+  for kind in "${!sounds[@]}"; do with_sounds+=("--$kind" "$data/manifests/$kind"); done
   speecheq train "${runs[@]}" --jobs "$train_jobs" ${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" \
-    ${ctc_backend:+--ctc-backend "$ctc_backend"} "${set_options[@]/#/--set=}"
+    ${init_from:+--init-from "$init_from"} "${with_sounds[@]}" ${ctc_backend:+--ctc-backend "$ctc_backend"} "${set_options[@]/#/--set=}"
 }
 
 score_systems() {

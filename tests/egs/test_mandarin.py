@@ -181,6 +181,20 @@ def test_the_sizes_resolve_and_the_papers_is_the_papers(mandarin, size):
         assert (optim.learning_rate, optim.weight_decay, config.data.batch_size) == (1e-4, 1e-5, 32)
 
 
+def test_augmented_waveforms_with_given_noise_from_trained_weights(mandarin, corpora, walked, toys, tmp_path):
+    folder, _ = walked
+    toys.write_wav(tmp_path / "noises" / "a.wav", 1.0)
+    done = mandarin.run(*corpora, "--partial", "true", *mandarin.where(folder), "--noise", tmp_path / "noises", "--stage", 1,
+                        "--stop-stage", 1)
+    assert "noise: 1 files in, 1 out" in done.stderr
+    start = folder / EXPERIMENT / "fold1/seed1/best.pt"
+    done = mandarin.run(*mandarin.where(folder), "--exp", tmp_path / "exp", "--init-from", start, "--stage", 4, "--stop-stage",
+                        4, "--set", "data.input=waveform", "--set", "optim.max_steps=2")
+    assert "starting from trained weights; new, for other labels: nothing" in done.stderr
+    inputs = json.loads((tmp_path / EXPERIMENT / "fold1/seed1/stage.json").read_text())["inputs"]
+    assert any(path.endswith("manifests/noise") for path in inputs)
+
+
 def test_the_papers_protocols_are_the_defaults(mandarin, walked):
     """ESD and SEQD as targets: their given test parts, without Surprise; the walk before had ten folds of CASIA."""
     folder, _ = walked
