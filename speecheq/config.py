@@ -27,8 +27,8 @@ class DataConfig:
     corpora: str = setting("all", "whose emotion and gender clips are trained on: all of MsUD, or the target's only",
                            choices=("all", "target"))
     batch_size: int = setting(32, "clips a mini-batch of each of the three streams (section 3.2)", low=2)
-    input: str = setting("stored", "what is trained on: the features of stage 2, or waveforms, augmented as `augment` says "
-                         "and turned into the same features on the training device", choices=("stored", "waveform"))
+    input: str = setting("stored", "what is trained on: the features of stage 2, or waveforms, which are augmented and "
+                         "turned into the same features on the training device", choices=("stored", "waveform"))
     max_seconds: float = setting(6.0, "emotion and gender clips are cropped to this length, at random", low=0.1)
     phoneme_batch_seconds: float = setting(320.0, "a phoneme mini-batch holds at most this much speech", low=1.0)
     cmvn: str = setting("global", "normalisation of the features", choices=("utterance", "global", "none"))
@@ -134,7 +134,7 @@ class Config:
         if self.optim.epochs is None and self.optim.max_steps is None:
             raise ValueError("optim.epochs and optim.max_steps are both null, so training would never end")
         if self.optim.schedule != "constant" and self.optim.finetune > 0:
-            raise ValueError("optim.finetune is the fine-tuning stage of the constant schedule; set it to 0 with another")
+            raise ValueError("optim.finetune is the last stage of the constant schedule; set it to 0 with another")
 
     def tasks(self) -> List[str]:
         """The streams that are trained: emotion always, gender and phoneme where their weight is not 0."""

@@ -253,7 +253,9 @@ def _decoded_line_by_line(path: Path, content: bytes, encodings: Sequence[str]) 
             yield number, line.decode("utf-8-sig" if encoding == "utf-8" and number == 1 else encoding)
         except UnicodeDecodeError as error:
             known = " or ".join(name.upper() for name in encodings)
-            raise InputError(f"{path}, line {number}: is not {known}; convert the file, for instance with iconv.") from error
+            raise InputError(
+                f"{path}, line {number}: is not {known}; convert the file, for instance with iconv."
+            ) from error
 
 
 def read_lines(path: Path, encodings: Sequence[str] = ("utf-8",)) -> Iterator[Tuple[str, str]]:
@@ -418,8 +420,8 @@ def _supervision(corpus: Corpus, utterance: Utterance, header: Header) -> Superv
     end = whole if utterance.end is None else utterance.end
     if not 0 <= utterance.start <= end - FRAME_SECONDS or end > whole + ROUNDING_SECONDS:
         raise InputError(
-            f"{_where(utterance)}: the segment from {utterance.start:g} to {end:g} s is shorter than one frame of 25 ms "
-            f"or leaves its recording of {whole:.2f} s."
+            f"{_where(utterance)}: the segment from {utterance.start:g} to {end:g} s is shorter than one frame of 25 ms or "
+            f"leaves its recording of {whole:.2f} s."
         )
     end = min(end, whole)
     return SupervisionSegment(

@@ -187,7 +187,8 @@ class _Batches(Dataset):
             chosen = [
                 crop(cut, self.config.max_seconds, random.Random(f"{of_epoch} {cut.id}")) for cut in chosen
             ]
-        return replace(collate(self.stream, chosen, self.config.input == "waveform"), position=request.position, last=request.last)
+        batch = collate(self.stream, chosen, self.config.input == "waveform")
+        return replace(batch, position=request.position, last=request.last)
 
 
 def _leave_signals_to_training(_worker: int) -> None:

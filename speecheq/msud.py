@@ -106,8 +106,8 @@ class Recipe:
             raise InputError("the protocol 'cross' compares corpora in SEQM's classes; leave out --classes corpus.")
         if self.folds_file is not None and self.protocol in (CROSS, "official", *RANDOM_PROTOCOLS):
             raise InputError(
-                f"--folds-file gives the folds, the protocol {self.protocol!r} would make its own: give the list another "
-                "name with --protocol, or leave it out."
+                f"--folds-file gives the folds, the protocol {self.protocol!r} would make its own: give the list another name "
+                "with --protocol, or leave it out."
             )
 
     @property
@@ -296,13 +296,15 @@ def _folds(recipe: Recipe, card: Mapping[str, Any], clips: _Clips, drops: Drops)
     if recipe.folds_file is None:
         if card["test_split"] and recipe.protocol in RANDOM_PROTOCOLS:
             raise InputError(
-                f"{recipe.target}: has a fixed test part, which the protocol {recipe.protocol!r} would train on; use the "
-                "protocol 'official'."
+                f"{recipe.target}: has a fixed test part, which the protocol {recipe.protocol!r} would train on; use "
+                "'official'."
             )
         return make_folds(recipe.protocol, list(members.values()), recipe.seed)
     found = folds_from_file(recipe.folds_file, [*members.values(), *clips.unused], may_lack_clips=card["partial"])
     if found.absent:
-        log.warning("%s: %d lines name clips that this copy of %s lacks", recipe.folds_file, found.absent, recipe.target)
+        log.warning(
+            "%s: %d lines name clips that this copy of %s lacks", recipe.folds_file, found.absent, recipe.target
+        )
     for name in found.unnamed:
         if members.pop(name, None) is not None:
             drops.add(f"{recipe.target} outside the list of folds", name)
@@ -403,7 +405,8 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
         _intersect(recipe, clips.of, drops)
     all_folds = _folds(recipe, cards[recipe.target], clips, drops)
     dev = _dev_rule(recipe, clips.of[recipe.target])
-    partition = digest([options, [read_json(path / STAMP)["key"] for path in inputs], [sorted(fold) for fold in all_folds]])
+    keys = [read_json(path / STAMP)["key"] for path in inputs]
+    partition = digest([options, keys, [sorted(fold) for fold in all_folds]])
     for number in parse_numbers(folds, "fold", len(all_folds)):
         if is_done(number):
             continue

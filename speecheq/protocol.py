@@ -298,7 +298,7 @@ def check_leaks(protocol: str, training: Iterable[Clip], dev: Iterable[Clip], te
             other = sounds[heard.sound]
             raise InputError(
                 f"leak: the test clip {heard.id} of {heard.corpus} is the audio of {other.id} of {other.corpus} in {name}; "
-                "leave one of the two corpora out."
+                "leave one of the two out."
             )
     shared = values(training, "id") & values(dev, "id")
     if shared:

@@ -64,8 +64,8 @@ def check_alike(folders: Sequence[Path]) -> None:
         differ = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
         if differ:
             raise InputError(
-                f"{folders[0]} and {folder} differ in {', '.join(differ)}, so no mean can be taken over them; train both "
-                "alike, or keep one elsewhere with --exp."
+                f"{folders[0]} and {folder} differ in {', '.join(differ)}, so no mean can be taken over them; train "
+                "both alike, or keep one elsewhere with --exp."
             )
 
 
@@ -244,9 +244,10 @@ def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
     """RESULTS.md of a recipe: one line an experiment, a table for each target and test set."""
     parts = [
         f"# Results of {title}\n",
-        "Written by the program from score files. ESC is the argmax over all classes of the model. WA: overall accuracy; "
-        "UA: mean\nrecall of the classes; EIS scores are over clips with an intensity label (n/a: there are none). "
-        "Checkpoints are chosen on a\ndev part of the training folds. Means (± standard deviation) of folds and seeds.\n",
+        "Written by the program from score files. ESC is the argmax over all classes of the model. WA: overall "
+        "accuracy; UA: mean\nrecall of the classes; EIS scores are over clips with an intensity label (n/a: there are "
+        "none). Checkpoints are chosen on a\ndev part of the training folds. Means (± standard deviation) of folds and "
+        "seeds.\n",
     ]
     tables: Dict[tuple, list] = defaultdict(list)
     for summary in summaries:

@@ -86,8 +86,8 @@ def learns_phonemes(job: Job) -> bool:
     if job.phonemes is None:
         raise InputError(
             f"the system {job.system} learns phonemes (loss.beta is {job.config.loss.beta:g}), but no phoneme corpus "
-            "is given; give one (such as --aishell DIR or --librispeech DIR), or choose a system without (wo_mtl, or --set "
-            "loss.beta=0)."
+            "is given; give one (such as --aishell DIR or --librispeech DIR), or choose a system without (wo_mtl, or "
+            "--set loss.beta=0)."
         )
     return True
 

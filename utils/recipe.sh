@@ -17,8 +17,8 @@
 #   --systems LIST        names of conf/systems.yaml (speecheq)
 #   --config FILE         the size (conf/paper.yaml; conf/small.yaml is for CPUs)
 #   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
-#   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an --exp
-#                         of its own
+#   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an
+#                         --exp of its own
 #   --ctc-backend NAME    k2, torch or auto: k2 where it can be imported (auto)
 # Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):
 #   --classes NAME        seqm: SEQM's nine classes; corpus: the target's own (seqm)
@@ -115,11 +115,12 @@ done
 declare -A folder_of=()  # corpus -> where it lies
 # place CORPUS PATH: takes note of it; a corpus lies in one place
 place() {
-  local other
+  local other of_parts
   [[ -z ${folder_of[$1]:-} ]] || die "the corpus $1 is given twice, as ${folder_of[$1]} and as $2; leave one out."
+  of_parts=$(printf '%s\n' "${!part_of[@]}" | sort | xargs)
   for other in "${!part_of[@]}"; do
     [[ $(script_of "$other") != "$1" || $other == "$1" ]] ||
-      die "--corpus $1=...: $1 comes in parts, name the one that is meant: $(printf '%s\n' "${!part_of[@]}" | sort | xargs)."
+      die "--corpus $1=...: $1 comes in parts, name the one that is meant: $of_parts."
   done
   folder_of[$1]=$2
 }
@@ -169,7 +170,8 @@ done
 given=() absent=()
 if ((${#folder_of[@]} == 0 && stage >= 2)); then
   for folder in "$data"/manifests/*/; do
-    if [[ -f $folder/stage.json && $folder != */noise/ && $folder != */rir/ ]]; then folder_of[$(basename "$folder")]=''; fi
+    name=$(basename "$folder")
+    if [[ -f $folder/stage.json && $name != noise && $name != rir ]]; then folder_of[$name]=''; fi
   done
   if ((${#folder_of[@]})); then log "no corpus is given: those that lie in $data/manifests are taken"; fi
 fi
@@ -262,7 +264,8 @@ train_systems() {
   local kind with_sounds=()
   for kind in "${!sounds[@]}"; do with_sounds+=("--$kind" "$data/manifests/$kind"); done
   speecheq train "${runs[@]}" --jobs "$train_jobs" ${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" \
-    ${init_from:+--init-from "$init_from"} "${with_sounds[@]}" ${ctc_backend:+--ctc-backend "$ctc_backend"} "${set_options[@]/#/--set=}"
+    ${init_from:+--init-from "$init_from"} "${with_sounds[@]}" ${ctc_backend:+--ctc-backend "$ctc_backend"} \
+    "${set_options[@]/#/--set=}"
 }
 
 score_systems() {
