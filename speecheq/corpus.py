@@ -420,8 +420,8 @@ def _supervision(corpus: Corpus, utterance: Utterance, header: Header) -> Superv
     end = whole if utterance.end is None else utterance.end
     if not 0 <= utterance.start <= end - FRAME_SECONDS or end > whole + ROUNDING_SECONDS:
         raise InputError(
-            f"{_where(utterance)}: the segment from {utterance.start:g} to {end:g} s is shorter than one frame of 25 ms or "
-            f"leaves its recording of {whole:.2f} s."
+            f"{_where(utterance)}: the segment from {utterance.start:g} to {end:g} s is shorter than one frame of 25 ms "
+            f"or leaves its recording of {whole:.2f} s."
         )
     end = min(end, whole)
     return SupervisionSegment(

@@ -106,8 +106,8 @@ class Recipe:
             raise InputError("the protocol 'cross' compares corpora in SEQM's classes; leave out --classes corpus.")
         if self.folds_file is not None and self.protocol in (CROSS, "official", *RANDOM_PROTOCOLS):
             raise InputError(
-                f"--folds-file gives the folds, the protocol {self.protocol!r} would make its own: give the list another name "
-                "with --protocol, or leave it out."
+                f"--folds-file gives the folds, the protocol {self.protocol!r} would make its own: give the list "
+                "another name with --protocol, or leave it out."
             )
 
     @property

@@ -297,8 +297,8 @@ def check_leaks(protocol: str, training: Iterable[Clip], dev: Iterable[Clip], te
         if heard is not None:
             other = sounds[heard.sound]
             raise InputError(
-                f"leak: the test clip {heard.id} of {heard.corpus} is the audio of {other.id} of {other.corpus} in {name}; "
-                "leave one of the two out."
+                f"leak: the test clip {heard.id} of {heard.corpus} is the audio of {other.id} of {other.corpus} in "
+                f"{name}; leave one of the two out."
             )
     shared = values(training, "id") & values(dev, "id")
     if shared:

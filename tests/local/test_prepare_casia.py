@@ -229,7 +229,7 @@ def test_nothing_else_is_ever_replaced(prepare, casia, tmp_path, capsys):
     "options, words",
     [
         (("--partial", "yes"), "'yes' is neither true nor false"),
-        (("--hours", "-1"), "is not above 0"),
+        (("--hours", "-1"), "is not a number above 0"),
         (("--hours", "many"), "many"),
         (("--colour", "red"), "--colour"),
     ],
