@@ -85,7 +85,7 @@ def predict_phones(
     for batch in scoring_batches("phoneme", list(cuts), batch_size):
         batch = batch.to(device)
         predictions = model(batch.inputs, batch.lengths, tasks=("phoneme",))
-        decoded = greedy_decode(predictions.phoneme_logits, batch.lengths)
+        decoded = greedy_decode(predictions.phoneme_logits, predictions.lengths)
         for name, gold, hypothesis in zip(batch.ids, batch.targets["phones"], decoded):
             found[name] = PhonePrediction(name, gold.tolist(), hypothesis)
     return [found[cut.id] for cut in cuts]

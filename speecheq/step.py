@@ -39,7 +39,7 @@ def stream_loss(
     elif name == "gender":
         losses["gender"] = focal_loss(predictions.gender_logits, stream.targets["gender"], config.loss.gamma)
     else:
-        result = ctc_loss(predictions.phoneme_logits, stream.lengths, stream.targets["phones"], ctc_backend)
+        result = ctc_loss(predictions.phoneme_logits, predictions.lengths, stream.targets["phones"], ctc_backend)
         losses["phoneme"] = result.loss
         left_out = [name for name, feasible in zip(stream.ids, result.feasible.tolist()) if not feasible]
     return combine(losses, weights), {task: loss.detach() for task, loss in losses.items()}, left_out

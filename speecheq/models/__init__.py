@@ -2,12 +2,15 @@
 
 from torch import nn
 
+from speecheq.models.baseline import Baseline
 from speecheq.models.config import ModelConfig
-from speecheq.models.speecheq import TASKS, Predictions, SpeechEQ, clip_eis
+from speecheq.models.heads import TASKS, Predictions, clip_eis
+from speecheq.models.speecheq import SpeechEQ
 
-__all__ = ["ModelConfig", "Predictions", "SpeechEQ", "TASKS", "build_model", "clip_eis"]
+__all__ = ["Baseline", "ModelConfig", "Predictions", "SpeechEQ", "TASKS", "build_model", "clip_eis"]
 
 
 def build_model(config: ModelConfig) -> nn.Module:
     """The model that ``config`` describes; ValueError if a field is out of range."""
-    return SpeechEQ(config.validate())
+    kinds = {"speecheq": SpeechEQ, "baseline": Baseline}
+    return kinds[config.validate().kind](config)

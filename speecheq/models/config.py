@@ -2,16 +2,22 @@
 
 from dataclasses import dataclass, fields
 
+KINDS = ("speecheq", "baseline")
 BATCH_STATISTICS = ("shared", "per_stream")
 RES_BIGRU_PLACES = ("before_se", "after_se", "none")
 
 
 @dataclass
 class ModelConfig:
-    """Sizes of SpeechEQ (section 2.3, Figure 2); the defaults are the paper's, see also ECAPA-TDNN for its names."""
+    """Sizes of SpeechEQ (section 2.3, Figure 2); the defaults are the paper's, see also ECAPA-TDNN for its names.
 
+    The baseline derives its other sizes from ``channels`` and has no use for ``mfa_channels``, ``scale``,
+    ``bottleneck`` and ``res_bigru``.
+    """
+
+    kind: str = "speecheq"  # or baseline: CNN + RNN + attention (section 3.3)
     feature_dim: int = 80  # filter banks a frame
-    channels: int = 256  # C, the width of every SE-Res2Block
+    channels: int = 256  # C, the width of every SE-Res2Block; of all layers of the baseline
     mfa_channels: int = 1536  # width of the multi-layer feature aggregation
     scale: int = 8  # channel groups of a Res2 convolution
     bottleneck: int = 128  # inner width of squeeze-excitation and of the pooling's attention
@@ -33,7 +39,11 @@ class ModelConfig:
             lowest = least.get(field.name)
             if lowest is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
                 raise ValueError(f"{field.name} is {value!r}; it must be a whole number of at least {lowest}")
-        if self.channels % self.scale:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}")
+        if self.kind == "baseline" and self.channels % 2:
+            raise ValueError(f"channels is {self.channels}; it must be even: half for each direction of the LSTM")
+        if self.kind == "speecheq" and self.channels % self.scale:
             raise ValueError(f"channels is {self.channels}; it must be a multiple of scale ({self.scale})")
         if self.res_bigru not in RES_BIGRU_PLACES:
             raise ValueError(f"res_bigru is {self.res_bigru!r}; it must be one of {', '.join(RES_BIGRU_PLACES)}")
@@ -41,7 +51,7 @@ class ModelConfig:
             raise ValueError(
                 f"batch_statistics is {self.batch_statistics!r}; it must be one of {', '.join(BATCH_STATISTICS)}"
             )
-        if self.res_bigru != "none" and self.channels % 2:
+        if self.kind == "speecheq" and self.res_bigru != "none" and self.channels % 2:
             raise ValueError(f"channels is {self.channels}; it must be even: half for each direction of the Res-BiGRU")
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout!r}; it must be a number from 0 up to, but not including, 1")

@@ -27,12 +27,12 @@ class ResBiGRU(nn.Module):
     def forward(self, y: Tensor, frames: Frames) -> Tensor:
         training_on_cpu = y.device.type == "cpu" and torch.is_grad_enabled() and y.dtype == torch.float32
         there, back = (self._states_on_cpu if training_on_cpu else self._states)(y, frames)
-        return y + torch.cat([there, _reversed(back, frames)], dim=2).permute(1, 2, 0)
+        return y + torch.cat([there, reversed_speech(back, frames)], dim=2).permute(1, 2, 0)
 
     def _states(self, y: Tensor, frames: Frames) -> Tuple[Tensor, Tensor]:
         """Each direction's states (T, N, C/2), in its own order of frames."""
         steps = y.permute(2, 0, 1).contiguous()  # (T, N, C), as the GRU wants it
-        return self.forward_gru(steps)[0], self.backward_gru(_reversed(steps, frames))[0]
+        return self.forward_gru(steps)[0], self.backward_gru(reversed_speech(steps, frames))[0]
 
     def _states_on_cpu(self, y: Tensor, frames: Frames) -> Tuple[Tensor, Tensor]:
         """The same through BidirectionalGru, the faster way to train on a CPU."""
@@ -42,14 +42,14 @@ class ResBiGRU(nn.Module):
             weight = torch.cat([there.weight_ih_l0, back.weight_ih_l0]).unsqueeze(2)
             projected = conv1d(y, weight, torch.cat([there.bias_ih_l0, back.bias_ih_l0])).permute(2, 0, 1)
             projected_there, projected_back = projected.chunk(2, dim=2)
-            projected = torch.stack([projected_there, _reversed(projected_back, frames)], dim=1)
+            projected = torch.stack([projected_there, reversed_speech(projected_back, frames)], dim=1)
             recurrent = torch.stack([there.weight_hh_l0.t(), back.weight_hh_l0.t()])
             bias = torch.stack([there.bias_hh_l0, back.bias_hh_l0]).unsqueeze(1)
             states = BidirectionalGru.apply(projected, recurrent, bias)
         return states[:, 0], states[:, 1]
 
 
-def _reversed(steps: Tensor, frames: Frames) -> Tensor:
+def reversed_speech(steps: Tensor, frames: Frames) -> Tensor:
     """(T, N, C) with each utterance's frames in reverse order; padding stays at the end."""
     if frames.mask is None:
         return steps.flip(0)

@@ -162,8 +162,10 @@ def test_every_system_differs_from_speecheq_as_its_name_says(mandarin):
 
     systems = mandarin.folder / "conf/systems.yaml"
     configs = {name: resolve(mandarin.folder / "conf/paper.yaml", systems, name) for name in systems_of(systems)}
-    assert list(configs) == ["speecheq", "wo_mtl", "wo_msud", "wo_mtl_wo_msud"]
+    ours = ["speecheq", "wo_mtl", "wo_msud", "wo_mtl_wo_msud"]
+    assert list(configs) == [*ours, "baseline", "baseline_wo_mtl_wo_msud"]
     for name, config in configs.items():
+        assert config.model.kind == ("speecheq" if name in ours else "baseline")
         assert (config.tasks() == ["emotion"]) == ("wo_mtl" in name)
         assert (config.data.corpora == "target") == ("wo_msud" in name)
         assert config.loss.alpha == 1.0  # every row of Table 3 reports EIS
