@@ -124,7 +124,7 @@ def test_systems_are_named(files):
 
 
 def test_fine_tuning_belongs_to_the_constant_schedule(files):
-    with pytest.raises(InputError, match="optim.finetune is the fine-tuning stage of the constant schedule"):
+    with pytest.raises(InputError, match="optim.finetune is the last stage of the constant schedule"):
         resolve(*files, "full", {}, ["optim.schedule=cosine", "optim.finetune=0.2"])
     assert resolve(*files, "full", {}, ["optim.schedule=cosine"]).optim.schedule == "cosine"
 
