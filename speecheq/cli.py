@@ -201,7 +201,7 @@ def _score(given: argparse.Namespace) -> None:
 def _report(given: argparse.Namespace) -> None:
     from speecheq.report import report
 
-    print(report(given.exp, given.title, given.results))
+    print(report(given.exp, given.title, given.results, given.table))
     log.info("the table above lies in %s, that of each experiment in %s", given.results,
              given.exp / "<config>-<system>" / "<target>.<protocol>" / "RESULTS.md")
 
@@ -317,6 +317,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--exp", type=Path, default=Path("exp"))
     report.add_argument("--title", required=True)
     report.add_argument("--results", type=Path, required=True, help="the page to write")
+    report.add_argument("--table", type=Path, help="conf/table.yaml: the paper's table, to be set beside ours")
     return top
 
 

@@ -10,7 +10,7 @@ import torch
 from lhotse.cut import Cut
 from torch import nn
 
-from speecheq import metrics
+from speecheq import metrics, seqm
 from speecheq.data import GENDERS, scoring_batches
 from speecheq.errors import InputError
 from speecheq.losses import greedy_decode
@@ -91,13 +91,24 @@ def predict_phones(
     return [found[cut.id] for cut in cuts]
 
 
-def emotion_scores(predictions: Sequence[ClipPrediction], genders: bool) -> Dict[str, Optional[float]]:
-    """wa, ua, eis_mse, eis_ccc, and gender (accuracy) where the model was trained on it (``genders``)."""
+# The four that UAI is about (section 3.1): neutral, happy, angry, sad.
+IMPORTANT = ("neutral", "joy", "anger", "sadness")
+
+
+def emotion_scores(
+    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable = seqm.SEQM_CLASSES
+) -> Dict[str, Optional[float]]:
+    """wa, ua, uai, eis_mse, eis_ccc, and gender (accuracy) where the model was trained on it (``genders``)."""
     scores = metrics.emotion_scores(
         [p.gold_esc for p in predictions],
         [p.predicted_esc for p in predictions],
         [p.gold_eis for p in predictions],
         [p.predicted_eis for p in predictions],
+    )
+    scores["uai"] = metrics.unweighted_accuracy(
+        [p.gold_esc for p in predictions],
+        [p.predicted_esc for p in predictions],
+        [number for number, category in enumerate(classes.categories) if category in IMPORTANT],
     )
     known = [p for p in predictions if p.gold_gender is not None] if genders else []
     scores["gender"] = metrics.weighted_accuracy(

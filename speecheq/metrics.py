@@ -23,12 +23,13 @@ def weighted_accuracy(gold: Sequence[int], predicted: Sequence[int]) -> Optional
     return float((gold == predicted).mean()) if len(gold) else None
 
 
-def unweighted_accuracy(gold: Sequence[int], predicted: Sequence[int]) -> Optional[float]:
-    """UA: the mean recall of the classes that occur in ``gold``."""
+def unweighted_accuracy(
+    gold: Sequence[int], predicted: Sequence[int], classes: Optional[Sequence[int]] = None
+) -> Optional[float]:
+    """UA: the mean recall of the classes that occur in ``gold``, or of those of ``classes`` that do."""
     gold, predicted = np.asarray(gold), np.asarray(predicted)
-    if not len(gold):
-        return None
-    return float(np.mean([(predicted[gold == label] == label).mean() for label in np.unique(gold)]))
+    labels = [label for label in np.unique(gold) if classes is None or label in classes]
+    return float(np.mean([(predicted[gold == label] == label).mean() for label in labels])) if labels else None
 
 
 def specified(gold: Sequence[float]) -> np.ndarray:

@@ -15,16 +15,17 @@ from speecheq.evaluate import ClipPrediction, emotion_scores
 from speecheq.files import read_json, write_json, write_text
 from speecheq.metrics import confusion
 from speecheq.msud import DECLARED, EVERY_CORPUS
+from speecheq.paper_table import paper_page, read_table
 from speecheq.progress import log
 from speecheq.score import EXPERIMENT, STAMP_FOLDER, read_scores, write_scores
 from speecheq.seqm import ClassTable
 from speecheq.stages import STAMP, require
 
-SCORES = ("wa", "ua", "eis_mse", "eis_ccc", "gender", "per")
+SCORES = ("wa", "ua", "uai", "eis_mse", "eis_ccc", "gender", "per")
 HEADINGS = {
-    "wa": "WA %", "ua": "UA %", "eis_mse": "EIS MSE", "eis_ccc": "EIS CCC", "gender": "gender %", "per": "PER %",
+    "wa": "WA %", "ua": "UA %", "uai": "UAI %", "eis_mse": "EIS MSE", "eis_ccc": "EIS CCC", "gender": "gender %", "per": "PER %",
 }
-PERCENT = ("wa", "ua", "gender", "per")
+PERCENT = ("wa", "ua", "uai", "gender", "per")
 # Besides EXPERIMENT, what its folds have in common: the data that was trained on.
 DATA = ("corpora", "phonemes", "per_set", "units")
 
@@ -107,7 +108,8 @@ def summarise(experiment: Path, folders: Optional[Sequence[Path]] = None) -> Dic
             if set_name == "test":
                 by_seed[run["seed"]].extend(predictions)
     genders = any(metrics.get("test.gender") is not None for metrics in each)
-    pooled = [emotion_scores(predictions, genders) for _, predictions in sorted(by_seed.items())]
+    classes = ClassTable(tuple(each[0]["run"]["classes"]), tuple(each[0]["run"]["class_esc"]))
+    pooled = [emotion_scores(predictions, genders, classes) for _, predictions in sorted(by_seed.items())]
     for name in pooled[0]:
         summary[f"pooled.test.{name}"] = _average([scores[name] for scores in pooled])
     summary["pooled.test.per"] = summary["test.per"]  # every fold is scored on the same utterances
@@ -127,7 +129,6 @@ def summarise(experiment: Path, folders: Optional[Sequence[Path]] = None) -> Dic
         "scored_at_git": sorted({run["scored_at_git"] for run in runs}),
     }
     write_json(Path(experiment) / "metrics.json", summary)
-    classes = ClassTable(tuple(each[0]["run"]["classes"]), tuple(each[0]["run"]["class_esc"]))
     write_scores(Path(experiment) / "scores.tsv", merged, classes)
     rows = [(f"fold {m['run']['fold']}, seed {m['run']['seed']}", m) for m in each]
     everything = [prediction for _, predictions in sorted(by_seed.items()) for prediction in predictions]
@@ -245,9 +246,9 @@ def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
     parts = [
         f"# Results of {title}\n",
         "Written by the program from score files. ESC is the argmax over all classes of the model. WA: overall "
-        "accuracy; UA: mean\nrecall of the classes; EIS scores are over clips with an intensity label (n/a: there are "
-        "none). Checkpoints are chosen on a\ndev part of the training folds. Means (± standard deviation) of folds and "
-        "seeds.\n",
+        "accuracy; UA: mean\nrecall of the classes; UAI: that of neutral, joy, anger and sadness; EIS scores are over "
+        "clips with an intensity\nlabel (n/a: there are none). Checkpoints are chosen on a dev part of the training "
+        "folds. Means (± standard deviation)\nof folds and seeds.\n",
     ]
     tables: Dict[tuple, list] = defaultdict(list)
     for summary in summaries:
@@ -275,8 +276,12 @@ def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
-def report(exp: Path, title: str, results: Path) -> str:
-    """Summarise every experiment below ``exp`` and write the recipe's page to ``results``; returns the page."""
+def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -> str:
+    """Summarise every experiment below ``exp`` and write the recipe's page to ``results``; returns the page.
+
+    ``table`` says what the paper's table is, to stand at the end with our figures in it.
+    """
+    of_paper = read_table(table) if table is not None else None
     experiments = sorted({folder.parent.parent for folder in Path(exp).glob("*/*/fold*/seed*") if folder.is_dir()})
     summaries, left_out = [], []
     for experiment in experiments:
@@ -292,6 +297,9 @@ def report(exp: Path, title: str, results: Path) -> str:
     if not summaries:
         raise InputError(f"{exp}: no experiment has been scored; run stages 4 and 5 first.")
     page = recipe_page(title, summaries)
+    if of_paper is not None:
+        beside = paper_page(of_paper, summaries)
+        page += f"\n{beside}" if beside else ""
     if left_out:
         page += "\n## Left out\n\n" + "".join(f"- {reason}\n" for reason in left_out)
     write_text(results, page)

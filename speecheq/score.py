@@ -28,7 +28,7 @@ from speecheq.provenance import git_revision
 from speecheq.stages import Stage, require
 
 # Raised when what scoring writes changes its meaning.
-FORMAT = 1
+FORMAT = 2
 STAMP_FOLDER = "scored"
 # The constant output that PER is held against is found on so many utterances, at most, and scored on all.
 CONSTANT_FROM = 200
@@ -95,7 +95,7 @@ def write_phones(path: Path, predictions: Sequence[PhonePrediction], table: Phon
 def score(folder: Path, msud: Path, fold: int) -> Dict[str, Any]:
     """Stage 5 for one trained folder: writes scores.tsv, phones.tsv and metrics.json there, returns the metrics.
 
-    Metrics are keyed ``<set>.<score>``: test.wa, test.ua, test.eis_mse, test.eis_ccc, test.gender and test.per
+    Metrics are keyed ``<set>.<score>``: test.wa, test.ua, test.uai, test.eis_mse, test.eis_ccc, test.gender and test.per
     of the target (test.per on the phoneme corpus), test_<corpus>.* of other corpora with a fixed test set, dev.*
     of the checkpoint's epoch. None where a score is not defined. Raises InputError where stage 4 has not run.
     """
@@ -127,8 +127,10 @@ def score(folder: Path, msud: Path, fold: int) -> Dict[str, Any]:
     }
     scores: Dict[str, Any] = {f"dev.{name}": value for name, value in content["dev"].items()}
     genders = "gender" in config.tasks()
+    classes = class_table(note)
     for name, predictions in sets.items():
-        scores.update({f"{name}.{key}": value for key, value in emotion_scores(predictions, genders).items()})
+        found = emotion_scores(predictions, genders, classes)
+        scores.update({f"{name}.{key}": value for key, value in found.items()})
         scores[f"{name}.clips"] = len(predictions)
     scores["test.per"] = None
     phone_note: Dict[str, Any] = {}
@@ -142,7 +144,7 @@ def score(folder: Path, msud: Path, fold: int) -> Dict[str, Any]:
         some = random.Random(0).sample(references, min(CONSTANT_FROM, len(references)))
         scores["test.per_of_constant"] = phone_error_rate(references, [greedy_constant(some)] * len(references))
         write_phones(folder / "phones.tsv", predictions, PhoneTable.load(phonemes / "phones.txt"))
-    write_scores(folder / "scores.tsv", sets, class_table(note))
+    write_scores(folder / "scores.tsv", sets, classes)
     metrics = {
         **scores,
         "run": {

@@ -118,11 +118,11 @@ def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
 
 
 def dev_scores(
-    model: Normalised, config: Config, dev: List[Cut], phoneme_dev: List[Cut], device: torch.device
+    model: Normalised, config: Config, classes: ClassTable, dev: List[Cut], phoneme_dev: List[Cut], device: torch.device
 ) -> Tuple[Dict[str, Any], np.ndarray]:
     """All scores of the dev part and of the dev utterances of the phoneme corpus; the dev part's confusion matrix."""
     predictions = predict_emotions(model, dev, config.data.batch_size, device)
-    scores = emotion_scores(predictions, genders="gender" in config.tasks())
+    scores = emotion_scores(predictions, "gender" in config.tasks(), classes)
     scores["esc_loss"] = esc_loss(predictions)
     if phoneme_dev:
         scores.update(phone_scores(predict_phones(model, phoneme_dev, config.data.batch_size, device)))
@@ -259,7 +259,8 @@ class Training:
     def _end_epoch(self, speed: float, whole: bool) -> None:
         """Score the dev part, keep the best; ``whole`` unless the last step came before the epoch's end."""
         state = self.state
-        scores, confusion = dev_scores(self.model, self.config, self.dev, self.phoneme_dev, self.device)
+        scores, confusion = dev_scores(self.model, self.config, self.classes, self.dev, self.phoneme_dev,
+                                       self.device)
         for name, value in scores.items():
             if value is not None:
                 self.curves.add_scalar(f"dev/{name}", value, state.step)

@@ -23,6 +23,13 @@ def test_accuracies_and_confusion_are_those_of_scikit_learn(pairs):
     assert (metrics.confusion(gold, predicted, 9) == expected).all()
 
 
+def test_unweighted_accuracy_of_some_classes():
+    gold, predicted = [1, 1, 2, 2, 3], [1, 2, 2, 2, 1]
+    assert metrics.unweighted_accuracy(gold, predicted, [1, 2]) == 0.75
+    assert metrics.unweighted_accuracy(gold, predicted, [2, 7]) == 1.0, "a class that does not occur has no recall"
+    assert metrics.unweighted_accuracy(gold, predicted, [7]) is None
+
+
 def test_unweighted_accuracy_by_hand():
     # recalls 3/4 and 0/1
     assert metrics.unweighted_accuracy([1, 1, 1, 1, 2], [1, 1, 1, 2, 1]) == 0.375

@@ -270,5 +270,5 @@ train_systems() {
 
 score_systems() {
   speecheq score "${runs[@]}"
-  speecheq report --exp "$exp" --title "$title" --results "$results"
+  speecheq report --exp "$exp" --title "$title" --results "$results" --table conf/table.yaml
 }

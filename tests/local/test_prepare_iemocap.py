@@ -374,7 +374,8 @@ def test_values_are_three_numbers_or_missing_or_refused(script, text):
     try:
         values = script.read_values(text, "a table, line 1")
     except InputError as error:
-        assert str(error).startswith("a table, line 1: expected [valence, activation, dominance]")
+        assert str(error).startswith("a table, line 1: ") and str(error).endswith(".")
+        assert "expected [valence, activation, dominance]" in str(error) or "no value on a scale" in str(error)
     else:
         assert len(values) == 3
         parts = [part.strip() for part in text.split(",")]

@@ -1,0 +1,82 @@
+"""The paper's tables with our figures: the right experiment in the right cell, nothing made up."""
+
+from pathlib import Path
+
+import pytest
+
+from speecheq.errors import InputError
+from speecheq.paper_table import paper_page, read_table
+
+EGS = Path(__file__).resolve().parents[1] / "egs"
+TABLE = """
+title: Table 9
+columns:
+  - {heading: A %, target: casia, protocol: random10, score: wa}
+  - {heading: MSE, target: seqd, protocol: official, score: eis_mse}
+rows:
+  - {name: Cited, system: null, figures: [50, null]}
+  - {name: Full, system: speecheq, figures: [96.45, 0.68]}
+"""
+
+
+def summary(system="speecheq", target="casia", protocol="random10", config="small", assignments=(), **changes):
+    run = {"system": system, "target": target, "protocol": protocol, "config": config, "set": list(assignments),
+           "classes_of": "seqm", "neutral_eis": "declared", "folds": [1, 2], "of_folds": 10, "seeds": [1],
+           "corpora": ["casia", "seqd"], "trained_at_git": ["abc"], **changes}
+    return {"test.wa": 0.8765, "test.eis_mse": 0.4321, "run": run}
+
+
+def table(tmp_path, text=TABLE):
+    (tmp_path / "table.yaml").write_text(text)
+    return tmp_path / "table.yaml"
+
+
+def test_each_figure_stands_beside_the_papers(tmp_path):
+    page = paper_page(read_table(table(tmp_path)), [summary(), summary(target="seqd", protocol="official", of_folds=1)])
+    assert "## Table 9, small" in page
+    assert "| Cited | - / 50.00 | - / - |" in page
+    assert "| Full (`speecheq`) | 87.65 / 96.45 | 0.43 / 0.68 |" in page
+    assert "- speecheq, casia random10: folds 1 2 of 10, seeds 1, emotion data casia, seqd, git abc" in page
+
+
+@pytest.mark.parametrize(
+    "other",
+    [dict(protocol="speaker"), dict(system="wo_mtl"), dict(target="ravdess"), dict(classes_of="corpus"),
+     dict(neutral_eis="metric")],
+)
+def test_experiments_of_another_kind_stay_out(tmp_path, other):
+    assert paper_page(read_table(table(tmp_path)), [summary(**other)]) == ""
+
+
+def test_configurations_are_not_mixed(tmp_path):
+    page = paper_page(read_table(table(tmp_path)), [summary(), summary(config="paper"), summary(assignments=["a=1"])])
+    assert [line for line in page.splitlines() if line.startswith("##")] == [
+        "## Table 9, paper", "## Table 9, small", "## Table 9, small (a=1)"]
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("title: Table 9", "", "expected the keys title, columns, rows"),
+        ("score: wa", "score: f1", "column 1: the score 'f1' is not one of"),
+        ("heading: A %, ", "", "column 1: expected the keys heading, target"),
+        ("figures: [50, null]", "figures: [50]", "row 1: expected 2 figures"),
+        ("figures: [50, null]", "figures: [50, good]", "row 1: a figure is a number, or null"),
+        ("{name: Cited, system: null, figures: [50, null]}", "Cited", "row 1: expected the keys name"),
+    ],
+)
+def test_tables_that_are_wrong(tmp_path, old, new, words):
+    with pytest.raises(InputError) as refused:
+        read_table(table(tmp_path, TABLE.replace(old, new)))
+    assert str(refused.value).startswith(str(tmp_path / "table.yaml")) and words in str(refused.value)
+
+
+@pytest.mark.parametrize("recipe, rows, columns", [("mandarin", 6, 6), ("iemocap", 6, 3)])
+def test_the_recipes_tables_name_systems_that_are_there(recipe, rows, columns):
+    from speecheq.config import systems_of
+
+    made = read_table(EGS / recipe / "conf" / "table.yaml")
+    assert (len(made.rows), len(made.columns)) == (rows, columns)
+    assert {row.system for row in made.rows} - {None} <= set(systems_of(EGS / recipe / "conf" / "systems.yaml"))
+    full = next(row for row in made.rows if row.system == "speecheq")
+    assert full.figures[-1] == {"mandarin": 0.68, "iemocap": 0.74}[recipe]
