@@ -168,6 +168,6 @@ def test_every_setting_can_be_set_and_comes_back_from_its_file(tmp_path):
 def test_the_recipes_own_files_resolve(toys):
     for systems in sorted((toys.root / "egs").glob("*/conf/systems.yaml")):
         for size in sorted(systems.parent.glob("*.yaml")):
-            if size != systems:
+            if size.name not in ("systems.yaml", "table.yaml"):
                 for system in systems_of(systems):
                     resolve(size, systems, system)
