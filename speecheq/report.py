@@ -192,6 +192,7 @@ def _classes(run: Dict[str, Any]) -> str:
         f"{'all corpora' if name == EVERY_CORPUS else name} "
         + (f"restricted to {', '.join(categories)}" if categories is not None else "whole")
         for name, categories in sorted(run["use"].items())
+        if name in (EVERY_CORPUS, run["target"], *run["corpora"])
     ]
     return "; ".join([of, *restricted])
 

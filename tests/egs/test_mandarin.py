@@ -41,6 +41,7 @@ def test_a_walk_stage_by_stage_ends_in_a_table(walked):
     assert metrics["run"]["folds"] == [1] and metrics["run"]["of_folds"] == 10 and metrics["run"]["trained_at_git"]
     page = (folder / "RESULTS.md").read_text()
     assert "## casia, random10" in page and page.strip() in done.stdout
+    assert "the nine of SEQM; esd_zh restricted to neutral, joy, anger, sadness; EIS" in page
     assert str(folder / "RESULTS.md") in done.stderr
     assert (folder / EXPERIMENT / "RESULTS.md").is_file()
     for name in ("config.yaml", "run.json", "train.log", "best.pt", "last.pt", "scores.tsv", "phones.tsv",
@@ -226,3 +227,4 @@ def test_a_corpus_without_any_code_joins_the_recipe(mandarin, nano, walked, toys
                         *mandarin.where(tmp_path), "--systems", "wo_mtl", cwd=tmp_path)
     assert "## casia_mine, speaker" in done.stdout and "seqd, esd_zh" in done.stdout
     assert "aishell is not given and is left out" in done.stderr
+    assert "restricted to" not in done.stdout, "ESD is not part of this run"
