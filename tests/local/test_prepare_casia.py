@@ -8,9 +8,13 @@ import sys
 
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
+from speecheq.errors import InputError
 from speecheq.files import read_json
+from speecheq.stages import Drops
 
 CATEGORIES = {
     "angry": "anger", "fear": "fear", "happy": "joy", "neutral": "neutral", "sad": "sadness", "surprise": "surprise"
@@ -269,3 +273,22 @@ def test_the_real_clips(samples, prepare, tmp_path):
     assert card["counts"]["eis"] == {"-1.0": 1200}
     assert {s.custom["text_id"] for s in supervisions} == {str(number) for number in range(201, 251)}
     assert 0.6 < card["hours"] < 0.7
+
+
+NAMES = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=20)
+
+
+@given(NAMES | st.sampled_from(["WangZhe", "liuchanhong"]), NAMES | st.sampled_from(["Angry", "normal", "sad "]))
+@settings(max_examples=150, deadline=None)
+def test_no_folder_name_fails_with_anything_but_a_sentence(toys, tmp_path_factory, speaker, emotion):
+    """Names only: the audio is read later."""
+    script, root = toys.script("casia"), tmp_path_factory.getbasetemp()
+    inside = {root: ["zhaoquanyin", speaker], root / "casia": []}
+    script.iter_folders = lambda folder: (folder / name for name in inside.get(folder, [emotion]))
+    script.iter_clips = lambda folder: iter([folder / "201.wav"])
+    try:
+        found = list(script.find_utterances(root, True, Drops()))
+    except InputError as refused:
+        assert str(refused).startswith(str(root)) and str(refused).endswith(".")
+    else:
+        assert len(found) == 2 and all(u.label in script.CASIA.labels and u.gender in "FM" for u in found)
