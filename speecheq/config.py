@@ -1,14 +1,15 @@
 """The typed settings of a training, their layers, and what is refused.
 
-Layers, later ones win: the defaults here (the paper's values) < the size (``conf/small.yaml``) < the system
-(one line of ``conf/systems.yaml``) < what the recipe sets < ``--set key=value``.
+Layers, later ones win: the defaults here (the paper's values) < the configuration (``conf/small.yaml``; what its key
+``base`` names lies below it) < the system (one line of ``conf/systems.yaml``) < what the recipe sets <
+``--set key=value``.
 """
 
 import difflib
 import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union, get_args, get_origin, get_type_hints
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -44,6 +45,10 @@ class LossConfig:
     eta: float = setting(0.1, "weight of the focal loss for gender (equation 4); 0 leaves the task out", low=0.0)
     finetune_beta: float = setting(0.01, "beta at the end of the fine-tuning stage (section 3.2)", low=0.0)
     finetune_eta: float = setting(0.01, "eta at the end of the fine-tuning stage (section 3.2)", low=0.0)
+    label_smoothing: float = setting(0.0, "so much of each label of ESC and gender is spread evenly over all classes",
+                                     low=0.0, high=0.9)
+    class_balance: str = setting("none", "weights of the ESC classes: none, or inverse to the number of their training "
+                                 "clips", choices=("none", "inverse"))
     label_ignore: str = setting("fill", "clips without EIS: filled with the prediction (Algorithm 1), or dropped",
                                 choices=("fill", "drop"))
     ctc_backend: str = setting("auto", "who computes CTC; auto takes k2 where it can be imported",
@@ -91,11 +96,38 @@ class AugmentConfig:
 
 
 @dataclass
+class SpecAugmentConfig:
+    """Masks over the normalised features of training clips (Park et al., 2019); without masks it is off."""
+
+    time_masks: int = setting(0, "masks of successive frames a clip", low=0)
+    time_width: float = setting(0.25, "the widest of them in seconds", low=0.0)
+    time_share: float = setting(0.2, "and as a part of the clip", low=0.0, high=1.0)
+    frequency_masks: int = setting(0, "masks of successive filter banks a clip", low=0)
+    frequency_width: int = setting(10, "the widest of them in filter banks", low=0)
+
+    @property
+    def active(self) -> bool:
+        """Whether any clip is masked at all."""
+        return bool(self.time_masks or self.frequency_masks)
+
+
+@dataclass
+class MixupConfig:
+    """Clips of the emotion and gender streams are mixed in pairs, features and labels (Zhang et al., 2018)."""
+
+    alpha: float = setting(0.0, "of the Beta distribution of a clip's own share; 0: no clip is mixed", low=0.0)
+
+
+@dataclass
 class OptimConfig:
     epochs: Optional[int] = setting(60, "passes over the emotion stream; null: max_steps decides", low=1)
     max_steps: Optional[int] = setting(None, "stop after so many steps, if that comes first", low=1)
+    optimizer: str = setting("adam", "adam (section 3.2), or adamw, whose weight decay is decoupled from the gradient "
+                             "and leaves biases and norms alone", choices=("adam", "adamw"))
     learning_rate: float = setting(1e-4, "of Adam (section 3.2)", low=0.0)
     weight_decay: float = setting(1e-5, "of Adam (section 3.2)", low=0.0)
+    ema: float = setting(0.0, "decay a step of a moving average of the weights, which is then scored on the dev part "
+                         "and is what best.pt holds; 0: none", low=0.0, high=0.99999)
     warmup_steps: int = setting(0, "the learning rate rises linearly over so many steps", low=0)
     schedule: str = setting("constant", "of the learning rate after the warm-up", choices=("constant", "cosine"))
     finetune: float = setting(0.0, "the last so large a part of the training, 0.25 say, is the fine-tuning stage of "
@@ -123,6 +155,8 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    specaugment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    mixup: MixupConfig = field(default_factory=MixupConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -135,6 +169,9 @@ class Config:
             raise ValueError("optim.epochs and optim.max_steps are both null, so training would never end")
         if self.optim.schedule != "constant" and self.optim.finetune > 0:
             raise ValueError("optim.finetune is the last stage of the constant schedule; set it to 0 with another")
+        if self.specaugment.active and self.data.cmvn == "none":
+            raise ValueError("specaugment masks with 0, which is the mean of normalised features only; with data.cmvn "
+                             "none set its masks to 0")
 
     def tasks(self) -> List[str]:
         """The streams that are trained: emotion always, gender and phoneme where their weight is not 0."""
@@ -252,6 +289,24 @@ def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
     return values or {}
 
 
+def layers_of(path: Union[str, Path], above: Sequence[Path] = ()) -> List[Tuple[Path, Dict[str, Any]]]:
+    """(file, settings) of a configuration, the lowest first: what its ``base`` names, in that order, then its own.
+
+    ``base`` is a file or a list of files, relative to the one that names them. InputError where it names something
+    else, or a file that lies ``above`` it.
+    """
+    path = Path(path)
+    if path.resolve() in above:
+        raise InputError(f"{path}: is its own base, by way of {above[-1].name}; take one of the keys 'base' out.")
+    values = read_yaml(path)
+    names = values.pop("base", [])
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: base is {names!r}, but it must be a file beside this one, or a list of such files.")
+    below = [layer for name in names for layer in layers_of(path.parent / name, (*above, path.resolve()))]
+    return [*below, (path, values)]
+
+
 def apply_layer(config: Config, values: Mapping[str, Any], source: str) -> None:
     """Lay nested or dotted ``values`` over ``config``."""
     for name, value in flat(values).items():
@@ -296,7 +351,8 @@ def resolve(
 ) -> Config:
     """The settings of ``system`` at ``size``: all layers in their order, checked. InputError names the culprit."""
     config = Config()
-    apply_layer(config, read_yaml(size), str(size))
+    for path, values in layers_of(size):
+        apply_layer(config, values, str(path))
     known = systems_of(systems)
     if system not in known:
         raise InputError(f"{systems}: there is no system {system!r}; the systems are {', '.join(known)}.")

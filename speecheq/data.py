@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from speecheq.config import DataConfig
 from speecheq.errors import InputError
+from speecheq.feature_augment import Changes
 from speecheq.features import load_waveform
 
 # The order of the gender classes is part of every trained model.
@@ -45,7 +46,8 @@ class Stream:
     ``inputs`` (N, T, D) float32 features, zeros after ``lengths`` (N,) frames, or, before the front end has turned them
     into features, waveforms (N, S) with lengths in samples; ``ids`` the N utterances;
     ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a
-    list of N int64 vectors. ``position`` is its place in the stream, ``last`` whether it is the last of its epoch.
+    list of N int64 vectors. ``position`` is its place in the stream, ``last`` whether it is the last of its epoch,
+    ``changes`` what the model does to the features before it takes them.
     """
 
     inputs: Tensor
@@ -54,6 +56,7 @@ class Stream:
     targets: Dict[str, Any] = field(default_factory=dict)
     position: Position = Position()
     last: bool = False
+    changes: Changes = Changes()
 
     @property
     def next_position(self) -> Position:
@@ -62,9 +65,10 @@ class Stream:
         return Position(epoch + 1) if self.last else Position(epoch, batch + 1)
 
     def to(self, device: torch.device) -> "Stream":
-        """Inputs and targets on ``device``; the lengths stay on the CPU, where masks are decided."""
+        """Inputs, targets and changes on ``device``; the lengths stay on the CPU, where masks are decided."""
         moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.targets.items()}
-        return replace(self, inputs=self.inputs.to(device, non_blocking=True), targets=moved)
+        return replace(self, inputs=self.inputs.to(device, non_blocking=True), targets=moved,
+                       changes=self.changes.to(device))
 
 
 @dataclass

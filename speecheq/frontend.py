@@ -9,6 +9,7 @@ import torch
 from speecheq.augment import Augmenter, load_noises, load_responses
 from speecheq.config import Config
 from speecheq.data import MultitaskBatch, Stream
+from speecheq.feature_augment import draw_changes
 from speecheq.features import BatchedFbank
 from speecheq.progress import log
 from speecheq.stages import require
@@ -21,13 +22,16 @@ def sounds_manifest(folder: Path) -> Path:
 
 
 class Frontend:
-    """Turns mini-batches of waveforms into mini-batches of features; those of stored features pass through.
+    """Turns mini-batches of waveforms into mini-batches of features, and draws what is changed in features.
+
+    Mini-batches of stored features pass through.
 
     ``noises`` and ``responses`` are folders of manifests (None: no noise is added, reverberation is simulated).
     """
 
     def __init__(self, config: Config, device: torch.device, noises: Optional[Path], responses: Optional[Path]):
-        self.of_waveforms, self.device = config.data.input == "waveform", device
+        self.config, self.device = config, device
+        self.of_waveforms = config.data.input == "waveform"
         if not self.of_waveforms:
             return
         augment, seed = config.augment, config.run.seed
@@ -53,6 +57,10 @@ class Frontend:
 
     def __call__(self, batch: MultitaskBatch) -> MultitaskBatch:
         """The same mini-batches with features (N, T, D) as inputs and frames (N,), on the CPU, as lengths."""
-        if not self.of_waveforms:
-            return batch
-        return MultitaskBatch(**{name: self._features(name, stream) for name, stream in batch.streams().items()})
+        made = {}
+        for name, stream in batch.streams().items():
+            if self.of_waveforms:
+                stream = self._features(name, stream)
+            made[name] = replace(stream, changes=draw_changes(
+                self.config, name, stream.position.epoch, stream.ids, stream.lengths, *stream.inputs.shape[1:]))
+        return MultitaskBatch(**made)

@@ -1,16 +1,18 @@
 """A step as Algorithm 1 prints it: three mini-batches, four losses, one update."""
 
 import math
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 
 from speecheq.config import Config
 from speecheq.data import MultitaskBatch, Stream
+from speecheq.feature_augment import Mixup
 from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss
 from speecheq.models.cmvn import Normalised
 from speecheq.numerics import NotFinite, Precision, enough_memory, restore, snapshot
 from speecheq.progress import log
+from speecheq.seqm import UNSPECIFIED
 
 # The heads that each stream's loss needs.
 TASKS = {"emotion": ("esc", "eis"), "gender": ("gender",), "phoneme": ("phoneme",)}
@@ -21,23 +23,38 @@ def in_short(values: Dict[str, Any]) -> str:
     return " ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
 
 
+def classification_loss(
+    logits: torch.Tensor, targets: torch.Tensor, mixup: Optional[Mixup], config: Config,
+    class_weights: Optional[torch.Tensor] = None,
+) -> torch.Tensor:
+    """The focal loss of logits (N, K) with targets (N,); a clip that ``mixup`` has mixed is its two labels by shares."""
+    clip_weights = None
+    if mixup is not None:
+        logits, targets = torch.cat([logits, logits]), torch.cat([targets, targets[mixup.partners]])
+        clip_weights = torch.cat([mixup.shares, 1 - mixup.shares])
+    return focal_loss(logits, targets, config.loss.gamma, class_weights, config.loss.label_smoothing, clip_weights)
+
+
 def stream_loss(
     model: Normalised, name: str, stream: Stream, config: Config, ctc_backend: str, weights: LossWeights,
-    precision: Precision,
+    precision: Precision, class_weights: Optional[torch.Tensor] = None,
 ) -> Tuple[torch.Tensor, Dict[str, torch.Tensor], List[str]]:
     """The part of equation 4 that one stream's mini-batch gives, its single losses by task, and who is left out.
 
-    Left out of CTC are utterances with fewer frames than their phones need.
+    Left out of CTC are utterances with fewer frames than their phones need. ``class_weights`` (K,) are those of ESC.
     """
+    mixup = stream.changes.mixup
     with precision.autocast():
-        predictions = model(stream.inputs, stream.lengths, tasks=TASKS[name])
+        predictions = model(stream.inputs, stream.lengths, stream.changes.of_features, tasks=TASKS[name])
     losses: Dict[str, torch.Tensor] = {}
     left_out: List[str] = []
     if name == "emotion":
-        losses["esc"] = focal_loss(predictions.esc_logits, stream.targets["esc"], config.loss.gamma)
-        losses["eis"] = eis_loss(predictions.eis, stream.targets["eis"], config.loss.label_ignore)
+        esc, eis = stream.targets["esc"], stream.targets["eis"]
+        eis = eis if mixup is None else mixup.of_scale(eis, UNSPECIFIED)
+        losses["esc"] = classification_loss(predictions.esc_logits, esc, mixup, config, class_weights)
+        losses["eis"] = eis_loss(predictions.eis, eis, config.loss.label_ignore)
     elif name == "gender":
-        losses["gender"] = focal_loss(predictions.gender_logits, stream.targets["gender"], config.loss.gamma)
+        losses["gender"] = classification_loss(predictions.gender_logits, stream.targets["gender"], mixup, config)
     else:
         result = ctc_loss(predictions.phoneme_logits, predictions.lengths, stream.targets["phones"], ctc_backend)
         losses["phoneme"] = result.loss
@@ -47,7 +64,7 @@ def stream_loss(
 
 def gradients(
     model: Normalised, batch: MultitaskBatch, config: Config, ctc_backend: str, device: torch.device,
-    weights: LossWeights, precision: Precision,
+    weights: LossWeights, precision: Precision, class_weights: Optional[torch.Tensor] = None,
 ) -> Tuple[Dict[str, torch.Tensor], Dict[str, torch.Tensor], List[str]]:
     """Add the gradients of equation 4; (the streams' parts of it, the losses by task, who is left out of CTC).
 
@@ -60,7 +77,7 @@ def gradients(
     for name, stream in batch.streams().items():
         with enough_memory(name, stream):
             loss, of_tasks, without_ctc = stream_loss(
-                model, name, stream.to(device), config, ctc_backend, weights, precision
+                model, name, stream.to(device), config, ctc_backend, weights, precision, class_weights
             )
             precision.scaler.scale(loss).backward()
         parts[name] = loss.detach()
@@ -71,7 +88,7 @@ def gradients(
 
 def train_step(
     model: Normalised, optimizer: torch.optim.Optimizer, batch: MultitaskBatch, config: Config, ctc_backend: str,
-    device: torch.device, weights: LossWeights, precision: Precision,
+    device: torch.device, weights: LossWeights, precision: Precision, class_weights: Optional[torch.Tensor] = None,
 ) -> Dict[str, float]:
     """One update (Algorithm 1, lines 4 to 22); returns every loss, their sum and the gradient's norm.
 
@@ -79,7 +96,9 @@ def train_step(
     statistics of batch norm. Under fp16 a norm that is not finite is returned while the loss' scale is searched.
     """
     optimizer.zero_grad(set_to_none=True)
-    parts, losses, left_out = gradients(model, batch, config, ctc_backend, device, weights, precision)
+    parts, losses, left_out = gradients(
+        model, batch, config, ctc_backend, device, weights, precision, class_weights
+    )
     precision.scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_gradient or float("inf"))
     # the one time in a step that is waited for the device

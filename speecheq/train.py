@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -23,10 +24,11 @@ from speecheq.errors import InputError
 from speecheq.evaluate import emotion_scores, esc_loss, phone_scores, pick_device, predict_emotions, predict_phones
 from speecheq.files import write_json
 from speecheq.frontend import Frontend, sounds_manifest
-from speecheq.losses import resolve_ctc_backend
+from speecheq.losses import inverse_weights, resolve_ctc_backend
 from speecheq.models.cmvn import Normalised
 from speecheq.msud import class_table, load_fold
 from speecheq.numerics import NotFinite, Precision, restore, save_batch, snapshot
+from speecheq.optimisation import AverageModel, build_optimizer
 from speecheq.phones.table import PhoneTable
 from speecheq.pictures import confusion_counts, confusion_picture
 from speecheq.progress import Progress, log
@@ -117,6 +119,16 @@ def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
     return statistics["norm_means"], statistics["norm_stds"]
 
 
+def esc_weights(config: Config, cuts: CutSet, device: torch.device) -> Optional[torch.Tensor]:
+    """The weights (K,) of the ESC classes by ``loss.class_balance``, of the counts in ``cuts``; None where all are 1."""
+    if config.loss.class_balance == "none":
+        return None
+    numbers = (cut.supervisions[0].custom["class"] for cut in cuts)
+    weights = inverse_weights(Counter(numbers), config.model.num_esc)
+    log.info("weights of the classes: %s", " ".join(f"{weight:.2f}" for weight in weights.tolist()))
+    return weights.to(device)
+
+
 def dev_scores(
     model: Normalised, config: Config, classes: ClassTable, dev: List[Cut], phoneme_dev: List[Cut], device: torch.device
 ) -> Tuple[Dict[str, Any], np.ndarray]:
@@ -138,11 +150,12 @@ class Training:
     def __init__(
         self, name: str, folder: Path, key: str, config: Config, ctc_backend: str, device: torch.device,
         classes: ClassTable, phones: List[str], cut_sets: Dict[str, CutSet], dev: List[Cut], phoneme_dev: List[Cut],
-        clips: int, frontend: Frontend,
+        clips: int, frontend: Frontend, class_weights: Optional[torch.Tensor] = None,
     ):
         self.name, self.folder, self.key, self.config = name, folder, key, config
         self.ctc_backend, self.device, self.classes, self.phones = ctc_backend, device, classes, phones
         self.cut_sets, self.dev, self.phoneme_dev, self.frontend = cut_sets, dev, phoneme_dev, frontend
+        self.class_weights = class_weights
         self.schedule = Schedule(config, math.ceil(clips / config.data.batch_size))
 
     def begin(self, before: Optional[Dict[str, Any]], start: Optional[Dict[str, Any]] = None) -> None:
@@ -167,11 +180,12 @@ class Training:
             self.state = TrainingState.from_checkpoint(before)
             self.model = checkpoint.new_model(config).to(self.device)
             self.model.load_state_dict(before["model"])
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), config.optim.learning_rate, weight_decay=config.optim.weight_decay
-        )
+        self.optimizer = build_optimizer(self.model, config.optim)
+        self.average = AverageModel(self.model, config.optim.ema) if config.optim.ema else None
         if before is not None:
             self.optimizer.load_state_dict(before["optimizer"])
+            if self.average is not None:
+                self.average.model.load_state_dict(before["average"])
             log.info("going on after step %d, in epoch %d", self.state.step, self.state.epoch + 1)
         self.precision = Precision(config.run.precision, self.device)
         if before is not None:
@@ -232,11 +246,13 @@ class Training:
         buffers = snapshot(self.model)
         try:
             row = train_step(self.model, self.optimizer, batch, self.config, self.ctc_backend, self.device, weights,
-                             self.precision)
+                             self.precision, self.class_weights)
         except NotFinite as error:
             restore(self.model, buffers)
             self._skip(batch, error)
             return
+        if self.average is not None:
+            self.average.update(self.model, state.step)
         state.bad_steps = 0
         if math.isfinite(row["gradient_norm"]):
             state.add(row)
@@ -259,7 +275,8 @@ class Training:
     def _end_epoch(self, speed: float, whole: bool) -> None:
         """Score the dev part, keep the best; ``whole`` unless the last step came before the epoch's end."""
         state = self.state
-        scores, confusion = dev_scores(self.model, self.config, self.classes, self.dev, self.phoneme_dev,
+        model = self.model if self.average is None else self.average.model
+        scores, confusion = dev_scores(model, self.config, self.classes, self.dev, self.phoneme_dev,
                                        self.device)
         for name, value in scores.items():
             if value is not None:
@@ -271,7 +288,7 @@ class Training:
                  in_short(state.means()), in_short(scores), speed)
         if state.best is None or _merit(scores) > _merit(state.best["dev"]):
             state.best = {"epoch": epoch, "step": state.step, "dev": scores}
-            checkpoint.save(self.folder / "best.pt", self.model, self.config, self.classes, self.phones, key=self.key,
+            checkpoint.save(self.folder / "best.pt", model, self.config, self.classes, self.phones, key=self.key,
                             **state.best)
         if whole:
             state.end_epoch()
@@ -281,6 +298,7 @@ class Training:
         checkpoint.save(
             self.folder / "last.pt", self.model, self.config, self.classes, self.phones, key=self.key,
             optimizer=self.optimizer.state_dict(), scaler=self.precision.scaler.state_dict(),
+            average=None if self.average is None else self.average.model.state_dict(),
             **self.state.to_checkpoint(),
         )
 
@@ -363,7 +381,8 @@ def train(job: Job) -> None:
         clips = counts["clips"] if target is None else counts["corpus"][target]
         training = Training(name, folder, stage.key, config, ctc_backend, device, classes, phones, cut_sets,
                             list(CutSet.from_jsonl_lazy(fold_folder / "dev.jsonl.gz")), phoneme_dev, clips,
-                            Frontend(config, device, job.sounds().get("noise"), job.sounds().get("rir")))
+                            Frontend(config, device, job.sounds().get("noise"), job.sounds().get("rir")),
+                            esc_weights(config, cut_sets["emotion"], device))
         training.begin(before, start)
         training.run()
         state = training.state

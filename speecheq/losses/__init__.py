@@ -2,8 +2,8 @@
 
 from speecheq.losses.ccc import ccc, eis_loss
 from speecheq.losses.ctc import CtcResult, ctc_loss, greedy_decode, resolve_ctc_backend
-from speecheq.losses.focal import focal_loss
+from speecheq.losses.focal import focal_loss, inverse_weights
 from speecheq.losses.multitask import LossWeights, combine
 
 __all__ = ["CtcResult", "LossWeights", "ccc", "combine", "ctc_loss", "eis_loss", "focal_loss", "greedy_decode",
-           "resolve_ctc_backend"]
+           "inverse_weights", "resolve_ctc_backend"]

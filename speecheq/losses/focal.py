@@ -1,19 +1,37 @@
 """Focal loss, for ESC and gender (equation 2)."""
 
-from typing import Optional
+from typing import Mapping, Optional
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 UNLABELLED = -1
 
 
-def focal_loss(logits: Tensor, targets: Tensor, gamma: float, class_weights: Optional[Tensor] = None) -> Tensor:
+def inverse_weights(counts: Mapping[int, int], num_classes: int) -> Tensor:
+    """Weights (num_classes,) of classes with so many clips each: inverse to that number, of mean 1 over all clips.
+
+    A class without clips has the weight 0. ValueError where none has any.
+    """
+    present = sum(count > 0 for count in counts.values())
+    if not present:
+        raise ValueError("there are no clips, so the classes have no weights")
+    clips = sum(counts.values())
+    return torch.tensor([clips / (present * counts[k]) if counts.get(k) else 0.0 for k in range(num_classes)])
+
+
+def focal_loss(
+    logits: Tensor, targets: Tensor, gamma: float, class_weights: Optional[Tensor] = None, label_smoothing: float = 0.0,
+    clip_weights: Optional[Tensor] = None,
+) -> Tensor:
     """Mean over the labelled utterances of -(1 - p)^gamma log p, p the probability of the target class.
 
     ``logits`` (N, K), ``targets`` (N,) int in 0..K-1, or -1 for "unlabelled": those are left out, and without any
     label the loss is a zero that still has a gradient (of zeros). gamma 0 is cross-entropy. ``class_weights``
-    (K,) make it a weighted mean, as in torch's cross_entropy. ValueError for negative gamma or other targets.
+    (K,) make it a weighted mean and ``label_smoothing`` spreads that part of each label evenly over all K classes,
+    both as in torch's cross_entropy. ``clip_weights`` (N,) weigh the utterances: two targets of one utterance, as
+    mixup gives it, are two rows. ValueError for negative gamma or other targets.
     """
     if gamma < 0:
         raise ValueError(f"gamma is {gamma}; it must be at least 0")
@@ -25,14 +43,14 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float, class_weights: Opt
         return logits.sum() * 0.0
     logits, targets = logits[labelled], targets[labelled].long()
     log_p = torch.log_softmax(logits, dim=1)
-    target_log_p = log_p.gather(1, targets.unsqueeze(1)).squeeze(1)
-    losses = -target_log_p
+    losses = -log_p  # (N, K): of every class, were it the target
     if gamma > 0:
         # 1 - p from its sum over the other classes, not by subtraction: exact where p rounds to 1; the floor keeps
         # the derivative of a power below 1 finite there.
-        others = log_p.exp().scatter(1, targets.unsqueeze(1), 0.0).sum(1)
+        others = log_p.exp() @ (1 - torch.eye(logits.shape[1], device=logits.device))
         losses = others.clamp(min=torch.finfo(torch.float32).eps) ** gamma * losses
-    if class_weights is None:
-        return losses.mean()
-    weights = class_weights.to(logits)[targets]
-    return (weights * losses).sum() / weights.sum()
+    labels = one_hot(targets, logits.shape[1]) * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    class_weights = logits.new_ones(logits.shape[1]) if class_weights is None else class_weights.to(logits)
+    clip_weights = logits.new_ones(len(logits)) if clip_weights is None else clip_weights.to(logits)[labelled]
+    total = clip_weights @ (labels * class_weights * losses).sum(1)
+    return total / (clip_weights @ class_weights[targets])

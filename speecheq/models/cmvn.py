@@ -1,11 +1,13 @@
 """Normalisation of features, a switch that the paper does not mention: ``utterance``, ``global`` or ``none``."""
 
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from speecheq.models.masking import Frames
+
+Change = Callable[[Tensor, Tensor], Tensor]
 
 MODES = ("utterance", "global", "none")
 # below this a filter bank counts as constant and is only centred
@@ -53,6 +55,10 @@ class Normalised(nn.Module):
         super().__init__()
         self.cmvn, self.model = cmvn, model
 
-    def forward(self, features: Tensor, lengths: Tensor, **options):
-        """Features (N, T, D), lengths (N,) -> the model's predictions."""
-        return self.model(self.cmvn(features, lengths), lengths, **options)
+    def forward(self, features: Tensor, lengths: Tensor, change: Optional[Change] = None, **options):
+        """Features (N, T, D), lengths (N,) -> the model's predictions.
+
+        ``change`` (in training) turns normalised features and their lengths into others of the same shape.
+        """
+        normal = self.cmvn(features, lengths)
+        return self.model(normal if change is None else change(normal, lengths), lengths, **options)
