@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from speecheq.config import Config, learned, load, parse_assignment, read_yaml, resolve, save, set_value, setting_names
-from speecheq.config import systems_of
+from speecheq.config import Config, layers_of, learned, load, parse_assignment, read_yaml, resolve, save, set_value
+from speecheq.config import setting_names, systems_of
 from speecheq.errors import InputError
 
 
@@ -68,6 +68,11 @@ def test_tasks_follow_the_weights():
         ("model.channels=100", "multiple of scale"),
         ("optim.epochs=null", "optim.epochs and optim.max_steps are both null"),
         ("optim.finetune=1.5", "optim.finetune is 1.5, but it must be at most 1"),
+        ("optim.ema=1", "optim.ema is 1, but it must be at most 0.99999"),
+        ("optim.optimizer=sgd", "optim.optimizer is 'sgd', but it must be one of adam, adamw"),
+        ("loss.class_balance=yes", "loss.class_balance is True, but it must be a word"),
+        ("mixup.alpha=-0.1", "mixup.alpha is -0.1, but it must be at least 0"),
+        ("specaugment.time_share=2", "specaugment.time_share is 2, but it must be at most 1"),
         ("run.checkpoint_steps=0", "run.checkpoint_steps is 0, but it must be at least 1"),
         ("loss.gamma", "expected key=value, for instance loss.gamma=2"),
         ("=2", "expected key=value"),
@@ -121,6 +126,53 @@ def test_systems_are_named(files):
     files[1].write_text("full: {loss.gama: 1}\n")
     with pytest.raises(InputError, match="systems.yaml, full: 'loss.gama'"):
         resolve(*files, "full")
+
+
+def test_a_configuration_lies_on_its_base(files, tmp_path):
+    (tmp_path / "low.yaml").write_text("loss: {gamma: 1, eta: 0.7}\noptim: {ema: 0.9, warmup_steps: 3}\n")
+    (tmp_path / "middle.yaml").write_text("base: low.yaml\nloss: {eta: 0.6}\noptim: {warmup_steps: 4}\n")
+    (tmp_path / "top.yaml").write_text("base: [middle.yaml, size.yaml]\nloss: {beta: 0.4}\n")
+    config = resolve(tmp_path / "top.yaml", files[1], "full", {}, ["optim.warmup_steps=5"])
+    loss, optim = config.loss, config.optim
+    assert (loss.gamma, loss.beta, loss.eta) == (2.0, 0.4, 0.6)  # of size, top and middle
+    assert (optim.learning_rate, optim.ema, optim.warmup_steps) == (1e-3, 0.9, 5)
+    assert [path.name for path, _ in layers_of(tmp_path / "top.yaml")] == [
+        "low.yaml", "middle.yaml", "size.yaml", "top.yaml"]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("base: nowhere.yaml\n", "nowhere.yaml: there is no such configuration file"),
+        ("base: 3\n", "top.yaml: base is 3, but it must be a file beside this one"),
+        ("base: [size.yaml, 3]\n", "top.yaml: base is ['size.yaml', 3], but"),
+        ("base:\n", "top.yaml: base is None, but"),
+        ("base: top.yaml\n", "top.yaml: is its own base, by way of top.yaml"),
+        ("base: other.yaml\n", "top.yaml: is its own base, by way of other.yaml"),
+        ("base: size.yaml\nloss: {color: 1}\n", "top.yaml: 'loss.color' is not a setting"),
+        ("base: wrong.yaml\n", "wrong.yaml: 'loss.color' is not a setting"),
+    ],
+)
+def test_bases_that_are_refused(files, tmp_path, text, words):
+    (tmp_path / "other.yaml").write_text("base: top.yaml\n")
+    (tmp_path / "wrong.yaml").write_text("loss: {color: 1}\n")
+    (tmp_path / "top.yaml").write_text(text)
+    with pytest.raises(InputError) as refused:
+        resolve(tmp_path / "top.yaml", files[1], "full")
+    assert str(refused.value).startswith(f"{tmp_path}/{words}") and "\n" not in str(refused.value)
+
+
+def test_masks_need_normalised_features(files):
+    for masks in ("specaugment.time_masks=1", "specaugment.frequency_masks=2"):
+        with pytest.raises(InputError, match="specaugment masks with 0, which is the mean of normalised features only"):
+            resolve(*files, "full", {}, ["data.cmvn=none", masks])
+    assert not resolve(*files, "full", {}, ["data.cmvn=none"]).specaugment.active
+
+
+def test_what_is_not_the_papers_is_off():
+    config = Config()
+    assert (config.optim.optimizer, config.optim.ema, config.mixup.alpha) == ("adam", 0, 0)
+    assert (config.loss.label_smoothing, config.loss.class_balance, config.specaugment.active) == (0, "none", False)
 
 
 def test_fine_tuning_belongs_to_the_constant_schedule(files):

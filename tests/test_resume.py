@@ -286,6 +286,27 @@ def test_killed_while_waveforms_are_augmented(data, tmp_path):
     assert_same(tmp_path / "unbroken", tmp_path / "broken")
 
 
+ALL_OPTIONS = dict(
+    optim__optimizer="adamw", optim__ema=0.9, optim__max_steps=9, mixup__alpha=0.3, specaugment__time_masks=2,
+    specaugment__frequency_masks=1, loss__label_smoothing=0.1, loss__class_balance="inverse",
+)
+
+
+@pytest.mark.parametrize("more", [{}, {"data__input": "waveform"}, {"model__kind": "baseline"}], ids=str)
+def test_killed_with_every_option_that_is_not_the_papers(data, tmp_path, more):
+    settings = ", ".join(f"{name}={value!r}" for name, value in {**ALL_OPTIONS, **more}.items())
+    told = drive(data, tmp_path, f"""
+        report(status=attempt(folder / "unbroken", {settings}))
+        for steps in (2, 1, 3):
+            report(status=attempt(folder / "broken", in_step, (steps,), run__checkpoint_steps=1, {settings}))
+        report(status=attempt(folder / "broken", data__workers=1, {settings}))
+    """)
+    assert [attempt["status"] for attempt in told] == [0, *[-signal.SIGKILL] * 3, 0]
+    assert_same(tmp_path / "unbroken", tmp_path / "broken")
+    last = checkpoint.read(tmp_path / "broken" / "last.pt")
+    assert any(not torch.equal(value, last["model"][name]) for name, value in last["average"].items())
+
+
 # ---- what is gone on with
 
 

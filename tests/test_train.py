@@ -279,6 +279,44 @@ def test_a_finished_training_is_skipped_and_other_settings_redo_it(data, tmp_pat
     assert checkpoint.read(folder / "last.pt")["step"] == 3
 
 
+# ---- what the paper does not have
+
+
+def test_the_average_of_the_weights_is_what_is_scored_and_kept(data, tmp_path):
+    """After the last epoch best.pt, chosen of one epoch, is last.pt's average, and its dev score that model's."""
+    settings = dict(optim__ema=0.9, optim__epochs=1, optim__max_steps=None, data__corpora="target", loss__beta=0.0)
+    train(job(data, tmp_path, with_phonemes=False, **settings))
+    last, best = (checkpoint.read(tmp_path / name) for name in ("last.pt", "best.pt"))
+    assert all(torch.equal(value, last["average"][name]) for name, value in best["model"].items())
+    assert not torch.equal(last["average"]["model.esc_head.weight"], last["model"]["model.esc_head.weight"])
+    dev = list(training_cuts(data / "msud/casia.speaker/fold1/dev.jsonl.gz"))
+    model, config, _ = checkpoint.load_model(tmp_path / "best.pt")
+    predictions = predict_emotions(model, dev, 8, CPU)
+    assert best["dev"]["ua"] == pytest.approx(
+        balanced_accuracy_score([p.gold_esc for p in predictions], [p.predicted_esc for p in predictions]))
+
+
+def test_without_an_average_the_checkpoint_has_none(trained):
+    assert checkpoint.read(trained["casia"] / "last.pt")["average"] is None
+
+
+@pytest.mark.parametrize("corpora", ["all", "target"])
+def test_classes_are_weighed_by_their_training_clips(data, tmp_path, monkeypatch, corpora):
+    from speecheq import train as training
+
+    seen, whole = [], training.train_step
+    monkeypatch.setattr(training, "train_step", lambda *given: seen.append(given[-1]) or whole(*given))
+    settings = dict(loss__class_balance="inverse", optim__max_steps=1, data__corpora=corpora)
+    train(job(data, tmp_path, **settings))
+    cuts = training_cuts(data / "msud/casia.speaker/fold1/emotion.jsonl.gz", "casia" if corpora == "target" else None)
+    classes = np.array([cut.supervisions[0].custom["class"] for cut in cuts])
+    counts = np.bincount(classes, minlength=9)
+    for number, weight in enumerate(seen[0].tolist()):
+        present = np.count_nonzero(counts)
+        expected = len(classes) / (present * counts[number]) if counts[number] else 0.0
+        assert weight == pytest.approx(expected)
+
+
 # ---- starting from another training
 
 
