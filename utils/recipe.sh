@@ -15,7 +15,8 @@
 #   --folds LIST          1, "1 3-5" or all (all; with --mini and random folds "1 2")
 #   --seeds LIST          (1)
 #   --systems LIST        names of conf/systems.yaml (speecheq)
-#   --config FILE         the size (conf/paper.yaml; conf/small.yaml is for CPUs)
+#   --config FILE         sizes and schedule (conf/paper.yaml; conf/best.yaml is our recipe; for CPUs conf/small.yaml,
+#                         small_best.yaml and small_paper.yaml)
 #   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
 #   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an
 #                         --exp of its own
