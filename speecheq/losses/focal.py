@@ -14,16 +14,20 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float, class_weights: Opt
     ``logits`` (N, K), ``targets`` (N,) int in 0..K-1, or -1 for "unlabelled": those are left out, and without any
     label the loss is a zero that still has a gradient (of zeros). gamma 0 is cross-entropy. ``class_weights``
     (K,) make it a weighted mean, as in torch's cross_entropy. ValueError for negative gamma or other targets.
+    Targets are best kept on the CPU: on a GPU a look at them waits for all that the GPU has still to do.
     """
     if gamma < 0:
         raise ValueError(f"gamma is {gamma}; it must be at least 0")
-    logits, targets = logits.float(), targets.to(logits.device)
+    logits = logits.float()
     if bool(((targets < UNLABELLED) | (targets >= logits.shape[1])).any()):
         raise ValueError(f"targets must lie in 0..{logits.shape[1] - 1}, or be {UNLABELLED} where unlabelled")
     labelled = targets != UNLABELLED
     if not bool(labelled.any()):
         return logits.sum() * 0.0
-    logits, targets = logits[labelled], targets[labelled].long()
+    if not bool(labelled.all()):
+        kept = labelled.nonzero().squeeze(1)
+        logits, targets = logits.index_select(0, kept.to(logits.device, non_blocking=True)), targets[kept]
+    targets = targets.long().to(logits.device, non_blocking=True)
     log_p = torch.log_softmax(logits, dim=1)
     target_log_p = log_p.gather(1, targets.unsqueeze(1)).squeeze(1)
     losses = -target_log_p
