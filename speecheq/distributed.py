@@ -106,15 +106,18 @@ def use(device: torch.device) -> torch.device:
 # ---- exchange
 
 
+def fault_of_all(sentence: str) -> BaseException:
+    """To be raised by every process for what all of them have found: the first of each machine tells it."""
+    return InputError(sentence) if _place() == 0 else SystemExit(1)
+
+
 @contextmanager
 def _all_reached() -> Iterator[None]:
-    """A process that is lost ends this one, with a sentence from the first process of each machine."""
+    """A process that is lost ends this one."""
     try:
         yield
     except RuntimeError as error:
-        if _place() != 0:
-            raise SystemExit(1) from error
-        raise InputError(
+        raise fault_of_all(
             "another process of this training has ended before its time; the same command goes on from the last "
             "checkpoint."
         ) from error
@@ -175,10 +178,7 @@ def together() -> Iterator[None]:
     except InputError as error:
         fault = error
     if any_of(int(fault is not None)):
-        told = next(sentence for sentence in objects(fault and str(fault)) if sentence is not None)
-        if _place() != 0:
-            raise SystemExit(1) from fault
-        raise InputError(told) from fault
+        raise fault_of_all(next(told for told in objects(fault and str(fault)) if told is not None)) from fault
 
 
 def from_first(make: Callable[[], T]) -> T:

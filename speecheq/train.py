@@ -284,7 +284,7 @@ class Training:
             save_batch(path, MultitaskBatch(**{name: whole_stream(of) for name, of in shares.items()}), str(error))
         self.state.bad_steps += 1
         if self.state.bad_steps >= self.config.optim.max_bad_steps:
-            raise InputError(
+            raise distributed.fault_of_all(
                 f"{error} That was step {self.state.step + 1}, the last of {self.state.bad_steps} in a row "
                 f"(optim.max_bad_steps); its mini-batch lies in {path}."
             ) from error
