@@ -125,15 +125,15 @@ def _runs(given: argparse.Namespace):
                 yield system, fold, seed, folder
 
 
-def _train(given: argparse.Namespace) -> None:
+def _jobs(given: argparse.Namespace) -> List:
+    """The trainings that were asked for, all checked: a typing error shows at once, not after hours."""
     from speecheq.config import resolve
     from speecheq.losses import resolve_ctc_backend
-    from speecheq.train import Job, check, learns_phonemes, train
+    from speecheq.train import Job, check, learns_phonemes
 
     msud = _msud_folder(given)
     phonemes = _phonemes_folder(given, given.phonemes) if given.phonemes else None
     recipe = {"loss.ctc_backend": given.ctc_backend} if given.ctc_backend else {}
-    # all jobs are checked before the first is trained: a typing error shows at once, not after hours
     jobs: List[Job] = []
     for system, fold, seed, folder in _runs(given):
         config = resolve(given.config, given.systems_file, system, {**recipe, "run.seed": seed}, given.set)
@@ -144,7 +144,29 @@ def _train(given: argparse.Namespace) -> None:
         check(jobs[-1])
     for backend in sorted({job.config.loss.ctc_backend for job in jobs if learns_phonemes(job)}):
         resolve_ctc_backend(backend)
-    if given.jobs == 1 or len(jobs) == 1:
+    return jobs
+
+
+def _train(given: argparse.Namespace) -> None:
+    from speecheq import distributed
+    from speecheq.evaluate import pick_device
+    from speecheq.train import train
+
+    if given.jobs > 1 and given.gpus * given.nodes > 1:
+        raise InputError("--train-jobs is for trainings beside each other, --gpus for one at a time: give one of them.")
+    if distributed.launched():  # by the lines below, or by torchrun itself
+        with distributed.processes():
+            with distributed.together():
+                jobs = _jobs(given)
+            for job in jobs:
+                train(job)
+        return
+    jobs = _jobs(given)
+    devices = [pick_device(job.config.run.device) for job in jobs]
+    distributed.check_numbers(devices, given.gpus, given.nodes, given.rendezvous)
+    if given.gpus * given.nodes > 1:
+        distributed.launch(given.arguments, given.gpus, given.nodes, given.rendezvous)
+    elif given.jobs == 1 or len(jobs) == 1:
         for job in jobs:
             train(job)
     else:
@@ -303,6 +325,10 @@ def parser() -> argparse.ArgumentParser:
     unit_options(train)
     train.add_argument("--systems-file", type=Path, default=Path("conf/systems.yaml"))
     train.add_argument("--jobs", type=positive_whole, default=1, help="trainings at once on this machine")
+    train.add_argument("--gpus", type=positive_whole, default=1,
+                       help="GPUs of this machine that share each training; on a CPU so many processes")
+    train.add_argument("--nodes", type=positive_whole, default=1, help="machines that share each training")
+    train.add_argument("--rendezvous", metavar="HOST:PORT", help="where several nodes meet: one of them, a free port")
     train.add_argument("--init-from", type=Path, metavar="CHECKPOINT",
                        help="start from the weights of a trained model, also of other labels")
     train.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises for augmented waveforms")
@@ -328,6 +354,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
     def action() -> None:
         given = parser().parse_args(argv)
+        given.arguments = sys.argv[1:] if argv is None else list(argv)
         given.run(given)
 
     return exit_status(action)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from speecheq import distributed
 from speecheq.config import DataConfig
 from speecheq.errors import InputError
 from speecheq.feature_augment import Changes
@@ -47,7 +48,8 @@ class Stream:
     into features, waveforms (N, S) with lengths in samples; ``ids`` the N utterances;
     ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a
     list of N int64 vectors. ``position`` is its place in the stream, ``last`` whether it is the last of its epoch,
-    ``changes`` what the model does to the features before it takes them.
+    ``changes`` what the model does to the features before it takes them. Of a mini-batch that several processes share
+    out this is one's share, and ``all_ids`` are the whole's utterances.
     """
 
     inputs: Tensor
@@ -57,6 +59,11 @@ class Stream:
     position: Position = Position()
     last: bool = False
     changes: Changes = Changes()
+    all_ids: List[str] = None
+
+    def __post_init__(self) -> None:
+        if self.all_ids is None:
+            self.all_ids = self.ids
 
     @property
     def next_position(self) -> Position:
@@ -80,6 +87,25 @@ class MultitaskBatch:
     def streams(self) -> Dict[str, Stream]:
         """The streams that are there, by name, in the order of STREAMS."""
         return {name: getattr(self, name) for name in STREAMS if getattr(self, name) is not None}
+
+
+def whole_stream(shares: Sequence[Stream]) -> Stream:
+    """A mini-batch from what each process took of it (distributed.share)."""
+    first = shares[0]
+    if len(first.ids) == len(first.all_ids):
+        return first
+
+    def rows(name: str) -> List[Any]:
+        return distributed.interleaved([list(share.targets[name]) for share in shares])
+
+    return replace(
+        first,
+        inputs=pad_sequence(distributed.interleaved([list(share.inputs) for share in shares]), batch_first=True),
+        lengths=torch.tensor(distributed.interleaved([share.lengths.tolist() for share in shares])),
+        ids=first.all_ids,
+        targets={name: torch.stack(rows(name)) if isinstance(value, Tensor) else rows(name)
+                 for name, value in first.targets.items()},
+    )
 
 
 def load_features(cut: Cut) -> Tensor:
@@ -128,7 +154,8 @@ class _Request(NamedTuple):
 
     position: Position
     last: bool
-    cuts: List[Cut]
+    cuts: List[Cut]  # this process' share
+    all_ids: List[str]  # of the whole mini-batch
 
 
 class _EndlessSampler:
@@ -170,10 +197,14 @@ class _EndlessSampler:
             cuts = list(batch)
             # batch norm of pooled statistics needs two clips: one alone joins the batch beside it
             if len(held) >= 2 and len(cuts) >= 2:
-                yield _Request(Position(epoch, number), False, held)
+                yield self._request(Position(epoch, number), False, held)
                 number, held = number + 1, []
             held = held + cuts
-        yield _Request(Position(epoch, number), True, held)
+        yield self._request(Position(epoch, number), True, held)
+
+    @staticmethod
+    def _request(position: Position, last: bool, cuts: List[Cut]) -> _Request:
+        return _Request(position, last, distributed.share(cuts), [cut.id for cut in cuts])
 
 
 class _Batches(Dataset):
@@ -190,7 +221,7 @@ class _Batches(Dataset):
                 crop(cut, self.config.max_seconds, random.Random(f"{of_epoch} {cut.id}")) for cut in chosen
             ]
         batch = collate(self.stream, chosen, self.config.input == "waveform")
-        return replace(batch, position=request.position, last=request.last)
+        return replace(batch, position=request.position, last=request.last, all_ids=request.all_ids)
 
 
 def _leave_signals_to_training(_worker: int) -> None:
@@ -244,7 +275,7 @@ def multitask_batches(
 
 
 def largest_batch(cut_sets: Dict[str, CutSet], config: DataConfig) -> MultitaskBatch:
-    """About the largest mini-batch of each stream: of the longest of its first LARGEST_AMONG cuts."""
+    """About the largest mini-batch of each stream: of the longest of its first LARGEST_AMONG cuts; one's share."""
     streams = {}
     for name, cuts in cut_sets.items():
         longest = heapq.nlargest(config.batch_size, islice(cuts, LARGEST_AMONG), key=lambda cut: cut.duration)
@@ -252,7 +283,8 @@ def largest_batch(cut_sets: Dict[str, CutSet], config: DataConfig) -> MultitaskB
             longest = longest[: max(2, int(config.phoneme_batch_seconds / longest[0].duration))]
         else:
             longest = [crop(cut, config.max_seconds, random.Random(0)) for cut in longest]
-        streams[name] = collate(name, longest, config.input == "waveform")
+        streams[name] = replace(collate(name, distributed.share(longest), config.input == "waveform"),
+                                all_ids=[cut.id for cut in longest])
     return MultitaskBatch(**streams)
 
 

@@ -1,9 +1,11 @@
 """Writing files so that what stands under the final name is always whole."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
+import socket
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Union
@@ -77,6 +79,35 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+# Held by the process that writes to a folder; the file stays.
+LOCK = ".lock"
+
+
+@contextmanager
+def locked_folder(folder: PathLike) -> Iterator[None]:
+    """Keep a folder for this process while it is entered; InputError that names the process that has it already.
+
+    The lock ends with the process, however that ends. It is one of fcntl's, which a child does not inherit: a data
+    loader that outlives its training for some seconds holds nothing.
+    """
+    path = Path(folder) / LOCK
+    with open(path, "a+", encoding="utf-8") as stream:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            stream.seek(0)
+            raise InputError(
+                f"{folder}: {stream.read().strip() or 'another process'} is writing there; wait until it has ended, or "
+                "name another folder."
+            ) from error
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        stream.flush()
+        yield
 
 
 def write_text(path: PathLike, text: str) -> None:

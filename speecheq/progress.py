@@ -39,18 +39,19 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
 
 class Progress:
-    """Counts ``total`` units of work under ``title``.
+    """Counts ``total`` units of work under ``title``, of which ``done`` were done before.
 
     On a terminal a tqdm bar; elsewhere plain log lines, at most one in PLAIN_LINE_INTERVAL seconds and one
     at the end.
     """
 
-    def __init__(self, title: str, total: Optional[int] = None, unit: str = "it", terminal: Optional[bool] = None):
-        self.title, self.total, self.unit = title, total, unit
-        self.count, self.note, self.started = 0, "", time.monotonic()
+    def __init__(self, title: str, total: Optional[int] = None, unit: str = "it", terminal: Optional[bool] = None,
+                 done: int = 0):
+        self.title, self.total, self.unit, self.done = title, total, unit, done
+        self.count, self.note, self.started = done, "", time.monotonic()
         self.last_line = self.started
         terminal = sys.stderr.isatty() if terminal is None else terminal
-        self.bar = tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True) if terminal else None
+        self.bar = tqdm(total=total, desc=title, unit=unit, initial=done, dynamic_ncols=True) if terminal else None
 
     def update(self, count: int = 1, note: str = "") -> None:
         """Report ``count`` more units done; ``note`` is shown beside the figures (a loss, say)."""
@@ -72,7 +73,7 @@ class Progress:
     def _line(self) -> None:
         self.last_line = time.monotonic()
         seconds = self.last_line - self.started
-        speed = self.count / seconds if seconds > 0 else 0.0
+        speed = (self.count - self.done) / seconds if seconds > 0 else 0.0
         of = f"/{self.total}" if self.total is not None else ""
         left = ""
         if self.total is not None and speed > 0 and self.count < self.total:

@@ -17,8 +17,8 @@ from speecheq.data import MultitaskBatch, Position
 from speecheq.errors import InputError
 from speecheq.progress import log
 
-# What a shell reports for a process that SIGTERM ended.
-TERMINATED = 128 + signal.SIGTERM
+# What a scheduler and Ctrl-C send.
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
@@ -65,9 +65,9 @@ class TrainingState:
         return state
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Make what step ``step`` draws (dropout, say) follow from the seed and its number alone."""
-    derived = random.Random(f"{seed} step {step}").randrange(2**63)
+def seed_step(seed: int, step: int, process: int = 0) -> None:
+    """Make what step ``step`` draws (dropout, say) follow from the seed, its number and the process' alone."""
+    derived = random.Random(f"{seed} step {step}" + (f" process {process}" if process else "")).randrange(2**63)
     random.seed(derived)
     torch.manual_seed(derived)
 
@@ -101,23 +101,25 @@ def remove_leftovers(folder: Path) -> None:
 
 
 class StopRequest:
-    """While it is entered, SIGTERM sets ``asked`` instead of ending the process; a step is never cut in two.
+    """While it is entered, SIGTERM and SIGINT (Ctrl-C) set ``signal`` instead of ending the process.
 
-    Only the main thread of a process can watch signals; elsewhere nothing changes.
+    So a step is never cut in two. A signal that is ignored, as SIGINT is by jobs in the background, stays so. Only the
+    main thread of a process can watch signals; elsewhere nothing changes.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.signal = 0  # the one that came, 0 before
+        self.before: Dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        self.watching = threading.current_thread() is threading.main_thread()
-        if self.watching:
-            self.before = signal.signal(signal.SIGTERM, self._ask)
+        if threading.current_thread() is threading.main_thread():
+            watched = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self._ask) for number in watched}
         return self
 
     def __exit__(self, *_error: Any) -> None:
-        if self.watching:
-            signal.signal(signal.SIGTERM, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
-    def _ask(self, _signal: int, _frame: Any) -> None:
-        self.asked = True
+    def _ask(self, number: int, _frame: Any) -> None:
+        self.signal = number

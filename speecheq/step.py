@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 
+from speecheq import distributed
 from speecheq.config import Config
 from speecheq.data import MultitaskBatch, Stream
 from speecheq.feature_augment import Mixup
@@ -42,23 +43,28 @@ def stream_loss(
     """The part of equation 4 that one stream's mini-batch gives, its single losses by task, and who is left out.
 
     Left out of CTC are utterances with fewer frames than their phones need. ``class_weights`` (K,) are those of ESC.
+    Of a mini-batch that is shared out these are the losses of the whole, with the gradients of this process' share.
     """
-    mixup = stream.changes.mixup
+    whole, mixup = distributed.whole, stream.changes.mixup
+    if mixup is not None:
+        mixup = Mixup(whole(distributed.rows_in_whole(mixup.partners)), whole(mixup.shares))
     with precision.autocast():
         predictions = model(stream.inputs, stream.lengths, stream.changes.of_features, tasks=TASKS[name])
     losses: Dict[str, torch.Tensor] = {}
     left_out: List[str] = []
     if name == "emotion":
-        esc, eis = stream.targets["esc"], stream.targets["eis"]
+        esc, eis = whole(stream.targets["esc"]), whole(stream.targets["eis"])
         eis = eis if mixup is None else mixup.of_scale(eis, UNSPECIFIED)
-        losses["esc"] = classification_loss(predictions.esc_logits, esc, mixup, config, class_weights)
-        losses["eis"] = eis_loss(predictions.eis, eis, config.loss.label_ignore)
+        losses["esc"] = classification_loss(whole(predictions.esc_logits), esc, mixup, config, class_weights)
+        losses["eis"] = eis_loss(whole(predictions.eis), eis, config.loss.label_ignore)
     elif name == "gender":
-        losses["gender"] = classification_loss(predictions.gender_logits, stream.targets["gender"], mixup, config)
+        gender = whole(stream.targets["gender"])
+        losses["gender"] = classification_loss(whole(predictions.gender_logits), gender, mixup, config)
     else:
         result = ctc_loss(predictions.phoneme_logits, predictions.lengths, stream.targets["phones"], ctc_backend)
-        losses["phoneme"] = result.loss
-        left_out = [name for name, feasible in zip(stream.ids, result.feasible.tolist()) if not feasible]
+        losses["phoneme"] = distributed.whole_mean(result.loss, result.feasible.sum())
+        feasible = whole(result.feasible.int()).tolist()
+        left_out = [utterance for utterance, kept in zip(stream.all_ids, feasible) if not kept]
     return combine(losses, weights), {task: loss.detach() for task, loss in losses.items()}, left_out
 
 
@@ -68,18 +74,19 @@ def gradients(
 ) -> Tuple[Dict[str, torch.Tensor], Dict[str, torch.Tensor], List[str]]:
     """Add the gradients of equation 4; (the streams' parts of it, the losses by task, who is left out of CTC).
 
-    Each stream is passed backward by itself: the same gradient as that of the sum, in a third of the memory.
+    Each stream is passed backward by itself: the same gradient as that of the sum, in a third of the memory. Every
+    process of several adds its part of the gradient only (distributed.sum_gradients).
     """
     model.train()
     parts: Dict[str, torch.Tensor] = {}
     losses: Dict[str, torch.Tensor] = {}
     left_out: List[str] = []
     for name, stream in batch.streams().items():
-        with enough_memory(name, stream):
+        with enough_memory(name, stream), distributed.mini_batch(len(stream.all_ids)):
             loss, of_tasks, without_ctc = stream_loss(
                 model, name, stream.to(device), config, ctc_backend, weights, precision, class_weights
             )
-            precision.scaler.scale(loss).backward()
+            precision.scaler.scale(distributed.summand(loss)).backward()
         parts[name] = loss.detach()
         losses.update(of_tasks)
         left_out += without_ctc
@@ -99,6 +106,7 @@ def train_step(
     parts, losses, left_out = gradients(
         model, batch, config, ctc_backend, device, weights, precision, class_weights
     )
+    distributed.sum_gradients(model.parameters())
     precision.scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_gradient or float("inf"))
     # the one time in a step that is waited for the device
@@ -113,10 +121,10 @@ def train_step(
         if not math.isfinite(total):
             raise NotFinite(
                 f"the loss of the {name} batch is {total} ({in_short(report)}); its utterances: "
-                f"{' '.join(getattr(batch, name).ids)}."
+                f"{' '.join(getattr(batch, name).all_ids)}."
             )
     if not math.isfinite(report["gradient_norm"]) and not precision.may_lower_scale():
-        utterances = [utterance for stream in batch.streams().values() for utterance in stream.ids]
+        utterances = [utterance for stream in batch.streams().values() for utterance in stream.all_ids]
         raise NotFinite(
             f"the gradient's norm is {report['gradient_norm']} ({in_short(report)}); the utterances of the step: "
             f"{' '.join(utterances)}."

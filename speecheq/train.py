@@ -7,22 +7,23 @@ import random
 import shutil
 import time
 from collections import Counter
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-from speecheq import checkpoint
+from speecheq import checkpoint, distributed
 from speecheq import config as configuration
 from speecheq.config import Config
-from speecheq.data import MultitaskBatch, Position, largest_batch, multitask_batches, training_cuts
+from speecheq.data import MultitaskBatch, Position, largest_batch, multitask_batches, training_cuts, whole_stream
 from speecheq.errors import InputError
 from speecheq.evaluate import emotion_scores, esc_loss, phone_scores, pick_device, predict_emotions, predict_phones
-from speecheq.files import write_json
+from speecheq.files import locked_folder, write_json
 from speecheq.frontend import Frontend, sounds_manifest
 from speecheq.losses import inverse_weights, resolve_ctc_backend
 from speecheq.models.cmvn import Normalised
@@ -33,7 +34,7 @@ from speecheq.phones.table import PhoneTable
 from speecheq.pictures import confusion_counts, confusion_picture
 from speecheq.progress import Progress, log
 from speecheq.provenance import run_information
-from speecheq.resume import TERMINATED, StopRequest, TrainingState, find_checkpoint, remove_leftovers, seed_step
+from speecheq.resume import StopRequest, TrainingState, find_checkpoint, remove_leftovers, seed_step
 from speecheq.schedule import Schedule
 from speecheq.seqm import ClassTable
 from speecheq.stages import Stage, require
@@ -133,11 +134,13 @@ def dev_scores(
     model: Normalised, config: Config, classes: ClassTable, dev: List[Cut], phoneme_dev: List[Cut], device: torch.device
 ) -> Tuple[Dict[str, Any], np.ndarray]:
     """All scores of the dev part and of the dev utterances of the phoneme corpus; the dev part's confusion matrix."""
-    predictions = predict_emotions(model, dev, config.data.batch_size, device)
+    size = config.data.batch_size
+    predictions = distributed.results_of(lambda cuts: predict_emotions(model, cuts, size, device), dev)
     scores = emotion_scores(predictions, "gender" in config.tasks(), classes)
     scores["esc_loss"] = esc_loss(predictions)
     if phoneme_dev:
-        scores.update(phone_scores(predict_phones(model, phoneme_dev, config.data.batch_size, device)))
+        decoded = distributed.results_of(lambda cuts: predict_phones(model, cuts, size, device), phoneme_dev)
+        scores.update(phone_scores(decoded))
     confusion = confusion_counts(
         [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions], config.model.num_esc
     )
@@ -145,7 +148,7 @@ def dev_scores(
 
 
 class Training:
-    """A training under way, from its first step or from where a checkpoint leaves it."""
+    """A training under way, from its first step or from where a checkpoint leaves it; the first process writes."""
 
     def __init__(
         self, name: str, folder: Path, key: str, config: Config, ctc_backend: str, device: torch.device,
@@ -174,7 +177,9 @@ class Training:
             self.model.to(self.device)
         elif before is None:
             self.state = TrainingState()
-            mean, deviation = global_statistics(self.cut_sets) if config.data.cmvn == "global" else (None, None)
+            mean = deviation = None
+            if config.data.cmvn == "global":
+                mean, deviation = distributed.from_first(lambda: global_statistics(self.cut_sets))
             self.model = checkpoint.new_model(config, mean, deviation).to(self.device)
         else:
             self.state = TrainingState.from_checkpoint(before)
@@ -191,7 +196,8 @@ class Training:
         if before is not None:
             self.precision.scaler.load_state_dict(before["scaler"])
         if self.device.type == "cuda":
-            largest = self.frontend(largest_batch(self.cut_sets, config.data))
+            with distributed.together():
+                largest = self.frontend(largest_batch(self.cut_sets, config.data))
             check_memory(self.model, largest, config, self.ctc_backend, self.device,
                          self.schedule.loss_weights(0, Position()), self.precision)
         parameters = sum(p.numel() for p in self.model.parameters())
@@ -203,23 +209,26 @@ class Training:
         return self.state.step == optim.max_steps or self.state.epoch == optim.epochs
 
     def run(self) -> None:
-        """Train to the end; SystemExit after a SIGTERM, with the checkpoint saved."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        state, config = self.state, self.config
+        """Train to the end; SystemExit after a SIGTERM or SIGINT, with the checkpoint saved."""
+        state, config, first = self.state, self.config, distributed.is_first()
         if self.is_over():
             return
         batches = multitask_batches(self.cut_sets, config.data, config.run.seed, state.positions)
-        # events that were written after the checkpoint will be written again
-        curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=state.step + 1)
-        with StopRequest() as stop, curves as self.curves, \
-                Progress(self.name, max(1, self.schedule.steps() - state.step), "steps") as shown:
+        with StopRequest() as stop, ExitStack() as opened, \
+                Progress(self.name, self.schedule.steps(), "steps", None if first else False, state.step) as shown:
+            if first:
+                from torch.utils.tensorboard import SummaryWriter
+
+                # events that were written after the checkpoint will be written again
+                curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=state.step + 1)
+                self.curves = opened.enter_context(curves)
             clips, epoch_started, before = 0, time.time(), time.time()
             while not self.is_over():
-                batch = self.frontend(next(batches))
+                with distributed.together():
+                    batch = self.frontend(next(batches))
                 self._step(batch)
                 state.took(batch)
-                clips += sum(len(stream.ids) for stream in batch.streams().values())
+                clips += sum(len(stream.all_ids) for stream in batch.streams().values())
                 speed = clips / (time.time() - epoch_started)
                 loss = state.means().get("total", math.nan)
                 shown.update(1, f"step {state.step}, epoch {state.epoch + 1}, loss {loss:.3f}, {speed:.1f} clips/s")
@@ -227,18 +236,19 @@ class Training:
                 if ends_epoch:
                     self._end_epoch(speed, batch.emotion.last)
                 state.seconds, before = state.seconds + time.time() - before, time.time()
-                if ends_epoch or stop.asked or state.step % config.run.checkpoint_steps == 0:
+                asked = distributed.any_of(stop.signal)
+                if ends_epoch or asked or state.step % config.run.checkpoint_steps == 0:
                     self._save_last()
                 if ends_epoch:
                     clips, epoch_started = 0, time.time()
-                if stop.asked and not self.is_over():
+                if asked and not self.is_over():
                     log.warning("%s: asked to stop; step %d is saved, and the same command goes on from there",
                                 self.name, state.step)
-                    raise SystemExit(TERMINATED)
+                    raise SystemExit(128 + asked)  # as a shell reports a process that the signal ended
 
     def _step(self, batch: MultitaskBatch) -> None:
         state, place = self.state, batch.emotion.position
-        seed_step(self.config.run.seed, state.step)
+        seed_step(self.config.run.seed, state.step, distributed.rank())
         learning_rate = self.schedule.learning_rate(state.step, place)
         weights = self.schedule.loss_weights(state.step, place)
         for group in self.optimizer.param_groups:
@@ -257,16 +267,24 @@ class Training:
         if math.isfinite(row["gradient_norm"]):
             state.add(row)
         # curves count steps that are done, so that a checkpoint after step n has all events up to n
-        for name, value in {**row, "learning_rate": learning_rate, **asdict(weights)}.items():
-            self.curves.add_scalar(f"train/{name}", value, state.step + 1)
+        self._draw("train", {**row, "learning_rate": learning_rate, **asdict(weights)}, state.step + 1)
+
+    def _draw(self, part: str, values: Dict[str, Optional[float]], step: int) -> None:
+        """Add a point to each curve; None has none."""
+        if distributed.is_first():
+            for name, value in values.items():
+                if value is not None:
+                    self.curves.add_scalar(f"{part}/{name}", value, step)
 
     def _skip(self, batch: MultitaskBatch, error: NotFinite) -> None:
         """Keep the mini-batch of a step that is not finite; InputError if it is one too many."""
         path = self.folder / f"bad_step{self.state.step + 1}.pt"
-        save_batch(path, batch, str(error))
+        shares = {name: distributed.objects(stream.to(torch.device("cpu"))) for name, stream in batch.streams().items()}
+        if distributed.is_first():
+            save_batch(path, MultitaskBatch(**{name: whole_stream(of) for name, of in shares.items()}), str(error))
         self.state.bad_steps += 1
         if self.state.bad_steps >= self.config.optim.max_bad_steps:
-            raise InputError(
+            raise distributed.fault_of_all(
                 f"{error} That was step {self.state.step + 1}, the last of {self.state.bad_steps} in a row "
                 f"(optim.max_bad_steps); its mini-batch lies in {path}."
             ) from error
@@ -278,29 +296,29 @@ class Training:
         model = self.model if self.average is None else self.average.model
         scores, confusion = dev_scores(model, self.config, self.classes, self.dev, self.phoneme_dev,
                                        self.device)
-        for name, value in scores.items():
-            if value is not None:
-                self.curves.add_scalar(f"dev/{name}", value, state.step)
-        self.curves.add_image("dev/confusion", confusion_picture(confusion, self.classes.names), state.step,
-                              dataformats="HWC")
+        self._draw("dev", scores, state.step)
+        if distributed.is_first():
+            self.curves.add_image("dev/confusion", confusion_picture(confusion, self.classes.names), state.step,
+                                  dataformats="HWC")
         epoch = state.epoch + 1
         log.info("%s: epoch %d, step %d: train %s; dev %s; %.1f clips/s", self.name, epoch, state.step,
                  in_short(state.means()), in_short(scores), speed)
         if state.best is None or _merit(scores) > _merit(state.best["dev"]):
             state.best = {"epoch": epoch, "step": state.step, "dev": scores}
-            checkpoint.save(self.folder / "best.pt", model, self.config, self.classes, self.phones, key=self.key,
-                            **state.best)
+            self._save("best.pt", model, **state.best)
         if whole:
             state.end_epoch()
 
     def _save_last(self) -> None:
-        self.curves.flush()
-        checkpoint.save(
-            self.folder / "last.pt", self.model, self.config, self.classes, self.phones, key=self.key,
-            optimizer=self.optimizer.state_dict(), scaler=self.precision.scaler.state_dict(),
-            average=None if self.average is None else self.average.model.state_dict(),
-            **self.state.to_checkpoint(),
-        )
+        self._save("last.pt", self.model, optimizer=self.optimizer.state_dict(),
+                   scaler=self.precision.scaler.state_dict(),
+                   average=None if self.average is None else self.average.model.state_dict(),
+                   **self.state.to_checkpoint())
+
+    def _save(self, name: str, model: Normalised, **content: Any) -> None:
+        if distributed.is_first():
+            self.curves.flush()
+            checkpoint.save(self.folder / name, model, self.config, self.classes, self.phones, key=self.key, **content)
 
 
 def _merit(scores: Dict[str, Any]) -> Tuple[float, float]:
@@ -308,41 +326,23 @@ def _merit(scores: Dict[str, Any]) -> Tuple[float, float]:
     return scores["ua"], -scores["esc_loss"]
 
 
-def _log_to(path: Path, mode: str) -> logging.Handler:
-    """A handler that writes the log to a file as well."""
+@contextmanager
+def _log_to(path: Path, mode: str) -> Iterator[None]:
+    """While it is entered the log goes to a file as well."""
     handler = logging.FileHandler(path, mode=mode, encoding="utf-8")
     handler.setFormatter(log.handlers[0].formatter if log.handlers else None)
-    return handler
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
 
-def train(job: Job) -> None:
-    """Stage 4 for one job: leaves config.yaml, run.json, train.log, TensorBoard events, last.pt and best.pt.
-
-    ``best.pt`` is the epoch with the highest UA on the dev part (of equals, the one with the lower ESC loss).
-    A training that was broken off goes on from its last.pt and ends with the weights it would have had anyway. SIGTERM
-    ends the process after the running step (or the running scoring of the dev part), with that step saved.
-    Raises InputError where an earlier stage is missing, a setting cannot be met, or the disk is full.
-    """
-    config, folder = copy.deepcopy(job.config), job.folder
-    note = load_fold(job.msud, job.fold)
-    phoneme_train, phoneme_dev, phones = _phoneme_sets(job)
-    fold_folder = job.msud / f"fold{job.fold}"
-    inputs = [fold_folder, *([job.phonemes] if phoneme_train is not None else []), *job.sounds().values()]
-    start = checkpoint.read_start(job.init_from, config) if job.init_from is not None else None
-    options = {
-        "config": configuration.learned(config), "config_name": job.config_name, "system": job.system, "fold": job.fold,
-        "init_from": checkpoint.fingerprint(job.init_from) if start else None,
-    }
-    name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
-    title = f"{job.config_name}, {note['name']}: {name}"
-    stage = Stage("train", title, folder, options, inputs, FORMAT)
-    if stage.is_done():
-        return
-    device = pick_device(config.run.device)
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-
+def _open_folder(folder: Path, stage: Stage, opened: ExitStack) -> Optional[Dict[str, Any]]:
+    """Lock the folder, clear what is of no use any more, log to it; the checkpoint's content to go on with, if any."""
     folder.mkdir(parents=True, exist_ok=True)
+    opened.enter_context(locked_folder(folder))
     before = find_checkpoint(folder, stage.key)
     stage.begin()
     remove_leftovers(folder)
@@ -352,46 +352,83 @@ def train(job: Job) -> None:
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         for bad in folder.glob("bad_step*.pt"):
             bad.unlink()
-    to_file = _log_to(folder / "train.log", "w" if before is None else "a")
-    log.addHandler(to_file)
-    try:
-        if phones:
-            config.model.num_phones = len(phones)
-        classes = class_table(note)
-        config.model.num_esc = len(classes.names)
-        if start is not None:  # what the weights have learned with
-            config.data.cmvn = checkpoint.config_of(start, str(job.init_from)).data.cmvn
-        configuration.save(config, folder / "config.yaml")
-        ctc_backend = resolve_ctc_backend(config.loss.ctc_backend) if phoneme_train is not None else "none"
-        information = run_information(
-            system=job.system, config_name=job.config_name, assignments=list(job.assignments),
-            phonemes=str(job.phonemes) if phoneme_train is not None else None, fold=job.fold,
-            seed=config.run.seed, msud=note, ctc_backend=ctc_backend, device=str(device),
-            threads=torch.get_num_threads(), init_from=str(job.init_from) if start is not None else None,
-        )
-        write_json(folder / "run.json", information)
-        log.info("training %s on %s", title, device)
+    opened.enter_context(_log_to(folder / "train.log", "w" if before is None else "a"))
+    return before
 
-        target = note["target"] if config.data.corpora == "target" else None
-        cut_sets = {name: training_cuts(fold_folder / f"{name}.jsonl.gz", target)
-                    for name in config.tasks() if name != "phoneme"}
-        if phoneme_train is not None:
-            cut_sets["phoneme"] = phoneme_train
-        counts = note["sets"]["emotion"]
-        clips = counts["clips"] if target is None else counts["corpus"][target]
-        training = Training(name, folder, stage.key, config, ctc_backend, device, classes, phones, cut_sets,
-                            list(CutSet.from_jsonl_lazy(fold_folder / "dev.jsonl.gz")), phoneme_dev, clips,
-                            Frontend(config, device, job.sounds().get("noise"), job.sounds().get("rir")),
-                            esc_weights(config, cut_sets["emotion"], device))
+
+def train(job: Job) -> None:
+    """Stage 4 for one job: leaves config.yaml, run.json, train.log, TensorBoard events, last.pt and best.pt.
+
+    ``best.pt`` is the epoch with the highest UA on the dev part (of equals, the one with the lower ESC loss).
+    A training that was broken off goes on from its last.pt and ends with the weights it would have had anyway. SIGTERM
+    and SIGINT end the process after the running step (or the running scoring of the dev part), with that step saved.
+    Several processes (distributed.py) call this alike and train together.
+    Raises InputError where an earlier stage is missing, a setting cannot be met, the disk is full, or another training
+    writes to the same folder.
+    """
+    config, folder = copy.deepcopy(job.config), job.folder
+    with distributed.together():
+        note = load_fold(job.msud, job.fold)
+        phoneme_train, phoneme_dev, phones = _phoneme_sets(job)
+        fold_folder = job.msud / f"fold{job.fold}"
+        inputs = [fold_folder, *([job.phonemes] if phoneme_train is not None else []), *job.sounds().values()]
+        start = checkpoint.read_start(job.init_from, config) if job.init_from is not None else None
+        options = {
+            "config": configuration.learned(config), "config_name": job.config_name, "system": job.system,
+            "fold": job.fold, "init_from": checkpoint.fingerprint(job.init_from) if start else None,
+        }
+        name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
+        title = f"{job.config_name}, {note['name']}: {name}"
+        stage = Stage("train", title, folder, options, inputs, FORMAT)
+        device = pick_device(config.run.device)
+    if distributed.from_first(stage.is_done):
+        return
+    device, first = distributed.use(device), distributed.is_first()
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+
+    with ExitStack() as opened:
+        before = distributed.from_first(lambda: _open_folder(folder, stage, opened))
+        with distributed.together():
+            if phones:
+                config.model.num_phones = len(phones)
+            classes = class_table(note)
+            config.model.num_esc = len(classes.names)
+            if start is not None:  # what the weights have learned with
+                config.data.cmvn = checkpoint.config_of(start, str(job.init_from)).data.cmvn
+            ctc_backend = resolve_ctc_backend(config.loss.ctc_backend) if phoneme_train is not None else "none"
+            information = run_information(
+                system=job.system, config_name=job.config_name, assignments=list(job.assignments),
+                phonemes=str(job.phonemes) if phoneme_train is not None else None, fold=job.fold,
+                seed=config.run.seed, msud=note, ctc_backend=ctc_backend, device=str(device),
+                threads=torch.get_num_threads(), processes=distributed.size(),
+                init_from=str(job.init_from) if start is not None else None,
+            )
+            if first:
+                configuration.save(config, folder / "config.yaml")
+                write_json(folder / "run.json", information)
+            log.info("training %s on %s%s", title, device,
+                     f", in {distributed.size()} processes" if distributed.size() > 1 else "")
+
+            target = note["target"] if config.data.corpora == "target" else None
+            cut_sets = {name: training_cuts(fold_folder / f"{name}.jsonl.gz", target)
+                        for name in config.tasks() if name != "phoneme"}
+            if phoneme_train is not None:
+                cut_sets["phoneme"] = phoneme_train
+            counts = note["sets"]["emotion"]
+            clips = counts["clips"] if target is None else counts["corpus"][target]
+            training = Training(name, folder, stage.key, config, ctc_backend, device, classes, phones, cut_sets,
+                                list(CutSet.from_jsonl_lazy(fold_folder / "dev.jsonl.gz")), phoneme_dev, clips,
+                                Frontend(config, device, job.sounds().get("noise"), job.sounds().get("rir")),
+                                esc_weights(config, cut_sets["emotion"], device))
         training.begin(before, start)
         training.run()
         state = training.state
-        outcome = {"steps": state.step, "train_seconds": round(state.seconds, 1), "best": state.best}
-        write_json(folder / "run.json", {**information, **outcome})
-        log.info("%s: %d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d", name, state.step,
-                 state.seconds, state.seconds / state.step, state.best["dev"]["ua"], state.best["epoch"])
-        trained = sum(note["sets"][name]["clips"] for name in ("emotion", "dev"))
-        stage.finish(folder, trained, trained, outputs=["config.yaml", "run.json", "last.pt", "best.pt"], unit="clips")
-    finally:
-        log.removeHandler(to_file)
-        to_file.close()
+        if first:
+            outcome = {"steps": state.step, "train_seconds": round(state.seconds, 1), "best": state.best}
+            write_json(folder / "run.json", {**information, **outcome})
+            log.info("%s: %d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d", name, state.step,
+                     state.seconds, state.seconds / state.step, state.best["dev"]["ua"], state.best["epoch"])
+            trained = sum(note["sets"][name]["clips"] for name in ("emotion", "dev"))
+            outputs = ["config.yaml", "run.json", "last.pt", "best.pt"]
+            stage.finish(folder, trained, trained, outputs=outputs, unit="clips")

@@ -378,9 +378,9 @@ def test_a_step_draws_from_the_seed_and_its_number():
 def test_a_request_to_stop_is_noted_and_the_handler_given_back():
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
-        assert not stop.asked
+        assert not stop.signal
         signal.raise_signal(signal.SIGTERM)
-        assert stop.asked
+        assert stop.signal == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
 
 

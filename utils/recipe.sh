@@ -37,6 +37,11 @@
 #   --corpora DIR         where downloaded corpora go (DATA/corpora)
 #   --nj N                processes that compute features, threads that read headers (2)
 #   --train-jobs N        trainings at once on this machine: with one thread each they fill a CPU's cores (1)
+#   --gpus N              GPUs of this machine that share each training; where there is none, or with
+#                         --set run.device=cpu, so many processes on the CPU (1)
+#   --nodes N --rendezvous HOST:PORT
+#                         machines that share each training: give the same command on each of them, with --stage 4
+#                         --stop-stage 4; they see the same files and meet at a free port of one of them (1)
 
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # what the recipe sets, and the arrays that parse_options.sh makes
@@ -56,7 +61,7 @@ stage=0 stop_stage=5
   last_stage=5
   protocol='' folds='' folds_file='' seeds=1 systems=speecheq config='' init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
-  noise='' rir='' data='' exp='' results='' nj=2 train_jobs=1 mini=false partial=false
+  noise='' rir='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
   help_files=("$recipe/utils/recipe.sh")
   boolean_options=(mini partial)
   list_options=(set corpus use)
@@ -87,7 +92,7 @@ for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
 options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
   config init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir data
-  exp results nj train_jobs)
+  exp results nj train_jobs gpus nodes rendezvous)
 # shellcheck source=utils/parse_options.sh
 . "$recipe/utils/parse_options.sh"
 # shellcheck source=path.sh
@@ -103,7 +108,7 @@ one_of classes seqm corpus
 one_of neutral_eis declared metric corpus
 one_of dev auto clips speaker official
 one_of units phone bpe
-for name in nj train_jobs bpe_size; do
+for name in nj train_jobs gpus nodes bpe_size; do
   [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "--${name//_/-} is ${!name}, but it must be a whole number above 0."
 done
 
@@ -264,7 +269,8 @@ make_msud() {
 train_systems() {
   local kind with_sounds=()
   for kind in "${!sounds[@]}"; do with_sounds+=("--$kind" "$data/manifests/$kind"); done
-  speecheq train "${runs[@]}" --jobs "$train_jobs" ${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" \
+  speecheq train "${runs[@]}" --jobs "$train_jobs" --gpus "$gpus" --nodes "$nodes" \
+    ${rendezvous:+--rendezvous "$rendezvous"} ${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" \
     ${init_from:+--init-from "$init_from"} "${with_sounds[@]}" ${ctc_backend:+--ctc-backend "$ctc_backend"} \
     "${set_options[@]/#/--set=}"
 }

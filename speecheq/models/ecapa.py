@@ -133,9 +133,9 @@ class EcapaTdnn(nn.Module):
             for dilation in DILATIONS)
         self.mfa = nn.Conv1d(len(DILATIONS) * c.channels, c.mfa_channels, 1)
         self.pooling = AttentiveStatisticsPooling(c.mfa_channels, c.bottleneck)
-        self.pooled_norm = nn.BatchNorm1d(2 * c.mfa_channels)
+        self.pooled_norm = MaskedBatchNorm1d(2 * c.mfa_channels)
         self.fc = nn.Linear(2 * c.mfa_channels, c.embedding_dim)
-        self.embedding_norm = nn.BatchNorm1d(c.embedding_dim)
+        self.embedding_norm = MaskedBatchNorm1d(c.embedding_dim)
 
     def aggregate(self, features: Tensor, frames: Frames) -> Tensor:
         """Features (N, T, feature_dim) -> frame-level multi-layer aggregation (N, mfa_channels, T)."""

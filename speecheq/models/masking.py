@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
+from speecheq import distributed
+
 
 class Frames(NamedTuple):
     """The valid frames of a batch."""
@@ -54,7 +56,8 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
 
     Parameters, buffers and, without padding, results are nn.BatchNorm1d's. What it gives on padded frames is
     finite and of no meaning. With ``per_stream`` the phoneme stream, read speech of another corpus, has running
-    statistics of its own; weight and bias are shared.
+    statistics of its own; weight and bias are shared. Where a mini-batch is shared out (distributed.py) the statistics
+    are those of all processes' valid frames.
     """
 
     def __init__(self, channels: int, per_stream: bool = False):
@@ -64,24 +67,28 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
             self.register_buffer("phoneme_mean", torch.zeros(channels))
             self.register_buffer("phoneme_var", torch.ones(channels))
 
-    def forward(self, x: Tensor, frames: Frames) -> Tensor:
+    def forward(self, x: Tensor, frames: Optional[Frames] = None) -> Tensor:
+        """``x`` (N, C, T) with its frames, or (N, C) without any: of the same shape, normalised."""
         running_mean, running_var = self.running_mean, self.running_var
         if self.per_stream and frames.of_phonemes:
             running_mean, running_var = self.phoneme_mean, self.phoneme_var
-        if frames.mask is None or not self.training:
+        mask = None if frames is None else frames.mask
+        if not self.training or mask is None and not distributed.is_shared_out():
             if self.training:
                 self.num_batches_tracked += 1
             return batch_norm(
                 x, running_mean, running_var, self.weight, self.bias, self.training, self.momentum, self.eps
             )
-        y, mean, variance = _BatchNormOfValidFrames.apply(x, self.weight, self.bias, frames.mask, frames.total,
-                                                          self.eps)
+        total = torch.tensor(float(len(x)), device=x.device) if frames is None else frames.total
+        y, mean, unbiased = _BatchNormOfValidFrames.apply(
+            x.unsqueeze(2) if frames is None else x, self.weight, self.bias,
+            x.new_ones(1, 1, 1) if mask is None else mask, total, self.eps,
+        )
         with torch.no_grad():
             self.num_batches_tracked += 1
-            unbiased = variance * (frames.total / (frames.total - 1).clamp(min=1))
             running_mean.lerp_(mean, self.momentum)
             running_var.lerp_(unbiased, self.momentum)
-        return y
+        return y.view_as(x)
 
 
 class _BatchNormOfValidFrames(torch.autograd.Function):
@@ -97,21 +104,34 @@ class _BatchNormOfValidFrames(torch.autograd.Function):
         mean = (x * mask).sum((0, 2)) / total
         # Centred before squaring: the difference of two large sums would lose the variance of offset channels.
         centred = (x - mean[:, None]).mul_(mask)
-        variance = torch.linalg.vector_norm(centred, dim=(0, 2)).square() / total
+        squares = torch.linalg.vector_norm(centred, dim=(0, 2)).square()
+        ctx.shared_out = distributed.is_shared_out()
+        if ctx.shared_out:
+            totals, means, others = distributed.gather(torch.cat([total[None], mean, squares])).split(
+                [1, len(mean), len(mean)], dim=1)
+            total, own_mean = totals.sum(), mean
+            mean = (totals * means).sum(0) / total
+            squares = (others + totals * (means - mean).square()).sum(0)
+            centred.add_((own_mean - mean)[:, None]).mul_(mask)
+        variance = squares / total
         inverse_std = torch.rsqrt(variance + eps)
+        unbiased = variance * (total / (total - 1).clamp(min=1))
         ctx.save_for_backward(centred, weight, inverse_std, mask, total)
-        ctx.mark_non_differentiable(mean, variance)
+        ctx.mark_non_differentiable(mean, unbiased)
         y = torch.addcmul(bias[:, None], centred, (weight * inverse_std)[:, None])
-        return y, mean, variance
+        return y, mean, unbiased
 
     @staticmethod
-    def backward(ctx, grad, _mean, _variance):
+    def backward(ctx, grad, _mean, _unbiased):
         centred, weight, inverse_std, mask, total = ctx.saved_tensors
         grad = grad.float() * mask
         grad_bias = grad.sum((0, 2))
         grad_weight = (grad * centred).sum((0, 2)) * inverse_std
+        all_bias, all_weight = grad_bias, grad_weight
+        if ctx.shared_out:  # the statistics carry the gradients of all processes
+            all_bias, all_weight = distributed.gather(torch.stack([grad_bias, grad_weight])).sum(0)
         scale = weight * inverse_std
-        along = scale * inverse_std * grad_weight / total
-        grad_x = grad.mul_(scale[:, None]).sub_((scale * grad_bias / total)[:, None])
+        along = scale * inverse_std * all_weight / total
+        grad_x = grad.mul_(scale[:, None]).sub_((scale * all_bias / total)[:, None])
         grad_x = grad_x.addcmul_(centred, along[:, None], value=-1).mul_(mask)
         return grad_x, grad_weight, grad_bias, None, None, None
