@@ -31,6 +31,18 @@ def test_on_a_terminal_there_is_a_bar(capsys):
     assert "2/2" in capsys.readouterr().err
 
 
+def test_what_was_done_before_counts_but_not_for_the_speed(caplog, capsys):
+    with Progress("work", total=10, unit="steps", terminal=False, done=8) as shown:
+        shown.started -= 2.0
+        shown.update(1)
+        shown._line()
+    first = caplog.records[0].getMessage()
+    assert first.startswith("work: 9/10 steps in 2 s (0.5/s, 2 s left)")
+    with Progress("work", total=10, terminal=True, done=8) as shown:
+        shown.update(1)
+    assert "9/10" in capsys.readouterr().err
+
+
 def test_items_pass_through_in_order():
     assert list(progress(range(4), "work")) == [0, 1, 2, 3]
 

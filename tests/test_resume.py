@@ -375,13 +375,24 @@ def test_a_step_draws_from_the_seed_and_its_number():
     assert len({tuple(draws(seed, step)) for seed in (1, 2) for step in (0, 1, 2)}) == 6
 
 
-def test_a_request_to_stop_is_noted_and_the_handler_given_back():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_is_noted_and_the_handler_given_back(number):
+    before = signal.getsignal(number)
     with StopRequest() as stop:
         assert not stop.signal
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.signal == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) is before
+        signal.raise_signal(number)
+        assert stop.signal == number
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a job in the background has it
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.signal and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # ---- streams
