@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Speed and memory of a training step, against SpeechBrain's ECAPA-TDNN of the same width on the same batches.
+
+    python benchmarks/step.py [--device cuda] [--threads 1] [--clips 32] [--seconds 3] [--rounds 7]
+
+Each row runs in a process of its own; the processes take turns, a step a round, so that what else goes on on the
+machine falls on all of them. README.md beside this file says what a row is and how SpeechBrain is installed.
+"""
+
+import argparse
+import math
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Dict, NamedTuple, Tuple
+
+# before torch starts its threads: one that spins while it waits takes the core from the process that is measured
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch  # noqa: E402
+
+from speecheq import checkpoint, step  # noqa: E402
+from speecheq import config as configuration  # noqa: E402
+from speecheq.data import MultitaskBatch, Stream  # noqa: E402
+from speecheq.losses import resolve_ctc_backend  # noqa: E402
+from speecheq.numerics import Precision  # noqa: E402
+from speecheq.schedule import LossWeights  # noqa: E402
+
+SMALL = Path(__file__).resolve().parent.parent / "egs/mandarin/conf/small.yaml"
+PHONES_A_SECOND = 9  # of Mandarin read aloud
+
+
+class Row(NamedTuple):
+    """What is trained: ``system`` speecheq or speechbrain, with ``settings`` over the paper's."""
+
+    system: str
+    settings: Dict[str, object]
+    precision: str = "fp32"
+    compiled: bool = False
+
+
+def rows_of(device: str) -> Dict[str, Row]:
+    """The rows of the table by title; each SpeechEQ is compared with the last SpeechBrain above it."""
+    plain = {"model.res_bigru": "none"}
+    rows = {
+        "SpeechBrain ECAPA-TDNN": Row("speechbrain", {}),
+        "SpeechEQ": Row("speecheq", {}),
+        "SpeechEQ without Res-BiGRU": Row("speecheq", plain),
+    }
+    if device == "cuda":
+        rows["SpeechBrain ECAPA-TDNN, bf16, compiled"] = Row("speechbrain", {}, "bf16", True)
+        rows["SpeechEQ, bf16, compiled"] = Row("speecheq", {}, "bf16", True)
+        rows["SpeechEQ without Res-BiGRU, bf16, compiled"] = Row("speecheq", plain, "bf16", True)
+    small = configuration.flat(configuration.read_yaml(SMALL))
+    narrow = {name: value for name, value in small.items() if name.startswith(("model.", "loss."))}
+    rows["SpeechBrain ECAPA-TDNN, width of small.yaml"] = Row("speechbrain", narrow)
+    rows["SpeechEQ, small.yaml"] = Row("speecheq", narrow)
+    return rows
+
+
+def settings_of(row: Row) -> configuration.Config:
+    config = configuration.Config()
+    configuration.apply_layer(config, {**row.settings, "run.precision": row.precision}, "benchmarks/step.py")
+    return config
+
+
+def made_up_batch(clips: int, seconds: float, shortest: float, config: configuration.Config) -> MultitaskBatch:
+    """Three mini-batches of noise with random labels, the same for every row; clips of ``shortest`` to ``seconds``."""
+    randomness = torch.Generator().manual_seed(0)
+    frames = round(100 * seconds)
+    lengths = torch.linspace(frames, 100 * shortest, clips).round().long()
+
+    def of(high: int, *size: int, low: int = 0) -> torch.Tensor:
+        return torch.randint(low, high, size, generator=randomness)
+
+    def stream(targets):
+        inputs = torch.randn(clips, frames, config.model.feature_dim, generator=randomness)
+        inputs[torch.arange(frames) >= lengths[:, None]] = 0
+        return Stream(inputs, lengths, [str(number) for number in range(clips)], targets)
+
+    phones = [of(config.model.num_phones, int(length) * PHONES_A_SECOND // 100, low=1) for length in lengths]
+    return MultitaskBatch(
+        stream({"esc": of(config.model.num_esc, clips), "eis": 4 * torch.rand(clips, generator=randomness)}),
+        stream({"gender": of(config.model.num_genders, clips)}),
+        stream({"phones": phones}),
+    )
+
+
+def speecheq_step(row: Row, batch: MultitaskBatch, device: torch.device) -> Tuple[Callable[[], object], int]:
+    """A training step of SpeechEQ, as stage 4 makes it, and the parameters."""
+    config = settings_of(row)
+    model = checkpoint.new_model(config).to(device)
+    optim = config.optim
+    optimizer = torch.optim.Adam(model.parameters(), optim.learning_rate, weight_decay=optim.weight_decay)
+    backend, precision = resolve_ctc_backend(config.loss.ctc_backend), Precision(row.precision, device)
+    weights = LossWeights(config.loss.alpha, config.loss.beta, config.loss.eta)
+    parameters = sum(p.numel() for p in model.parameters())
+    return lambda: step.train_step(model, optimizer, batch, config, backend, device, weights, precision), parameters
+
+
+def speechbrain_step(row: Row, batch: MultitaskBatch, device: torch.device) -> Tuple[Callable[[], object], int]:
+    """The same update of SpeechBrain's ECAPA-TDNN and its own classifier and loss, on the same three mini-batches."""
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+    from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
+
+    config = settings_of(row)
+    size = config.model
+    network = ECAPA_TDNN(
+        size.feature_dim, lin_neurons=size.embedding_dim, channels=[size.channels] * 4 + [size.mfa_channels],
+        attention_channels=size.bottleneck, se_channels=size.bottleneck,
+    ).to(device)
+    classifier = Classifier(size.embedding_dim, out_neurons=size.num_esc).to(device)
+    loss_of = LogSoftmaxWrapper(AdditiveAngularMargin(margin=0.2, scale=30))
+    parameters = [*network.parameters(), *classifier.parameters()]
+    optimizer = torch.optim.Adam(parameters, config.optim.learning_rate, weight_decay=config.optim.weight_decay)
+    precision = Precision(row.precision, device)
+    run = torch.compile(network, mode="reduce-overhead") if row.compiled else network
+    labels = batch.emotion.targets["esc"].unsqueeze(1)
+
+    def work():
+        optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for stream in batch.streams().values():
+            moved = stream.to(device)
+            relative = (moved.lengths / moved.inputs.shape[1]).to(device)
+            with precision.autocast():
+                outputs = classifier(run(moved.inputs, relative))
+            losses.append(loss_of(outputs.float(), labels.to(device)))
+            losses[-1].backward()
+        torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip_gradient)
+        optimizer.step()
+        return torch.stack([loss.detach() for loss in losses]).tolist()
+
+    return work, sum(p.numel() for p in parameters)
+
+
+def serve(pipe, row: Row, given: argparse.Namespace) -> None:
+    """Make a step whenever ``pipe`` asks for one, and answer with its seconds; at the end with the peak memory."""
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    device = torch.device(given.device)
+    try:
+        batch = made_up_batch(given.clips, given.seconds, given.shortest or given.seconds, settings_of(row))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        work, parameters = (speechbrain_step if row.system == "speechbrain" else speecheq_step)(row, batch, device)
+        for _ in range(2 if device.type == "cpu" else 10):
+            work()
+    except ImportError as error:
+        pipe.send(f"not run: {error}")
+        return
+    pipe.send(parameters)
+    while pipe.recv():
+        start = time.perf_counter()
+        for _ in range(given.steps):
+            work()  # its last line fetches the losses, and so waits for the device
+        pipe.send((time.perf_counter() - start) / given.steps)
+    if device.type == "cuda":
+        pipe.send(torch.cuda.max_memory_allocated(device) / 2**20)
+    else:
+        pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=1, help="of each process on the CPU")
+    parser.add_argument("--clips", type=int, default=32, help="of each of the three mini-batches")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of the longest clip")
+    parser.add_argument("--shortest", type=float, help="seconds of the shortest clip (default: all as the longest)")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=1, help="timed together, a round")
+    parser.add_argument("--only", default="", help="rows whose title holds this text")
+    given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)
+    context = multiprocessing.get_context("spawn")
+    print(f"torch {torch.__version__}, {given.device}, CPU threads: {given.threads}; 3 x {given.clips} clips of "
+          f"{given.seconds:g} s a step, {given.rounds} rounds")
+    running, times = {}, {}
+    for title, row in rows_of(given.device).items():
+        if given.only not in title:
+            continue
+        here, there = context.Pipe()
+        process = context.Process(target=serve, args=(there, row, given), daemon=True)
+        process.start()
+        there.close()
+        answer = here.recv()
+        if isinstance(answer, str):
+            print(f"{title}: {answer} (benchmarks/README.md says how to install it)")
+        else:
+            running[title], times[title] = (here, row, answer), []
+    for _ in range(given.rounds):
+        for title, (pipe, _, _) in running.items():
+            pipe.send(True)
+            times[title].append(pipe.recv())
+    print(f"{'':44s} {'M par.':>6s} {'s/step':>7s} {'(min':>7s} {'max)':>7s} {'clips/s':>8s} {'ratio':>6s} {'MiB':>7s}")
+    against = math.nan
+    for title, (pipe, row, parameters) in running.items():
+        pipe.send(False)
+        memory, took = pipe.recv(), statistics.median(times[title])
+        if row.system == "speechbrain":
+            against = took
+        print(f"{title:44s} {parameters / 1e6:6.2f} {took:7.3f} {min(times[title]):7.3f} {max(times[title]):7.3f} "
+              f"{3 * given.clips / took:8.1f} {against / took:6.2f} {memory:7.0f}")
+
+
+if __name__ == "__main__":
+    main()
