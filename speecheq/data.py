@@ -65,10 +65,8 @@ class Stream:
         return Position(epoch + 1) if self.last else Position(epoch, batch + 1)
 
     def to(self, device: torch.device) -> "Stream":
-        """Inputs, targets and changes on ``device``; the lengths stay on the CPU, where masks are decided."""
-        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.targets.items()}
-        return replace(self, inputs=self.inputs.to(device, non_blocking=True), targets=moved,
-                       changes=self.changes.to(device))
+        """Inputs on ``device``; lengths, targets and changes stay on the CPU, where they are looked at and checked."""
+        return replace(self, inputs=self.inputs.to(device, non_blocking=True))
 
 
 @dataclass

@@ -29,7 +29,7 @@ class Mixup(NamedTuple):
         A partner that is longer is cut off there, one that is shorter begins anew: each frame is a mix at the same
         shares, which are then those of the labels.
         """
-        lengths = lengths.to(features.device)
+        lengths = lengths.to(features.device, non_blocking=True)
         frame = torch.arange(features.shape[1], device=features.device)
         place = frame % lengths[self.partners][:, None]  # (N, T)
         mixed = torch.lerp(features[self.partners[:, None], place], features, self.shares[:, None, None])

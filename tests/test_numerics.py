@@ -171,3 +171,25 @@ def test_trying_the_largest_batches_leaves_no_trace(config, batch):
     check_memory(model, batch, config, "torch", CPU, LossWeights(), Precision("fp32", CPU))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["speecheq", "baseline"])
+@pytest.mark.parametrize("label_ignore", ["fill", "drop"])
+def test_forward_and_backward_never_wait_for_the_device(config, batch, kind, label_ignore):
+    # A "meta" tensor has no values: whoever looks at one, as a wait for a GPU would, fails. CTC looks at its targets
+    # and lengths only, which stay on the CPU, but has no kernel for this device.
+    config.model.kind, config.loss.label_ignore = kind, label_ignore
+    without_values = torch.device("meta")
+    batch = dataclasses.replace(batch, phoneme=None)
+    batch.gender.targets["gender"][1] = -1
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        bool(torch.ones(1, device=without_values))
+    model = a_model(config).to(without_values)
+    for name, stream in batch.streams().items():
+        loss, _, _ = step.stream_loss(
+            model, name, stream.to(without_values), config, "torch", LossWeights(), Precision("fp32", CPU)
+        )
+        assert loss.device == without_values
+        if not torch.__version__.startswith("1."):  # whose convolutions have no gradient on this device
+            loss.backward()
+            assert model.model.esc_head.weight.grad is not None

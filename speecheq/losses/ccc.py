@@ -31,15 +31,18 @@ def eis_loss(predicted: Tensor, gold: Tensor, label_ignore: str = "fill") -> Ten
     test on the prediction; the text, and sense, have it on the label.) This counts the element as concordant and so
     raises the CCC. ``drop`` leaves these elements out. Where no label remains both give a zero with a graph: a
     batch without labels teaches nothing, while filled it would pull predictions outside [0, 4] towards each other.
+    Gold labels are best kept on the CPU: on a GPU a look at them waits for all that the GPU has still to do.
     """
     if label_ignore not in LABEL_IGNORE:
         raise ValueError(f"label_ignore is {label_ignore!r}; it must be one of {', '.join(LABEL_IGNORE)}")
-    predicted, gold = predicted.float(), gold.to(predicted.device).float()
+    predicted, gold = predicted.float(), gold.float()
     labelled = gold >= 0
     if not bool(labelled.any()):
         return predicted.sum() * 0.0
     if label_ignore == "drop":
-        predicted, gold = predicted[labelled], gold[labelled]
-    else:
-        gold = torch.where(labelled, gold, predicted.detach().clamp(EIS_MIN, EIS_MAX))
+        kept = labelled.nonzero().squeeze(1)
+        predicted, gold = predicted.index_select(0, kept.to(predicted.device, non_blocking=True)), gold[kept]
+    gold = gold.to(predicted.device, non_blocking=True)
+    if label_ignore == "fill":
+        gold = torch.where(gold >= 0, gold, predicted.detach().clamp(EIS_MIN, EIS_MAX))
     return 1 - ccc(predicted, gold)

@@ -21,7 +21,7 @@ OUTPUT_BEAM = 20.0
 class CtcResult:
     loss: Tensor  # () mean over the feasible utterances of NLL / max(1, target length); 0 with a graph if none is
     per_utterance: Tensor  # (N,) negative log-likelihoods (nats), detached; inf where infeasible
-    feasible: Tensor  # (N,) bool: the utterance has frames enough for its target
+    feasible: Tensor  # (N,) bool, on the CPU: the utterance has frames enough for its target
 
 
 def resolve_ctc_backend(choice: str) -> str:
@@ -55,6 +55,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend
     ``targets`` are 1-D integer tensors with labels in 1..C-1 (0 is the blank), empty ones allowed. An utterance
     with fewer frames than labels + adjacent repeats has no CTC path: it is left out, with gradient zero, and
     ``feasible`` says so. ``backend`` is ``k2`` or ``torch``. ValueError for a label or a length out of range.
+    Lengths and targets are best kept on the CPU, where they are looked at.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
@@ -76,22 +77,23 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend
     per_utterance = torch.full((batch,), float("inf"), device=logits.device)
     kept = feasible.nonzero().squeeze(1)
     if len(kept) == 0:
-        return CtcResult(logits.sum() * 0.0, per_utterance, feasible.to(logits.device))
+        return CtcResult(logits.sum() * 0.0, per_utterance, feasible)
     kept = kept[lengths[kept].argsort(descending=True, stable=True)]  # k2 wants falling durations
-    on_device = kept.to(logits.device)
+    on_device = kept.to(logits.device, non_blocking=True)
     everything = len(kept) == batch and bool((kept == torch.arange(batch)).all())
     log_probs = torch.log_softmax(logits if everything else logits.index_select(0, on_device), dim=2)
     kept_targets = [targets[index] for index in kept.tolist()]
     losses = (_k2_losses if backend == "k2" else _torch_losses)(log_probs, lengths[kept], kept_targets)
     per_utterance[on_device] = losses.detach()
-    target_lengths = torch.tensor([max(1, len(target)) for target in kept_targets], device=logits.device)
-    return CtcResult((losses / target_lengths).mean(), per_utterance, feasible.to(logits.device))
+    target_lengths = torch.tensor([max(1, len(target)) for target in kept_targets])
+    target_lengths = target_lengths.to(logits.device, non_blocking=True)
+    return CtcResult((losses / target_lengths).mean(), per_utterance, feasible)
 
 
 def _torch_losses(log_probs: Tensor, lengths: Tensor, targets: List[Tensor]) -> Tensor:
     # On the CPU in one row, with plain lengths: CUDA then takes torch's own kernel, which knows empty targets.
     target_lengths = torch.tensor([len(target) for target in targets])
-    labels = torch.cat(targets).to(log_probs.device)
+    labels = torch.cat(targets).to(log_probs.device, non_blocking=True)
     return torch_ctc_loss(log_probs.transpose(0, 1), labels, lengths, target_lengths, blank=BLANK, reduction="none")
 
 

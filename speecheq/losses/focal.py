@@ -32,16 +32,20 @@ def focal_loss(
     (K,) make it a weighted mean and ``label_smoothing`` spreads that part of each label evenly over all K classes,
     both as in torch's cross_entropy. ``clip_weights`` (N,) weigh the utterances: two targets of one utterance, as
     mixup gives it, are two rows. ValueError for negative gamma or other targets.
+    Targets are best kept on the CPU: on a GPU a look at them waits for all that the GPU has still to do.
     """
     if gamma < 0:
         raise ValueError(f"gamma is {gamma}; it must be at least 0")
-    logits, targets = logits.float(), targets.to(logits.device)
+    logits = logits.float()
     if bool(((targets < UNLABELLED) | (targets >= logits.shape[1])).any()):
         raise ValueError(f"targets must lie in 0..{logits.shape[1] - 1}, or be {UNLABELLED} where unlabelled")
     labelled = targets != UNLABELLED
     if not bool(labelled.any()):
         return logits.sum() * 0.0
-    logits, targets = logits[labelled], targets[labelled].long()
+    if not bool(labelled.all()):
+        kept = labelled.nonzero().squeeze(1)
+        logits, targets = logits.index_select(0, kept.to(logits.device, non_blocking=True)), targets[kept]
+    targets = targets.long().to(logits.device, non_blocking=True)
     log_p = torch.log_softmax(logits, dim=1)
     losses = -log_p  # (N, K): of every class, were it the target
     if gamma > 0:
@@ -51,6 +55,7 @@ def focal_loss(
         losses = others.clamp(min=torch.finfo(torch.float32).eps) ** gamma * losses
     labels = one_hot(targets, logits.shape[1]) * (1 - label_smoothing) + label_smoothing / logits.shape[1]
     class_weights = logits.new_ones(logits.shape[1]) if class_weights is None else class_weights.to(logits)
-    clip_weights = logits.new_ones(len(logits)) if clip_weights is None else clip_weights.to(logits)[labelled]
+    clip_weights = torch.ones(len(labelled)) if clip_weights is None else clip_weights
+    clip_weights = clip_weights[labelled].to(logits, non_blocking=True)
     total = clip_weights @ (labels * class_weights * losses).sum(1)
     return total / (clip_weights @ class_weights[targets])
