@@ -4,7 +4,6 @@ from typing import Mapping, Optional
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 UNLABELLED = -1
 
@@ -47,15 +46,16 @@ def focal_loss(
         logits, targets = logits.index_select(0, kept.to(logits.device, non_blocking=True)), targets[kept]
     targets = targets.long().to(logits.device, non_blocking=True)
     log_p = torch.log_softmax(logits, dim=1)
+    classes = torch.eye(logits.shape[1], device=logits.device)
     losses = -log_p  # (N, K): of every class, were it the target
     if gamma > 0:
         # 1 - p from its sum over the other classes, not by subtraction: exact where p rounds to 1; the floor keeps
         # the derivative of a power below 1 finite there.
-        others = log_p.exp() @ (1 - torch.eye(logits.shape[1], device=logits.device))
+        others = log_p.exp() @ (1 - classes)
         losses = others.clamp(min=torch.finfo(torch.float32).eps) ** gamma * losses
-    labels = one_hot(targets, logits.shape[1]) * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    labels = classes[targets] * (1 - label_smoothing) + label_smoothing / logits.shape[1]
     class_weights = logits.new_ones(logits.shape[1]) if class_weights is None else class_weights.to(logits)
-    clip_weights = torch.ones(len(labelled)) if clip_weights is None else clip_weights
+    clip_weights = labelled.float() if clip_weights is None else clip_weights.to(labelled.device)
     clip_weights = clip_weights[labelled].to(logits, non_blocking=True)
     total = clip_weights @ (labels * class_weights * losses).sum(1)
     return total / (clip_weights @ class_weights[targets])
