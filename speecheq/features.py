@@ -36,6 +36,8 @@ from speecheq.stages import Drops, Stage, require
 # Values are stored as multiples of 2**-10, which keeps them within 0.0005 at 1.8 bytes a value.
 TICK_POWER = -10
 CUTS_A_PART = 250
+# On a CPU a batch is turned into features in pieces of so many frames: what lies between then stays in its cache.
+FRAMES_A_PIECE = 2000
 # Raised when what this stage writes changes its meaning.
 FORMAT = 1
 
@@ -142,23 +144,28 @@ class BatchedFbank(nn.Module):
     def forward(self, samples: torch.Tensor, lengths: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         """Samples (N, S) in [-1, 1], padded, and their lengths (N,) in samples -> features (N, T, 80), frames (N,).
 
-        The frames are on the device of the lengths.
+        The frames are on the device of the lengths. Where that is the CPU, nothing waits for the device of the samples.
 
         Kaldi mirrors a clip at both of its ends. In a padded batch the end of a clip is not the end of its
         row, so the mirrored samples are gathered a clip at a time. Rows beyond their frames are zero.
         """
         window, shift = self.config.window_samples, self.config.shift_samples
         frames = self.config.num_frames(lengths)
-        most = int(frames.max())  # waits for nothing where the lengths are on the CPU
-        lengths, counts = lengths.to(samples.device), frames.to(samples.device)
+        most = int(frames.max())
+        lengths, counts = (values.to(samples.device, non_blocking=True) for values in (lengths, frames))
         # frame t is centred on sample t * shift + shift / 2
         position = torch.arange((most - 1) * shift + window, device=samples.device) - (window - shift) // 2
         period = 2 * lengths[:, None]
         position = torch.remainder(position[None, :], period)
         mirrored = torch.where(position < lengths[:, None], position, period - 1 - position)
-        features = self.layer(samples.float().gather(1, mirrored))
+        features = self._of_whole_frames(samples.float().gather(1, mirrored), most)
         valid = torch.arange(most, device=samples.device)[None, :] < counts[:, None]
         return features * valid[:, :, None], frames
+
+    def _of_whole_frames(self, samples: torch.Tensor, frames: int) -> torch.Tensor:
+        if samples.device.type != "cpu":
+            return self.layer(samples)
+        return torch.cat([self.layer(rows) for rows in samples.split(max(1, FRAMES_A_PIECE // frames))])
 
 
 def resampler_name() -> str:
