@@ -34,7 +34,8 @@ class DataConfig:
     phoneme_batch_seconds: float = setting(320.0, "a phoneme mini-batch holds at most this much speech", low=1.0)
     cmvn: str = setting("global", "normalisation of the features", choices=("utterance", "global", "none"))
     dev_phoneme_clips: int = setting(500, "dev utterances, at most, whose phones are scored every epoch", low=1)
-    workers: int = setting(1, "processes that load each stream; 0 loads in the training process", low=0)
+    workers: Optional[int] = setting(None, "processes that load each stream; null: 1, or 4 where a GPU trains; 0 loads "
+                                     "in the training process", low=0)
 
 
 @dataclass

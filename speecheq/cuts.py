@@ -19,8 +19,8 @@ class CutFile:
         self.path, self.corpus = Path(path), corpus
 
     def _lines(self) -> Iterator[bytes]:
-        # a line without the corpus' name anywhere need not be parsed to be passed over
-        name = (self.corpus or "").encode()
+        # a line that does not hold the corpus' name as a word of JSON is passed over without being parsed
+        name = json.dumps(self.corpus).encode() if self.corpus else b""
         with gzip.open(self.path, "rb") as stream:
             for line in stream:
                 if not name or (name in line and _corpus_of(json.loads(line)) == self.corpus):

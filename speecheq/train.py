@@ -209,7 +209,7 @@ class Training:
         if self.is_over():
             return
         batches = multitask_batches(self.cut_sets, config.data, config.run.seed, state.positions,
-                                    pin_memory=self.device.type == "cuda")
+                                    self.device.type)
         with StopRequest() as stop, ExitStack() as opened, \
                 Progress(self.name, self.schedule.steps(), "steps", None if first else False, state.step) as shown:
             if first:

@@ -66,6 +66,16 @@ def test_the_twins_agree_with_each_other():
         assert count == len(expected) and (row[:count] - expected).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("frames_a_piece", [1, 150, 10**6])
+def test_the_batched_twin_in_pieces_gives_the_same(monkeypatch, frames_a_piece):
+    clips = torch.stack([clip(16000, seed) for seed in range(5)])
+    lengths = torch.tensor([16000, 400, 9000, 15999, 480])
+    whole = BatchedFbank()(clips, lengths)
+    monkeypatch.setattr(features_module, "FRAMES_A_PIECE", frames_a_piece)
+    pieces = BatchedFbank()(clips, lengths)
+    assert torch.equal(whole[1], pieces[1]) and (whole[0] - pieces[0]).abs().max() < 1e-4
+
+
 def test_the_batched_twin_can_be_learned_through():
     samples = torch.stack([clip(800), clip(800, 1)]).requires_grad_()
     BatchedFbank()(samples, torch.tensor([800, 500]))[0].sum().backward()
@@ -98,6 +108,14 @@ def prepare_toy(folder):
         return [Utterance(p.stem, p, "s", "F", label="mad") for p in sorted(folder.glob("*.wav"))]
 
     prepare_corpus(TOY, find, Request(folder / "toy"), folder / "manifests")
+
+
+def test_the_extractor_takes_any_layout_and_type_of_samples():
+    samples = clip(4800).numpy()
+    expected = Fbank().extract(samples, 16000)
+    spaced = np.stack([samples, samples], 1)[:, 0]  # not contiguous
+    for same in (spaced, samples[None], samples.astype(np.float64), samples.tolist()):
+        assert np.array_equal(Fbank().extract(same, 16000), expected)
 
 
 def compute(folder, out="fbank", nj=1):

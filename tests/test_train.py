@@ -136,6 +136,26 @@ def test_loading_in_a_worker_process_gives_the_same_batches(data):
         assert torch.equal(a.targets["gender"], b.targets["gender"])
 
 
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_what_a_worker_cannot_read_is_one_sentence(data, workers, monkeypatch):
+    cuts = training_cuts(data / "msud/casia.speaker/fold1/gender.jsonl.gz")
+    third = [next(stream) for stream in [endless_stream("gender", cuts, small_config(data__workers=0).data, 1)]
+             for _ in range(3)][-1]
+    load = streams.load_features
+
+    def breaks(cut):
+        if cut.id in third.ids:
+            raise InputError(f"the features of {cut.id} cannot be read.")
+        return load(cut)
+
+    monkeypatch.setattr(streams, "load_features", breaks)
+    stream = endless_stream("gender", cuts, small_config(data__workers=workers).data, 1)
+    assert [next(stream).position.batch for _ in range(2)] == [0, 1]
+    with pytest.raises(InputError) as refused:
+        next(stream)
+    assert str(refused.value) == f"the features of {third.ids[0]} cannot be read."
+
+
 def test_phoneme_clips_are_whole_and_batches_bounded(data):
     cuts = training_cuts(data / "phonemes/aishell/train.jsonl.gz")
     frames = {cut.id: cut.num_frames for cut in cuts}
