@@ -68,6 +68,7 @@ from speecheq.errors import InputError
 from speecheq.progress import set_up_logging
 import torch.utils.tensorboard
 
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # torch 2 imports seconds' worth with the first one
 set_up_logging()
 data, folder = Path(sys.argv[1]), Path(sys.argv[2])
 
