@@ -119,9 +119,10 @@ def load_features(cut: Cut) -> Tensor:
     """The stored features (T, D) of a cut; InputError where the archive is gone or not whole."""
     try:
         features = cut.load_features()
-    except Exception as error:  # lilcom, the file system and lhotse each have their own
+    except Exception as error:  # lilcom, the file system and lhotse each have their own, lhotse's of many lines
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{cut.features.storage_path}: the features of {cut.id} cannot be read ({error}); run stage 2 again."
+            f"{cut.features.storage_path}: the features of {cut.id} cannot be read ({reason}); run stage 2 again."
         ) from error
     return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
 

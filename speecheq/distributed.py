@@ -18,7 +18,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import timedelta
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -327,7 +327,7 @@ def launch(arguments: Sequence[str], number: int, nodes: int = 1, rendezvous: Op
             raise InputError(f"the {nodes} nodes did not meet at {rendezvous} ({reason}).") from error
 
 
-def _log_folder(config: Any, folder: str) -> dict:
+def _log_folder(config: Any, folder: str) -> Dict[str, Any]:
     """Where torchrun keeps notes on its processes; by default a temporary folder that it never removes."""
     if "log_dir" in {item.name for item in fields(config)}:  # until torch 2.2
         return {"log_dir": folder}

@@ -68,6 +68,7 @@ from speecheq.errors import InputError
 from speecheq.progress import set_up_logging
 import torch.utils.tensorboard
 
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # torch 2 imports seconds' worth with the first one
 set_up_logging()
 data, folder = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -529,6 +530,7 @@ def test_ctrl_c_saves_and_ends_with_130_and_a_killed_process_is_named(data, tmp_
 @pytest.mark.parametrize("options, sentence", [
     (("--gpus", "2", "--jobs", "2"), "--train-jobs is for trainings beside each other, --gpus for one at a time"),
     (("--gpus", "2", "--set", "loss.gama=2"), "'loss.gama' is not a setting; did you mean loss.gamma?"),
+    (("--set", "run.seed=3"), "--set run.seed: the seeds are given by --seeds"),
     (("--nodes", "2"), "--nodes is 2, so --rendezvous must be HOST:PORT"),
 ])
 def test_options_that_cannot_be_are_refused_once(data, tmp_path, options, sentence):

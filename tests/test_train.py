@@ -503,6 +503,35 @@ def test_a_stage_that_has_not_run_is_named(data, tmp_path):
         score(tmp_path / "nothing", data / "msud/casia.speaker", 1)
 
 
+def test_a_gpu_that_is_not_there_is_said_before_training(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="run.device is 'cuda', but torch finds no GPU; use run.device=cpu or auto"):
+        check(job(data, tmp_path, run__device="cuda"))
+
+
+def test_a_fold_that_was_not_made_names_its_stage(data, tmp_path):
+    with pytest.raises(InputError, match="fold7.*stage 3"):
+        check(dataclasses.replace(job(data, tmp_path), fold=7))
+
+
+def test_features_that_are_cut_short_name_their_archive(data, tmp_path):
+    cut = list(training_cuts(data / "msud/casia.speaker/fold1/emotion.jsonl.gz"))[-1]
+    archive = tmp_path / "features.lca"
+    archive.write_bytes(Path(cut.features.storage_path).read_bytes()[:50])
+    cut.features = dataclasses.replace(cut.features, storage_path=str(archive))
+    with pytest.raises(InputError, match="features.lca: the features of .* cannot be read .*; run stage 2 again"):
+        collate("emotion", [cut])
+    archive.unlink()
+    with pytest.raises(InputError, match="features.lca: the features of .* cannot be read .*; run stage 2 again"):
+        collate("emotion", [cut])
+
+
+def test_a_set_without_clips_is_refused(tmp_path):
+    CutSet.from_cuts([]).to_file(tmp_path / "emotion.jsonl.gz")
+    with pytest.raises(InputError, match="emotion.jsonl.gz: holds no cut of casia, the only corpus that this system"):
+        training_cuts(tmp_path / "emotion.jsonl.gz", "casia")
+
+
 def test_a_checkpoint_that_is_cut_short_is_named(trained, tmp_path):
     whole = (trained["casia"] / "best.pt").read_bytes()
     (tmp_path / "best.pt").write_bytes(whole[: len(whole) // 2])
