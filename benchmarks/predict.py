@@ -112,7 +112,8 @@ def main() -> None:
         clips = write_clips(Path(folder), given.clips, given.seconds)
         models = write_models(Path(folder), given.channels)
         print(f"torch {torch.__version__}, one core, {given.clips} clips of {given.seconds:g} s, C = {given.channels}")
-        print("| model | " + " | ".join(f"batch {size}, x real time" for size in given.batches) + " | first answer, s |")
+        batches = " | ".join(f"batch {size}, x real time" for size in given.batches)
+        print(f"| model | {batches} | first answer, s |")
         print("| --- |" + " --- |" * (len(given.batches) + 1), flush=True)
         for name, path in models.items():
             speeds = [times_real_time(ours(path, size), clips, given.seconds, given.rounds) for size in given.batches]

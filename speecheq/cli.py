@@ -388,11 +388,12 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--phones", action="store_true", help="the phones too")
     predict.add_argument("--window", type=positive, metavar="SECONDS", help="cut recordings that are longer into "
                          "windows of this length (default: those above 30 s, into windows of 6 s)")
-    predict.add_argument("--hop", type=positive, metavar="SECONDS", help="from window to window (default: half a window)")
+    predict.add_argument("--hop", type=positive, metavar="SECONDS", help="from window to window (default: half one)")
     predict.add_argument("--format", choices=("text", "json", "csv"), default="text", help="json: a line of JSON each")
     predict.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
     predict.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    predict.add_argument("--batch-size", type=positive_whole, default=16, help="clips that are predicted at once")
+    predict.add_argument("--batch-size", type=positive_whole, help="clips that are predicted at once (default: 8 on a "
+                         "CPU, 32 on a GPU)")
     predict.add_argument("--threads", type=positive_whole, help="of the CPU; default: torch's own choice")
 
     package = command("package", _package, "Make a model folder of a trained and scored fold.")
@@ -406,7 +407,7 @@ def parser() -> argparse.ArgumentParser:
     exported_model.add_argument("out", type=Path, metavar="FILE", help="ends in .onnx or .pt2")
     exported_model.add_argument("--int8", action="store_true", help="keep the weights of an ONNX file in 8 bits")
 
-    compared = command("compare-models", _compare_models, "Score exported models on a fold's test clips beside its own.")
+    compared = command("compare-models", _compare_models, "Score forms of a model on a fold's test clips.")
     compared.add_argument("experiment", type=Path, metavar="EXPERIMENT", help="such as exp/.../fold1/seed1")
     compared.add_argument("models", nargs="+", metavar="MODEL", help="such as model.onnx model.int8.onnx")
     compared.add_argument("--msud", type=Path, required=True, help="such as data/msud/casia.random10")

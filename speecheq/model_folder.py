@@ -67,7 +67,7 @@ def read(folder: Path) -> Dict[str, Any]:
 
 
 def fetch(model_id: str) -> Path:
-    """The folder of a model of the Hugging Face hub, downloaded or from its cache; InputError where it cannot be had."""
+    """The folder of a model of the Hugging Face hub, downloaded or from its cache; InputError where there is none."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:

@@ -28,7 +28,8 @@ from speecheq.recordings import SILENCE, Clip, Part, Sound, Windows, clips_of, f
 from speecheq.score import POSTERIOR
 from speecheq.trained import Labels, TrainedModel, open_model
 
-BATCH_SIZE = 16
+# Clips that are predicted at once, where nothing is said: more make a CPU slower.
+BATCH_SIZES = {"cpu": 8, "cuda": 32}
 # A mini-batch holds at most this much sound, padding included, and this much is read ahead of the model.
 BATCH_SECONDS = 320.0
 AHEAD_SECONDS = 600.0
@@ -80,10 +81,11 @@ class Predictor:
 
     def __init__(
         self, model: Union[str, Path, TrainedModel, None] = None, device: str = "auto", gender: bool = False,
-        phones: bool = False, windows: Windows = Windows(), batch_size: int = BATCH_SIZE,
+        phones: bool = False, windows: Windows = Windows(), batch_size: Optional[int] = None,
     ):
         self.model = open_model(model, device) if model is None or isinstance(model, (str, Path)) else model
-        self.gender, self.phones, self.windows, self.batch_size = gender, phones, windows, batch_size
+        self.gender, self.phones, self.windows = gender, phones, windows
+        self.batch_size = batch_size or BATCH_SIZES[self.model.device.type]
         labels = self.labels = self.model.labels
         for asked, table, task in ((gender, labels.genders, "gender"), (phones, labels.phones, "phones")):
             if asked and not table:
@@ -242,8 +244,8 @@ def _rounded(value):
 def _as_csv(predictions: Iterable[Prediction], labels: Labels) -> Iterator[str]:
     """Empty cells for what was not asked for or cannot be said."""
     names = labels.classes.names
-    yield _csv_line(["source", "start", "end", "emotion", "name", "eis", *(POSTERIOR + name for name in names), "gender",
-                     "phones", "note"])
+    posteriors = [POSTERIOR + name for name in names]
+    yield _csv_line(["source", "start", "end", "emotion", "name", "eis", *posteriors, "gender", "phones", "note"])
     for p in predictions:
         posterior = ["" if p.posterior is None else f"{p.posterior[name]:.6f}" for name in names]
         yield _csv_line([p.source, f"{p.start:.3f}", f"{p.end:.3f}", p.emotion, p.name,

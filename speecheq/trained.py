@@ -133,6 +133,7 @@ class TorchModel:
     def __init__(self, model: Normalised, labels: Labels, device: torch.device):
         self.labels, self.device, self.fbank = labels, device, FbankConfig()
         model.to(device)
+        _dilate_pointwise(model)
         self.inference = {phones: Inference(model, _wanted(labels, phones)) for phones in (False, True)}
 
     def __call__(self, features: Tensor, lengths: Tensor, phones: bool = False) -> Answers:
@@ -140,6 +141,16 @@ class TorchModel:
         inference = self.inference[phones]
         with torch.inference_mode():
             return _answers(dict(zip(inference.outputs, inference(features, lengths))))
+
+
+def _dilate_pointwise(model: nn.Module) -> None:
+    """Give 1x1 convolutions a dilation, which changes no result, so that torch leaves small batches to oneDNN too.
+
+    On one CPU thread it else takes a slow product for batches below 16: at C = 256 a clip of 3 s is 1.7 times as fast.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv1d) and module.kernel_size == (1,):
+            module.dilation = (2,)
 
 
 class OnnxModel:

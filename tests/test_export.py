@@ -54,7 +54,7 @@ def compare(inference, exported, batches=50):
         features = torch.from_numpy(rng.standard_normal((count, longest, 80)).astype(np.float32))
         with torch.no_grad():
             ours = dict(zip(inference.outputs, inference(features, lengths)))
-        theirs = dict(zip(inference.outputs, exported(features, lengths)))
+            theirs = dict(zip(inference.outputs, exported(features, lengths)))
         frames = ours["phoneme_lengths"].tolist()
         assert theirs["phoneme_lengths"].tolist() == frames
         for name in inference.outputs:

@@ -37,9 +37,9 @@ def heard(path, rate=16000):
     return listen(clip, rate)
 
 
-@given(st.integers(1, 10**6), st.floats(0.1, 60), st.one_of(st.none(), st.floats(0.01, 60)))
-def test_windows_cover_a_recording_without_leaving_it(frames, length, hop):
-    rate = 1000
+@given(st.integers(1, 10**6), st.integers(1, 60), st.integers(0, 6000))
+def test_windows_cover_a_recording_without_leaving_it(frames, length, hundredths):
+    rate, hop = 1000, hundredths / 100 or None
     windows = Windows(length, hop).of(frames, rate)
     assert windows[0][0] == 0 and sum(windows[-1]) == frames
     if len(windows) > 1:
@@ -95,7 +95,8 @@ def test_standard_input_is_a_recording(tmp_path, monkeypatch):
     assert not part.path.exists()
 
 
-@pytest.mark.parametrize("rate, channels", [(192000, 1), (16000, 8), (44100, 2), (8000, 1), (11025, 3)])
+@pytest.mark.parametrize("rate, channels", [(192000, 1), (16000, 8), (44100, 2), (8000, 1), (11025, 3),
+                                            (44101, 1)])
 def test_any_rate_and_channels_are_heard_as_stage_2_hears_them(tmp_path, rate, channels):
     path = write(tmp_path / "a.wav", noise(0.5, rate, channels), rate)
     sound = heard(path)

@@ -104,7 +104,7 @@ def _segments(segments: KaldiFile, audio: Dict[str, Path]) -> Dict[str, Part]:
 
 
 def recordings_of(folder: Path) -> Iterator[Tuple[str, Path, float, Optional[float]]]:
-    """(name, audio file, start, end in seconds or None) of each utterance of a Kaldi data folder, without its labels."""
+    """(name, audio file, start, end in seconds or None) of each utterance of a Kaldi data folder, no labels needed."""
     audio = _audio_files(KaldiFile(Path(folder) / "wav.scp", needed=True))
     segments = _segments(KaldiFile(Path(folder) / "segments"), audio)
     for name, (recording, start, end) in (segments or {name: (name, 0.0, None) for name in audio}).items():
