@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Speed of prediction on one CPU core: clips of 3 s, from wav files on disk to answers, at C = 256.
 
-    python benchmarks/predict.py [--channels 256] [--seconds 3] [--clips 32] [--batches 1 32] [--rounds 3]
+    python benchmarks/predict.py [--channels 256] [--seconds 3] [--clips 32] [--batches 1 8 32] [--rounds 5]
 
 The weights are untrained: speed does not depend on them. SpeechBrain's ECAPA-TDNN of the same width, with its own
 features, is measured beside ours where it is installed (pip install speechbrain==1.0.3; it needs the k2 stack).
@@ -9,14 +9,13 @@ features, is measured beside ours where it is installed (pip install speechbrain
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Tuple
 
 import numpy as np
 import soundfile
@@ -29,6 +28,8 @@ from speecheq.predict import Predictor
 from speecheq.recordings import Part
 
 RATE = 16000
+PEER = "SpeechBrain's ECAPA-TDNN"
+Run = Callable[[List[Path]], None]
 
 
 def write_clips(folder: Path, clips: int, seconds: float) -> List[Path]:
@@ -54,12 +55,12 @@ def write_models(folder: Path, channels: int) -> Dict[str, Path]:
     return paths
 
 
-def ours(model: Path, batch_size: int) -> Callable[[List[Path]], None]:
+def ours(model: Path, batch_size: int) -> Run:
     predictor = Predictor(model, "cpu", gender=True, batch_size=batch_size)
     return lambda paths: list(predictor.of_parts([Part(str(path), path) for path in paths], print))
 
 
-def speechbrain(channels: int, batch_size: int) -> Callable[[List[Path]], None]:
+def speechbrain(channels: int, batch_size: int) -> Run:
     from speechbrain.lobes.features import Fbank
     from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
@@ -77,25 +78,27 @@ def speechbrain(channels: int, batch_size: int) -> Callable[[List[Path]], None]:
     return predict
 
 
-def times_real_time(predict: Callable[[List[Path]], None], paths: List[Path], seconds: float, rounds: int) -> float:
-    """The median of ``rounds`` after one that is not counted."""
-    took = []
-    for _ in range(rounds + 1):
-        started = time.perf_counter()
-        predict(paths)
-        took.append(time.perf_counter() - started)
-    return len(paths) * seconds / statistics.median(took[1:])
+def seconds_of(runs: Dict[Tuple[str, int], Run], paths: List[Path], rounds: int) -> Dict[Tuple[str, int], float]:
+    """The best of ``rounds`` of each, after one that is not counted; all take turns, so that noise falls on all."""
+    took: Dict[Tuple[str, int], List[float]] = {key: [] for key in runs}
+    for number in range(rounds + 1):
+        for key, run in runs.items():
+            started = time.perf_counter()
+            run(paths)
+            if number:
+                took[key].append(time.perf_counter() - started)
+    return {key: min(times) for key, times in took.items()}
 
 
 def first_answer(model: Path, clip: Path, rounds: int) -> float:
-    """Seconds from the start of the command to its end; median."""
+    """Seconds from the start of the command to its end; the best of ``rounds``."""
     took = []
     for _ in range(rounds):
         started = time.perf_counter()
         subprocess.run([sys.executable, "-m", "speecheq.predict", "--model", str(model), str(clip)], check=True,
                        capture_output=True)
         took.append(time.perf_counter() - started)
-    return statistics.median(took)
+    return min(took)
 
 
 def main() -> None:
@@ -103,8 +106,8 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--clips", type=int, default=32)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     torch.set_num_threads(1)
@@ -115,15 +118,14 @@ def main() -> None:
         batches = " | ".join(f"batch {size}, x real time" for size in given.batches)
         print(f"| model | {batches} | first answer, s |")
         print("| --- |" + " --- |" * (len(given.batches) + 1), flush=True)
-        for name, path in models.items():
-            speeds = [times_real_time(ours(path, size), clips, given.seconds, given.rounds) for size in given.batches]
-            cells = [f"{speed:.0f}" for speed in speeds] + [f"{first_answer(path, clips[0], given.rounds):.2f}"]
-            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        runs = {(name, size): ours(path, size) for name, path in models.items() for size in given.batches}
         if find_spec("speechbrain"):
-            speeds = [times_real_time(speechbrain(given.channels, size), clips, given.seconds, given.rounds)
-                      for size in given.batches]
-            cells = [f"{speed:.0f}" for speed in speeds] + ["-"]
-            print("| SpeechBrain's ECAPA-TDNN | " + " | ".join(cells) + " |")
+            runs.update({(PEER, size): speechbrain(given.channels, size) for size in given.batches})
+        took = seconds_of(runs, clips, given.rounds)
+        for name in dict.fromkeys(name for name, _ in runs):
+            cells = [f"{len(clips) * given.seconds / took[name, size]:.0f}" for size in given.batches]
+            cells.append(f"{first_answer(models[name], clips[0], given.rounds):.2f}" if name in models else "-")
+            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
