@@ -135,11 +135,22 @@ def _write_int8(inference: Inference, labels: Labels, path: Path) -> None:
 
 
 def _part_shared_weights(path: Path) -> None:
-    """Give every Gemm weights of its own: onnxruntime's quantisation transposes shared ones once for each user."""
+    """What onnxruntime's quantisation needs where two passes share weights.
+
+    It wants the weights themselves where the exporter wrote Identity of them, and for every Gemm weights of its own,
+    which it transposes once for each user.
+    """
     import onnx
 
     model = onnx.load(str(path))
     weights = {weight.name: weight for weight in model.graph.initializer}
+    same = {node.output[0]: node for node in model.graph.node
+            if node.op_type == "Identity" and node.input[0] in weights}
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = same[name].input[0] if name in same else name
+    for identity in same.values():
+        model.graph.node.remove(identity)
     for number, node in enumerate(node for node in model.graph.node if node.op_type == "Gemm"):
         own = onnx.TensorProto()
         own.CopyFrom(weights[node.input[1]])
