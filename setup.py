@@ -22,6 +22,7 @@ K2 = [
     )
 ]
 DEMO = ["espeakng-loader", "scipy"]
+EXPORT = ["onnx", "onnxruntime"]
 
 setup(
     name="speecheq",
@@ -38,6 +39,7 @@ setup(
         "lhotse>=1.31.1",
         "lilcom",
         "numpy",
+        "safetensors",
         "kaldi_native_fbank",
         "soundfile",
         "soxr",  # resamples where torchaudio cannot be imported
@@ -54,6 +56,8 @@ setup(
     extras_require={
         "k2": K2,
         "demo": DEMO,
-        "test": DEMO + ["pytest", "pytest-xdist", "hypothesis", "scikit-learn"],
+        "export": EXPORT,
+        "hub": ["huggingface_hub"],  # models named by an id
+        "test": DEMO + EXPORT + ["pytest", "pytest-xdist", "hypothesis", "scikit-learn"],
     },
 )

@@ -70,7 +70,7 @@ def _clip(cut: MonoCut) -> Clip:
     return Clip(cut.id, cut.recording.sources[0].source, rate, first, round((cut.start + cut.duration) * rate) - first)
 
 
-def _longest_run(marks: np.ndarray, before: int) -> Tuple[int, int]:
+def longest_run(marks: np.ndarray, before: int) -> Tuple[int, int]:
     """(longest run of true values, length of the run at the end), where ``before`` true values came before."""
     if not marks.any():
         return before, 0
@@ -81,7 +81,7 @@ def _longest_run(marks: np.ndarray, before: int) -> Tuple[int, int]:
     return max(before, int(lengths.max())), int(lengths[-1]) if marks[-1] else 0
 
 
-def _frame_powers(block: np.ndarray, frame: int) -> np.ndarray:
+def frame_powers(block: np.ndarray, frame: int) -> np.ndarray:
     """The mean power (frames,) of the samples (S, channels) in each frame, without direct current."""
     whole = max(1, len(block) // frame)
     frames = block[: whole * frame].reshape(whole, -1, block.shape[1])
@@ -111,11 +111,11 @@ def measure(clip: Clip) -> Sound:
                 peak = max(peak, float(loud.max()))
                 at_full = loud >= FULL_SCALE
                 full_scale += int(at_full.sum())
-                block_longest, run = _longest_run(at_full.any(1), run)
+                block_longest, run = longest_run(at_full.any(1), run)
                 longest = max(longest, block_longest)
                 total += float(block.sum(dtype=np.float64))
                 squares += float((block**2).sum(dtype=np.float64))
-                powers.append(_frame_powers(block, frame))
+                powers.append(frame_powers(block, frame))
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         return Sound(f"cannot be read ({error})")
     power = np.concatenate(powers)

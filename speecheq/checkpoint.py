@@ -4,7 +4,7 @@ import hashlib
 import io
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
@@ -100,16 +100,22 @@ def new_model(config: configuration.Config, mean: Optional[Sequence[float]] = No
     return Normalised(Cmvn(config.data.cmvn, config.model.feature_dim, mean, deviation), build_model(config.model))
 
 
-def load_model(path: Path) -> tuple:
+def load_model(path: Path) -> Tuple[Normalised, configuration.Config, Dict[str, Any]]:
     """(the trained model in eval mode, its Config, the checkpoint's content)."""
     content = read(path)
-    config = config_of(content, str(path))
-    model = new_model(config)
+    return (*built(content, str(path)), content)
+
+
+def built(content: Dict[str, Any], source: str) -> Tuple[Normalised, configuration.Config]:
+    """The trained model in eval mode and its settings; InputError that begins with ``source`` where they do not fit."""
+    config = config_of(content, source)
     try:
+        config.validate()
+        model = new_model(config)
         model.load_state_dict(content["model"])
-    except RuntimeError as error:
-        raise InputError(f"{path}: its weights do not fit its settings ({str(error).splitlines()[0]}).") from error
-    return model.eval(), config, content
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{source}: its weights do not fit its settings ({str(error).splitlines()[0]}).") from error
+    return model.eval(), config
 
 
 def fingerprint(path: Path) -> str:

@@ -228,6 +228,39 @@ def _report(given: argparse.Namespace) -> None:
              given.exp / "<config>-<system>" / "<target>.<protocol>" / "RESULTS.md")
 
 
+def _predict(given: argparse.Namespace) -> None:
+    import torch
+
+    from speecheq.predict import Predictor, predict
+    from speecheq.recordings import Windows
+
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    if given.hop and not given.window:
+        raise InputError("--hop is the step from window to window: give --window too.")
+    windows = Windows(given.window, given.hop)
+    predictor = Predictor(given.model, given.device, given.gender, given.phones, windows, given.batch_size)
+    predict(given.recordings, predictor, given.format, given.output)
+
+
+def _package(given: argparse.Namespace) -> None:
+    from speecheq.model_folder import write
+
+    write(given.experiment, given.out, given.name, given.licence)
+
+
+def _export_model(given: argparse.Namespace) -> None:
+    from speecheq.export import export_model
+
+    export_model(given.model, given.out, given.int8)
+
+
+def _compare_models(given: argparse.Namespace) -> None:
+    from speecheq.compare_models import as_text, compare_models
+
+    print(as_text(compare_models(given.experiment, given.msud, given.models)))
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = OneLineParser(prog="speecheq", description="Speech emotion recognition with the SpeechEQ metric and model.")
@@ -344,6 +377,40 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--title", required=True)
     report.add_argument("--results", type=Path, required=True, help="the page to write")
     report.add_argument("--table", type=Path, help="conf/table.yaml: the paper's table, to be set beside ours")
+
+    predict = command("predict", _predict, "Say what a trained model hears in recordings.")
+    predict.add_argument("recordings", nargs="+", metavar="RECORDING",
+                         help="audio files, folders, lhotse manifests (.jsonl, .jsonl.gz), Kaldi data folders, - for "
+                         "standard input")
+    predict.add_argument("--model", metavar="MODEL", help="a best.pt, a model folder, an .onnx file, or the id of a "
+                         "model on the hub; default: the one that comes with the package, if one does")
+    predict.add_argument("--gender", action="store_true", help="the speaker's gender too")
+    predict.add_argument("--phones", action="store_true", help="the phones too")
+    predict.add_argument("--window", type=positive, metavar="SECONDS", help="cut recordings that are longer into "
+                         "windows of this length (default: those above 30 s, into windows of 6 s)")
+    predict.add_argument("--hop", type=positive, metavar="SECONDS", help="from window to window (default: half one)")
+    predict.add_argument("--format", choices=("text", "json", "csv"), default="text", help="json: a line of JSON each")
+    predict.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    predict.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    predict.add_argument("--batch-size", type=positive_whole, help="clips that are predicted at once (default: 8 on a "
+                         "CPU, 32 on a GPU)")
+    predict.add_argument("--threads", type=positive_whole, help="of the CPU; default: torch's own choice")
+
+    package = command("package", _package, "Make a model folder of a trained and scored fold.")
+    package.add_argument("experiment", type=Path, metavar="EXPERIMENT", help="such as exp/.../fold1/seed1")
+    package.add_argument("out", type=Path, metavar="FOLDER")
+    package.add_argument("--name", default="", help="heads the model card (default: the folder's name)")
+    package.add_argument("--licence", default="", help="of the weights, such as apache-2.0")
+
+    exported_model = command("export-model", _export_model, "Write a trained model as ONNX or for torch.export.")
+    exported_model.add_argument("model", metavar="MODEL", help="a best.pt, a model folder or a hub id")
+    exported_model.add_argument("out", type=Path, metavar="FILE", help="ends in .onnx or .pt2")
+    exported_model.add_argument("--int8", action="store_true", help="keep the weights of an ONNX file in 8 bits")
+
+    compared = command("compare-models", _compare_models, "Score forms of a model on a fold's test clips.")
+    compared.add_argument("experiment", type=Path, metavar="EXPERIMENT", help="such as exp/.../fold1/seed1")
+    compared.add_argument("models", nargs="+", metavar="MODEL", help="such as model.onnx model.int8.onnx")
+    compared.add_argument("--msud", type=Path, required=True, help="such as data/msud/casia.random10")
     return top
 
 

@@ -336,13 +336,13 @@ def read_header(path: Path) -> Header:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
     if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty; copy it from the corpus again.")
+        raise InputError(f"{path}: the file is empty; copy it again.")
     try:
         info = soundfile.info(str(path))
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise InputError(f"{path}: is not audio that can be read ({error}); copy it from the corpus again.") from error
+        raise InputError(f"{path}: is not audio that can be read ({error}); copy it again.") from error
     if _wav_is_truncated(path):
-        raise InputError(f"{path}: is truncated, its header promises more samples; copy it from the corpus again.")
+        raise InputError(f"{path}: is truncated, its header promises more samples; copy it again.")
     if info.frames < FRAME_SECONDS * info.samplerate:
         raise InputError(
             f"{path}: holds {info.frames} samples at {info.samplerate} Hz, less than one frame of 25 ms; "

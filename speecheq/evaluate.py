@@ -131,7 +131,7 @@ def phone_scores(predictions: Sequence[PhonePrediction]) -> Dict[str, Any]:
 def pick_device(choice: str) -> torch.device:
     """auto, cpu or cuda -> a device; InputError where a GPU is asked for and none is there."""
     if choice == "cuda" and not torch.cuda.is_available():
-        raise InputError("run.device is 'cuda', but torch finds no GPU; use run.device=cpu or auto.")
+        raise InputError("the device is to be 'cuda', but torch finds no GPU; use cpu or auto.")
     if choice == "auto":
         choice = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(choice)

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import count, islice
+from math import gcd
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
 
@@ -35,6 +36,9 @@ from speecheq.stages import Drops, Stage, require
 
 # Values are stored as multiples of 2**-10, which keeps them within 0.0005 at 1.8 bytes a value.
 TICK_POWER = -10
+# torchaudio's filters hold about (source rate) x (target rate) values, both over their common divisor: 70,560 for
+# 44,100 Hz, gigabytes for 44,101 Hz. Above this soxr resamples.
+LARGEST_FILTERS = 20_000_000
 CUTS_A_PART = 250
 # On a CPU a batch is turned into features in pieces of so many frames: what lies between then stays in its cache.
 FRAMES_A_PIECE = 2000
@@ -189,7 +193,8 @@ def resampler_name() -> str:
 @lru_cache(maxsize=8)
 def resampler(source: int, target: int):
     """A function from samples at ``source`` Hz to samples at ``target`` Hz."""
-    if resampler_name() == "torchaudio":
+    common = gcd(source, target)
+    if resampler_name() == "torchaudio" and (source // common) * (target // common) <= LARGEST_FILTERS:
         import torchaudio
 
         transform = torchaudio.transforms.Resample(source, target)

@@ -186,3 +186,33 @@ def samples(tmp_path_factory):
         return unpacked / corpus
 
     return folder_of
+
+
+@pytest.fixture(scope="session")
+def experiment(prepare, tmp_path_factory):
+    """A tiny SpeechEQ, trained for two steps on noise and scored: exp/.../fold1/seed1, four folders below data."""
+    from speecheq.config import Config
+    from speecheq.features import compute_features
+    from speecheq.msud import Recipe, unify
+    from speecheq.phonemes import phonemes
+    from speecheq.score import score
+    from speecheq.train import Job, train
+
+    folder = tmp_path_factory.mktemp("experiment")
+    toy = {"casia": make_casia(folder / "casia", seconds=0.5), "aishell": make_aishell(folder / "aishell")}
+    for name, corpus in toy.items():
+        assert prepare(name, corpus, folder / "manifests" / name, "--partial", "true") == 0
+        compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
+    unify(Recipe("casia", "speaker", ["casia"]), "1", folder / "manifests", folder / "fbank", folder / "msud")
+    phonemes("aishell", folder / "manifests", folder / "fbank", folder / "phonemes" / "aishell")
+    config = Config()
+    for name, value in dict(channels=16, mfa_channels=32, scale=4, bottleneck=16, embedding_dim=16,
+                            batch_statistics="per_stream").items():
+        setattr(config.model, name, value)
+    config.optim.epochs, config.optim.max_steps, config.optim.learning_rate = None, 2, 3e-3
+    config.data.batch_size, config.data.workers, config.loss.ctc_backend = 8, 0, "torch"
+    trained = folder / "exp" / "nano-speecheq" / "casia.speaker" / "fold1" / "seed1"
+    train(Job(config, "nano", (), "speecheq", folder / "msud" / "casia.speaker", 1, folder / "phonemes" / "aishell",
+              trained))
+    score(trained, folder / "msud" / "casia.speaker", 1)
+    return trained

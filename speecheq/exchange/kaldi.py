@@ -103,6 +103,14 @@ def _segments(segments: KaldiFile, audio: Dict[str, Path]) -> Dict[str, Part]:
     return parts
 
 
+def recordings_of(folder: Path) -> Iterator[Tuple[str, Path, float, Optional[float]]]:
+    """(name, audio file, start, end in seconds or None) of each utterance of a Kaldi data folder, no labels needed."""
+    audio = _audio_files(KaldiFile(Path(folder) / "wav.scp", needed=True))
+    segments = _segments(KaldiFile(Path(folder) / "segments"), audio)
+    for name, (recording, start, end) in (segments or {name: (name, 0.0, None) for name in audio}).items():
+        yield name, audio[recording], start, end
+
+
 def find_utterances(folder: Path, declaration: Declaration, partial: bool, drops: Drops) -> Iterator[Utterance]:
     """The utterances of a Kaldi data folder; those without speaker or label are counted and left out."""
     folder, corpus = Path(folder), declaration.corpus

@@ -12,6 +12,12 @@ from torch.nn.functional import batch_norm
 from speecheq import distributed
 
 
+def _is_exported() -> bool:
+    """Whether the operations are being recorded for another program (torch.onnx, torch.export)."""
+    exporting = getattr(getattr(torch, "compiler", None), "is_exporting", None)  # torch 1.13 has neither
+    return torch.jit.is_tracing() or (exporting is not None and exporting())
+
+
 class Frames(NamedTuple):
     """The valid frames of a batch."""
 
@@ -26,10 +32,11 @@ class Frames(NamedTuple):
         """``lengths`` (N,) int of a batch of ``num_frames`` frames; ValueError outside 1..num_frames.
 
         The lengths are looked at only where they lie on the CPU: there a batch without padding skips every
-        mask; lengths on a GPU are always masked, which spares the wait for the GPU.
+        mask; lengths on a GPU are always masked, which spares the wait for the GPU. So are those of a model that is
+        exported: it must serve batches with padding and without.
         """
         padded = True
-        if lengths.device.type == "cpu":
+        if lengths.device.type == "cpu" and not _is_exported():
             shortest, longest = int(lengths.min()), int(lengths.max())
             if shortest < 1 or longest > num_frames:
                 raise ValueError(f"lengths run from {shortest} to {longest}; with {num_frames} frames in the batch "

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Speed of prediction on one CPU core: clips of 3 s, from wav files on disk to answers, at C = 256.
+
+    python benchmarks/predict.py [--channels 256] [--seconds 3] [--clips 32] [--batches 1 8 32] [--rounds 5]
+
+The weights are untrained: speed does not depend on them. SpeechBrain's ECAPA-TDNN of the same width, with its own
+features, is measured beside ours where it is installed (pip install speechbrain==1.0.3; it needs the k2 stack).
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Callable, Dict, List, Tuple
+
+import numpy as np
+import soundfile
+import torch
+
+from speecheq import checkpoint, seqm
+from speecheq.config import Config
+from speecheq.export import export_model
+from speecheq.predict import Predictor
+from speecheq.recordings import Part
+
+RATE = 16000
+PEER = "SpeechBrain's ECAPA-TDNN"
+Run = Callable[[List[Path]], None]
+
+
+def write_clips(folder: Path, clips: int, seconds: float) -> List[Path]:
+    noise = np.random.default_rng(0)
+    paths = [folder / f"{number}.wav" for number in range(clips)]
+    for path in paths:
+        soundfile.write(path, 0.1 * noise.standard_normal(round(seconds * RATE)), RATE, subtype="PCM_16")
+    return paths
+
+
+def write_models(folder: Path, channels: int) -> Dict[str, Path]:
+    """An untrained model in all its forms, by name."""
+    config = Config()
+    config.model.channels = channels
+    model = checkpoint.new_model(config).eval()
+    paths = {"PyTorch": folder / "model.pt"}
+    phones = ["sil", *map(str, range(1, config.model.num_phones))]
+    checkpoint.save(paths["PyTorch"], model, config, seqm.SEQM_CLASSES, phones)
+    if find_spec("onnx") and find_spec("onnxruntime"):
+        paths.update({"onnxruntime": folder / "model.onnx", "onnxruntime, int8": folder / "int8.onnx"})
+        export_model(paths["PyTorch"], paths["onnxruntime"])
+        export_model(paths["PyTorch"], paths["onnxruntime, int8"], int8=True)
+    return paths
+
+
+def ours(model: Path, batch_size: int) -> Run:
+    predictor = Predictor(model, "cpu", gender=True, batch_size=batch_size)
+    return lambda paths: list(predictor.of_parts([Part(str(path), path) for path in paths], print))
+
+
+def speechbrain(channels: int, batch_size: int) -> Run:
+    from speechbrain.lobes.features import Fbank
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+
+    fbank = Fbank(n_mels=80)
+    model = ECAPA_TDNN(80, channels=[channels] * 4 + [1536], kernel_sizes=[5, 3, 3, 3, 1], dilations=[1, 2, 3, 4, 1],
+                       lin_neurons=192).eval()
+
+    def predict(paths: List[Path]) -> None:
+        for start in range(0, len(paths), batch_size):
+            clips = [torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+                     for path in paths[start : start + batch_size]]
+            with torch.inference_mode():
+                model(fbank(torch.stack(clips)))
+
+    return predict
+
+
+def seconds_of(runs: Dict[Tuple[str, int], Run], paths: List[Path], rounds: int) -> Dict[Tuple[str, int], float]:
+    """The best of ``rounds`` of each, after one that is not counted; all take turns, so that noise falls on all."""
+    took: Dict[Tuple[str, int], List[float]] = {key: [] for key in runs}
+    for number in range(rounds + 1):
+        for key, run in runs.items():
+            started = time.perf_counter()
+            run(paths)
+            if number:
+                took[key].append(time.perf_counter() - started)
+    return {key: min(times) for key, times in took.items()}
+
+
+def first_answer(model: Path, clip: Path, rounds: int) -> float:
+    """Seconds from the start of the command to its end; the best of ``rounds``."""
+    took = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "speecheq.predict", "--model", str(model), str(clip)], check=True,
+                       capture_output=True)
+        took.append(time.perf_counter() - started)
+    return min(took)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--channels", type=int, default=256)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--clips", type=int, default=32)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        clips = write_clips(Path(folder), given.clips, given.seconds)
+        models = write_models(Path(folder), given.channels)
+        print(f"torch {torch.__version__}, one core, {given.clips} clips of {given.seconds:g} s, C = {given.channels}")
+        batches = " | ".join(f"batch {size}, x real time" for size in given.batches)
+        print(f"| model | {batches} | first answer, s |")
+        print("| --- |" + " --- |" * (len(given.batches) + 1), flush=True)
+        runs = {(name, size): ours(path, size) for name, path in models.items() for size in given.batches}
+        if find_spec("speechbrain"):
+            runs.update({(PEER, size): speechbrain(given.channels, size) for size in given.batches})
+        took = seconds_of(runs, clips, given.rounds)
+        for name in dict.fromkeys(name for name, _ in runs):
+            cells = [f"{len(clips) * given.seconds / took[name, size]:.0f}" for size in given.batches]
+            cells.append(f"{first_answer(models[name], clips[0], given.rounds):.2f}" if name in models else "-")
+            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
