@@ -4,7 +4,7 @@ WA (weighted accuracy) is the overall accuracy, UA (unweighted accuracy) the mea
 classes that occur, macro F1 the mean of their F1; scores of the EIS are taken over clips whose EIS is specified.
 """
 
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -69,7 +69,9 @@ class Calibration(NamedTuple):
     accuracy: np.ndarray
 
 
-def calibration(gold: Sequence[int], posteriors: Sequence[Sequence[float]], bins: int = CALIBRATION_BINS) -> Calibration:
+def calibration(
+    gold: Sequence[int], posteriors: Sequence[Sequence[float]], bins: int = CALIBRATION_BINS
+) -> Calibration:
     """Predictions by their confidence, the posterior of the predicted class, in bins (0, 1/bins], (1/bins, 2/bins] ...
 
     ``posteriors`` is (clips, classes); the predicted class is the first of the most probable.
@@ -96,46 +98,42 @@ def specified(gold: Sequence[float]) -> np.ndarray:
     return np.asarray(gold, dtype=np.float64) >= 0
 
 
+def _labelled(gold: Sequence[float], predicted: Sequence[float]) -> Tuple[np.ndarray, np.ndarray]:
+    """Gold and predicted EIS of the clips with a label."""
+    keep = specified(gold)
+    return np.asarray(gold, dtype=np.float64)[keep], np.asarray(predicted, dtype=np.float64)[keep]
+
+
 def mean_squared_error(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
     """MSE of the EIS over clips with a label."""
-    keep = specified(gold)
-    if not keep.any():
-        return None
-    difference = np.asarray(predicted, dtype=np.float64)[keep] - np.asarray(gold, dtype=np.float64)[keep]
-    return float((difference**2).mean())
+    x, y = _labelled(gold, predicted)
+    return float(((y - x) ** 2).mean()) if len(x) else None
 
 
 def mean_absolute_error(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
     """MAE of the EIS over clips with a label."""
-    keep = specified(gold)
-    if not keep.any():
-        return None
-    return float(np.abs(np.asarray(predicted, dtype=np.float64)[keep] - np.asarray(gold, dtype=np.float64)[keep]).mean())
+    x, y = _labelled(gold, predicted)
+    return float(np.abs(y - x).mean()) if len(x) else None
 
 
-CONSTANT_VARIANCE = 1e-24  # rounding leaves a variance of about 1e-32 to constants
+def _is_constant(values: np.ndarray) -> bool:
+    return bool(values.var() < 1e-24)  # rounding leaves a variance of about 1e-32 to constants
 
 
 def correlation(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
-    """Pearson's correlation of the EIS over clips with a label; None with fewer than two, or where either is constant."""
-    keep = specified(gold)
-    if keep.sum() < 2:
-        return None
-    x, y = np.asarray(gold, dtype=np.float64)[keep], np.asarray(predicted, dtype=np.float64)[keep]
-    if min(x.var(), y.var()) < CONSTANT_VARIANCE:
+    """Pearson's correlation of the EIS over clips with a label; None with fewer than two, or where one is constant."""
+    x, y = _labelled(gold, predicted)
+    if len(x) < 2 or _is_constant(x) or _is_constant(y):
         return None
     return float(((x - x.mean()) * (y - y.mean())).mean() / (x.std() * y.std()))
 
 
 def concordance(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
     """Lin's CCC of the EIS over clips with a label; None with fewer than two, or where all labels are equal."""
-    keep = specified(gold)
-    if keep.sum() < 2:
-        return None
-    x, y = np.asarray(gold, dtype=np.float64)[keep], np.asarray(predicted, dtype=np.float64)[keep]
-    denominator = x.var() + y.var() + (x.mean() - y.mean()) ** 2
-    if x.var() < CONSTANT_VARIANCE:
+    x, y = _labelled(gold, predicted)
+    if len(x) < 2 or _is_constant(x):
         return None  # a constant label is followed by nobody, and the formula would say 0
+    denominator = x.var() + y.var() + (x.mean() - y.mean()) ** 2
     return float(2 * ((x - x.mean()) * (y - y.mean())).mean() / denominator)
 
 

@@ -107,8 +107,8 @@ def paper_tables(table: PaperTable, summaries: Sequence[Mapping[str, Any]]) -> L
                 found = next((summary for summary in members if _is_of(summary, row.system, column)), None)
                 if found is not None:
                     run = found["run"]
-                    used[f"{row.system}, {run['target']} {run['protocol']}: folds {' '.join(map(str, run['folds']))} of "
-                         f"{run['of_folds']}, seeds {' '.join(map(str, run['seeds']))}, emotion data "
+                    used[f"{row.system}, {run['target']} {run['protocol']}: folds {' '.join(map(str, run['folds']))} "
+                         f"of {run['of_folds']}, seeds {' '.join(map(str, run['seeds']))}, emotion data "
                          f"{', '.join(run['corpora'])}, git {', '.join(run['trained_at_git'])}"] = None
                 cells.append(_cell(found, column, figure))
             rows.append([row.name if row.system is None else f"{row.name} ({row.system})", *cells])

@@ -41,8 +41,8 @@ Written by the program from score files.
 - Checkpoints are chosen on a dev part of the training folds. ± is the standard deviation over all folds and seeds.
 - Pooled scores are taken once over the clips of all folds, a seed at a time, then averaged over seeds. Their 95 %
   intervals are percentiles of {RESAMPLES:,} bootstrap samples: each draws as many test speakers as there are, with
-  replacement, and takes all clips of a drawn speaker. Over fewer than {FEW_SPEAKERS} speakers they are coarse and probably
-  too narrow, over one there is none.
+  replacement, and takes all clips of a drawn speaker. Over fewer than {FEW_SPEAKERS} speakers they are coarse and
+  probably too narrow, over one there is none.
 """
 
 
@@ -110,7 +110,8 @@ def _speakers(in_training: Sequence[int]) -> str:
 
 def _uncertainty_in_words(summary: Mapping[str, Any]) -> str:
     """The pooled UA, its interval, and what that rests on."""
-    low, high, speakers = (*(summary[f"{end}.pooled.test.ua"] for end in ("low", "high")), summary["run"]["test_speakers"])
+    low, high = (summary[f"{end}.pooled.test.ua"] for end in ("low", "high"))
+    speakers = summary["run"]["test_speakers"]
     if low is None:
         return "all test clips are of one speaker: no interval, how other speakers fare is not known"
     coarse = " and is coarse, probably too narrow" if speakers < FEW_SPEAKERS else ""
@@ -136,7 +137,7 @@ def _facts(summary: Dict[str, Any]) -> str:
         f"- {_uncertainty_in_words(summary)}",
     ]
     if len(run["trained_at_git"]) > 1:
-        lines.append("- its folds and seeds were trained at different revisions of the program, so their means mix those")
+        lines.append("- its folds and seeds were trained at different revisions of the program, which its means mix")
     if summary.get("test.per") is not None:
         lines.append(
             f"- PER{'' if run['units'] == 'phone' else ' (of ' + run['units'] + ' units, not phones)'} over "
@@ -163,7 +164,8 @@ def experiment_page(experiment: Experiment) -> str:
     parts = [f"# {run['system']} ({_config(run)}) on {_heading(run)}\n", EXPLAINED, _facts(experiment.summary)]
     for set_name in experiment.tests:
         where = run["target"] if set_name == TEST else set_name.removeprefix(f"{TEST}_")
-        rows = [(f"fold {fold.run['fold']}, seed {fold.run['seed']}", fold.metrics, set_name) for fold in experiment.folds]
+        rows = [(f"fold {fold.run['fold']}, seed {fold.run['seed']}", fold.metrics, set_name)
+                for fold in experiment.folds]
         rows.append(("mean of folds and seeds", experiment.summary, set_name))
         if set_name == TEST:
             rows.append(("pooled", experiment.summary, "pooled.test"))
@@ -260,10 +262,11 @@ def _differences(members: Sequence[Experiment]) -> Tuple[List[Table], str]:
     """The table of pairs, and the same in words, with what is not compared and why."""
     pairs, others = compare(members)
     lines = [_in_words(pair) for pair in pairs]
-    lines += [f"{_called(first)} and {_called(second)} are not comparable: {reason}" for first, second, reason in others]
+    lines += [f"{_called(first)} and {_called(second)} are not comparable: {reason}"
+              for first, second, reason in others]
     if len({revision for member in members for revision in member.run["trained_at_git"]}) > 1 and pairs:
-        lines.append("these systems were trained at different revisions of the program (column git), which may be part of "
-                     "a difference")
+        lines.append("these systems were trained at different revisions of the program (column git), which may be part "
+                     "of a difference")
     words = "".join(f"- {line}\n" for line in lines)
     if pairs:
         words = (f"p values are corrected (Holm) over the {len(pairs)} pair{'s' * (len(pairs) > 1)} of this table. A "
@@ -307,8 +310,8 @@ def recipe_page(title: str, experiments: Sequence[Experiment]) -> Tuple[str, Lis
 def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -> str:
     """Summarise every experiment below ``exp`` from its score files; returns the recipe's page.
 
-    Writes metrics.json, scores.tsv and RESULTS.md of each experiment, the recipe's page to ``results``, and its tables as
-    LaTeX and CSV to ``exp/tables``. ``table`` says what the paper's table is, to stand at the end with our figures in it.
+    Writes metrics.json, scores.tsv and RESULTS.md of each experiment, the recipe's page to ``results``, and its tables
+    as LaTeX and CSV to ``exp/tables``. ``table`` says what the paper's table is, to stand at the end with our figures.
     What could not be read or does not go together is left out, and named on the page; InputError where nothing is left.
     """
     of_paper = read_table(table) if table is not None else None

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import random
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
@@ -105,6 +106,8 @@ def _prediction(row: Mapping[str, str], classes: Sequence[str]) -> ClipPredictio
         gold_gender=None if row["gender"] == NOT_AVAILABLE else row["gender"],
         predicted_gender=row["predicted_gender"],
     )
+    if not all(map(math.isfinite, [*made.posterior, made.gold_eis, made.predicted_eis])):
+        raise ValueError("a number is not finite")
     if made.posterior[classes.index(row["predicted_esc"])] != max(made.posterior):
         raise ValueError(f"{row['predicted_esc']} is not its most probable class")
     if made.predicted_gender not in GENDERS:
@@ -221,6 +224,6 @@ def score(folder: Path, msud: Path, fold: int) -> Dict[str, Any]:
     clips = sum(map(len, sets.values()))
     written = [METRICS, SCORES] + ([PHONES] if learns_phones else [])
     stage.finish(folder / STAMP_FOLDER, clips, clips, outputs=[f"../{name}" for name in written], unit="test clips")
-    log.info("%s: %s", title, " ".join(f"{k} {v:.4f}" for k, v in scores.items()
-                                       if k.startswith("test") and k.endswith((".wa", ".ua", ".per")) and v is not None))
+    shown = [f"{set_name}.{name}" for set_name in sets for name in ("wa", "ua", "eis_ccc")] + ["test.per"]
+    log.info("%s: %s", title, " ".join(f"{name} {scores[name]:.4f}" for name in shown if scores[name] is not None))
     return metrics

@@ -1,7 +1,7 @@
-"""The score files of an experiment, over its folds and seeds, as one summary: means, spreads, pooled scores, intervals.
+"""The score files of an experiment over its folds and seeds as one summary: means, spreads, pooled scores, intervals.
 
-Everything is computed from ``metrics.json``, ``scores.tsv`` and ``config.yaml`` of the scored folders; no checkpoint and
-no corpus is needed.
+Everything is computed from ``metrics.json``, ``scores.tsv`` and ``config.yaml`` of the scored folders; no checkpoint
+and no corpus is needed.
 """
 
 from collections import defaultdict
@@ -92,7 +92,7 @@ def _settings(fold: ScoredFold) -> Dict[str, Any]:
 
 
 def check_alike(folds: Sequence[ScoredFold]) -> None:
-    """InputError where no mean can be taken: other settings or data, or a clip that is tested in two folds of a seed."""
+    """InputError where no mean can be taken: other settings or data, or a clip that two folds of a seed test."""
     first = _settings(folds[0])
     tested: Dict[Tuple[int, str], Path] = {}
     for fold in folds:
@@ -100,14 +100,16 @@ def check_alike(folds: Sequence[ScoredFold]) -> None:
         differ = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
         if differ:
             raise InputError(
-                f"{folds[0].folder} and {fold.folder} differ in {', '.join(differ)}, so no mean can be taken over them; "
-                "train both alike, or keep one elsewhere with --exp."
+                f"{folds[0].folder} and {fold.folder} differ in {', '.join(differ)}, so no mean can be taken over "
+                "them; train both alike, or keep one elsewhere with --exp."
             )
         for prediction in fold.sets[TEST]:
             before = tested.setdefault((fold.run["seed"], prediction.id), fold.folder)
             if before != fold.folder:
-                raise InputError(f"{fold.folder / SCORES}: its test clip {prediction.id} is also one of {before}, so the "
-                                 "score files of different folds are mixed; remove both and run stage 5 (score) again.")
+                raise InputError(
+                    f"{fold.folder / SCORES}: its test clip {prediction.id} is also one of {before}, so the score files "
+                    "of different folds are mixed; remove both and run stage 5 (score) again."
+                )
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,8 @@ if ((${#folder_of[@]} == 0 && stage >= 2)); then
 fi
 # stage 5 where nothing but experiments is left: the tables are made of their score files
 tables_only=false
-if ((stage == 5 && ${#folder_of[@]} == 0)) && [[ ! -e $data ]] && compgen -G "$exp/*/*/fold*/seed*/scored" >/dev/null; then
+if ((stage == 5 && ${#folder_of[@]} == 0)) && [[ ! -e $data ]] &&
+  compgen -G "$exp/*/*/fold*/seed*/scored" >/dev/null; then
   log "there is no $data: nothing is scored, the tables are made of the score files in $exp"
   tables_only=true
 fi
@@ -192,7 +193,8 @@ for corpus in "${recipe_corpora[@]}" $(printf '%s\n' "${!folder_of[@]}" | sort);
   elif [[ -v folder_of[$corpus] ]]; then given+=("$corpus")
   else absent+=("$corpus"); fi
 done
-$tables_only || ((${#given[@]})) || die "no corpus is given and none is prepared in $data/manifests: give --${corpus_names[0]} DIR" \
+$tables_only || ((${#given[@]})) ||
+  die "no corpus is given and none is prepared in $data/manifests: give --${corpus_names[0]} DIR" \
   "and the others that you have, or --mini true for synthesised ones; --help shows all."
 $tables_only || [[ " ${given[*]} " == *" $target "* ]] ||
   die "the target $target is not among the corpora that are given or prepared (${given[*]}); see --help."
