@@ -125,8 +125,8 @@ def _facts(summary: Dict[str, Any]) -> str:
     lines = [
         f"- protocol: {_protocol(run)}; folds {_numbers(run['folds'])} of {run['of_folds']}; "
         f"seeds {_numbers(run['seeds'])}; dev part: {run['dev']}; {_speakers(run['test_speakers_in_training'])}",
-        f"- classes: {_classes(run)}; restricted scores are of {', '.join(run['label_sets'][TEST])}; EIS of neutral "
-        f"clips: {run['neutral_eis']}",
+        f"- classes: {_classes(run)}; EIS of neutral clips: {run['neutral_eis']}; restricted scores are of "
+        f"{', '.join(run['label_sets'][TEST])}",
         f"- emotion and gender training data: {corpora}; phonemes: "
         + (f"{run['phonemes']} ({run['units']}), CTC by {', '.join(run['ctc_backend'])}" if run["phonemes"]
            else "not learned")
