@@ -164,7 +164,7 @@ def experiment_page(experiment: Experiment) -> str:
     parts = [f"# {run['system']} ({_config(run)}) on {_heading(run)}\n", EXPLAINED, _facts(experiment.summary)]
     for set_name in experiment.tests:
         where = run["target"] if set_name == TEST else set_name.removeprefix(f"{TEST}_")
-        rows = [(f"fold {fold.run['fold']}, seed {fold.run['seed']}", fold.metrics, set_name)
+        rows = [(f"fold {fold['run']['fold']}, seed {fold['run']['seed']}", fold, set_name)
                 for fold in experiment.folds]
         rows.append(("mean of folds and seeds", experiment.summary, set_name))
         if set_name == TEST:

@@ -116,11 +116,11 @@ def check_alike(folds: Sequence[ScoredFold]) -> None:
 class Experiment:
     """A system on a target under a protocol, as far as it is scored.
 
-    ``summary`` is its ``metrics.json``; ``answers`` are its test clips of all folds and seeds.
+    ``summary`` is its ``metrics.json``, ``folds`` those of its folds and seeds; ``answers`` are the test clips of all.
     """
 
     summary: Dict[str, Any]
-    folds: Sequence[ScoredFold]
+    folds: Sequence[Mapping[str, Any]]
     answers: uncertainty.Answers
 
     @property
@@ -224,4 +224,4 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
         f"{name}/fold{fold.run['fold']}/seed{fold.run['seed']}": predictions
         for fold in folds for name, predictions in fold.sets.items()
     }, classes)
-    return Experiment(summary, folds, answers)
+    return Experiment(summary, [fold.metrics for fold in folds], answers)
