@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from speecheq import config, report, score, uncertainty
-from speecheq.compare import FEWEST_SPEAKERS, compare, why_not_comparable
+from speecheq.compare import FEWEST_SPEAKERS, Pair, compare, why_not_comparable
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction, detailed_scores
 from speecheq.files import write_json
@@ -270,6 +270,21 @@ def test_a_clear_difference(tmp_path, speakers, verdict):
     (pair,), _ = compare([bad, good])
     assert pair.verdict.startswith(verdict) and pair.difference.ua < 0
     assert pair.stands == (speakers >= FEWEST_SPEAKERS)
+
+
+@pytest.mark.parametrize(
+    "ua, first_only, mcnemar, bootstrap, verdict",
+    [
+        (0.1, 20, 0.01, 0.01, "the difference stands"),
+        (0.1, 20, 0.05, 0.01, "the difference does not stand"),
+        (0.1, 20, 0.01, 0.05, "the difference does not stand"),
+        # more clips right, but of classes that UA gives less weight: the two tests favour one system each
+        (-0.1, 20, 0.01, 0.01, "the difference does not stand"),
+    ],
+)
+def test_a_difference_stands_where_both_tests_say_so(ua, first_only, mcnemar, bootstrap, verdict):
+    of = uncertainty.Difference(ua, ua - 0.05, ua + 0.05, first_only, 5, 0.001, 0.001, FEWEST_SPEAKERS)
+    assert Pair(None, None, of, mcnemar, bootstrap).verdict == verdict
 
 
 def test_p_values_are_corrected_over_the_pairs_of_the_table(tmp_path):
