@@ -9,27 +9,20 @@ machine falls on all of them. README.md beside this file says what a row is and 
 
 import argparse
 import math
-import multiprocessing
-import os
-import resource
-import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Callable, Dict, NamedTuple, Tuple
 
-# before torch starts its threads: one that spins while it waits takes the core from the process that is measured
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
+from turns import Turns  # noqa: E402
 
 from speecheq import checkpoint, step  # noqa: E402
 from speecheq import config as configuration  # noqa: E402
 from speecheq.data import MultitaskBatch, Stream  # noqa: E402
-from speecheq.losses import resolve_ctc_backend  # noqa: E402
+from speecheq.losses import LossWeights, resolve_ctc_backend  # noqa: E402
 from speecheq.numerics import Precision  # noqa: E402
-from speecheq.schedule import LossWeights  # noqa: E402
 
 SMALL = Path(__file__).resolve().parent.parent / "egs/mandarin/conf/small.yaml"
 PHONES_A_SECOND = 9  # of Mandarin read aloud
@@ -139,30 +132,17 @@ def speechbrain_step(row: Row, batch: MultitaskBatch, device: torch.device) -> T
     return work, sum(p.numel() for p in parameters)
 
 
-def serve(pipe, row: Row, given: argparse.Namespace) -> None:
-    """Make a step whenever ``pipe`` asks for one, and answer with its seconds; at the end with the peak memory."""
-    torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
-    device = torch.device(given.device)
-    try:
-        batch = made_up_batch(given.clips, given.seconds, given.shortest or given.seconds, settings_of(row))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        work, parameters = (speechbrain_step if row.system == "speechbrain" else speecheq_step)(row, batch, device)
-        for _ in range(2 if device.type == "cpu" else 10):
-            work()
-    except ImportError as error:
-        pipe.send(f"not run: {error}")
-        return
-    pipe.send(parameters)
-    while pipe.recv():
-        start = time.perf_counter()
+def prepare(row: Row, given: argparse.Namespace, device: torch.device) -> Callable[[], int]:
+    """What makes a step of a row; it returns the number of parameters."""
+    batch = made_up_batch(given.clips, given.seconds, given.shortest or given.seconds, settings_of(row))
+    work, parameters = (speechbrain_step if row.system == "speechbrain" else speecheq_step)(row, batch, device)
+
+    def steps() -> int:
         for _ in range(given.steps):
             work()  # its last line fetches the losses, and so waits for the device
-        pipe.send((time.perf_counter() - start) / given.steps)
-    if device.type == "cuda":
-        pipe.send(torch.cuda.max_memory_allocated(device) / 2**20)
-    else:
-        pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+        return parameters
+
+    return steps
 
 
 def main() -> None:
@@ -176,36 +156,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="timed together, a round")
     parser.add_argument("--only", default="", help="rows whose title holds this text")
     given = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(given.threads)
-    context = multiprocessing.get_context("spawn")
     print(f"torch {torch.__version__}, {given.device}, CPU threads: {given.threads}; 3 x {given.clips} clips of "
           f"{given.seconds:g} s a step, {given.rounds} rounds")
-    running, times = {}, {}
-    for title, row in rows_of(given.device).items():
-        if given.only not in title:
-            continue
-        here, there = context.Pipe()
-        process = context.Process(target=serve, args=(there, row, given), daemon=True)
-        process.start()
-        there.close()
-        answer = here.recv()
-        if isinstance(answer, str):
-            print(f"{title}: {answer} (benchmarks/README.md says how to install it)")
-        else:
-            running[title], times[title] = (here, row, answer), []
-    for _ in range(given.rounds):
-        for title, (pipe, _, _) in running.items():
-            pipe.send(True)
-            times[title].append(pipe.recv())
+    rows = {title: row for title, row in rows_of(given.device).items() if given.only in title}
+    turns = Turns(given.device, given.threads)
+    for title, row in rows.items():
+        turns.add(title, prepare, row, given)
     print(f"{'':44s} {'M par.':>6s} {'s/step':>7s} {'(min':>7s} {'max)':>7s} {'clips/s':>8s} {'ratio':>6s} {'MiB':>7s}")
     against = math.nan
-    for title, (pipe, row, parameters) in running.items():
-        pipe.send(False)
-        memory, took = pipe.recv(), statistics.median(times[title])
-        if row.system == "speechbrain":
-            against = took
-        print(f"{title:44s} {parameters / 1e6:6.2f} {took:7.3f} {min(times[title]):7.3f} {max(times[title]):7.3f} "
-              f"{3 * given.clips / took:8.1f} {against / took:6.2f} {memory:7.0f}")
+    for title, measured in turns.take(given.rounds).items():
+        seconds, fastest, slowest = (value / given.steps for value in measured[:3])
+        if rows[title].system == "speechbrain":
+            against = seconds
+        print(f"{title:44s} {measured.result / 1e6:6.2f} {seconds:7.3f} {fastest:7.3f} {slowest:7.3f} "
+              f"{3 * given.clips / seconds:8.1f} {against / seconds:6.2f} {measured.mebibytes:7.0f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Changes of the features in front of the model in training: mixup of pairs of clips, then SpecAugment's masks.
 
 They are drawn on the CPU, per clip from (seed, stream, epoch, utterance id) as in augment.py, and travel with the
-mini-batch as tensors on the CPU; the model applies them to its normalised features, where 0 is the mean.
+mini-batch as tensors; the model applies them to its normalised features, where 0 is the mean.
 """
 
 import random
@@ -29,12 +29,10 @@ class Mixup(NamedTuple):
         A partner that is longer is cut off there, one that is shorter begins anew: each frame is a mix at the same
         shares, which are then those of the labels.
         """
-        lengths, partners, shares = (
-            tensor.to(features.device, non_blocking=True) for tensor in (lengths, self.partners, self.shares)
-        )
+        lengths = lengths.to(features.device, non_blocking=True)
         frame = torch.arange(features.shape[1], device=features.device)
-        place = frame % lengths[partners][:, None]  # (N, T)
-        mixed = torch.lerp(features[partners[:, None], place], features, shares[:, None, None])
+        place = frame % lengths[self.partners][:, None]  # (N, T)
+        mixed = torch.lerp(features[self.partners[:, None], place], features, self.shares[:, None, None])
         return mixed.masked_fill((frame >= lengths[:, None])[:, :, None], 0.0)
 
     def of_scale(self, gold: Tensor, unlabelled: float) -> Tensor:
@@ -52,8 +50,7 @@ class Masks(NamedTuple):
 
     def of_features(self, features: Tensor) -> Tensor:
         """Features (N, T, D) -> the same with 0 where they are masked."""
-        frames, filter_banks = (mask.to(features.device, non_blocking=True) for mask in self)
-        return features.masked_fill(frames[:, :, None] | filter_banks[:, None, :], 0.0)
+        return features.masked_fill(self.frames[:, :, None] | self.filter_banks[:, None, :], 0.0)
 
 
 class Changes(NamedTuple):
@@ -61,6 +58,13 @@ class Changes(NamedTuple):
 
     mixup: Optional[Mixup] = None
     masks: Optional[Masks] = None
+
+    def to(self, device: torch.device) -> "Changes":
+        """The same on ``device``."""
+        return Changes(
+            self.mixup and Mixup(*(tensor.to(device, non_blocking=True) for tensor in self.mixup)),
+            self.masks and Masks(*(tensor.to(device, non_blocking=True) for tensor in self.masks)),
+        )
 
     def of_features(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Normalised features (N, T, D), lengths (N,) -> changed ones; lengths stay as they are."""

@@ -49,7 +49,8 @@ def stream_loss(
     if mixup is not None:
         mixup = Mixup(whole(distributed.rows_in_whole(mixup.partners)), whole(mixup.shares))
     with precision.autocast():
-        predictions = model(stream.inputs, stream.lengths, stream.changes.of_features, tasks=TASKS[name])
+        change = stream.changes.to(stream.inputs.device).of_features
+        predictions = model(stream.inputs, stream.lengths, change, tasks=TASKS[name])
     losses: Dict[str, torch.Tensor] = {}
     left_out: List[str] = []
     if name == "emotion":

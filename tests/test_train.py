@@ -248,16 +248,17 @@ def test_tensorboard_has_every_loss_and_dev_score(trained):
     assert pictures[-1].height > 9 * 40 and pictures[-1].width > 9 * 40
 
 
-def test_best_is_the_epoch_with_the_highest_dev_ua(trained):
+def test_best_is_the_epoch_with_the_highest_dev_ua_and_of_equals_the_lowest_loss(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(trained["casia"] / "tensorboard"))
     events.Reload()
     best = checkpoint.read(trained["casia"] / "best.pt")
-    values = {event.step: event.value for event in events.Scalars("dev/ua")}
-    assert len(values) >= 3 and len(set(values.values())) > 1
-    assert values[best["step"]] == pytest.approx(max(values.values()))
-    assert best["dev"]["ua"] == pytest.approx(max(values.values()))
+    merits = {ua.step: (ua.value, -loss.value)
+              for ua, loss in zip(events.Scalars("dev/ua"), events.Scalars("dev/esc_loss"))}
+    assert len(merits) >= 3 and len(set(merits.values())) > 1
+    assert merits[best["step"]] == max(merits.values())
+    assert best["dev"]["ua"] == pytest.approx(merits[best["step"]][0])
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(data, tmp_path):

@@ -4,7 +4,6 @@ from typing import Mapping, Optional
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 UNLABELLED = -1
 
@@ -32,7 +31,7 @@ def focal_loss(
     (K,) make it a weighted mean and ``label_smoothing`` spreads that part of each label evenly over all K classes,
     both as in torch's cross_entropy. ``clip_weights`` (N,) weigh the utterances: two targets of one utterance, as
     mixup gives it, are two rows. ValueError for negative gamma or other targets.
-    Targets and clip weights are best kept on the CPU: on a GPU a look at them waits for all that it has still to do.
+    Targets are best kept on the CPU: on a GPU a look at them waits for all that the GPU has still to do.
     """
     if gamma < 0:
         raise ValueError(f"gamma is {gamma}; it must be at least 0")
@@ -42,22 +41,21 @@ def focal_loss(
     labelled = targets != UNLABELLED
     if not bool(labelled.any()):
         return logits.sum() * 0.0
-    clip_weights = torch.ones_like(targets, dtype=torch.float32) if clip_weights is None else clip_weights
     if not bool(labelled.all()):
         kept = labelled.nonzero().squeeze(1)
         logits, targets = logits.index_select(0, kept.to(logits.device, non_blocking=True)), targets[kept]
-        clip_weights = clip_weights[kept]
-    labels = one_hot(targets.long(), logits.shape[1]) * (1 - label_smoothing) + label_smoothing / logits.shape[1]
-    targets, labels, clip_weights = (
-        tensor.to(logits.device, non_blocking=True) for tensor in (targets.long(), labels, clip_weights)
-    )
+    targets = targets.long().to(logits.device, non_blocking=True)
     log_p = torch.log_softmax(logits, dim=1)
+    classes = torch.eye(logits.shape[1], device=logits.device)
     losses = -log_p  # (N, K): of every class, were it the target
     if gamma > 0:
         # 1 - p from its sum over the other classes, not by subtraction: exact where p rounds to 1; the floor keeps
         # the derivative of a power below 1 finite there.
-        others = log_p.exp() @ (1 - torch.eye(logits.shape[1], device=logits.device))
+        others = log_p.exp() @ (1 - classes)
         losses = others.clamp(min=torch.finfo(torch.float32).eps) ** gamma * losses
+    labels = classes[targets] * (1 - label_smoothing) + label_smoothing / logits.shape[1]
     class_weights = logits.new_ones(logits.shape[1]) if class_weights is None else class_weights.to(logits)
+    clip_weights = labelled.float() if clip_weights is None else clip_weights.to(labelled.device)
+    clip_weights = clip_weights[labelled].to(logits, non_blocking=True)
     total = clip_weights @ (labels * class_weights * losses).sum(1)
     return total / (clip_weights @ class_weights[targets])

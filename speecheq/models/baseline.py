@@ -31,21 +31,21 @@ MOST_HEADS = 8  # of the self-attention
 
 
 def max_pooled(x: Tensor, frames: Frames, lengths: Tensor) -> Tuple[Tensor, Frames, Tensor]:
-    """Max-pooling of (N, C, T) over 3 frames: (N, C, T / 3), its frames and lengths (N,), each rounded up.
+    """Max-pooling of (N, T, C) over 3 frames: (N, T / 3, C), its frames and lengths (N,), each rounded up.
 
     A window takes the maximum of the speech in it. ``lengths`` are those of ``frames``, on the CPU if they were
     given there: so the new masks are decided without waiting for a GPU.
     """
-    pooled = max_pool1d(x if frames.mask is None else x.masked_fill(frames.mask == 0, -math.inf), POOLING,
-                        ceil_mode=True)
+    speech = x if frames.mask is None else x.masked_fill(frames.mask == 0, -math.inf)
+    pooled = max_pool1d(speech.transpose(1, 2), POOLING, ceil_mode=True).transpose(1, 2)
     lengths = torch.div(lengths + POOLING - 1, POOLING, rounding_mode="floor")
-    frames = Frames.of(lengths, pooled.shape[2], pooled.device, frames.of_phonemes)
+    frames = Frames.of(lengths, pooled.shape[1], pooled.device, frames.of_phonemes)
     # a window without speech is -inf, of which a product would make NaN
     return (pooled if frames.mask is None else pooled.masked_fill(frames.mask == 0, 0.0)), frames, lengths
 
 
 class BiLSTM(nn.Module):
-    """A bidirectional LSTM with C/2 units a direction, (N, C, T) -> (N, C, T); backward from each utterance's end.
+    """A bidirectional LSTM with C/2 units a direction, (N, T, C) -> (N, T, C); backward from each utterance's end.
 
     Two LSTMs and a gather for the same reasons as in ResBiGRU.
     """
@@ -56,9 +56,9 @@ class BiLSTM(nn.Module):
         self.backward_lstm = nn.LSTM(channels, channels // 2)
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
-        steps = x.permute(2, 0, 1).contiguous()  # (T, N, C), as the LSTM wants it
+        steps = x.transpose(0, 1).contiguous()  # (T, N, C), as the LSTM wants it
         there, back = self.forward_lstm(steps)[0], self.backward_lstm(reversed_speech(steps, frames))[0]
-        return torch.cat([there, reversed_speech(back, frames)], dim=2).permute(1, 2, 0)
+        return torch.cat([there, reversed_speech(back, frames)], dim=2).transpose(0, 1)
 
 
 class CnnRnnAttention(nn.Module):
@@ -75,8 +75,8 @@ class CnnRnnAttention(nn.Module):
         self.fc = nn.Linear(2 * width, config.embedding_dim)
 
     def aggregate(self, features: Tensor, frames: Frames, lengths: Tensor) -> Tuple[Tensor, Frames, Tensor]:
-        """Features (N, T, feature_dim) -> frame level (N, C, T / 3), its frames and lengths (see max_pooled)."""
-        x = features.transpose(1, 2)
+        """Features (N, T, feature_dim) -> frame level (N, T / 3, C), its frames and lengths (see max_pooled)."""
+        x = features
         if frames.mask is not None:
             x = x.masked_fill(frames.mask == 0, 0.0)  # not a product: padding may hold NaN
         x, frames, lengths = max_pooled(self.first(x, frames), frames, lengths)
@@ -85,11 +85,11 @@ class CnnRnnAttention(nn.Module):
     def embed(self, aggregated: Tensor, frames: Frames, lengths: Tensor) -> Tensor:
         """What ``aggregate`` gave -> embedding (N, embedding_dim)."""
         x, frames, _ = max_pooled(aggregated.float(), frames, lengths)
-        x = self.bilstm(x, frames).transpose(1, 2)
-        padding = None if frames.mask is None else frames.mask.squeeze(1) == 0
-        x = self.attention(x, src_key_padding_mask=padding).transpose(1, 2).float()
+        x = self.bilstm(x, frames)
+        padding = None if frames.mask is None else frames.mask.squeeze(2) == 0
+        x = self.attention(x, src_key_padding_mask=padding).float()
         mean = frames.mean(x)
-        variance = frames.mean((x - mean.unsqueeze(2)).square())
+        variance = frames.mean((x - mean.unsqueeze(1)).square())
         pooled = torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
         return torch.relu(self.fc(pooled).float())
 

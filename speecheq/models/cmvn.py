@@ -36,7 +36,7 @@ class Cmvn(nn.Module):
         if self.mode == "none":
             return features
         frames = Frames.of(lengths, features.shape[1], features.device)
-        mask = frames.mask if frames.mask is None else frames.mask.transpose(1, 2)  # (N, T, 1)
+        mask = frames.mask
         if self.mode == "global":
             normal = (features - self.mean) / self.deviation.clamp(min=LEAST_DEVIATION)
         else:

@@ -4,10 +4,13 @@ A unit is convolution, ReLU, batch norm. Padding is zeroed before every convolut
 out of every mean, softmax and batch statistic, so what an utterance gives does not depend on its batch.
 """
 
+from typing import List, Sequence, Tuple
+
 import torch
 from torch import Tensor, nn
 
 from speecheq.models.config import ModelConfig
+from speecheq.models.convolution import Convolution
 from speecheq.models.masking import Frames, MaskedBatchNorm1d
 from speecheq.models.res_bigru import ResBiGRU
 
@@ -16,23 +19,22 @@ VARIANCE_FLOOR = 1e-5  # under the roots of the pooling: keeps their gradient fi
 
 
 class TdnnUnit(nn.Module):
-    """Convolution over time, ReLU, batch norm: (N, in, T) -> (N, out, T)."""
+    """Convolution over time, ReLU, batch norm: (N, T, in) -> (N, T, out)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, dilation: int = 1,
                  per_stream: bool = False):
         super().__init__()
-        self.convolution = nn.Conv1d(in_channels, out_channels, kernel, dilation=dilation,
-                                     padding=dilation * (kernel - 1) // 2)
+        self.convolution = Convolution(in_channels, out_channels, kernel, dilation)
         self.norm = MaskedBatchNorm1d(out_channels, per_stream)
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
         if self.convolution.kernel_size[0] > 1:
             x = frames.zeroed(x)
-        return self.norm(torch.relu_(self.convolution(x)), frames)
+        return self.norm(torch.relu(self.convolution(x)), frames)
 
 
 class Res2Convolution(nn.Module):
-    """Res2Net's convolution: channel groups in a row, each adding the output of the one before; (N, C, T) kept.
+    """Res2Net's convolution: channel groups in a row, each adding the output of the one before; (N, T, C) kept.
 
     The first of the ``scale`` groups passes unchanged.
     """
@@ -44,15 +46,15 @@ class Res2Convolution(nn.Module):
         self.units = nn.ModuleList(TdnnUnit(width, width, kernel, dilation, per_stream) for _ in range(scale - 1))
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
-        first, *groups = x.chunk(self.scale, dim=1)
+        first, *groups = x.chunk(self.scale, dim=2)
         outputs = [first]
         for unit, group in zip(self.units, groups):
             outputs.append(unit(group if len(outputs) == 1 else group + outputs[-1], frames))
-        return torch.cat(outputs, dim=1)
+        return torch.cat(outputs, dim=2)
 
 
 class SqueezeExcitation(nn.Module):
-    """Scale each channel by a gate computed from the utterance's mean over time; (N, C, T) kept."""
+    """Scale each channel by a gate computed from the utterance's mean over time; (N, T, C) kept."""
 
     def __init__(self, channels: int, bottleneck: int):
         super().__init__()
@@ -61,7 +63,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
         gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(frames.mean(x)))))
-        return x * gate.unsqueeze(2)
+        return x * gate.unsqueeze(1)
 
 
 class SERes2Block(nn.Module):
@@ -88,7 +90,7 @@ class SERes2Block(nn.Module):
 
 
 class AttentiveStatisticsPooling(nn.Module):
-    """Channel- and context-dependent attentive statistics: (N, C, T) -> (N, 2C), weighted means then deviations.
+    """Channel- and context-dependent attentive statistics: (N, T, C) -> (N, 2C), weighted means then deviations.
 
     The attention sees [h; mean; std]; as mean and std are the same for all frames, their part of that
     convolution is computed once an utterance (``context``) and added.
@@ -96,24 +98,70 @@ class AttentiveStatisticsPooling(nn.Module):
 
     def __init__(self, channels: int, bottleneck: int = 128):
         super().__init__()
-        self.local = nn.Conv1d(channels, bottleneck, 1)
+        self.local = Convolution(channels, bottleneck)
         self.context = nn.Linear(2 * channels, bottleneck, bias=False)
         self.norm = MaskedBatchNorm1d(bottleneck)
-        self.scores = nn.Conv1d(bottleneck, channels, 1)
+        self.scores = Convolution(bottleneck, channels)
 
     def forward(self, h: Tensor, frames: Frames) -> Tensor:
         h = h.float()  # sums over time in float32, whatever the convolutions before computed in
-        mean = frames.mean(h)
-        variance = frames.mean((h - mean.unsqueeze(2)).square())
+        valid = torch.ones_like(h[..., :1]) if frames.mask is None else frames.mask
+        mean, variance = moments(h, valid / frames.counts.unsqueeze(2))
         context = self.context(torch.cat([mean, _root(variance)], dim=1))
-        attention = torch.relu(self.local(h) + context.unsqueeze(2))
+        attention = torch.relu(self.local(h) + context.unsqueeze(1))
         scores = self.scores(torch.tanh(self.norm(attention, frames))).float()
         if frames.mask is not None:
             scores = scores.masked_fill(frames.mask == 0, float("-inf"))
-        weights = torch.softmax(scores, dim=2)
-        mean = (weights * h).sum(2)
-        variance = (weights * (h - mean.unsqueeze(2)).square()).sum(2)
+        mean, variance = moments(h, torch.softmax(scores, dim=1))
         return torch.cat([mean, _root(variance)], dim=1)
+
+
+def moments(h: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor]:
+    """Weighted mean and variance over time, (N, C) each, of ``h`` (N, T, C).
+
+    ``weights`` (N, T, C) or (N, T, 1) must sum to 1 over time: the gradient counts on it.
+    """
+    return _Moments.apply(h, weights) if torch.is_grad_enabled() else _moments(h, weights)
+
+
+def _moments(h: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor]:
+    mean = (weights * h).sum(1)
+    return mean, (weights * (h - mean.unsqueeze(1)).square()).sum(1)
+
+
+class _Moments(torch.autograd.Function):
+    """_moments with its gradient written out, which keeps, and passes over, less of what is as large as ``h``.
+
+    With c = h - mean and weights w: d mean = w dh + h dw, d variance = 2 w c dh + c^2 dw; the mean's part in the
+    variance falls out, as the sum of w c is 0. On a CPU utterance by utterance, each of which its cache holds.
+    """
+
+    @staticmethod
+    def forward(ctx, h: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor]:
+        mean, variance = (torch.cat(parts) for parts in zip(*map(_moments, *_in_parts(h, weights))))
+        ctx.save_for_backward(h, weights, mean)
+        return mean, variance
+
+    @staticmethod
+    def backward(ctx, grad_mean, grad_variance):
+        h, weights, mean = ctx.saved_tensors
+        of_weights = ctx.needs_input_grad[1]
+        grad_h = torch.empty_like(h)
+        grad_weights = torch.empty_like(weights if of_weights else h[..., :0])
+        for part in zip(*_in_parts(h, weights, mean, grad_mean, grad_variance, grad_h, grad_weights)):
+            own, weight, middle, to_mean, to_variance, to_own, to_weight = part
+            to_mean, to_variance = to_mean.unsqueeze(1), to_variance.unsqueeze(1)
+            centred = own - middle.unsqueeze(1)
+            along = centred * to_variance
+            torch.add(to_mean, along, alpha=2, out=to_own).mul_(weight)
+            if of_weights:
+                torch.mul(along, centred, out=to_weight).addcmul_(own, to_mean)
+        return grad_h, grad_weights if of_weights else None
+
+
+def _in_parts(*tensors: Tensor) -> List[Sequence[Tensor]]:
+    """Tensors (N, ...) in the parts in which to compute."""
+    return [x.split(1 if x.device.type == "cpu" else len(x)) for x in tensors]
 
 
 def _root(variance: Tensor) -> Tensor:
@@ -131,15 +179,15 @@ class EcapaTdnn(nn.Module):
         self.blocks = nn.ModuleList(
             SERes2Block(c.channels, dilation, c.scale, c.bottleneck, c.res_bigru, per_stream)
             for dilation in DILATIONS)
-        self.mfa = nn.Conv1d(len(DILATIONS) * c.channels, c.mfa_channels, 1)
+        self.mfa = Convolution(len(DILATIONS) * c.channels, c.mfa_channels)
         self.pooling = AttentiveStatisticsPooling(c.mfa_channels, c.bottleneck)
         self.pooled_norm = MaskedBatchNorm1d(2 * c.mfa_channels)
         self.fc = nn.Linear(2 * c.mfa_channels, c.embedding_dim)
         self.embedding_norm = MaskedBatchNorm1d(c.embedding_dim)
 
     def aggregate(self, features: Tensor, frames: Frames) -> Tensor:
-        """Features (N, T, feature_dim) -> frame-level multi-layer aggregation (N, mfa_channels, T)."""
-        x = features.transpose(1, 2)
+        """Features (N, T, feature_dim) -> frame-level multi-layer aggregation (N, T, mfa_channels)."""
+        x = features
         if frames.mask is not None:
             x = x.masked_fill(frames.mask == 0, 0.0)  # not a product: padding may hold NaN
         x = self.first(x, frames)
@@ -147,10 +195,10 @@ class EcapaTdnn(nn.Module):
         for block in self.blocks:
             x = block(x, frames)
             outputs.append(x)
-        return torch.relu_(self.mfa(torch.cat(outputs, dim=1)))
+        return torch.relu(self.mfa(torch.cat(outputs, dim=2)))
 
     def embed(self, aggregated: Tensor, frames: Frames) -> Tensor:
-        """Frame-level (N, mfa_channels, T) -> embedding (N, embedding_dim). Training needs N of at least 2."""
+        """Frame-level (N, T, mfa_channels) -> embedding (N, embedding_dim). Training needs N of at least 2."""
         pooled = self.pooled_norm(self.pooling(aggregated, frames))
         return self.embedding_norm(self.fc(pooled).float())
 

@@ -6,6 +6,7 @@ from typing import Callable, Iterable, Optional, Set
 from torch import Tensor, nn
 
 from speecheq.models.config import ModelConfig
+from speecheq.models.convolution import Convolution
 from speecheq.seqm import EIS_MAX, EIS_MIN
 
 TASKS = ("phoneme", "gender", "esc", "eis")
@@ -36,7 +37,7 @@ class FourHeads(nn.Module):
         self.config = config
         self.backbone = backbone
         self.dropout = nn.Dropout(config.dropout)
-        self.phoneme_head = nn.Conv1d(frame_channels, config.num_phones, 1)
+        self.phoneme_head = Convolution(frame_channels, config.num_phones)
         self.gender_head = nn.Linear(config.embedding_dim, config.num_genders)
         self.esc_head = nn.Linear(config.embedding_dim, config.num_esc)
         self.eis_head = nn.Linear(config.embedding_dim, 1)
@@ -54,13 +55,13 @@ class FourHeads(nn.Module):
     def predict(
         self, tasks: Set[str], lengths: Tensor, frame_level: Tensor, embed: Callable[[], Tensor]
     ) -> Predictions:
-        """Predict ``tasks`` from the backbone's ``frame_level`` (N, C, T), ``lengths`` (N,), and what ``embed`` gives.
+        """Predict ``tasks`` from the backbone's ``frame_level`` (N, T, C), ``lengths`` (N,), and what ``embed`` gives.
 
         ``embed`` () -> (N, embedding_dim) is called only where a task needs it.
         """
         predictions = Predictions(lengths)
         if "phoneme" in tasks:
-            predictions.phoneme_logits = self.phoneme_head(self.dropout(frame_level)).transpose(1, 2)
+            predictions.phoneme_logits = self.phoneme_head(self.dropout(frame_level))
         if tasks - {"phoneme"}:
             predictions.embedding = embed()
             heads_input = self.dropout(predictions.embedding)

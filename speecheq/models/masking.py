@@ -1,6 +1,6 @@
 """Which frames of a padded batch are speech, and the layers that must know: sums, batch norm.
 
-Batches are (N, C, T): utterances, channels, frames; utterance n has ``lengths[n]`` frames, the rest is padding.
+Batches are (N, T, C): utterances, frames, channels; utterance n has ``lengths[n]`` frames, the rest is padding.
 """
 
 from typing import NamedTuple, Optional
@@ -16,7 +16,7 @@ class Frames(NamedTuple):
     """The valid frames of a batch."""
 
     lengths: Tensor  # (N,) int64, on the batch's device
-    mask: Optional[Tensor]  # (N, 1, T) float32, 1 on valid frames; None where no frame is padding
+    mask: Optional[Tensor]  # (N, T, 1) float32, 1 on valid frames; None where no frame is padding
     counts: Tensor  # (N, 1) float32: lengths, as divisor of a sum over time
     total: Tensor  # () float32: the batch's valid frames
     of_phonemes: bool = False  # the batch is of the phoneme stream, whose speech has batch statistics of its own
@@ -38,21 +38,21 @@ class Frames(NamedTuple):
         lengths = lengths.to(device=device, dtype=torch.int64, non_blocking=True)
         mask = None
         if padded:
-            mask = (torch.arange(num_frames, device=device) < lengths[:, None]).unsqueeze(1).float()
+            mask = (torch.arange(num_frames, device=device) < lengths[:, None]).unsqueeze(2).float()
         counts = lengths.float().unsqueeze(1)
         return cls(lengths, mask, counts, counts.sum(), of_phonemes)
 
     def zeroed(self, x: Tensor) -> Tensor:
-        """``x`` (N, C, T) with zeros in place of padding."""
+        """``x`` (N, T, C) with zeros in place of padding."""
         return x if self.mask is None else x * self.mask.to(x.dtype)
 
     def mean(self, x: Tensor) -> Tensor:
-        """(N, C, T) -> (N, C): the mean over each utterance's own frames."""
-        return self.zeroed(x).sum(2) / self.counts
+        """(N, T, C) -> (N, C): the mean over each utterance's own frames."""
+        return self.zeroed(x).sum(1) / self.counts
 
 
 class MaskedBatchNorm1d(nn.BatchNorm1d):
-    """nn.BatchNorm1d over (N, C, T) whose batch statistics come from valid frames only, in float32.
+    """nn.BatchNorm1d over (N, T, C) whose batch statistics come from valid frames only, in float32.
 
     Parameters, buffers and, without padding, results are nn.BatchNorm1d's. What it gives on padded frames is
     finite and of no meaning. With ``per_stream`` the phoneme stream, read speech of another corpus, has running
@@ -68,7 +68,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
             self.register_buffer("phoneme_var", torch.ones(channels))
 
     def forward(self, x: Tensor, frames: Optional[Frames] = None) -> Tensor:
-        """``x`` (N, C, T) with its frames, or (N, C) without any: of the same shape, normalised."""
+        """``x`` (N, T, C) with its frames, or (N, C) without any: of the same shape, normalised."""
         running_mean, running_var = self.running_mean, self.running_var
         if self.per_stream and frames.of_phonemes:
             running_mean, running_var = self.phoneme_mean, self.phoneme_var
@@ -76,12 +76,14 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
         if not self.training or mask is None and not distributed.is_shared_out():
             if self.training:
                 self.num_batches_tracked += 1
+            # as rows (N T, C), the only shape in which batch norm of channels that come last is fast
             return batch_norm(
-                x, running_mean, running_var, self.weight, self.bias, self.training, self.momentum, self.eps
-            )
+                x.flatten(0, -2), running_mean, running_var, self.weight, self.bias, self.training, self.momentum,
+                self.eps,
+            ).view_as(x)
         total = torch.tensor(float(len(x)), device=x.device) if frames is None else frames.total
         y, mean, unbiased = _BatchNormOfValidFrames.apply(
-            x.unsqueeze(2) if frames is None else x, self.weight, self.bias,
+            x.unsqueeze(1) if frames is None else x, self.weight, self.bias,
             x.new_ones(1, 1, 1) if mask is None else mask, total, self.eps,
         )
         with torch.no_grad():
@@ -101,10 +103,10 @@ class _BatchNormOfValidFrames(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, mask, total, eps):
         x = x.float()
-        mean = (x * mask).sum((0, 2)) / total
+        mean = (x * mask).sum((0, 1)) / total
         # Centred before squaring: the difference of two large sums would lose the variance of offset channels.
-        centred = (x - mean[:, None]).mul_(mask)
-        squares = torch.linalg.vector_norm(centred, dim=(0, 2)).square()
+        centred = (x - mean).mul_(mask)
+        squares = torch.linalg.vector_norm(centred, dim=(0, 1)).square()
         ctx.shared_out = distributed.is_shared_out()
         if ctx.shared_out:
             totals, means, others = distributed.gather(torch.cat([total[None], mean, squares])).split(
@@ -112,26 +114,26 @@ class _BatchNormOfValidFrames(torch.autograd.Function):
             total, own_mean = totals.sum(), mean
             mean = (totals * means).sum(0) / total
             squares = (others + totals * (means - mean).square()).sum(0)
-            centred.add_((own_mean - mean)[:, None]).mul_(mask)
+            centred.add_(own_mean - mean).mul_(mask)
         variance = squares / total
         inverse_std = torch.rsqrt(variance + eps)
         unbiased = variance * (total / (total - 1).clamp(min=1))
         ctx.save_for_backward(centred, weight, inverse_std, mask, total)
         ctx.mark_non_differentiable(mean, unbiased)
-        y = torch.addcmul(bias[:, None], centred, (weight * inverse_std)[:, None])
+        y = torch.addcmul(bias, centred, weight * inverse_std)
         return y, mean, unbiased
 
     @staticmethod
     def backward(ctx, grad, _mean, _unbiased):
         centred, weight, inverse_std, mask, total = ctx.saved_tensors
         grad = grad.float() * mask
-        grad_bias = grad.sum((0, 2))
-        grad_weight = (grad * centred).sum((0, 2)) * inverse_std
+        grad_bias = grad.sum((0, 1))
+        grad_weight = (grad * centred).sum((0, 1)) * inverse_std
         all_bias, all_weight = grad_bias, grad_weight
         if ctx.shared_out:  # the statistics carry the gradients of all processes
             all_bias, all_weight = distributed.gather(torch.stack([grad_bias, grad_weight])).sum(0)
         scale = weight * inverse_std
         along = scale * inverse_std * all_weight / total
-        grad_x = grad.mul_(scale[:, None]).sub_((scale * all_bias / total)[:, None])
-        grad_x = grad_x.addcmul_(centred, along[:, None], value=-1).mul_(mask)
+        grad_x = grad.mul_(scale).sub_(scale * all_bias / total)
+        grad_x = grad_x.addcmul_(centred, along, value=-1).mul_(mask)
         return grad_x, grad_weight, grad_bias, None, None, None

@@ -75,12 +75,12 @@ def test_shapes_and_a_third_of_the_frames():
 
 def test_max_pooling_sees_speech_only():
     lengths = torch.tensor([8, 4, 1])
-    x = -torch.arange(1.0, 25.0).view(3, 1, 8)
+    x = -torch.arange(1.0, 25.0).view(3, 8, 1)
     pooled, frames, shorter = max_pooled(x, Frames.of(lengths, 8, CPU), lengths)
-    assert pooled[:, 0].tolist() == [[-1.0, -4.0, -7.0], [-9.0, -12.0, 0.0], [-17.0, 0.0, 0.0]]
+    assert pooled[..., 0].tolist() == [[-1.0, -4.0, -7.0], [-9.0, -12.0, 0.0], [-17.0, 0.0, 0.0]]
     assert frames.lengths.tolist() == shorter.tolist() == [3, 2, 1]
-    short, _, _ = max_pooled(x[1:2, :, :4], Frames.of(lengths[1:2], 4, CPU), lengths[1:2])
-    assert short[0, 0].tolist() == [-9.0, -12.0]
+    short, _, _ = max_pooled(x[1:2, :4], Frames.of(lengths[1:2], 4, CPU), lengths[1:2])
+    assert short[0, :, 0].tolist() == [-9.0, -12.0]
 
 
 def test_padding_changes_nothing_in_inference():

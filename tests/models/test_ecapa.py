@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from speecheq.models import ModelConfig
-from speecheq.models.ecapa import AttentiveStatisticsPooling, EcapaTdnn, Res2Convolution
+from speecheq.models.ecapa import AttentiveStatisticsPooling, EcapaTdnn, Res2Convolution, moments
 from speecheq.models.masking import Frames
 
 CPU = torch.device("cpu")
@@ -24,11 +24,11 @@ def test_attentive_pooling_against_the_formula_utterance_by_utterance():
         pooling.norm.running_mean.normal_()
         pooling.norm.running_var.uniform_(0.5, 2)
     lengths = [7, 1, 4]
-    h = torch.randn(3, 5, 7)
+    h = torch.randn(3, 7, 5)
     pooled = pooling(h, Frames.of(torch.tensor(lengths), 7, CPU))
     norm = pooling.norm
     for n, length in enumerate(lengths):
-        own = h[n, :, :length].t()  # (T, C)
+        own = h[n, :length]  # (T, C)
         mean, std = own.mean(0), own.var(0, unbiased=False).clamp(min=1e-5).sqrt()
         seen = torch.cat([own, mean.expand_as(own), std.expand_as(own)], dim=1)  # [h; mean; std]
         weight = torch.cat([pooling.local.weight.squeeze(2), pooling.context.weight], dim=1)
@@ -43,7 +43,7 @@ def test_attentive_pooling_against_the_formula_utterance_by_utterance():
 
 def test_pooling_of_constant_frames_has_finite_gradients():
     pooling = AttentiveStatisticsPooling(channels=3, bottleneck=2)
-    h = torch.ones(2, 3, 4, requires_grad=True)
+    h = torch.ones(2, 4, 3, requires_grad=True)
     pooling(h, Frames.of(torch.tensor([4, 1]), 4, CPU)).sum().backward()
     assert torch.isfinite(h.grad).all()
 
@@ -52,11 +52,11 @@ def test_res2_passes_the_first_group_and_chains_the_others():
     torch.manual_seed(0)
     res2 = Res2Convolution(channels=8, scale=4, kernel=3, dilation=2).eval()
     frames = Frames.of(torch.tensor([6]), 6, CPU)
-    x = torch.randn(1, 8, 6)
+    x = torch.randn(1, 6, 8)
     y = res2(x, frames)
-    torch.testing.assert_close(y[:, :2], x[:, :2])
-    torch.testing.assert_close(y[:, 2:4], res2.units[0](x[:, 2:4], frames))
-    torch.testing.assert_close(y[:, 6:], res2.units[2](x[:, 6:] + y[:, 4:6], frames))
+    torch.testing.assert_close(y[..., :2], x[..., :2])
+    torch.testing.assert_close(y[..., 2:4], res2.units[0](x[..., 2:4], frames))
+    torch.testing.assert_close(y[..., 6:], res2.units[2](x[..., 6:] + y[..., 4:6], frames))
 
 
 def test_embedding_does_not_see_padding():
@@ -66,3 +66,24 @@ def test_embedding_does_not_see_padding():
     x[1, 12:] = float("nan")
     batch = model(x, torch.tensor([30, 12]))
     torch.testing.assert_close(batch[1:], model(x[1:, :12], torch.tensor([12])), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("of_channels", [False, True])
+def test_moments_and_their_gradients_are_autograds(of_channels):
+    torch.manual_seed(0)
+    h, scores = torch.randn(3, 7, 5, dtype=torch.float64), torch.randn(3, 7, 5 if of_channels else 1).double()
+    direction = torch.randn(2, 3, 5).double()
+    results = []
+    for compute in (moments, plain_moments):
+        own, its_scores = h.clone().requires_grad_(), scores.clone().requires_grad_(of_channels)
+        found = torch.stack(compute(own, torch.softmax(its_scores, dim=1)))
+        (found * direction).sum().backward()
+        results.append([found, own.grad] + ([its_scores.grad] if of_channels else []))
+    torch.testing.assert_close(results[0], results[1])
+    with torch.no_grad():
+        torch.testing.assert_close(torch.stack(moments(h, torch.softmax(scores, dim=1))), results[1][0])
+
+
+def plain_moments(h, weights):
+    mean = (weights * h).sum(1)
+    return mean, (weights * (h - mean[:, None]) ** 2).sum(1)

@@ -30,20 +30,20 @@ def test_each_utterance_as_if_alone(lengths):
     ours = ResBiGRU(channels)
     theirs = _reference(ours, channels)
     frames = Frames.of(torch.tensor(lengths), num_frames, CPU)
-    x = torch.randn(3, channels, num_frames)
-    weights = frames.zeroed(torch.randn(3, channels, num_frames))
+    x = torch.randn(3, num_frames, channels)
+    weights = frames.zeroed(torch.randn(3, num_frames, channels))
     started = x.clone().requires_grad_()
     trained = ours(started, frames)
     with torch.no_grad():
         inferred = ours(x, frames)
     (trained * weights).sum().backward()
     for n, length in enumerate(lengths):
-        alone = x[n:n + 1, :, :length].transpose(1, 2).clone().requires_grad_()
+        alone = x[n:n + 1, :length].clone().requires_grad_()
         expected = alone + theirs(alone)[0]
-        (expected * weights[n:n + 1, :, :length].transpose(1, 2)).sum().backward()
+        (expected * weights[n:n + 1, :length]).sum().backward()
         for result in (trained, inferred):
-            torch.testing.assert_close(result[n:n + 1, :, :length], expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(started.grad[n:n + 1, :, :length], alone.grad.transpose(1, 2), atol=1e-5, rtol=1e-4)
-        assert (started.grad[n, :, length:] == 0).all()
+            torch.testing.assert_close(result[n:n + 1, :length], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(started.grad[n:n + 1, :length], alone.grad, atol=1e-5, rtol=1e-4)
+        assert (started.grad[n, length:] == 0).all()
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, _reference_gradient(theirs, name), atol=1e-4, rtol=1e-4, msg=name)

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""CTC by k2 and by torch at the recipes' sizes: seconds forward and backward, peak memory, how far the losses agree.
+
+    python benchmarks/ctc.py [--device cuda] [--threads 1] [--rounds 7]
+
+Each row runs in a process of its own; the processes take turns, a mini-batch a round.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Callable, List, NamedTuple, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch  # noqa: E402
+from turns import Turns  # noqa: E402
+
+from speecheq.losses import ctc_loss  # noqa: E402
+
+
+class Size(NamedTuple):
+    """A phoneme mini-batch: utterances of ``seconds`` (from, to), ``labels`` a second, ``classes`` with the blank."""
+
+    utterances: int
+    seconds: Tuple[float, float]
+    labels: float
+    classes: int
+    rate: int = 100  # frames a second of the logits
+
+
+SIZES = {
+    "Mandarin phones, 32 x 4 to 6 s": Size(32, (4, 6), 9, 202),
+    "Mandarin phones at the baseline's rate": Size(32, (4, 6), 9, 202, 34),
+    "English phones, 24 x 10 to 16 s": Size(24, (10, 16), 12, 85),
+    "English pieces, 24 x 10 to 16 s": Size(24, (10, 16), 5, 500),
+    "Mandarin pieces, 32 x 4 to 6 s": Size(32, (4, 6), 3.5, 5000),
+}
+
+
+def mini_batch(size: Size) -> Tuple[torch.Tensor, torch.Tensor, List[torch.Tensor]]:
+    """Random logits (N, T, C), lengths (N,) and targets, the same in every process."""
+    randomness = torch.Generator().manual_seed(0)
+    seconds = torch.linspace(*size.seconds, size.utterances)
+    lengths = (seconds * size.rate).long()
+    targets = [torch.randint(1, size.classes, (int(length * size.labels),), generator=randomness) for length in seconds]
+    return torch.randn(size.utterances, int(lengths.max()), size.classes, generator=randomness), lengths, targets
+
+
+def prepare(size: Size, backend: str, device: torch.device) -> Callable[[], float]:
+    """What computes the loss of the mini-batch and its gradient, and returns the loss."""
+    logits, lengths, targets = mini_batch(size)
+    logits = logits.to(device).requires_grad_()
+
+    def work() -> float:
+        logits.grad = None
+        loss = ctc_loss(logits, lengths, targets, backend).loss
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return loss.item()
+
+    return work
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=1, help="of each process on the CPU")
+    parser.add_argument("--rounds", type=int, default=7)
+    given = parser.parse_args()
+    print(f"torch {torch.__version__}, {given.device}, CPU threads: {given.threads}, {given.rounds} rounds")
+    print(f"{'':40s} {'k2 ms':>8s} {'torch ms':>8s} {'k2/torch':>8s} {'k2 MiB':>7s} {'torch':>7s} {'losses differ by':>17s}")
+    for title, size in SIZES.items():
+        turns = Turns(given.device, given.threads)
+        for backend in ("k2", "torch"):
+            turns.add(backend, prepare, size, backend)
+        rows = turns.take(given.rounds)
+        if len(rows) < 2:
+            print(f"{title:40s} {'':8s} " + " ".join(f"{name}: {1000 * row.seconds:.1f} ms" for name, row in rows.items()))
+            continue
+        k2, plain = rows["k2"], rows["torch"]
+        apart = abs(k2.result - plain.result) / abs(plain.result)
+        print(f"{title:40s} {1000 * k2.seconds:8.1f} {1000 * plain.seconds:8.1f} {k2.seconds / plain.seconds:8.2f} "
+              f"{k2.mebibytes:7.0f} {plain.mebibytes:7.0f} {apart:17.1e}")
+
+
+if __name__ == "__main__":
+    main()
