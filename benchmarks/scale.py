@@ -40,12 +40,12 @@ CLIP_LENGTHS = range(400, 2000, 100)
 class Clips:
     """Tiny audio files under any number of names: hard links to a few, copied anew where a file has too many."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, lengths: Sequence[int]):
         folder.mkdir(parents=True)
         self.files: List[Path] = []
         self.next = 0
         noise = random.Random(0)
-        for number, length in enumerate(CLIP_LENGTHS):
+        for number, length in enumerate(lengths):
             self.files.append(folder / f"{number}.wav")
             with wave.open(str(self.files[-1]), "wb") as audio:
                 audio.setnchannels(1)
@@ -63,9 +63,9 @@ class Clips:
             self.files[place] = Path(path)
 
 
-def make_aishell(folder: Path, utterances: int) -> None:
+def make_aishell(folder: Path, utterances: int, lengths: Sequence[int] = CLIP_LENGTHS) -> None:
     """AISHELL-1's layout with its parts and speakers, and ``utterances`` clips in its proportions."""
-    clips = Clips(folder / "clips")
+    clips = Clips(folder / "clips", lengths)
     corpus = folder / "AISHELL-1"
     sizes = {part: utterances * official // AISHELL_SIZE for part, (official, _) in AISHELL_PARTS.items()}
     sizes["train"] += utterances - sum(sizes.values())
@@ -87,9 +87,9 @@ def make_aishell(folder: Path, utterances: int) -> None:
                     texts.write(f"{name} {TEXTS[take % len(TEXTS)]}\n")
 
 
-def make_table(folder: Path, utterances: int) -> None:
+def make_table(folder: Path, utterances: int, lengths: Sequence[int] = CLIP_LENGTHS) -> None:
     """An emotion corpus as a table: EMOTION_SPEAKERS speakers, four labels at two levels, no official parts."""
-    clips = Clips(folder / "clips")
+    clips = Clips(folder / "clips", lengths)
     corpus = folder / "emotions"
     corpus.mkdir()
     (corpus / "labels.yaml").write_text(

@@ -37,21 +37,26 @@ FIRST_REFLECTION = round(0.0025 * SAMPLING_RATE)
 TAIL_SAMPLES = 1 << 18
 
 
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values on ``device``, which is not waited for."""
+    return values.to(device, non_blocking=True)
+
+
 def without_padding(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """Zeros beyond each clip's length."""
-    valid = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths.to(waveforms.device)[:, None]
+    valid = torch.arange(waveforms.shape[1], device=waveforms.device) < _sent(lengths, waveforms.device)[:, None]
     return torch.where(valid, waveforms, torch.zeros((), dtype=waveforms.dtype, device=waveforms.device))
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:
     """Values (N,) as a column (N, 1) of the device and type of ``like``."""
-    return values.to(like.device, like.dtype)[:, None]
+    return _sent(values, like.device).to(like.dtype)[:, None]
 
 
 def _positions(steps: Tensor, count: int, device: torch.device) -> Tuple[Tensor, Tensor]:
     """0, step, 2 * step and so on for every step (N,): whole parts (N, count) int64, and what remains, float64."""
     # in float32 what remains would be lost after some seconds of samples
-    position = steps.double().to(device)[:, None] * torch.arange(count, device=device)
+    position = _sent(steps.double(), device)[:, None] * torch.arange(count, device=device)
     whole = position.floor()
     return whole.long(), position - whole
 
@@ -191,7 +196,7 @@ def _on_rows(chosen: Tensor, waveforms: Tensor, change: Callable[[Tensor, Tensor
         return waveforms
     if len(rows) == len(waveforms):
         return change(rows, waveforms)
-    place = rows.to(waveforms.device)
+    place = _sent(rows, waveforms.device)
     changed = change(rows, waveforms[place])
     samples = max(waveforms.shape[1], changed.shape[1])
     return _fit(waveforms, samples).index_copy(0, place, _fit(changed, samples))
@@ -234,7 +239,7 @@ def simulated_responses(noise: Tensor, first: Tensor, t60: Tensor, direct: Tenso
     """
     sizes = (t60 * SAMPLING_RATE).long()
     time = torch.arange(int(sizes.max()), device=noise.device)
-    tail = noise[first.to(noise.device)[:, None] + time]
+    tail = noise[_sent(first, noise.device)[:, None] + time]
     tail = tail * 10 ** (-3 * time / SAMPLING_RATE / _column(t60, noise))
     tail = without_padding(tail, sizes)
     tail[:, :FIRST_REFLECTION] = 0
@@ -267,14 +272,14 @@ class SoundBank:
         sizes = self.sizes[numbers]
         first = (share * torch.where(sizes > lengths, sizes - lengths + 1, sizes)).long()
         place = torch.arange(int(lengths.max()), device=self.samples.device)
-        first, sizes, starts = (x.to(self.samples.device)[:, None] for x in (first, sizes, self.starts[numbers]))
+        first, sizes, starts = (_sent(x, self.samples.device)[:, None] for x in (first, sizes, self.starts[numbers]))
         return self.samples[starts + (first + place) % sizes]
 
     def whole(self, numbers: Tensor) -> Tensor:
         """Sounds ``numbers`` (N,) from their beginning: (N, longest of them), zeros beyond."""
         sizes = self.sizes[numbers]
         place = torch.arange(int(sizes.max()), device=self.samples.device)
-        index = (self.starts[numbers].to(place.device)[:, None] + place).clamp(max=len(self.samples) - 1)
+        index = (_sent(self.starts[numbers], place.device)[:, None] + place).clamp(max=len(self.samples) - 1)
         return without_padding(self.samples[index], sizes)
 
 

@@ -4,10 +4,9 @@ import heapq
 import random
 import signal
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -16,10 +15,11 @@ from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from speecheq import distributed
 from speecheq.config import DataConfig
+from speecheq.cuts import cuts_of
 from speecheq.errors import InputError
 from speecheq.feature_augment import Changes
 from speecheq.features import load_waveform
@@ -74,6 +74,10 @@ class Stream:
     def to(self, device: torch.device) -> "Stream":
         """Inputs on ``device``; all else stays on the CPU, where masks are decided and labels are checked."""
         return replace(self, inputs=self.inputs.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Stream":
+        """Inputs in memory from which a GPU copies by itself; DataLoader calls this where it is asked to."""
+        return replace(self, inputs=self.inputs.pin_memory())
 
 
 @dataclass
@@ -207,13 +211,28 @@ class _EndlessSampler:
         return _Request(position, last, distributed.share(cuts), [cut.id for cut in cuts])
 
 
-class _Batches(Dataset):
-    """Takes requests, gives Streams; cropping depends on seed, stream, epoch and utterance only."""
+class _Batches(IterableDataset):
+    """Streams from ``start`` on, for ever; cropping depends on seed, stream, epoch and utterance only.
 
-    def __init__(self, stream: str, config: DataConfig, seed: int):
-        self.stream, self.config, self.seed = stream, config, seed
+    Of several workers each makes the requests, which is cheap, and loads every so many-th; DataLoader takes from them
+    in turn. So nothing but loaded mini-batches passes between processes, and the training waits for no manifest.
+    """
 
-    def __getitem__(self, request: _Request) -> Stream:
+    def __init__(self, stream: str, cuts: CutSet, config: DataConfig, seed: int, start: Position):
+        self.stream, self.cuts, self.config, self.seed, self.start = stream, cuts, config, seed, start
+
+    def __iter__(self) -> Iterator[Union[Stream, InputError]]:
+        """What cannot be read is handed over as an InputError: raised in a worker it would come with a traceback."""
+        worker = get_worker_info()
+        first, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        try:
+            requests = _EndlessSampler(self.cuts, self.stream, self.config, self.seed, self.start)
+            for request in islice(requests, first, None, workers):
+                yield self._load(request)
+        except InputError as error:
+            yield error
+
+    def _load(self, request: _Request) -> Stream:
         chosen = request.cuts
         if self.stream != "phoneme":
             of_epoch = f"{self.seed} {self.stream} {request.position.epoch}"
@@ -231,29 +250,33 @@ def _leave_signals_to_training(_worker: int) -> None:
 
 
 def endless_stream(
-    stream: str, cuts: CutSet, config: DataConfig, seed: int, start: Position = Position()
+    stream: str, cuts: CutSet, config: DataConfig, seed: int, start: Position = Position(), pin_memory: bool = False
 ) -> Iterator[Stream]:
-    """Mini-batches of one data set for ever, from ``start`` on, loaded by ``config.workers`` processes."""
+    """Mini-batches of one data set for ever, from ``start`` on, loaded by ``config.workers`` processes.
+
+    The processes start at once. With ``pin_memory`` a GPU need not be waited for when a mini-batch is sent to it.
+    """
     loader = DataLoader(
-        _Batches(stream, config, seed),
-        sampler=_EndlessSampler(cuts, stream, config, seed, start),
+        _Batches(stream, cuts, config, seed, start),
         batch_size=None,
         num_workers=config.workers,
         multiprocessing_context="fork" if config.workers else None,
         worker_init_fn=_leave_signals_to_training,
+        pin_memory=pin_memory,
     )
-    return iter(loader)
+    return _without_errors(iter(loader))
 
 
-def _is_of(corpus: str, cut: Cut) -> bool:
-    return cut.supervisions[0].custom["corpus"] == corpus
+def _without_errors(loaded: Iterator[Union[Stream, InputError]]) -> Iterator[Stream]:
+    for batch in loaded:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
 
 
 def training_cuts(path: Path, target: Optional[str] = None) -> CutSet:
     """The cuts of a set that stage 3 wrote; with ``target`` only those of that corpus. InputError where empty."""
-    cuts = CutSet.from_jsonl_lazy(path)
-    if target is not None:
-        cuts = cuts.filter(partial(_is_of, target))
+    cuts = cuts_of(path, target)
     if next(iter(cuts), None) is None:
         whose = f" of {target}, the only corpus that this system trains on" if target else ""
         raise InputError(f"{path}: holds no cut{whose}; choose another system, or other corpora.")
@@ -261,14 +284,16 @@ def training_cuts(path: Path, target: Optional[str] = None) -> CutSet:
 
 
 def multitask_batches(
-    cut_sets: Dict[str, CutSet], config: DataConfig, seed: int, starts: Mapping[str, Position] = {}
+    cut_sets: Dict[str, CutSet], config: DataConfig, seed: int, starts: Mapping[str, Position] = {},
+    pin_memory: bool = False,
 ) -> Iterator[MultitaskBatch]:
     """A mini-batch of each data set a step, for ever; an epoch is one pass over the emotion stream.
 
     ``starts`` names, by stream, where to go on; a stream without one begins at its beginning.
     """
     streams = {
-        name: endless_stream(name, cuts, config, seed, starts.get(name, Position())) for name, cuts in cut_sets.items()
+        name: endless_stream(name, cuts, config, seed, starts.get(name, Position()), pin_memory)
+        for name, cuts in cut_sets.items()
     }
     while True:
         yield MultitaskBatch(**{name: next(stream) for name, stream in streams.items()})

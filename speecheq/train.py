@@ -20,6 +20,7 @@ from lhotse.cut import Cut
 from speecheq import checkpoint, distributed
 from speecheq import config as configuration
 from speecheq.config import Config
+from speecheq.cuts import cuts_of, sample
 from speecheq.data import MultitaskBatch, Position, largest_batch, multitask_batches, training_cuts, whole_stream
 from speecheq.errors import InputError
 from speecheq.evaluate import emotion_scores, esc_loss, phone_scores, pick_device, predict_emotions, predict_phones
@@ -41,9 +42,9 @@ from speecheq.stages import Stage, require
 from speecheq.step import check_memory, in_short, train_step
 
 # Raised when what training writes changes its meaning.
-FORMAT = 2
+FORMAT = 3
 # So many cuts of each set, at most, give the mean and deviation of global normalisation.
-CMVN_CUTS = 3000
+CMVN_CUTS = 1000
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,8 @@ def _phoneme_sets(job: Job) -> Tuple[Optional[CutSet], List[Cut], List[str]]:
     table = PhoneTable.load(job.phonemes / "phones.txt")
     dev: List[Cut] = []
     if (job.phonemes / "dev.jsonl.gz").is_file():
-        dev = sample(CutSet.from_jsonl_lazy(job.phonemes / "dev.jsonl.gz"), job.config.data.dev_phoneme_clips)
+        dev = sample(cuts_of(job.phonemes / "dev.jsonl.gz"), job.config.data.dev_phoneme_clips)
     return training_cuts(job.phonemes / "train.jsonl.gz"), dev, table.symbols
-
-
-def sample(cuts: CutSet, most: int) -> List[Cut]:
-    """At most ``most`` of the cuts, the same ones every time."""
-    chosen = list(cuts)
-    return chosen if len(chosen) <= most else random.Random(0).sample(chosen, most)
 
 
 def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
@@ -213,7 +208,8 @@ class Training:
         state, config, first = self.state, self.config, distributed.is_first()
         if self.is_over():
             return
-        batches = multitask_batches(self.cut_sets, config.data, config.run.seed, state.positions)
+        batches = multitask_batches(self.cut_sets, config.data, config.run.seed, state.positions,
+                                    pin_memory=self.device.type == "cuda")
         with StopRequest() as stop, ExitStack() as opened, \
                 Progress(self.name, self.schedule.steps(), "steps", None if first else False, state.step) as shown:
             if first:

@@ -104,7 +104,7 @@ def test_the_synthetic_emotion_corpus_is_unified(scale, spoken):
 
 
 def test_clips_are_copied_where_a_file_has_too_many_links(scale, tmp_path, monkeypatch):
-    clips = scale.Clips(tmp_path / "clips")
+    clips = scale.Clips(tmp_path / "clips", scale.CLIP_LENGTHS)
     contents = [path.read_bytes() for path in clips.files]
     link = os.link
 
@@ -153,7 +153,7 @@ def test_finding_aishell_holds_few_bytes_an_utterance(scale, toys, tmp_path):
 
 
 def test_preparing_holds_few_bytes_an_utterance(tmp_path, scale, toys):
-    clip = scale.Clips(tmp_path / "clips").files[0]
+    clip = scale.Clips(tmp_path / "clips", scale.CLIP_LENGTHS).files[0]
     corpus = toys.script("aishell").AISHELL
 
     def run(utterances):
