@@ -208,24 +208,19 @@ def _train_together(jobs: Sequence, at_once: int) -> None:
 
 
 def _score(given: argparse.Namespace) -> None:
-    from speecheq.report import summarise
     from speecheq.score import score
 
     msud = _msud_folder(given)
-    experiments = {}
     for _, fold, _, folder in _runs(given):
         score(folder, msud, fold)
-        experiments[folder.parent.parent] = True
-    for experiment in experiments:
-        summarise(experiment)
 
 
 def _report(given: argparse.Namespace) -> None:
     from speecheq.report import report
 
     print(report(given.exp, given.title, given.results, given.table))
-    log.info("the table above lies in %s, that of each experiment in %s", given.results,
-             given.exp / "<config>-<system>" / "<target>.<protocol>" / "RESULTS.md")
+    log.info("the tables above lie in %s, as LaTeX and CSV in %s, those of each experiment in %s", given.results,
+             given.exp / "tables", given.exp / "<config>-<system>" / "<target>.<protocol>" / "RESULTS.md")
 
 
 def _predict(given: argparse.Namespace) -> None:
@@ -369,10 +364,10 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
 
-    score = command("score", _score, "Stage 5: score trained folds and summarise their experiments.")
+    score = command("score", _score, "Stage 5: score trained folds.")
     run_options(score)
 
-    report = command("report", _report, "Stage 5: the table of all experiments of a recipe.")
+    report = command("report", _report, "Stage 5: the tables of all experiments of a recipe, from their score files.")
     report.add_argument("--exp", type=Path, default=Path("exp"))
     report.add_argument("--title", required=True)
     report.add_argument("--results", type=Path, required=True, help="the page to write")

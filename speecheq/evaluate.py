@@ -33,7 +33,11 @@ class ClipPrediction:
 
     @property
     def predicted_esc(self) -> int:
-        return max(range(len(self.posterior)), key=self.posterior.__getitem__)
+        return self.predicted_among(range(len(self.posterior)))
+
+    def predicted_among(self, classes: Sequence[int]) -> int:
+        """The most probable of these classes; the first of them where several are."""
+        return max(classes, key=self.posterior.__getitem__)
 
 
 @dataclass
@@ -115,6 +119,34 @@ def emotion_scores(
         [GENDERS.index(p.gold_gender) for p in known], [GENDERS.index(p.predicted_gender) for p in known]
     )
     return scores
+
+
+def detailed_scores(
+    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable, own_classes: Sequence[int]
+) -> Dict[str, Optional[float]]:
+    """What is said of a test set: ``emotion_scores``, and
+
+    macro_f1; recall.<class>, precision.<class>; ece, the calibration error of the posteriors; eis_mae, eis_pearson;
+    restricted_wa, restricted_ua, restricted_macro_f1, where the answer is the most probable of ``own_classes`` (the
+    classes that the set's corpus has, by number) in place of all classes of the model.
+    """
+    gold, answers = [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions]
+    eis, predicted_eis = [p.gold_eis for p in predictions], [p.predicted_eis for p in predictions]
+    restricted = [p.predicted_among(own_classes) for p in predictions]
+    number = len(classes.names)
+    each = metrics.class_scores(gold, answers, number)
+    return {
+        **emotion_scores(predictions, genders, classes),
+        "macro_f1": metrics.macro_f1(gold, answers, number),
+        "ece": metrics.calibration_error(gold, [p.posterior for p in predictions]),
+        "eis_mae": metrics.mean_absolute_error(eis, predicted_eis),
+        "eis_pearson": metrics.correlation(eis, predicted_eis),
+        "restricted_wa": metrics.weighted_accuracy(gold, restricted),
+        "restricted_ua": metrics.unweighted_accuracy(gold, restricted),
+        "restricted_macro_f1": metrics.macro_f1(gold, restricted, number),
+        **{f"recall.{name}": value for name, value in zip(classes.names, each.recall)},
+        **{f"precision.{name}": value for name, value in zip(classes.names, each.precision)},
+    }
 
 
 def esc_loss(predictions: Sequence[ClipPrediction]) -> float:

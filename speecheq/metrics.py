@@ -1,10 +1,10 @@
 """Scores of predictions. Plain arrays in, plain numbers out; None where a score is not defined.
 
 WA (weighted accuracy) is the overall accuracy, UA (unweighted accuracy) the mean of the recalls of the
-classes that occur, MSE and CCC are taken over clips whose EIS is specified.
+classes that occur, macro F1 the mean of their F1; scores of the EIS are taken over clips whose EIS is specified.
 """
 
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -32,29 +32,108 @@ def unweighted_accuracy(
     return float(np.mean([(predicted[gold == label] == label).mean() for label in labels])) if labels else None
 
 
+class ClassScores(NamedTuple):
+    """One number a class, by class number; None where it is not defined."""
+
+    recall: List[Optional[float]]
+    precision: List[Optional[float]]
+    f1: List[Optional[float]]
+
+
+def class_scores(gold: Sequence[int], predicted: Sequence[int], classes: int) -> ClassScores:
+    """Recall and F1 of the classes that occur in ``gold``, precision of those that are predicted."""
+    matrix = confusion(gold, predicted, classes)
+    right, clips, answers = matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()
+    return ClassScores(
+        recall=[r / n if n else None for r, n in zip(right, clips)],
+        precision=[r / a if a else None for r, a in zip(right, answers)],
+        f1=[2 * r / (n + a) if n else None for r, n, a in zip(right, clips, answers)],
+    )
+
+
+def macro_f1(gold: Sequence[int], predicted: Sequence[int], classes: int) -> Optional[float]:
+    """The mean F1 of the classes that occur in ``gold``, the same that UA is about."""
+    known = [value for value in class_scores(gold, predicted, classes).f1 if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+# Of the calibration error, all of the same width.
+CALIBRATION_BINS = 15
+
+
+class Calibration(NamedTuple):
+    """What a bin of predictions claims and keeps, one value a bin; the means are 0 where a bin is empty."""
+
+    clips: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+
+def calibration(
+    gold: Sequence[int], posteriors: Sequence[Sequence[float]], bins: int = CALIBRATION_BINS
+) -> Calibration:
+    """Predictions by their confidence, the posterior of the predicted class, in bins (0, 1/bins], (1/bins, 2/bins] ...
+
+    ``posteriors`` is (clips, classes); the predicted class is the first of the most probable.
+    """
+    posteriors = np.asarray(posteriors, dtype=np.float64)
+    confidence = posteriors.max(1)
+    right = posteriors.argmax(1) == np.asarray(gold)
+    of = np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
+    clips = np.bincount(of, minlength=bins)
+    sums = (np.bincount(of, weights=values, minlength=bins) for values in (confidence, right))
+    return Calibration(clips, *(values / np.maximum(clips, 1) for values in sums))
+
+
+def calibration_error(gold: Sequence[int], posteriors: Sequence[Sequence[float]]) -> Optional[float]:
+    """ECE: the distance between confidence and accuracy of the bins of ``calibration``, weighted by their clips."""
+    if not len(gold):
+        return None
+    bins = calibration(gold, posteriors)
+    return float((bins.clips * np.abs(bins.accuracy - bins.confidence)).sum() / len(gold))
+
+
 def specified(gold: Sequence[float]) -> np.ndarray:
     """Which clips have an EIS label (bool array)."""
     return np.asarray(gold, dtype=np.float64) >= 0
 
 
+def _labelled(gold: Sequence[float], predicted: Sequence[float]) -> Tuple[np.ndarray, np.ndarray]:
+    """Gold and predicted EIS of the clips with a label."""
+    keep = specified(gold)
+    return np.asarray(gold, dtype=np.float64)[keep], np.asarray(predicted, dtype=np.float64)[keep]
+
+
 def mean_squared_error(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
     """MSE of the EIS over clips with a label."""
-    keep = specified(gold)
-    if not keep.any():
+    x, y = _labelled(gold, predicted)
+    return float(((y - x) ** 2).mean()) if len(x) else None
+
+
+def mean_absolute_error(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
+    """MAE of the EIS over clips with a label."""
+    x, y = _labelled(gold, predicted)
+    return float(np.abs(y - x).mean()) if len(x) else None
+
+
+def _is_constant(values: np.ndarray) -> bool:
+    return bool(values.var() < 1e-24)  # rounding leaves a variance of about 1e-32 to constants
+
+
+def correlation(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
+    """Pearson's correlation of the EIS over clips with a label; None with fewer than two, or where one is constant."""
+    x, y = _labelled(gold, predicted)
+    if len(x) < 2 or _is_constant(x) or _is_constant(y):
         return None
-    difference = np.asarray(predicted, dtype=np.float64)[keep] - np.asarray(gold, dtype=np.float64)[keep]
-    return float((difference**2).mean())
+    return float(((x - x.mean()) * (y - y.mean())).mean() / (x.std() * y.std()))
 
 
 def concordance(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
     """Lin's CCC of the EIS over clips with a label; None with fewer than two, or where all labels are equal."""
-    keep = specified(gold)
-    if keep.sum() < 2:
-        return None
-    x, y = np.asarray(gold, dtype=np.float64)[keep], np.asarray(predicted, dtype=np.float64)[keep]
-    denominator = x.var() + y.var() + (x.mean() - y.mean()) ** 2
-    if x.var() < 1e-24:  # rounding leaves a variance of about 1e-32 to constants
+    x, y = _labelled(gold, predicted)
+    if len(x) < 2 or _is_constant(x):
         return None  # a constant label is followed by nobody, and the formula would say 0
+    denominator = x.var() + y.var() + (x.mean() - y.mean()) ** 2
     return float(2 * ((x - x.mean()) * (y - y.mean())).mean() / denominator)
 
 

@@ -7,8 +7,9 @@ from the experiments that were run. Nothing of ours is typed in.
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from speecheq import tables
 from speecheq.config import read_yaml
 from speecheq.errors import InputError
 
@@ -77,27 +78,28 @@ def _is_of(summary: Mapping[str, Any], system: Optional[str], column: Column) ->
         system, column.target, column.protocol, "seqm", "declared")
 
 
-def _cell(summary: Optional[Mapping[str, Any]], column: Column, figure: Optional[float]) -> str:
+def _cell(summary: Optional[Mapping[str, Any]], column: Column, figure: Optional[float]) -> Tuple[str, str]:
     value = summary and summary.get(f"test.{column.score}")
-    scale = SCORES[column.score]
-    ours = "-" if value is None else f"{value * scale:.2f}"
-    return f"{ours} / {'-' if figure is None else f'{figure:.2f}'}"
+    return ("-" if value is None else f"{value * SCORES[column.score]:.2f}", "-" if figure is None else f"{figure:.2f}")
 
 
-def paper_page(table: PaperTable, summaries: Sequence[Mapping[str, Any]]) -> str:
-    """The table in Markdown, "ours / the paper's", once for each configuration that was run; empty if none was.
+def paper_tables(table: PaperTable, summaries: Sequence[Mapping[str, Any]]) -> List[Tuple[tables.Table, List[str]]]:
+    """The table with cells "ours / the paper's", once for each configuration that was run, and notes on ours.
 
-    Below each: which folds and seeds ours are over, for means over some folds are not the paper's means over all.
+    The notes say which folds and seeds ours are over, for means over some folds are not the paper's means over all.
     """
     by_config: Dict[str, List[Mapping[str, Any]]] = defaultdict(list)
     for summary in summaries:
         if any(_is_of(summary, row.system, column) for row in table.rows for column in table.columns):
             run = summary["run"]
             by_config[run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else "")].append(summary)
-    parts = []
+    headings = [tables.Column("ours / the paper's", ("system",))] + [
+        tables.Column(column.heading, (f"{column.heading}, ours", f"{column.heading}, the paper's"), " / ")
+        for column in table.columns
+    ]
+    made = []
     for config, members in sorted(by_config.items()):
-        lines = ["| " + " | ".join(["ours / the paper's", *(column.heading for column in table.columns)]) + " |",
-                 "|" + " --- |" * (1 + len(table.columns))]
+        rows: List[List[tables.Cell]] = []
         used: Dict[str, None] = {}
         for row in table.rows:
             cells = []
@@ -105,12 +107,10 @@ def paper_page(table: PaperTable, summaries: Sequence[Mapping[str, Any]]) -> str
                 found = next((summary for summary in members if _is_of(summary, row.system, column)), None)
                 if found is not None:
                     run = found["run"]
-                    used[f"{row.system}, {run['target']} {run['protocol']}: folds {' '.join(map(str, run['folds']))} of "
-                         f"{run['of_folds']}, seeds {' '.join(map(str, run['seeds']))}, emotion data "
+                    used[f"{row.system}, {run['target']} {run['protocol']}: folds {' '.join(map(str, run['folds']))} "
+                         f"of {run['of_folds']}, seeds {' '.join(map(str, run['seeds']))}, emotion data "
                          f"{', '.join(run['corpora'])}, git {', '.join(run['trained_at_git'])}"] = None
                 cells.append(_cell(found, column, figure))
-            name = row.name if row.system is None else f"{row.name} (`{row.system}`)"
-            lines.append("| " + " | ".join([name, *cells]) + " |")
-        notes = "".join(f"- {note}\n" for note in used)
-        parts.append(f"## {table.title}, {config}\n\n" + "\n".join(lines) + "\n\n" + notes)
-    return "\n".join(parts)
+            rows.append([row.name if row.system is None else f"{row.name} ({row.system})", *cells])
+        made.append((tables.Table(f"paper.{config}", f"{table.title}, {config}", headings, rows), list(used)))
+    return made

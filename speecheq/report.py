@@ -1,166 +1,71 @@
-"""Tables from score files: of one experiment over its folds and seeds, and of all experiments of a recipe.
+"""The pages and tables of a recipe: of every experiment over its folds and seeds, and of all of them.
 
-Everything is computed from ``metrics.json`` and ``scores.tsv`` of the trained folders; nothing is typed in.
+Everything is computed from the score files of the trained folders (``summary.py``); nothing is typed in.
 """
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-import numpy as np
-
-from speecheq.config import flat, learned, load
+from speecheq.compare import Pair, compare
 from speecheq.errors import InputError
-from speecheq.evaluate import ClipPrediction, emotion_scores
-from speecheq.files import read_json, write_json, write_text
-from speecheq.metrics import confusion
-from speecheq.msud import DECLARED, EVERY_CORPUS
-from speecheq.paper_table import paper_page, read_table
+from speecheq.files import write_text
+from speecheq.metrics import CALIBRATION_BINS, confusion
+from speecheq.msud import DECLARED, EVERY_CORPUS, TEST
+from speecheq.paper_table import paper_tables, read_table
 from speecheq.progress import log
-from speecheq.score import EXPERIMENT, STAMP_FOLDER, read_scores, write_scores
-from speecheq.seqm import ClassTable
-from speecheq.stages import STAMP, require
+from speecheq.summary import Experiment, scored_folders, summarise
+from speecheq.tables import NOT_AVAILABLE, Cell, Column, Table, markdown, write_tables
+from speecheq.uncertainty import FEW_SPEAKERS, RESAMPLES
 
-SCORES = ("wa", "ua", "uai", "eis_mse", "eis_ccc", "gender", "per")
 HEADINGS = {
-    "wa": "WA %", "ua": "UA %", "uai": "UAI %", "eis_mse": "EIS MSE", "eis_ccc": "EIS CCC", "gender": "gender %", "per": "PER %",
+    "wa": "WA %", "ua": "UA %", "uai": "UAI %", "macro_f1": "macro F1 %", "restricted_wa": "restricted WA %",
+    "restricted_ua": "restricted UA %", "ece": "ECE %",
+    "eis_mse": "EIS MSE", "eis_mae": "EIS MAE", "eis_ccc": "EIS CCC", "eis_pearson": "EIS Pearson",
+    "gender": "gender %", "per": "PER %",
 }
-PERCENT = ("wa", "ua", "uai", "gender", "per")
-# Besides EXPERIMENT, what its folds have in common: the data that was trained on.
-DATA = ("corpora", "phonemes", "per_set", "units")
+# The category, and the other tasks: a table each.
+CATEGORY_SCORES = ("wa", "ua", "uai", "macro_f1", "restricted_wa", "restricted_ua", "ece")
+OTHER_SCORES = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson", "gender", "per")
+NOT_PERCENT = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson")
+TABLES = "tables"  # the folder of LaTeX and CSV, in that of the experiments
+
+EXPLAINED = f"""\
+Written by the program from score files.
+
+- WA (overall accuracy), UA (mean recall of the classes), UAI (that of neutral, joy, anger and sadness) and macro F1 are
+  of the most probable of all classes of the model; the restricted scores are of the most probable of those classes that
+  the test clips' corpus has.
+- ECE: expected calibration error of the posterior of the predicted class, in {CALIBRATION_BINS} bins of equal width.
+- EIS scores are over clips with an intensity label ({NOT_AVAILABLE}: there are none).
+- Checkpoints are chosen on a dev part of the training folds. ± is the standard deviation over all folds and seeds.
+- Pooled scores are taken once over the clips of all folds, a seed at a time, then averaged over seeds. Their 95 %
+  intervals are percentiles of {RESAMPLES:,} bootstrap samples: each draws as many test speakers as there are, with
+  replacement, and takes all clips of a drawn speaker. Over fewer than {FEW_SPEAKERS} speakers they are coarse and
+  probably too narrow, over one there is none.
+"""
 
 
-def scored_folders(experiment: Path) -> List[Path]:
-    """The folders of an experiment (``<config>-<system>/<target>.<protocol>``) whose scores are up to date.
-
-    Scores of a training that is under way, broken off, or newer than they are, are left out and named.
-    """
-    folders = []
-    for stamp in sorted(Path(experiment).glob(f"fold*/seed*/{STAMP_FOLDER}/{STAMP}")):
-        folder = stamp.parent.parent
-        try:
-            require(folder, "train")
-            require(stamp.parent, "score")
-        except InputError as stale:
-            log.warning("left out of the tables: %s", stale)
-            continue
-        if (folder / "metrics.json").is_file() and (folder / "scores.tsv").is_file():
-            folders.append(folder)
-    return folders
-
-
-def _settings(folder: Path) -> Dict[str, Any]:
-    """What folds of one experiment must have in common: all settings but the seed, and the data."""
-    settings = flat(learned(load(folder / "config.yaml")))
-    del settings["run.seed"]
-    run = read_json(folder / "metrics.json")["run"]
-    return {**settings, **{key: run[key] for key in (*EXPERIMENT, *DATA)}}
-
-
-def check_alike(folders: Sequence[Path]) -> None:
-    """InputError where two folders were trained with different settings or data: no mean is taken over those."""
-    first = _settings(folders[0])
-    for folder in folders[1:]:
-        other = _settings(folder)
-        differ = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
-        if differ:
-            raise InputError(
-                f"{folders[0]} and {folder} differ in {', '.join(differ)}, so no mean can be taken over them; train "
-                "both alike, or keep one elsewhere with --exp."
-            )
-
-
-def _average(values: Sequence[Optional[float]]) -> Optional[float]:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _deviation(values: Sequence[Optional[float]]) -> Optional[float]:
-    known = [value for value in values if value is not None]
-    return float(np.std(known, ddof=1)) if len(known) > 1 else None
-
-
-def summarise(experiment: Path, folders: Optional[Sequence[Path]] = None) -> Dict[str, Any]:
-    """Write metrics.json, scores.tsv and RESULTS.md of an experiment: averaged over its folds and seeds, and pooled.
-
-    ``test.ua`` and the like are means over folds and seeds, ``std.test.ua`` their standard deviation;
-    ``pooled.test.ua`` is taken once over the clips of all folds together, a seed at a time, then averaged.
-    InputError where no fold has been scored, or folds differ in their settings. ``folders`` are those of
-    ``scored_folders``, if they are known already.
-    """
-    folders = scored_folders(experiment) if folders is None else folders
-    if not folders:
-        raise InputError(f"{experiment}: no fold has been scored; run stage 5 first.")
-    check_alike(folders)
-    each = [read_json(folder / "metrics.json") for folder in folders]
-    names = sorted({name for metrics in each for name in metrics if name != "run"})
-    summary: Dict[str, Any] = {}
-    for name in names:
-        values = [metrics.get(name) for metrics in each]
-        summary[name] = _average(values)
-        summary[f"std.{name}"] = _deviation(values)
-    by_seed: Dict[int, List[ClipPrediction]] = defaultdict(list)
-    merged: Dict[str, Sequence[ClipPrediction]] = {}
-    for folder, metrics in zip(folders, each):
-        run = metrics["run"]
-        for set_name, predictions in read_scores(folder / "scores.tsv").items():
-            merged[f"{set_name}/fold{run['fold']}/seed{run['seed']}"] = predictions
-            if set_name == "test":
-                by_seed[run["seed"]].extend(predictions)
-    genders = any(metrics.get("test.gender") is not None for metrics in each)
-    classes = ClassTable(tuple(each[0]["run"]["classes"]), tuple(each[0]["run"]["class_esc"]))
-    pooled = [emotion_scores(predictions, genders, classes) for _, predictions in sorted(by_seed.items())]
-    for name in pooled[0]:
-        summary[f"pooled.test.{name}"] = _average([scores[name] for scores in pooled])
-    summary["pooled.test.per"] = summary["test.per"]  # every fold is scored on the same utterances
-    runs = [metrics["run"] for metrics in each]
-    first = runs[0]
-    summary["run"] = {
-        **{key: first[key] for key in ("system", "config", "set", *EXPERIMENT, *DATA)},
-        "folds": sorted({run["fold"] for run in runs}),
-        "of_folds": first["folds"],
-        "seeds": sorted({run["seed"] for run in runs}),
-        "ctc_backend": sorted({run["ctc_backend"] for run in runs}),
-        "device": sorted({run["device"] for run in runs}),
-        "steps": sorted({run["steps"] for run in runs}),
-        "test_speakers_in_training": sorted({run["test_speakers_in_training"] for run in runs}),
-        "train_seconds": round(sum(run["train_seconds"] for run in runs), 1),
-        "trained_at_git": sorted({run["trained_at_git"] for run in runs}),
-        "scored_at_git": sorted({run["scored_at_git"] for run in runs}),
-    }
-    write_json(Path(experiment) / "metrics.json", summary)
-    write_scores(Path(experiment) / "scores.tsv", merged, classes)
-    rows = [(f"fold {m['run']['fold']}, seed {m['run']['seed']}", m) for m in each]
-    everything = [prediction for _, predictions in sorted(by_seed.items()) for prediction in predictions]
-    page = experiment_page(summary, rows) + "\n" + confusion_table(everything, classes)
-    write_text(Path(experiment) / "RESULTS.md", page)
-    return summary
-
-
-def _cell(metrics: Dict[str, Any], set_name: str, score: str) -> str:
-    value = metrics.get(f"{set_name}.{score}")
+def _figure(value: Optional[float], score: str, digits: Optional[int] = None) -> str:
     if value is None:
-        return "n/a"
-    scale, digits = (100, 2) if score in PERCENT else (1, 3)
+        return NOT_AVAILABLE
+    scale, usual = (1, 3) if score in NOT_PERCENT else (100, 2)
+    return f"{value * scale:.{usual if digits is None else digits}f}"
+
+
+def _cell(metrics: Mapping[str, Any], set_name: str, score: str) -> Cell:
+    """Value and, where there is one, deviation."""
     deviation = metrics.get(f"std.{set_name}.{score}")
-    return f"{value * scale:.{digits}f}" + (f" ± {deviation * scale:.{digits}f}" if deviation is not None else "")
+    value = _figure(metrics.get(f"{set_name}.{score}"), score)
+    return (value,) if deviation is None else (value, _figure(deviation, score))
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+def _columns(scores: Sequence[str]) -> List[Column]:
+    return [Column(HEADINGS[score], (HEADINGS[score], f"{HEADINGS[score]} deviation"), " ± ") for score in scores]
 
 
-def confusion_table(predictions: Sequence[ClipPrediction], classes: ClassTable) -> str:
-    """Clips by true (rows) and predicted class; only rows of classes that occur."""
-    matrix = confusion([p.gold_esc for p in predictions], [p.predicted_esc for p in predictions], len(classes.names))
-    lines = [[name, *map(str, row)] for name, row in zip(classes.names, matrix.tolist()) if sum(row)]
-    return "## Test clips by true and predicted class, all folds and seeds\n\n" + _table(["", *classes.names], lines)
-
-
-def _sets(summary: Dict[str, Any]) -> List[str]:
-    return sorted({name.split(".")[0] for name in summary if name.startswith("test")})
+def _scores_of(group: Sequence[str], set_name: str) -> List[str]:
+    return [score for score in group if score != "per" or set_name == TEST]
 
 
 def _numbers(values: Sequence[int]) -> str:
@@ -203,13 +108,25 @@ def _speakers(in_training: Sequence[int]) -> str:
     return f"test speakers also trained on: {_numbers(in_training)}"
 
 
+def _uncertainty_in_words(summary: Mapping[str, Any]) -> str:
+    """The pooled UA, its interval, and what that rests on."""
+    low, high = (summary[f"{end}.pooled.test.ua"] for end in ("low", "high"))
+    speakers = summary["run"]["test_speakers"]
+    if low is None:
+        return "all test clips are of one speaker: no interval, how other speakers fare is not known"
+    coarse = " and is coarse, probably too narrow" if speakers < FEW_SPEAKERS else ""
+    return (f"pooled UA {_figure(summary['pooled.test.ua'], 'ua')} %, 95 % interval {_figure(low, 'ua')} to "
+            f"{_figure(high, 'ua')}; it rests on {speakers} test speakers{coarse}")
+
+
 def _facts(summary: Dict[str, Any]) -> str:
     run = summary["run"]
     corpora = ", ".join(run["corpora"])
     lines = [
         f"- protocol: {_protocol(run)}; folds {_numbers(run['folds'])} of {run['of_folds']}; "
         f"seeds {_numbers(run['seeds'])}; dev part: {run['dev']}; {_speakers(run['test_speakers_in_training'])}",
-        f"- classes: {_classes(run)}; EIS of neutral clips: {run['neutral_eis']}",
+        f"- classes: {_classes(run)}; EIS of neutral clips: {run['neutral_eis']}; restricted scores are of "
+        f"{', '.join(run['label_sets'][TEST])}",
         f"- emotion and gender training data: {corpora}; phonemes: "
         + (f"{run['phonemes']} ({run['units']}), CTC by {', '.join(run['ctc_backend'])}" if run["phonemes"]
            else "not learned")
@@ -217,7 +134,10 @@ def _facts(summary: Dict[str, Any]) -> str:
         f"- {_numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of "
         f"training in all; git revision {', '.join(run['trained_at_git'])} (scored at "
         f"{', '.join(run['scored_at_git'])})",
+        f"- {_uncertainty_in_words(summary)}",
     ]
+    if len(run["trained_at_git"]) > 1:
+        lines.append("- its folds and seeds were trained at different revisions of the program, which its means mix")
     if summary.get("test.per") is not None:
         lines.append(
             f"- PER{'' if run['units'] == 'phone' else ' (of ' + run['units'] + ' units, not phones)'} over "
@@ -227,81 +147,198 @@ def _facts(summary: Dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def experiment_page(summary: Dict[str, Any], rows: Sequence[tuple]) -> str:
-    """RESULTS.md of one experiment: a table of its folds for every test set."""
-    run = summary["run"]
-    parts = [f"# {run['system']} ({_config(run)}) on {_heading(run)}\n", _facts(summary)]
-    for set_name in _sets(summary):
-        where = run["target"] if set_name == "test" else set_name.removeprefix("test_")
-        scores = [score for score in SCORES if score != "per" or set_name == "test"]
-        lines = [[title, *(_cell(metrics, set_name, score) for score in scores)] for title, metrics in rows]
-        lines.append(["mean of folds and seeds", *(_cell(summary, set_name, score) for score in scores)])
-        if set_name == "test":
-            lines.append(["pooled", *(_cell(summary, "pooled.test", score) for score in scores)])
-        parts.append(f"## Test clips of {where}\n\n" + _table(["", *(HEADINGS[score] for score in scores)], lines))
-    return "\n".join(parts)
+def confusion_table(experiment: Experiment) -> Table:
+    """Clips by true (rows) and predicted class; only rows of classes that occur."""
+    names, answers = experiment.classes.names, experiment.answers
+    matrix = confusion(answers.gold, answers.predicted, len(names))
+    return Table(
+        "confusion", "Test clips by true and predicted class, all folds and seeds",
+        [Column("true"), *map(Column, names)],
+        [[name, *map(str, row)] for name, row in zip(names, matrix.tolist()) if sum(row)],
+    )
 
 
-def recipe_page(title: str, summaries: Sequence[Dict[str, Any]]) -> str:
-    """RESULTS.md of a recipe: one line an experiment, a table for each target and test set."""
-    parts = [
-        f"# Results of {title}\n",
-        "Written by the program from score files. ESC is the argmax over all classes of the model. WA: overall "
-        "accuracy; UA: mean\nrecall of the classes; UAI: that of neutral, joy, anger and sadness; EIS scores are over "
-        "clips with an intensity\nlabel (n/a: there are none). Checkpoints are chosen on a dev part of the training "
-        "folds. Means (± standard deviation)\nof folds and seeds.\n",
-    ]
-    tables: Dict[tuple, list] = defaultdict(list)
-    for summary in summaries:
-        for set_name in _sets(summary):
-            tables[_heading(summary["run"]), set_name].append(summary)
-    for (heading, set_name), members in sorted(tables.items()):
-        scores = [score for score in SCORES if score != "per" or set_name == "test"]
-        where = "" if set_name == "test" else f": test clips of {set_name.removeprefix('test_')}"
-        lines = []
-        for summary in sorted(members, key=lambda s: (s["run"]["config"], s["run"]["system"])):
-            run = summary["run"]
-            pooled = [_cell(summary, "pooled.test", s) for s in ("wa", "ua")] if set_name == "test" else []
-            lines.append([
-                run["system"], _config(run), f"{_numbers(run['folds'])} of {run['of_folds']}", _numbers(run["seeds"]),
-                *(_cell(summary, set_name, score) for score in scores), *pooled,
-                ", ".join(run["corpora"]), run["phonemes"] or "none", ", ".join(run["trained_at_git"]),
-            ])
-        headings = ["system", "config", "folds", "seeds", *(HEADINGS[score] for score in scores),
-                    *(["pooled WA %", "pooled UA %"] if set_name == "test" else []), "emotion data", "phonemes", "git"]
-        parts.append(f"## {heading}{where}\n\n" + _table(headings, lines))
+def experiment_page(experiment: Experiment) -> str:
+    """RESULTS.md of one experiment: tables of its folds for every test set."""
+    run = experiment.run
+    parts = [f"# {run['system']} ({_config(run)}) on {_heading(run)}\n", EXPLAINED, _facts(experiment.summary)]
+    for set_name in experiment.tests:
+        where = run["target"] if set_name == TEST else set_name.removeprefix(f"{TEST}_")
+        rows = [(f"fold {fold['run']['fold']}, seed {fold['run']['seed']}", fold, set_name)
+                for fold in experiment.folds]
+        rows.append(("mean of folds and seeds", experiment.summary, set_name))
+        if set_name == TEST:
+            rows.append(("pooled", experiment.summary, "pooled.test"))
+        parts.append(f"## Test clips of {where}\n")
+        for group in (CATEGORY_SCORES, OTHER_SCORES):
+            scores = _scores_of(group, set_name)
+            parts.append(markdown(Table("", "", [Column(""), *_columns(scores)], [
+                [title, *(_cell(metrics, prefix, score) for score in scores)] for title, metrics, prefix in rows])))
+        parts.append(markdown(_class_table([experiment], set_name)))
+    confused = confusion_table(experiment)
+    return "\n".join([*parts, f"## {confused.caption}\n", markdown(confused)])
+
+
+def _class_table(members: Sequence[Experiment], set_name: str) -> Table:
+    """Recall and precision of the classes that occur."""
+    names = [name for name in members[0].classes.names
+             if any(member.summary.get(f"{set_name}.recall.{name}") is not None for member in members)]
+    columns = [Column(f"{name} %", (f"{name} recall %", f"{name} precision %"), " / ") for name in names]
+    rows = [[member.run["system"], _config(member.run),
+             *(tuple(_figure(member.summary.get(f"{set_name}.{of}.{name}"), of) for of in ("recall", "precision"))
+               for name in names)] for member in members]
+    return Table("classes", "recall / precision of each class", [Column("system"), Column("config"), *columns], rows)
+
+
+def _category_table(members: Sequence[Experiment], set_name: str) -> Table:
+    rows = [[
+        member.run["system"], _config(member.run), f"{_numbers(member.run['folds'])} of {member.run['of_folds']}",
+        _numbers(member.run["seeds"]), *(_cell(member.summary, set_name, score) for score in CATEGORY_SCORES),
+        ", ".join(member.run["corpora"]), ", ".join(member.run["trained_at_git"]),
+    ] for member in members]
+    return Table("categories", "categories (ESC)", [
+        *map(Column, ("system", "config", "folds", "seeds")), *_columns(CATEGORY_SCORES), Column("emotion data"),
+        Column("git")], rows)
+
+
+def _other_table(members: Sequence[Experiment], set_name: str) -> Table:
+    scores = _scores_of(OTHER_SCORES, set_name)
+    rows = [[member.run["system"], _config(member.run), *(_cell(member.summary, set_name, score) for score in scores),
+             member.run["phonemes"] or "none"] for member in members]
+    return Table("other_tasks", "intensity, gender, phonemes",
+                 [Column("system"), Column("config"), *_columns(scores), Column("phoneme data")], rows)
+
+
+def _uncertainty_table(members: Sequence[Experiment]) -> Table:
+    """Pooled WA and UA with their intervals; the spread of folds and of seeds apart."""
+    def row(member: Experiment) -> List[Cell]:
+        cells: List[Cell] = [member.run["system"], _config(member.run)]
+        for score in ("wa", "ua"):
+            cells.append(_figure(member.summary[f"pooled.test.{score}"], score))
+            ends = tuple(_figure(member.summary[f"{end}.pooled.test.{score}"], score) for end in ("low", "high"))
+            cells.append(NOT_AVAILABLE if ends == (NOT_AVAILABLE,) * 2 else ends)
+        spreads = [_figure(member.summary[f"{spread}.test.ua"], "ua") for spread in ("std_of_folds", "std_of_seeds")]
+        return [*cells, *spreads, str(member.run["test_speakers"])]
+
+    def ends(score: str) -> Column:
+        return Column("95 % interval", (f"pooled {score} low", f"pooled {score} high"), " to ")
+
+    return Table("uncertainty", "intervals and spreads", [
+        Column("system"), Column("config"), Column("pooled WA %"), ends("WA %"), Column("pooled UA %"), ends("UA %"),
+        Column("deviation of UA over folds"), Column("over seeds", ("deviation of UA over seeds",)),
+        Column("test speakers")], [row(member) for member in members])
+
+
+def _called(experiment: Experiment) -> str:
+    return f"{_config(experiment.run)}-{experiment.run['system']}"
+
+
+def _p(value: Optional[float]) -> str:
+    return NOT_AVAILABLE if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _difference_table(pairs: Sequence[Pair]) -> Table:
+    rows = []
+    for pair in pairs:
+        of = pair.difference
+        ends = NOT_AVAILABLE if of.low is None else (_figure(of.low, "ua"), _figure(of.high, "ua"))
+        rows.append([_called(pair.first), _called(pair.second), _figure(of.ua, "ua"), ends, str(of.first_only),
+                     str(of.second_only), _p(pair.mcnemar), _p(pair.bootstrap), pair.verdict])
+    return Table("differences", "differences between systems", [
+        Column("first"), Column("second"), Column("UA, first - second"),
+        Column("95 % interval", ("low", "high"), " to "), Column("clips right in the first only"),
+        Column("in the second only", ("clips right in the second only",)), Column("McNemar p"), Column("bootstrap p"),
+        Column("verdict")], rows)
+
+
+def _in_words(pair: Pair) -> str:
+    ua = 100 * pair.difference.ua
+    how = "the same UA as" if abs(ua) < 0.005 else f"a UA {abs(ua):.2f} points {'higher' if ua > 0 else 'lower'} than"
+    return (f"{_called(pair.first)} has {how} {_called(pair.second)} (McNemar p {_p(pair.mcnemar)}, bootstrap p "
+            f"{_p(pair.bootstrap)}): {pair.verdict}")
+
+
+def _differences(members: Sequence[Experiment]) -> Tuple[List[Table], str]:
+    """The table of pairs, and the same in words, with what is not compared and why."""
+    pairs, others = compare(members)
+    lines = [_in_words(pair) for pair in pairs]
+    lines += [f"{_called(first)} and {_called(second)} are not comparable: {reason}"
+              for first, second, reason in others]
+    if len({revision for member in members for revision in member.run["trained_at_git"]}) > 1 and pairs:
+        lines.append("these systems were trained at different revisions of the program (column git), which may be part "
+                     "of a difference")
+    words = "".join(f"- {line}\n" for line in lines)
+    if pairs:
+        words = (f"p values are corrected (Holm) over the {len(pairs)} pair{'s' * (len(pairs) > 1)} of this table. A "
+                 "difference stands where both tests give p < 0.05\nin the same direction over at least six test "
+                 "speakers.\n\n" + words)
+    return ([_difference_table(pairs)] if pairs else []), words
+
+
+def recipe_page(title: str, experiments: Sequence[Experiment]) -> Tuple[str, List[Table]]:
+    """RESULTS.md of a recipe, and its tables: for each target, protocol and test set a line an experiment."""
+    parts, tables = [f"# Results of {title}\n", EXPLAINED], []
+    groups: Dict[Tuple[str, str], List[Experiment]] = defaultdict(list)
+    for experiment in experiments:
+        for set_name in experiment.tests:
+            groups[_heading(experiment.run), set_name].append(experiment)
+    for (heading, set_name), members in sorted(groups.items(), key=lambda group: group[0]):
+        members = sorted(members, key=_called)
+        where = "" if set_name == TEST else f": test clips of {set_name.removeprefix(f'{TEST}_')}"
+        made, words = [_category_table(members, set_name), _other_table(members, set_name)], ""
+        if set_name == TEST:
+            made.append(_uncertainty_table(members))
+        made.append(_class_table(members, set_name))
+        if set_name == TEST and len(members) > 1:
+            differences, words = _differences(members)
+            made += differences
+        parts.append(f"## {heading}{where}\n")
+        for table in made:
+            caption = table.caption[0].upper() + table.caption[1:]
+            name = f"{members[0].run['name']}.{set_name}.{table.name}"
+            tables.append(Table(name, f"{heading}{where}: {table.caption}", table.columns, table.rows))
+            parts.append(f"### {caption}\n\n" + markdown(table))
+        if words:
+            parts.append(words)
+    parts.append("Systems of different tables have another target, protocol or classes: they are not comparable.\n")
     parts.append("## How each was run\n")
-    for summary in summaries:
-        run = summary["run"]
-        parts.append(f"### {_config(run)}-{run['system']}, {run['name']}\n\n" + _facts(summary))
-    return "\n".join(parts)
+    for experiment in experiments:
+        parts.append(f"### {_called(experiment)}, {experiment.run['name']}\n\n" + _facts(experiment.summary))
+    return "\n".join(parts), tables
 
 
 def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -> str:
-    """Summarise every experiment below ``exp`` and write the recipe's page to ``results``; returns the page.
+    """Summarise every experiment below ``exp`` from its score files; returns the recipe's page.
 
-    ``table`` says what the paper's table is, to stand at the end with our figures in it.
+    Writes metrics.json, scores.tsv and RESULTS.md of each experiment, the recipe's page to ``results``, and its tables
+    as LaTeX and CSV to ``exp/tables``. ``table`` says what the paper's table is, to stand at the end with our figures.
+    What could not be read or does not go together is left out, and named on the page; InputError where nothing is left.
     """
     of_paper = read_table(table) if table is not None else None
-    experiments = sorted({folder.parent.parent for folder in Path(exp).glob("*/*/fold*/seed*") if folder.is_dir()})
-    summaries, left_out = [], []
-    for experiment in experiments:
-        folders = scored_folders(experiment)
+    experiments: List[Experiment] = []
+    left_out: List[str] = []
+    for folder in sorted({path.parent.parent for path in Path(exp).glob("*/*/fold*/seed*") if path.is_dir()}):
+        folders, reasons = scored_folders(folder)
+        left_out += reasons
         if folders:
             try:
-                summaries.append(summarise(experiment, folders))
+                experiments.append(summarise(folder, folders))
             except InputError as unlike:
-                log.warning("left out of the table: %s", unlike)
                 left_out.append(str(unlike))
-    if not summaries and left_out:
-        raise InputError(left_out[0])
-    if not summaries:
-        raise InputError(f"{exp}: no experiment has been scored; run stages 4 and 5 first.")
-    page = recipe_page(title, summaries)
+            else:
+                write_text(folder / "RESULTS.md", experiment_page(experiments[-1]))
+    if not experiments:
+        raise InputError(left_out[0] if left_out
+                         else f"{exp}: no experiment has been scored; run stages 4 and 5 first.")
+    for reason in left_out:
+        log.warning("left out of the tables: %s", reason)
+    page, tables = recipe_page(title, experiments)
     if of_paper is not None:
-        beside = paper_page(of_paper, summaries)
-        page += f"\n{beside}" if beside else ""
+        for beside, notes in paper_tables(of_paper, [experiment.summary for experiment in experiments]):
+            tables.append(beside)
+            page += f"\n## {beside.caption}\n\n{markdown(beside)}\n" + "".join(f"- {note}\n" for note in notes)
     if left_out:
         page += "\n## Left out\n\n" + "".join(f"- {reason}\n" for reason in left_out)
     write_text(results, page)
+    write_tables(Path(exp) / TABLES, tables)
     return page

@@ -148,7 +148,7 @@ class Stage:
             log.info("%s: done before, but %s: it is redone", where, because)
             return False
         for name, size in stamp["outputs"].items():
-            path = self.folder / name
+            path = Path(os.path.normpath(self.folder / name))
             if not path.is_file() or path.stat().st_size != size:
                 log.warning("%s: %s is not whole any more: the stage is redone", where, path)
                 return False
@@ -187,7 +187,7 @@ class Stage:
         ``outputs`` names the files whose sizes are noted, relative to ``folder``; by default all of them.
         """
         drops = drops or Drops()
-        sizes = tree_sizes(folder)
+        sizes = tree_sizes(folder) if outputs is None else {name: os.path.getsize(folder / name) for name in outputs}
         stamp = {
             "stage": self.name,
             "title": self.title,
@@ -199,7 +199,7 @@ class Stage:
             "out": came_out,
             "dropped": {reason: names for reason, names in sorted(drops.by_reason.items())},
             "seconds": round(time.time() - self.started, 2),
-            "outputs": {name: sizes[name] for name in (outputs if outputs is not None else sizes) if name != STAMP},
+            "outputs": {name: size for name, size in sizes.items() if name != STAMP},
         }
         write_json(folder / STAMP, stamp)
         drops.report(self.title)
@@ -210,11 +210,11 @@ class Stage:
         )
 
 
-def require(folder: Path, name: str) -> Dict[str, Any]:
+def require(folder: Path, name: str, without: Sequence[str] = ()) -> Dict[str, Any]:
     """The stamp of an earlier stage.
 
-    InputError that names the stage to run where it has not run, where its outputs are not as it left them, or
-    where a stage that it read has run anew since.
+    InputError that names the stage to run where it has not run, where its outputs (but those of ``without``, which
+    may be gone) are not as it left them, or where a stage that it read has run anew since.
     """
     path, number = Path(folder) / STAMP, NUMBERS[name]
     if not path.is_file():
@@ -224,7 +224,9 @@ def require(folder: Path, name: str) -> Dict[str, Any]:
         )
     stamp = read_json(path)
     for output, size in stamp["outputs"].items():
-        written = Path(folder) / output
+        written = Path(os.path.normpath(Path(folder) / output))
+        if output in without and not written.exists():
+            continue
         if not written.is_file() or written.stat().st_size != size:
             raise InputError(
                 f"{written}: is not as stage {number} ({name}) left it (missing or another size); run stage {number} "

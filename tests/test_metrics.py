@@ -1,10 +1,18 @@
-"""Scores against scikit-learn, a direct formula, and plain dynamic programming."""
+"""Scores against scikit-learn and scipy, a direct formula, and plain dynamic programming."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
+from scipy.stats import pearsonr
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    mean_absolute_error,
+    precision_recall_fscore_support,
+)
 
 from speecheq import metrics
 
@@ -23,6 +31,51 @@ def test_accuracies_and_confusion_are_those_of_scikit_learn(pairs):
     assert (metrics.confusion(gold, predicted, 9) == expected).all()
 
 
+@given(PAIRS)
+@settings(max_examples=100, deadline=None)
+def test_recall_precision_and_f1_are_those_of_scikit_learn(pairs):
+    gold, predicted = map(list, zip(*pairs))
+    found = metrics.class_scores(gold, predicted, 9)
+    precision, recall, f1, support = precision_recall_fscore_support(gold, predicted, labels=range(9), zero_division=0)
+    for label in range(9):
+        assert (found.recall[label] is None) == (found.f1[label] is None) == (support[label] == 0)
+        assert (found.precision[label] is None) == (label not in predicted)
+        assert (found.recall[label] or 0) == pytest.approx(recall[label])
+        assert (found.precision[label] or 0) == pytest.approx(precision[label])
+        assert (found.f1[label] or 0) == pytest.approx(f1[label])
+    assert metrics.macro_f1(gold, predicted, 9) == pytest.approx(f1[support > 0].mean())
+
+
+POSTERIORS = st.lists(
+    st.tuples(st.integers(0, 2), st.lists(st.integers(1, 9), min_size=3, max_size=3)), min_size=1, max_size=60)
+
+
+@given(POSTERIORS)
+@settings(max_examples=100, deadline=None)
+def test_calibration_bins_are_those_of_scikit_learn(pairs):
+    gold = [label for label, _ in pairs]
+    posteriors = np.array([weights for _, weights in pairs], dtype=float)
+    posteriors /= posteriors.sum(1, keepdims=True)
+    right = posteriors.argmax(1) == gold
+    bins = metrics.calibration(gold, posteriors)
+    accuracy, confidence = calibration_curve(right, posteriors.max(1), n_bins=15, strategy="uniform")
+    there = bins.clips > 0
+    assert bins.clips.sum() == len(gold) and len(bins.clips) == 15
+    assert bins.accuracy[there] == pytest.approx(accuracy) and bins.confidence[there] == pytest.approx(confidence)
+    error = metrics.calibration_error(gold, posteriors)
+    assert error == pytest.approx((bins.clips[there] * abs(accuracy - confidence)).sum() / len(gold))
+    assert 0 <= error <= 1
+
+
+def test_calibration_by_hand():
+    # sure and right, sure and wrong; 0.6 and right: three clips in two bins
+    posteriors = [[1, 0], [1, 0], [0.4, 0.6]]
+    assert metrics.calibration_error([0, 1, 1], posteriors) == pytest.approx(2 / 3 * 0.5 + 1 / 3 * 0.4)
+    assert metrics.calibration_error([0, 0], [[1, 0], [1, 0]]) == 0
+    # 0.6 is the upper end of the ninth bin of (8/15, 9/15], and in it
+    assert metrics.calibration([1], [[0.4, 0.6]]).clips.tolist() == [0] * 8 + [1] + [0] * 6
+
+
 def test_unweighted_accuracy_of_some_classes():
     gold, predicted = [1, 1, 2, 2, 3], [1, 2, 2, 2, 1]
     assert metrics.unweighted_accuracy(gold, predicted, [1, 2]) == 0.75
@@ -38,15 +91,21 @@ def test_unweighted_accuracy_by_hand():
 
 @given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 1.5, 2.5, 3.5]), st.floats(-1, 5)), min_size=2, max_size=40))
 @settings(max_examples=100, deadline=None)
-def test_mse_and_ccc_take_clips_with_a_label(pairs):
+def test_scores_of_the_eis_take_clips_with_a_label(pairs):
     kept = [(g, p) for g, p in pairs if g >= 0]
     gold, predicted = zip(*pairs)
     mse, ccc = metrics.mean_squared_error(gold, predicted), metrics.concordance(gold, predicted)
+    mae, pearson = metrics.mean_absolute_error(gold, predicted), metrics.correlation(gold, predicted)
     if not kept:
-        assert mse is None and ccc is None
+        assert mse is mae is pearson is ccc is None
         return
     x, y = np.array(kept).T
     assert mse == pytest.approx(np.mean((x - y) ** 2))
+    assert mae == pytest.approx(mean_absolute_error(x, y))
+    if len(kept) < 2 or min(x.std(), y.std()) < 1e-12:
+        assert pearson is None
+    elif min(x.std(), y.std()) > 1e-6:  # nearer to a constant, rounding decides
+        assert pearson == pytest.approx(pearsonr(x, y).statistic, abs=1e-6)
     if len(kept) < 2 or x.std() == 0:
         assert ccc is None
     else:
@@ -63,6 +122,12 @@ def test_ccc_at_its_ends():
     assert metrics.concordance([1, 2, 3], [2, 2, 2]) == 0
     assert metrics.concordance([0.1] * 3, [0.1, 0.2, 0.3]) is None  # one label: nothing to follow; its mean is rounded
     assert metrics.concordance([1.0], [1.0]) is None
+
+
+def test_pearson_at_its_ends():
+    assert metrics.correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1), "of any scale, which CCC is not"
+    assert metrics.correlation([1, 2, 3, -1], [3, 2, 1, 9]) == pytest.approx(-1)
+    assert metrics.correlation([1, 2, 3], [2, 2, 2]) is None and metrics.correlation([2, 2], [1, 3]) is None
 
 
 def distance(reference, hypothesis):
@@ -104,5 +169,6 @@ def test_the_best_constant_is_no_worse_than_silence_and_is_reached(references):
 
 def test_nothing_to_score():
     assert metrics.weighted_accuracy([], []) is None and metrics.unweighted_accuracy([], []) is None
+    assert metrics.macro_f1([], [], 9) is None and metrics.calibration_error([], []) is None
     assert metrics.phone_error_rate([[]], [[1]]) is None
     assert metrics.emotion_scores([1], [1], [-1], [2.0]) == {"wa": 1, "ua": 1, "eis_mse": None, "eis_ccc": None}

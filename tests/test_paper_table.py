@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from speecheq.errors import InputError
-from speecheq.paper_table import paper_page, read_table
+from speecheq.paper_table import paper_tables, read_table
+from speecheq.tables import comma_separated, markdown
 
 EGS = Path(__file__).resolve().parents[1] / "egs"
 TABLE = """
@@ -32,11 +33,13 @@ def table(tmp_path, text=TABLE):
 
 
 def test_each_figure_stands_beside_the_papers(tmp_path):
-    page = paper_page(read_table(table(tmp_path)), [summary(), summary(target="seqd", protocol="official", of_folds=1)])
-    assert "## Table 9, small" in page
-    assert "| Cited | - / 50.00 | - / - |" in page
-    assert "| Full (`speecheq`) | 87.65 / 96.45 | 0.43 / 0.68 |" in page
-    assert "- speecheq, casia random10: folds 1 2 of 10, seeds 1, emotion data casia, seqd, git abc" in page
+    ((made, notes),) = paper_tables(
+        read_table(table(tmp_path)), [summary(), summary(target="seqd", protocol="official", of_folds=1)])
+    assert made.caption == "Table 9, small"
+    assert "| Cited | - / 50.00 | - / - |" in markdown(made)
+    assert "| Full (speecheq) | 87.65 / 96.45 | 0.43 / 0.68 |" in markdown(made)
+    assert "Full (speecheq),87.65,96.45,0.43,0.68" in comma_separated(made)
+    assert notes[0] == "speecheq, casia random10: folds 1 2 of 10, seeds 1, emotion data casia, seqd, git abc"
 
 
 @pytest.mark.parametrize(
@@ -45,13 +48,12 @@ def test_each_figure_stands_beside_the_papers(tmp_path):
      dict(neutral_eis="metric")],
 )
 def test_experiments_of_another_kind_stay_out(tmp_path, other):
-    assert paper_page(read_table(table(tmp_path)), [summary(**other)]) == ""
+    assert paper_tables(read_table(table(tmp_path)), [summary(**other)]) == []
 
 
 def test_configurations_are_not_mixed(tmp_path):
-    page = paper_page(read_table(table(tmp_path)), [summary(), summary(config="paper"), summary(assignments=["a=1"])])
-    assert [line for line in page.splitlines() if line.startswith("##")] == [
-        "## Table 9, paper", "## Table 9, small", "## Table 9, small (a=1)"]
+    made = paper_tables(read_table(table(tmp_path)), [summary(), summary(config="paper"), summary(assignments=["a=1"])])
+    assert [beside.caption for beside, _ in made] == ["Table 9, paper", "Table 9, small", "Table 9, small (a=1)"]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from speecheq.phonemes import phonemes
 from speecheq.score import read_scores, score
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.step import stream_loss, train_step
+from speecheq.summary import scored_folders, summarise
 from speecheq.train import Job, check, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -613,48 +614,47 @@ def test_scores_do_not_depend_on_the_batch(trained, data):
     assert predict_phones(model, cuts, 16, CPU) == predict_phones(model, cuts, 1, CPU)
 
 
+def summarised(experiment):
+    return summarise(experiment, scored_folders(experiment)[0]).summary
+
+
 def test_an_experiment_is_averaged_and_pooled(trained, data, tmp_path):
     target = tmp_path / "exp" / "nano-speecheq" / "casia.speaker"
     for seed in (1, 2):
         folder = target / "fold1" / f"seed{seed}"
         train(job(data, folder, run__seed=seed, optim__max_steps=4))
         score(folder, data / "msud/casia.speaker", 1)
-    summary = report.summarise(target)
+    summary = summarised(target)
     each = [json.loads((target / "fold1" / f"seed{seed}" / "metrics.json").read_text()) for seed in (1, 2)]
     assert summary["test.ua"] == pytest.approx(np.mean([m["test.ua"] for m in each]))
     assert summary["std.test.ua"] == pytest.approx(np.std([m["test.ua"] for m in each], ddof=1))
     assert summary["run"]["seeds"] == [1, 2] and summary["test.eis_mse"] is None
     page = report.report(tmp_path / "exp", "a test", tmp_path / "RESULTS.md")
     assert page == (tmp_path / "RESULTS.md").read_text()
-    line = next(line for line in page.splitlines() if line.startswith("| speecheq"))
-    assert "n/a" in line and f"{100 * summary['test.wa']:.2f}" in line and "1 of 4" in line
+    line, other, *_ = (line for line in page.splitlines() if line.startswith("| speecheq"))
+    assert f"{100 * summary['test.wa']:.2f}" in line and "1 of 4" in line and "n/a" in other
     assert "## casia, speaker: test clips of seqd" in page
     # from the score files alone
     (target / "metrics.json").unlink()
-    assert report.summarise(target) == summary
+    for path in target.glob("*/*/*.pt"):
+        path.unlink()
+    score(target / "fold1/seed1", data / "msud/casia.speaker", 1)
+    assert summarised(target) == summary
+    # what is not whole is scored again, which takes the checkpoint
+    scores = (target / "fold1/seed1/scores.tsv").read_text()
+    (target / "fold1/seed1/scores.tsv").write_text(scores[:-40])
+    with pytest.raises(InputError, match="best.pt: is not as stage 4 .train. left it"):
+        score(target / "fold1/seed1", data / "msud/casia.speaker", 1)
 
 
-def test_pooled_scores_are_taken_over_all_clips_together(trained, tmp_path):
-    """Two folds of unequal size: the mean of folds and the pooled score differ."""
-    from speecheq.files import write_json
-    from speecheq.score import write_scores
-
-    predictions = read_scores(trained["casia"] / "scores.tsv")["test"]
-    right = [dataclasses.replace(p, gold_esc=p.predicted_esc) for p in predictions[:3]]
-    wrong = [dataclasses.replace(p, gold_esc=(p.predicted_esc + 1) % 9) for p in predictions[3:12]]
-    metrics = json.loads((trained["casia"] / "metrics.json").read_text())
-    for fold, (clips, wa) in enumerate(((right, 1.0), (wrong, 0.0)), 1):
-        folder = tmp_path / "e" / f"fold{fold}" / "seed1"
-        shutil.copytree(trained["casia"], folder)
-        write_scores(folder / "scores.tsv", {"test": clips}, SEQM_CLASSES)
-        write_json(folder / "metrics.json", {**metrics, "test.wa": wa, "run": {**metrics["run"], "fold": fold}})
-    summary = report.summarise(tmp_path / "e")
-    assert summary["test.wa"] == 0.5 and summary["pooled.test.wa"] == pytest.approx(3 / 12)
-
-
-def test_nothing_scored_is_said(tmp_path):
-    with pytest.raises(InputError, match="no experiment has been scored"):
-        report.report(tmp_path, "a test", tmp_path / "RESULTS.md")
+def test_scores_that_are_not_whole_are_made_again(trained, data, tmp_path):
+    folder = tmp_path / "nano-speecheq" / "casia.speaker" / "fold1" / "seed1"
+    shutil.copytree(trained["casia"], folder)
+    whole = (folder / "scores.tsv").read_bytes()
+    score(folder, data / "msud/casia.speaker", 1)  # a copy elsewhere has another key
+    (folder / "scores.tsv").write_bytes(whole[: len(whole) // 2])
+    score(folder, data / "msud/casia.speaker", 1)
+    assert (folder / "scores.tsv").read_bytes() == whole
 
 
 def test_names_in_scores_are_those_of_the_predicted_point(trained):
@@ -679,15 +679,7 @@ def test_folds_of_different_settings_are_not_averaged(trained, data, tmp_path):
     train(job(data, other, run__seed=2, loss__gamma=0.0, optim__max_steps=45))
     score(other, data / "msud/casia.speaker", 1)
     with pytest.raises(InputError, match="differ in loss.gamma"):
-        report.summarise(experiment)
-
-
-def test_scores_of_a_training_that_was_broken_off_are_left_out(trained, tmp_path, caplog):
-    experiment = tmp_path / "nano-speecheq" / "casia.speaker"
-    shutil.copytree(trained["casia"], experiment / "fold1" / "seed1")
-    assert report.scored_folders(experiment)
-    (experiment / "fold1" / "seed1" / "stage.json").unlink()
-    assert not report.scored_folders(experiment) and "left out of the tables" in caplog.text
+        summarised(experiment)
 
 
 def test_utterances_too_short_for_their_phones_are_named(data, caplog):

@@ -181,16 +181,24 @@ if ((${#folder_of[@]} == 0 && stage >= 2)); then
   done
   if ((${#folder_of[@]})); then log "no corpus is given: those that lie in $data/manifests are taken"; fi
 fi
+# stage 5 where nothing but experiments is left: the tables are made of their score files
+tables_only=false
+if ((stage == 5 && ${#folder_of[@]} == 0)) && [[ ! -e $data ]] &&
+  compgen -G "$exp/*/*/fold*/seed*/scored" >/dev/null; then
+  log "there is no $data: nothing is scored, the tables are made of the score files in $exp"
+  tables_only=true
+fi
 for corpus in "${recipe_corpora[@]}" $(printf '%s\n' "${!folder_of[@]}" | sort); do
   if [[ " ${given[*]} ${absent[*]} " == *" $corpus "* ]]; then continue
   elif [[ -v folder_of[$corpus] ]]; then given+=("$corpus")
   else absent+=("$corpus"); fi
 done
-((${#given[@]})) || die "no corpus is given and none is prepared in $data/manifests: give --${corpus_names[0]} DIR" \
+$tables_only || ((${#given[@]})) ||
+  die "no corpus is given and none is prepared in $data/manifests: give --${corpus_names[0]} DIR" \
   "and the others that you have, or --mini true for synthesised ones; --help shows all."
-[[ " ${given[*]} " == *" $target "* ]] ||
+$tables_only || [[ " ${given[*]} " == *" $target "* ]] ||
   die "the target $target is not among the corpora that are given or prepared (${given[*]}); see --help."
-for corpus in "${absent[@]}"; do log "$corpus is not given and is left out"; done
+$tables_only || for corpus in "${absent[@]}"; do log "$corpus is not given and is left out"; done
 if [[ -z $phonemes ]]; then
   for corpus in "${phoneme_corpora[@]}"; do
     if [[ " ${given[*]} " == *" $corpus "* ]]; then phonemes=$corpus; fi
@@ -276,6 +284,6 @@ train_systems() {
 }
 
 score_systems() {
-  speecheq score "${runs[@]}"
+  $tables_only || speecheq score "${runs[@]}"
   speecheq report --exp "$exp" --title "$title" --results "$results" --table conf/table.yaml
 }

@@ -43,7 +43,7 @@ def test_experiment_2_from_corpora_to_a_table(walked):
     page = (folder / "RESULTS.md").read_text()
     assert "## iemocap, random5" in page and page.strip() in done.stdout
     assert "not given: emodb, msp_improv" in page
-    ours = next(line for line in page.splitlines() if line.startswith("| SpeechEQ (`speecheq`)"))
+    ours = next(line for line in page.splitlines() if line.startswith("| SpeechEQ (speecheq)"))
     assert f"{100 * metrics['test.ua']:.2f} / 77.47" in ours and metrics["test.uai"] == metrics["test.ua"]
     assert "the nine of SEQM; all corpora restricted to neutral, joy, anger, sadness" in page
 

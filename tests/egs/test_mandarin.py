@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -47,6 +48,23 @@ def test_a_walk_stage_by_stage_ends_in_a_table(walked):
     for name in ("config.yaml", "run.json", "train.log", "best.pt", "last.pt", "scores.tsv", "phones.tsv",
                  "metrics.json"):
         assert (folder / EXPERIMENT / "fold1" / "seed1" / name).stat().st_size, name
+
+
+def test_the_tables_need_the_score_files_alone(mandarin, walked, tmp_path):
+    """Without checkpoints, and without any data."""
+    folder, _ = walked
+    shutil.copytree(folder / "exp", tmp_path / "exp")
+    for path in (tmp_path / "exp").rglob("*.pt"):
+        path.unlink()
+    shutil.rmtree(tmp_path / "exp" / "tables")
+    done = mandarin.run(*mandarin.where(tmp_path), "--stage", 5)
+    assert "the tables are made of the score files" in done.stderr
+    assert (tmp_path / "RESULTS.md").read_text() == (folder / "RESULTS.md").read_text()
+    for suffix in ("csv", "tex"):
+        names = {path.name for path in (folder / "exp/tables").glob(f"*.{suffix}")}
+        assert f"casia.random10.test.categories.{suffix}" in names and f"paper.nano.{suffix}" in names
+        for name in names:
+            assert (tmp_path / "exp/tables" / name).read_text() == (folder / "exp/tables" / name).read_text()
 
 
 def test_the_test_fold_is_scored_and_nothing_else(walked):

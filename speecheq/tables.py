@@ -1,0 +1,124 @@
+"""A table, as Markdown, as LaTeX (booktabs) and as CSV."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable, Sequence, Tuple, Union
+
+from speecheq.errors import InputError
+from speecheq.files import whole_folder, write_text
+
+# A column of several parts has a tuple in each row, else one text.
+Cell = Union[str, Tuple[str, ...]]
+NOT_AVAILABLE = "n/a"
+
+
+@dataclass(frozen=True)
+class Column:
+    """``parts``: what its cells are made of, set with ``joint`` between them; CSV has a column for each part."""
+
+    heading: str
+    parts: Tuple[str, ...] = ()
+    joint: str = ""
+
+    def text(self, cell: Cell) -> str:
+        """A cell in one piece; its parts may end early, as a value without a deviation does."""
+        return cell if isinstance(cell, str) else self.joint.join(cell)
+
+
+@dataclass(frozen=True)
+class Table:
+    """``name`` is that of its files, without an ending; ``rows`` have a cell a column."""
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+
+    def texts(self) -> Iterable[Sequence[str]]:
+        return ([column.text(cell) for column, cell in zip(self.columns, row)] for row in self.rows)
+
+
+def slug(text: str) -> str:
+    """A file name of a text."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.")
+
+
+def markdown(table: Table) -> str:
+    """Lines between bars; without the caption, which a page has as a heading."""
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+    return (line(column.heading for column in table.columns) + "|" + " --- |" * len(table.columns) + "\n"
+            + "".join(map(line, table.texts())))
+
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+          "<": r"$<$", ">": r"$>$", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
+
+
+def escaped(text: str) -> str:
+    """A text that LaTeX sets as it is."""
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def latex(table: Table) -> str:
+    """A ``table`` float with booktabs' rules; columns of figures are set flush right."""
+    rows = list(table.texts())
+
+    def is_of_figures(place: int) -> bool:
+        return bool(rows) and all(re.match(r"[-+<]?\d+(\.\d+)?($| [^\d\s])|n/a$|-($| / )", row[place]) for row in rows)
+
+    def line(cells: Iterable[str]) -> str:
+        return " & ".join(map(escaped, cells)) + r" \\"
+
+    alignment = "".join("r" if is_of_figures(place) else "l" for place in range(len(table.columns)))
+    return "\n".join([
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escaped(table.caption)}}}",
+        rf"\label{{tab:{slug(table.name).replace('_', '-')}}}",
+        rf"\begin{{tabular}}{{{alignment}}}",
+        r"\toprule",
+        line(column.heading for column in table.columns),
+        r"\midrule",
+        *map(line, rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]) + "\n"
+
+
+def comma_separated(table: Table) -> str:
+    """CSV with a heading line, a column a part."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([name for column in table.columns for name in column.parts or (column.heading,)])
+    for row in table.rows:
+        cells = []
+        for column, cell in zip(table.columns, row):
+            parts = (cell,) if isinstance(cell, str) else cell
+            cells += [*parts, *[""] * (max(1, len(column.parts)) - len(parts))]
+        writer.writerow(cells)
+    return stream.getvalue()
+
+
+def write_tables(folder: Path, tables: Sequence[Table]) -> None:
+    """``<name>.tex`` and ``<name>.csv`` of each, in place of all that the folder held.
+
+    InputError where the folder holds other files, which would be lost.
+    """
+    others = [path.name for path in Path(folder).glob("*") if path.suffix not in (".tex", ".csv")]
+    if others:
+        raise InputError(f"{folder}: holds files that are no tables ({', '.join(sorted(others))}); move them away.")
+    with whole_folder(folder) as temporary:
+        for table in tables:
+            name, others = slug(table.name), 1
+            while (temporary / f"{name}.csv").exists():  # names that differ in signs which no file name has
+                others += 1
+                name = f"{slug(table.name)}-{others}"
+            write_text(temporary / f"{name}.tex", latex(table))
+            write_text(temporary / f"{name}.csv", comma_separated(table))

@@ -1,0 +1,70 @@
+"""A table in its three forms says the same."""
+
+import csv
+import io
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speecheq.errors import InputError
+from speecheq.tables import Column, Table, comma_separated, escaped, latex, markdown, slug, write_tables
+
+TABLE = Table(
+    "casia.random10", "100 % of CASIA & others",
+    [Column("system"), Column("UA %", ("UA %", "UA % deviation"), " ± "), Column("p"), Column("of_what")],
+    [["wo_mtl", ("86.67", "1.20"), "<0.001", "a|b"], ["speecheq", ("9.00",), "n/a", "10 of x"]],
+)
+
+
+def test_markdown():
+    assert markdown(TABLE) == (
+        "| system | UA % | p | of_what |\n| --- | --- | --- | --- |\n"
+        "| wo_mtl | 86.67 ± 1.20 | <0.001 | a\\|b |\n| speecheq | 9.00 | n/a | 10 of x |\n"
+    )
+
+
+def test_csv_has_a_column_for_each_part():
+    assert list(csv.reader(io.StringIO(comma_separated(TABLE)))) == [
+        ["system", "UA %", "UA % deviation", "p", "of_what"], ["wo_mtl", "86.67", "1.20", "<0.001", "a|b"],
+        ["speecheq", "9.00", "", "n/a", "10 of x"],
+    ]
+
+
+def test_latex_has_booktabs_rules_and_escapes():
+    text = latex(TABLE)
+    assert r"\caption{100 \% of CASIA \& others}" in text and r"\begin{tabular}{lrrl}" in text
+    assert r"wo\_mtl & 86.67 $\pm$ 1.20 & $<$0.001 & a|b \\" in text
+    rules = [line for line in text.splitlines() if line.endswith("rule")]
+    assert rules == [r"\toprule", r"\midrule", r"\bottomrule"]
+    lines = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert [len(re.split(r"(?<!\\)&", line)) for line in lines] == [4, 4, 4]
+
+
+@given(st.text(alphabet="ab \\&%$#_{}~^<>±", max_size=20))
+def test_escaped_text_is_the_text_again(text):
+    back = escaped(text)
+    named = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"$\pm$": "±",
+             "$<$": "<", "$>$": ">"}
+    pattern = "|".join(map(re.escape, named)) + r"|\\[&%$#_{}]"
+    assert re.sub(pattern, lambda found: named.get(found[0], found[0][-1]), back) == text
+    assert not re.search(r"[&%#_~^±<>\\{}$]", re.sub(pattern, "", back)), "nothing special is left outside of them"
+
+
+def test_files_take_the_place_of_earlier_ones(tmp_path):
+    folder = tmp_path / "tables"
+    write_tables(folder, [TABLE, Table("small (a=1)", "", TABLE.columns, []), Table("small (a-1)", "", TABLE.columns, [])])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "casia.random10.csv", "casia.random10.tex", "small-a-1-2.csv", "small-a-1-2.tex", "small-a-1.csv", "small-a-1.tex"]
+    assert (folder / "casia.random10.tex").read_text() == latex(TABLE)
+    write_tables(folder, [TABLE])
+    assert len(list(folder.iterdir())) == 2
+    (folder / "mine.txt").write_text("kept")
+    with pytest.raises(InputError, match="holds files that are no tables .mine.txt."):
+        write_tables(folder, [TABLE])
+    assert (folder / "mine.txt").read_text() == "kept"
+
+
+def test_slug_is_a_file_name():
+    assert slug("small (loss.gamma=2)") == "small-loss.gamma-2" and slug("../x/é") == "x"
