@@ -43,7 +43,8 @@ def mini_batch(size: Size) -> Tuple[torch.Tensor, torch.Tensor, List[torch.Tenso
     randomness = torch.Generator().manual_seed(0)
     seconds = torch.linspace(*size.seconds, size.utterances)
     lengths = (seconds * size.rate).long()
-    targets = [torch.randint(1, size.classes, (int(length * size.labels),), generator=randomness) for length in seconds]
+    targets = [torch.randint(1, size.classes, (int(duration * size.labels),), generator=randomness)
+               for duration in seconds]
     return torch.randn(size.utterances, int(lengths.max()), size.classes, generator=randomness), lengths, targets
 
 
