@@ -71,19 +71,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
     print(f"torch {torch.__version__}, {given.device}, CPU threads: {given.threads}, {given.rounds} rounds")
-    print(f"{'':40s} {'k2 ms':>8s} {'torch ms':>8s} {'k2/torch':>8s} {'k2 MiB':>7s} {'torch':>7s} {'losses differ by':>17s}")
+    print(f"{'':40s} {'k2 ms':>8s} {'torch ms':>8s} {'k2/torch':>8s} {'k2 MiB':>7s} {'torch':>7s} {'apart':>8s}")
     for title, size in SIZES.items():
         turns = Turns(given.device, given.threads)
         for backend in ("k2", "torch"):
             turns.add(backend, prepare, size, backend)
         rows = turns.take(given.rounds)
         if len(rows) < 2:
-            print(f"{title:40s} {'':8s} " + " ".join(f"{name}: {1000 * row.seconds:.1f} ms" for name, row in rows.items()))
+            print(title, *(f"{name}: {1000 * row.seconds:.1f} ms" for name, row in rows.items()))
             continue
         k2, plain = rows["k2"], rows["torch"]
         apart = abs(k2.result - plain.result) / abs(plain.result)
         print(f"{title:40s} {1000 * k2.seconds:8.1f} {1000 * plain.seconds:8.1f} {k2.seconds / plain.seconds:8.2f} "
-              f"{k2.mebibytes:7.0f} {plain.mebibytes:7.0f} {apart:17.1e}")
+              f"{k2.mebibytes:7.0f} {plain.mebibytes:7.0f} {apart:8.1e}")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def steps_of(frontend: Frontend, config: Config, device: torch.device) -> Callab
     torch.manual_seed(1)
     model = new_model(config).to(device)
     optimizer = torch.optim.Adam(model.parameters(), config.optim.learning_rate)
-    backend, precision = resolve_ctc_backend(config.loss.ctc_backend), Precision(config.run.precision, device)
+    backend, precision = resolve_ctc_backend(config.loss.ctc_backend, device), Precision(config.run.precision, device)
 
     def step(batch: MultitaskBatch) -> None:
         train_step(model, optimizer, frontend(batch), config, backend, device, LossWeights(), precision)

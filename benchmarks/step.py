@@ -22,6 +22,12 @@ from speecheq import checkpoint, step  # noqa: E402
 from speecheq import config as configuration  # noqa: E402
 from speecheq.data import MultitaskBatch, Stream  # noqa: E402
 from speecheq.losses import LossWeights, resolve_ctc_backend  # noqa: E402
+from speecheq.models.ecapa import (  # noqa: E402
+    AttentiveStatisticsPooling,
+    Res2Convolution,
+    SqueezeExcitation,
+    TdnnUnit,
+)
 from speecheq.numerics import Precision  # noqa: E402
 
 SMALL = Path(__file__).resolve().parent.parent / "egs/mandarin/conf/small.yaml"
@@ -57,6 +63,7 @@ def rows_of(device: str) -> Dict[str, Row]:
 
 
 def settings_of(row: Row) -> configuration.Config:
+    """The paper's settings with those of the row."""
     config = configuration.Config()
     configuration.apply_layer(config, {**row.settings, "run.precision": row.precision}, "benchmarks/step.py")
     return config
@@ -88,9 +95,13 @@ def speecheq_step(row: Row, batch: MultitaskBatch, device: torch.device) -> Tupl
     """A training step of SpeechEQ, as stage 4 makes it, and the parameters."""
     config = settings_of(row)
     model = checkpoint.new_model(config).to(device)
+    if row.compiled:  # all but the GRUs, which stay cuDNN's
+        for part in model.modules():
+            if isinstance(part, (TdnnUnit, Res2Convolution, SqueezeExcitation, AttentiveStatisticsPooling)):
+                part.compile()
     optim = config.optim
     optimizer = torch.optim.Adam(model.parameters(), optim.learning_rate, weight_decay=optim.weight_decay)
-    backend, precision = resolve_ctc_backend(config.loss.ctc_backend), Precision(row.precision, device)
+    backend, precision = resolve_ctc_backend(config.loss.ctc_backend, device), Precision(row.precision, device)
     weights = LossWeights(config.loss.alpha, config.loss.beta, config.loss.eta)
     parameters = sum(p.numel() for p in model.parameters())
     return lambda: step.train_step(model, optimizer, batch, config, backend, device, weights, precision), parameters

@@ -128,6 +128,7 @@ def _runs(given: argparse.Namespace):
 def _jobs(given: argparse.Namespace) -> List:
     """The trainings that were asked for, all checked: a typing error shows at once, not after hours."""
     from speecheq.config import resolve
+    from speecheq.evaluate import pick_device
     from speecheq.losses import resolve_ctc_backend
     from speecheq.train import Job, check, learns_phonemes
 
@@ -142,8 +143,9 @@ def _jobs(given: argparse.Namespace) -> List:
         jobs.append(Job(config, given.config.stem, tuple(given.set), system, msud, fold, phonemes, folder,
                         given.init_from, given.noise, given.rir))
         check(jobs[-1])
-    for backend in sorted({job.config.loss.ctc_backend for job in jobs if learns_phonemes(job)}):
-        resolve_ctc_backend(backend)
+    for backend, device in sorted({(job.config.loss.ctc_backend, job.config.run.device) for job in jobs
+                                   if learns_phonemes(job)}):
+        resolve_ctc_backend(backend, pick_device(device))
     return jobs
 
 

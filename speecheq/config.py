@@ -52,7 +52,7 @@ class LossConfig:
                                  "clips", choices=("none", "inverse"))
     label_ignore: str = setting("fill", "clips without EIS: filled with the prediction (Algorithm 1), or dropped",
                                 choices=("fill", "drop"))
-    ctc_backend: str = setting("auto", "who computes CTC; auto takes k2 where it can be imported",
+    ctc_backend: str = setting("auto", "who computes CTC; auto takes torch on a CPU, k2 on a GPU if it imports",
                                choices=("auto", "k2", "torch"))
 
 

@@ -392,7 +392,9 @@ def train(job: Job) -> None:
             config.model.num_esc = len(classes.names)
             if start is not None:  # what the weights have learned with
                 config.data.cmvn = checkpoint.config_of(start, str(job.init_from)).data.cmvn
-            ctc_backend = resolve_ctc_backend(config.loss.ctc_backend) if phoneme_train is not None else "none"
+            ctc_backend = "none"
+            if phoneme_train is not None:
+                ctc_backend = resolve_ctc_backend(config.loss.ctc_backend, device)
             information = run_information(
                 system=job.system, config_name=job.config_name, assignments=list(job.assignments),
                 phonemes=str(job.phonemes) if phoneme_train is not None else None, fold=job.fold,

@@ -20,7 +20,7 @@
 #   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
 #   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an
 #                         --exp of its own
-#   --ctc-backend NAME    k2, torch or auto: k2 where it can be imported (auto)
+#   --ctc-backend NAME    k2, torch or auto: torch on a CPU; on a GPU k2, where it can be imported (auto)
 # Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):
 #   --classes NAME        seqm: SEQM's nine classes; corpus: the target's own (seqm)
 #   --neutral-eis NAME    EIS of neutral clips: as each corpus declares it, SEQM's 0 (metric), or what its own intensity

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from speecheq.errors import InputError
 from speecheq.losses import ctc_loss, greedy_decode, resolve_ctc_backend
 
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
 
 def _k2_imports() -> bool:
     try:
@@ -127,7 +129,7 @@ def test_out_of_range(backend, lengths, target, named):
 
 
 def test_unknown_backend():
-    for call in (lambda: resolve_ctc_backend("warp"),
+    for call in (lambda: resolve_ctc_backend("warp", CPU),
                  lambda: ctc_loss(torch.zeros(1, 5, 4), torch.tensor([5]), [torch.tensor([1])], "auto")):
         with pytest.raises(ValueError, match="k2, torch"):
             call()
@@ -147,7 +149,7 @@ def without_k2(monkeypatch):
 
 def test_k2_asked_for_and_absent(without_k2):
     with pytest.raises(InputError) as caught:
-        resolve_ctc_backend("k2")
+        resolve_ctc_backend("k2", CPU)
     message = str(caught.value)
     assert "libk2context.so" in message and "--ctc-backend torch" in message and "\n" not in message
 
@@ -156,14 +158,18 @@ def test_auto_falls_back_and_says_why(without_k2, monkeypatch):
     log = logging.getLogger("speecheq")
     lines = []
     monkeypatch.setattr(log, "info", lambda line, *values: lines.append(line % values))
-    assert resolve_ctc_backend("auto") == "torch"
-    assert resolve_ctc_backend("torch") == "torch"
+    assert resolve_ctc_backend("auto", GPU) == "torch"
+    assert resolve_ctc_backend("torch", GPU) == "torch"
     assert "libk2context.so" in lines[0] and "as asked for" in lines[1]
 
 
 @K2
 def test_k2_where_it_imports():
-    assert resolve_ctc_backend("k2") == "k2" and resolve_ctc_backend("auto") == "k2"
+    assert resolve_ctc_backend("k2", CPU) == resolve_ctc_backend("k2", GPU) == resolve_ctc_backend("auto", GPU) == "k2"
+
+
+def test_auto_takes_the_faster_one_on_a_cpu():
+    assert resolve_ctc_backend("auto", CPU) == "torch"
 
 
 @given(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=20), min_size=1, max_size=5))
