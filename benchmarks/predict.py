@@ -79,14 +79,17 @@ def speechbrain(channels: int, batch_size: int) -> Run:
 
 
 def seconds_of(runs: Dict[Tuple[str, int], Run], paths: List[Path], rounds: int) -> Dict[Tuple[str, int], float]:
-    """The best of ``rounds`` of each, after one that is not counted; all take turns, so that noise falls on all."""
+    """The best of ``rounds`` of each, after one that is not counted; all take turns, so that noise falls on all.
+
+    Seconds of the CPU: on one core they are those of the clock, less what other programs took of it.
+    """
     took: Dict[Tuple[str, int], List[float]] = {key: [] for key in runs}
     for number in range(rounds + 1):
         for key, run in runs.items():
-            started = time.perf_counter()
+            started = time.process_time()
             run(paths)
             if number:
-                took[key].append(time.perf_counter() - started)
+                took[key].append(time.process_time() - started)
     return {key: min(times) for key, times in took.items()}
 
 
