@@ -506,7 +506,7 @@ def test_a_stage_that_has_not_run_is_named(data, tmp_path):
 
 def test_a_gpu_that_is_not_there_is_said_before_training(data, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="run.device is 'cuda', but torch finds no GPU; use run.device=cpu or auto"):
+    with pytest.raises(InputError, match="the device is to be 'cuda', but torch finds no GPU; use cpu or auto"):
         check(job(data, tmp_path, run__device="cuda"))
 
 
