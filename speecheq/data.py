@@ -4,7 +4,7 @@ import heapq
 import random
 import signal
 from dataclasses import dataclass, field, replace
-from itertools import count, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
@@ -15,7 +15,7 @@ from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset
 
 from speecheq import distributed
 from speecheq.config import DataConfig
@@ -216,22 +216,23 @@ class _EndlessSampler:
 
 
 class _Batches(IterableDataset):
-    """Streams from ``start`` on, for ever; cropping depends on seed, stream, epoch and utterance only.
+    """Every so many-th mini-batch of a stream from ``start`` on, for ever, from number ``first``.
 
-    Of several workers each makes the requests, which is cheap, and loads every so many-th; DataLoader takes from them
-    in turn. So nothing but loaded mini-batches passes between processes, and the training waits for no manifest.
+    Cropping depends on seed, stream, epoch and utterance only. A process that loads makes all requests itself, which
+    is cheap: so nothing but mini-batches passes between processes, and the training waits for no manifest.
     """
 
-    def __init__(self, stream: str, cuts: CutSet, config: DataConfig, seed: int, start: Position):
+    def __init__(
+        self, stream: str, cuts: CutSet, config: DataConfig, seed: int, start: Position, first: int, every: int
+    ):
         self.stream, self.cuts, self.config, self.seed, self.start = stream, cuts, config, seed, start
+        self.first, self.every = first, every
 
     def __iter__(self) -> Iterator[Union[Stream, InputError]]:
         """What cannot be read is handed over as an InputError: raised in a worker it would come with a traceback."""
-        worker = get_worker_info()
-        first, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         try:
             requests = _EndlessSampler(self.cuts, self.stream, self.config, self.seed, self.start)
-            for request in islice(requests, first, None, workers):
+            for request in islice(requests, self.first, None, self.every):
                 yield self._load(request)
         except InputError as error:
             yield error
@@ -262,20 +263,26 @@ def endless_stream(
     being waited for. The mini-batches stay on the CPU.
     """
     workers = WORKERS[device] if config.workers is None else config.workers
-    loader = DataLoader(
-        _Batches(stream, cuts, config, seed, start),
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context="fork" if workers else None,
-        worker_init_fn=_leave_signals_to_training,
-        pin_memory=device == "cuda",
-    )
-    return _without_errors(iter(loader))
+    shares = max(1, workers)
+    # a loader a process: lhotse's sampler draws otherwise in a loader's second process than in its first
+    return _in_turn([
+        iter(DataLoader(
+            _Batches(stream, cuts, config, seed, start, number, shares),
+            batch_size=None,
+            num_workers=min(1, workers),
+            multiprocessing_context="fork" if workers else None,
+            worker_init_fn=_leave_signals_to_training,
+            pin_memory=device == "cuda",
+        ))
+        for number in range(shares)
+    ])
 
 
-def _without_errors(loaded: Iterator[Union[Stream, InputError]]) -> Iterator[Stream]:
-    for batch in loaded:
+def _in_turn(loaders: List[Iterator[Union[Stream, InputError]]]) -> Iterator[Stream]:
+    for loader in cycle(loaders):
+        batch = next(loader)
         if isinstance(batch, InputError):
+            del loader, loaders  # else the error's traceback would keep the processes waiting for more to do
             raise batch
         yield batch
 

@@ -128,13 +128,16 @@ def test_streams_are_reproducible_from_the_seed_and_cropped(data):
     assert max(batch.inputs.shape[1] for batch in one) <= 81
 
 
-def test_loading_in_a_worker_process_gives_the_same_batches(data):
+@pytest.mark.parametrize("workers", [1, 3])
+def test_loading_in_worker_processes_gives_the_same_batches(data, workers):
     cuts = training_cuts(data / "msud/casia.speaker/fold1/gender.jsonl.gz")
-    here, there = (endless_stream("gender", cuts, small_config(data__workers=n).data, 1) for n in (0, 1))
-    for _ in range(3):
+    here, there = (endless_stream("gender", cuts, small_config(data__workers=n).data, 1) for n in (0, workers))
+    ended = 0
+    while ended < 2:
         a, b = next(here), next(there)
-        assert a.ids == b.ids and torch.equal(a.inputs, b.inputs)
+        assert (a.position, a.last, a.ids) == (b.position, b.last, b.ids) and torch.equal(a.inputs, b.inputs)
         assert torch.equal(a.targets["gender"], b.targets["gender"])
+        ended += a.last
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
