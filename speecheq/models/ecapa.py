@@ -24,13 +24,13 @@ class TdnnUnit(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, dilation: int = 1,
                  per_stream: bool = False):
         super().__init__()
-        self.convolution = Convolution(in_channels, out_channels, kernel, dilation)
+        self.convolution = Convolution(in_channels, out_channels, kernel, dilation, relu=True)
         self.norm = MaskedBatchNorm1d(out_channels, per_stream)
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
         if self.convolution.kernel_size[0] > 1:
             x = frames.zeroed(x)
-        return self.norm(torch.relu(self.convolution(x)), frames)
+        return self.norm(self.convolution(x), frames)
 
 
 class Res2Convolution(nn.Module):
@@ -179,7 +179,7 @@ class EcapaTdnn(nn.Module):
         self.blocks = nn.ModuleList(
             SERes2Block(c.channels, dilation, c.scale, c.bottleneck, c.res_bigru, per_stream)
             for dilation in DILATIONS)
-        self.mfa = Convolution(len(DILATIONS) * c.channels, c.mfa_channels)
+        self.mfa = Convolution(len(DILATIONS) * c.channels, c.mfa_channels, relu=True)
         self.pooling = AttentiveStatisticsPooling(c.mfa_channels, c.bottleneck)
         self.pooled_norm = MaskedBatchNorm1d(2 * c.mfa_channels)
         self.fc = nn.Linear(2 * c.mfa_channels, c.embedding_dim)
@@ -195,7 +195,7 @@ class EcapaTdnn(nn.Module):
         for block in self.blocks:
             x = block(x, frames)
             outputs.append(x)
-        return torch.relu(self.mfa(torch.cat(outputs, dim=2)))
+        return self.mfa(torch.cat(outputs, dim=2))
 
     def embed(self, aggregated: Tensor, frames: Frames) -> Tensor:
         """Frame-level (N, T, mfa_channels) -> embedding (N, embedding_dim). Training needs N of at least 2."""

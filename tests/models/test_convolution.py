@@ -11,15 +11,17 @@ SIZE = st.integers(1, 9)
 
 
 @settings(max_examples=60, deadline=None)
-@given(batch=SIZE, frames=SIZE, into=SIZE, out=SIZE, kernel=st.sampled_from([1, 3, 5]), dilation=st.integers(1, 4))
-def test_it_is_conv1d(batch, frames, into, out, kernel, dilation):
+@given(batch=SIZE, frames=SIZE, into=SIZE, out=SIZE, kernel=st.sampled_from([1, 3, 5]), dilation=st.integers(1, 4),
+       relu=st.booleans())
+def test_it_is_conv1d(batch, frames, into, out, kernel, dilation, relu):
     torch.manual_seed(0)
-    ours = Convolution(into, out, kernel, dilation)
+    ours = Convolution(into, out, kernel, dilation, relu)
     torch.manual_seed(0)
     theirs = nn.Conv1d(into, out, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2)
     x, grad = torch.randn(batch, frames, into, requires_grad=True), torch.randn(batch, frames, out)
     again = x.detach().clone().requires_grad_()
     y, expected = ours(x), theirs(again.transpose(1, 2)).transpose(1, 2)
+    expected = expected.relu() if relu else expected
     y.backward(grad)
     expected.backward(grad)
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
