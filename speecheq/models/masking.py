@@ -103,8 +103,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
 class _BatchNormOfValidFrames(torch.autograd.Function):
     """Batch norm with the statistics of masked frames, its gradient written out.
 
-    One CPU thread, 32 x 384 x 300, forward and backward: this 29 ms; the same formula through autograd 33; padding
-    filled with the mean and F.batch_norm 52; F.batch_norm on packed frames 58; F.batch_norm blind to padding 20.
+    One CPU thread, 32 x 300 x 384, forward and backward: 12 ms; torch's, blind to padding, 3.
     """
 
     @staticmethod
