@@ -27,8 +27,8 @@ class CtcResult:
 def resolve_ctc_backend(choice: str, device: torch.device) -> str:
     """``k2``, ``torch`` or ``auto`` -> ``k2`` or ``torch``, logging which and why.
 
-    auto takes torch on a CPU, where benchmarks/ctc.py finds it 1.3 to 2.6 times as fast as k2 for phones and half as
-    large, with the same loss; on a GPU, for which it has not been run, k2 where that imports.
+    auto takes torch on a CPU, where benchmarks/ctc.py finds it 1.3 to 2.1 times as fast as k2 for phones, in half the
+    memory, with the same loss; on a GPU, for which it has not been run, k2 where that imports.
 
     InputError if k2 is asked for and does not import; ValueError for another name.
     """

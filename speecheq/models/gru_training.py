@@ -4,6 +4,8 @@ torch's GRU records a dozen small operations a frame and direction for autograd 
 frame by frame; at SpeechEQ's widths on a CPU that was up to two thirds of a training step. Here both directions step
 together, the gradient is written out so that a frame costs four operations on the way back, and what does not depend
 on the frame before is computed for BLOCK frames at once, few enough to stay in the processor's cache.
+One CPU thread, 32 x 3 s, forward and backward, input projections included (torch 1.13): 23 ms against 57 at C = 64,
+133 against 213 at 256.
 """
 
 import torch
