@@ -28,7 +28,7 @@ def classification_loss(
     logits: torch.Tensor, targets: torch.Tensor, mixup: Optional[Mixup], config: Config,
     class_weights: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
-    """The focal loss of logits (N, K) with targets (N,); a clip that ``mixup`` has mixed is its two labels by shares."""
+    """The focal loss of logits (N, K) with targets (N,); one that ``mixup`` has mixed is its two labels by shares."""
     clip_weights = None
     if mixup is not None:
         logits, targets = torch.cat([logits, logits]), torch.cat([targets, targets[mixup.partners]])

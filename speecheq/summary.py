@@ -107,8 +107,8 @@ def check_alike(folds: Sequence[ScoredFold]) -> None:
             before = tested.setdefault((fold.run["seed"], prediction.id), fold.folder)
             if before != fold.folder:
                 raise InputError(
-                    f"{fold.folder / SCORES}: its test clip {prediction.id} is also one of {before}, so the score files "
-                    "of different folds are mixed; remove both and run stage 5 (score) again."
+                    f"{fold.folder / SCORES}: its test clip {prediction.id} is also one of {before}, so the score "
+                    "files of different folds are mixed; remove both and run stage 5 (score) again."
                 )
 
 
