@@ -1,8 +1,12 @@
 """Three cut sets to one stream of multitask batches (Algorithm 1, lines 3 to 5)."""
 
 import heapq
+import multiprocessing
+import os
 import random
 import signal
+import threading
+import time
 from dataclasses import dataclass, field, replace
 from itertools import count, cycle, islice
 from pathlib import Path
@@ -248,10 +252,21 @@ class _Batches(IterableDataset):
         return replace(batch, position=request.position, last=request.last, all_ids=request.all_ids)
 
 
-def _leave_signals_to_training(_worker: int) -> None:
-    """A scheduler signals every process of a job: the training decides when it stops, and stops its workers."""
+def _end_with_training(_worker: int) -> None:
+    """A scheduler signals every process of a job: the training decides when it stops, and stops its workers.
+
+    Where it was killed they end by themselves. torch's worker looks after its parent too, but only from when it has
+    started: one whose parent was gone by then would stay for ever, and hold the job's pipes open.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_after, args=(multiprocessing.parent_process().pid,), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def endless_stream(
@@ -271,7 +286,7 @@ def endless_stream(
             batch_size=None,
             num_workers=min(1, workers),
             multiprocessing_context="fork" if workers else None,
-            worker_init_fn=_leave_signals_to_training,
+            worker_init_fn=_end_with_training,
             pin_memory=device == "cuda",
         ))
         for number in range(shares)

@@ -157,11 +157,11 @@ def report(**what):
 """
 
 
-def drive(data: Path, out: Path, program: str) -> list:
-    """What a driver's ``report`` calls told."""
+def drive(data: Path, out: Path, program: str, limit: float = 300) -> list:
+    """What a driver's ``report`` calls told; ``limit`` in seconds."""
     done = subprocess.run(
         [sys.executable, "-c", DRIVER + textwrap.dedent(program), str(data), str(out)], capture_output=True, text=True,
-        cwd=ROOT, timeout=300,
+        cwd=ROOT, timeout=limit,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -235,6 +235,22 @@ def test_killed_at_random_moments(data, unbroken, tmp_path):
     assert told[-1]["status"] == 0
     assert sum(attempt["status"] == -signal.SIGKILL for attempt in told) >= 2, told
     assert_same(unbroken[0], tmp_path)
+
+
+def test_workers_do_not_outlive_a_training_killed_while_they_start(data, tmp_path):
+    # drive waits until every process that holds the driver's pipes has ended
+    told = drive(data, tmp_path, """
+        def while_workers_start():
+            from speecheq import data as loading
+            set_up = loading._end_with_training
+            def late(worker):
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(0.3)
+                set_up(worker)
+            loading._end_with_training = late
+        report(status=attempt(folder, while_workers_start, data__workers=1))
+    """, limit=60)
+    assert told == [{"status": -signal.SIGKILL}]
 
 
 def test_killed_in_steps_with_and_without_workers(data, unbroken, tmp_path):
