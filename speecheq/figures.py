@@ -1,7 +1,6 @@
 """The pictures of an experiment, drawn from its score files (section 3.3 and Figure 3; the others are ours)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import List
 
 from speecheq.summary import Experiment
@@ -18,8 +17,8 @@ class Picture:
     svg: str
 
 
-def pictures_of(experiment: Experiment, folder: Path) -> List[Picture]:
-    """The pictures of ``folder``, an ``exp/<config>-<system>/<target>.<protocol>``.
+def pictures_of(experiment: Experiment) -> List[Picture]:
+    """The pictures of an experiment, from the files of its folds (``experiment.scored``) alone.
 
     A picture whose data are absent is left out, with a line in the log that says why.
     """
