@@ -315,8 +315,9 @@ def recipe_page(title: str, experiments: Sequence[Experiment]) -> Tuple[str, Lis
 def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -> str:
     """Summarise every experiment below ``exp`` from its score files; returns the recipe's page.
 
-    Writes metrics.json, scores.tsv, RESULTS.md and pictures of each experiment, the recipe's page to ``results``, its tables
-    as LaTeX and CSV to ``exp/tables``. ``table`` says what the paper's table is, to stand at the end with our figures.
+    Writes metrics.json, scores.tsv, RESULTS.md and pictures of each experiment, the recipe's page to ``results``, and
+    its tables as LaTeX and CSV to ``exp/tables``. ``table`` says what the paper's table is, to stand at the end with
+    our figures.
     What could not be read or does not go together is left out, and named on the page; InputError where nothing is left.
     """
     of_paper = read_table(table) if table is not None else None
