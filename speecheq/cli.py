@@ -212,7 +212,7 @@ def _score(given: argparse.Namespace) -> None:
 
     msud = _msud_folder(given)
     for _, fold, _, folder in _runs(given):
-        score(folder, msud, fold)
+        score(folder, msud, fold, given.train_clips)
 
 
 def _report(given: argparse.Namespace) -> None:
@@ -371,6 +371,8 @@ def parser() -> argparse.ArgumentParser:
 
     score = command("score", _score, "Stage 5: score trained folds.")
     run_options(score)
+    score.add_argument("--train-clips", action="store_true",
+                       help="the target's training clips too, for the distributions of EIS (Figure 3)")
 
     report = command("report", _report, "Stage 5: the tables of all experiments of a recipe, from their score files.")
     report.add_argument("--exp", type=Path, default=Path("exp"))

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from speecheq.compare import Pair, compare
 from speecheq.errors import InputError
+from speecheq.figures import Picture, pictures_of, write_pictures
 from speecheq.files import write_text
 from speecheq.metrics import CALIBRATION_BINS, confusion
 from speecheq.msud import DECLARED, EVERY_CORPUS, TEST
@@ -29,6 +30,7 @@ CATEGORY_SCORES = ("wa", "ua", "uai", "macro_f1", "restricted_wa", "restricted_u
 OTHER_SCORES = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson", "gender", "per")
 NOT_PERCENT = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson")
 TABLES = "tables"  # the folder of LaTeX and CSV, in that of the experiments
+PICTURES = "pictures"  # the folder of SVG and PDF, in that of an experiment
 
 EXPLAINED = f"""\
 Written by the program from score files.
@@ -158,8 +160,8 @@ def confusion_table(experiment: Experiment) -> Table:
     )
 
 
-def experiment_page(experiment: Experiment) -> str:
-    """RESULTS.md of one experiment: tables of its folds for every test set."""
+def experiment_page(experiment: Experiment, pictures: Sequence[Picture]) -> str:
+    """RESULTS.md of one experiment: tables of its folds for every test set, and links to its pictures."""
     run = experiment.run
     parts = [f"# {run['system']} ({_config(run)}) on {_heading(run)}\n", EXPLAINED, _facts(experiment.summary)]
     for set_name in experiment.tests:
@@ -176,7 +178,10 @@ def experiment_page(experiment: Experiment) -> str:
                 [title, *(_cell(metrics, prefix, score) for score in scores)] for title, metrics, prefix in rows])))
         parts.append(markdown(_class_table([experiment], set_name)))
     confused = confusion_table(experiment)
-    return "\n".join([*parts, f"## {confused.caption}\n", markdown(confused)])
+    parts += [f"## {confused.caption}\n", markdown(confused)]
+    for picture in pictures:
+        parts.append(f"## {picture.title}\n\n![{picture.title}]({PICTURES}/{picture.name}.svg)\n\n{picture.caption}\n")
+    return "\n".join(parts)
 
 
 def _class_table(members: Sequence[Experiment], set_name: str) -> Table:
@@ -310,8 +315,9 @@ def recipe_page(title: str, experiments: Sequence[Experiment]) -> Tuple[str, Lis
 def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -> str:
     """Summarise every experiment below ``exp`` from its score files; returns the recipe's page.
 
-    Writes metrics.json, scores.tsv and RESULTS.md of each experiment, the recipe's page to ``results``, and its tables
-    as LaTeX and CSV to ``exp/tables``. ``table`` says what the paper's table is, to stand at the end with our figures.
+    Writes metrics.json, scores.tsv, RESULTS.md and pictures of each experiment, the recipe's page to ``results``, and
+    its tables as LaTeX and CSV to ``exp/tables``. ``table`` says what the paper's table is, to stand at the end with
+    our figures.
     What could not be read or does not go together is left out, and named on the page; InputError where nothing is left.
     """
     of_paper = read_table(table) if table is not None else None
@@ -326,7 +332,9 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
             except InputError as unlike:
                 left_out.append(str(unlike))
             else:
-                write_text(folder / "RESULTS.md", experiment_page(experiments[-1]))
+                pictures = pictures_of(experiments[-1])
+                write_pictures(folder / PICTURES, pictures)
+                write_text(folder / "RESULTS.md", experiment_page(experiments[-1], pictures))
     if not experiments:
         raise InputError(left_out[0] if left_out
                          else f"{exp}: no experiment has been scored; run stages 4 and 5 first.")

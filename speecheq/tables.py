@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Sequence, Tuple, Union
 
-from speecheq.errors import InputError
-from speecheq.files import whole_folder, write_text
+from speecheq.files import whole_folder_of, write_text
 
 # A column of several parts has a tuple in each row, else one text.
 Cell = Union[str, Tuple[str, ...]]
@@ -125,10 +124,7 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
 
     InputError where the folder holds other files, which would be lost.
     """
-    others = [path.name for path in Path(folder).glob("*") if path.suffix not in (".tex", ".csv")]
-    if others:
-        raise InputError(f"{folder}: holds files that are no tables ({', '.join(sorted(others))}); move them away.")
-    with whole_folder(folder) as temporary:
+    with whole_folder_of(folder, "tables", (".tex", ".csv")) as temporary:
         for table in tables:
             name, others = slug(table.name), 1
             while (temporary / f"{name}.csv").exists():  # names that differ in signs which no file name has

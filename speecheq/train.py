@@ -342,7 +342,7 @@ def _open_folder(folder: Path, stage: Stage, opened: ExitStack) -> Optional[Dict
     before = find_checkpoint(folder, stage.key)
     stage.begin()
     remove_leftovers(folder)
-    for stale in ("scores.tsv", "phones.tsv", "metrics.json"):  # they describe the model that was here before
+    for stale in ("scores.tsv", "phones.tsv", "metrics.json", "train_scores.tsv", "embeddings.npz"):  # they describe the model that was here before
         (folder / stale).unlink(missing_ok=True)
     if before is None:
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)

@@ -61,6 +61,7 @@ ADDED = [
     ("--target", "--stage 3 --stop-stage 4"),
     ("--protocol", "--stage 3 --stop-stage 3"),
     ("--folds", "--stage 3 --stop-stage 4"),
+    ("--score-train", "--stage 5"),
     ("", "--stage 4 --stop-stage 4"),
 ]
 # Commands that install, test or take minutes: what .ci/run, or the Makefile that it calls, has instead.
