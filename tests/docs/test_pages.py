@@ -1,6 +1,7 @@
 """What README.md and docs/*.md name is there: options, settings, systems, links; the README's tables are up to date."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import yaml
 from doc_pages import FILES, PAGES, ROOT, blocks, inline_code, prose, tables, text_of
 
 from speecheq.cli import parser
-from speecheq.config import Config, setting_names
+from speecheq.config import Config, resolve, setting_names
+from speecheq.protocol import read_folds_file
 from speecheq.readme import with_tables
 
 RECIPES = ("mandarin", "iemocap")
@@ -83,6 +85,18 @@ def test_the_systems_of_the_readme_are_those_of_the_recipes():
 def test_the_tables_of_the_readme_are_up_to_date():
     text = text_of("README.md")
     assert with_tables(text, "README.md") == text, "run: speecheq readme README.md"
+
+
+def test_the_configuration_of_the_recipes_page_is_one(tmp_path):
+    conf = shutil.copytree(ROOT / "egs" / "mandarin" / "conf", tmp_path / "conf")
+    (conf / "own.yaml").write_text(dict(blocks("docs/recipes.md"))["yaml"], encoding="utf-8")
+    own, small = (resolve(conf / name, conf / "systems.yaml", "speecheq") for name in ("own.yaml", "small.yaml"))
+    assert own.model == small.model and own.optim.max_steps == 2 * small.optim.max_steps
+
+
+def test_the_folds_of_the_protocols_page_are_read(tmp_path):
+    (tmp_path / "folds.tsv").write_text(dict(blocks("docs/protocols.md"))["tsv"], encoding="utf-8")
+    assert [fold for _, _, fold in read_folds_file(tmp_path / "folds.tsv")] == [1, 2]
 
 
 @pytest.mark.parametrize("page", PAGES)
