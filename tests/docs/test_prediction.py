@@ -40,8 +40,8 @@ def test_every_command_of_the_page_runs(run, tmp_path, capsys):
     pytest.importorskip("onnxruntime", reason="needs the extra `export`")
     pytest.importorskip("onnx", reason="needs the extra `export`")
     lines = [line for language, code in blocks(PAGE) if language == "sh" for line in code.splitlines()]
-    assert len(lines) >= 5
-    for line in lines:
+    assert len(lines) >= 6 and lines[0].startswith(". ./path.sh "), "which the tests of the shell run"
+    for line in lines[1:]:
         run(line)
     printed = capsys.readouterr().out
     assert printed.startswith("some.wav: ") and "| model.int8.onnx |" in printed
