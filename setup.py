@@ -52,6 +52,9 @@ setup(
         "pyyaml",
         "tqdm",
         "rapidfuzz",
+        "matplotlib",  # the pictures of stage 5
+        "scikit-learn",  # t-SNE: no extra, so that stage 5 draws the same pictures wherever it runs
+        "threadpoolctl",
         "urllib3",  # lhotse 1.33 imports it without declaring it
     ],
     extras_require={
@@ -59,6 +62,6 @@ setup(
         "demo": DEMO,
         "export": EXPORT,
         "hub": ["huggingface_hub"],  # models named by an id
-        "test": DEMO + EXPORT + ["pytest", "pytest-xdist", "hypothesis", "scikit-learn", "selenium"],
+        "test": DEMO + EXPORT + ["pytest", "pytest-xdist", "hypothesis", "selenium"],
     },
 )

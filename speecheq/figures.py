@@ -16,8 +16,9 @@ from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from speecheq import metrics, seqm, uncertainty
 from speecheq.errors import InputError
@@ -40,13 +41,17 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW = (
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW, "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
 LINES = ("-", "--", ":", "-.")
+# From white to a dark blue in even steps: the lightness L* falls by 7 to 9 with each tenth. matplotlib's uniform maps
+# begin in a bright yellow, which draws the eye to the cells that hold least.
+SHARES = LinearSegmentedColormap.from_list("shares", ["#FFFFFF", "#08306B"])
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # behind words that a line may cross
 WIDTH = 7.0  # inches
 
 NEUTRAL, UNSPECIFIED = seqm.NEUTRAL, "unspecified"
 INTENSITIES = dict(zip((NEUTRAL, *seqm.LEVELS, UNSPECIFIED), (GREEN, SKY, ORANGE, VERMILION, "#999999")))
 EIS_BINS = np.linspace(seqm.EIS_MIN, seqm.EIS_MAX, 17)
 # Curves of losses are means over so many windows, else each would hold a point a step.
-LOSS_POINTS = 100
+LOSS_POINTS = 60
 LOSSES = {"total": "total loss", "esc": "ESC (focal)", "eis": "EIS (1 - CCC)", "gender": "gender (focal)",
           "phoneme": "phonemes (CTC)"}
 DEV_SCORES = {"wa": "dev WA %", "ua": "dev UA %", "eis_ccc": "dev EIS CCC", "per": "dev PER %"}
@@ -155,23 +160,22 @@ def eis_figure(parts: Mapping[str, Sequence[ClipPrediction]], classes: seqm.Clas
         for axes, name in zip(column, rows):
             clips = found.get(name, [])
             axes.set_xlim(EIS_BINS[0], EIS_BINS[-1])
-            _percent(axes, "y")
             note = "no clip"
             if clips:
                 axes.bar(EIS_BINS[:-1], eis_shares(clips), np.diff(EIS_BINS), align="edge", color=INTENSITIES[name],
                          edgecolor=BLACK, linewidth=0.5)
-                note = f"{len(clips):,} answers, mean {np.mean([clip.predicted_eis for clip in clips]):.2f}"
+                note = f"n = {len(clips):,}, mean {np.mean([clip.predicted_eis for clip in clips]):.2f}"
                 if name != UNSPECIFIED:
                     gold = float(np.mean([clip.gold_eis for clip in clips]))
                     axes.axvline(gold, color=BLACK, linestyle="--", linewidth=1)
-                    note += f"; gold {gold:.2f}"
-            axes.text(0.98, 0.95, note, transform=axes.transAxes, ha="right", va="top", fontsize=7)
+                    note += f" (gold {gold:.2f})"
+            axes.text(0.98, 0.97, note, transform=axes.transAxes, ha="right", va="top", fontsize=7, bbox=PAPER)
     for axes, name in zip(grid[:, 0], rows):
         axes.set_ylabel(f"{name}\n% of clips")
     highest = max(eis_shares(clips).max() for found in groups.values() for clips in found.values())
     grid[0, 0].set_ylim(0, 1.35 * highest)  # room for the notes
-    for axes in grid.flat:
-        axes.set_yticks([tick for tick in np.linspace(0, 1, 6) if tick <= 1.35 * highest])
+    grid[0, 0].yaxis.set_major_locator(MaxNLocator(3))
+    grid[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     return figure
 
 
@@ -195,7 +199,8 @@ def _draw_eis(experiment: Experiment) -> Drawing:
     trained = [clip for _, clips in of_folds.values() for clip in clips]
     parts = {**({"training": trained} if trained else {}), "test": tested}
     target, classes = experiment.run["target"], experiment.classes
-    caption = (f"Predicted EIS of the clips of {target} by their gold level; dashed: the mean gold EIS of a level. "
+    caption = (f"Predicted EIS of the clips of {target} by their gold level, n answers each; dashed: the mean gold EIS "
+               "of the level. "
                f"Test clips: {_counted(tested)}, {_over(experiment.scored)}. ")
     caption += (f"Training clips (with the model that learned from them): {_counted(trained)}, {_over(known)}."
                 if trained else "Training clips were not scored (run.sh --score-train true does).")
@@ -217,12 +222,11 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
     labels = [printable(name, 16) for name in names]
     figure = _figure(0.62 * len(names) + 1.9, 0.5 * len(rows) + 1.3)
     axes = figure.subplots()
-    # no clip is white, so that what there is stands out
-    mesh = axes.pcolormesh(np.ma.masked_equal(shares, 0), cmap="cividis_r", vmin=0, vmax=1, edgecolors="#BBBBBB",
-                           linewidth=0.5)
+    mesh = axes.pcolormesh(shares, cmap=SHARES, vmin=0, vmax=1, edgecolors="#BBBBBB", linewidth=0.5)
     for row, column in np.argwhere(shares > 0):
-        x, y, ink = column + 0.5, row + 0.5, "white" if shares[row, column] > 0.55 else "black"
-        axes.text(x, y - 0.12, f"{100 * shares[row, column]:.0f}", ha="center", va="center", color=ink)
+        x, y, share = column + 0.5, row + 0.5, shares[row, column]
+        ink = "white" if share > 0.66 else "black"  # whichever has more contrast
+        axes.text(x, y - 0.12, f"{100 * share:.0f}" if share >= 0.005 else "<1", ha="center", va="center", color=ink)
         axes.text(x, y + 0.25, f"{counts[rows[row], column]:,}", ha="center", va="center", color=ink, fontsize=6)
     axes.set_xticks(np.arange(len(names)) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(np.arange(len(rows)) + 0.5, [labels[row] for row in rows])
@@ -369,8 +373,8 @@ def _draw_map(experiment: Experiment) -> Drawing:
     chosen = np.sort(np.random.default_rng(0).permutation(len(clips))[:MOST_POINTS])
     drawn = f"{len(chosen):,} of its {len(clips):,}, drawn at random" if len(chosen) < len(clips) else f"{len(clips):,}"
     caption = (f"Embeddings of the test clips of {experiment.run['target']} ({drawn}), {_called(fold)}, on a plane by "
-               f"t-SNE (perplexity {PERPLEXITY} at most). Other trainings have other embeddings, which do not go on the "
-               "same map. Only near and far mean something, axes and sizes of groups do not.")
+               f"t-SNE (perplexity {PERPLEXITY} at most). Other trainings have other embeddings, which do not go on "
+               "the same map. Only near and far mean something, axes and sizes of groups do not.")
     return Drawing("Map of the embeddings", caption, map_figure(
         two_dimensional(embeddings[chosen]), [clips[place].gold_esc for place in chosen], experiment.classes.names))
 
@@ -382,15 +386,15 @@ def calibration_figure(bins: metrics.Calibration, error: float) -> Figure:
     """The accuracy of each bin of posteriors against the diagonal, and how many answers each holds."""
     edges = np.linspace(0, 1, len(bins.clips) + 1)
     middles, full = (edges[:-1] + edges[1:]) / 2, bins.clips > 0
-    figure = _figure(0.62 * WIDTH, 4.6)
+    figure = _figure(0.7 * WIDTH, 4.9)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.bar(middles, bins.accuracy, edges[1], color=SKY, edgecolor=BLACK, linewidth=0.5, label="accuracy")
-    upper.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="perfectly calibrated")
+    upper.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="as it should be")
     upper.plot(bins.confidence[full], bins.accuracy[full], color=VERMILION, marker="D", markersize=4, linestyle="none",
-               markeredgecolor=BLACK, markeredgewidth=0.4, label="mean posterior of a bin")
+               markeredgecolor=BLACK, markeredgewidth=0.4, clip_on=False, zorder=3, label="mean posterior")
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy %")
     _percent(upper, "y")
-    upper.legend(loc="upper left", title=f"ECE {100 * error:.2f} %")
+    figure.legend(loc="outside upper center", ncols=3, title=f"ECE {100 * error:.2f} %", columnspacing=1)
     lower.bar(middles, bins.clips, edges[1], color="#999999", edgecolor=BLACK, linewidth=0.5)
     for x, number in zip(middles[full], bins.clips[full]):
         lower.annotate(f"{number}", (x, number), (0, 1), textcoords="offset points", ha="center", va="bottom",
@@ -470,6 +474,7 @@ def _rendered(name: str, drawing: Drawing) -> Picture:
     svg, pdf = io.StringIO(), io.BytesIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     drawing.figure.savefig(svg, format="svg", metadata=nothing)
+    drawing.figure.set_layout_engine("none")  # what it laid out stays
     drawing.figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     text = svg.getvalue()
     return Picture(name, drawing.title, drawing.caption, text[text.index("<svg"):], pdf.getvalue())  # without a DTD

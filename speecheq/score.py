@@ -175,7 +175,7 @@ def read_embeddings(path: Path, ids: Sequence[str]) -> np.ndarray:
         held = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         found, embeddings = held["ids"].tolist(), held["embeddings"]
     except (EOFError, IndexError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as fault:
-        raise InputError(f"{path}: cannot be read, it is cut off or no file of embeddings ({fault}); {AGAIN}") from fault
+        raise InputError(f"{path}: is cut off, or no file of embeddings ({fault}); {AGAIN}") from fault
     if found != list(ids) or embeddings.ndim != 2 or len(embeddings) != len(found):
         raise InputError(f"{path}: is not of the test clips of {SCORES} beside it; {AGAIN}")
     return embeddings
@@ -310,5 +310,6 @@ def _score_tests(
     _finish(stage, folder, [METRICS, SCORES] + ([PHONES] if phonemes is not None else []), sum(map(len, sets.values())),
             "test clips")
     shown = [f"{set_name}.{name}" for set_name in sets for name in ("wa", "ua", "eis_ccc")] + ["test.per"]
-    log.info("%s: %s", stage.title, " ".join(f"{name} {scores[name]:.4f}" for name in shown if scores[name] is not None))
+    known = [f"{name} {scores[name]:.4f}" for name in shown if scores[name] is not None]
+    log.info("%s: %s", stage.title, " ".join(known))
     return sets[TEST]
