@@ -44,7 +44,7 @@ def test_a_walk_stage_by_stage_ends_in_a_table(walked):
     assert "## casia, random10" in page and page.strip() in done.stdout
     assert "the nine of SEQM; esd_zh restricted to neutral, joy, anger, sadness; EIS" in page
     assert str(folder / "RESULTS.md") in done.stderr
-    assert (folder / EXPERIMENT / "RESULTS.md").is_file()
+    assert (folder / EXPERIMENT / "RESULTS.md").is_file() and (folder / "exp/report.html").is_file()
     for name in ("config.yaml", "run.json", "train.log", "best.pt", "last.pt", "scores.tsv", "phones.tsv",
                  "metrics.json"):
         assert (folder / EXPERIMENT / "fold1" / "seed1" / name).stat().st_size, name
@@ -60,11 +60,34 @@ def test_the_tables_need_the_score_files_alone(mandarin, walked, tmp_path):
     done = mandarin.run(*mandarin.where(tmp_path), "--stage", 5)
     assert "the tables are made of the score files" in done.stderr
     assert (tmp_path / "RESULTS.md").read_text() == (folder / "RESULTS.md").read_text()
+    assert (tmp_path / EXPERIMENT / "report.html").is_file()
     for suffix in ("csv", "tex"):
         names = {path.name for path in (folder / "exp/tables").glob(f"*.{suffix}")}
         assert f"casia.random10.test.categories.{suffix}" in names and f"paper.nano.{suffix}" in names
         for name in names:
             assert (tmp_path / "exp/tables" / name).read_text() == (folder / "exp/tables" / name).read_text()
+
+
+def test_the_report_plays_the_test_clips(browser, walked):
+    """In a browser: every clip has a player, and its file is heard."""
+    folder, _ = walked
+    with open(folder / EXPERIMENT / "fold1/seed1/scores.tsv", encoding="utf-8") as stream:
+        clips = {row["utt"]: row for row in csv.DictReader(stream, delimiter="\t")}
+    browser.get((folder / EXPERIMENT / "report.html").as_uri())
+    data = json.loads(browser.execute_script("return document.getElementById('clip-data').textContent"))
+    assert {row[0]: row[data["answer"]] for row in data["rows"]} == {
+        name: row["predicted_esc"] for name, row in clips.items()}
+    assert data["audio"].keys() == clips.keys()
+    duration = browser.execute_async_script("""
+        const done = arguments[arguments.length - 1];
+        document.querySelector('#clips td button').click();
+        document.querySelector('#clips audio').addEventListener('durationchange', (event) => done(event.target.duration));
+        """)
+    assert duration > 0.1
+    text = (folder / EXPERIMENT / "report.html").read_text()
+    for corpus in OPTIONS:
+        assert f">{ {'esd': 'esd_zh'}.get(corpus, corpus) }</td>" in text, "stages of every corpus"
+    assert browser.get_log("browser") == []
 
 
 def test_the_test_fold_is_scored_and_nothing_else(walked):
