@@ -38,7 +38,7 @@ def stages_table(stamps: Stamps) -> Table:
             f"{len(names)}: {reason} ({', '.join(names[:EXAMPLES])}{', ...' * (len(names) > EXAMPLES)})"
             for reason, names in sorted(dropped.items()))
 
-    rows = [[f"{NUMBERS[stamp['stage']]} {stamp['stage']}", stamp["title"], str(stamp["in"]), str(stamp["out"]),
+    rows = [[f"stage {NUMBERS[stamp['stage']]} ({stamp['stage']})", stamp["title"], str(stamp["in"]), str(stamp["out"]),
              str(sum(map(len, stamp["dropped"].values()))), why(stamp["dropped"])] for stamp in stamps.values()]
     return Table("stages", "utterances that went in, came out and were dropped, stage by stage",
                  [*map(Column, ("stage", "of", "in", "out", "dropped", "why"))], rows)
@@ -53,7 +53,7 @@ def _run_note(fold: ScoredFold) -> Dict[str, Any]:
 def sets_table(experiment: Experiment) -> Optional[Table]:
     """The clips of each set of each fold, counted; None where no fold noted them."""
     def counts(of: Mapping[str, int]) -> str:
-        return ", ".join(f"{count} {name}" for name, count in sorted(of.items()))
+        return ", ".join(f"{name} {count}" for name, count in sorted(of.items()))
 
     sets = {}
     for fold in experiment.scored:

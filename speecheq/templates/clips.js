@@ -129,7 +129,8 @@
   for (const select of [inputs.truth, inputs.answer]) {
     for (const name of data.classes) select.append(new Option(name, name));
   }
-  for (const input of Object.values(inputs)) input.addEventListener("input", choose);
+  inputs.text.addEventListener("input", choose);
+  for (const input of [inputs.truth, inputs.answer, inputs.errors]) input.addEventListener("change", choose);
   const turn = { "page-first": () => 0, "page-previous": () => page - 1, "page-next": () => page + 1,
     "page-last": () => Infinity };
   for (const [id, to] of Object.entries(turn)) {
