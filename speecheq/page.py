@@ -183,9 +183,9 @@ def experiment_report(
     stamps = origin.stamps_of(experiment)
     clips = clip_data(experiment, origin.recordings(stamps), page)
     parts = {"Summary": _scores(scores) + _list(facts)}
-    parts.update((section.heading, _section(section)) for section in sections)
     if pictures:
         parts["Pictures"] = _pictures(pictures)
+    parts.update((section.heading, _section(section)) for section in sections)
     parts.update({
         "Clips": _clips(clips),
         "Data": _data(experiment, stamps),

@@ -148,7 +148,7 @@ def test_the_page_holds_what_the_experiment_is(written, exp):
     assert "of all systems. A difference stands" in text
     assert "of this table. A difference stands" in (exp.parent / "RESULTS.md").read_text(encoding="utf-8")
     headings = [words for _, _, words in Parsed(text).all("h2")]
-    assert headings == ["Summary", "Test clips of toy", "Differences to other systems", "Pictures", "Clips", "Data",
+    assert headings == ["Summary", "Pictures", "Test clips of toy", "Differences to other systems", "Clips", "Data",
                         "Settings", "How to read the scores"]
     assert "95 % interval" in text and "learning_rate: " in text
     assert "stage 3 (unify)" in text and "6: no label &lt;b&gt;" in text and "(a, b, c, ...)" in text

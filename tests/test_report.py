@@ -28,6 +28,15 @@ RUN = {
 }
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pages and tables alone: pictures take seconds, and have tests of their own."""
+    monkeypatch.setattr(report, "pictures_of", lambda experiment: [])
+
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
 def predictions(fold, seed, right, speakers, clips=24):
     """``clips`` of a fold, a share ``right`` of them right; the wrong answers are trust, which the corpus lacks."""
     random = np.random.default_rng([fold, seed, round(1000 * right)])
