@@ -33,6 +33,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speecheq", "speecheq.*"]),
+    package_data={"speecheq": ["templates/*"]},  # of the report pages
     entry_points={"console_scripts": ["speecheq = speecheq.cli:main"]},
     install_requires=[
         "torch>=1.13.1",
@@ -61,6 +62,6 @@ setup(
         "demo": DEMO,
         "export": EXPORT,
         "hub": ["huggingface_hub"],  # models named by an id
-        "test": DEMO + EXPORT + ["pytest", "pytest-xdist", "hypothesis"],
+        "test": DEMO + EXPORT + ["pytest", "pytest-xdist", "hypothesis", "selenium"],
     },
 )

@@ -42,8 +42,8 @@ COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW, "#999999"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
 LINES = ("-", "--", ":", "-.")
 # From white to a dark blue in even steps: the lightness L* falls by 7 to 9 with each tenth. matplotlib's uniform maps
-# begin in a bright yellow, which draws the eye to the cells that hold least.
-SHARES = LinearSegmentedColormap.from_list("shares", ["#FFFFFF", "#08306B"])
+# begin in a bright yellow, which draws the eye to the cells that hold least. Of more colours the bar would be pixels.
+SHARES = LinearSegmentedColormap.from_list("shares", ["#FFFFFF", "#08306B"], N=25)
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # behind words that a line may cross
 WIDTH = 7.0  # inches
 

@@ -194,7 +194,7 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
     together, a seed at a time, then averaged; ``low.`` and ``high.pooled.test.ua`` are the ends of its 95 % interval
     (``uncertainty.resampled``). InputError where score files are damaged or do not go together.
     """
-    folds = [read_fold(folder) for folder in folders]
+    folds = sorted(map(read_fold, folders), key=lambda fold: (fold.run["fold"], fold.run["seed"]))
     check_alike(folds)
     runs = [fold.run for fold in folds]
     first = runs[0]

@@ -1,6 +1,7 @@
-"""A table, as Markdown, as LaTeX (booktabs) and as CSV."""
+"""A table, as Markdown, HTML, LaTeX (booktabs) and CSV."""
 
 import csv
+import html
 import io
 import re
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from speecheq.files import whole_folder_of, write_text
 # A column of several parts has a tuple in each row, else one text.
 Cell = Union[str, Tuple[str, ...]]
 NOT_AVAILABLE = "n/a"
+LONG = 40  # characters: a cell of more is set in several lines
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,20 @@ class Table:
 
     def texts(self) -> Iterable[Sequence[str]]:
         return ([column.text(cell) for column, cell in zip(self.columns, row)] for row in self.rows)
+
+    def is_of_figures(self, place: int) -> bool:
+        """Whether a column holds figures alone, which are set flush right."""
+        texts = [row[place] for row in self.texts()]
+        return bool(texts) and all(re.match(r"[-+<]?\d+(\.\d+)?($| [^\d\s])|n/a$|-($| / )", text) for text in texts)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: below its heading tables, each with its caption, then sentences."""
+
+    heading: str
+    tables: Sequence[Table] = ()
+    sentences: Sequence[str] = ()
 
 
 def slug(text: str) -> str:
@@ -68,6 +84,40 @@ def read_markdown(text: str) -> Table:
     return Table("", "", [Column(heading) for heading in rows[0]], rows[2:])
 
 
+def bullets(sentences: Iterable[str]) -> str:
+    """A list in Markdown."""
+    return "".join(f"- {sentence}\n" for sentence in sentences)
+
+
+def section_markdown(section: Section) -> str:
+    """A section of a Markdown page, each table below its caption."""
+    tables = [f"### {capital(table.caption)}\n\n{markdown(table)}" for table in section.tables]
+    return "\n".join([f"## {section.heading}\n", *tables, *([bullets(section.sentences)] * bool(section.sentences))])
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def table_html(table: Table) -> str:
+    """A table in a box of its own, in which it scrolls; the box can be reached by keyboard."""
+    kinds = [' class="figure"' if table.is_of_figures(place)
+             else ' class="long"' if any(len(row[place]) > LONG for row in table.texts()) else ""
+             for place in range(len(table.columns))]
+
+    def line(cells: Iterable[str], is_head: bool = False) -> str:
+        made = []
+        for place, cell in enumerate(cells):
+            tag, scope = ("th", ' scope="col"') if is_head else ("th", ' scope="row"') if place == 0 else ("td", "")
+            made.append(f"<{tag}{scope}{kinds[place]}>{html.escape(cell)}</{tag}>")
+        return f"<tr>{''.join(made)}</tr>\n"
+
+    caption = html.escape(capital(table.caption))
+    return (f'<div class="box" role="region" aria-label="{caption}" tabindex="0"><table><caption>{caption}</caption>\n'
+            f"<thead>{line((column.heading for column in table.columns), is_head=True)}</thead>\n"
+            f"<tbody>{''.join(map(line, table.texts()))}</tbody></table></div>\n")
+
+
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
           "<": r"$<$", ">": r"$>$", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
 
@@ -79,15 +129,10 @@ def escaped(text: str) -> str:
 
 def latex(table: Table) -> str:
     """A ``table`` float with booktabs' rules; columns of figures are set flush right."""
-    rows = list(table.texts())
-
-    def is_of_figures(place: int) -> bool:
-        return bool(rows) and all(re.match(r"[-+<]?\d+(\.\d+)?($| [^\d\s])|n/a$|-($| / )", row[place]) for row in rows)
-
     def line(cells: Iterable[str]) -> str:
         return " & ".join(map(escaped, cells)) + r" \\"
 
-    alignment = "".join("r" if is_of_figures(place) else "l" for place in range(len(table.columns)))
+    alignment = "".join("r" if table.is_of_figures(place) else "l" for place in range(len(table.columns)))
     return "\n".join([
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
@@ -98,7 +143,7 @@ def latex(table: Table) -> str:
         r"\toprule",
         line(column.heading for column in table.columns),
         r"\midrule",
-        *map(line, rows),
+        *map(line, table.texts()),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",

@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import fcntl  # noqa: E402
 import importlib.util  # noqa: E402
 import itertools  # noqa: E402
+import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -232,3 +233,23 @@ def experiment(prepare, tmp_path_factory):
               trained))
     score(trained, folder / "msud" / "casia.speaker", 1)
     return trained
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium that notes what its console says and what it loads; skips where there is none."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs the extra `test`")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--mute-audio",
+                     "--autoplay-policy=no-user-gesture-required"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    started = webdriver.Chrome(options=options, service=Service(driver))  # given its driver, it downloads none
+    yield started
+    started.quit()

@@ -28,6 +28,15 @@ RUN = {
 }
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pages and tables alone: pictures take seconds, and have tests of their own."""
+    monkeypatch.setattr(report, "pictures_of", lambda experiment: [])
+
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
 def predictions(fold, seed, right, speakers, clips=24):
     """``clips`` of a fold, a share ``right`` of them right; the wrong answers are trust, which the corpus lacks."""
     random = np.random.default_rng([fold, seed, round(1000 * right)])
@@ -55,7 +64,8 @@ def rewrite(folder, made=None, **changes):
     metrics["run"].update(changes)
     write_json(folder / "metrics.json", metrics)
     sizes = {f"../{name}": (folder / name).stat().st_size for name in ("metrics.json", "scores.tsv")}
-    stamp = {"key": "k", "inputs": {}, "format": score.FORMAT, "outputs": sizes}
+    stamp = {"stage": "score", "title": str(folder), "key": "k", "inputs": {}, "format": score.FORMAT, "outputs": sizes,
+             "in": 24, "out": 24, "dropped": {}}
     (folder / score.STAMP_FOLDER).mkdir(exist_ok=True)
     write_json(folder / score.STAMP_FOLDER / STAMP, stamp)
     return folder
@@ -74,7 +84,8 @@ def make(exp, system="speecheq", right=0.8, folds=(1, 2), seeds=(1,), speakers=8
             config.save(settings, folder / "config.yaml")
             size = (folder / "config.yaml").stat().st_size
             outputs = {"config.yaml": size, "best.pt": 10, "last.pt": 10}  # the checkpoints are gone
-            write_json(folder / STAMP, {"key": "t", "inputs": {}, "format": 1, "outputs": outputs})
+            write_json(folder / STAMP, {"stage": "train", "title": str(folder), "key": "t", "inputs": {}, "format": 1,
+                                        "outputs": outputs, "in": 48, "out": 48, "dropped": {}})
             rewrite(folder, predictions(fold, seed, right, speakers), **run, system=system, config="small", fold=fold,
                     seed=seed)
     return experiment
@@ -370,10 +381,13 @@ def test_tables_hold_the_figures_of_the_page(tmp_path):
 
 def test_the_same_score_files_give_the_same_page(tmp_path):
     make(tmp_path, seeds=(1, 2))
+    def written():
+        return {path: path.read_text() for path in [*tmp_path.glob("tables/*"), *tmp_path.rglob("report.html")]}
+
     first = report.report(tmp_path, "a test", tmp_path / "R.md")
-    tables = {path.name: path.read_text() for path in (tmp_path / "tables").iterdir()}
+    pages = written()
     assert report.report(tmp_path, "a test", tmp_path / "R.md") == first
-    assert {path.name: path.read_text() for path in (tmp_path / "tables").iterdir()} == tables
+    assert written() == pages and len(pages) > 2
 
 
 def test_nothing_scored_is_said(tmp_path):

@@ -1,15 +1,29 @@
-"""A table in its three forms says the same."""
+"""A table in its four forms says the same."""
 
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from speecheq.errors import InputError
-from speecheq.tables import Column, Table, comma_separated, escaped, latex, markdown, read_markdown, slug, write_tables
+from speecheq.tables import (
+    Column,
+    Section,
+    Table,
+    comma_separated,
+    escaped,
+    latex,
+    markdown,
+    read_markdown,
+    section_markdown,
+    slug,
+    table_html,
+    write_tables,
+)
 
 TABLE = Table(
     "casia.random10", "100 % of CASIA & others",
@@ -39,6 +53,20 @@ def test_markdown_is_read_back(rows):
 def test_what_is_no_table_is_not_read(text):
     with pytest.raises(ValueError, match="no table"):
         read_markdown(text)
+
+
+def test_html_escapes_and_marks_figures_and_long_texts():
+    text = table_html(replace(TABLE, rows=[*TABLE.rows, ['<b>&"', ("1.00",), "n/a", "x " * 21]]))
+    assert '<caption>100 % of CASIA &amp; others</caption>' in text and 'tabindex="0"' in text
+    assert '<th scope="col">system</th><th scope="col" class="figure">UA %</th>' in text
+    assert '<tr><th scope="row">wo_mtl</th><td class="figure">86.67 ± 1.20</td><td class="figure">&lt;0.001</td>' in text
+    assert '<th scope="row">&lt;b&gt;&amp;&quot;</th>' in text and f'<td class="long">{"x " * 21}</td>' in text
+
+
+def test_a_section_has_its_tables_below_their_captions_then_its_sentences():
+    assert section_markdown(Section("A", [replace(TABLE, caption="of all")], ["One.", "Two."])) == (
+        f"## A\n\n### Of all\n\n{markdown(TABLE)}\n- One.\n- Two.\n")
+    assert section_markdown(Section("A", [TABLE])).endswith(markdown(TABLE))
 
 
 def test_csv_has_a_column_for_each_part():
