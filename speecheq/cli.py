@@ -219,8 +219,8 @@ def _report(given: argparse.Namespace) -> None:
     from speecheq.report import report
 
     print(report(given.exp, given.title, given.results, given.table))
-    log.info("the tables above lie in %s, as LaTeX and CSV in %s, those of each experiment in %s", given.results,
-             given.exp / "tables", given.exp / "<config>-<system>" / "<target>.<protocol>" / "RESULTS.md")
+    log.info("the tables above lie in %s, as LaTeX and CSV in %s; %s leads to the report of each experiment",
+             given.results, given.exp / "tables", given.exp / "report.html")
 
 
 def _readme(given: argparse.Namespace) -> None:

@@ -100,8 +100,10 @@ def recordings(stamps: Stamps) -> Dict[str, Place]:
             if not path.is_file() or path.stat().st_size != stamp["outputs"].get(path.name):
                 continue  # it is not what was scored
             for cut in cuts_of(path):
+                if cut.id in found or not cut.has_recording:
+                    continue
                 source = cut.recording.sources[0]
-                if cut.id not in found and source.type == "file" and Path(source.source).is_file():
+                if source.type == "file" and Path(source.source).is_file():
                     is_whole = cut.start < WHOLE and cut.end > cut.recording.duration - WHOLE
                     found[cut.id] = Place(Path(source.source), None if is_whole else (cut.start, cut.end))
     return found

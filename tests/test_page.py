@@ -2,6 +2,9 @@
 
 import functools
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,12 +16,14 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from PIL import Image
 from test_report import RUN, make, predictions, rewrite, summarised
 
 from speecheq import origin, page, report, score, seqm
 from speecheq.files import read_json, write_json
 from speecheq.stages import STAMP
 
+ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "<b>&\"'</script><script>alert(1)</script>"
 FILE = "a #1 100%?<b>&\"'.wav"  # no / in a file's name
 FOLDS, SEEDS = (2, 10), (1, 2)  # as text, 10 comes before 2
@@ -481,6 +486,13 @@ def contrast(a, b):
 def test_contrast_is_that_of_the_wcag():
     assert contrast("rgb(0, 0, 0)", "rgb(255, 255, 255)") == pytest.approx(21)
     assert contrast("rgb(119, 119, 119)", "rgb(255, 255, 255)") == pytest.approx(4.48, abs=0.005)
+
+
+def test_the_picture_of_a_report_can_be_made_again(browser, written, tmp_path):
+    subprocess.run([ROOT / "docs/screenshot.sh", written, tmp_path / "a picture.png"], check=True,
+                   env={**os.environ, "SPEECHEQ_VENV": sys.prefix})
+    picture = Image.open(tmp_path / "a picture.png")
+    assert picture.size[0] == 1000 and len(picture.getcolors()) > 20, "it is not blank"
 
 
 def test_ten_thousand_clips_stay_usable(browser, exp, tmp_path):
