@@ -3,6 +3,7 @@
 Everything is computed from the score files of the trained folders (``summary.py``); nothing is typed in.
 """
 
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -267,6 +268,8 @@ def _differences(members: Sequence[Experiment]) -> Tuple[List[Table], str]:
     if len({revision for member in members for revision in member.run["trained_at_git"]}) > 1 and pairs:
         lines.append("these systems were trained at different revisions of the program (column git), which may be part "
                      "of a difference")
+    if len(pairs) + len(others) < math.comb(len(members), 2):
+        lines.append("pairs that differ in both system and configuration are not tested")
     words = "".join(f"- {line}\n" for line in lines)
     if pairs:
         words = (f"p values are corrected (Holm) over the {len(pairs)} pair{'s' * (len(pairs) > 1)} of this table. A "
