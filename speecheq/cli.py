@@ -240,6 +240,16 @@ def _predict(given: argparse.Namespace) -> None:
     predict(given.recordings, predictor, given.format, given.output)
 
 
+def _listen(given: argparse.Namespace) -> None:
+    from speecheq.listen import serve
+    from speecheq.predict import Predictor
+    from speecheq.trained import open_model
+
+    model = open_model(given.model, given.device)
+    title = f"SpeechEQ: {Path(given.model).name}" if given.model else "SpeechEQ"
+    serve(Predictor(model, gender=bool(model.labels.genders)), title, given.host, given.port)
+
+
 def _package(given: argparse.Namespace) -> None:
     from speecheq.model_folder import write
 
@@ -392,6 +402,12 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--batch-size", type=positive_whole, help="clips that are predicted at once (default: 8 on a "
                          "CPU, 32 on a GPU)")
     predict.add_argument("--threads", type=positive_whole, help="of the CPU; default: torch's own choice")
+
+    listen = command("listen", _listen, "Serve a page that predicts what a microphone or a file gives.")
+    listen.add_argument("--model", metavar="MODEL", help="as of speecheq predict")
+    listen.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    listen.add_argument("--host", default="127.0.0.1", help="0.0.0.0: whoever reaches this machine may use it")
+    listen.add_argument("--port", type=positive_whole, default=7860)
 
     package = command("package", _package, "Make a model folder of a trained and scored fold.")
     package.add_argument("experiment", type=Path, metavar="EXPERIMENT", help="such as exp/.../fold1/seed1")
