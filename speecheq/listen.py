@@ -80,7 +80,7 @@ def page(predictor: Predictor, title: str) -> Any:
             posterior = gradio.Label(label="emotion (ESC)")
             timeline = gradio.Dataframe(headers=list(TIMELINE), label="timeline", interactive=False)
         sound.change(answer, sound, [words, posterior, timeline], api_name=False, show_progress="minimal")
-        gradio.Button("Again").click(answer, sound, [words, posterior, timeline], api_name="predict")
+        gradio.Button("Predict again").click(answer, sound, [words, posterior, timeline], api_name="predict")
     return blocks
 
 
