@@ -225,6 +225,13 @@ def _report(given: argparse.Namespace) -> None:
              given.exp / "tables", given.exp / "<config>-<system>" / "<target>.<protocol>" / "RESULTS.md")
 
 
+def _status(given: argparse.Namespace) -> None:
+    from speecheq.status import Status, in_lines
+
+    for line in in_lines(Status(given.data, given.exp, not given.no_corpora).all()):
+        print(line)
+
+
 def _predict(given: argparse.Namespace) -> None:
     import torch
 
@@ -384,6 +391,11 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--title", required=True)
     report.add_argument("--results", type=Path, required=True, help="the page to write")
     report.add_argument("--table", type=Path, help="conf/table.yaml: the paper's table, to be set beside ours")
+
+    status = command("status", _status, "What of a recipe is done, stale or missing, and the time and disk it took.")
+    status.add_argument("--data", type=Path, default=Path("data"))
+    status.add_argument("--exp", type=Path, default=Path("exp"))
+    status.add_argument("--no-corpora", action="store_true", help="do not look whether the corpora have changed")
 
     predict = command("predict", _predict, "Say what a trained model hears in recordings.")
     predict.add_argument("recordings", nargs="+", metavar="RECORDING",
