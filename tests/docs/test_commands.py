@@ -71,6 +71,9 @@ BY_CI = {
     "make demo RECIPE=iemocap": "make demo STACK=k2 VENV=.venv RECIPE=iemocap",
     "utils/install.sh --stack k2|modern": "make test STACK=modern",
     "--mini true": "run.sh --mini true --train-jobs 2 --stage 0 --stop-stage 5",
+    "utils/install.sh --make-wheelhouse DIR": "utils/install.sh --venv .venv-modern --make-wheelhouse .venv-wheels",
+    "utils/install.sh --wheelhouse DIR": "--wheelhouse .venv-wheels",
+    "utils/install.sh --extras listen": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has listen
     "utils/install.sh --extras export": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has export
 }
 PROGRAMS = ("speecheq", "make", "./run.sh", "run.sh", "utils/install.sh", "python", "pip", "local/", "torchrun", "sbatch")
