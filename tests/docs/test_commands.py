@@ -43,6 +43,8 @@ REPLACED = [
     ("--nj 16", "--nj 2"),
     ("--gpus 4 --nodes 2", "--gpus 1 --nodes 2 --set run.device=cpu --exp exp-nodes"),
     ("--gpus 4", "--gpus 2 --set run.device=cpu --exp exp-gpus"),
+    ("--bpe-size 5000", "--bpe-size 100"),
+    ("./run.sh --corpus", "./run.sh --stage 1 --stop-stage 4 --corpus"),
     # Synthesised corpora are incomplete copies; of the folds one is enough. What a command says itself comes later.
     ("./run.sh", "./run.sh --partial true --folds 1"),
     ("local/prepare_harbour.py", "local/prepare_harbour.py --partial true"),
@@ -52,15 +54,15 @@ REPLACED = [
 # What is added to options from a table: the stages that read them. The first whose options occur counts.
 ADDED = [
     ("--download", "--stop-stage 0"),
-    ("--aishell-hours", "--data data-hours --stop-stage 1"),
-    ("--corpus", "--data data-mine --stop-stage 4"),
-    ("--noise", "--data data-noise --stop-stage 4"),
-    ("--partial", "--stop-stage 1"),
-    ("--units", "--stage 3 --stop-stage 4"),
-    ("--phonemes", "--stage 3 --stop-stage 4"),
-    ("--target", "--stage 3 --stop-stage 4"),
+    ("--partial", "--stop-stage 0"),
+    ("--aishell-hours", "--data data-hours --stage 1 --stop-stage 1"),
+    ("--corpus", "--data data-mine --stage 1 --stop-stage 3"),
+    ("--noise", "--data data-noise --stage 1 --stop-stage 4"),
+    ("--folds-file", "--stage 3 --stop-stage 4"),
+    ("--train-jobs", "--stage 3 --stop-stage 4"),
+    ("--units", "--stage 3 --stop-stage 3"),
+    ("--target", "--stage 3 --stop-stage 3"),
     ("--protocol", "--stage 3 --stop-stage 3"),
-    ("--folds", "--stage 3 --stop-stage 4"),
     ("--score-train", "--stage 5"),
     ("", "--stage 4 --stop-stage 4"),
 ]
