@@ -17,10 +17,10 @@ SIZES = ((1_200, 4, 1), (1_200, 4, 3), (1_440, 24, 3), (35_000, 20, 3), (35_000,
 def made_up(clips: int, speakers: int, seeds: int, system: int) -> Answers:
     """Two thirds of the answers are right; ``system`` sets which."""
     random, gold = np.random.default_rng(system), np.random.default_rng(0).integers(CLASSES, size=clips)
+    answers = [np.where(random.random(clips) < 2 / 3, gold, random.integers(CLASSES, size=clips)) for _ in range(seeds)]
     return Answers.of([
         (seed, clip % 10, f"{clip:06d}", f"s{clip % speakers}", int(gold[clip]), int(answer))
-        for seed in range(seeds)
-        for clip, answer in enumerate(np.where(random.random(clips) < 2 / 3, gold, random.integers(CLASSES, size=clips)))
+        for seed in range(seeds) for clip, answer in enumerate(answers[seed])
     ])
 
 

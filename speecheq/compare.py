@@ -67,10 +67,22 @@ def _listed(value) -> str:
     return value if isinstance(value, str) else " ".join(map(str, value))
 
 
+def _one_thing_apart(first: Experiment, second: Experiment) -> bool:
+    """Whether two experiments share their system or their configuration, so that a difference has one cause."""
+    return first.run["system"] == second.run["system"] or all(
+        first.run[of] == second.run[of] for of in ("config", "set"))
+
+
 def compare(experiments: Sequence[Experiment]) -> Tuple[List[Pair], List[Tuple[Experiment, Experiment, str]]]:
-    """All pairs of a table: those that are comparable, tested, and the others with the reason."""
+    """The pairs of a table: those that are comparable, tested, and the others with the reason.
+
+    Pairs that differ in both system and configuration are of neither list: nothing would follow from their difference,
+    and each test more makes all others weaker.
+    """
     tested, others = [], []
     for first, second in combinations(experiments, 2):
+        if not _one_thing_apart(first, second):
+            continue
         reason = why_not_comparable(first, second)
         if reason is None:
             tested.append((first, second, uncertainty.difference(first.answers, second.answers)))

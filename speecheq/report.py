@@ -3,6 +3,7 @@
 Everything is computed from the score files of the trained folders (``summary.py``); nothing is typed in.
 """
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -320,6 +321,8 @@ class Compared:
         sentences = [_in_words(pair) for pair in pairs]
         sentences += [f"{_called(first)} and {_called(second)} are not comparable: {reason}"
                       for first, second, reason in self.others if is_asked_for(first, second)]
+        if of is None and len(self.pairs) + len(self.others) < math.comb(len(self.members), 2):
+            sentences.append("pairs that differ in both system and configuration are not tested")
         if pairs:
             sentences.insert(0, (
                 f"p values are corrected (Holm) over the {len(self.pairs)} pair{'s' * (len(self.pairs) > 1)} of "

@@ -116,7 +116,7 @@ def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
 
 
 def esc_weights(config: Config, cuts: CutSet, device: torch.device) -> Optional[torch.Tensor]:
-    """The weights (K,) of the ESC classes by ``loss.class_balance``, of the counts in ``cuts``; None where all are 1."""
+    """The weights (K,) of the ESC classes by ``loss.class_balance``, of the counts in ``cuts``; None: all are 1."""
     if config.loss.class_balance == "none":
         return None
     numbers = (cut.supervisions[0].custom["class"] for cut in cuts)

@@ -307,6 +307,16 @@ def test_p_values_are_corrected_over_the_pairs_of_the_table(tmp_path):
     assert [pair.bootstrap for pair in pairs] == uncertainty.holm([of.bootstrap for of in alone])
 
 
+def test_only_pairs_that_are_one_thing_apart_are_tested(tmp_path):
+    a, b, a_long = (summarised(make(tmp_path / name, system=system, set=assignments))
+                    for name, system, assignments in (("1", "a", []), ("2", "b", []), ("3", "a", ["optim.epochs=9"])))
+    pairs, others = compare([a, b, a_long])
+    assert [(pair.first, pair.second) for pair in pairs] == [(a, b), (a, a_long)] and not others
+    _, words = report._differences([a, b, a_long])
+    assert "over the 2 pairs" in words and "pairs that differ in both system and configuration are not tested" in words
+    assert "not tested" not in report._differences([a, b])[1]
+
+
 @pytest.mark.parametrize(
     "changes, reason",
     [

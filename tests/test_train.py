@@ -370,7 +370,7 @@ def test_other_labels_get_a_head_of_their_own(trained, data, tmp_path, caplog):
     start = trained["seqd"] / "best.pt"
     settings = dict(optim__max_steps=1, optim__learning_rate=0.0, optim__weight_decay=0.0, data__cmvn="utterance")
     train(dataclasses.replace(job(data, tmp_path / "run", **settings), msud=msud, init_from=start))
-    old, (model, config, new) = checkpoint.read(start), checkpoint.load_model(tmp_path / "run" / "best.pt")
+    old, (_, config, new) = checkpoint.read(start), checkpoint.load_model(tmp_path / "run" / "best.pt")
     assert "new, for other labels: esc_head" in caplog.text and len(new["classes"]) == 6
     assert new["model"]["model.esc_head.weight"].shape[0] == 6
     for name in ("model.phoneme_head.weight", "model.backbone.fc.weight", "model.gender_head.bias", "cmvn.mean"):
