@@ -28,7 +28,6 @@ from speecheq.msud import TEST
 from speecheq.progress import log
 from speecheq.score import EMBEDDINGS, TRAINING_CLIPS, TRAINING_SCORES, read_embeddings, read_scores
 from speecheq.summary import Experiment, ScoredFold
-from speecheq.tables import NOT_AVAILABLE
 
 # Text stays text: small, to be searched and read aloud. It is laid out for DejaVu Sans, wider than what may replace it.
 STYLE = {
@@ -56,7 +55,7 @@ LOSSES = {"total": "total loss", "esc": "ESC (focal)", "eis": "EIS (1 - CCC)", "
           "phoneme": "phonemes (CTC)"}
 DEV_SCORES = {"wa": "dev WA %", "ua": "dev UA %", "eis_ccc": "dev EIS CCC", "per": "dev PER %"}
 MOST_LINES = 8  # above it lines cannot be told apart and are drawn alike
-MOST_POINTS = 2000  # of the embedding map
+MOST_POINTS = 1000  # of the embedding map: t-SNE takes some seconds of them
 FEWEST_POINTS = 8
 MOST_SPEAKERS = 60
 PERPLEXITY = 30
@@ -71,10 +70,12 @@ class Picture:
     title: str
     caption: str
     svg: str = field(repr=False)
-    pdf: bytes = field(repr=False, default=b"")
+    pdf: bytes = field(repr=False)
 
 
 class Drawing(NamedTuple):
+    """A picture before it is written as SVG and PDF."""
+
     title: str
     caption: str
     figure: Figure
