@@ -315,13 +315,14 @@ class Compared:
         """The table of pairs, and the same in words, with what is not compared and why; of one system if it is named.
         """
         def is_asked_for(first: Experiment, second: Experiment) -> bool:
-            return of is None or of in (first, second)
+            return of is None or of is first or of is second
 
         pairs = [pair for pair in self.pairs if is_asked_for(pair.first, pair.second)]
         sentences = [_in_words(pair) for pair in pairs]
+        others = [other for other in self.others if is_asked_for(*other[:2])]
         sentences += [f"{_called(first)} and {_called(second)} are not comparable: {reason}"
-                      for first, second, reason in self.others if is_asked_for(first, second)]
-        if of is None and len(self.pairs) + len(self.others) < math.comb(len(self.members), 2):
+                      for first, second, reason in others]
+        if len(pairs) + len(others) < (math.comb(len(self.members), 2) if of is None else len(self.members) - 1):
             sentences.append("pairs that differ in both system and configuration are not tested")
         if pairs:
             sentences.insert(0, (

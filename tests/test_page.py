@@ -87,7 +87,7 @@ def exp(tmp_path_factory):
             write_json(stamp, {**read_json(stamp), "inputs": {str(data): key}})
             write_json(folder / "run.json", {"machine": HOSTILE, "msud": {"sets": {"test": {
                 "clips": 24, "corpus": {"toy": 24}, "class": {HOSTILE: 8}, "eis": {}, "gender": {"F": 24}}}}})
-    other = make(root / "exp", system="<i>&", folds=FOLDS, seeds=SEEDS)
+    other = make(root / "exp", system="<i>&", folds=FOLDS, seeds=SEEDS, set=[f"name={HOSTILE}"])
     for folder in other.glob("fold*/seed*"):
         rewrite(folder, hostile_predictions(int(folder.parent.name[4:]), int(folder.name[4:])),
                 **read_json(folder / "metrics.json")["run"])

@@ -312,9 +312,15 @@ def test_only_pairs_that_are_one_thing_apart_are_tested(tmp_path):
                     for name, system, assignments in (("1", "a", []), ("2", "b", []), ("3", "a", ["optim.epochs=9"])))
     pairs, others = compare([a, b, a_long])
     assert [(pair.first, pair.second) for pair in pairs] == [(a, b), (a, a_long)] and not others
-    words = " ".join(report.Compared([a, b, a_long], pairs, others).section().sentences)
-    assert "over the 2 pairs" in words and "pairs that differ in both system and configuration are not tested" in words
-    assert "not tested" not in " ".join(report.Compared([a, b], *compare([a, b])).section().sentences)
+    compared = report.Compared([a, b, a_long], pairs, others)
+    not_tested = "pairs that differ in both system and configuration are not tested"
+    assert "over the 2 pairs of this table" in compared.section().sentences[0]
+    assert not_tested in compared.section().sentences and len(compared.section().tables[0].rows) == 2
+    assert not_tested not in report.Compared([a, b], *compare([a, b])).section().sentences
+    # the part of one system: both pairs are a's, one is b's
+    assert not_tested not in compared.section(a).sentences and not_tested in compared.section(b).sentences
+    assert "over the 2 pairs of all systems" in compared.section(b).sentences[0]
+    assert len(compared.section(a).tables[0].rows) == 2 and len(compared.section(b).tables[0].rows) == 1
 
 
 @pytest.mark.parametrize(

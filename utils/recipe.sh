@@ -64,9 +64,9 @@ stage=0 stop_stage=5
   protocol='' folds='' folds_file='' seeds=1 systems=speecheq config='' init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
   noise='' rir='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
-  score_train=false status=false
+  status=false score_train=false
   help_files=("$recipe/utils/recipe.sh")
-  boolean_options=(mini partial score_train status)
+  boolean_options=(mini partial status score_train)
   list_options=(set corpus use)
 }
 
