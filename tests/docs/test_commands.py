@@ -162,6 +162,7 @@ def checkout(nano, made, server, toys, tmp_path_factory):
     script = dict(blocks("docs/adding_a_corpus.md"))["python"]
     (top / "local" / "prepare_harbour.py").write_text(script, encoding="utf-8")
     (top / "local" / "prepare_harbour.py").chmod(0o755)
+    toys.write_wav(top / "some.wav", 0.5)
     recording = toys.write_wav(top / "egs" / "mandarin" / "some.wav", 0.5)
     toys.write_wav(top / "egs" / "mandarin" / "a-folder" / "other.wav", 0.5)
     cuts = CutSet.from_cuts([Recording.from_file(recording).to_cut()])
