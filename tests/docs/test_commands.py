@@ -86,8 +86,10 @@ NOT_LEFT = {"f1_glad_mild_03.wav", "harbour.csv", "harbour.tsv", "labels.yaml", 
 
 
 def is_command(code):
-    """Whether a piece of code in the text is a command with its arguments, rather than a name."""
-    return code.startswith(PROGRAMS) and " " in code or code.startswith("... ")
+    """Whether a piece of code in the text is a command with its arguments, rather than the name of one."""
+    words = code.split()
+    name = 2 if words[0] == "speecheq" else 1
+    return code.startswith("... ") or code.startswith(PROGRAMS) and len(words) > name
 
 
 def inline_commands(page):

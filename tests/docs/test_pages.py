@@ -52,6 +52,13 @@ def test_every_option_of_the_recipes_is_in_their_page(recipe_options):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_is_one(page):
+    commands = parser()._subparsers._group_actions[0].choices
+    for code in [*inline_code(prose(page)), *(code for language, code in blocks(page) if language == "sh")]:
+        assert set(re.findall(r"^speecheq ([a-z-]+)", code, re.M)) <= set(commands), f"{page}: {code}"
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_setting_of_a_page_exists(page):
     names = setting_names()
     parts = "|".join(vars(Config()))
