@@ -13,6 +13,7 @@ from speecheq.tables import Column, Table, markdown, read_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 CATEGORIES, INTERVALS = "Categories (ESC)", "Intervals and spreads"  # of report.recipe_page
+SCORES = ("system", "config", "folds", "seeds", "WA %", "UA %")  # the columns that are taken of the first
 
 
 def marked(text: str, name: str, content: str, where: str) -> str:
@@ -48,16 +49,16 @@ def results_table(pages: Dict[str, str]) -> str:
                 if not {CATEGORIES, INTERVALS} <= set(found):
                     continue
                 scores, intervals = read_markdown(found[CATEGORIES]), read_markdown(found[INTERVALS])
-                for row in range(len(scores.rows)):
-                    rows.append([experiment,
-                                 *(_cell(scores, row, name)
-                                   for name in ("system", "config", "folds", "seeds", "WA %", "UA %")),
+                for row, cells in enumerate(scores.rows):
+                    if cells[:2] != intervals.rows[row][:2]:
+                        raise ValueError("the tables are not of the same systems")
+                    rows.append([experiment, *(_cell(scores, row, name) for name in SCORES),
                                  _cell(intervals, row, "pooled UA %", after=1)])
         except (ValueError, IndexError) as fault:
             raise InputError(f"{path}: does not hold the tables of stage 5 (score); run stage 5 again.") from fault
     if not rows:
         raise InputError(f"{', '.join(pages)}: hold no results; run stage 5 (score) first.")
-    headings = ("target, protocol", "system", "config", "folds", "seeds", "WA %", "UA %", "95 % interval of the pooled UA")
+    headings = ("target, protocol", *SCORES, "95 % interval of the pooled UA")
     return markdown(Table("results", "", [Column(heading) for heading in headings], rows))
 
 

@@ -8,8 +8,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 # Endings of files that the pages name.
-FILES = ("py", "sh", "json", "yaml", "onnx", "safetensors", "tsv", "csv", "npz", "md", "pt", "gz", "txt", "log", "scp", "wav",
-         "png", "html")
+FILES = ("py", "sh", "json", "yaml", "onnx", "safetensors", "tsv", "csv", "npz", "md", "pt", "gz", "txt", "log", "scp",
+         "wav", "png", "html")
 # The heading of the last column of tables that say which options, or what else of a command line, to give for what.
 TO_GIVE = "give"
 

@@ -78,7 +78,8 @@ BY_CI = {
     "utils/install.sh --extras listen": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has listen
     "utils/install.sh --extras export": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has export
 }
-PROGRAMS = ("speecheq", "make", "./run.sh", "run.sh", "utils/install.sh", "python", "pip", "local/", "torchrun", "sbatch")
+PROGRAMS = ("speecheq", "make", "./run.sh", "run.sh", "utils/install.sh", "python", "pip", "local/", "torchrun",
+            "sbatch")
 # Paths that no command of the README leaves: examples, and what other commands leave, which test_adding_a_corpus.py,
 # test_prediction.py and the tests of the package run.
 NOT_LEFT = {"f1_glad_mild_03.wav", "harbour.csv", "harbour.tsv", "labels.yaml", "wav.scp", "local/cards/harbour.yaml",
