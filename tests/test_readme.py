@@ -67,7 +67,8 @@ def test_the_results_are_those_of_the_targets_own_test_clips():
 @pytest.mark.parametrize("page", [
     PAGE.replace("UA %", "ua"), PAGE.replace("| speecheq | small | 50.00 | n/a | 49.00 | n/a | 1 |\n", ""),
     PAGE.replace("| speecheq | small | 1 of 4 | 1 2 | 50.00 | 49.00 | 2.00 |", "| speecheq | small |"),
-    PAGE.replace("| system", "system"), PAGE.replace("| speecheq | small | 50.00 | n/a", "| wo_mtl | small | 50.00 | n/a"),
+    PAGE.replace("| system", "system"),
+    PAGE.replace("| speecheq | small | 50.00 | n/a", "| wo_mtl | small | 50.00 | n/a"),
 ])
 def test_a_page_that_is_not_as_stage_5_writes_it_is_refused(page):
     with pytest.raises(InputError, match=r"^egs/x/RESULTS.md: does not hold the tables of stage 5 .*\.$"):
