@@ -34,7 +34,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speecheq", "speecheq.*"]),
-    package_data={"speecheq": ["starter/*", "templates/*"]},  # a model to start with; of the report pages
+    package_data={"speecheq": ["starter/*", "templates/*"]},
     entry_points={"console_scripts": ["speecheq = speecheq.cli:main"]},
     install_requires=[
         "torch>=1.13.1",

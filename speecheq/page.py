@@ -18,7 +18,7 @@ from speecheq import origin, seqm
 from speecheq.config import load
 from speecheq.figures import Picture
 from speecheq.summary import Experiment
-from speecheq.tables import Section, capital, table_html
+from speecheq.tables import Section, table_html
 
 REPORT = "report.html"
 TEMPLATES = Path(__file__).with_name("templates")
@@ -202,6 +202,6 @@ def recipe_report(title: str, links: Sequence[Link], sections: Sequence[Section]
         f'<li><a href="{html.escape(quote(address))}">{html.escape(text)}</a>: {html.escape(beside)}</li>\n'
         for text, address, beside in links)
     parts = {"Experiments": f"<ul>\n{linked}</ul>\n"}
-    parts.update((capital(section.heading), _section(section)) for section in sections)
+    parts.update((section.heading, _section(section)) for section in sections)
     parts["How to read the scores"] = _list(explained)
     return _document(title, parts)

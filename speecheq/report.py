@@ -138,6 +138,11 @@ def _uncertainty_in_words(summary: Mapping[str, Any]) -> str:
             f"{_figure(high, 'ua')}; it rests on {speakers} test speakers{coarse}")
 
 
+def _main_scores_in_words(summary: Mapping[str, Any]) -> str:
+    scores = ", ".join(f"{of} {_figure(summary[f'test.{of.lower()}'], of.lower())} %" for of in ("WA", "UA"))
+    return f"{scores} (means over folds and seeds); {_uncertainty_in_words(summary)}"
+
+
 def _facts(summary: Dict[str, Any]) -> List[str]:
     run = summary["run"]
     corpora = ", ".join(run["corpora"])
@@ -419,7 +424,7 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
     write_text(results, text)
     write_tables(Path(exp) / TABLES, tables)
     links = [page.Link(f"{_called(experiment)}, {experiment.run['name']}",
-                       (folder / page.REPORT).relative_to(exp).as_posix(), _uncertainty_in_words(experiment.summary))
+                       (folder / page.REPORT).relative_to(exp).as_posix(), _main_scores_in_words(experiment.summary))
              for folder, experiment in experiments.items()]
     write_text(Path(exp) / page.REPORT, page.recipe_report(
         f"Results of {title}", links, [*sections, *more], [*EXPLAINED, NOT_COMPARABLE]))

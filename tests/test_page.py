@@ -185,12 +185,17 @@ def test_the_list_of_clips_is_that_of_scores_tsv(written, rows):
         assert (part == "t=0.250,0.750") == ("-01 " in clip) and bool(part) == ("-01 " in clip)
 
 
+TEXTS = st.lists(st.sampled_from(["</script>", "<script>", "<!--", "</title>", "<", "&lt;", '"', "\\u003c"]) | st.text()).map(
+    "".join)
+
+
 @settings(deadline=None, max_examples=40)
-@given(st.text(), st.dictionaries(st.text(), st.lists(st.text())))
+@given(TEXTS, st.dictionaries(TEXTS, st.lists(TEXTS)))
 def test_no_text_ends_an_element_of_the_page(title, value):
     parsed = Parsed(page._document(title, {"A": "<p>x</p>"}, "run();", json.dumps(value, ensure_ascii=False)))
     data, script = parsed.all("script")
     assert json.loads(data[2]) == value and script[2] == "run();" and not parsed.open
+    assert [text for _, _, text in parsed.all("title", "h1")] == [title] * 2
 
 
 def test_recordings_that_are_not_at_hand_are_left_out(exp, tmp_path):
