@@ -48,6 +48,7 @@ METRICS, SCORES, PHONES = "metrics.json", "scores.tsv", "phones.tsv"
 # What only pictures need has formats and stamps of its own, so that scores are not made again for their sake.
 PICTURES_FORMAT = 1
 EMBEDDINGS_STAMP_FOLDER, TRAINING_STAMP_FOLDER = "scored_embeddings", "scored_training"
+FORMATS = {STAMP_FOLDER: FORMAT, EMBEDDINGS_STAMP_FOLDER: PICTURES_FORMAT, TRAINING_STAMP_FOLDER: PICTURES_FORMAT}
 EMBEDDINGS, TRAINING_SCORES = "embeddings.npz", "train_scores.tsv"
 TRAINING_CLIPS = "train"  # the only set of train_scores.tsv
 # Of a training's files, those that tables can do without once it is scored.
@@ -225,12 +226,12 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
     title = f"{run['config_name']}-{run['system']}, {note['name']}, fold {fold}, seed {run['seed']}"
     data = [folder, fold_folder]
 
-    def stage(stamp: str, what: str, inputs: Sequence[Path], version: int) -> Stage:
-        return Stage("score", what + title, folder / stamp, {}, inputs, version)
+    def stage(stamp: str, what: str, inputs: Sequence[Path]) -> Stage:
+        return Stage("score", what + title, folder / stamp, {}, inputs, FORMATS[stamp])
 
-    scores = stage(STAMP_FOLDER, "", data + ([phonemes] if phonemes is not None else []), FORMAT)
-    embeddings = stage(EMBEDDINGS_STAMP_FOLDER, "embeddings of ", data, PICTURES_FORMAT)
-    training = stage(TRAINING_STAMP_FOLDER, "training clips of ", data, PICTURES_FORMAT)
+    scores = stage(STAMP_FOLDER, "", data + ([phonemes] if phonemes is not None else []))
+    embeddings = stage(EMBEDDINGS_STAMP_FOLDER, "embeddings of ", data)
+    training = stage(TRAINING_STAMP_FOLDER, "training clips of ", data)
     if training_clips and note["protocol"] == CROSS:
         log.info("%s: trains on no clip of %s, so no training clip of it is scored", title, note["target"])
         training_clips = False
