@@ -23,7 +23,7 @@ def _synth(given: argparse.Namespace) -> None:
 
 
 def _corpora(given: argparse.Namespace) -> None:
-    from speecheq.datacard import find_card, read_cards, update_readme, where_from
+    from speecheq.datacard import find_card, read_cards, where_from
 
     if given.prepared:
         from speecheq.files import read_json
@@ -34,8 +34,6 @@ def _corpora(given: argparse.Namespace) -> None:
                 raise InputError(f"{path}: stage 1 (manifests) has not been run for {name}; run it first.")
             if read_json(path)["labels"]:
                 print(name)
-    elif given.readme:
-        log.info("%s: %s", given.readme, "written anew" if update_readme(given.readme) else "is up to date")
     else:
         cards = read_cards()
         names = [name if name in cards else name.rpartition("_")[0] or name for name in given.names]  # esd_zh -> esd
@@ -225,6 +223,12 @@ def _report(given: argparse.Namespace) -> None:
              given.results, given.exp / "tables", given.exp / "report.html")
 
 
+def _readme(given: argparse.Namespace) -> None:
+    from speecheq.readme import update
+
+    log.info("%s: %s", given.page, "written anew" if update(given.page) else "is up to date")
+
+
 def _status(given: argparse.Namespace) -> None:
     from speecheq.status import Status, in_lines
 
@@ -295,7 +299,6 @@ def parser() -> argparse.ArgumentParser:
     corpora.add_argument("names", nargs="*", metavar="CORPUS", help="all, where none is named")
     corpora.add_argument("--prepared", type=Path, metavar="MANIFESTS",
                          help="print those that stage 1 prepared there and that have emotion labels")
-    corpora.add_argument("--readme", type=Path, help="write the table of corpora into this file, between its markers")
 
     download = command("download", _download, "Stage 0: download a corpus that is open.")
     download.add_argument("corpus", metavar="CORPUS")
@@ -393,6 +396,9 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--title", required=True)
     report.add_argument("--results", type=Path, required=True, help="the page to write")
     report.add_argument("--table", type=Path, help="conf/table.yaml: the paper's table, to be set beside ours")
+
+    readme = command("readme", _readme, "Write the tables of corpora and results into README.md, between their markers.")
+    readme.add_argument("page", type=Path, metavar="README")
 
     status = command("status", _status, "What of a recipe is done, stale or missing, and the time and disk it took.")
     status.add_argument("--data", type=Path, default=Path("data"))

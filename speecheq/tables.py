@@ -70,6 +70,20 @@ def markdown(table: Table) -> str:
             + "".join(map(line, table.texts())))
 
 
+def read_markdown(text: str) -> Table:
+    """The first table that ``markdown`` wrote in a text, its cells in one piece each; ValueError where there is none."""
+    lines = text.splitlines()
+    start = next((number for number, line in enumerate(lines) if line.startswith("| ")), len(lines))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
+        raise ValueError("there is no table in Markdown")
+    return Table("", "", [Column(heading) for heading in rows[0]], rows[2:])
+
+
 def bullets(sentences: Iterable[str]) -> str:
     """A list in Markdown."""
     return "".join(f"- {sentence}\n" for sentence in sentences)

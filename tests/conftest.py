@@ -190,6 +190,22 @@ def samples(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def nano(tmp_path_factory):
+    """``nano(corpora...)``: a folder that holds synthesised nano corpora, one folder each."""
+    pytest.importorskip("espeakng_loader", reason="needs the extra `demo` to synthesise corpora")
+    folder = tmp_path_factory.mktemp("corpora")
+
+    def synthesised(*corpora):
+        missing = [name for name in corpora if not (folder / name).is_dir()]
+        if missing:
+            command = [sys.executable, "-m", "speecheq.cli", "synth", "--out", str(folder), "--size", "nano", "--corpora"]
+            subprocess.run([*command, *missing], check=True, cwd=ROOT, capture_output=True)
+        return folder
+
+    return synthesised
+
+
+@pytest.fixture(scope="session")
 def experiment(prepare, tmp_path_factory):
     """A tiny SpeechEQ, trained for two steps on noise and scored: exp/.../fold1/seed1, four folders below data."""
     from speecheq.config import Config

@@ -18,6 +18,7 @@ from speecheq.tables import (
     escaped,
     latex,
     markdown,
+    read_markdown,
     section_markdown,
     slug,
     table_html,
@@ -36,6 +37,22 @@ def test_markdown():
         "| system | UA % | p | of_what |\n| --- | --- | --- | --- |\n"
         "| wo_mtl | 86.67 ± 1.20 | <0.001 | a\\|b |\n| speecheq | 9.00 | n/a | 10 of x |\n"
     )
+
+
+CELLS = st.text(alphabet="ab0 |\\-±", max_size=8).map(str.strip)
+
+
+@given(st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), min_size=1)))
+def test_markdown_is_read_back(rows):
+    made = Table("", "", [Column(heading) for heading in rows[0]], rows[1:])
+    found = read_markdown(f"words\n\n{markdown(made)}\n| of | another |\n")
+    assert ([column.heading for column in found.columns], found.rows) == (rows[0], rows[1:])
+
+
+@pytest.mark.parametrize("text", ["", "no table", "| one line |\n", "| a | b |\n| --- | --- |\n| 1 |\n"])
+def test_what_is_no_table_is_not_read(text):
+    with pytest.raises(ValueError, match="no table"):
+        read_markdown(text)
 
 
 def test_html_escapes_and_marks_figures_and_long_texts():
