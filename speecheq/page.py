@@ -151,8 +151,8 @@ def _clips(data: Mapping[str, Any]) -> str:
     heard = f"{len(data['audio'])} of {len(clips)} can be heard here" if data["audio"] else (
         "None can be heard: the recordings, or the data of stage 3 that name them, are not at hand where this page was "
         "written")
-    return (f"<p>{len(data['rows'])} answers to {len(clips)} test clips, of all folds and seeds. {heard}. p(...) is the "
-            "posterior of a class; the SEQM name is that of the predicted class at the predicted EIS.</p>\n" + _CLIPS)
+    return (f"<p>{len(data['rows'])} answers to {len(clips)} test clips, of all folds and seeds. {heard}. p(...) is "
+            "the posterior of a class; the SEQM name is that of the predicted class at the predicted EIS.</p>\n" + _CLIPS)
 
 
 def _data(experiment: Experiment, stamps: origin.Stamps) -> str:

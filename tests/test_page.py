@@ -185,8 +185,8 @@ def test_the_list_of_clips_is_that_of_scores_tsv(written, rows):
         assert (part == "t=0.250,0.750") == ("-01 " in clip) and bool(part) == ("-01 " in clip)
 
 
-TEXTS = st.lists(st.sampled_from(["</script>", "<script>", "<!--", "</title>", "<", "&lt;", '"', "\\u003c"]) | st.text()).map(
-    "".join)
+HARMFUL = st.sampled_from(["</script>", "<script>", "<!--", "</title>", "<", "&lt;", '"', "\\u003c"])
+TEXTS = st.lists(HARMFUL | st.text()).map("".join)
 
 
 @settings(deadline=None, max_examples=40)
@@ -424,7 +424,7 @@ def test_a_clip_can_be_heard(browser, written):
     assert wait(browser, audio + "return audio.paused"), "it ends where the clip ends"
     assert script(browser, audio + "return audio.currentTime") < SECONDS - 0.25
     browser.find_elements("css selector", "#clips td button")[0].click()
-    assert wait(browser, "return [...document.querySelectorAll('#clips audio')].filter(a => a.currentTime > 0.05).length")
+    assert wait(browser, "return [...document.querySelectorAll('#clips audio')].some(a => a.currentTime > 0.8)"), "a whole"
     assert console(browser) == []
 
 
@@ -502,7 +502,7 @@ def test_the_picture_of_a_report_can_be_made_again(browser, written, tmp_path):
 
 def test_ten_thousand_clips_stay_usable(browser, exp, tmp_path):
     experiment = summarised(exp / "small-speecheq" / RUN["name"])
-    many = [replace(clip, id=f"clip {number}") for number, clip in zip(range(10_000), predictions(2, 1, 0.7, 8, 10_000))]
+    many = [replace(clip, id=f"clip {number}") for number, clip in enumerate(predictions(2, 1, 0.7, 8, 10_000))]
     experiment = replace(experiment, scored=[replace(experiment.scored[0], sets={"test": many})])
     path = tmp_path / page.REPORT
     path.write_text(page.experiment_report("many", [], [], [], [], [], experiment, path), encoding="utf-8")

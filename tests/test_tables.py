@@ -59,7 +59,7 @@ def test_html_escapes_and_marks_figures_and_long_texts():
     text = table_html(replace(TABLE, rows=[*TABLE.rows, ['<b>&"', ("1.00",), "n/a", "x " * 21]]))
     assert '<caption>100 % of CASIA &amp; others</caption>' in text and 'tabindex="0"' in text
     assert '<th scope="col">system</th><th scope="col" class="figure">UA %</th>' in text
-    assert '<tr><th scope="row">wo_mtl</th><td class="figure">86.67 ± 1.20</td><td class="figure">&lt;0.001</td>' in text
+    assert '<th scope="row">wo_mtl</th><td class="figure">86.67 ± 1.20</td><td class="figure">&lt;0.001</td>' in text
     assert '<th scope="row">&lt;b&gt;&amp;&quot;</th>' in text and f'<td class="long">{"x " * 21}</td>' in text
 
 
