@@ -27,6 +27,12 @@ ELSEWHERE = {"docs/prediction.md"}
 
 # In place of what stands in the docs; {nano}, {made} and {port} are filled in.
 REPLACED = [
+    # Stages that other commands of the docs run in the same way are left out.
+    ("./run.sh --iemocap", "./run.sh --stop-stage 4 --iemocap"),
+    ("./run.sh --corpus", "./run.sh --stage 1 --stop-stage 4 --corpus"),
+    ("--nj 16 --stop-stage 3", "--nj 2 --stage 3 --stop-stage 3"),
+    ("--aishell /corpora/AISHELL-1 --stop-stage 2", "--aishell /corpora/AISHELL-1 --stage 2 --stop-stage 2"),
+    ("--protocol emobox", "--stop-stage 4 --protocol emobox"),
     ("/corpora/CASIA", "{nano}/casia"),
     ("/corpora/AISHELL-1", "{nano}/aishell"),
     ("/corpora/IEMOCAP", "{nano}/iemocap"),
@@ -39,12 +45,10 @@ REPLACED = [
     ("exp/.../", "exp/paper-speecheq/casia.random10/"),
     ("HOST:29500", "localhost:{port}"),
     ("--aishell-hours 20", "--aishell-hours 0.002"),  # of some seconds of speech
-    ('--seeds "1 2 3"', '--seeds "1 2"'),
-    ("--nj 16", "--nj 2"),
+    ('--seeds "1 2 3"', "--seeds 1"),
     ("--gpus 4 --nodes 2", "--gpus 1 --nodes 2 --set run.device=cpu --exp exp-nodes"),
     ("--gpus 4", "--gpus 2 --set run.device=cpu --exp exp-gpus"),
     ("--bpe-size 5000", "--bpe-size 100"),
-    ("./run.sh --corpus", "./run.sh --stage 1 --stop-stage 4 --corpus"),
     # Synthesised corpora are incomplete copies; of the folds one is enough. What a command says itself comes later.
     ("./run.sh", "./run.sh --partial true --folds 1"),
     ("local/prepare_harbour.py", "local/prepare_harbour.py --partial true"),
@@ -56,13 +60,12 @@ ADDED = [
     ("--download", "--stop-stage 0"),
     ("--partial", "--stop-stage 0"),
     ("--aishell-hours", "--data data-hours --stage 1 --stop-stage 1"),
-    ("--corpus", "--data data-mine --stage 1 --stop-stage 3"),
+    ("--corpus", "--data data-mine --stage 1 --stop-stage 1"),
     ("--noise", "--data data-noise --stage 1 --stop-stage 4"),
-    ("--folds-file", "--stage 3 --stop-stage 4"),
-    ("--train-jobs", "--stage 3 --stop-stage 4"),
+    ("--train-jobs", "--exp exp-jobs --stage 3 --stop-stage 4"),
     ("--units", "--stage 3 --stop-stage 3"),
-    ("--target", "--stage 3 --stop-stage 3"),
-    ("--protocol", "--stage 3 --stop-stage 3"),
+    ("--target", "--phonemes none --stage 3 --stop-stage 3"),
+    ("--protocol", "--phonemes none --stage 3 --stop-stage 3"),
     ("--score-train", "--stage 5"),
     ("", "--stage 4 --stop-stage 4"),
 ]
@@ -88,9 +91,8 @@ NOT_LEFT = {"f1_glad_mild_03.wav", "harbour.csv", "harbour.tsv", "labels.yaml", 
 
 def is_command(code):
     """Whether a piece of code in the text is a command with its arguments, rather than the name of one."""
-    words = code.split()
-    name = 2 if words[0] == "speecheq" else 1
-    return code.startswith("... ") or code.startswith(PROGRAMS) and len(words) > name
+    name = 2 if code.startswith("speecheq ") else 1
+    return code.startswith("... ") or code.startswith(PROGRAMS) and len(code.split()) > name
 
 
 def inline_commands(page):
