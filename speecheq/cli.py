@@ -397,7 +397,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--results", type=Path, required=True, help="the page to write")
     report.add_argument("--table", type=Path, help="conf/table.yaml: the paper's table, to be set beside ours")
 
-    readme = command("readme", _readme, "Write the tables of corpora and results into README.md, between their markers.")
+    readme = command("readme", _readme, "Write the tables of corpora and results into README.md.")
     readme.add_argument("page", type=Path, metavar="README")
 
     status = command("status", _status, "What of a recipe is done, stale or missing, and the time and disk it took.")
