@@ -293,7 +293,7 @@ def _score(given: argparse.Namespace) -> None:
         return
     runs = list(_runs(given))
     tasks = _missing(given, [_of_run(partial(score, run[-1], msud, run[1]), *run) for run in runs])
-    on_gpus = tasks and any(load(folder / "config.yaml").run.device != "cpu" for *_, folder in runs)
+    on_gpus = any(load(folder / "config.yaml").run.device != "cpu" for *_, folder in runs)
     jobs.run("score", tasks, jobs.Settings.of(given, gpus=int(on_gpus)))
 
 

@@ -22,7 +22,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from xml.etree import ElementTree
 
 from speecheq.commandline import OneLineParser, exit_status, positive_whole, true_or_false
@@ -96,10 +96,10 @@ class Scheduler:
 SCHEDULERS = {
     "slurm": Scheduler(
         # TERM@60: a training has a minute to save before its time is up. It goes to the step, as preemption's does.
-        submit=("sbatch", "--parsable", "--export=ALL", "--open-mode=append", "--output=%A.%a.out", "--signal=TERM@60",
-                "--ntasks-per-node=1"),
+        submit=("sbatch", "--parsable", "--export=ALL", "--open-mode=append", "--signal=TERM@60", "--ntasks-per-node=1"),
         flags={
             "name": ("--job-name={name}",),
+            "output": ("--output={folder}/%A.%a.out",),
             "array": ("--array=1-{tasks}",),
             "array_at_once": ("--array=1-{tasks}%{at_once}",),
             "requeue": ("--requeue",),
@@ -122,9 +122,10 @@ SCHEDULERS = {
     ),
     "sge": Scheduler(
         # -notify: SIGUSR2 before SIGKILL, which run_task hands on as SIGTERM
-        submit=("qsub", "-terse", "-V", "-cwd", "-S", "/bin/sh", "-notify", "-j", "y", "-o", "$JOB_ID.$TASK_ID.out"),
+        submit=("qsub", "-terse", "-V", "-cwd", "-S", "/bin/sh", "-notify", "-j", "y"),
         flags={
             "name": ("-N", "{name}"),
+            "output": ("-o", "$JOB_ID.$TASK_ID.out"),
             "array": ("-t", "1-{tasks}"),
             "array_at_once": ("-t", "1-{tasks}", "-tc", "{at_once}"),
             "requeue": ("-r", "y"),
@@ -197,15 +198,17 @@ class Settings:
     def _asked(self) -> List[str]:
         """The names of the flags."""
         return [
-            "name", "array_at_once" if self.at_once else "array", "requeue" if self.requeue else "no_requeue",
+            "name", "output", "array_at_once" if self.at_once else "array", "requeue" if self.requeue else "no_requeue",
             *(name for name in ("partition", "account", "time", "memory", "cpus") if getattr(self, name)),
             *(["gpus" if self.gpu == "any" else "gpus_of_kind"] if self.gpus else []),
             *(["nodes"] if self.nodes > 1 else []),
         ]
 
-    def command(self, name: str, tasks: int) -> List[str]:
-        """The command line that submits an array of ``tasks`` from the folder where its script and its tasks lie."""
-        scheduler, values = SCHEDULERS[self.cmd], {**asdict(self), "name": f"speecheq-{name}", "tasks": tasks}
+    def command(self, name: str, tasks: int, folder: Path) -> List[str]:
+        """The command line that submits an array of ``tasks`` from ``folder``, where its script and its tasks lie."""
+        output_folder = str(folder.absolute()).replace("%", "%%")  # a % begins what Slurm fills in
+        values = {**asdict(self), "name": f"speecheq-{name}", "tasks": tasks, "folder": output_folder}
+        scheduler = SCHEDULERS[self.cmd]
         flags = [part.format(**values) for asked in self._asked() for part in scheduler.flags[asked]]
         return [*scheduler.submit, *flags, *self.job_option, "job.sh", sys.executable, "-m", "speecheq.jobs", "."]
 
@@ -356,14 +359,16 @@ class _Array:
     def show(self, tasks: Sequence[Task]) -> None:
         """Print what ``submit`` would do."""
         if tasks:
-            print("cd", shlex.quote(str(self._folder(tasks))))
-            print(shlex.join(self.settings.command(self.name, len(tasks))))
+            folder = self._folder(tasks)
+            print("cd", shlex.quote(str(folder)))
+            print(shlex.join(self.settings.command(self.name, len(tasks), folder)))
         for index, task in enumerate(tasks, 1):
             print(f"# {index}: {shlex.join(task.command)}")
 
     def submit(self, tasks: Sequence[Task]) -> List[_Flight]:
         """One array of ``tasks``. InputError where the scheduler refuses it."""
-        folder, command = self._folder(tasks), self.settings.command(self.name, len(tasks))
+        folder = self._folder(tasks)
+        command = self.settings.command(self.name, len(tasks), folder)
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / RESULTS, ignore_errors=True)  # of the same tasks, when they were submitted before
         write_text(folder / "job.sh", SCRIPT)
@@ -546,17 +551,26 @@ def run_task(folder: Path) -> int:
         command += ["--rendezvous", f"{socket.gethostname()}:{_free_port()}"]
     task.logs.mkdir(parents=True, exist_ok=True)
     with open(task.logs / f"{content['scheduler']}-{job}_{index}.log", "ab") as output:
+        status = _run_command(command, output)
+    write_json(result, {"job": job, "status": status})
+    return status
+
+
+def _run_command(command: Sequence[str], output: BinaryIO) -> int:
+    """The exit status of a command, as a shell has it; a scheduler's warnings reach it as SIGTERM."""
+    try:
         # in a session of its own: Grid Engine warns a job's whole process group, with signals that would end it
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                    start_new_session=True)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, lambda *_: process.terminate())
-        # Slurm sends it to the step too; this process stays to tell how that ended
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        status = process.wait()
-    status = 128 - status if status < 0 else status
-    write_json(result, {"job": job, "status": status})
-    return status
+    except OSError as error:
+        output.write(os.fsencode(f"{command[0]}: {os.strerror(error.errno)}\n"))
+        return 127
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda *_: process.terminate())
+    # Slurm sends it to the step too; this process stays to tell how that ended
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    status = process.wait()
+    return 128 - status if status < 0 else status
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
