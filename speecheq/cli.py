@@ -305,6 +305,13 @@ def _report(given: argparse.Namespace) -> None:
              given.exp / "tables", given.exp / "<config>-<system>" / "<target>.<protocol>" / "RESULTS.md")
 
 
+def _status(given: argparse.Namespace) -> None:
+    from speecheq.status import Status, in_lines
+
+    for line in in_lines(Status(given.data, given.exp, not given.no_corpora).all()):
+        print(line)
+
+
 def _predict(given: argparse.Namespace) -> None:
     import torch
 
@@ -318,6 +325,16 @@ def _predict(given: argparse.Namespace) -> None:
     windows = Windows(given.window, given.hop)
     predictor = Predictor(given.model, given.device, given.gender, given.phones, windows, given.batch_size)
     predict(given.recordings, predictor, given.format, given.output)
+
+
+def _listen(given: argparse.Namespace) -> None:
+    from speecheq.listen import serve
+    from speecheq.predict import Predictor
+    from speecheq.trained import open_model
+
+    model = open_model(given.model, given.device)
+    title = f"SpeechEQ: {Path(given.model).name}" if given.model else "SpeechEQ"
+    serve(Predictor(model, gender=bool(model.labels.genders)), title, given.host, given.port)
 
 
 def _package(given: argparse.Namespace) -> None:
@@ -464,6 +481,11 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--results", type=Path, required=True, help="the page to write")
     report.add_argument("--table", type=Path, help="conf/table.yaml: the paper's table, to be set beside ours")
 
+    status = command("status", _status, "What of a recipe is done, stale or missing, and the time and disk it took.")
+    status.add_argument("--data", type=Path, default=Path("data"))
+    status.add_argument("--exp", type=Path, default=Path("exp"))
+    status.add_argument("--no-corpora", action="store_true", help="do not look whether the corpora have changed")
+
     predict = command("predict", _predict, "Say what a trained model hears in recordings.")
     predict.add_argument("recordings", nargs="+", metavar="RECORDING",
                          help="audio files, folders, lhotse manifests (.jsonl, .jsonl.gz), Kaldi data folders, - for "
@@ -481,6 +503,12 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--batch-size", type=positive_whole, help="clips that are predicted at once (default: 8 on a "
                          "CPU, 32 on a GPU)")
     predict.add_argument("--threads", type=positive_whole, help="of the CPU; default: torch's own choice")
+
+    listen = command("listen", _listen, "Serve a page that predicts what a microphone or a file gives.")
+    listen.add_argument("--model", metavar="MODEL", help="as of speecheq predict")
+    listen.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    listen.add_argument("--host", default="127.0.0.1", help="0.0.0.0: whoever reaches this machine may use it")
+    listen.add_argument("--port", type=positive_whole, default=7860)
 
     package = command("package", _package, "Make a model folder of a trained and scored fold.")
     package.add_argument("experiment", type=Path, metavar="EXPERIMENT", help="such as exp/.../fold1/seed1")

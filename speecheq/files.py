@@ -110,6 +110,20 @@ def locked_folder(folder: PathLike) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: PathLike) -> bool:
+    """Whether another process has the folder (``locked_folder``)."""
+    try:
+        with open(Path(folder) / LOCK, "rb") as stream:
+            fcntl.lockf(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        return True
+    return False
+
+
 def write_text(path: PathLike, text: str) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -94,7 +94,7 @@ def _describe_file(path: Path) -> Any:
     return path.stat().st_size
 
 
-def _describe_input(path: Path) -> Any:
+def describe_input(path: Path) -> Any:
     """What makes an input new: a stage's key for a stage's folder, sizes and texts for a file or another folder."""
     if (path / STAMP).is_file():
         return read_json(path / STAMP)["key"]
@@ -149,7 +149,7 @@ class Stage:
         version: int,
     ):
         self.name, self.title, self.folder = name, title, Path(folder)
-        self.inputs = {str(path): _describe_input(Path(path)) for path in inputs}
+        self.inputs = {str(path): describe_input(Path(path)) for path in inputs}
         self.options = dict(options)
         self.version = version
         self.key = digest([name, self.options, sorted(map(str, self.inputs.values())), version])

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # Install SpeechEQ and all it needs into a virtual environment, every version pinned (utils/requirements).
 #
-#   utils/install.sh [--stack auto|k2|modern] [--venv DIR] [--python PATH] [--extras demo,export,test]
+#   utils/install.sh [--stack auto|k2|modern] [--venv DIR] [--python PATH] [--extras demo,export,listen,test]
 #
 # --stack auto     k2: Python 3.10, torch 1.13.1, k2 1.23.4. modern: Python 3.11 to 3.13, torch 2, no k2.
 #                  auto keeps the stack that is installed; else it takes k2 where a Python 3.10 is to be had
 #                  (on PATH, under pyenv, through uv) and torch 1.13.1 knows the GPU, if there is one.
 # --venv DIR       where to install (default: $SPEECHEQ_VENV, or .venv of this checkout)
 # --python PATH    the Python to build on, instead of looking for one
-# --extras LIST    demo (espeak-ng, for the mini corpora), export (ONNX) and test, separated by commas
+# --extras LIST    demo (espeak-ng, for the mini corpora), export (ONNX), listen (a page for the
+#                  microphone) and test, separated by commas
+# --make-wheelhouse DIR  beside installing, fill DIR with all that was installed, for machines without a network
+# --wheelhouse DIR       install from such a DIR alone; of the same stack, extras and torch, on the same Python
 # --torch auto     the modern stack's torch: cuda (2.11.0), cpu (2.13.0), or auto: cuda where there is a GPU
 #
 # Run again it does only what is missing, and nothing takes a second. An installation that was broken off is
@@ -26,7 +29,9 @@ venv=${SPEECHEQ_VENV:-$root/.venv}
 python=
 extras=
 torch=auto
-options=(stack venv python extras torch)
+make_wheelhouse=
+wheelhouse=
+options=(stack venv python extras torch make_wheelhouse wheelhouse)
 # shellcheck source=utils/parse_options.sh
 . "$root/utils/parse_options.sh"
 
@@ -200,9 +205,17 @@ PYTHON
 # --- check the request
 [[ $stack =~ ^(auto|k2|modern)$ ]] || die "--stack is auto, k2 or modern, not '$stack'."
 [[ $torch =~ ^(auto|cpu|cuda)$ ]] || die "--torch is auto, cpu or cuda, not '$torch'."
-[[ ${extras:-demo} =~ ^(demo|export|test)(,(demo|export|test))*$ ]] ||
-  die "--extras is a list of demo, export and test, such as demo,test, not '$extras'."
+[[ ${extras:-demo} =~ ^(demo|export|listen|test)(,(demo|export|listen|test))*$ ]] ||
+  die "--extras is a list of demo, export, listen and test, such as demo,test, not '$extras'."
 [[ -n $venv ]] || die "--venv needs the name of a folder."
+if [[ -n $wheelhouse ]]; then
+  compgen -G "$wheelhouse/*.whl" >/dev/null ||
+    die "--wheelhouse $wheelhouse: there are no wheels; make them where there is a network, with --make-wheelhouse DIR."
+  PIP_FIND_LINKS=$(realpath -- "$wheelhouse")
+  export PIP_FIND_LINKS PIP_NO_INDEX=1
+fi
+kinds=(--only-binary :all:)
+[[ -n $wheelhouse ]] || kinds+=(--no-binary Distance) # which the index has as source alone
 [[ $(uname -sm) == "Linux x86_64" ]] || die "the pinned versions are for Linux on x86-64, and this is $(uname -sm)."
 venv=$(realpath -m -- "$venv")
 gpu=$(gpu_capability)
@@ -268,8 +281,8 @@ else
 fi
 lock=$(lock_of "$stack")
 # What is there stays, and the tests use all that the others bring.
-wanted=$(tr ',' '\n' <<<"$installed_extras,$extras" | sed '/^$/d; s/^test$/demo\nexport\ntest/' | sort -u | paste -sd ,)
-if ! $fresh && [[ $lock == "$installed_lock" && $wanted == "$installed_extras" ]]; then
+wanted=$(tr ',' '\n' <<<"$installed_extras,$extras" | sed '/^$/d; s/^test$/demo\nexport\nlisten\ntest/' | sort -u | paste -sd ,)
+if ! $fresh && [[ $lock == "$installed_lock" && $wanted == "$installed_extras" && -z $make_wheelhouse ]]; then
   log "the $stack stack in $venv is complete${wanted:+, with $wanted}"
   exit 0
 fi
@@ -289,7 +302,11 @@ for extra in ${wanted//,/ }; do
   files+=(-r "$requirements/$stack-$extra.txt")
 done
 log "installing the pinned packages (some minutes on a slow line; pip's words go to $pip_log)"
-pip install --no-deps --no-build-isolation --only-binary :all: --no-binary Distance "${files[@]}"
+pip install --no-deps --no-build-isolation "${kinds[@]}" "${files[@]}"
+if [[ -n $make_wheelhouse ]]; then
+  log "gathering the wheels in $make_wheelhouse"
+  pip wheel --no-deps --no-build-isolation "${kinds[@]}" --wheel-dir "$make_wheelhouse" "${files[@]}"
+fi
 pip install --no-deps --no-build-isolation --use-pep517 -e "$root"
 pip check
 verify >"$venv/verified"

@@ -17,6 +17,7 @@
 #   --systems LIST        names of conf/systems.yaml (speecheq)
 #   --config FILE         sizes and schedule (conf/paper.yaml; conf/best.yaml is our recipe; for CPUs conf/small.yaml,
 #                         small_best.yaml and small_paper.yaml)
+#   --status true         run nothing: list what is done, stale or missing in DATA and EXP, with time and disk
 #   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
 #   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an
 #                         --exp of its own
@@ -77,10 +78,9 @@ stage=0 stop_stage=5
   protocol='' folds='' folds_file='' seeds=1 systems=speecheq config='' init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
   noise='' rir='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
-  keep_jobs=false dry_run=false
+  status=false keep_jobs=false dry_run=false
   help_files=("$recipe/utils/recipe.sh")
-  boolean_options=(mini partial requeue keep_jobs dry_run)
-  list_options=(set corpus use job_option)
+  boolean_options=(mini partial status requeue keep_jobs dry_run)
 }
 
 # Corpora that a prep script makes of one folder, by its --part.
@@ -176,6 +176,10 @@ if $mini; then
 fi
 data=${data:-data} exp=${exp:-exp} config=${config:-conf/paper.yaml} folds=${folds:-all} results=${results:-RESULTS.md}
 corpora=${corpora:-$data/corpora}
+if $status; then
+  speecheq status --data "$data" --exp "$exp"
+  exit
+fi
 for corpus in $download; do
   [[ -f local/cards/$corpus.yaml ]] ||
     die "--download $corpus: there is no data card local/cards/$corpus.yaml; see speecheq corpora for what is open."

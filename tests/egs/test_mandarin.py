@@ -83,6 +83,9 @@ def test_a_second_walk_finds_every_stage_done(mandarin, walked, corpora):
     # manifests and features of four corpora, a fold, the phonemes, a training, its scores
     assert done.stderr.count("already done with the same arguments, skipped") == 4 + 4 + 2 + 1 + 1, done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "data").rglob("*.jsonl.gz")}
+    told = mandarin.run("--status", "true", *mandarin.where(folder)).stdout
+    states = [line.split()[0] for line in told.splitlines() if line.startswith("  ")]
+    assert states == ["done"] * 12 and "stage 4 (train): 1 done" in told, told
 
 
 def test_other_options_redo_what_depends_on_them(mandarin, walked):

@@ -259,12 +259,18 @@ def lock_of(stack):
     return hashlib.sha256(state).hexdigest()
 
 
+def test_install_wants_a_wheelhouse_with_wheels(tmp_path):
+    result = run(UTILS / "install.sh", "--wheelhouse", tmp_path, "--venv", tmp_path / "venv")
+    assert_refused(result, f"--wheelhouse {tmp_path}: there are no wheels", "--make-wheelhouse")
+    assert not (tmp_path / "venv").exists()
+
+
 def test_install_does_nothing_where_all_is_there(tmp_path):
     venv = tmp_path / "venv"
     make_environment(venv, "modern", stamped=False)
-    stamp = f"{lock_of('modern')}\ncpu\ndemo,export,test\n{venv}\n"
+    stamp = f"{lock_of('modern')}\ncpu\ndemo,export,listen,test\n{venv}\n"
     (venv / "speecheq-stamp").write_text(stamp)
-    for extras in ("", "demo", "test", "export", "demo,test"):
+    for extras in ("", "demo", "test", "export", "listen", "demo,test"):
         result = run(UTILS / "install.sh", f"--extras={extras}", "--venv", venv, PATH=path_without_gpu(tmp_path))
         assert result.returncode == 0, result.stderr
         assert "the modern stack" in result.stderr and "is complete" in result.stderr
