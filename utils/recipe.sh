@@ -81,6 +81,7 @@ stage=0 stop_stage=5
   status=false keep_jobs=false dry_run=false
   help_files=("$recipe/utils/recipe.sh")
   boolean_options=(mini partial status requeue keep_jobs dry_run)
+  list_options=(set corpus use job_option)
 }
 
 # Corpora that a prep script makes of one folder, by its --part.
