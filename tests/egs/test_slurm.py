@@ -13,11 +13,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Cluster, missing_programs, wait_until
+from slurm_cluster import LIMIT, Cluster, missing_programs, wait_until
 
 from speecheq import jobs
 from speecheq.files import locked_folder
-from speecheq.errors import InputError
 
 EXPERIMENT = "exp/nano-speecheq/casia.random10"
 # no name here may ever be read by a shell
@@ -96,17 +95,22 @@ class Started:
 
     def __init__(self, recipe, arguments):
         environment = {**os.environ, "SPEECHEQ_VENV": sys.prefix}
-        self.process = subprocess.Popen([str(recipe.folder / "run.sh"), *arguments], stderr=subprocess.PIPE, text=True,
-                                        env=environment, start_new_session=True)
+        # SIGINT is ignored by what a script starts in the background, which these tests may be
+        self.process = subprocess.Popen(
+            [str(recipe.folder / "run.sh"), *arguments], stderr=subprocess.PIPE, text=True, env=environment,
+            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         self.told = []
         self.reading = threading.Thread(target=lambda: self.told.extend(self.process.stderr))
         self.reading.start()
 
     def end(self):
-        """(exit status, what was told); the processes that wait for jobs may outlive the shell."""
-        status = self.process.wait()
-        self.reading.join()
-        return status, "".join(self.told)
+        """(exit status, what was told); the process that waits for jobs may outlive the shell."""
+        self.reading.join(LIMIT)
+        told = "".join(self.told)
+        if self.reading.is_alive():
+            os.killpg(self.process.pid, signal.SIGKILL)
+            pytest.fail(f"waited {LIMIT:.0f} s in vain for the recipe to end, which said: {told}")
+        return self.process.wait(), told
 
 
 def submitted(told):
@@ -168,7 +172,7 @@ def trainings(folder):
 
 def test_a_killed_job_goes_on_from_its_last_step(mandarin, training):
     arguments, folder = training
-    long = arguments("--set", "optim.max_steps=60")
+    long = arguments("--set", "optim.max_steps=30")
     started = Started(mandarin, long)
     wait_until((folder / "fold1/seed1/last.pt").exists, "a first step")
     for process in trainings(folder / "fold1/seed1"):
@@ -177,7 +181,7 @@ def test_a_killed_job_goes_on_from_its_last_step(mandarin, training):
     assert status == 1 and "fold 1, seed 1: was killed (SIGKILL)" in told and "1 of 2 jobs failed" in told
     assert submitted(mandarin.run(*long).stderr) == [("train", 1)]
     assert "going on after step" in (folder / "fold1/seed1/train.log").read_text()
-    assert json.loads((folder / "fold1/seed1/run.json").read_text())["steps"] == 60
+    assert json.loads((folder / "fold1/seed1/run.json").read_text())["steps"] == 30
 
 
 def test_time_limit_and_cancelled_array_save_and_go_on(cluster, mandarin, training):
