@@ -78,8 +78,11 @@ class Cluster:
         return self
 
     def __exit__(self, *_error):
-        self.ask("scancel", "--me", check=False)
-        self.opened.close()
+        try:
+            self.ask("scancel", "--me")
+            wait_until(lambda: not self.queue(), "the last jobs to end")
+        finally:
+            self.opened.close()
 
     def _start(self):
         # not pytest's: the name of a socket has room for 107 bytes
