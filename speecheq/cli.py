@@ -115,8 +115,8 @@ def _features(given: argparse.Namespace) -> None:
             size = -(-len(numbers) // given.nj)
             for first in range(0, len(numbers), size or 1):
                 of_job = jobs.as_ranges(numbers[first : first + size])
-                tasks.append(_own_task(given, f"{corpus}, parts {of_job}", "--corpora", corpus, "--parts", of_job, "--nj",
-                                       given.cpus or "1"))
+                tasks.append(_own_task(given, f"{corpus}, parts {of_job}", "--corpora", corpus, "--parts", of_job,
+                                       "--nj", given.cpus or "1"))
         jobs.run("features", tasks, jobs.Settings.of(given))
         if given.dry_run:
             return
@@ -233,7 +233,8 @@ def _train(given: argparse.Namespace) -> None:
             raise InputError(f"--rendezvous is for --cmd local: jobs of {given.cmd} find each other.")
         trainings = _trainings(given, here=False)
         on_gpus = any(job.config.run.device != "cpu" for job in trainings)
-        parts = [_of_run(partial(train, job), job.system, job.fold, job.config.run.seed, job.folder) for job in trainings]
+        parts = [_of_run(partial(train, job), job.system, job.fold, job.config.run.seed, job.folder)
+                 for job in trainings]
         jobs.run("train", _missing(given, parts), jobs.Settings.of(given, given.gpus if on_gpus else 0, given.nodes))
         return
     trainings = _trainings(given)

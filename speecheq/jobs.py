@@ -2,9 +2,9 @@
 
 A stage that can be split gives a list of tasks, each a command line and the folder of its log. They become one array,
 submitted by the scheduler's own program (sbatch, qsub): such an array is one command, whereas a library in between
-(submitit) would pickle functions and knows no Grid Engine. A task's command line lies as a list in ``tasks.json`` and is
-never part of a shell's line, so any file name comes through. On its node ``run_task`` runs it, with srun where that is
-Slurm's, writes its log, and leaves its exit status as a file; what the scheduler knows tells of those that could not.
+(submitit) would pickle functions and knows no Grid Engine. A task's command line lies as a list in ``tasks.json`` and
+is never part of a shell's line, so any file name comes through. On its node ``run_task`` runs it, through srun where
+there is Slurm, writes its log, and leaves its exit status as a file; of those that could not, the scheduler tells.
 """
 
 import json
@@ -96,7 +96,8 @@ class Scheduler:
 SCHEDULERS = {
     "slurm": Scheduler(
         # TERM@60: a training has a minute to save before its time is up. It goes to the step, as preemption's does.
-        submit=("sbatch", "--parsable", "--export=ALL", "--open-mode=append", "--signal=TERM@60", "--ntasks-per-node=1"),
+        submit=("sbatch", "--parsable", "--export=ALL", "--open-mode=append", "--signal=TERM@60",
+                "--ntasks-per-node=1"),
         flags={
             "name": ("--job-name={name}",),
             "output": ("--output={folder}/%A.%a.out",),
@@ -375,7 +376,8 @@ class _Array:
         # in ASCII, as a file name need not be UTF-8
         write_text(folder / TASKS, json.dumps({
             "scheduler": self.settings.cmd, "cwd": os.getcwd(), "nodes": self.settings.nodes,
-            "tasks": [{"title": task.title, "command": task.command, "logs": str(task.logs or folder)} for task in tasks],
+            "tasks": [{"title": task.title, "command": task.command, "logs": str(task.logs or folder)}
+                      for task in tasks],
         }, indent=1))
         done = self._ask(command, folder)
         job = re.match(r"\d+", done.stdout)
@@ -404,8 +406,8 @@ class _Array:
                     output.unlink()
         if failed:
             raise InputError(
-                f"{self.name}: {len(failed)} of {len(flights)} jobs failed: {'; '.join(failed)}. The same command submits "
-                "again what is missing."
+                f"{self.name}: {len(failed)} of {len(flights)} jobs failed: {'; '.join(failed)}. The same command "
+                "submits again what is missing."
             )
 
     def _ends(self, left: List[_Flight], shown: Progress) -> Iterator[Tuple[_Flight, str]]:
@@ -453,8 +455,8 @@ class _Array:
             done = self._ask([part.format(**values) for part in self.scheduler.cancel])
             if done.returncode:
                 log.warning("%s", _last_line(done.stderr))
-        log.warning("%s: its %d jobs are cancelled, and waited for until they have saved (once more: not to wait); the same "
-                    "command goes on with what is missing", self.name, len(left))
+        log.warning("%s: its %d jobs are cancelled, and waited for until they have saved (once more: not to wait); the "
+                    "same command goes on with what is missing", self.name, len(left))
         with Progress(f"{self.name}: ending", len(left), "jobs") as shown:
             for _ in self._ends(list(left), shown):
                 pass
@@ -502,7 +504,8 @@ def _tell_failure(flight: _Flight, why: str, cmd: str) -> None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         if lines:
             shown = "\n".join(f"    {line}" for line in lines[-LAST_LINES:])
-            log.error("job %s_%d (%s) %s; the end of %s:\n%s", flight.job, flight.index, flight.task.title, why, path, shown)
+            log.error("job %s_%d (%s) %s; the end of %s:\n%s", flight.job, flight.index, flight.task.title, why, path,
+                      shown)
 
 
 def _last_line(text: str) -> str:
@@ -530,9 +533,10 @@ def _free_port() -> int:
 
 
 def run_task(folder: Path) -> int:
-    """On a node: run the task of ``folder``'s array that the environment names, write its log and leave its exit status.
+    """On a node: run the task of ``folder``'s array that the environment names; returns its exit status.
 
-    On several nodes the command is started on each of them, with ``--rendezvous`` at this one, which is the first.
+    Its log is written, and its exit status left for who waits. On several nodes the command is started on each of
+    them, with ``--rendezvous`` at this one, the first.
     """
     content = read_json(folder / TASKS)
     scheduler = SCHEDULERS[content["scheduler"]]

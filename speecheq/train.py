@@ -72,7 +72,10 @@ class Job:
 
 
 def check(job: Job, here: bool = True) -> None:
-    """InputError for what can be told before training: a fold, a phoneme corpus or, ``here``, a GPU that is not there."""
+    """InputError for what can be told before training: a fold, a phoneme corpus or a GPU that is not there.
+
+    ``here``: whether this machine is to train; else its GPU does not matter.
+    """
     load_fold(job.msud, job.fold)
     if learns_phonemes(job):
         require(job.phonemes, "unify")

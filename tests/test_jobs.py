@@ -1,4 +1,4 @@
-"""Arrays of jobs without a cluster: command lines, argument lists, and Grid Engine through stand-ins of its programs."""
+"""Arrays of jobs without a cluster: command lines, lists of words, Grid Engine through stand-ins of its programs."""
 
 import json
 import os
@@ -20,7 +20,8 @@ from speecheq.stages import NOT_DONE, ONLY_ASK
 
 ROOT = Path(__file__).resolve().parents[1]
 # What could go wrong on the way through a shell.
-ODD = ["", " a  b ", "it's", '"', "$(touch harm)", "`touch harm`", "a\nb", "*", "--set", "-", "\\", "汉字", "\udcff", "%A"]
+ODD = ["", " a  b ", "it's", '"', "$(touch harm)", "`touch harm`", "a\nb", "*", "--set", "-", "\\", "汉字", "\udcff",
+       "%A"]
 
 
 def parsed(*arguments):
@@ -47,15 +48,15 @@ def test_a_task_takes_over_all_but_where_it_runs(mine, others, order):
 
 
 def test_the_commands_of_both_schedulers(tmp_path):
-    options = ["--partition", "p", "--account", "us", "--time", "10:00:00", "--memory", "8G", "--cpus", "4", "--requeue",
-               "true", "--jobs-at-once", "3", "--job-option=--x=y", "--job-option=-z"]
+    options = ["--partition", "p", "--account", "us", "--time", "10:00:00", "--memory", "8G", "--cpus", "4",
+               "--requeue", "true", "--jobs-at-once", "3", "--job-option=--x=y", "--job-option=-z"]
     job = ["job.sh", sys.executable, "-m", "speecheq.jobs", "."]
     slurm = Settings.of(parsed("--cmd", "slurm", "--gpu", "a100", *options), gpus=2, nodes=2)
     assert slurm.command("train", 10, tmp_path / "50%A") == [
         "sbatch", "--parsable", "--export=ALL", "--open-mode=append", "--signal=TERM@60", "--ntasks-per-node=1",
-        "--job-name=speecheq-train", f"--output={tmp_path}/50%%A/%A.%a.out", "--array=1-10%3", "--requeue", "--partition=p",
-        "--account=us", "--time=10:00:00", "--mem=8G", "--cpus-per-task=4", "--gpus-per-node=a100:2", "--nodes=2", "--x=y",
-        "-z", *job]
+        "--job-name=speecheq-train", f"--output={tmp_path}/50%%A/%A.%a.out", "--array=1-10%3", "--requeue",
+        "--partition=p", "--account=us", "--time=10:00:00", "--mem=8G", "--cpus-per-task=4", "--gpus-per-node=a100:2",
+        "--nodes=2", "--x=y", "-z", *job]
     sge = Settings.of(parsed("--cmd", "sge", *options), gpus=2)
     assert sge.command("train", 10, tmp_path) == [
         "qsub", "-terse", "-V", "-cwd", "-S", "/bin/sh", "-notify", "-j", "y", "-N", "speecheq-train", "-o",
@@ -78,7 +79,8 @@ def test_without_the_scheduler_the_sentence_says_so(tmp_path, monkeypatch):
 
 
 def test_the_queue_of_slurm_is_read():
-    text = "12|1|RUNNING|None\n12|2|PENDING|Resources\n12|3|TIMEOUT|TimeLimit\n13|N/A|RUNNING|None\n12|4|COMPLETING|None\n"
+    text = ("12|1|RUNNING|None\n12|2|PENDING|Resources\n12|3|TIMEOUT|TimeLimit\n13|N/A|RUNNING|None\n"
+            "12|4|COMPLETING|None\n")
     assert jobs._read_squeue(text) == {
         ("12", 1): ("running", "RUNNING"), ("12", 2): ("waiting", "Resources"), ("12", 3): ("ended", "TIMEOUT"),
         ("12", 4): ("running", "COMPLETING")}
@@ -90,7 +92,8 @@ def test_the_queue_of_grid_engine_is_read():
     <job_info><job_list state="pending"><JB_job_number>7</JB_job_number><state>qw</state><tasks>2</tasks></job_list>
     <job_list state="pending"><JB_job_number>7</JB_job_number><state>Eqw</state><tasks>3</tasks></job_list>
     <job_list state="running"><JB_job_number>8</JB_job_number><state>r</state></job_list></job_info></job_info>"""
-    assert jobs._read_qstat(text) == {("7", 1): ("running", "r"), ("7", 2): ("waiting", "qw"), ("7", 3): ("ended", "Eqw")}
+    assert jobs._read_qstat(text) == {
+        ("7", 1): ("running", "r"), ("7", 2): ("waiting", "qw"), ("7", 3): ("ended", "Eqw")}
 
 
 def test_of_listed_commands_those_that_are_not_done_become_tasks(tmp_path, monkeypatch):
@@ -196,8 +199,8 @@ def test_a_refusal_is_one_sentence(grid_engine, tmp_path):
 
 
 def in_queue(*tasks):
-    return "<job_info>" + "".join(f"<job_list><JB_job_number>7</JB_job_number><state>r</state><tasks>{task}</tasks></job_list>"
-                                  for task in tasks) + "</job_info>"
+    running = "<job_list><JB_job_number>7</JB_job_number><state>r</state><tasks>{}</tasks></job_list>"
+    return f"<job_info>{''.join(map(running.format, tasks))}</job_info>"
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -108,7 +108,8 @@ def test_stages_that_are_only_asked_do_nothing_and_are_named(tmp_path, source):
 def test_a_command_that_is_only_asked_writes_nothing(tmp_path, toys):
     """The status is its answer."""
     toys.casia(tmp_path / "casia")
-    command = [sys.executable, toys.root / "local/prepare_casia.py", tmp_path / "casia", tmp_path / "out", "--partial", "true"]
+    script = toys.root / "local/prepare_casia.py"
+    command = [sys.executable, script, tmp_path / "casia", tmp_path / "out", "--partial", "true"]
     path = {**os.environ, "PYTHONPATH": str(toys.root)}
     asked = {**path, ONLY_ASK: "1"}
     assert subprocess.run(command, env=asked).returncode == NOT_DONE and not (tmp_path / "out").exists()

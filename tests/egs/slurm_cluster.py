@@ -1,4 +1,4 @@
-"""A Slurm of its own, on this machine and for one test module: munged, slurmctld and two slurmd of one CPU each."""
+"""A Slurm of its own, on this machine and for one test module: munged, slurmctld and two nodes."""
 
 import getpass
 import os
@@ -42,8 +42,8 @@ ReturnToService=2
 KillWait=5
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0
 SlurmdParameters=config_overrides
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=4000
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=4000
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=4000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=4000
 PartitionName=main Nodes=ALL Default=YES State=UP
 PartitionName=closed Nodes=ALL State=DOWN
 """
@@ -86,7 +86,8 @@ class Cluster:
 
     def _start(self):
         # not pytest's: the name of a socket has room for 107 bytes
-        self.folder = Path(self.opened.enter_context(tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True)))
+        folder = tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True)
+        self.folder = Path(self.opened.enter_context(folder))
         self.environment = {**os.environ, "PATH": SYSTEM_PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
         (self.folder / "state").mkdir()
         with ExitStack() as held:
@@ -105,7 +106,8 @@ class Cluster:
         self._daemon("slurmctld", "-D")
         for node in ("n1", "n2"):
             self._daemon("slurmd", "-D", "-N", node)
-        wait_until(lambda: self.ask("sinfo", "-h", "-t", "idle", "-p", "main", "-o", "%D", check=False) == "2", self._logs)
+        idle = ("sinfo", "--noheader", "--states=idle", "--partition=main", "--format=%D")
+        wait_until(lambda: self.ask(*idle, check=False) == "2", self._logs)
 
     def _daemon(self, *command):
         with open(self.folder / "daemons.out", "a") as output:
@@ -124,7 +126,8 @@ class Cluster:
 
     def _logs(self):
         """The ends of the daemons' logs."""
-        ends = (f"{path.name}: {path.read_text(errors='replace')[-1500:]}" for path in self.folder.glob("*.[lo][ou][gt]"))
+        paths = [*self.folder.glob("*.log"), *self.folder.glob("*.out")]
+        ends = (f"{path.name}: {path.read_text(errors='replace')[-1500:]}" for path in paths)
         return "Slurm to start:\n" + "\n".join(ends)
 
     def ask(self, *command, check=True):

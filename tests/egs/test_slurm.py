@@ -1,4 +1,4 @@
-"""The Mandarin recipe on a real Slurm: its stages as arrays, and what becomes of jobs that fail, are killed or cancelled.
+"""The Mandarin recipe on a real Slurm: its stages as arrays, jobs that fail, are killed, cancelled or run out of time.
 
 Where Slurm is not installed the module is skipped; with SPEECHEQ_CI=1 in the environment that is a failure.
 """
@@ -17,6 +17,7 @@ from slurm_cluster import LIMIT, Cluster, missing_programs, wait_until
 
 from speecheq import jobs
 from speecheq.files import locked_folder
+from speecheq.stages import NOT_DONE, ONLY_ASK
 
 EXPERIMENT = "exp/nano-speecheq/casia.random10"
 # no name here may ever be read by a shell
@@ -38,20 +39,18 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def out_of_time(cluster, tmp_path_factory):
-    """A job that heeds no warning and runs into its limit of a minute, while other tests run: how its wait ended."""
-    folder, ended = tmp_path_factory.mktemp("time"), []
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('at work', flush=True); time.sleep(600)"
-    command = [sys.executable, "-c", (
-        "import sys; from pathlib import Path; from speecheq import commandline, jobs, progress; progress.set_up_logging();"
-        "sys.exit(commandline.exit_status(lambda: jobs.run('stubborn', [jobs.Task('a job', (sys.executable, '-c', sys.argv[2]))],"
-        "jobs.Settings('slurm', Path(sys.argv[1]), time='1', job_option=('--oversubscribe',)))))"), str(folder), stubborn]
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    waiting = threading.Thread(target=lambda: ended.append(
-        subprocess.run(command, capture_output=True, text=True, env=environment)))
-    waiting.start()
-    yield lambda: (waiting.join(), ended[0])[1]
-    waiting.join()
+    """A job that heeds no warning and runs into its limit of a minute, while other tests run: who waits for it."""
+    folder = tmp_path_factory.mktemp("time")
+    (folder / "stubborn.sh").write_text(
+        f'[ -z "${ONLY_ASK}" ] || exit {NOT_DONE}\ntrap "" TERM\necho at work\nwhile :; do sleep 1; done\n')
+    command = jobs.speecheq("jobs", "--name", "stubborn", "--cmd", "slurm", "--time", "1", "--jobs-folder", str(folder))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}) as waiting:
+        waiting.stdin.write("\0".join(["a job", "2", "sh", str(folder / "stubborn.sh"), ""]))
+        waiting.stdin.close()
+        waiting.stdin = None  # communicate would write to it
+        yield waiting
+        waiting.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +77,14 @@ def walked(cluster, mandarin, corpora, tmp_path_factory):
 
 
 @pytest.fixture
-def training(walked, tmp_path):
+def training(mandarin, walked, tmp_path):
     """``training(name, *options)``: the arguments of a stage 4 in an experiment folder of its own, and that folder."""
     folder, _ = walked
 
     def arguments(*options):
-        where = ["--data", folder / "data", "--exp", tmp_path / "exp", "--config", Path(__file__).with_name("nano.yaml")]
-        return [*map(str, where), *TWO_FOLDS, "--stage", "4", "--stop-stage", "4", *ON_SLURM,
-                "--set", "run.checkpoint_steps=1", *map(str, options)]
+        where = mandarin.where(tmp_path)  # the later option counts
+        return [*map(str, where), "--data", str(folder / "data"), *TWO_FOLDS, "--stage", "4", "--stop-stage", "4",
+                *ON_SLURM, "--set", "run.checkpoint_steps=1", *map(str, options)]
 
     return arguments, tmp_path / EXPERIMENT
 
@@ -148,8 +147,8 @@ def test_a_failed_job_is_named_with_its_last_lines_and_alone_submitted_again(man
     with locked_folder(folder / "fold2/seed1"):  # as by another training
         done = mandarin.run(*arguments(), check=False)
     assert done.returncode == 1 and submitted(done.stderr) == [("train", 2)]
-    assert re.search(r"job \d+_2 \(speecheq, fold 2, seed 1\) exit status 1; the end of .*fold2/seed1/slurm-\d+_2.log:\n",
-                     done.stderr)
+    failure = r"job \d+_2 \(speecheq, fold 2, seed 1\) exit status 1; the end of .*fold2/seed1/slurm-\d+_2.log:\n"
+    assert re.search(failure, done.stderr)
     assert "is writing there; wait until it has ended" in done.stderr
     assert "train: 1 of 2 jobs failed" in done.stderr.splitlines()[-1]
     assert (folder / "fold1/seed1/stage.json").is_file()
@@ -212,25 +211,30 @@ def test_time_limit_and_cancelled_array_save_and_go_on(cluster, mandarin, traini
     assert all(log.read_text().count("asked to stop; step") == 3 for log in logs)
 
 
+def pending(cluster):
+    """The jobs of the closed partition."""
+    return {job for job, state in cluster.queue().items() if state == "PENDING"}
+
+
 def test_the_end_of_the_waiting_recipe_cancels_its_jobs(cluster, mandarin, training):
     arguments, _ = training
     started = Started(mandarin, arguments("--partition", "closed"))
-    waiting = wait_until(lambda: {job: state for job, state in cluster.queue().items() if state == "PENDING"}, "the jobs")
+    waiting = wait_until(lambda: pending(cluster), "the jobs")
     assert len(waiting) == 2
     os.kill(started.process.pid, signal.SIGTERM)  # the shell alone
     status, told = started.end()
     assert status == -signal.SIGTERM and "its 2 jobs are cancelled" in told, told
-    assert not waiting.keys() & cluster.queue().keys()
+    assert not waiting & pending(cluster)
 
 
 def test_jobs_that_were_left_are_waited_for(cluster, mandarin, training):
     arguments, folder = training
     left = arguments("--partition", "closed", "--keep-jobs", "true")
     started = Started(mandarin, left)
-    waiting = wait_until(lambda: {job: state for job, state in cluster.queue().items() if state == "PENDING"}, "the jobs")
+    waiting = wait_until(lambda: pending(cluster), "the jobs")
     os.killpg(started.process.pid, signal.SIGINT)
     assert "2 jobs are left to slurm; the same command waits for them again" in started.end()[1]
-    assert waiting == {job: cluster.queue()[job] for job in waiting}
+    assert waiting == pending(cluster)
     shown = mandarin.run(*left, "--dry-run", "true")
     assert shown.stdout == "", "nothing to submit"
     started = Started(mandarin, left)
@@ -244,8 +248,9 @@ def test_jobs_that_were_left_are_waited_for(cluster, mandarin, training):
 
 def test_a_dry_run_prints_the_command_and_submits_nothing(cluster, mandarin, training):
     arguments, folder = training
-    done = mandarin.run(*arguments("--dry-run", "true", "--gpu", "a100", "--gpus", 2, "--nodes", 2, "--memory", "8G", "--time",
-                                   "1-0", "--account", "us", "--cpus", 4, "--jobs-at-once", 3, "--job-option=--qos=high"))
+    asked = ["--gpu", "a100", "--gpus", 2, "--nodes", 2, "--memory", "8G", "--time", "1-0", "--account", "us",
+             "--cpus", 4, "--jobs-at-once", 3, "--job-option=--qos=high"]
+    done = mandarin.run(*arguments("--dry-run", "true", *asked))
     cd, sbatch, *tasks = done.stdout.splitlines()
     for flag in ("--array=1-2%3", "--gpus-per-node=a100:2", "--nodes=2", "--mem=8G", "--time=1-0", "--account=us",
                  "--cpus-per-task=4", "--qos=high", "--signal=TERM@60"):
@@ -268,6 +273,6 @@ def test_one_training_on_two_nodes(mandarin, training):
 
 
 def test_a_job_that_heeds_no_warning_runs_out_of_time(out_of_time):
-    done = out_of_time()
-    assert done.returncode == 1 and "stubborn: 1 of 1 jobs failed" in done.stderr, done.stderr
-    assert "(a job) ran out of its time limit (--time)" in done.stderr and "    at work" in done.stderr
+    _, told = out_of_time.communicate(timeout=LIMIT)
+    assert out_of_time.returncode == 1 and "stubborn: 1 of 1 jobs failed" in told, told
+    assert "(a job) ran out of its time limit (--time)" in told and "    at work" in told
