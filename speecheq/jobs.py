@@ -55,16 +55,22 @@ WAITING, RUNNING, ENDED = "waiting", "running", "ended"
 States = Dict[Tuple[str, int], State]  # by job and index in the array
 
 
+def _indices(text: str) -> Iterator[int]:
+    """Of ``3``, or of tasks that a scheduler lists together: ``1-3,5%2``, ``1-3:1``; none of a job that is no array."""
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", re.sub(r"[%:]\d+", "", text)):
+        yield from range(int(first), int(last or first) + 1)
+
+
 def _read_squeue(text: str) -> States:
     """Lines of ``array job|index|state|reason``."""
     waiting = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
     running = ("RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED")
     found: States = {}
     for line in text.splitlines():
-        job, index, word, reason = line.split("|", 3)
-        if index.isdigit():  # else a job that is no array
-            phase = WAITING if word in waiting else RUNNING if word in running else ENDED
-            found[job, int(index)] = State(phase, reason if phase == WAITING else word)
+        job, indices, word, reason = line.split("|", 3)
+        phase = WAITING if word in waiting else RUNNING if word in running else ENDED
+        for index in _indices(indices):
+            found[job, index] = State(phase, reason if phase == WAITING else word)
     return found
 
 
@@ -72,10 +78,10 @@ def _read_qstat(text: str) -> States:
     """The XML of ``qstat -xml -g d``; jobs in an error state have ended, they never start."""
     found: States = {}
     for job in ElementTree.fromstring(text).iter("job_list"):
-        state, tasks = job.findtext("state") or "", job.findtext("tasks") or ""
-        if tasks.isdigit():
-            phase = ENDED if "E" in state else WAITING if "q" in state else RUNNING
-            found[job.findtext("JB_job_number") or "", int(tasks)] = State(phase, state)
+        state = job.findtext("state") or ""
+        phase = ENDED if "E" in state else WAITING if "q" in state else RUNNING
+        for index in _indices(job.findtext("tasks") or ""):
+            found[job.findtext("JB_job_number") or "", index] = State(phase, state)
     return found
 
 

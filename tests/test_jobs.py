@@ -80,10 +80,10 @@ def test_without_the_scheduler_the_sentence_says_so(tmp_path, monkeypatch):
 
 def test_the_queue_of_slurm_is_read():
     text = ("12|1|RUNNING|None\n12|2|PENDING|Resources\n12|3|TIMEOUT|TimeLimit\n13|N/A|RUNNING|None\n"
-            "12|4|COMPLETING|None\n")
+            "12|4|COMPLETING|None\n14|1-2,4%2|CANCELLED|None\n")
     assert jobs._read_squeue(text) == {
         ("12", 1): ("running", "RUNNING"), ("12", 2): ("waiting", "Resources"), ("12", 3): ("ended", "TIMEOUT"),
-        ("12", 4): ("running", "COMPLETING")}
+        ("12", 4): ("running", "COMPLETING"), **{("14", index): ("ended", "CANCELLED") for index in (1, 2, 4)}}
 
 
 def test_the_queue_of_grid_engine_is_read():
@@ -91,9 +91,11 @@ def test_the_queue_of_grid_engine_is_read():
     <job_list state="running"><JB_job_number>7</JB_job_number><state>r</state><tasks>1</tasks></job_list></queue_info>
     <job_info><job_list state="pending"><JB_job_number>7</JB_job_number><state>qw</state><tasks>2</tasks></job_list>
     <job_list state="pending"><JB_job_number>7</JB_job_number><state>Eqw</state><tasks>3</tasks></job_list>
+    <job_list state="pending"><JB_job_number>9</JB_job_number><state>qw</state><tasks>1-2:1</tasks></job_list>
     <job_list state="running"><JB_job_number>8</JB_job_number><state>r</state></job_list></job_info></job_info>"""
     assert jobs._read_qstat(text) == {
-        ("7", 1): ("running", "r"), ("7", 2): ("waiting", "qw"), ("7", 3): ("ended", "Eqw")}
+        ("7", 1): ("running", "r"), ("7", 2): ("waiting", "qw"), ("7", 3): ("ended", "Eqw"), ("9", 1): ("waiting", "qw"),
+        ("9", 2): ("waiting", "qw")}
 
 
 def test_of_listed_commands_those_that_are_not_done_become_tasks(tmp_path, monkeypatch):

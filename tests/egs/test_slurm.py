@@ -199,7 +199,7 @@ def test_time_limit_and_cancelled_array_save_and_go_on(cluster, mandarin, traini
                  and f"array {job.split('_')[0]}" in "".join(started.told))
     cluster.ask("scancel", array)
     status, told = started.end()
-    assert status == 1 and told.count("was cancelled; the end of") == 2, told
+    assert status == 1 and told.splitlines()[-1].count("seed 1: was cancelled)") == 2, told
     assert all(log.read_text().count("asked to stop; step") == 2 for log in logs)
 
     started = Started(mandarin, endless)
@@ -251,11 +251,11 @@ def test_a_dry_run_prints_the_command_and_submits_nothing(cluster, mandarin, tra
     asked = ["--gpu", "a100", "--gpus", 2, "--nodes", 2, "--memory", "8G", "--time", "1-0", "--account", "us",
              "--cpus", 4, "--jobs-at-once", 3, "--job-option=--qos=high"]
     done = mandarin.run(*arguments("--dry-run", "true", *asked))
-    cd, sbatch, *tasks = done.stdout.splitlines()
+    cd, sbatch, _ = done.stdout.split("\n", 2)
     for flag in ("--array=1-2%3", "--gpus-per-node=a100:2", "--nodes=2", "--mem=8G", "--time=1-0", "--account=us",
                  "--cpus-per-task=4", "--qos=high", "--signal=TERM@60"):
         assert f" {flag} " in sbatch
-    assert "/exp/jobs/train-" in cd and any(line.startswith("# 2: ") and "--folds 2" in line for line in tasks)
+    assert "/exp/jobs/train-" in cd and " --folds 2 --seeds 1\n" in done.stdout.split("\n# 2: ")[1]
     assert not folder.exists() and not list((folder.parents[1] / "jobs").glob("train-*"))
 
 
