@@ -442,9 +442,9 @@ class _Array:
                 failed += bool(why)
                 shown.update(1)
                 yield flight, why
+            because = f" ({', '.join(sorted(reasons))})" if reasons else ""
+            shown.update(0, f"{phases[WAITING]} waiting{because}, {phases[RUNNING]} running, {failed} failed")
             if left:
-                because = f" ({', '.join(sorted(reasons))})" if reasons else ""
-                shown.update(0, f"{phases[WAITING]} waiting{because}, {phases[RUNNING]} running, {failed} failed")
                 time.sleep(min(max((now - started) / 20, SHORTEST_WAIT), LONGEST_WAIT))
 
     def _stop(self, left: Sequence[_Flight]) -> None:

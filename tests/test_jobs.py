@@ -94,8 +94,8 @@ def test_the_queue_of_grid_engine_is_read():
     <job_list state="pending"><JB_job_number>9</JB_job_number><state>qw</state><tasks>1-2:1</tasks></job_list>
     <job_list state="running"><JB_job_number>8</JB_job_number><state>r</state></job_list></job_info></job_info>"""
     assert jobs._read_qstat(text) == {
-        ("7", 1): ("running", "r"), ("7", 2): ("waiting", "qw"), ("7", 3): ("ended", "Eqw"), ("9", 1): ("waiting", "qw"),
-        ("9", 2): ("waiting", "qw")}
+        ("7", 1): ("running", "r"), ("7", 2): ("waiting", "qw"), ("7", 3): ("ended", "Eqw"),
+        **{("9", index): ("waiting", "qw") for index in (1, 2)}}
 
 
 def test_of_listed_commands_those_that_are_not_done_become_tasks(tmp_path, monkeypatch):
