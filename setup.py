@@ -34,6 +34,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speecheq", "speecheq.*"]),
+    package_data={"speecheq": ["starter/*"]},
     entry_points={"console_scripts": ["speecheq = speecheq.cli:main"]},
     install_requires=[
         "torch>=1.13.1",

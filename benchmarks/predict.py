@@ -26,6 +26,7 @@ from speecheq.config import Config
 from speecheq.export import export_model
 from speecheq.predict import Predictor
 from speecheq.recordings import Part
+from speecheq.trained import DEFAULT_MODEL
 
 RATE = 16000
 PEER = "SpeechBrain's ECAPA-TDNN"
@@ -52,6 +53,7 @@ def write_models(folder: Path, channels: int) -> Dict[str, Path]:
         paths.update({"onnxruntime": folder / "model.onnx", "onnxruntime, int8": folder / "int8.onnx"})
         export_model(paths["PyTorch"], paths["onnxruntime"])
         export_model(paths["PyTorch"], paths["onnxruntime, int8"], int8=True)
+    paths["the package's own, PyTorch"] = DEFAULT_MODEL
     return paths
 
 
