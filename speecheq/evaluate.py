@@ -3,9 +3,10 @@
 Training uses it on the dev part, scoring on the test sets; neither knows the other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence
 
+import numpy as np
 import torch
 from lhotse.cut import Cut
 from torch import nn
@@ -19,7 +20,10 @@ from speecheq.models import clip_eis
 
 @dataclass
 class ClipPrediction:
-    """One emotion clip: gold and predicted labels. ``posterior`` has one probability a class, by class number."""
+    """One emotion clip: gold and predicted labels. ``posterior`` has one probability a class, by class number.
+
+    ``embedding`` (D,) float16 is what the heads read, where it was asked for.
+    """
 
     id: str
     corpus: str
@@ -30,6 +34,7 @@ class ClipPrediction:
     predicted_eis: float
     gold_gender: Optional[str]
     predicted_gender: str
+    embedding: Optional[np.ndarray] = field(default=None, repr=False, compare=False)
 
     @property
     def predicted_esc(self) -> int:
@@ -51,9 +56,9 @@ class PhonePrediction:
 
 @torch.no_grad()
 def predict_emotions(
-    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device
+    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device, embeddings: bool = False
 ) -> List[ClipPrediction]:
-    """ESC, EIS (clipped to 0 to 4) and gender of every cut, in the order of ``cuts``."""
+    """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``."""
     model.eval()
     by_id = {cut.id: cut for cut in cuts}
     found: Dict[str, ClipPrediction] = {}
@@ -63,7 +68,8 @@ def predict_emotions(
         posteriors = predictions.esc_logits.float().softmax(1).tolist()
         eis = clip_eis(predictions.eis.float()).tolist()
         genders = predictions.gender_logits.argmax(1).tolist()
-        for name, posterior, intensity, gender in zip(batch.ids, posteriors, eis, genders):
+        vectors = predictions.embedding.half().cpu().numpy() if embeddings else [None] * len(batch.ids)
+        for name, posterior, intensity, gender, vector in zip(batch.ids, posteriors, eis, genders, vectors):
             supervision = by_id[name].supervisions[0]
             found[name] = ClipPrediction(
                 id=name,
@@ -75,6 +81,7 @@ def predict_emotions(
                 predicted_eis=intensity,
                 gold_gender=supervision.gender,
                 predicted_gender=GENDERS[gender],
+                embedding=vector,
             )
     return [found[cut.id] for cut in cuts]
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Union
+from typing import Any, Iterator, Tuple, Union
 
 from speecheq.errors import InputError
 
@@ -79,6 +79,16 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def whole_folder_of(path: PathLike, kind: str, suffixes: Tuple[str, ...]) -> Iterator[Path]:
+    """As ``whole_folder``; InputError where ``path`` holds files of other endings, which would be lost."""
+    others = [found.name for found in Path(path).glob("*") if found.suffix not in suffixes]
+    if others:
+        raise InputError(f"{path}: holds files that are no {kind} ({', '.join(sorted(others))}); move them away.")
+    with whole_folder(path) as temporary:
+        yield temporary
 
 
 # Held by the process that writes to a folder; the file stays.

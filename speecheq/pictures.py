@@ -1,4 +1,4 @@
-"""Pictures for TensorBoard, drawn with Pillow, which TensorBoard brings along."""
+"""Pictures for TensorBoard, drawn with Pillow, which TensorBoard brings along: those of stage 5 are in figures.py."""
 
 from typing import Sequence
 
@@ -8,13 +8,6 @@ from PIL import Image, ImageDraw
 CELL = 44  # pixels a side
 LETTER = 7  # about the width of one
 FULL = np.array([8, 48, 107])  # the blue of a cell that holds its whole row
-
-
-def confusion_counts(golds: Sequence[int], predicted: Sequence[int], classes: int) -> np.ndarray:
-    """How often gold class i was taken for class j: (classes, classes) int64."""
-    counts = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(counts, (np.asarray(golds, dtype=np.int64), np.asarray(predicted, dtype=np.int64)), 1)
-    return counts
 
 
 def confusion_picture(counts: np.ndarray, names: Sequence[str]) -> np.ndarray:

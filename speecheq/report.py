@@ -5,18 +5,31 @@ Everything is computed from the score files of the trained folders (``summary.py
 
 import math
 from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from speecheq import page
 from speecheq.compare import Pair, compare
 from speecheq.errors import InputError
+from speecheq.figures import Picture, pictures_of, write_pictures
 from speecheq.files import write_text
 from speecheq.metrics import CALIBRATION_BINS, confusion
 from speecheq.msud import DECLARED, EVERY_CORPUS, TEST
 from speecheq.paper_table import paper_tables, read_table
 from speecheq.progress import log
 from speecheq.summary import Experiment, scored_folders, summarise
-from speecheq.tables import NOT_AVAILABLE, Cell, Column, Table, markdown, write_tables
+from speecheq.tables import (
+    NOT_AVAILABLE,
+    Cell,
+    Column,
+    Section,
+    Table,
+    bullets,
+    markdown,
+    section_markdown,
+    write_tables,
+)
 from speecheq.uncertainty import FEW_SPEAKERS, RESAMPLES
 
 HEADINGS = {
@@ -29,22 +42,27 @@ HEADINGS = {
 CATEGORY_SCORES = ("wa", "ua", "uai", "macro_f1", "restricted_wa", "restricted_ua", "ece")
 OTHER_SCORES = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson", "gender", "per")
 NOT_PERCENT = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson")
+# The captions of those tables, and what the report shows first.
+CATEGORIES, OTHER_TASKS = "categories (ESC)", "intensity, gender, phonemes"
+NOT_COMPARABLE = "Systems of different tables have another target, protocol or classes: they are not comparable."
+MAIN_SCORES = ("ua", "wa", "uai", "eis_ccc", "gender", "per")
 TABLES = "tables"  # the folder of LaTeX and CSV, in that of the experiments
+PICTURES = "pictures"  # the folder of SVG and PDF, in that of an experiment
 
-EXPLAINED = f"""\
-Written by the program from score files.
-
-- WA (overall accuracy), UA (mean recall of the classes), UAI (that of neutral, joy, anger and sadness) and macro F1 are
-  of the most probable of all classes of the model; the restricted scores are of the most probable of those classes that
-  the test clips' corpus has.
-- ECE: expected calibration error of the posterior of the predicted class, in {CALIBRATION_BINS} bins of equal width.
-- EIS scores are over clips with an intensity label ({NOT_AVAILABLE}: there are none).
-- Checkpoints are chosen on a dev part of the training folds. ± is the standard deviation over all folds and seeds.
-- Pooled scores are taken once over the clips of all folds, a seed at a time, then averaged over seeds. Their 95 %
-  intervals are percentiles of {RESAMPLES:,} bootstrap samples: each draws as many test speakers as there are, with
-  replacement, and takes all clips of a drawn speaker. Over fewer than {FEW_SPEAKERS} speakers they are coarse and
-  probably too narrow, over one there is none.
-"""
+INTRODUCTION = "Written by the program from score files.\n"
+EXPLAINED = (
+    "WA (overall accuracy), UA (mean recall of the classes), UAI (that of neutral, joy, anger and sadness) and macro "
+    "F1 are of the most probable of all classes of the model; the restricted scores are of the most probable of those "
+    "classes that the test clips' corpus has.",
+    f"ECE: expected calibration error of the posterior of the predicted class, in {CALIBRATION_BINS} bins of equal "
+    "width.",
+    f"EIS scores are over clips with an intensity label ({NOT_AVAILABLE}: there are none).",
+    "Checkpoints are chosen on a dev part of the training folds. ± is the standard deviation over all folds and seeds.",
+    "Pooled scores are taken once over the clips of all folds, a seed at a time, then averaged over seeds. Their 95 % "
+    f"intervals are percentiles of {RESAMPLES:,} bootstrap samples: each draws as many test speakers as there are, "
+    "with replacement, and takes all clips of a drawn speaker. Over fewer than "
+    f"{FEW_SPEAKERS} speakers they are coarse and probably too narrow, over one there is none.",
+)
 
 
 def _figure(value: Optional[float], score: str, digits: Optional[int] = None) -> str:
@@ -120,32 +138,32 @@ def _uncertainty_in_words(summary: Mapping[str, Any]) -> str:
             f"{_figure(high, 'ua')}; it rests on {speakers} test speakers{coarse}")
 
 
-def _facts(summary: Dict[str, Any]) -> str:
+def _facts(summary: Dict[str, Any]) -> List[str]:
     run = summary["run"]
     corpora = ", ".join(run["corpora"])
     lines = [
-        f"- protocol: {_protocol(run)}; folds {_numbers(run['folds'])} of {run['of_folds']}; "
+        f"protocol: {_protocol(run)}; folds {_numbers(run['folds'])} of {run['of_folds']}; "
         f"seeds {_numbers(run['seeds'])}; dev part: {run['dev']}; {_speakers(run['test_speakers_in_training'])}",
-        f"- classes: {_classes(run)}; EIS of neutral clips: {run['neutral_eis']}; restricted scores are of "
+        f"classes: {_classes(run)}; EIS of neutral clips: {run['neutral_eis']}; restricted scores are of "
         f"{', '.join(run['label_sets'][TEST])}",
-        f"- emotion and gender training data: {corpora}; phonemes: "
+        f"emotion and gender training data: {corpora}; phonemes: "
         + (f"{run['phonemes']} ({run['units']}), CTC by {', '.join(run['ctc_backend'])}" if run["phonemes"]
            else "not learned")
         + f"; corpora of the recipe that were not given: {', '.join(run['left_out']) or 'none'}",
-        f"- {_numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of "
+        f"{_numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of "
         f"training in all; git revision {', '.join(run['trained_at_git'])} (scored at "
         f"{', '.join(run['scored_at_git'])})",
-        f"- {_uncertainty_in_words(summary)}",
+        f"{_uncertainty_in_words(summary)}",
     ]
     if len(run["trained_at_git"]) > 1:
-        lines.append("- its folds and seeds were trained at different revisions of the program, which its means mix")
+        lines.append("its folds and seeds were trained at different revisions of the program, which its means mix")
     if summary.get("test.per") is not None:
         lines.append(
-            f"- PER{'' if run['units'] == 'phone' else ' (of ' + run['units'] + ' units, not phones)'} over "
+            f"PER{'' if run['units'] == 'phone' else ' (of ' + run['units'] + ' units, not phones)'} over "
             f"{summary['test.per_utterances']:.0f} utterances of {run['phonemes']}'s {run['per_set']} part; "
             f"one constant output for all has {100 * summary['test.per_of_constant']:.1f} %"
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def confusion_table(experiment: Experiment) -> Table:
@@ -159,10 +177,9 @@ def confusion_table(experiment: Experiment) -> Table:
     )
 
 
-def experiment_page(experiment: Experiment) -> str:
-    """RESULTS.md of one experiment: tables of its folds for every test set."""
-    run = experiment.run
-    parts = [f"# {run['system']} ({_config(run)}) on {_heading(run)}\n", EXPLAINED, _facts(experiment.summary)]
+def experiment_sections(experiment: Experiment) -> List[Section]:
+    """The tables of an experiment's folds for every test set."""
+    run, sections = experiment.run, []
     for set_name in experiment.tests:
         where = run["target"] if set_name == TEST else set_name.removeprefix(f"{TEST}_")
         rows = [(f"fold {fold['run']['fold']}, seed {fold['run']['seed']}", fold, set_name)
@@ -170,14 +187,41 @@ def experiment_page(experiment: Experiment) -> str:
         rows.append(("mean of folds and seeds", experiment.summary, set_name))
         if set_name == TEST:
             rows.append(("pooled", experiment.summary, "pooled.test"))
-        parts.append(f"## Test clips of {where}\n")
-        for group in (CATEGORY_SCORES, OTHER_SCORES):
+        tables = []
+        for caption, group in ((CATEGORIES, CATEGORY_SCORES), (OTHER_TASKS, OTHER_SCORES)):
             scores = _scores_of(group, set_name)
-            parts.append(markdown(Table("", "", [Column(""), *_columns(scores)], [
-                [title, *(_cell(metrics, prefix, score) for score in scores)] for title, metrics, prefix in rows])))
-        parts.append(markdown(_class_table([experiment], set_name)))
-    confused = confusion_table(experiment)
-    return "\n".join([*parts, f"## {confused.caption}\n", markdown(confused)])
+            tables.append(Table("", caption, [Column("of"), *_columns(scores)], [
+                [title, *(_cell(metrics, prefix, score) for score in scores)] for title, metrics, prefix in rows]))
+        tables.append(_class_table([experiment], set_name))
+        if set_name == TEST:
+            tables.append(confusion_table(experiment))
+        sections.append(Section(f"Test clips of {where}", tables))
+    return sections
+
+
+def _title(experiment: Experiment) -> str:
+    return f"{experiment.run['system']} ({_config(experiment.run)}) on {_heading(experiment.run)}"
+
+
+def experiment_page(experiment: Experiment, sections: Sequence[Section], pictures: Sequence[Picture]) -> str:
+    """RESULTS.md of one experiment: its tables, and links to its pictures."""
+    parts = [f"# {_title(experiment)}\n", INTRODUCTION, bullets(EXPLAINED), bullets(_facts(experiment.summary))]
+    parts += map(section_markdown, sections)
+    for picture in pictures:
+        parts.append(f"## {picture.title}\n\n![{picture.title}]({PICTURES}/{picture.name}.svg)\n\n{picture.caption}\n")
+    return "\n".join(parts)
+
+
+def _main_scores(experiment: Experiment) -> List[page.Score]:
+    """Means over folds and seeds with their deviation; of UA also the pooled one with its interval."""
+    summary, scores = experiment.summary, []
+    for score in MAIN_SCORES:
+        if summary.get(f"test.{score}") is not None:
+            value, *deviation = _cell(summary, TEST, score)
+            scores.append(page.Score(HEADINGS[score], value, f"± {deviation[0]}" if deviation else ""))
+    ends = [_figure(summary[f"{end}.pooled.test.ua"], "ua") for end in ("low", "high")]
+    interval = "" if NOT_AVAILABLE in ends else f"[{ends[0]}, {ends[1]}]"
+    return [page.Score("pooled UA %", _figure(summary["pooled.test.ua"], "ua"), interval), *scores]
 
 
 def _class_table(members: Sequence[Experiment], set_name: str) -> Table:
@@ -197,7 +241,7 @@ def _category_table(members: Sequence[Experiment], set_name: str) -> Table:
         _numbers(member.run["seeds"]), *(_cell(member.summary, set_name, score) for score in CATEGORY_SCORES),
         ", ".join(member.run["corpora"]), ", ".join(member.run["trained_at_git"]),
     ] for member in members]
-    return Table("categories", "categories (ESC)", [
+    return Table("categories", CATEGORIES, [
         *map(Column, ("system", "config", "folds", "seeds")), *_columns(CATEGORY_SCORES), Column("emotion data"),
         Column("git")], rows)
 
@@ -206,7 +250,7 @@ def _other_table(members: Sequence[Experiment], set_name: str) -> Table:
     scores = _scores_of(OTHER_SCORES, set_name)
     rows = [[member.run["system"], _config(member.run), *(_cell(member.summary, set_name, score) for score in scores),
              member.run["phonemes"] or "none"] for member in members]
-    return Table("other_tasks", "intensity, gender, phonemes",
+    return Table("other_tasks", OTHER_TASKS,
                  [Column("system"), Column("config"), *_columns(scores), Column("phoneme data")], rows)
 
 
@@ -259,89 +303,137 @@ def _in_words(pair: Pair) -> str:
             f"{_p(pair.bootstrap)}): {pair.verdict}")
 
 
-def _differences(members: Sequence[Experiment]) -> Tuple[List[Table], str]:
-    """The table of pairs, and the same in words, with what is not compared and why."""
-    pairs, others = compare(members)
-    lines = [_in_words(pair) for pair in pairs]
-    lines += [f"{_called(first)} and {_called(second)} are not comparable: {reason}"
-              for first, second, reason in others]
-    if len({revision for member in members for revision in member.run["trained_at_git"]}) > 1 and pairs:
-        lines.append("these systems were trained at different revisions of the program (column git), which may be part "
-                     "of a difference")
-    if len(pairs) + len(others) < math.comb(len(members), 2):
-        lines.append("pairs that differ in both system and configuration are not tested")
-    words = "".join(f"- {line}\n" for line in lines)
-    if pairs:
-        words = (f"p values are corrected (Holm) over the {len(pairs)} pair{'s' * (len(pairs) > 1)} of this table. A "
-                 "difference stands where both tests give p < 0.05\nin the same direction over at least six test "
-                 "speakers.\n\n" + words)
-    return ([_difference_table(pairs)] if pairs else []), words
+@dataclass(frozen=True)
+class Compared:
+    """What ``compare`` says of the systems of one heading."""
+
+    members: Sequence[Experiment]
+    pairs: Sequence[Pair]
+    others: Sequence[Tuple[Experiment, Experiment, str]]
+
+    def section(self, of: Optional[Experiment] = None) -> Section:
+        """The table of pairs, and the same in words, with what is not compared and why; of one system if it is named.
+        """
+        def is_asked_for(first: Experiment, second: Experiment) -> bool:
+            return of is None or of is first or of is second
+
+        pairs = [pair for pair in self.pairs if is_asked_for(pair.first, pair.second)]
+        sentences = [_in_words(pair) for pair in pairs]
+        others = [other for other in self.others if is_asked_for(*other[:2])]
+        sentences += [f"{_called(first)} and {_called(second)} are not comparable: {reason}"
+                      for first, second, reason in others]
+        if len(pairs) + len(others) < (math.comb(len(self.members), 2) if of is None else len(self.members) - 1):
+            sentences.append("pairs that differ in both system and configuration are not tested")
+        if pairs:
+            sentences.insert(0, (
+                f"p values are corrected (Holm) over the {len(self.pairs)} pair{'s' * (len(self.pairs) > 1)} of "
+                f"{'this table' if of is None else 'all systems'}. A difference stands where both tests give p < 0.05 "
+                "in the same direction over at least six test speakers."))
+            if len({revision for member in self.members for revision in member.run["trained_at_git"]}) > 1:
+                sentences.append("these systems were trained at different revisions of the program, which may be part "
+                                 "of a difference")
+        return Section("Differences to other systems", [_difference_table(pairs)] if pairs else [], sentences)
 
 
-def recipe_page(title: str, experiments: Sequence[Experiment]) -> Tuple[str, List[Table]]:
-    """RESULTS.md of a recipe, and its tables: for each target, protocol and test set a line an experiment."""
-    parts, tables = [f"# Results of {title}\n", EXPLAINED], []
+def _groups(experiments: Sequence[Experiment]) -> Dict[Tuple[str, str], List[Experiment]]:
+    """(heading, test set) -> the experiments that stand in one table."""
     groups: Dict[Tuple[str, str], List[Experiment]] = defaultdict(list)
-    for experiment in experiments:
+    for experiment in sorted(experiments, key=_called):
         for set_name in experiment.tests:
             groups[_heading(experiment.run), set_name].append(experiment)
-    for (heading, set_name), members in sorted(groups.items(), key=lambda group: group[0]):
-        members = sorted(members, key=_called)
+    return dict(sorted(groups.items(), key=lambda group: group[0]))
+
+
+def recipe_sections(groups: Mapping[Tuple[str, str], Sequence[Experiment]],
+                    compared: Mapping[str, Compared]) -> List[Section]:
+    """The tables of a recipe: for each target, protocol and test set a line an experiment."""
+    sections = []
+    for (heading, set_name), members in groups.items():
         where = "" if set_name == TEST else f": test clips of {set_name.removeprefix(f'{TEST}_')}"
-        made, words = [_category_table(members, set_name), _other_table(members, set_name)], ""
+        tables, sentences = [_category_table(members, set_name), _other_table(members, set_name)], []
         if set_name == TEST:
-            made.append(_uncertainty_table(members))
-        made.append(_class_table(members, set_name))
-        if set_name == TEST and len(members) > 1:
-            differences, words = _differences(members)
-            made += differences
-        parts.append(f"## {heading}{where}\n")
-        for table in made:
-            caption = table.caption[0].upper() + table.caption[1:]
-            name = f"{members[0].run['name']}.{set_name}.{table.name}"
-            tables.append(Table(name, f"{heading}{where}: {table.caption}", table.columns, table.rows))
-            parts.append(f"### {caption}\n\n" + markdown(table))
-        if words:
-            parts.append(words)
-    parts.append("Systems of different tables have another target, protocol or classes: they are not comparable.\n")
-    parts.append("## How each was run\n")
+            tables.append(_uncertainty_table(members))
+        tables.append(_class_table(members, set_name))
+        if set_name == TEST:
+            differences = compared[heading].section()
+            tables += differences.tables
+            sentences = differences.sentences
+        sections.append(Section(heading + where, [
+            replace(table, name=f"{members[0].run['name']}.{set_name}.{table.name}") for table in tables], sentences))
+    return sections
+
+
+def recipe_page(title: str, experiments: Sequence[Experiment], sections: Sequence[Section]) -> str:
+    """RESULTS.md of a recipe."""
+    parts = [f"# Results of {title}\n", INTRODUCTION, bullets(EXPLAINED), *map(section_markdown, sections),
+             f"{NOT_COMPARABLE}\n", "## How each was run\n"]
     for experiment in experiments:
-        parts.append(f"### {_called(experiment)}, {experiment.run['name']}\n\n" + _facts(experiment.summary))
-    return "\n".join(parts), tables
+        parts.append(f"### {_called(experiment)}, {experiment.run['name']}\n\n" + bullets(_facts(experiment.summary)))
+    return "\n".join(parts)
 
 
 def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -> str:
     """Summarise every experiment below ``exp`` from its score files; returns the recipe's page.
 
-    Writes metrics.json, scores.tsv and RESULTS.md of each experiment, the recipe's page to ``results``, and its tables
-    as LaTeX and CSV to ``exp/tables``. ``table`` says what the paper's table is, to stand at the end with our figures.
-    What could not be read or does not go together is left out, and named on the page; InputError where nothing is left.
+    Writes metrics.json, scores.tsv, RESULTS.md, report.html and pictures of each experiment, the recipe's page to
+    ``results``, its tables as LaTeX and CSV to ``exp/tables``, and ``exp/report.html``. ``table`` says what the paper's
+    table is, to stand at the end with our figures. What could not be read or does not go together is left out,
+    and named on the page; InputError where nothing is left.
     """
     of_paper = read_table(table) if table is not None else None
-    experiments: List[Experiment] = []
+    experiments: Dict[Path, Experiment] = {}
     left_out: List[str] = []
     for folder in sorted({path.parent.parent for path in Path(exp).glob("*/*/fold*/seed*") if path.is_dir()}):
         folders, reasons = scored_folders(folder)
         left_out += reasons
         if folders:
             try:
-                experiments.append(summarise(folder, folders))
+                experiments[folder] = summarise(folder, folders)
             except InputError as unlike:
                 left_out.append(str(unlike))
-            else:
-                write_text(folder / "RESULTS.md", experiment_page(experiments[-1]))
     if not experiments:
         raise InputError(left_out[0] if left_out
                          else f"{exp}: no experiment has been scored; run stages 4 and 5 first.")
     for reason in left_out:
         log.warning("left out of the tables: %s", reason)
-    page, tables = recipe_page(title, experiments)
+    groups = _groups(list(experiments.values()))
+    compared = {heading: Compared(members, *compare(members))
+                for (heading, set_name), members in groups.items() if set_name == TEST}
+    for folder, experiment in experiments.items():
+        _write_experiment(folder, experiment, compared[_heading(experiment.run)])
+
+    sections = recipe_sections(groups, compared)
+    text = recipe_page(title, list(experiments.values()), sections)
+    tables = [replace(table, caption=f"{section.heading}: {table.caption}")
+              for section in sections for table in section.tables]
+    more = []
     if of_paper is not None:
-        for beside, notes in paper_tables(of_paper, [experiment.summary for experiment in experiments]):
+        summaries = [experiment.summary for experiment in experiments.values()]
+        for beside, notes in paper_tables(of_paper, summaries):
             tables.append(beside)
-            page += f"\n## {beside.caption}\n\n{markdown(beside)}\n" + "".join(f"- {note}\n" for note in notes)
+            text += f"\n## {beside.caption}\n\n{markdown(beside)}\n" + bullets(notes)
+            more.append(Section(beside.caption, [beside], notes))
     if left_out:
-        page += "\n## Left out\n\n" + "".join(f"- {reason}\n" for reason in left_out)
-    write_text(results, page)
+        text += "\n## Left out\n\n" + bullets(left_out)
+        more.append(Section("Left out", (), left_out))
+    write_text(results, text)
     write_tables(Path(exp) / TABLES, tables)
-    return page
+    links = [page.Link(f"{_called(experiment)}, {experiment.run['name']}",
+                       (folder / page.REPORT).relative_to(exp).as_posix(), _uncertainty_in_words(experiment.summary))
+             for folder, experiment in experiments.items()]
+    write_text(Path(exp) / page.REPORT, page.recipe_report(
+        f"Results of {title}", links, [*sections, *more], [*EXPLAINED, NOT_COMPARABLE]))
+    return text
+
+
+def _write_experiment(folder: Path, experiment: Experiment, compared: Compared) -> None:
+    """The pictures, RESULTS.md and report.html of one experiment."""
+    pictures, sections = pictures_of(experiment), experiment_sections(experiment)
+    write_pictures(folder / PICTURES, pictures)
+    write_text(folder / "RESULTS.md", experiment_page(experiment, sections, pictures))
+    differences = compared.section(experiment)
+    if differences.sentences:
+        sections.append(differences)
+    write_text(folder / page.REPORT, page.experiment_report(
+        _title(experiment), _main_scores(experiment), _facts(experiment.summary), sections, pictures, EXPLAINED,
+        experiment, folder / page.REPORT))

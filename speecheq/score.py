@@ -1,17 +1,26 @@
-"""Scoring a trained fold (section 3.1): every test set once, with the checkpoint that was best on dev."""
+"""Scoring a trained fold (section 3.1): every test set once, with the checkpoint that was best on dev.
+
+For the pictures it keeps the embeddings of the test clips and, on request, scores the training clips (Figure 3).
+"""
 
 import csv
 import io
 import math
 import random
+import zipfile
+import zlib
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
+import numpy as np
 import torch
 from lhotse import CutSet
+from torch import nn
 
 from speecheq import seqm
 from speecheq.checkpoint import load_model
+from speecheq.config import Config
+from speecheq.cuts import cuts_of
 from speecheq.data import GENDERS
 from speecheq.errors import InputError
 from speecheq.evaluate import (
@@ -36,6 +45,12 @@ from speecheq.stages import Stage, is_only_asked, require
 FORMAT = 3
 STAMP_FOLDER = "scored"
 METRICS, SCORES, PHONES = "metrics.json", "scores.tsv", "phones.tsv"
+# What only pictures need has formats and stamps of its own, so that scores are not made again for their sake.
+PICTURES_FORMAT = 1
+EMBEDDINGS_STAMP_FOLDER, TRAINING_STAMP_FOLDER = "scored_embeddings", "scored_training"
+FORMATS = {STAMP_FOLDER: FORMAT, EMBEDDINGS_STAMP_FOLDER: PICTURES_FORMAT, TRAINING_STAMP_FOLDER: PICTURES_FORMAT}
+EMBEDDINGS, TRAINING_SCORES = "embeddings.npz", "train_scores.tsv"
+TRAINING_CLIPS = "train"  # the only set of train_scores.tsv
 # Of a training's files, those that tables can do without once it is scored.
 CHECKPOINTS = ("best.pt", "last.pt")
 # The constant output that PER is held against is found on so many utterances, at most, and scored on all.
@@ -148,44 +163,117 @@ def label_set(note: Mapping[str, Any], name: str) -> List[str]:
     return [label for label, category in zip(*classes) if category in categories]
 
 
-def score(folder: Path, msud: Path, fold: int) -> Dict[str, Any]:
-    """Stage 5 for one trained folder: writes scores.tsv, phones.tsv and metrics.json there, returns the metrics.
+def write_embeddings(path: Path, predictions: Sequence[ClipPrediction]) -> None:
+    """``embeddings.npz``: ``ids`` (clips,) and ``embeddings`` (clips, D) float16, in the order of ``predictions``."""
+    with whole_file(path) as temporary:
+        np.savez_compressed(temporary, ids=np.array([p.id for p in predictions]),
+                            embeddings=np.stack([p.embedding for p in predictions]))
+
+
+def read_embeddings(path: Path, ids: Sequence[str]) -> np.ndarray:
+    """What ``write_embeddings`` wrote, (clips, D) float16; InputError where it is not whole or not of these clips."""
+    try:
+        held = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        found, embeddings = held["ids"].tolist(), held["embeddings"]
+    except (EOFError, IndexError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as fault:
+        raise InputError(f"{path}: is cut off, or no file of embeddings ({fault}); {AGAIN}") from fault
+    if found != list(ids) or embeddings.ndim != 2 or len(embeddings) != len(found):
+        raise InputError(f"{path}: is not of the test clips of {SCORES} beside it; {AGAIN}")
+    return embeddings
+
+
+class _Trained(NamedTuple):
+    """The best model of a training, and what its checkpoint says."""
+
+    model: nn.Module
+    config: Config
+    content: Mapping[str, Any]
+    device: torch.device
+
+    @classmethod
+    def load(cls, folder: Path) -> "_Trained":
+        """InputError where the checkpoint is not as stage 4 left it."""
+        require(folder, "train")
+        model, config, content = load_model(folder / "best.pt")
+        device = pick_device("auto")  # not the training's: another machine may score
+        if config.run.threads:
+            torch.set_num_threads(config.run.threads)
+        return cls(model.to(device), config, content, device)
+
+    def predict(self, cuts: Path, corpus: Optional[str] = None, embeddings: bool = False) -> List[ClipPrediction]:
+        """Of the cuts of a set, or of those of one corpus."""
+        return predict_emotions(self.model, list(cuts_of(cuts, corpus)), self.config.data.batch_size, self.device,
+                                embeddings)
+
+
+def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> Dict[str, Any]:
+    """Stage 5 for one trained folder: writes scores.tsv, phones.tsv, metrics.json and embeddings.npz there, and, on
+    request, train_scores.tsv of the target's training clips; returns the metrics.
 
     Metrics are keyed ``<set>.<score>``: of each test set what ``detailed_scores`` says, as test.wa of the target and
     test_<corpus>.wa of other corpora with a fixed test part; test.per on the phoneme corpus; dev.* of the checkpoint's
-    epoch. None where a score is not defined. A folder that is scored does without its checkpoints. InputError where
-    stage 4 has not run.
+    epoch. None where a score is not defined. A folder that is scored does without its checkpoints, but gets no
+    embeddings then if it has none. InputError where stage 4 has not run.
     """
     require(folder, "train", without=CHECKPOINTS)
     run = read_json(folder / "run.json")
     fold_folder = msud / f"fold{fold}"
     require(fold_folder, "unify")
     note = read_json(fold_folder / "msud.json")
-    learns_phones = run["ctc_backend"] != "none"
-    phonemes = Path(run["phonemes"]) if learns_phones else None
-    inputs = [folder, fold_folder] + ([phonemes] if learns_phones else [])
-    if learns_phones:
+    phonemes = Path(run["phonemes"]) if run["ctc_backend"] != "none" else None
+    if phonemes is not None:
         require(phonemes, "unify")
-    name = f"{run['config_name']}-{run['system']}, {note['name']}"
-    title = f"{name}, fold {fold}, seed {run['seed']}"
-    stage = Stage("score", title, folder / STAMP_FOLDER, {}, inputs, FORMAT)
-    if stage.is_done():
+    title = f"{run['config_name']}-{run['system']}, {note['name']}, fold {fold}, seed {run['seed']}"
+    data = [folder, fold_folder]
+
+    def stage(stamp: str, what: str, inputs: Sequence[Path]) -> Stage:
+        return Stage("score", what + title, folder / stamp, {}, inputs, FORMATS[stamp])
+
+    scores = stage(STAMP_FOLDER, "", data + ([phonemes] if phonemes is not None else []))
+    embeddings = stage(EMBEDDINGS_STAMP_FOLDER, "embeddings of ", data)
+    training = stage(TRAINING_STAMP_FOLDER, "training clips of ", data)
+    if training_clips and note["protocol"] == CROSS:
+        log.info("%s: trains on no clip of %s, so no training clip of it is scored", title, note["target"])
+        training_clips = False
+    scored = scores.is_done()
+    embedded = scored and embeddings.is_done()
+    if scored and not embedded and not (folder / "best.pt").exists():
+        log.info("%s: best.pt is not there any more, so no embeddings are made", title)
+        embedded = True
+    training_scored = not training_clips or training.is_done()
+    if scored and embedded and training_scored:
         return {} if is_only_asked() else read_metrics(folder)
 
-    require(folder, "train")  # now with its checkpoint
+    trained = _Trained.load(folder)
+    if not embedded:
+        embeddings.begin()
+        predictions = (trained.predict(fold_folder / f"{TEST}.jsonl.gz", embeddings=True) if scored
+                       else _score_tests(scores, folder, trained, run, note, fold_folder, phonemes))
+        write_embeddings(folder / EMBEDDINGS, predictions)
+        _finish(embeddings, folder, [EMBEDDINGS], len(predictions), "test clips")
+    if not training_scored:
+        training.begin()
+        predictions = trained.predict(fold_folder / "emotion.jsonl.gz", note["target"])
+        write_scores(folder / TRAINING_SCORES, {TRAINING_CLIPS: predictions}, class_table(note))
+        _finish(training, folder, [TRAINING_SCORES], len(predictions), "training clips")
+    return read_metrics(folder)
+
+
+def _finish(stage: Stage, folder: Path, written: Sequence[str], clips: int, unit: str) -> None:
+    """Stamp a part of stage 5, whose files lie in ``folder``."""
+    stage.folder.mkdir(exist_ok=True)
+    stage.finish(stage.folder, clips, clips, outputs=[f"../{name}" for name in written], unit=unit)
+
+
+def _score_tests(
+    stage: Stage, folder: Path, trained: _Trained, run: Mapping[str, Any], note: Mapping[str, Any], fold_folder: Path,
+    phonemes: Optional[Path],
+) -> List[ClipPrediction]:
+    """Write scores.tsv, phones.tsv and metrics.json; returns the target's test clips with their embeddings."""
     stage.begin()
-    model, config, content = load_model(folder / "best.pt")
-    device = pick_device("auto")  # not the training's: another machine may score
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-    model.to(device)
-    sets = {
-        name: predict_emotions(model, list(CutSet.from_jsonl_lazy(fold_folder / f"{name}.jsonl.gz")),
-                               config.data.batch_size, device)
-        for name in note["tests"]
-    }
-    scores: Dict[str, Any] = {f"dev.{name}": value for name, value in content["dev"].items()}
-    genders = "gender" in config.tasks()
+    sets = {name: trained.predict(fold_folder / f"{name}.jsonl.gz", embeddings=name == TEST) for name in note["tests"]}
+    scores: Dict[str, Any] = {f"dev.{name}": value for name, value in trained.content["dev"].items()}
+    genders = "gender" in trained.config.tasks()
     classes = class_table(note)
     label_sets = {name: label_set(note, name) for name in sets}
     for name, predictions in sets.items():
@@ -195,35 +283,34 @@ def score(folder: Path, msud: Path, fold: int) -> Dict[str, Any]:
         scores[f"{name}.clips"] = len(predictions)
     scores["test.per"] = None
     phone_note: Dict[str, Any] = {}
-    if learns_phones:
+    if phonemes is not None:
         phone_note = read_json(phonemes / "phonemes.json")
         cuts = list(CutSet.from_jsonl_lazy(phonemes / f"{phone_note['test']}.jsonl.gz"))
-        predictions = predict_phones(model, cuts, config.data.batch_size, device)
-        scores.update({f"test.{key}": value for key, value in phone_scores(predictions).items()})
-        scores["test.per_utterances"] = len(predictions)
-        references = [p.reference for p in predictions]
+        decoded = predict_phones(trained.model, cuts, trained.config.data.batch_size, trained.device)
+        scores.update({f"test.{key}": value for key, value in phone_scores(decoded).items()})
+        scores["test.per_utterances"] = len(decoded)
+        references = [p.reference for p in decoded]
         some = random.Random(0).sample(references, min(CONSTANT_FROM, len(references)))
         scores["test.per_of_constant"] = phone_error_rate(references, [greedy_constant(some)] * len(references))
-        write_phones(folder / PHONES, predictions, PhoneTable.load(phonemes / "phones.txt"))
+        write_phones(folder / PHONES, decoded, PhoneTable.load(phonemes / "phones.txt"))
     write_scores(folder / SCORES, sets, classes)
     metrics = {
         **scores,
         "run": {
             "system": run["system"], "config": run["config_name"], "set": run["assignments"],
             **{key: note[key] for key in (*EXPERIMENT, "test_speakers_in_training")},
-            "label_sets": label_sets, "fold": fold, "folds": note["folds"], "seed": run["seed"],
-            "corpora": note["corpora"] if config.data.corpora == "all" else [note["target"]],
+            "label_sets": label_sets, "fold": note["fold"], "folds": note["folds"], "seed": run["seed"],
+            "corpora": note["corpora"] if trained.config.data.corpora == "all" else [note["target"]],
             "phonemes": phone_note.get("corpus"), "per_set": phone_note.get("test"), "units": phone_note.get("units"),
             "ctc_backend": run["ctc_backend"], "device": run["device"], "threads": run["threads"],
-            "steps": run["steps"], "train_seconds": run["train_seconds"], "best_epoch": content["epoch"],
+            "steps": run["steps"], "train_seconds": run["train_seconds"], "best_epoch": trained.content["epoch"],
             "trained_at_git": run["git"], "scored_at_git": git_revision(),
         },
     }
     write_json(folder / METRICS, metrics)
-    (folder / STAMP_FOLDER).mkdir(exist_ok=True)
-    clips = sum(map(len, sets.values()))
-    written = [METRICS, SCORES] + ([PHONES] if learns_phones else [])
-    stage.finish(folder / STAMP_FOLDER, clips, clips, outputs=[f"../{name}" for name in written], unit="test clips")
+    _finish(stage, folder, [METRICS, SCORES] + ([PHONES] if phonemes is not None else []), sum(map(len, sets.values())),
+            "test clips")
     shown = [f"{set_name}.{name}" for set_name in sets for name in ("wa", "ua", "eis_ccc")] + ["test.per"]
-    log.info("%s: %s", title, " ".join(f"{name} {scores[name]:.4f}" for name in shown if scores[name] is not None))
-    return metrics
+    known = [f"{name} {scores[name]:.4f}" for name in shown if scores[name] is not None]
+    log.info("%s: %s", stage.title, " ".join(known))
+    return sets[TEST]

@@ -278,3 +278,28 @@ def require(folder: Path, name: str, without: Sequence[str] = ()) -> Dict[str, A
                 f"{folder}: is out of date, {source} was made anew since; run stage {number} ({name}) again."
             )
     return stamp
+
+
+def history(folders: Iterable[Path]) -> Dict[Path, Dict[str, Any]]:
+    """The stamps of stages' folders and of all stages behind them, by folder, the earlier stages first.
+
+    An input that is gone, or was made anew since, is left out with all behind it: its stamp is not of what was read.
+    Of a folder that was copied, one is taken.
+    """
+    found: Dict[Path, Dict[str, Any]] = {}
+    seen = set()
+
+    def add(folder: Path, key: Optional[str]) -> None:
+        if folder in found or not (folder / STAMP).is_file():
+            return
+        stamp = read_json(folder / STAMP)
+        work = stamp["title"], stamp["key"]
+        if key in (None, stamp["key"]) and work not in seen:
+            seen.add(work)
+            found[folder] = stamp
+            for source, of_source in stamp["inputs"].items():
+                add(Path(source), of_source)
+
+    for folder in folders:
+        add(Path(folder), None)
+    return dict(sorted(found.items(), key=lambda item: (NUMBERS[item[1]["stage"]], str(item[0]))))

@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from speecheq import corpus, features, msud, phonemes, score, sounds, train
 from speecheq.errors import InputError
@@ -42,7 +42,9 @@ def _format(stage: str, folder: Path) -> int:
         return (sounds if folder.name in SOUNDS else corpus).FORMAT
     if stage == "unify":
         return (phonemes if folder.parent.name == "phonemes" else msud).FORMAT
-    return {"features": features, "train": train, "score": score}[stage].FORMAT
+    if stage == "score":
+        return score.FORMATS[folder.name]
+    return {"features": features, "train": train}[stage].FORMAT
 
 
 def _written(folder: Path, outputs: Mapping[str, int]) -> Iterator[Tuple[Path, int]]:
@@ -50,10 +52,10 @@ def _written(folder: Path, outputs: Mapping[str, int]) -> Iterator[Tuple[Path, i
         yield Path(os.path.normpath(folder / name)), size
 
 
-def _disk(folder: Path, below: str) -> int:
-    """Bytes of all files in a folder, but for the folder ``below`` in it, which another stage writes."""
+def _disk(folder: Path, below: Collection[str]) -> int:
+    """Bytes of all files in a folder, but for the folders ``below`` in it, which another stage writes."""
     return sum(path.lstat().st_size for path in folder.rglob("*")
-               if path.is_file() and below not in path.relative_to(folder).parts)
+               if path.is_file() and not set(below) & set(path.relative_to(folder).parts))
 
 
 class Status:
@@ -72,7 +74,7 @@ class Status:
         if name not in self._seen:
             stamp, state, reason = self._state(stage, Path(folder))
             disk = sum(path.stat().st_size for path, _ in _written(folder, stamp.get("outputs", {})) if path.is_file()) \
-                if stage == "score" else _disk(Path(folder), score.STAMP_FOLDER)
+                if stage == "score" else _disk(Path(folder), score.FORMATS)
             self._seen[name] = Found(stage, Path(folder), state, reason, stamp, disk)
         return self._seen[name]
 
@@ -132,7 +134,9 @@ class Status:
                     trained = self.look("train", experiment / fold / seed)
                     found.append(trained)
                     if trained.stamp:
-                        found.append(self.look("score", trained.folder / score.STAMP_FOLDER))
+                        found += [self.look("score", trained.folder / name) for name in score.FORMATS
+                                  # what only pictures need is not missing
+                                  if name == score.STAMP_FOLDER or (trained.folder / name).is_dir()]
         return sorted(found, key=lambda line: NUMBERS[line.stage])
 
 

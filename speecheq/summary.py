@@ -116,16 +116,21 @@ def check_alike(folds: Sequence[ScoredFold]) -> None:
 class Experiment:
     """A system on a target under a protocol, as far as it is scored.
 
-    ``summary`` is its ``metrics.json``, ``folds`` those of its folds and seeds; ``answers`` are the test clips of all.
+    ``summary`` is its ``metrics.json``, ``scored`` are its folds and seeds; ``answers`` are the test clips of all.
     """
 
     summary: Dict[str, Any]
-    folds: Sequence[Mapping[str, Any]]
+    scored: Sequence[ScoredFold]
     answers: uncertainty.Answers
 
     @property
     def run(self) -> Mapping[str, Any]:
         return self.summary["run"]
+
+    @property
+    def folds(self) -> List[Mapping[str, Any]]:
+        """The ``metrics.json`` of its folds and seeds."""
+        return [fold.metrics for fold in self.scored]
 
     @property
     def classes(self) -> ClassTable:
@@ -189,7 +194,7 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
     together, a seed at a time, then averaged; ``low.`` and ``high.pooled.test.ua`` are the ends of its 95 % interval
     (``uncertainty.resampled``). InputError where score files are damaged or do not go together.
     """
-    folds = [read_fold(folder) for folder in folders]
+    folds = sorted(map(read_fold, folders), key=lambda fold: (fold.run["fold"], fold.run["seed"]))
     check_alike(folds)
     runs = [fold.run for fold in folds]
     first = runs[0]
@@ -224,4 +229,4 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
         f"{name}/fold{fold.run['fold']}/seed{fold.run['seed']}": predictions
         for fold in folds for name, predictions in fold.sets.items()
     }, classes)
-    return Experiment(summary, [fold.metrics for fold in folds], answers)
+    return Experiment(summary, folds, answers)

@@ -1,18 +1,19 @@
-"""A table, as Markdown, as LaTeX (booktabs) and as CSV."""
+"""A table, as Markdown, HTML, LaTeX (booktabs) and CSV."""
 
 import csv
+import html
 import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Sequence, Tuple, Union
 
-from speecheq.errors import InputError
-from speecheq.files import whole_folder, write_text
+from speecheq.files import whole_folder_of, write_text
 
 # A column of several parts has a tuple in each row, else one text.
 Cell = Union[str, Tuple[str, ...]]
 NOT_AVAILABLE = "n/a"
+LONG = 40  # characters: a cell of more is set in several lines
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,20 @@ class Table:
     def texts(self) -> Iterable[Sequence[str]]:
         return ([column.text(cell) for column, cell in zip(self.columns, row)] for row in self.rows)
 
+    def is_of_figures(self, place: int) -> bool:
+        """Whether a column holds figures alone, which are set flush right."""
+        texts = [row[place] for row in self.texts()]
+        return bool(texts) and all(re.match(r"[-+<]?\d+(\.\d+)?($| [^\d\s])|n/a$|-($| / )", text) for text in texts)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: below its heading tables, each with its caption, then sentences."""
+
+    heading: str
+    tables: Sequence[Table] = ()
+    sentences: Sequence[str] = ()
+
 
 def slug(text: str) -> str:
     """A file name of a text."""
@@ -55,6 +70,54 @@ def markdown(table: Table) -> str:
             + "".join(map(line, table.texts())))
 
 
+def read_markdown(text: str) -> Table:
+    """The first table that ``markdown`` wrote in a text, its cells in one piece each; ValueError where there is none."""
+    lines = text.splitlines()
+    start = next((number for number, line in enumerate(lines) if line.startswith("| ")), len(lines))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
+        raise ValueError("there is no table in Markdown")
+    return Table("", "", [Column(heading) for heading in rows[0]], rows[2:])
+
+
+def bullets(sentences: Iterable[str]) -> str:
+    """A list in Markdown."""
+    return "".join(f"- {sentence}\n" for sentence in sentences)
+
+
+def section_markdown(section: Section) -> str:
+    """A section of a Markdown page, each table below its caption."""
+    tables = [f"### {capital(table.caption)}\n\n{markdown(table)}" for table in section.tables]
+    return "\n".join([f"## {section.heading}\n", *tables, *([bullets(section.sentences)] * bool(section.sentences))])
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def table_html(table: Table) -> str:
+    """A table in a box of its own, in which it scrolls; the box can be reached by keyboard."""
+    kinds = [' class="figure"' if table.is_of_figures(place)
+             else ' class="long"' if any(len(row[place]) > LONG for row in table.texts()) else ""
+             for place in range(len(table.columns))]
+
+    def line(cells: Iterable[str], is_head: bool = False) -> str:
+        made = []
+        for place, cell in enumerate(cells):
+            tag, scope = ("th", ' scope="col"') if is_head else ("th", ' scope="row"') if place == 0 else ("td", "")
+            made.append(f"<{tag}{scope}{kinds[place]}>{html.escape(cell)}</{tag}>")
+        return f"<tr>{''.join(made)}</tr>\n"
+
+    caption = html.escape(capital(table.caption))
+    return (f'<div class="box" role="region" aria-label="{caption}" tabindex="0"><table><caption>{caption}</caption>\n'
+            f"<thead>{line((column.heading for column in table.columns), is_head=True)}</thead>\n"
+            f"<tbody>{''.join(map(line, table.texts()))}</tbody></table></div>\n")
+
+
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
           "<": r"$<$", ">": r"$>$", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
 
@@ -66,15 +129,10 @@ def escaped(text: str) -> str:
 
 def latex(table: Table) -> str:
     """A ``table`` float with booktabs' rules; columns of figures are set flush right."""
-    rows = list(table.texts())
-
-    def is_of_figures(place: int) -> bool:
-        return bool(rows) and all(re.match(r"[-+<]?\d+(\.\d+)?($| [^\d\s])|n/a$|-($| / )", row[place]) for row in rows)
-
     def line(cells: Iterable[str]) -> str:
         return " & ".join(map(escaped, cells)) + r" \\"
 
-    alignment = "".join("r" if is_of_figures(place) else "l" for place in range(len(table.columns)))
+    alignment = "".join("r" if table.is_of_figures(place) else "l" for place in range(len(table.columns)))
     return "\n".join([
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
@@ -85,7 +143,7 @@ def latex(table: Table) -> str:
         r"\toprule",
         line(column.heading for column in table.columns),
         r"\midrule",
-        *map(line, rows),
+        *map(line, table.texts()),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
@@ -111,10 +169,7 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
 
     InputError where the folder holds other files, which would be lost.
     """
-    others = [path.name for path in Path(folder).glob("*") if path.suffix not in (".tex", ".csv")]
-    if others:
-        raise InputError(f"{folder}: holds files that are no tables ({', '.join(sorted(others))}); move them away.")
-    with whole_folder(folder) as temporary:
+    with whole_folder_of(folder, "tables", (".tex", ".csv")) as temporary:
         for table in tables:
             name, others = slug(table.name), 1
             while (temporary / f"{name}.csv").exists():  # names that differ in signs which no file name has

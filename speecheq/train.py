@@ -17,7 +17,7 @@ import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-from speecheq import checkpoint, distributed
+from speecheq import checkpoint, distributed, metrics
 from speecheq import config as configuration
 from speecheq.config import Config
 from speecheq.cuts import cuts_of, sample
@@ -32,7 +32,7 @@ from speecheq.msud import class_table, load_fold
 from speecheq.numerics import NotFinite, Precision, restore, save_batch, snapshot
 from speecheq.optimisation import AverageModel, build_optimizer
 from speecheq.phones.table import PhoneTable
-from speecheq.pictures import confusion_counts, confusion_picture
+from speecheq.pictures import confusion_picture
 from speecheq.progress import Progress, log
 from speecheq.provenance import run_information
 from speecheq.resume import StopRequest, TrainingState, find_checkpoint, remove_leftovers, seed_step
@@ -140,7 +140,7 @@ def dev_scores(
     if phoneme_dev:
         decoded = distributed.results_of(lambda cuts: predict_phones(model, cuts, size, device), phoneme_dev)
         scores.update(phone_scores(decoded))
-    confusion = confusion_counts(
+    confusion = metrics.confusion(
         [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions], config.model.num_esc
     )
     return scores, confusion
@@ -346,7 +346,8 @@ def _open_folder(folder: Path, stage: Stage, opened: ExitStack) -> Optional[Dict
     before = find_checkpoint(folder, stage.key)
     stage.begin()
     remove_leftovers(folder)
-    for stale in ("scores.tsv", "phones.tsv", "metrics.json"):  # they describe the model that was here before
+    # they describe the model that was here before
+    for stale in ("scores.tsv", "phones.tsv", "metrics.json", "train_scores.tsv", "embeddings.npz"):
         (folder / stale).unlink(missing_ok=True)
     if before is None:
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)

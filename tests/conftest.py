@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import fcntl  # noqa: E402
 import importlib.util  # noqa: E402
 import itertools  # noqa: E402
+import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -189,6 +190,22 @@ def samples(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def nano(tmp_path_factory):
+    """``nano(corpora...)``: a folder that holds synthesised nano corpora, one folder each."""
+    pytest.importorskip("espeakng_loader", reason="needs the extra `demo` to synthesise corpora")
+    folder = tmp_path_factory.mktemp("corpora")
+
+    def synthesised(*corpora):
+        missing = [name for name in corpora if not (folder / name).is_dir()]
+        if missing:
+            command = [sys.executable, "-m", "speecheq.cli", "synth", "--out", str(folder), "--size", "nano", "--corpora"]
+            subprocess.run([*command, *missing], check=True, cwd=ROOT, capture_output=True)
+        return folder
+
+    return synthesised
+
+
+@pytest.fixture(scope="session")
 def experiment(prepare, tmp_path_factory):
     """A tiny SpeechEQ, trained for two steps on noise and scored: exp/.../fold1/seed1, four folders below data."""
     from speecheq.config import Config
@@ -216,3 +233,23 @@ def experiment(prepare, tmp_path_factory):
               trained))
     score(trained, folder / "msud" / "casia.speaker", 1)
     return trained
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium that notes what its console says and what it loads; skips where there is none."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs the extra `test`")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--mute-audio",
+                     "--autoplay-policy=no-user-gesture-required"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    started = webdriver.Chrome(options=options, service=Service(driver))  # given its driver, it downloads none
+    yield started
+    started.quit()

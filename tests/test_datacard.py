@@ -1,4 +1,4 @@
-"""Data cards say what a corpus is and how it is had; the README's table is made from them."""
+"""Data cards say what a corpus is and how it is had."""
 
 import importlib.util
 from pathlib import Path
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from speecheq import datacard
-from speecheq.datacard import BEGIN, END, find_card, read_card, read_cards, table, update_readme, where_from, with_table
+from speecheq.datacard import find_card, read_card, read_cards, table, where_from
 from speecheq.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,31 +167,6 @@ def test_the_table_has_a_row_a_corpus(tmp_path):
     assert "1,440 / 1.48 / 24" in row and "CC BY-NC-SA 4.0" in row and "by stage 0" in row
     assert "1,648 / ? / 20" in next(line for line in lines if "SEQD" in line)
     assert "a \\| b" in table({"tiny": read_card(written(tmp_path, licence="a | b"))})
-
-
-def test_the_table_is_written_between_its_markers(tmp_path):
-    page = tmp_path / "README.md"
-    page.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n", encoding="utf-8")
-    written(tmp_path)
-    assert update_readme(page, tmp_path) and not update_readme(page, tmp_path)
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n\n{BEGIN}\n| corpus") and text.endswith(f"|\n{END}\n\nafter\n")
-    assert "old" not in text
-
-
-@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END} {BEGIN}", f"{BEGIN}{BEGIN}{END}"])
-def test_a_page_without_markers_is_refused_and_kept(tmp_path, text):
-    page = tmp_path / "README.md"
-    page.write_text(text, encoding="utf-8")
-    assert refusal(lambda: update_readme(page)).startswith(f"{page}: needs one line")
-    assert page.read_text(encoding="utf-8") == text
-    assert "no such file" in refusal(lambda: update_readme(tmp_path / "none.md"))
-
-
-def test_the_readme_is_up_to_date():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    if BEGIN in text or END in text:
-        assert with_table(text, read_cards(), "README.md") == text, "run: speecheq corpora --readme README.md"
 
 
 def test_cards_lie_beside_the_prep_scripts():

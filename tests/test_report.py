@@ -28,6 +28,15 @@ RUN = {
 }
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pages and tables alone: pictures take seconds, and have tests of their own."""
+    monkeypatch.setattr(report, "pictures_of", lambda experiment: [])
+
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
 def predictions(fold, seed, right, speakers, clips=24):
     """``clips`` of a fold, a share ``right`` of them right; the wrong answers are trust, which the corpus lacks."""
     random = np.random.default_rng([fold, seed, round(1000 * right)])
@@ -55,7 +64,8 @@ def rewrite(folder, made=None, **changes):
     metrics["run"].update(changes)
     write_json(folder / "metrics.json", metrics)
     sizes = {f"../{name}": (folder / name).stat().st_size for name in ("metrics.json", "scores.tsv")}
-    stamp = {"key": "k", "inputs": {}, "format": score.FORMAT, "outputs": sizes}
+    stamp = {"stage": "score", "title": str(folder), "key": "k", "inputs": {}, "format": score.FORMAT, "outputs": sizes,
+             "in": 24, "out": 24, "dropped": {}}
     (folder / score.STAMP_FOLDER).mkdir(exist_ok=True)
     write_json(folder / score.STAMP_FOLDER / STAMP, stamp)
     return folder
@@ -74,7 +84,8 @@ def make(exp, system="speecheq", right=0.8, folds=(1, 2), seeds=(1,), speakers=8
             config.save(settings, folder / "config.yaml")
             size = (folder / "config.yaml").stat().st_size
             outputs = {"config.yaml": size, "best.pt": 10, "last.pt": 10}  # the checkpoints are gone
-            write_json(folder / STAMP, {"key": "t", "inputs": {}, "format": 1, "outputs": outputs})
+            write_json(folder / STAMP, {"stage": "train", "title": str(folder), "key": "t", "inputs": {}, "format": 1,
+                                        "outputs": outputs, "in": 48, "out": 48, "dropped": {}})
             rewrite(folder, predictions(fold, seed, right, speakers), **run, system=system, config="small", fold=fold,
                     seed=seed)
     return experiment
@@ -301,9 +312,15 @@ def test_only_pairs_that_are_one_thing_apart_are_tested(tmp_path):
                     for name, system, assignments in (("1", "a", []), ("2", "b", []), ("3", "a", ["optim.epochs=9"])))
     pairs, others = compare([a, b, a_long])
     assert [(pair.first, pair.second) for pair in pairs] == [(a, b), (a, a_long)] and not others
-    _, words = report._differences([a, b, a_long])
-    assert "over the 2 pairs" in words and "pairs that differ in both system and configuration are not tested" in words
-    assert "not tested" not in report._differences([a, b])[1]
+    compared = report.Compared([a, b, a_long], pairs, others)
+    not_tested = "pairs that differ in both system and configuration are not tested"
+    assert "over the 2 pairs of this table" in compared.section().sentences[0]
+    assert not_tested in compared.section().sentences and len(compared.section().tables[0].rows) == 2
+    assert not_tested not in report.Compared([a, b], *compare([a, b])).section().sentences
+    # the part of one system: both pairs are a's, one is b's
+    assert not_tested not in compared.section(a).sentences and not_tested in compared.section(b).sentences
+    assert "over the 2 pairs of all systems" in compared.section(b).sentences[0]
+    assert len(compared.section(a).tables[0].rows) == 2 and len(compared.section(b).tables[0].rows) == 1
 
 
 @pytest.mark.parametrize(
@@ -380,10 +397,13 @@ def test_tables_hold_the_figures_of_the_page(tmp_path):
 
 def test_the_same_score_files_give_the_same_page(tmp_path):
     make(tmp_path, seeds=(1, 2))
+    def written():
+        return {path: path.read_text() for path in [*tmp_path.glob("tables/*"), *tmp_path.rglob("report.html")]}
+
     first = report.report(tmp_path, "a test", tmp_path / "R.md")
-    tables = {path.name: path.read_text() for path in (tmp_path / "tables").iterdir()}
+    pages = written()
     assert report.report(tmp_path, "a test", tmp_path / "R.md") == first
-    assert {path.name: path.read_text() for path in (tmp_path / "tables").iterdir()} == tables
+    assert written() == pages and len(pages) > 2
 
 
 def test_nothing_scored_is_said(tmp_path):

@@ -1,6 +1,8 @@
 """A stage is skipped when nothing changed, redone when anything did, and names the stage that it lacks."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +19,7 @@ from speecheq.stages import (
     Drops,
     Stage,
     digest,
+    history,
     is_only_asked,
     only_asked,
     require,
@@ -195,3 +198,21 @@ def test_sizes_of_a_tree_with_links(tmp_path, source):
 
 def test_the_digest_does_not_depend_on_the_order_of_keys():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+
+
+def test_the_history_of_a_folder_is_what_it_was_made_from(tmp_path, source):
+    def stamp(folder, stage, key, inputs):
+        folder.mkdir(exist_ok=True)
+        (folder / STAMP).write_text(json.dumps({"stage": stage, "title": stage, "key": key, "inputs": inputs}))
+        return folder
+
+    manifests = stamp(tmp_path / "z", "manifests", "m", {str(source): "s"})
+    features = stamp(tmp_path / "y", "features", "f", {str(manifests): "m"})
+    unify = stamp(tmp_path / "x", "unify", "u", {str(features): "f", str(tmp_path / "gone"): "g"})
+    assert list(history([unify])) == [manifests, features, unify]
+    shutil.copytree(unify, tmp_path / "copy")
+    assert list(history([unify, features, tmp_path / "copy"])) == [manifests, features, unify]
+    stamp(manifests, "manifests", "made anew", {})
+    assert list(history([unify])) == [features, unify]
+    stamp(features, "features", "made anew", {str(manifests): "made anew"})
+    assert list(history([unify])) == [unify] and history([source]) == {}

@@ -63,6 +63,14 @@ def test_all_is_done(recipe):
     assert trained.bytes == sum((SEED / name).stat().st_size for name in own)
 
 
+def test_what_stage_5_keeps_for_pictures_is_listed_where_there_is_some(recipe):
+    folder = SEED / score.EMBEDDINGS_STAMP_FOLDER
+    ran("score", folder, [SEED, FOLD], score.FORMATS[folder.name], ("../embeddings.npz",))
+    assert states()[str(folder)] == DONE and f"{SEED}/{score.TRAINING_STAMP_FOLDER}" not in states()
+    (SEED / "embeddings.npz").unlink()
+    assert states()[str(folder)] == DAMAGED and states()[f"{SEED}/scored"] == DONE
+
+
 @pytest.mark.parametrize("change, first", [
     (lambda: write_text(Path("corpora/casia/labels.txt"), "same lengths"), 0),
     (lambda: make_manifests(partial=True), 1),

@@ -1,15 +1,29 @@
-"""A table in its three forms says the same."""
+"""A table in its four forms says the same."""
 
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from speecheq.errors import InputError
-from speecheq.tables import Column, Table, comma_separated, escaped, latex, markdown, slug, write_tables
+from speecheq.tables import (
+    Column,
+    Section,
+    Table,
+    comma_separated,
+    escaped,
+    latex,
+    markdown,
+    read_markdown,
+    section_markdown,
+    slug,
+    table_html,
+    write_tables,
+)
 
 TABLE = Table(
     "casia.random10", "100 % of CASIA & others",
@@ -23,6 +37,36 @@ def test_markdown():
         "| system | UA % | p | of_what |\n| --- | --- | --- | --- |\n"
         "| wo_mtl | 86.67 ± 1.20 | <0.001 | a\\|b |\n| speecheq | 9.00 | n/a | 10 of x |\n"
     )
+
+
+CELLS = st.text(alphabet="ab0 |\\-±", max_size=8).map(str.strip)
+
+
+@given(st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), min_size=1)))
+def test_markdown_is_read_back(rows):
+    made = Table("", "", [Column(heading) for heading in rows[0]], rows[1:])
+    found = read_markdown(f"words\n\n{markdown(made)}\n| of | another |\n")
+    assert ([column.heading for column in found.columns], found.rows) == (rows[0], rows[1:])
+
+
+@pytest.mark.parametrize("text", ["", "no table", "| one line |\n", "| a | b |\n| --- | --- |\n| 1 |\n"])
+def test_what_is_no_table_is_not_read(text):
+    with pytest.raises(ValueError, match="no table"):
+        read_markdown(text)
+
+
+def test_html_escapes_and_marks_figures_and_long_texts():
+    text = table_html(replace(TABLE, rows=[*TABLE.rows, ['<b>&"', ("1.00",), "n/a", "x " * 21]]))
+    assert '<caption>100 % of CASIA &amp; others</caption>' in text and 'tabindex="0"' in text
+    assert '<th scope="col">system</th><th scope="col" class="figure">UA %</th>' in text
+    assert '<tr><th scope="row">wo_mtl</th><td class="figure">86.67 ± 1.20</td><td class="figure">&lt;0.001</td>' in text
+    assert '<th scope="row">&lt;b&gt;&amp;&quot;</th>' in text and f'<td class="long">{"x " * 21}</td>' in text
+
+
+def test_a_section_has_its_tables_below_their_captions_then_its_sentences():
+    assert section_markdown(Section("A", [replace(TABLE, caption="of all")], ["One.", "Two."])) == (
+        f"## A\n\n### Of all\n\n{markdown(TABLE)}\n- One.\n- Two.\n")
+    assert section_markdown(Section("A", [TABLE])).endswith(markdown(TABLE))
 
 
 def test_csv_has_a_column_for_each_part():

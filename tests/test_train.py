@@ -28,7 +28,7 @@ from speecheq.losses import LossWeights
 from speecheq.msud import Recipe, unify
 from speecheq.numerics import Precision
 from speecheq.phonemes import phonemes
-from speecheq.score import read_scores, score
+from speecheq.score import read_embeddings, read_scores, score
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.step import stream_loss, train_step
 from speecheq.summary import scored_folders, summarise
@@ -658,6 +658,68 @@ def test_scores_that_are_not_whole_are_made_again(trained, data, tmp_path):
     (folder / "scores.tsv").write_bytes(whole[: len(whole) // 2])
     score(folder, data / "msud/casia.speaker", 1)
     assert (folder / "scores.tsv").read_bytes() == whole
+
+
+def test_embeddings_are_what_the_heads_read(trained):
+    model, _, _ = checkpoint.load_model(trained["casia"] / "best.pt")
+    clips = read_scores(trained["casia"] / "scores.tsv")["test"]
+    embeddings = read_embeddings(trained["casia"] / "embeddings.npz", [clip.id for clip in clips])
+    with torch.no_grad():
+        posteriors = model.model.esc_head(torch.from_numpy(embeddings).float()).softmax(1)
+    assert posteriors.numpy() == pytest.approx(np.array([clip.posterior for clip in clips]), abs=0.01)
+
+
+def test_a_scored_folder_is_completed_without_being_scored_again(trained, data, tmp_path, caplog):
+    """Embeddings that an older version did not keep, and on request the target's training clips."""
+    folder, msud = tmp_path / "nano-speecheq" / "casia.speaker" / "fold1" / "seed1", data / "msud/casia.speaker"
+    shutil.copytree(trained["casia"], folder)
+    score(folder, msud, 1)
+    kept = {name: (folder / name).stat().st_mtime_ns for name in ("scores.tsv", "metrics.json", "phones.tsv")}
+    embeddings = (folder / "embeddings.npz").read_bytes()
+    (folder / "embeddings.npz").unlink()
+    shutil.rmtree(folder / "scored_embeddings")
+    assert not (folder / "train_scores.tsv").exists()
+    metrics = score(folder, msud, 1, training_clips=True)
+    assert (folder / "embeddings.npz").read_bytes() == embeddings
+    sets = read_scores(folder / "train_scores.tsv")
+    cuts = list(CutSet.from_jsonl_lazy(msud / "fold1/emotion.jsonl.gz"))
+    own = [cut.id for cut in cuts if cut.supervisions[0].custom["corpus"] == "casia"]
+    assert [clip.id for clip in sets["train"]] == own and list(sets) == ["train"] and len(own) < len(cuts)
+    # both are done once and for all, and nothing else was touched
+    for name in ("best.pt", "last.pt"):
+        (folder / name).unlink()
+    caplog.clear()
+    assert score(folder, msud, 1, training_clips=True) == metrics
+    assert caplog.text.count("already done") == 3
+    assert kept == {name: (folder / name).stat().st_mtime_ns for name in kept}
+    # without the checkpoint there are scores, but no embeddings, and no training clips can be scored
+    (folder / "embeddings.npz").unlink()
+    assert score(folder, msud, 1) == metrics
+    assert "best.pt is not there any more, so no embeddings are made" in caplog.text
+    (folder / "train_scores.tsv").unlink()
+    with pytest.raises(InputError, match="best.pt: is not as stage 4 .train. left it"):
+        score(folder, msud, 1, training_clips=True)
+
+
+def test_a_new_training_leaves_nothing_of_the_old_ones_scores(trained, data, tmp_path):
+    folder = tmp_path / "nano-speecheq" / "casia.speaker" / "fold1" / "seed1"
+    shutil.copytree(trained["casia"], folder)
+    (folder / "train_scores.tsv").write_text("of the old model\n")
+    train(job(data, folder, optim__max_steps=2))
+    left = {path.name for path in folder.iterdir()}
+    assert not left & {"scores.tsv", "phones.tsv", "metrics.json", "train_scores.tsv", "embeddings.npz"}
+
+
+def test_a_training_without_the_target_has_no_training_clips_of_it(data, tmp_path, caplog):
+    unify(Recipe("casia", "cross", ["casia", "seqd"]), "1", data / "manifests", data / "fbank", tmp_path / "msud")
+    folder = tmp_path / "run"
+    cross = dataclasses.replace(job(data, folder, with_phonemes=False, optim__max_steps=2, loss__beta=0.0),
+                                msud=tmp_path / "msud/casia.cross")
+    train(cross)
+    caplog.set_level("INFO")
+    score(folder, tmp_path / "msud/casia.cross", 1, training_clips=True)
+    assert "trains on no clip of casia, so no training clip of it is scored" in caplog.text
+    assert (folder / "embeddings.npz").is_file() and not (folder / "train_scores.tsv").exists()
 
 
 def test_names_in_scores_are_those_of_the_predicted_point(trained):

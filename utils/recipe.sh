@@ -22,6 +22,7 @@
 #   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an
 #                         --exp of its own
 #   --ctc-backend NAME    k2, torch or auto: torch on a CPU; on a GPU k2, where it can be imported (auto)
+#   --score-train true    stage 5 scores the target's training clips too, for the distributions of EIS (Figure 3)
 # Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):
 #   --classes NAME        seqm: SEQM's nine classes; corpus: the target's own (seqm)
 #   --neutral-eis NAME    EIS of neutral clips: as each corpus declares it, SEQM's 0 (metric), or what its own intensity
@@ -78,9 +79,9 @@ stage=0 stop_stage=5
   protocol='' folds='' folds_file='' seeds=1 systems=speecheq config='' init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
   noise='' rir='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
-  status=false keep_jobs=false dry_run=false
+  status=false score_train=false keep_jobs=false dry_run=false
   help_files=("$recipe/utils/recipe.sh")
-  boolean_options=(mini partial status requeue keep_jobs dry_run)
+  boolean_options=(mini partial status score_train requeue keep_jobs dry_run)
   list_options=(set corpus use job_option)
 }
 
@@ -326,6 +327,8 @@ train_systems() {
 }
 
 score_systems() {
-  $tables_only || speecheq score "${runs[@]}" "${jobs[@]}"
+  local only_asked=()
+  if $score_train; then only_asked+=(--train-clips); fi
+  $tables_only || speecheq score "${runs[@]}" "${only_asked[@]}" "${jobs[@]}"
   speecheq report --exp "$exp" --title "$title" --results "$results" --table conf/table.yaml
 }

@@ -11,7 +11,8 @@
 #   2 features    80-dim fbank of each corpus -> DATA/fbank/<corpus>
 #   3 unify       MsUD and folds -> DATA/msud/<target>.<protocol>/fold<k>, phonemes -> DATA/phonemes/<corpus>
 #   4 train       a system on a fold with a seed -> EXP/<config>-<system>/<target>.<protocol>/fold<k>/seed<s>
-#   5 score       every fold, then the tables -> EXP/.../{scores.tsv,metrics.json,RESULTS.md}, RESULTS, EXP/tables
+#   5 score       every fold, then the tables and pictures -> EXP/.../{scores.tsv,metrics.json,RESULTS.md,report.html,
+#                 pictures}, RESULTS, EXP/report.html, EXP/tables
 #
 # Corpora of this recipe:
 #   --casia DIR           holds [casia/]<speaker>/<emotion>/<201..250>.wav; the default target, random10

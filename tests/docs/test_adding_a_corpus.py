@@ -1,15 +1,14 @@
 """docs/adding_a_corpus.md: what the page shows is taken from it and run, on a corpus that the package does not know."""
 
 import os
-import re
 import runpy
 import subprocess
 import sys
 
 import pytest
+from doc_pages import blocks
 from lhotse import SupervisionSet
 
-from speecheq.cli import parser
 from speecheq.corpus import main
 from speecheq.exchange import import_corpus
 from speecheq.files import read_json
@@ -17,15 +16,8 @@ from speecheq.files import read_json
 MOST_LINES = 40
 
 
-@pytest.fixture(scope="module")
-def page(toys):
-    return (toys.root / "docs" / "adding_a_corpus.md").read_text(encoding="utf-8")
-
-
-def block(page, language):
-    """The only code block of the page in a language."""
-    found, = re.findall(rf"^```{language}\n(.*?)^```$", page, re.M | re.S)
-    return found
+# The page has one block of each of these languages.
+BLOCK = dict(blocks("docs/adding_a_corpus.md"))
 
 
 @pytest.fixture
@@ -38,10 +30,10 @@ def harbour(toys, tmp_path):
 
 
 @pytest.fixture
-def script(page, tmp_path, capsys):
+def script(tmp_path, capsys):
     """Runs the command line of the page's prep script: (exit status, what it said)."""
     path = tmp_path / "prepare_harbour.py"
-    path.write_text(block(page, "python"), encoding="utf-8")
+    path.write_text(BLOCK["python"], encoding="utf-8")
     names = runpy.run_path(str(path))
 
     def run(*arguments):
@@ -52,8 +44,8 @@ def script(page, tmp_path, capsys):
     return run
 
 
-def test_the_script_is_short_and_its_corpus_unknown_to_the_package(page, toys):
-    assert len(block(page, "python").splitlines()) <= MOST_LINES
+def test_the_script_is_short_and_its_corpus_unknown_to_the_package(toys):
+    assert len(BLOCK["python"].splitlines()) <= MOST_LINES
     for path in (*toys.root.glob("speecheq/**/*.py"), *toys.root.glob("local/*.py")):
         assert "harbour" not in path.read_text(encoding="utf-8").lower(), path
 
@@ -91,25 +83,12 @@ def test_a_wrong_folder_is_named(script, harbour, tmp_path):
     assert status == 1 and f"give {harbour} instead" in said
 
 
-def test_the_table_is_read_without_code(page, harbour, tmp_path):
-    (harbour / "harbour.csv").write_text(block(page, "csv"), encoding="utf-8")
-    (harbour / "labels.yaml").write_text(block(page, "yaml"), encoding="utf-8")
+def test_the_table_is_read_without_code(harbour, tmp_path):
+    (harbour / "harbour.csv").write_text(BLOCK["csv"], encoding="utf-8")
+    (harbour / "labels.yaml").write_text(BLOCK["yaml"], encoding="utf-8")
     import_corpus(harbour / "harbour.csv", "harbour", tmp_path / "out")
     found = list(SupervisionSet.from_file(tmp_path / "out" / "harbour_supervisions_all.jsonl.gz"))
     assert [(s.custom["emotion"], s.custom["eis"], s.custom["text_id"]) for s in found] == [
         ("calm", 0.0, "07"), ("happy", 3.0, "03")]
     assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {
         "labels.yaml leaves the label tired out": ["harbour-clips-m1_tired_mild_03"]}
-
-
-def test_the_options_that_the_page_names_are_there(page, toys):
-    helped = (toys.root / "utils" / "recipe.sh").read_text(encoding="utf-8")
-    for option in ("corpus", "target", "protocol", "config", "classes"):
-        assert f"--{option}" in page and f"#   --{option} " in helped
-    command_line = parser()
-    for line in re.findall(r"^speecheq (.*)$", page, re.M):
-        command_line.parse_args(line.split())
-
-
-def test_lines_are_not_too_long(page):
-    assert max(map(len, page.splitlines())) <= 120

@@ -1,55 +1,74 @@
 """docs/prediction.md: its commands and its Python are taken from the page and run."""
 
-import re
 import shlex
 
 import pytest
+from doc_pages import blocks, given, inline_code, prose
 
 from speecheq import cli
-from speecheq.cli import parser
 
-
-@pytest.fixture(scope="module")
-def page(toys):
-    return (toys.root / "docs" / "prediction.md").read_text(encoding="utf-8")
+PAGE = "docs/prediction.md"
+# In place of what stands on the page: a machine without a GPU, and the protocol of the model that lies there.
+REPLACED = [("--device cuda", "--device cpu"), ("casia.random10", "casia.speaker")]
 
 
 @pytest.fixture
 def home(experiment, toys, tmp_path, monkeypatch):
     """A folder in which what the page names lies where the page has it."""
     (tmp_path / "data").symlink_to(experiment.parents[4])
-    toys.write_wav(tmp_path / "some.wav", 0.5)
+    for name in ("some.wav", "a.wav", "b.flac", "DIR/c.wav"):
+        toys.write_wav(tmp_path / name, 0.5)
+    (tmp_path / "cuts.jsonl.gz").symlink_to(experiment.parents[4] / "msud" / "casia.speaker" / "fold1" / "dev.jsonl.gz")
     monkeypatch.chdir(tmp_path)
     return experiment
 
 
-def blocks(page, language=""):
-    """The code blocks of the page in a language."""
-    return [code for name, code in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.M | re.S) if name == language]
+@pytest.fixture
+def run(home):
+    """Runs a command of the page in this process."""
+
+    def run_one(line):
+        for text, replacement in [("exp/.../fold1/seed1", str(home)), *REPLACED]:
+            line = line.replace(text, replacement)
+        words = shlex.split(line)
+        assert words[0] == "speecheq" and cli.main(words[1:]) == 0, line
+
+    return run_one
 
 
-def test_every_command_of_the_page_runs(page, home, tmp_path, capsys):
+def test_every_command_of_the_page_runs(run, tmp_path, capsys):
     pytest.importorskip("onnxruntime", reason="needs the extra `export`")
     pytest.importorskip("onnx", reason="needs the extra `export`")
-    lines = [line for block in blocks(page) for line in block.splitlines()]
-    assert len(lines) == 5
-    for line in lines:
-        words = shlex.split(line.replace("exp/.../fold1/seed1", str(home)))
-        assert words[0] == "speecheq" and cli.main(words[1:]) == 0, line
+    lines = [line for language, code in blocks(PAGE) if language == "sh" for line in code.splitlines()]
+    assert len(lines) >= 6 and lines[0].startswith(". ./path.sh "), "which the tests of the shell run"
+    for line in lines[1:]:
+        run(line)
     printed = capsys.readouterr().out
     assert printed.startswith("some.wav: ") and "| model.int8.onnx |" in printed
-    assert cli.main(["predict", "--model", "my-model", "some.wav"]) == 0
-    assert capsys.readouterr().out == printed.splitlines(keepends=True)[0]
+    for model in ("my-model", "model.onnx"):
+        run(f"speecheq predict --model {model} some.wav")
+    assert capsys.readouterr().out == 2 * printed.splitlines(keepends=True)[0]
+    commands = {code for code in inline_code(prose(PAGE)) if code.startswith("speecheq ")}
+    assert commands == {"speecheq predict --model model.onnx"}, "run the others here too"
 
 
-def test_the_python_of_the_page_runs(page, home, capsys):
-    code, = blocks(page, "python")
+@pytest.mark.parametrize("words", [words for words in given(PAGE) if words != "-"])
+def test_what_the_tables_give_is_taken(words, run, capsys):
+    recording = "some.wav" if words.startswith("--") else ""
+    run(f"speecheq predict --model exp/.../fold1/seed1/best.pt {words} {recording}")
+    assert capsys.readouterr().out or words.startswith("--output")
+
+
+# `python -m speecheq.predict`, which the page names too, is run in tests/test_predict.py.
+def test_standard_input_is_taken(run, tmp_path, capsys, monkeypatch):
+    assert "-" in given(PAGE)
+    with open(tmp_path / "some.wav") as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        run("speecheq predict --model exp/.../fold1/seed1/best.pt -")
+    assert capsys.readouterr().out
+
+
+def test_the_python_of_the_page_runs(home, capsys):
+    code = dict(blocks(PAGE))["python"]
     exec(code.replace("exp/.../fold1/seed1", str(home)), {})
     assert capsys.readouterr().out.startswith("0.0 0.5 ")
-
-
-def test_the_options_of_the_page_are_options_of_predict(page):
-    start = page.index("| to | give |")
-    options = set(re.findall(r"--[a-z][a-z-]+", page[start : page.index("\n\n", start)]))
-    help_text = parser()._subparsers._group_actions[0].choices["predict"].format_help()
-    assert options and all(option in help_text for option in options)

@@ -40,19 +40,3 @@ class Recipe:
 @pytest.fixture(scope="session")
 def recipe():
     return Recipe
-
-
-@pytest.fixture(scope="session")
-def nano(tmp_path_factory):
-    """``nano(corpora...)``: a folder that holds synthesised nano corpora, one folder each."""
-    pytest.importorskip("espeakng_loader", reason="needs the extra `demo` to synthesise corpora")
-    folder = tmp_path_factory.mktemp("corpora")
-
-    def synthesised(*corpora):
-        missing = [name for name in corpora if not (folder / name).is_dir()]
-        if missing:
-            command = [sys.executable, "-m", "speecheq.cli", "synth", "--out", str(folder), "--size", "nano", "--corpora"]
-            subprocess.run([*command, *missing], check=True, cwd=EGS.parent, capture_output=True)
-        return folder
-
-    return synthesised

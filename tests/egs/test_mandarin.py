@@ -29,7 +29,7 @@ def walked(mandarin, corpora, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("walk")
     for stage in range(6):
-        given = [*corpora, "--partial=true"] if stage < 2 else []
+        given = [*corpora, "--partial=true"] if stage < 2 else ["--score-train=true"] if stage == 5 else []
         done = mandarin.run(*given, *mandarin.where(folder), "--stage", stage, "--stop-stage", stage)
     return folder, done
 
@@ -44,9 +44,9 @@ def test_a_walk_stage_by_stage_ends_in_a_table(walked):
     assert "## casia, random10" in page and page.strip() in done.stdout
     assert "the nine of SEQM; esd_zh restricted to neutral, joy, anger, sadness; EIS" in page
     assert str(folder / "RESULTS.md") in done.stderr
-    assert (folder / EXPERIMENT / "RESULTS.md").is_file()
+    assert (folder / EXPERIMENT / "RESULTS.md").is_file() and (folder / "exp/report.html").is_file()
     for name in ("config.yaml", "run.json", "train.log", "best.pt", "last.pt", "scores.tsv", "phones.tsv",
-                 "metrics.json"):
+                 "metrics.json", "embeddings.npz", "train_scores.tsv"):
         assert (folder / EXPERIMENT / "fold1" / "seed1" / name).stat().st_size, name
 
 
@@ -60,11 +60,40 @@ def test_the_tables_need_the_score_files_alone(mandarin, walked, tmp_path):
     done = mandarin.run(*mandarin.where(tmp_path), "--stage", 5)
     assert "the tables are made of the score files" in done.stderr
     assert (tmp_path / "RESULTS.md").read_text() == (folder / "RESULTS.md").read_text()
+    assert (tmp_path / EXPERIMENT / "report.html").is_file()
+    pictures = {path.name for path in (folder / EXPERIMENT / "pictures").iterdir()}
+    assert pictures == {f"{name}.{suffix}" for suffix in ("svg", "pdf") for name in
+                        ("eis", "confusion", "learning_curves", "embeddings", "calibration", "speakers")}
+    for name in pictures:
+        assert (tmp_path / EXPERIMENT / "pictures" / name).read_bytes() == (
+            folder / EXPERIMENT / "pictures" / name).read_bytes(), name
     for suffix in ("csv", "tex"):
         names = {path.name for path in (folder / "exp/tables").glob(f"*.{suffix}")}
         assert f"casia.random10.test.categories.{suffix}" in names and f"paper.nano.{suffix}" in names
         for name in names:
             assert (tmp_path / "exp/tables" / name).read_text() == (folder / "exp/tables" / name).read_text()
+
+
+def test_the_report_plays_the_test_clips(browser, walked):
+    """In a browser: every clip has a player, and its file is heard."""
+    folder, _ = walked
+    with open(folder / EXPERIMENT / "fold1/seed1/scores.tsv", encoding="utf-8") as stream:
+        clips = {row["utt"]: row for row in csv.DictReader(stream, delimiter="\t")}
+    browser.get((folder / EXPERIMENT / "report.html").as_uri())
+    data = json.loads(browser.execute_script("return document.getElementById('clip-data').textContent"))
+    assert {row[0]: row[data["answer"]] for row in data["rows"]} == {
+        name: row["predicted_esc"] for name, row in clips.items()}
+    assert data["audio"].keys() == clips.keys()
+    duration = browser.execute_async_script("""
+        const done = arguments[arguments.length - 1];
+        document.querySelector('#clips td button').click();
+        document.querySelector('#clips audio').addEventListener('durationchange', (event) => done(event.target.duration));
+        """)
+    assert duration > 0.1
+    text = (folder / EXPERIMENT / "report.html").read_text()
+    for corpus in OPTIONS:
+        assert f">{ {'esd': 'esd_zh'}.get(corpus, corpus) }</td>" in text, "stages of every corpus"
+    assert browser.get_log("browser") == []
 
 
 def test_the_test_fold_is_scored_and_nothing_else(walked):
@@ -80,8 +109,8 @@ def test_a_second_walk_finds_every_stage_done(mandarin, walked, corpora):
     folder, _ = walked
     before = {path: path.stat().st_mtime_ns for path in (folder / "data").rglob("*.jsonl.gz")}
     done = mandarin.run(*corpora, "--partial", "true", *mandarin.where(folder), "--stage", 0, "--stop-stage", 5)
-    # manifests and features of four corpora, a fold, the phonemes, a training, its scores
-    assert done.stderr.count("already done with the same arguments, skipped") == 4 + 4 + 2 + 1 + 1, done.stderr
+    # manifests and features of four corpora, a fold, the phonemes, a training, its scores, its embeddings
+    assert done.stderr.count("already done with the same arguments, skipped") == 4 + 4 + 2 + 1 + 2, done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "data").rglob("*.jsonl.gz")}
     told = mandarin.run("--status", "true", *mandarin.where(folder)).stdout
     states = [line.split()[0] for line in told.splitlines() if line.startswith("  ")]
