@@ -19,5 +19,5 @@ cmd=${SPEECHEQ_CMD:-local}
   cpus=          # of Grid Engine, in the parallel environment smp
   gpu=any        # what a GPU is called: any, a kind (a100; of Grid Engine its resource), none: ask for none
   jobs_at_once=  # jobs of a stage at once, at most
-  requeue=false  # whether jobs that had to give way to others start again by themselves
+  requeue=false  # whether jobs that had to make room, or whose time is up, save and start again by themselves
 }

@@ -97,6 +97,7 @@ class Scheduler:
     job_variable: str  # of a task's environment
     index_variable: str
     step: Tuple[str, ...] = ()  # starts a task's command on all its nodes
+    again: Tuple[str, ...] = ()  # puts a task that has saved and ended back into the queue
 
 
 SCHEDULERS = {
@@ -126,6 +127,7 @@ SCHEDULERS = {
         job_variable="SLURM_ARRAY_JOB_ID",
         index_variable="SLURM_ARRAY_TASK_ID",
         step=("srun", "--nodes={nodes}", "--ntasks={nodes}", "--kill-on-bad-exit=1"),
+        again=("scontrol", "requeue", "{job}_{index}"),
     ),
     "sge": Scheduler(
         # -notify: SIGUSR2 before SIGKILL, which run_task hands on as SIGTERM
@@ -231,7 +233,8 @@ def add_options(made: ArgumentParser) -> None:
     made.add_argument("--gpu", default="any", help="what a GPU is called there (a100); any; none: ask for none")
     made.add_argument("--jobs-at-once", dest="at_once", type=_number_or_nothing, default="", metavar="N",
                       help="of an array, at most (default: as many as there is room for)")
-    made.add_argument("--requeue", type=true_or_false, default=False, help="true: jobs that gave way start again")
+    made.add_argument("--requeue", type=true_or_false, default=False,
+                      help="true: jobs that had to make room, or whose time is up, save and start again")
     made.add_argument("--keep-jobs", type=true_or_false, default=False,
                       help="true: Ctrl-C and SIGTERM leave the jobs, the same command waits for them again")
     made.add_argument("--job-option", action="append", default=[], metavar="FLAG",
@@ -382,6 +385,7 @@ class _Array:
         # in ASCII, as a file name need not be UTF-8
         write_text(folder / TASKS, json.dumps({
             "scheduler": self.settings.cmd, "cwd": os.getcwd(), "nodes": self.settings.nodes,
+            "requeue": self.settings.requeue,
             "tasks": [{"title": task.title, "command": task.command, "logs": str(task.logs or folder)}
                       for task in tasks],
         }, indent=1))
@@ -425,7 +429,7 @@ class _Array:
                 sys.exit(128 + signal.SIGTERM)
             states = self._states()
             now = time.monotonic()
-            phases = {WAITING: 0, RUNNING: 0}
+            phases = {WAITING: 0, RUNNING: 0, ENDED: 0}
             reasons = set()
             for flight in list(left) if states is not None else []:
                 state = states.get((flight.job, flight.index))
@@ -439,11 +443,12 @@ class _Array:
                     continue
                 left.remove(flight)
                 why = "ended without a word: it was killed, or its node is lost" if why is None else why
+                phases[ENDED] += 1
                 failed += bool(why)
-                shown.update(1)
                 yield flight, why
             because = f" ({', '.join(sorted(reasons))})" if reasons else ""
-            shown.update(0, f"{phases[WAITING]} waiting{because}, {phases[RUNNING]} running, {failed} failed")
+            shown.update(phases[ENDED],
+                         f"{phases[WAITING]} waiting{because}, {phases[RUNNING]} running, {failed} failed")
             if left:
                 time.sleep(min(max((now - started) / 20, SHORTEST_WAIT), LONGEST_WAIT))
 
@@ -561,26 +566,38 @@ def run_task(folder: Path) -> int:
         command += ["--rendezvous", f"{socket.gethostname()}:{_free_port()}"]
     task.logs.mkdir(parents=True, exist_ok=True)
     with open(task.logs / f"{content['scheduler']}-{job}_{index}.log", "ab") as output:
-        status = _run_command(command, output)
+        status, warned = _run_command(command, output)
+        if warned and content["requeue"] and scheduler.again:
+            # asked to make room, it saved in time, which the scheduler takes for an end of its own
+            values = {"job": job, "index": index}
+            again = [part.format(**values) for part in scheduler.again]
+            if subprocess.run(again, stdout=output, stderr=subprocess.STDOUT).returncode == 0:
+                return status
     write_json(result, {"job": job, "status": status})
     return status
 
 
-def _run_command(command: Sequence[str], output: BinaryIO) -> int:
-    """The exit status of a command, as a shell has it; a scheduler's warnings reach it as SIGTERM."""
+def _run_command(command: Sequence[str], output: BinaryIO) -> Tuple[int, bool]:
+    """The exit status of a command, as a shell has it, and whether it was a SIGTERM that ended it, and it alone.
+
+    So a scheduler warns before a time limit and before a job has to make room; when it ends a job, this process is told
+    too. Grid Engine's warnings come to this process, and reach the command as SIGTERM.
+    """
     try:
         # in a session of its own: Grid Engine warns a job's whole process group, with signals that would end it
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                    start_new_session=True)
     except OSError as error:
         output.write(os.fsencode(f"{command[0]}: {os.strerror(error.errno)}\n"))
-        return 127
+        return 127, False
+    told = []
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: process.terminate())
     # Slurm sends it to the step too; this process stays to tell how that ended
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     status = process.wait()
-    return 128 - status if status < 0 else status
+    status = 128 - status if status < 0 else status
+    return status, status == 128 + signal.SIGTERM and not told
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -249,7 +249,7 @@ def test_grid_engines_warning_reaches_a_task_as_sigterm(tmp_path, number):
               "pathlib.Path(sys.argv[1]).touch()\n"
               "while True: signal.pause()\n")
     (tmp_path / jobs.TASKS).write_text(json.dumps({
-        "scheduler": "sge", "cwd": str(tmp_path), "nodes": 1,
+        "scheduler": "sge", "cwd": str(tmp_path), "nodes": 1, "requeue": False,
         "tasks": [{"title": "a", "command": [sys.executable, "-c", script, str(told)], "logs": str(tmp_path)}]}))
     environment = {**os.environ, "JOB_ID": "7", "SGE_TASK_ID": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-m", "speecheq.jobs", str(tmp_path)], env=environment) as process:
