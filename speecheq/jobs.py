@@ -583,19 +583,19 @@ def _run_command(command: Sequence[str], output: BinaryIO) -> Tuple[int, bool]:
     So a scheduler warns before a time limit and before a job has to make room; when it ends a job, this process is told
     too. Grid Engine's warnings come to this process, and reach the command as SIGTERM.
     """
+    told, started = [], []
+    # Slurm sends it to the step too; this process stays to tell how that ended
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda *_: [process.terminate() for process in started])
     try:
         # in a session of its own: Grid Engine warns a job's whole process group, with signals that would end it
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                   start_new_session=True)
+        started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                                        start_new_session=True))
     except OSError as error:
         output.write(os.fsencode(f"{command[0]}: {os.strerror(error.errno)}\n"))
         return 127, False
-    told = []
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, lambda *_: process.terminate())
-    # Slurm sends it to the step too; this process stays to tell how that ended
-    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
-    status = process.wait()
+    status = started[0].wait()
     status = 128 - status if status < 0 else status
     return status, status == 128 + signal.SIGTERM and not told
 

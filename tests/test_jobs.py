@@ -240,22 +240,63 @@ def test_a_dry_run_prints_and_ends(grid_engine, tmp_path, capsys):
     assert not (grid_engine / "qsub.json").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-def test_grid_engines_warning_reaches_a_task_as_sigterm(tmp_path, number):
-    told = tmp_path / "told"
-    script = ("import pathlib, signal, sys\n"
-              "def end(*_):\n    print('saved'); sys.exit(143)\n"
-              "signal.signal(signal.SIGTERM, end)\n"
-              "pathlib.Path(sys.argv[1]).touch()\n"
-              "while True: signal.pause()\n")
-    (tmp_path / jobs.TASKS).write_text(json.dumps({
-        "scheduler": "sge", "cwd": str(tmp_path), "nodes": 1, "requeue": False,
-        "tasks": [{"title": "a", "command": [sys.executable, "-c", script, str(told)], "logs": str(tmp_path)}]}))
-    environment = {**os.environ, "JOB_ID": "7", "SGE_TASK_ID": "1", "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-m", "speecheq.jobs", str(tmp_path)], env=environment) as process:
-        while not told.exists():
+# ---- on a node
+
+SAVES_ON_SIGTERM = """
+import os, pathlib, signal, sys
+def end(*_):
+    print("saved"); sys.exit(143)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path("pid.new").write_text(str(os.getpid()))
+os.rename("pid.new", "pid")
+while True: signal.pause()
+"""
+
+
+@pytest.fixture
+def on_node(tmp_path):
+    """``on_node(scheduler, requeue, **environment)``: the process of a job whose task waits for SIGTERM, the task's."""
+    started = []
+
+    def start(scheduler, requeue, **environment):
+        (tmp_path / jobs.TASKS).write_text(json.dumps({
+            "scheduler": scheduler, "cwd": str(tmp_path), "nodes": 1, "requeue": requeue,
+            "tasks": [{"title": "a", "command": [sys.executable, "-c", SAVES_ON_SIGTERM], "logs": str(tmp_path)}]}))
+        process = subprocess.Popen([sys.executable, "-m", "speecheq.jobs", str(tmp_path)],
+                                   env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+        started.append(process)
+        while not (tmp_path / "pid").exists():
             assert process.poll() is None
-        process.send_signal(number)
-        assert process.wait() == 143
+        return process, int((tmp_path / "pid").read_text())
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_grid_engines_warning_reaches_a_task_as_sigterm(on_node, tmp_path, number):
+    process, _ = on_node("sge", False, JOB_ID="7", SGE_TASK_ID="1")
+    process.send_signal(number)
+    assert process.wait() == 143
     assert (tmp_path / "sge-7_1.log").read_text() == "saved\n"
     assert json.loads((tmp_path / "results/1.json").read_text()) == {"job": "7", "status": 143}
+
+
+@pytest.mark.parametrize("requeue, ended, again", [(True, False, True), (True, True, False), (False, False, False)])
+def test_a_task_that_was_warned_goes_back_into_the_queue_if_wanted(on_node, tmp_path, requeue, ended, again):
+    """A warning goes to the task alone; a job that is ended or cancelled gets the signal in all its processes."""
+    (tmp_path / "srun").write_text('#!/bin/sh\nwhile :; do case $1 in --*) shift;; *) exec "$@";; esac; done\n')
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho \"$@\" >{tmp_path}/asked\n")
+    for name in ("srun", "scontrol"):
+        (tmp_path / name).chmod(0o755)
+    process, task = on_node("slurm", requeue, SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="1",
+                            PATH=f"{tmp_path}:{os.environ['PATH']}")
+    if ended:
+        process.terminate()
+    os.kill(task, signal.SIGTERM)
+    assert process.wait() == 143
+    assert (tmp_path / "asked").exists() == again != (tmp_path / "results/1.json").exists()
+    if again:
+        assert (tmp_path / "asked").read_text() == "requeue 7_1\n"
