@@ -402,7 +402,7 @@ class _Array:
         left, failed = list(flights), []
         try:
             with _sigterm_ends(), Progress(f"{self.name} on {self.settings.cmd}", len(flights), "jobs") as shown:
-                for flight, why in self._ends(left, shown):
+                for flight, why in self._ends(left, shown, LOST_AFTER):
                     if why:
                         failed.append(f"{flight.job}_{flight.index} ({flight.task.title}: {why})")
                         _tell_failure(flight, why, self.settings.cmd)
@@ -420,8 +420,11 @@ class _Array:
                 "submits again what is missing."
             )
 
-    def _ends(self, left: List[_Flight], shown: Progress) -> Iterator[Tuple[_Flight, str]]:
-        """Each flight as it ends, with the reason if it failed; takes them out of ``left``."""
+    def _ends(self, left: List[_Flight], shown: Progress, lost_after: float) -> Iterator[Tuple[_Flight, str]]:
+        """Each flight as it ends, with the reason if it failed; takes them out of ``left``.
+
+        One that the scheduler does not know any more may still tell its end for ``lost_after`` seconds.
+        """
         started, gone, failed = time.monotonic(), {}, 0  # gone: since when the scheduler knows nothing of a flight
         recipe = os.getppid() if os.environ.get(RECIPE) == str(os.getppid()) else None
         while left:
@@ -438,7 +441,7 @@ class _Array:
                     reasons |= {state.word} if state.phase == WAITING else set()
                     continue
                 why = _end(flight, state)
-                if why is None and now - gone.setdefault(flight, now) < LOST_AFTER:
+                if why is None and now - gone.setdefault(flight, now) < lost_after:
                     phases[RUNNING] += 1
                     continue
                 left.remove(flight)
@@ -469,7 +472,7 @@ class _Array:
         log.warning("%s: its %d jobs are cancelled, and waited for until they have saved (once more: not to wait); the "
                     "same command goes on with what is missing", self.name, len(left))
         with Progress(f"{self.name}: ending", len(left), "jobs") as shown:
-            for _ in self._ends(list(left), shown):
+            for _ in self._ends(list(left), shown, 0):
                 pass
 
 
