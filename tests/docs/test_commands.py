@@ -41,6 +41,7 @@ REPLACED = [
     ("--aishell-hours 20", "--aishell-hours 0.002"),  # of some seconds of speech
     ('--seeds "1 2 3"', '--seeds "1 2"'),
     ("--nj 16", "--nj 2"),
+    ("--cmd slurm --partition gpu --time 10:00:00", "--stop-stage 3"),  # tests/egs/test_slurm.py has it
     ("--gpus 4 --nodes 2", "--gpus 1 --nodes 2 --set run.device=cpu --exp exp-nodes"),
     ("--gpus 4", "--gpus 2 --set run.device=cpu --exp exp-gpus"),
     ("--bpe-size 5000", "--bpe-size 100"),
