@@ -5,14 +5,41 @@ import multiprocessing
 import multiprocessing.connection
 import signal
 import sys
+from functools import partial
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
+from speecheq import jobs
 from speecheq.commandline import OneLineParser, exit_status, positive, positive_whole, true_or_false
 from speecheq.errors import InputError
 from speecheq.progress import log, set_up_logging
+from speecheq.stages import only_asked
 
 # Subcommands import what they need themselves, so that --help answers at once.
+
+
+def _own_task(given: argparse.Namespace, title: str, *changed: str, logs: Optional[Path] = None) -> jobs.Task:
+    """The command that was given, here and now, with some of its options changed, as a task of an array."""
+    return jobs.Task(title, jobs.speecheq(*jobs.without_options(given.arguments), *changed), logs)
+
+
+# What one task of an array does, its title, the options that make it of the command, the folder of its log.
+Part = Tuple[Callable[[], Any], str, List[str], Optional[Path]]
+
+
+def _missing(given: argparse.Namespace, parts: Iterable[Part]) -> List[jobs.Task]:
+    """Of the parts of a command those that are not done, as tasks."""
+    tasks = []
+    for work, title, changed, logs in parts:
+        with only_asked() as missing:
+            work()
+        if missing:
+            tasks.append(_own_task(given, title, *changed, logs=logs))
+    return tasks
+
+
+def _run_listed(given: argparse.Namespace) -> None:
+    jobs.run(given.name, jobs.missing_of(sys.stdin.buffer.read()), jobs.Settings.of(given))
 
 
 def _synth(given: argparse.Namespace) -> None:
@@ -72,17 +99,39 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _features(given: argparse.Namespace) -> None:
-    from speecheq.features import compute_features
+    from speecheq.features import compute_features, missing_parts
+    from speecheq.protocol import parse_numbers
 
-    for corpus in given.corpora:
-        compute_features(corpus, given.data / "manifests" / corpus, given.data / "fbank" / corpus, given.nj)
+    parts = parse_numbers(given.parts, "part") if given.parts else None
+    folders = {corpus: (corpus, given.data / "manifests" / corpus, given.data / "fbank" / corpus)
+               for corpus in given.corpora}
+    nj = given.nj
+    if given.cmd != jobs.LOCAL:
+        missing = {corpus: found for corpus in folders if (found := missing_parts(*folders[corpus])) is not None}
+        tasks = []
+        for corpus, numbers in missing.items():
+            size = -(-len(numbers) // given.nj)
+            for first in range(0, len(numbers), size or 1):
+                of_job = jobs.as_ranges(numbers[first : first + size])
+                tasks.append(_own_task(given, f"{corpus}, parts {of_job}", "--corpora", corpus, "--parts", of_job,
+                                       "--nj", given.cpus or "1"))
+        jobs.run("features", tasks, jobs.Settings.of(given))
+        if given.dry_run:
+            return
+        folders, nj = {corpus: folders[corpus] for corpus in missing}, 1  # what is left to do is to join them
+    for corpus in folders.values():
+        compute_features(*corpus, nj, parts=parts)
 
 
 def _phonemes(given: argparse.Namespace) -> None:
     from speecheq.phonemes import phonemes
 
-    phonemes(given.corpus, given.data / "manifests", given.data / "fbank", _phonemes_folder(given, given.corpus),
-             given.units, given.bpe_size)
+    work = partial(phonemes, given.corpus, given.data / "manifests", given.data / "fbank",
+                   _phonemes_folder(given, given.corpus), given.units, given.bpe_size)
+    if given.cmd == jobs.LOCAL:
+        work()
+    else:
+        jobs.run("phonemes", _missing(given, [(work, given.corpus, [], None)]), jobs.Settings.of(given))
 
 
 def _phonemes_folder(given: argparse.Namespace, corpus: str) -> Path:
@@ -97,7 +146,15 @@ def _unify(given: argparse.Namespace) -> None:
         given.target, given.protocol, given.corpora, given.dev, given.fold_seed, given.classes, given.neutral_eis,
         parse_use(given.use), given.folds_file, given.recipe_corpora,
     )
-    unify(recipe, given.folds, given.data / "manifests", given.data / "fbank", given.data / "msud")
+    work = partial(unify, recipe, given.folds, given.data / "manifests", given.data / "fbank", given.data / "msud")
+    if given.cmd == jobs.LOCAL:
+        work()
+        return
+    with only_asked() as stages:
+        folds = work()
+    missing = {stage.options["fold"] for stage in stages}
+    tasks = [_own_task(given, f"{recipe.name}, fold {fold}", "--folds", str(fold)) for fold in folds if fold in missing]
+    jobs.run("unify", tasks, jobs.Settings.of(given))
 
 
 def _msud_folder(given: argparse.Namespace) -> Path:
@@ -123,8 +180,11 @@ def _runs(given: argparse.Namespace):
                 yield system, fold, seed, folder
 
 
-def _jobs(given: argparse.Namespace) -> List:
-    """The trainings that were asked for, all checked: a typing error shows at once, not after hours."""
+def _trainings(given: argparse.Namespace, here: bool = True) -> List:
+    """The trainings that were asked for, all checked: a typing error shows at once, not after hours.
+
+    ``here``: that this machine can run them too.
+    """
     from speecheq.config import resolve
     from speecheq.evaluate import pick_device
     from speecheq.losses import resolve_ctc_backend
@@ -133,18 +193,23 @@ def _jobs(given: argparse.Namespace) -> List:
     msud = _msud_folder(given)
     phonemes = _phonemes_folder(given, given.phonemes) if given.phonemes else None
     recipe = {"loss.ctc_backend": given.ctc_backend} if given.ctc_backend else {}
-    jobs: List[Job] = []
+    trainings: List[Job] = []
     for system, fold, seed, folder in _runs(given):
         config = resolve(given.config, given.systems_file, system, {**recipe, "run.seed": seed}, given.set)
         if config.run.seed != seed:
             raise InputError("--set run.seed: the seeds are given by --seeds.")
-        jobs.append(Job(config, given.config.stem, tuple(given.set), system, msud, fold, phonemes, folder,
-                        given.init_from, given.noise, given.rir))
-        check(jobs[-1])
-    for backend, device in sorted({(job.config.loss.ctc_backend, job.config.run.device) for job in jobs
-                                   if learns_phonemes(job)}):
+        trainings.append(Job(config, given.config.stem, tuple(given.set), system, msud, fold, phonemes, folder,
+                             given.init_from, given.noise, given.rir))
+        check(trainings[-1], here)
+    for backend, device in sorted({(job.config.loss.ctc_backend, job.config.run.device) for job in trainings
+                                   if here and learns_phonemes(job)}):
         resolve_ctc_backend(backend, pick_device(device))
-    return jobs
+    return trainings
+
+
+def _of_run(work: Callable[[], Any], system: str, fold: int, seed: int, folder: Path) -> Part:
+    return (work, f"{system}, fold {fold}, seed {seed}",
+            ["--systems", system, "--folds", str(fold), "--seeds", str(seed)], folder)
 
 
 def _train(given: argparse.Namespace) -> None:
@@ -157,20 +222,29 @@ def _train(given: argparse.Namespace) -> None:
     if distributed.launched():  # by the lines below, or by torchrun itself
         with distributed.processes():
             with distributed.together():
-                jobs = _jobs(given)
-            for job in jobs:
+                trainings = _trainings(given)
+            for job in trainings:
                 train(job)
         return
-    jobs = _jobs(given)
-    devices = [pick_device(job.config.run.device) for job in jobs]
+    if given.cmd != jobs.LOCAL:
+        if given.rendezvous:
+            raise InputError(f"--rendezvous is for --cmd local: jobs of {given.cmd} find each other.")
+        trainings = _trainings(given, here=False)
+        on_gpus = any(job.config.run.device != "cpu" for job in trainings)
+        parts = [_of_run(partial(train, job), job.system, job.fold, job.config.run.seed, job.folder)
+                 for job in trainings]
+        jobs.run("train", _missing(given, parts), jobs.Settings.of(given, given.gpus if on_gpus else 0, given.nodes))
+        return
+    trainings = _trainings(given)
+    devices = [pick_device(job.config.run.device) for job in trainings]
     distributed.check_numbers(devices, given.gpus, given.nodes, given.rendezvous)
     if given.gpus * given.nodes > 1:
         distributed.launch(given.arguments, given.gpus, given.nodes, given.rendezvous)
-    elif given.jobs == 1 or len(jobs) == 1:
-        for job in jobs:
+    elif given.jobs == 1 or len(trainings) == 1:
+        for job in trainings:
             train(job)
     else:
-        _train_together(jobs, given.jobs)
+        _train_together(trainings, given.jobs)
 
 
 def _train_one(job) -> None:
@@ -180,12 +254,12 @@ def _train_one(job) -> None:
     sys.exit(exit_status(lambda: train(job)))
 
 
-def _train_together(jobs: Sequence, at_once: int) -> None:
+def _train_together(trainings: Sequence, at_once: int) -> None:
     """Train in processes of their own, ``at_once`` at a time; the first that fails ends all."""
     # without this a SIGTERM would end this process and leave its children training
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    waiting, running = list(jobs), {}
+    waiting, running = list(trainings), {}
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
@@ -208,11 +282,18 @@ def _train_together(jobs: Sequence, at_once: int) -> None:
 
 
 def _score(given: argparse.Namespace) -> None:
+    from speecheq.config import load
     from speecheq.score import score
 
     msud = _msud_folder(given)
-    for _, fold, _, folder in _runs(given):
-        score(folder, msud, fold, given.train_clips)
+    if given.cmd == jobs.LOCAL:
+        for _, fold, _, folder in _runs(given):
+            score(folder, msud, fold, given.train_clips)
+        return
+    runs = list(_runs(given))
+    tasks = _missing(given, [_of_run(partial(score, run[-1], msud, run[1], given.train_clips), *run) for run in runs])
+    on_gpus = any(load(folder / "config.yaml").run.device != "cpu" for *_, folder in runs)
+    jobs.run("score", tasks, jobs.Settings.of(given, gpus=int(on_gpus)))
 
 
 def _report(given: argparse.Namespace) -> None:
@@ -329,7 +410,9 @@ def parser() -> argparse.ArgumentParser:
     features = command("features", _features, "Stage 2: compute and store the features of prepared corpora.")
     features.add_argument("--data", type=Path, default=Path("data"))
     features.add_argument("--corpora", nargs="+", required=True, metavar="CORPUS")
-    features.add_argument("--nj", type=positive_whole, default=2, help="processes")
+    features.add_argument("--nj", type=positive_whole, default=2, help="processes; with --cmd, jobs a corpus")
+    features.add_argument("--parts", help="only these parts of 250 clips, such as 0-3, which another run joins")
+    jobs.add_options(features)
 
     def unit_options(made: argparse.ArgumentParser) -> None:
         made.add_argument("--units", choices=("phone", "bpe"), default="phone", help="what CTC learns")
@@ -347,6 +430,7 @@ def parser() -> argparse.ArgumentParser:
     phonemes.add_argument("--data", type=Path, default=Path("data"))
     phonemes.add_argument("--corpus", required=True)
     unit_options(phonemes)
+    jobs.add_options(phonemes)
 
     unify = command("unify", _unify, "Stage 3: unify corpora to MsUD, a fold at a time.")
     unify.add_argument("--data", type=Path, default=Path("data"))
@@ -360,6 +444,7 @@ def parser() -> argparse.ArgumentParser:
                        help="take only these SEQM categories of a corpus (or of all)")
     unify.add_argument("--folds-file", type=Path, help="a table of published folds: columns clip and test_fold")
     unify.add_argument("--fold-seed", type=int, default=0)
+    jobs.add_options(unify)
 
     def run_options(made: argparse.ArgumentParser) -> None:
         made.add_argument("--data", type=Path, default=Path("data"))
@@ -368,6 +453,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--systems", required=True, help="names of conf/systems.yaml")
         label_options(made)
         made.add_argument("--seeds", default="1")
+        jobs.add_options(made)
 
     train = command("train", _train, "Stage 4: train systems on folds.")
     run_options(train)
@@ -386,6 +472,10 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
 
+    listed = command("jobs", _run_listed, "Run commands that standard input lists as jobs, those that are not done.")
+    listed.add_argument("--name", required=True, help="of the stage")
+    jobs.add_options(listed)
+
     score = command("score", _score, "Stage 5: score trained folds.")
     run_options(score)
     score.add_argument("--train-clips", action="store_true",
@@ -397,7 +487,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--results", type=Path, required=True, help="the page to write")
     report.add_argument("--table", type=Path, help="conf/table.yaml: the paper's table, to be set beside ours")
 
-    readme = command("readme", _readme, "Write the tables of corpora and results into README.md, between their markers.")
+    readme = command("readme", _readme, "Write the tables of corpora and results into README.md.")
     readme.add_argument("page", type=Path, metavar="README")
 
     status = command("status", _status, "What of a recipe is done, stale or missing, and the time and disk it took.")

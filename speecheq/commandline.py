@@ -7,6 +7,7 @@ from typing import Callable
 from speecheq.errors import InputError
 from speecheq.files import NO_SPACE
 from speecheq.progress import log
+from speecheq.stages import status
 
 
 def true_or_false(value: str) -> bool:
@@ -47,6 +48,8 @@ def positive_whole(value: str) -> int:
 def exit_status(action: Callable[[], None]) -> int:
     """Run ``action``: 0; 1 after a fault of the input or the system, told in one sentence; 130 when interrupted.
 
+    Where stages are only asked what is missing (stages.py), their answer in place of 0.
+
     A fault of the program keeps its traceback.
     """
     try:
@@ -63,4 +66,4 @@ def exit_status(action: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         log.error("interrupted; the same command goes on with what is not done yet.")
         return 130
-    return 0
+    return status()

@@ -5,6 +5,7 @@
 Kaldi's fbank of the same options (the paper uses librosa's mel filter banks; this is a stated deviation).
 """
 
+import math
 import multiprocessing
 import os
 import shutil
@@ -14,9 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import count, islice
-from math import gcd
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
+from typing import Any, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import kaldi_native_fbank
 import numpy as np
@@ -193,7 +193,7 @@ def resampler_name() -> str:
 @lru_cache(maxsize=8)
 def resampler(source: int, target: int):
     """A function from samples at ``source`` Hz to samples at ``target`` Hz."""
-    common = gcd(source, target)
+    common = math.gcd(source, target)
     if resampler_name() == "torchaudio" and (source // common) * (target // common) <= LARGEST_FILTERS:
         import torchaudio
 
@@ -297,14 +297,21 @@ def corpus_cuts(manifests: Path, corpus: str, splits: Sequence[str]) -> Iterator
             yield cut
 
 
-def _in_parts(cuts: Iterable[MonoCut], folder: Path) -> Iterator[Tuple[Path, List[MonoCut]]]:
-    """(archive, its cuts), CUTS_A_PART at a time."""
+def _archive(folder: Path, part: int) -> Path:
+    return folder / f"{part:05d}.lca"
+
+
+def _in_parts(
+    cuts: Iterable[MonoCut], folder: Path, numbers: Optional[Collection[int]] = None
+) -> Iterator[Tuple[Path, List[MonoCut]]]:
+    """(archive, its cuts), CUTS_A_PART at a time; of the parts with these numbers, or of all."""
     cuts = iter(cuts)
-    for number in count():
+    for number in count() if numbers is None else range(max(numbers) + 1):
         part = list(islice(cuts, CUTS_A_PART))
         if not part:
             return
-        yield folder / f"{number:05d}.lca", part
+        if numbers is None or number in numbers:
+            yield _archive(folder, number), part
 
 
 def _extract_in_processes(
@@ -330,31 +337,51 @@ def _extract_in_processes(
             raise
 
 
+def _stage(corpus: str, manifests: Path, out_dir: Path, card: Mapping[str, Any], config: FbankConfig) -> Stage:
+    options = {"corpus": corpus, "fbank": config.to_dict(), "tick_power": TICK_POWER}
+    if set(card["counts"]["sampling_rate"]) != {str(config.sampling_rate)}:
+        options["resampler"] = resampler_name()
+    return Stage("features", corpus, out_dir, options, [manifests], FORMAT)
+
+
+def missing_parts(
+    corpus: str, manifests: Path, out_dir: Path, config: FbankConfig = FbankConfig()
+) -> Optional[List[int]]:
+    """The numbers, from 0, of the parts that ``compute_features`` would compute; None where the corpus is done."""
+    manifests, out_dir = Path(manifests), Path(out_dir)
+    card = load_card(manifests, corpus)
+    stage = _stage(corpus, manifests, out_dir, card, config)
+    if stage.is_done():
+        return None
+    parts = range(math.ceil(card["utterances"] / CUTS_A_PART))
+    return [part for part in parts if not _part_is_whole(_archive(out_dir / f"parts-{stage.key}", part))]
+
+
 def compute_features(
-    corpus: str, manifests: Path, out_dir: Path, nj: int = 1, config: FbankConfig = FbankConfig()
+    corpus: str, manifests: Path, out_dir: Path, nj: int = 1, config: FbankConfig = FbankConfig(),
+    parts: Optional[Collection[int]] = None,
 ) -> None:
     """Stage 2: the features of one corpus, ``out_dir``/cuts.jsonl.gz and archives beside it.
 
     ``nj`` processes work on parts of 250 cuts, and no more of the corpus is held at a time; a run that was broken off
-    goes on with the parts that are missing or not whole. Raises InputError where stage 1 has not run or a recording
-    cannot be read.
+    goes on with the parts that are missing or not whole. With ``parts``, numbers from 0, only these are computed, and
+    left for a run without to be joined: so jobs share a corpus. Raises InputError where stage 1 has not run or a
+    recording cannot be read.
     """
     manifests, out_dir = Path(manifests), Path(out_dir)
     card = load_card(manifests, corpus)
-    options = {"corpus": corpus, "fbank": config.to_dict(), "tick_power": TICK_POWER}
-    if set(card["counts"]["sampling_rate"]) != {str(config.sampling_rate)}:
-        options["resampler"] = resampler_name()
-    stage = Stage("features", corpus, out_dir, options, [manifests], FORMAT)
+    stage = _stage(corpus, manifests, out_dir, card, config)
     if stage.is_done():
         return
     parts_dir = out_dir / f"parts-{stage.key}"
     with no_space_is_an_input_error(parts_dir):
         parts_dir.mkdir(parents=True, exist_ok=True)
     archives: List[Path] = []
-    with Progress(f"{corpus}: features", card["utterances"], "clips") as shown:
+    utterances = card["utterances"] if parts is None else min(card["utterances"], len(parts) * CUTS_A_PART)
+    with Progress(f"{corpus}: features", utterances, "clips") as shown:
 
         def missing() -> Iterator[Tuple[Path, List[MonoCut]]]:
-            for archive, part in _in_parts(corpus_cuts(manifests, corpus, card["splits"]), parts_dir):
+            for archive, part in _in_parts(corpus_cuts(manifests, corpus, card["splits"]), parts_dir, parts):
                 archives.append(archive)
                 if _part_is_whole(archive):
                     shown.update(len(part))
@@ -373,6 +400,8 @@ def compute_features(
                     f"{out_dir}: one of {nj} processes was killed, perhaps for want of memory; run the same "
                     "command again with a smaller --nj."
                 ) from error
+    if parts is not None:
+        return
     stage.begin()
     with whole_file(out_dir / "cuts.jsonl.gz") as temporary, open(temporary, "wb") as cuts:
         for archive in archives:  # files of gzip one after the other are a file of gzip

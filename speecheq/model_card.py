@@ -34,8 +34,8 @@ def model_card(experiment: Path, name: str, licence: str, config: Config, parame
     parts = [
         _header(licence, used),
         f"# {name}",
-        f"{_what(config, parameters)} It was trained with SpeechEQ (`{' '.join([protocol['config'], *protocol['set']])}`"
-        f", system `{protocol['system']}`, seed {protocol['seed']}).",
+        f"{_what(config, parameters)} It was trained with SpeechEQ "
+        f"(`{' '.join([protocol['config'], *protocol['set']])}`, system `{protocol['system']}`, seed {protocol['seed']}).",
         "## Use", _use(config),
         "## Data", *_data(run, used, config),
         "## Protocol", _protocol(protocol, metrics),
@@ -141,8 +141,8 @@ def _limits(run: Mapping[str, Any], metrics: Mapping[str, Any], config: Config) 
     if not labels.get("specified"):
         limits.append("No training clip has an EIS label: its EIS, and the name that follows from it, mean nothing.")
     elif labels["specified"] < labels.get("unspecified", 0):
-        limits.append(f"Only {labels['specified']} of {sum(labels.values())} training clips have an EIS label: its EIS, "
-                      "and the name that follows from it, mean little of classes without one.")
+        limits.append(f"Only {labels['specified']} of {sum(labels.values())} training clips have an EIS label: its "
+                      "EIS, and the name that follows from it, mean little of classes without one.")
     if labels.get("specified") and metrics.get("test.eis_mse") is None:
         limits.append("No test clip has an EIS label: how good its EIS is was not measured.")
     if "gender" in config.tasks():

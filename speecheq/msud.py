@@ -41,7 +41,7 @@ from speecheq.protocol import (
     make_folds,
     parse_numbers,
 )
-from speecheq.stages import STAMP, Drops, Stage, digest, require
+from speecheq.stages import STAMP, Drops, Stage, digest, is_only_asked, require
 
 # Raised when what this module writes changes its meaning.
 FORMAT = 2
@@ -388,7 +388,7 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
             title = f"{recipe.name}, fold {number}"
             stage = Stage("unify", title, folder / f"fold{number}", {**options, "fold": number}, inputs, FORMAT)
             stages[number] = stage
-            done[number] = stage.is_done()
+            done[number] = stage.is_done() and not stage.is_missing
         return done[number]
 
     done: Dict[int, bool] = {}
@@ -408,7 +408,7 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
     keys = [read_json(path / STAMP)["key"] for path in inputs]
     partition = digest([options, keys, [sorted(fold) for fold in all_folds]])
     for number in parse_numbers(folds, "fold", len(all_folds)):
-        if is_done(number):
+        if is_done(number) or is_only_asked():
             continue
         of_fold = drops.copy()
         parts = {recipe.target: _target_parts(recipe, dev, clips.of[recipe.target], all_folds[number - 1]),

@@ -152,7 +152,8 @@ def _clips(data: Mapping[str, Any]) -> str:
         "None can be heard: the recordings, or the data of stage 3 that name them, are not at hand where this page was "
         "written")
     return (f"<p>{len(data['rows'])} answers to {len(clips)} test clips, of all folds and seeds. {heard}. p(...) is "
-            "the posterior of a class; the SEQM name is that of the predicted class at the predicted EIS.</p>\n" + _CLIPS)
+            "the posterior of a class; the SEQM name is that of the predicted class at the predicted EIS.</p>\n"
+            + _CLIPS)
 
 
 def _data(experiment: Experiment, stamps: origin.Stamps) -> str:

@@ -39,7 +39,7 @@ from speecheq.phones.table import PhoneTable
 from speecheq.progress import log
 from speecheq.protocol import CROSS
 from speecheq.provenance import git_revision
-from speecheq.stages import Stage, require
+from speecheq.stages import Stage, is_only_asked, require
 
 # Raised when what scoring writes changes its meaning.
 FORMAT = 3
@@ -242,7 +242,7 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
         embedded = True
     training_scored = not training_clips or training.is_done()
     if scored and embedded and training_scored:
-        return read_metrics(folder)
+        return {} if is_only_asked() else read_metrics(folder)
 
     trained = _Trained.load(folder)
     if not embedded:

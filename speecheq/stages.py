@@ -21,9 +21,37 @@ from speecheq.files import read_json, whole_folder, write_json
 from speecheq.progress import log
 
 STAMP = "stage.json"
+# Set in the environment of a command, it does nothing but tell whether it has anything to do: status 0 or NOT_DONE.
+ONLY_ASK = "SPEECHEQ_ONLY_ASK"
+NOT_DONE = 3
 # Tables and transcripts: a corrected label often keeps a file's size, so these count with their content.
 TEXT_SUFFIXES = (".txt", ".tsv", ".csv", ".info")
 NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "train": 4, "score": 5}
+
+
+# Where commands are only asked: the stages that are not done.
+_missing: Optional[List["Stage"]] = [] if os.environ.get(ONLY_ASK) else None
+
+
+@contextmanager
+def only_asked() -> Iterator[List["Stage"]]:
+    """While it is entered, every stage is taken for done and so does nothing; yields those that are not."""
+    global _missing
+    before, _missing = _missing, []
+    try:
+        yield _missing
+    finally:
+        _missing = before
+
+
+def is_only_asked() -> bool:
+    """Whether stages are asked what is missing, and must not write."""
+    return _missing is not None
+
+
+def status() -> int:
+    """What a command ends with that met no fault: 0, or NOT_DONE if it is only asked and has something to do."""
+    return NOT_DONE if _missing else 0
 
 
 def digest(value: Any) -> str:
@@ -126,13 +154,25 @@ class Stage:
         self.version = version
         self.key = digest([name, self.options, sorted(map(str, self.inputs.values())), version])
         self.started = time.time()
+        self.is_missing = False
 
     def _stamp(self) -> Optional[Dict[str, Any]]:
         path = self.folder / STAMP
         return read_json(path) if path.is_file() else None
 
     def is_done(self) -> bool:
-        """Whether the stage ran with this key and its outputs are still whole; says in the log what it found."""
+        """Whether the stage ran with this key and its outputs are still whole; says in the log what it found.
+
+        Where stages are only asked this is true, so that nothing is done, and ``is_missing`` has the answer.
+        """
+        done = self._is_whole()
+        if done or _missing is None:
+            return done
+        self.is_missing = True
+        _missing.append(self)
+        return True
+
+    def _is_whole(self) -> bool:
         stamp = self._stamp()
         where = f"stage {NUMBERS[self.name]} ({self.name}) of {self.title}"
         if stamp is None:

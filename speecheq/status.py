@@ -73,8 +73,9 @@ class Status:
         name = os.path.normpath(folder)
         if name not in self._seen:
             stamp, state, reason = self._state(stage, Path(folder))
-            disk = sum(path.stat().st_size for path, _ in _written(folder, stamp.get("outputs", {})) if path.is_file()) \
-                if stage == "score" else _disk(Path(folder), score.FORMATS)
+            outputs = [path for path, _ in _written(folder, stamp.get("outputs", {}))]
+            disk = (sum(path.stat().st_size for path in outputs if path.is_file()) if stage == "score"
+                    else _disk(Path(folder), score.FORMATS))
             self._seen[name] = Found(stage, Path(folder), state, reason, stamp, disk)
         return self._seen[name]
 
@@ -148,8 +149,8 @@ def _number(name: str) -> Tuple[int, str]:
 def _folders(folder: Path, prefix: str = "") -> List[Path]:
     """The folders in a folder, fold2 before fold10; none where there is no such folder."""
     inside = folder.iterdir() if folder.is_dir() else ()
-    return sorted((path for path in inside if path.is_dir() and path.name.startswith(prefix or path.name)
-                   and not path.name.startswith(".")), key=lambda path: _number(path.name) if prefix else (0, path.name))
+    found = [path for path in inside if path.is_dir() and path.name.startswith(prefix) and path.name[0] != "."]
+    return sorted(found, key=lambda path: _number(path.name) if prefix else (0, path.name))
 
 
 def _size(number: int) -> str:

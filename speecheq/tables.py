@@ -71,7 +71,7 @@ def markdown(table: Table) -> str:
 
 
 def read_markdown(text: str) -> Table:
-    """The first table that ``markdown`` wrote in a text, its cells in one piece each; ValueError where there is none."""
+    """The first table that ``markdown`` wrote in a text, its cells in one piece each; ValueError without one."""
     lines = text.splitlines()
     start = next((number for number, line in enumerate(lines) if line.startswith("| ")), len(lines))
     rows = []

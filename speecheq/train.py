@@ -71,12 +71,16 @@ class Job:
         return {kind: folder for kind, folder in used.items() if folder is not None and waveforms}
 
 
-def check(job: Job) -> None:
-    """InputError for what can be told before training: a fold, a phoneme corpus or a GPU that is not there."""
+def check(job: Job, here: bool = True) -> None:
+    """InputError for what can be told before training: a fold, a phoneme corpus or a GPU that is not there.
+
+    ``here``: whether this machine is to train; else its GPU does not matter.
+    """
     load_fold(job.msud, job.fold)
     if learns_phonemes(job):
         require(job.phonemes, "unify")
-    Precision(job.config.run.precision, pick_device(job.config.run.device))
+    if here:
+        Precision(job.config.run.precision, pick_device(job.config.run.device))
     if job.init_from is not None:
         checkpoint.read_start(job.init_from, job.config)
     for folder in job.sounds().values():
@@ -377,9 +381,10 @@ def train(job: Job) -> None:
         name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
         title = f"{job.config_name}, {note['name']}: {name}"
         stage = Stage("train", title, folder, options, inputs, FORMAT)
-        device = pick_device(config.run.device)
     if distributed.from_first(stage.is_done):
         return
+    with distributed.together():
+        device = pick_device(config.run.device)
     device, first = distributed.use(device), distributed.is_first()
     if config.run.threads:
         torch.set_num_threads(config.run.threads)

@@ -14,7 +14,15 @@ import speecheq.features as features_module
 from speecheq.corpus import Corpus, Request, Utterance
 from speecheq.corpus import prepare as prepare_corpus
 from speecheq.errors import InputError
-from speecheq.features import BatchedFbank, Fbank, FbankConfig, compute_features, load_cuts, load_waveform
+from speecheq.features import (
+    BatchedFbank,
+    Fbank,
+    FbankConfig,
+    compute_features,
+    load_cuts,
+    load_waveform,
+    missing_parts,
+)
 from speecheq.files import read_json
 from speecheq.progress import set_up_logging
 from speecheq.stages import STAMP
@@ -145,6 +153,23 @@ def test_one_job_and_two_give_equal_archives(toy):
     first, second = archives(toy, "one"), archives(toy, "two")
     assert {n: p.read_bytes() for n, p in first.items()} == {n: p.read_bytes() for n, p in second.items()}
     assert all(np.array_equal(a.load_features(), b.load_features()) for a, b in zip(one, two))
+
+
+def test_jobs_that_share_the_parts_leave_what_one_run_leaves(toy):
+    compute(toy, "alone")
+    where = ("toy", toy / "manifests", toy / "fbank")
+    assert missing_parts(*where) == [0, 1, 2]
+    for parts in ([2], [0, 1]):
+        compute_features(*where, parts=parts)
+        assert not (toy / "fbank" / "stage.json").exists()
+    assert missing_parts(*where) == []
+    before = {path: path.stat().st_mtime_ns for path in archives(toy).values()}
+    joined = compute(toy)
+    assert before == {path: path.stat().st_mtime_ns for path in archives(toy).values()}, "only joined"
+    assert missing_parts(*where) is None
+    alone = list(load_cuts(toy / "alone"))
+    assert [cut.id for cut in joined] == [cut.id for cut in alone]
+    assert all(np.array_equal(a.load_features(), b.load_features()) for a, b in zip(joined, alone))
 
 
 @pytest.mark.parametrize("nj", [1, 2])

@@ -18,7 +18,7 @@ from rapidfuzz.distance import Levenshtein
 from speecheq import cli, predict, seqm
 from speecheq.errors import InputError
 from speecheq.predict import Predictor
-from speecheq.recordings import Part, Windows
+from speecheq.recordings import Part
 from speecheq.score import read_scores
 
 

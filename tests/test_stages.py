@@ -3,13 +3,29 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from speecheq.errors import InputError
 from speecheq.files import read_json, write_text
 from speecheq.progress import set_up_logging
-from speecheq.stages import NUMBERS, STAMP, Drops, Stage, digest, history, require, tree_sizes
+from speecheq.stages import (
+    NOT_DONE,
+    NUMBERS,
+    ONLY_ASK,
+    STAMP,
+    Drops,
+    Stage,
+    digest,
+    history,
+    is_only_asked,
+    only_asked,
+    require,
+    status,
+    tree_sizes,
+)
 
 
 @pytest.fixture
@@ -79,6 +95,29 @@ def test_it_is_redone_when_anything_changes(tmp_path, source, change, because, c
     assert because in capsys.readouterr().err
     run(stage)
     assert stage.is_done()
+
+
+def test_stages_that_are_only_asked_do_nothing_and_are_named(tmp_path, source):
+    stage = make(tmp_path, source)
+    with only_asked() as missing:
+        assert stage.is_done() and is_only_asked() and status() == NOT_DONE
+    assert missing == [stage] and stage.is_missing and not is_only_asked() and status() == 0
+    run(make(tmp_path, source))
+    with only_asked() as missing:
+        assert make(tmp_path, source).is_done() and status() == 0
+    assert not missing
+
+
+def test_a_command_that_is_only_asked_writes_nothing(tmp_path, toys):
+    """The status is its answer."""
+    toys.casia(tmp_path / "casia")
+    script = toys.root / "local/prepare_casia.py"
+    command = [sys.executable, script, tmp_path / "casia", tmp_path / "out", "--partial", "true"]
+    path = {**os.environ, "PYTHONPATH": str(toys.root)}
+    asked = {**path, ONLY_ASK: "1"}
+    assert subprocess.run(command, env=asked).returncode == NOT_DONE and not (tmp_path / "out").exists()
+    assert subprocess.run(command, env=path).returncode == 0
+    assert subprocess.run(command, env=asked).returncode == 0
 
 
 def test_a_stage_that_was_broken_off_is_not_done(tmp_path, source):

@@ -281,7 +281,8 @@ else
 fi
 lock=$(lock_of "$stack")
 # What is there stays, and the tests use all that the others bring.
-wanted=$(tr ',' '\n' <<<"$installed_extras,$extras" | sed '/^$/d; s/^test$/demo\nexport\nlisten\ntest/' | sort -u | paste -sd ,)
+wanted=$(tr ',' '\n' <<<"$installed_extras,$extras" | sed '/^$/d; s/^test$/demo\nexport\nlisten\ntest/' |
+  sort -u | paste -sd ,)
 if ! $fresh && [[ $lock == "$installed_lock" && $wanted == "$installed_extras" && -z $make_wheelhouse ]]; then
   log "the $stack stack in $venv is complete${wanted:+, with $wanted}"
   exit 0

@@ -44,6 +44,19 @@
 #   --nodes N --rendezvous HOST:PORT
 #                         machines that share each training: give the same command on each of them, with --stage 4
 #                         --stop-stage 4; they see the same files and meet at a free port of one of them (1)
+# On a cluster (cmd.sh has the defaults; docs/clusters.md):
+#   --cmd NAME            where stages 1 to 5 run: local (here), slurm or sge (as jobs: one array a stage, of what is
+#                         missing, waited for); --nj N is then the jobs that share a corpus' features, --gpus and
+#                         --nodes those of each training's job (local)
+#   --partition NAME --account NAME --time LIMIT --memory SIZE --cpus N
+#                         what each job asks for (the cluster's own defaults)
+#   --gpu KIND            of trainings and of their scoring: any, the kind of GPU to ask for, or none (any)
+#   --jobs-at-once N      jobs of a stage at once, at most
+#   --job-option=FLAG     another flag of sbatch or qsub, may be repeated
+#   --requeue true        jobs that had to make room, or whose time is up, save and start again by themselves
+#   --keep-jobs true      Ctrl-C and SIGTERM leave the jobs running, and the same command waits for them again; else
+#                         they are cancelled, and trainings save their step
+#   --dry-run true        print what the first stage that is not done would submit, and submit nothing
 
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # what the recipe sets, and the arrays that parse_options.sh makes
@@ -57,6 +70,8 @@
 # takes it; the user's own come after it. The stages at the end are what the recipes have in common.
 
 recipe=$(dirname "$(readlink -f "$0")")
+# shellcheck source=cmd.sh
+. "$recipe/cmd.sh"
 stage=0 stop_stage=5
 # shellcheck disable=SC2034  # read by their names, here and in parse_options.sh
 {
@@ -64,10 +79,10 @@ stage=0 stop_stage=5
   protocol='' folds='' folds_file='' seeds=1 systems=speecheq config='' init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
   noise='' rir='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
-  status=false score_train=false
+  status=false score_train=false keep_jobs=false dry_run=false
   help_files=("$recipe/utils/recipe.sh")
-  boolean_options=(mini partial status score_train)
-  list_options=(set corpus use)
+  boolean_options=(mini partial status score_train requeue keep_jobs dry_run)
+  list_options=(set corpus use job_option)
 }
 
 # Corpora that a prep script makes of one folder, by its --part.
@@ -95,7 +110,7 @@ for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
 options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
   config init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir data
-  exp results nj train_jobs gpus nodes rendezvous)
+  exp results nj train_jobs gpus nodes rendezvous cmd partition account time memory cpus gpu jobs_at_once)
 # shellcheck source=utils/parse_options.sh
 . "$recipe/utils/parse_options.sh"
 # shellcheck source=path.sh
@@ -111,7 +126,9 @@ one_of classes seqm corpus
 one_of neutral_eis declared metric corpus
 one_of dev auto clips speaker official
 one_of units phone bpe
-for name in nj train_jobs gpus nodes bpe_size; do
+one_of cmd local slurm sge
+if $dry_run && [[ $cmd == local ]]; then die "--dry-run prints what is submitted: give --cmd slurm or sge too."; fi
+for name in nj train_jobs gpus nodes bpe_size ${cpus:+cpus} ${jobs_at_once:+jobs_at_once}; do
   [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "--${name//_/-} is ${!name}, but it must be a whole number above 0."
 done
 
@@ -218,6 +235,21 @@ fi
 labels=(--target "$target" --protocol "$protocol" --folds "$folds" --classes "$classes" --neutral-eis "$neutral_eis")
 runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --seeds "$seeds" "${labels[@]}")
 phoneme_units=(--units "$units" --bpe-size "$bpe_size")
+jobs=()  # where stages run
+if [[ $cmd != local ]]; then
+  jobs=(--cmd "$cmd" --jobs-folder "$exp/jobs" --partition "$partition" --account "$account" --time "$time"
+    --memory "$memory" --cpus "$cpus" --gpu "$gpu" --jobs-at-once "$jobs_at_once" --requeue "$requeue"
+    --keep-jobs "$keep_jobs" --dry-run "$dry_run" "${job_option_options[@]/#/--job-option=}")
+  export SPEECHEQ_RECIPE_PID=$$  # where this shell is ended, what waits for the jobs ends too
+fi
+# What later stages would submit depends on what the first that is not done would leave.
+if $dry_run; then trap '[[ $? != 3 ]] || exit 0' EXIT; fi
+
+# run_or_list TITLE COMMAND...: runs it, or, where $listing, takes it to the tasks of an array
+run_or_list() {
+  if $listing; then tasks+=("$1" "$(($# - 1))" "${@:2}"); else "${@:2}"; fi
+}
+listing=false tasks=()
 
 # prepare CORPUS [OPTION...]: stage 1 of one corpus, by its prep script, or without any code from a folder or table
 prepare() {
@@ -225,9 +257,9 @@ prepare() {
   shift
   script=local/prepare_$(script_of "$corpus").py from=${folder_of[$corpus]} part=${part_of[$corpus]:-}
   if [[ -f $script && $from != *.[ct]sv && ! -f $from/wav.scp ]]; then
-    "$script" "$from" "$data/manifests/$corpus" ${part:+--part "$part"} --partial "$partial" "$@"
+    run_or_list "$corpus" "$script" "$from" "$data/manifests/$corpus" ${part:+--part "$part"} --partial "$partial" "$@"
   else
-    speecheq import "$from" "$data/manifests/$corpus" --name "$corpus" --partial "$partial" "$@"
+    run_or_list "$corpus" speecheq import "$from" "$data/manifests/$corpus" --name "$corpus" --partial "$partial" "$@"
   fi
 }
 
@@ -236,7 +268,7 @@ prepare_sounds() {
   local kind
   for kind in "${!sounds[@]}"; do
     if [[ -n ${sounds[$kind]} ]]; then
-      "local/prepare_$kind.py" "${sounds[$kind]}" "$data/manifests/$kind" --partial "$partial" "$@"
+      run_or_list "$kind" "local/prepare_$kind.py" "${sounds[$kind]}" "$data/manifests/$kind" --partial "$partial" "$@"
     fi
   done
 }
@@ -258,16 +290,18 @@ get_corpora() {
 }
 
 make_manifests() {
-  local corpus hours
+  local corpus hours listing=false tasks=()
+  if [[ $cmd != local ]]; then listing=true; fi
   for corpus in "${given[@]}"; do
     hours=${corpus}_hours
     prepare "$corpus" --nj "$nj" ${!hours:+--hours "${!hours}"}
   done
   prepare_sounds --nj "$nj"
+  if ((${#tasks[@]})); then printf '%s\0' "${tasks[@]}" | speecheq jobs --name manifests "${jobs[@]}"; fi
 }
 
 make_features() {
-  speecheq features --data "$data" --corpora "${given[@]}" --nj "$nj"
+  speecheq features --data "$data" --corpora "${given[@]}" --nj "$nj" "${jobs[@]}"
 }
 
 make_msud() {
@@ -277,8 +311,10 @@ make_msud() {
   # shellcheck disable=SC2086  # one word a corpus or restriction; of two for the same corpus the later counts
   speecheq unify --data "$data" "${labels[@]}" --dev "$dev" --corpora $emotion \
     --recipe-corpora "${emotion_corpora[@]}" ${use/#/--use=} "${use_options[@]/#/--use=}" \
-    ${folds_file:+--folds-file "$folds_file"}
-  if [[ -n $phonemes ]]; then speecheq phonemes --data "$data" --corpus "$phonemes" "${phoneme_units[@]}"; fi
+    ${folds_file:+--folds-file "$folds_file"} "${jobs[@]}"
+  if [[ -n $phonemes ]]; then
+    speecheq phonemes --data "$data" --corpus "$phonemes" "${phoneme_units[@]}" "${jobs[@]}"
+  fi
 }
 
 train_systems() {
@@ -287,12 +323,12 @@ train_systems() {
   speecheq train "${runs[@]}" --jobs "$train_jobs" --gpus "$gpus" --nodes "$nodes" \
     ${rendezvous:+--rendezvous "$rendezvous"} ${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" \
     ${init_from:+--init-from "$init_from"} "${with_sounds[@]}" ${ctc_backend:+--ctc-backend "$ctc_backend"} \
-    "${set_options[@]/#/--set=}"
+    "${set_options[@]/#/--set=}" "${jobs[@]}"
 }
 
 score_systems() {
   local only_asked=()
   if $score_train; then only_asked+=(--train-clips); fi
-  $tables_only || speecheq score "${runs[@]}" "${only_asked[@]}"
+  $tables_only || speecheq score "${runs[@]}" "${only_asked[@]}" "${jobs[@]}"
   speecheq report --exp "$exp" --title "$title" --results "$results" --table conf/table.yaml
 }

@@ -30,7 +30,8 @@ REPLACED = [
     # Stages that other commands of the docs run in the same way are left out.
     ("./run.sh --iemocap", "./run.sh --stop-stage 4 --iemocap"),
     ("./run.sh --corpus", "./run.sh --stage 1 --stop-stage 4 --corpus"),
-    ("--nj 16 --stop-stage 3", "--nj 2 --stage 3 --stop-stage 3"),
+    # on a cluster: tests/egs/test_slurm.py
+    ("--nj 16 --cmd slurm --partition gpu --time 10:00:00", "--nj 2 --stage 3 --stop-stage 3"),
     ("--aishell /corpora/AISHELL-1 --stop-stage 2", "--aishell /corpora/AISHELL-1 --stage 2 --stop-stage 2"),
     ("--protocol emobox", "--stop-stage 4 --protocol emobox"),
     ("/corpora/CASIA", "{nano}/casia"),
@@ -148,8 +149,8 @@ def checkout(nano, made, server, toys, tmp_path_factory):
     shutil.copytree(ROOT / "egs", top / "egs", symlinks=True, ignore=without)
     for name in ("local", "utils", "speecheq"):
         shutil.copytree(ROOT / name, top / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("path.sh", "README.md"):
-        shutil.copy(ROOT / name, top)
+    for path in (*ROOT.glob("*.sh"), ROOT / "README.md"):
+        shutil.copy(path, top)
     for conf in top.glob("egs/*/conf"):
         for path in list(conf.glob("*.yaml")):
             if path.name not in ("systems.yaml", "table.yaml"):

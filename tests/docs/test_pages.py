@@ -11,13 +11,14 @@ from doc_pages import FILES, PAGES, ROOT, blocks, inline_code, prose, tables, te
 
 from speecheq.cli import parser
 from speecheq.config import Config, resolve, setting_names
+from speecheq.jobs import SCHEDULERS
 from speecheq.protocol import read_folds_file
 from speecheq.readme import with_tables
 
 RECIPES = ("mandarin", "iemocap")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-# Options that a page shows as they are typed, of no program.
-INVENTED = {"--name"}
+# Options that a page shows as they are typed, of no program, or of a cluster.
+INVENTED = {"--name", "--qos"}
 
 
 def help_of(*command):
@@ -36,6 +37,8 @@ def options(recipe_options):
     """All options of all programs that the pages speak of."""
     commands = parser()._subparsers._group_actions[0].choices.values()
     texts = [*(command.format_help() for command in commands), help_of("utils/install.sh", "--help")]
+    for scheduler in SCHEDULERS.values():
+        texts += map(" ".join, (scheduler.submit, *scheduler.flags.values()))
     return {"--help", *recipe_options, *(option for text in texts for option in OPTION.findall(text))}
 
 

@@ -1,0 +1,615 @@
+"""Stages as job arrays of Slurm or Sun Grid Engine: what is missing is submitted, waited for, and told of.
+
+A stage that can be split gives a list of tasks, each a command line and the folder of its log. They become one array,
+submitted by the scheduler's own program (sbatch, qsub): such an array is one command, whereas a library in between
+(submitit) would pickle functions and knows no Grid Engine. A task's command line lies as a list in ``tasks.json`` and
+is never part of a shell's line, so any file name comes through. On its node ``run_task`` runs it, through srun where
+there is Slurm, writes its log, and leaves its exit status as a file; of those that could not, the scheduler tells.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from xml.etree import ElementTree
+
+from speecheq.commandline import OneLineParser, exit_status, positive_whole, true_or_false
+from speecheq.errors import InputError
+from speecheq.files import locked_folder, read_json, write_json, write_text
+from speecheq.progress import Progress, log, set_up_logging
+from speecheq.stages import NOT_DONE, ONLY_ASK, digest
+
+LOCAL = "local"
+# The whole of a job's script: the command comes as its arguments.
+SCRIPT = '#!/bin/sh\nexec "$@"\n'
+TASKS, SUBMITTED, RESULTS = "tasks.json", "submitted.json", "results"
+# Where files are shared over a network, a node's new file may be seen so many seconds later (NFS' acdirmax).
+LOST_AFTER = 60.0
+# Seconds between two looks at the queue: short ones for short jobs.
+SHORTEST_WAIT, LONGEST_WAIT = 0.3, 10.0
+LAST_LINES = 12
+# Set by a recipe to its process number: where that is gone, nobody waits any more.
+RECIPE = "SPEECHEQ_RECIPE_PID"
+
+
+class State(NamedTuple):
+    """What the scheduler says of a task: waiting, running or ended, and its word for that, or why it waits."""
+
+    phase: str
+    word: str
+
+
+WAITING, RUNNING, ENDED = "waiting", "running", "ended"
+States = Dict[Tuple[str, int], State]  # by job and index in the array
+
+
+def _indices(text: str) -> Iterator[int]:
+    """Of ``3``, or of tasks that a scheduler lists together: ``1-3,5%2``, ``1-3:1``; none of a job that is no array."""
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", re.sub(r"[%:]\d+", "", text)):
+        yield from range(int(first), int(last or first) + 1)
+
+
+def _read_squeue(text: str) -> States:
+    """Lines of ``array job|index|state|reason``."""
+    waiting = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
+    running = ("RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED")
+    found: States = {}
+    for line in text.splitlines():
+        job, indices, word, reason = line.split("|", 3)
+        phase = WAITING if word in waiting else RUNNING if word in running else ENDED
+        for index in _indices(indices):
+            found[job, index] = State(phase, reason if phase == WAITING else word)
+    return found
+
+
+def _read_qstat(text: str) -> States:
+    """The XML of ``qstat -xml -g d``; jobs in an error state have ended, they never start."""
+    found: States = {}
+    for job in ElementTree.fromstring(text).iter("job_list"):
+        state = job.findtext("state") or ""
+        phase = ENDED if "E" in state else WAITING if "q" in state else RUNNING
+        for index in _indices(job.findtext("tasks") or ""):
+            found[job.findtext("JB_job_number") or "", index] = State(phase, state)
+    return found
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """How a scheduler is spoken to. ``flags`` are its flags for what can be asked of it, in the words of Settings."""
+
+    submit: Tuple[str, ...]
+    flags: Mapping[str, Tuple[str, ...]]
+    queue: Tuple[str, ...]  # prints the user's own tasks ...
+    read_queue: Callable[[str], States]  # ... and this reads it
+    cancel: Tuple[str, ...]
+    job_variable: str  # of a task's environment
+    index_variable: str
+    step: Tuple[str, ...] = ()  # starts a task's command on all its nodes
+    again: Tuple[str, ...] = ()  # puts a task that has saved and ended back into the queue
+
+
+SCHEDULERS = {
+    "slurm": Scheduler(
+        # TERM@60: a training has a minute to save before its time is up. It goes to the step, as preemption's does.
+        submit=("sbatch", "--parsable", "--export=ALL", "--open-mode=append", "--signal=TERM@60",
+                "--ntasks-per-node=1"),
+        flags={
+            "name": ("--job-name={name}",),
+            "output": ("--output={folder}/%A.%a.out",),
+            "array": ("--array=1-{tasks}",),
+            "array_at_once": ("--array=1-{tasks}%{at_once}",),
+            "requeue": ("--requeue",),
+            "no_requeue": ("--no-requeue",),
+            "partition": ("--partition={partition}",),
+            "account": ("--account={account}",),
+            "time": ("--time={time}",),
+            "memory": ("--mem={memory}",),
+            "cpus": ("--cpus-per-task={cpus}",),
+            "gpus": ("--gpus-per-node={gpus}",),
+            "gpus_of_kind": ("--gpus-per-node={gpu}:{gpus}",),
+            "nodes": ("--nodes={nodes}",),
+        },
+        queue=("squeue", "--me", "--array", "--states=all", "--noheader", "--format=%F|%K|%T|%r"),
+        read_queue=_read_squeue,
+        cancel=("scancel", "{job}_[{indices}]"),
+        job_variable="SLURM_ARRAY_JOB_ID",
+        index_variable="SLURM_ARRAY_TASK_ID",
+        step=("srun", "--nodes={nodes}", "--ntasks={nodes}", "--kill-on-bad-exit=1"),
+        again=("scontrol", "requeue", "{job}_{index}"),
+    ),
+    "sge": Scheduler(
+        # -notify: SIGUSR2 before SIGKILL, which run_task hands on as SIGTERM
+        submit=("qsub", "-terse", "-V", "-cwd", "-S", "/bin/sh", "-notify", "-j", "y"),
+        flags={
+            "name": ("-N", "{name}"),
+            "output": ("-o", "$JOB_ID.$TASK_ID.out"),
+            "array": ("-t", "1-{tasks}"),
+            "array_at_once": ("-t", "1-{tasks}", "-tc", "{at_once}"),
+            "requeue": ("-r", "y"),
+            "no_requeue": ("-r", "n"),
+            "partition": ("-q", "{partition}"),
+            "account": ("-P", "{account}"),
+            "time": ("-l", "h_rt={time}"),
+            "memory": ("-l", "h_vmem={memory}"),
+            "cpus": ("-pe", "smp", "{cpus}"),
+            "gpus": ("-l", "gpu={gpus}"),
+            "gpus_of_kind": ("-l", "{gpu}={gpus}"),
+        },
+        queue=("qstat", "-xml", "-g", "d"),
+        read_queue=_read_qstat,
+        cancel=("qdel", "{job}", "-t", "{indices}"),
+        job_variable="JOB_ID",
+        index_variable="SGE_TASK_ID",
+    ),
+}
+# What Slurm's words for an end mean.
+ENDS = {
+    "TIMEOUT": "ran out of its time limit (--time)",
+    "DEADLINE": "ran out of its time limit (--time)",
+    "OUT_OF_MEMORY": "ran out of memory (--memory)",
+    "CANCELLED": "was cancelled",
+    "NODE_FAIL": "its node failed",
+    "PREEMPTED": "gave way to another's job",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of an array: what it is called, its command line, and the folder of its log, if not the array's own."""
+
+    title: str
+    command: Tuple[str, ...]
+    logs: Optional[Path] = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Who runs tasks, and what each of them asks for; empty: the scheduler's own default. See ``add_options``."""
+
+    cmd: str
+    jobs_folder: Path
+    partition: str = ""
+    account: str = ""
+    time: str = ""
+    memory: str = ""
+    cpus: str = ""
+    gpu: str = "any"
+    at_once: str = ""
+    requeue: bool = False
+    keep_jobs: bool = False
+    dry_run: bool = False
+    job_option: Tuple[str, ...] = ()
+    gpus: int = 0  # a node
+    nodes: int = 1
+
+    @classmethod
+    def of(cls, given: Namespace, gpus: int = 0, nodes: int = 1) -> "Settings":
+        """From a command line; InputError where the scheduler knows nothing of what is asked for."""
+        told = {item.name: getattr(given, item.name) for item in fields(cls) if hasattr(given, item.name)}
+        made = cls(**{**told, "gpus": 0 if given.gpu == "none" else gpus, "nodes": nodes})
+        for name in made._asked():
+            if name not in SCHEDULERS[made.cmd].flags:
+                raise InputError(f"--cmd {made.cmd}: {name} cannot be asked for there, only with --cmd slurm.")
+        return made
+
+    def _asked(self) -> List[str]:
+        """The names of the flags."""
+        return [
+            "name", "output", "array_at_once" if self.at_once else "array", "requeue" if self.requeue else "no_requeue",
+            *(name for name in ("partition", "account", "time", "memory", "cpus") if getattr(self, name)),
+            *(["gpus" if self.gpu == "any" else "gpus_of_kind"] if self.gpus else []),
+            *(["nodes"] if self.nodes > 1 else []),
+        ]
+
+    def command(self, name: str, tasks: int, folder: Path) -> List[str]:
+        """The command line that submits an array of ``tasks`` from ``folder``, where its script and its tasks lie."""
+        output_folder = str(folder.absolute()).replace("%", "%%")  # a % begins what Slurm fills in
+        values = {**asdict(self), "name": f"speecheq-{name}", "tasks": tasks, "folder": output_folder}
+        scheduler = SCHEDULERS[self.cmd]
+        flags = [part.format(**values) for asked in self._asked() for part in scheduler.flags[asked]]
+        return [*scheduler.submit, *flags, *self.job_option, "job.sh", sys.executable, "-m", "speecheq.jobs", "."]
+
+
+def add_options(made: ArgumentParser) -> None:
+    """The options of every command that can send its work to a scheduler."""
+    made.add_argument("--cmd", choices=(LOCAL, *SCHEDULERS), default=LOCAL, help="where it runs: here or as jobs")
+    made.add_argument("--jobs-folder", type=Path, default=Path("exp/jobs"), help="where arrays are kept, with --cmd")
+    for name, help in (("partition", "of Slurm, or queue of Grid Engine"), ("account", "or project"),
+                       ("time", "limit of a job, such as 10:00:00"), ("memory", "of a job, such as 8G"),
+                       ("cpus", "of a job")):
+        made.add_argument(f"--{name}", default="", help=help)
+    made.add_argument("--gpu", default="any", help="what a GPU is called there (a100); any; none: ask for none")
+    made.add_argument("--jobs-at-once", dest="at_once", type=_number_or_nothing, default="", metavar="N",
+                      help="of an array, at most (default: as many as there is room for)")
+    made.add_argument("--requeue", type=true_or_false, default=False,
+                      help="true: jobs that had to make room, or whose time is up, save and start again")
+    made.add_argument("--keep-jobs", type=true_or_false, default=False,
+                      help="true: Ctrl-C and SIGTERM leave the jobs, the same command waits for them again")
+    made.add_argument("--job-option", action="append", default=[], metavar="FLAG",
+                      help="another flag of sbatch or qsub, may be repeated: --job-option=--qos=high")
+    made.add_argument("--dry-run", type=true_or_false, default=False, help="true: print what would be submitted")
+
+
+def _number_or_nothing(value: str) -> str:
+    return str(positive_whole(value)) if value else ""
+
+
+def without_options(arguments: Sequence[str]) -> List[str]:
+    """A command's arguments without those of ``add_options``."""
+    mine = OneLineParser(add_help=False)
+    add_options(mine)
+    return mine.parse_known_args(list(arguments))[1]
+
+
+def missing_of(listed: bytes) -> List[Task]:
+    """Of tasks that a shell lists (each a title, a number of words and these words, all ended by NUL) those to be done.
+
+    Their commands are run with stages.ONLY_ASK; SystemExit with the status of one that meets a fault, which it tells.
+    """
+    words = iter([os.fsdecode(word) for word in listed.split(b"\0")[:-1]])
+    tasks = []
+    for title in words:
+        command = tuple(islice(words, int(next(words))))
+        status = subprocess.run(command, env={**os.environ, ONLY_ASK: "1"}).returncode
+        if status not in (0, NOT_DONE):
+            raise SystemExit(status)
+        if status == NOT_DONE:
+            tasks.append(Task(title, command))
+    return tasks
+
+
+def speecheq(*arguments: str) -> Tuple[str, ...]:
+    """The command line of ``speecheq`` with ``arguments`` in this environment."""
+    return (sys.executable, "-m", "speecheq.cli", *arguments)
+
+
+# ---- here: submitting and waiting
+
+
+class _Flight(NamedTuple):
+    """A task that was submitted: the folder of its array, the scheduler's number of that, its index from 1."""
+
+    folder: Path
+    job: str
+    index: int
+    task: Task
+
+
+def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
+    """Run ``tasks`` as one array and wait for all of them. ``name`` is that of the stage.
+
+    Tasks that an earlier start left in the queue are not submitted again but waited for. InputError where the scheduler
+    is not there or refuses, or tasks failed, after each was told of with the last lines of its log. With ``dry_run``
+    what would be submitted is printed, and SystemExit raised with NOT_DONE. KeyboardInterrupt, and SystemExit after
+    a SIGTERM, cancel the tasks, unless ``keep_jobs``.
+    """
+    if not tasks:
+        return
+    parts = _Array(name, settings)
+    settings.jobs_folder.mkdir(parents=True, exist_ok=True)
+    with locked_folder(settings.jobs_folder):
+        flights = parts.in_flight(tasks)
+        if flights:
+            log.info("%s: %d jobs are in the queue from an earlier start, they are waited for", name, len(flights))
+        flying = {flight.task.command for flight in flights}
+        new = [task for task in tasks if task.command not in flying]
+        if settings.dry_run:
+            parts.show(new)
+            raise SystemExit(NOT_DONE)  # what later stages would submit depends on this
+        if new:
+            flights += parts.submit(new)
+    parts.wait(flights)
+
+
+class _Array:
+    """A stage's array on a scheduler."""
+
+    def __init__(self, name: str, settings: Settings):
+        self.name, self.settings, self.scheduler = name, settings, SCHEDULERS[settings.cmd]
+        self.silent = False
+
+    def _ask(self, command: Sequence[str], folder: Optional[Path] = None) -> "subprocess.CompletedProcess[str]":
+        try:
+            return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"--cmd {self.settings.cmd}: there is no {command[0]} on this machine; run the recipe on one that "
+                "submits jobs, or with --cmd local."
+            ) from error
+
+    def _states(self) -> Optional[States]:
+        """What the scheduler says of the user's tasks; None where it does not answer at the moment."""
+        done = self._ask(self.scheduler.queue)
+        if done.returncode == 0:
+            self.silent = False
+            return self.scheduler.read_queue(done.stdout)
+        if not self.silent:
+            log.warning("%s does not answer (%s); it is asked again", self.scheduler.queue[0], _last_line(done.stderr))
+        self.silent = True
+        return None
+
+    def in_flight(self, wanted: Iterable[Task]) -> List[_Flight]:
+        """Those of the ``wanted`` tasks that wait or run; notes of arrays that have ended are removed."""
+        notes = [path for path in sorted(self.settings.jobs_folder.glob(f"*/{SUBMITTED}"))
+                 if read_json(path)["scheduler"] == self.settings.cmd]
+        if not notes:
+            return []
+        states = self._states()
+        if states is None:
+            raise InputError(
+                f"{self.scheduler.queue[0]} does not say whether the jobs of an earlier start still run; try again "
+                f"later, or remove {notes[0]} where you know."
+            )
+        commands = {task.command for task in wanted}
+        found = []
+        for note in notes:
+            job = read_json(note)["job"]
+            flights = [_Flight(note.parent, job, index, task) for index, task in enumerate(_tasks(note.parent), 1)
+                       if states.get((job, index), State(ENDED, "")).phase != ENDED]
+            found += [flight for flight in flights if flight.task.command in commands]
+            if not flights:
+                note.unlink()
+        return found
+
+    def _folder(self, tasks: Sequence[Task]) -> Path:
+        return self.settings.jobs_folder / f"{self.name}-{digest([(task.title, task.command) for task in tasks])}"
+
+    def show(self, tasks: Sequence[Task]) -> None:
+        """Print what ``submit`` would do."""
+        if tasks:
+            folder = self._folder(tasks)
+            print("cd", shlex.quote(str(folder)))
+            print(shlex.join(self.settings.command(self.name, len(tasks), folder)))
+        for index, task in enumerate(tasks, 1):
+            print(f"# {index}: {shlex.join(task.command)}")
+
+    def submit(self, tasks: Sequence[Task]) -> List[_Flight]:
+        """One array of ``tasks``. InputError where the scheduler refuses it."""
+        folder = self._folder(tasks)
+        command = self.settings.command(self.name, len(tasks), folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / RESULTS, ignore_errors=True)  # of the same tasks, when they were submitted before
+        write_text(folder / "job.sh", SCRIPT)
+        # in ASCII, as a file name need not be UTF-8
+        write_text(folder / TASKS, json.dumps({
+            "scheduler": self.settings.cmd, "cwd": os.getcwd(), "nodes": self.settings.nodes,
+            "requeue": self.settings.requeue,
+            "tasks": [{"title": task.title, "command": task.command, "logs": str(task.logs or folder)}
+                      for task in tasks],
+        }, indent=1))
+        done = self._ask(command, folder)
+        job = re.match(r"\d+", done.stdout)
+        if done.returncode or not job:
+            raise InputError(f"{self.name}: {command[0]} refused its {len(tasks)} jobs ({_last_line(done.stderr)}).")
+        write_json(folder / SUBMITTED, {"scheduler": self.settings.cmd, "job": job[0]})
+        log.info("%s: %d jobs submitted to %s as the array %s", self.name, len(tasks), self.settings.cmd, job[0])
+        return [_Flight(folder, job[0], index, task) for index, task in enumerate(_tasks(folder), 1)]
+
+    def wait(self, flights: Sequence[_Flight]) -> None:
+        """Until all have ended; InputError where some failed."""
+        left, failed = list(flights), []
+        try:
+            with _sigterm_ends(), Progress(f"{self.name} on {self.settings.cmd}", len(flights), "jobs") as shown:
+                for flight, why in self._ends(left, shown, LOST_AFTER):
+                    if why:
+                        failed.append(f"{flight.job}_{flight.index} ({flight.task.title}: {why})")
+                        _tell_failure(flight, why, self.settings.cmd)
+        except (KeyboardInterrupt, SystemExit):
+            self._stop(left)
+            raise
+        for folder in {flight.folder for flight in flights}:
+            (folder / SUBMITTED).unlink(missing_ok=True)
+            for output in folder.glob("*.out"):
+                if not output.stat().st_size:
+                    output.unlink()
+        if failed:
+            raise InputError(
+                f"{self.name}: {len(failed)} of {len(flights)} jobs failed: {'; '.join(failed)}. The same command "
+                "submits again what is missing."
+            )
+
+    def _ends(self, left: List[_Flight], shown: Progress, lost_after: float) -> Iterator[Tuple[_Flight, str]]:
+        """Each flight as it ends, with the reason if it failed; takes them out of ``left``.
+
+        One that the scheduler does not know any more may still tell its end for ``lost_after`` seconds.
+        """
+        started, gone, failed = time.monotonic(), {}, 0  # gone: since when the scheduler knows nothing of a flight
+        recipe = os.getppid() if os.environ.get(RECIPE) == str(os.getppid()) else None
+        while left:
+            if recipe is not None and os.getppid() != recipe:  # a SIGTERM to a shell does not reach its children
+                sys.exit(128 + signal.SIGTERM)
+            states = self._states()
+            now = time.monotonic()
+            phases = {WAITING: 0, RUNNING: 0, ENDED: 0}
+            reasons = set()
+            for flight in list(left) if states is not None else []:
+                state = states.get((flight.job, flight.index))
+                if state is not None and state.phase != ENDED:
+                    phases[state.phase] += 1
+                    reasons |= {state.word} if state.phase == WAITING else set()
+                    continue
+                why = _end(flight, state)
+                if why is None and now - gone.setdefault(flight, now) < lost_after:
+                    phases[RUNNING] += 1
+                    continue
+                left.remove(flight)
+                why = "ended without a word: it was killed, or its node is lost" if why is None else why
+                phases[ENDED] += 1
+                failed += bool(why)
+                yield flight, why
+            because = f" ({', '.join(sorted(reasons))})" if reasons else ""
+            shown.update(phases[ENDED],
+                         f"{phases[WAITING]} waiting{because}, {phases[RUNNING]} running, {failed} failed")
+            if left:
+                time.sleep(min(max((now - started) / 20, SHORTEST_WAIT), LONGEST_WAIT))
+
+    def _stop(self, left: Sequence[_Flight]) -> None:
+        """Cancel what has not ended, unless it is to be kept, and say how to go on."""
+        if self.settings.keep_jobs:
+            log.warning("%s: %d jobs are left to %s; the same command waits for them again, %s cancels them", self.name,
+                        len(left), self.settings.cmd, self.scheduler.cancel[0])
+            return
+        by_job: Dict[str, List[int]] = {}
+        for flight in left:
+            by_job.setdefault(flight.job, []).append(flight.index)
+        for job, indices in by_job.items():
+            values = {"job": job, "indices": as_ranges(indices)}
+            done = self._ask([part.format(**values) for part in self.scheduler.cancel])
+            if done.returncode:
+                log.warning("%s", _last_line(done.stderr))
+        log.warning("%s: its %d jobs are cancelled, and waited for until they have saved (once more: not to wait); the "
+                    "same command goes on with what is missing", self.name, len(left))
+        with Progress(f"{self.name}: ending", len(left), "jobs") as shown:
+            for _ in self._ends(list(left), shown, 0):
+                pass
+
+
+@contextmanager
+def _sigterm_ends() -> Iterator[None]:
+    """While it is entered, a SIGTERM raises SystemExit."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tasks(folder: Path) -> List[Task]:
+    return [Task(task["title"], tuple(task["command"]), Path(task["logs"]))
+            for task in read_json(folder / TASKS)["tasks"]]
+
+
+def _end(flight: _Flight, state: Optional[State]) -> Optional[str]:
+    """How a task ended that neither waits nor runs: "" if well, else why not; None where nothing says so yet."""
+    result = flight.folder / RESULTS / f"{flight.index}.json"
+    found = read_json(result) if result.is_file() else {}
+    status = found["status"] if found.get("job") == flight.job else None
+    if status == 0:
+        return ""
+    if state is not None and state.word != "COMPLETED":
+        told = ENDS.get(state.word)
+        if told or status is None:
+            return told or f"ended in the state {state.word}"
+    if status is None:
+        return None
+    if status == 128 + signal.SIGTERM:
+        return "was asked to stop (SIGTERM), as before the end of its time limit"
+    if status == 128 + signal.SIGKILL:
+        return "was killed (SIGKILL), perhaps for want of memory"
+    return f"exit status {status}"
+
+
+def _tell_failure(flight: _Flight, why: str, cmd: str) -> None:
+    """The last lines of a task's log, and of what the scheduler wrote beside it."""
+    name = f"{cmd}-{flight.job}_{flight.index}.log"
+    for path in (flight.task.logs / name, flight.folder / f"{flight.job}.{flight.index}.out"):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        if lines:
+            shown = "\n".join(f"    {line}" for line in lines[-LAST_LINES:])
+            log.error("job %s_%d (%s) %s; the end of %s:\n%s", flight.job, flight.index, flight.task.title, why, path,
+                      shown)
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["without a word"])[-1]
+
+
+def as_ranges(numbers: Iterable[int]) -> str:
+    """``1-3,5`` of 1, 2, 3, 5."""
+    ranges: List[List[int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+# ---- there: one task
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as found:
+        found.bind(("", 0))
+        return found.getsockname()[1]
+
+
+def run_task(folder: Path) -> int:
+    """On a node: run the task of ``folder``'s array that the environment names; returns its exit status.
+
+    Its log is written, and its exit status left for who waits. On several nodes the command is started on each of
+    them, with ``--rendezvous`` at this one, the first.
+    """
+    content = read_json(folder / TASKS)
+    scheduler = SCHEDULERS[content["scheduler"]]
+    job, index = os.environ[scheduler.job_variable], int(os.environ[scheduler.index_variable])
+    task = _tasks(folder)[index - 1]
+    folder = folder.resolve()
+    os.chdir(content["cwd"])
+    result = folder / RESULTS / f"{index}.json"
+    result.unlink(missing_ok=True)  # of a start before the job was put back into the queue
+    nodes = content["nodes"]
+    command = [part.format(nodes=nodes) for part in scheduler.step]
+    if command and "SLURM_CPUS_PER_TASK" in os.environ:  # which srun does not take over by itself
+        command.append(f"--cpus-per-task={os.environ['SLURM_CPUS_PER_TASK']}")
+    command += task.command
+    if nodes > 1:
+        command += ["--rendezvous", f"{socket.gethostname()}:{_free_port()}"]
+    task.logs.mkdir(parents=True, exist_ok=True)
+    with open(task.logs / f"{content['scheduler']}-{job}_{index}.log", "ab") as output:
+        status, warned = _run_command(command, output)
+        if warned and content["requeue"] and scheduler.again:
+            # asked to make room, it saved in time, which the scheduler takes for an end of its own
+            values = {"job": job, "index": index}
+            again = [part.format(**values) for part in scheduler.again]
+            if subprocess.run(again, stdout=output, stderr=subprocess.STDOUT).returncode == 0:
+                return status
+    write_json(result, {"job": job, "status": status})
+    return status
+
+
+def _run_command(command: Sequence[str], output: BinaryIO) -> Tuple[int, bool]:
+    """The exit status of a command, as a shell has it, and whether it was a SIGTERM that ended it, and it alone.
+
+    So a scheduler warns before a time limit and before a job has to make room; when it ends a job, this process is told
+    too. Grid Engine's warnings come to this process, and reach the command as SIGTERM.
+    """
+    told, started = [], []
+    # Slurm sends it to the step too; this process stays to tell how that ended
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda *_: [process.terminate() for process in started])
+    try:
+        # in a session of its own: Grid Engine warns a job's whole process group, with signals that would end it
+        started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                                        start_new_session=True))
+    except OSError as error:
+        output.write(os.fsencode(f"{command[0]}: {os.strerror(error.errno)}\n"))
+        return 127, False
+    status = started[0].wait()
+    status = 128 - status if status < 0 else status
+    return status, status == 128 + signal.SIGTERM and not told
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """What a job runs: ``python -m speecheq.jobs FOLDER``. Returns the task's exit status."""
+    set_up_logging()
+    status: List[int] = []
+    folder = Path((sys.argv[1:] if argv is None else argv)[0])
+    return exit_status(lambda: status.append(run_task(folder))) or status[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
