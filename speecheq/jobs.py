@@ -297,20 +297,20 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
     """
     if not tasks:
         return
-    parts = _Array(name, settings)
+    array = _Array(name, settings)
     settings.jobs_folder.mkdir(parents=True, exist_ok=True)
     with locked_folder(settings.jobs_folder):
-        flights = parts.in_flight(tasks)
+        flights = array.in_flight(tasks)
         if flights:
             log.info("%s: %d jobs are in the queue from an earlier start, they are waited for", name, len(flights))
         flying = {flight.task.command for flight in flights}
         new = [task for task in tasks if task.command not in flying]
         if settings.dry_run:
-            parts.show(new)
+            array.show(new)
             raise SystemExit(NOT_DONE)  # what later stages would submit depends on this
         if new:
-            flights += parts.submit(new)
-    parts.wait(flights)
+            flights += array.submit(new)
+    array.wait(flights)
 
 
 class _Array:

@@ -52,7 +52,7 @@
 #                         what each job asks for (the cluster's own defaults)
 #   --gpu KIND            of trainings and of their scoring: any, the kind of GPU to ask for, or none (any)
 #   --jobs-at-once N      jobs of a stage at once, at most
-#   --job-option=FLAG     another flag of sbatch or qsub, may be repeated
+#   --job-option FLAG     another flag of sbatch or qsub, given with = (--job-option=-H); may be repeated
 #   --requeue true        jobs that had to make room, or whose time is up, save and start again by themselves
 #   --keep-jobs true      Ctrl-C and SIGTERM leave the jobs running, and the same command waits for them again; else
 #                         they are cancelled, and trainings save their step
