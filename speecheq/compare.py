@@ -68,16 +68,18 @@ def _listed(value) -> str:
 
 
 def _one_thing_apart(first: Experiment, second: Experiment) -> bool:
-    """Whether two experiments share their system or their configuration, so that a difference has one cause."""
-    return first.run["system"] == second.run["system"] or all(
-        first.run[of] == second.run[of] for of in ("config", "set"))
+    """Whether a difference has one cause: the system in one configuration, or that of one system on the same data."""
+    def alike(*names: str) -> bool:
+        return all(first.run[name] == second.run[name] for name in names)
+
+    return alike("config", "set") or alike("system", "corpora", "phonemes")
 
 
 def compare(experiments: Sequence[Experiment]) -> Tuple[List[Pair], List[Tuple[Experiment, Experiment, str]]]:
     """The pairs of a table: those that are comparable, tested, and the others with the reason.
 
-    Pairs that differ in both system and configuration are of neither list: nothing would follow from their difference,
-    and each test more makes all others weaker.
+    Pairs that differ in more than one thing are of neither list: nothing would follow from their difference, and each
+    test more makes all others weaker.
     """
     tested, others = [], []
     for first, second in combinations(experiments, 2):

@@ -328,7 +328,7 @@ class Compared:
         sentences += [f"{_called(first)} and {_called(second)} are not comparable: {reason}"
                       for first, second, reason in others]
         if len(pairs) + len(others) < (math.comb(len(self.members), 2) if of is None else len(self.members) - 1):
-            sentences.append("pairs that differ in both system and configuration are not tested")
+            sentences.append("pairs that differ in more than one of system, configuration and data are not tested")
         if pairs:
             sentences.insert(0, (
                 f"p values are corrected (Holm) over the {len(self.pairs)} pair{'s' * (len(self.pairs) > 1)} of "

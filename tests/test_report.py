@@ -313,13 +313,15 @@ def test_only_pairs_that_are_one_thing_apart_are_tested(tmp_path):
     pairs, others = compare([a, b, a_long])
     assert [(pair.first, pair.second) for pair in pairs] == [(a, b), (a, a_long)] and not others
     compared = report.Compared([a, b, a_long], pairs, others)
-    not_tested = "pairs that differ in both system and configuration are not tested"
+    not_tested = "pairs that differ in more than one of system, configuration and data are not tested"
     assert "over the 2 pairs of this table" in compared.section().sentences[0]
     assert not_tested in compared.section().sentences and len(compared.section().tables[0].rows) == 2
     assert not_tested not in report.Compared([a, b], *compare([a, b])).section().sentences
     # the part of one system: both pairs are a's, one is b's
     assert not_tested not in compared.section(a).sentences and not_tested in compared.section(b).sentences
     assert "over the 2 pairs of all systems" in compared.section(b).sentences[0]
+    other_data = summarised(make(tmp_path / "4", system="a", set=["optim.epochs=9"], corpora=["toy", "more"]))
+    assert compare([a, other_data]) == ([], []) and len(compare([a_long, other_data])[0]) == 1
     assert len(compared.section(a).tables[0].rows) == 2 and len(compared.section(b).tables[0].rows) == 1
 
 
