@@ -147,7 +147,7 @@ def checkout(nano, made, server, toys, tmp_path_factory):
     shutil.copytree(ROOT / "egs", top / "egs", symlinks=True, ignore=without)
     for name in ("local", "utils", "speecheq"):
         shutil.copytree(ROOT / name, top / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("path.sh", "README.md"):
+    for name in ("cmd.sh", "path.sh", "README.md"):
         shutil.copy(ROOT / name, top)
     for conf in top.glob("egs/*/conf"):
         for path in list(conf.glob("*.yaml")):
