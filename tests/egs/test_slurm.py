@@ -1,6 +1,6 @@
 """The Mandarin recipe on a real Slurm: its stages as arrays, jobs that fail, are killed, cancelled or run out of time.
 
-Where Slurm is not installed the module is skipped; with SPEECHEQ_CI=1 in the environment that is a failure.
+Where Slurm is not installed or does not start the module is skipped; with SPEECHEQ_CI=1 in the environment that is a failure.
 """
 
 import json
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,16 @@ ODD = "it's \"a\" $(touch harm) `touch harm` %A;\n&"
 
 @pytest.fixture(scope="module")
 def cluster():
+    give_up = pytest.fail if os.environ.get("SPEECHEQ_CI") else pytest.skip
     missing = missing_programs()
-    if missing and os.environ.get("SPEECHEQ_CI"):
-        pytest.fail(f"Slurm is to be tested here, but {', '.join(missing)} is not installed")
     if missing:
-        pytest.skip(f"needs Slurm (Debian: slurmctld slurmd slurm-client munge): no {', '.join(missing)}")
-    with Cluster() as cluster, pytest.MonkeyPatch.context() as patch:
+        give_up(f"needs Slurm (Debian: slurmctld slurmd slurm-client munge): no {', '.join(missing)}")
+    with ExitStack() as opened:
+        try:
+            cluster = opened.enter_context(Cluster())
+        except AssertionError as error:
+            give_up(f"Slurm does not start: {error}")
+        patch = opened.enter_context(pytest.MonkeyPatch.context())
         for name in ("PATH", "SLURM_CONF"):
             patch.setenv(name, cluster.environment[name])
         yield cluster
@@ -136,9 +141,11 @@ def test_a_recipe_on_slurm_equals_a_local_one(out_of_time, mandarin, corpora, wa
 
 def test_a_second_start_submits_nothing(mandarin, corpora, walked):
     folder, _ = walked
+    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("stage.json")}
     told = mandarin.run(*corpora, *mandarin.where(folder), *TWO_FOLDS, "--stage", 1, *ON_SLURM).stderr
     assert submitted(told) == []
-    assert told.count("already done with the same arguments, skipped") == 2 + 2 + 2 + 1 + 2 + 2
+    assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("stage.json")}
+    assert told.count("already done with the same arguments, skipped") == len(stamps)
 
 
 def test_a_failed_job_is_named_with_its_last_lines_and_alone_submitted_again(mandarin, training):
