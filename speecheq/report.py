@@ -45,7 +45,7 @@ NOT_PERCENT = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson")
 # The captions of those tables, and what the report shows first.
 CATEGORIES, OTHER_TASKS = "categories (ESC)", "intensity, gender, phonemes"
 PUBLISHED = (
-    "Figures of others are means over all their folds, as they published them; their folds, training data and models "
+    "Figures of others are means over all their folds, as they state them; their folds, training data and models "
     "are others. Ours are the restricted scores of the folds that are named."
 )
 NOT_COMPARABLE = "Systems of different tables have another target, protocol or classes: they are not comparable."
