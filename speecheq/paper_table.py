@@ -1,11 +1,11 @@
-"""Tables 3 and 4 of the paper with our figures beside its own (section 3.3).
+"""Tables 3 and 4 of the paper with our figures beside its own (section 3.3), and ours among published ones of others.
 
-``conf/table.yaml`` of a recipe names the columns (target, protocol, score) and the paper's rows; ours are filled in
-from the experiments that were run. Nothing of ours is typed in.
+``conf/table.yaml`` of a recipe names the columns (target, protocol, score), the paper's rows, and figures of others;
+ours are filled in from the experiments that were run. Nothing of ours is typed in.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -36,12 +36,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A figure of another system, in percent: WA or UA (``score``) in the corpus' own classes; ``how`` it was taken."""
+
+    name: str
+    target: str
+    protocols: Sequence[str]  # ours whose test speakers are known, or unseen, as in its own
+    score: str
+    figure: float
+    how: str
+
+
+@dataclass(frozen=True)
 class PaperTable:
-    """One table of the paper."""
+    """One table of the paper, and what others published on the same corpora."""
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Row]
+    published: Sequence[Published]
 
 
 def _fields(values: Any, names: Sequence[str], where: str) -> List[Any]:
@@ -52,9 +65,10 @@ def _fields(values: Any, names: Sequence[str], where: str) -> List[Any]:
 
 def read_table(path: Path) -> PaperTable:
     """Read ``conf/table.yaml``; InputError names what is wrong in it."""
-    title, columns, rows = _fields(read_yaml(path), ("title", "columns", "rows"), str(path))
-    if not isinstance(columns, list) or not isinstance(rows, list):
-        raise InputError(f"{path}: columns and rows must be lists.")
+    title, columns, rows, published = _fields(
+        read_yaml(path), ("title", "columns", "rows", "published"), str(path))
+    if not all(isinstance(part, list) for part in (columns, rows, published)):
+        raise InputError(f"{path}: columns, rows and published must be lists.")
     made_columns, made_rows = [], []
     for number, values in enumerate(columns, 1):
         where = f"{path}, column {number}"
@@ -69,7 +83,16 @@ def read_table(path: Path) -> PaperTable:
         if not all(figure is None or type(figure) in (int, float) for figure in figures):
             raise InputError(f"{where}: a figure is a number, or null where the paper has none.")
         made_rows.append(Row(str(name), system, figures))
-    return PaperTable(str(title), made_columns, made_rows)
+    made_published = []
+    for number, values in enumerate(published, 1):
+        where = f"{path}, published figure {number}"
+        made = Published(*_fields(values, [field.name for field in fields(Published)], where))
+        if made.score not in ("wa", "ua") or not isinstance(made.protocols, list):
+            raise InputError(f"{where}: its score is wa or ua, and its protocols are a list.")
+        if type(made.figure) not in (int, float):
+            raise InputError(f"{where}: the figure is a number.")
+        made_published.append(made)
+    return PaperTable(str(title), made_columns, made_rows, made_published)
 
 
 def _is_of(summary: Mapping[str, Any], system: Optional[str], column: Column) -> bool:
@@ -113,4 +136,36 @@ def paper_tables(table: PaperTable, summaries: Sequence[Mapping[str, Any]]) -> L
                 cells.append(_cell(found, column, figure))
             rows.append([row.name if row.system is None else f"{row.name} ({row.system})", *cells])
         made.append((tables.Table(f"paper.{config}", f"{table.title}, {config}", headings, rows), list(used)))
+    return made
+
+
+def published_tables(published: Sequence[Published], summaries: Sequence[Mapping[str, Any]]) -> List[tables.Table]:
+    """Our figures among those of others: a table for each target and protocol that was run and of which there are some.
+
+    Ours are the restricted scores, of the classes that the corpus has, as theirs are.
+    """
+    ours: Dict[Tuple[str, str], List[Mapping[str, Any]]] = defaultdict(list)
+    for summary in summaries:
+        ours[summary["run"]["target"], summary["run"]["protocol"]].append(summary)
+    made = []
+    for (target, protocol), members in sorted(ours.items()):
+        theirs = [figure for figure in published if figure.target == target and protocol in figure.protocols]
+        if not theirs:
+            continue
+        rows: List[List[tables.Cell]] = []
+        for summary in members:
+            run = summary["run"]
+            rows.append([
+                f"{' '.join([run['config'], *run['set']])}-{run['system']}",
+                *(f"{100 * summary[f'test.restricted_{score}']:.2f}" for score in ("wa", "ua")),
+                f"ours: folds {' '.join(map(str, run['folds']))} of {run['of_folds']}, seeds "
+                f"{' '.join(map(str, run['seeds']))}, git {', '.join(run['trained_at_git'])}",
+            ])
+        for figure in theirs:
+            rows.append([figure.name, *(f"{figure.figure:.2f}" if figure.score == score else tables.NOT_AVAILABLE
+                                        for score in ("wa", "ua")), figure.how])
+        rows.sort(key=lambda row: -max(float(cell) for cell in row[1:3] if cell != tables.NOT_AVAILABLE))
+        made.append(tables.Table(
+            f"published.{target}.{protocol}", f"{target}, {protocol}: ours among published figures",
+            [tables.Column(heading) for heading in ("system", "WA %", "UA %", "how")], rows))
     return made

@@ -16,7 +16,7 @@ from speecheq.figures import Picture, pictures_of, write_pictures
 from speecheq.files import write_text
 from speecheq.metrics import CALIBRATION_BINS, confusion
 from speecheq.msud import DECLARED, EVERY_CORPUS, TEST
-from speecheq.paper_table import paper_tables, read_table
+from speecheq.paper_table import paper_tables, published_tables, read_table
 from speecheq.progress import log
 from speecheq.summary import Experiment, scored_folders, summarise
 from speecheq.tables import (
@@ -44,6 +44,10 @@ OTHER_SCORES = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson", "gender", "per")
 NOT_PERCENT = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson")
 # The captions of those tables, and what the report shows first.
 CATEGORIES, OTHER_TASKS = "categories (ESC)", "intensity, gender, phonemes"
+PUBLISHED = (
+    "Figures of others are means over all their folds, as they state them; their folds, training data and models "
+    "are others. Ours are the restricted scores of the folds that are named."
+)
 NOT_COMPARABLE = "Systems of different tables have another target, protocol or classes: they are not comparable."
 MAIN_SCORES = ("ua", "wa", "uai", "eis_ccc", "gender", "per")
 TABLES = "tables"  # the folder of LaTeX and CSV, in that of the experiments
@@ -418,6 +422,10 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
             tables.append(beside)
             text += f"\n## {beside.caption}\n\n{markdown(beside)}\n" + bullets(notes)
             more.append(Section(beside.caption, [beside], notes))
+        for among in published_tables(of_paper.published, summaries):
+            tables.append(among)
+            text += f"\n## {among.caption}\n\n{markdown(among)}\n{PUBLISHED}\n"
+            more.append(Section(among.caption, [among], [PUBLISHED]))
     if left_out:
         text += "\n## Left out\n\n" + bullets(left_out)
         more.append(Section("Left out", (), left_out))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from speecheq.errors import InputError
-from speecheq.paper_table import paper_tables, read_table
+from speecheq.paper_table import paper_tables, published_tables, read_table
 from speecheq.tables import comma_separated, markdown
 
 EGS = Path(__file__).resolve().parents[1] / "egs"
@@ -17,6 +17,10 @@ columns:
 rows:
   - {name: Cited, system: null, figures: [50, null]}
   - {name: Full, system: speecheq, figures: [96.45, 0.68]}
+published:
+  - {name: Better, target: casia, protocols: [random10, text], score: ua, figure: 91, how: in some way}
+  - {name: Worse, target: casia, protocols: [random10], score: wa, figure: 34.5, how: in another}
+  - {name: Unseen, target: casia, protocols: [speaker], score: wa, figure: 50, how: in a third}
 """
 
 
@@ -24,7 +28,7 @@ def summary(system="speecheq", target="casia", protocol="random10", config="smal
     run = {"system": system, "target": target, "protocol": protocol, "config": config, "set": list(assignments),
            "classes_of": "seqm", "neutral_eis": "declared", "folds": [1, 2], "of_folds": 10, "seeds": [1],
            "corpora": ["casia", "seqd"], "trained_at_git": ["abc"], **changes}
-    return {"test.wa": 0.8765, "test.eis_mse": 0.4321, "run": run}
+    return {"test.wa": 0.8765, "test.eis_mse": 0.4321, "test.restricted_wa": 0.9, "test.restricted_ua": 0.8, "run": run}
 
 
 def table(tmp_path, text=TABLE):
@@ -59,12 +63,16 @@ def test_configurations_are_not_mixed(tmp_path):
 @pytest.mark.parametrize(
     "old, new, words",
     [
-        ("title: Table 9", "", "expected the keys title, columns, rows"),
+        ("title: Table 9", "", "expected the keys title, columns, rows, published"),
         ("score: wa", "score: f1", "column 1: the score 'f1' is not one of"),
         ("heading: A %, ", "", "column 1: expected the keys heading, target"),
         ("figures: [50, null]", "figures: [50]", "row 1: expected 2 figures"),
         ("figures: [50, null]", "figures: [50, good]", "row 1: a figure is a number, or null"),
         ("{name: Cited, system: null, figures: [50, null]}", "Cited", "row 1: expected the keys name"),
+        ("score: ua", "score: uai", "published figure 1: its score is wa or ua"),
+        ("[speaker]", "speaker", "published figure 3: its score is wa or ua, and its protocols are a list"),
+        ("figure: 91", "figure: high", "published figure 1: the figure is a number"),
+        ("how: in some way", "why: in some way", "published figure 1: expected the keys name, target"),
     ],
 )
 def test_tables_that_are_wrong(tmp_path, old, new, words):
@@ -82,3 +90,20 @@ def test_the_recipes_tables_name_systems_that_are_there(recipe, rows, columns):
     assert {row.system for row in made.rows} - {None} <= set(systems_of(EGS / recipe / "conf" / "systems.yaml"))
     full = next(row for row in made.rows if row.system == "speecheq")
     assert full.figures[-1] == {"mandarin": 0.68, "iemocap": 0.74}[recipe]
+
+
+def test_ours_stand_among_published_figures_of_the_same_corpus_and_kind_of_folds(tmp_path):
+    published = read_table(table(tmp_path)).published
+    (made,) = published_tables(published, [summary(), summary(protocol="official"), summary(target="seqd")])
+    assert made.caption == "casia, random10: ours among published figures"
+    assert made.rows == [
+        ["Better", "n/a", "91.00", "in some way"],
+        ["small-speecheq", "90.00", "80.00", "ours: folds 1 2 of 10, seeds 1, git abc"],
+        ["Worse", "34.50", "n/a", "in another"],
+    ]
+
+
+@pytest.mark.parametrize("recipe, targets", [("mandarin", {"casia"}), ("iemocap", {"ravdess", "emodb"})])
+def test_published_figures_of_the_recipes(recipe, targets):
+    published = read_table(EGS / recipe / "conf" / "table.yaml").published
+    assert {figure.target for figure in published} == targets and all(30 < figure.figure < 95 for figure in published)
