@@ -402,7 +402,7 @@ class _Array:
         left, failed = list(flights), []
         try:
             with _sigterm_ends(), Progress(f"{self.name} on {self.settings.cmd}", len(flights), "jobs") as shown:
-                for flight, why in self._ends(left, shown, LOST_AFTER):
+                for flight, why in self._ends(left, shown):
                     if why:
                         failed.append(f"{flight.job}_{flight.index} ({flight.task.title}: {why})")
                         _tell_failure(flight, why, self.settings.cmd)
@@ -420,16 +420,17 @@ class _Array:
                 "submits again what is missing."
             )
 
-    def _ends(self, left: List[_Flight], shown: Progress, lost_after: float) -> Iterator[Tuple[_Flight, str]]:
+    def _ends(self, left: List[_Flight], shown: Progress, cancelled: bool = False) -> Iterator[Tuple[_Flight, str]]:
         """Each flight as it ends, with the reason if it failed; takes them out of ``left``.
 
-        One that the scheduler does not know any more may still tell its end for ``lost_after`` seconds.
+        One that the scheduler does not know any more may still tell its end for LOST_AFTER seconds, unless it was
+        ``cancelled``.
         """
+        lost_after = 0.0 if cancelled else LOST_AFTER
         started, gone, failed = time.monotonic(), {}, 0  # gone: since when the scheduler knows nothing of a flight
-        recipe = os.getppid() if os.environ.get(RECIPE) == str(os.getppid()) else None
         while left:
-            if recipe is not None and os.getppid() != recipe:  # a SIGTERM to a shell does not reach its children
-                sys.exit(128 + signal.SIGTERM)
+            if not cancelled and os.environ.get(RECIPE, str(os.getppid())) != str(os.getppid()):
+                sys.exit(128 + signal.SIGTERM)  # a SIGTERM to a shell does not reach its children
             states = self._states()
             now = time.monotonic()
             phases = {WAITING: 0, RUNNING: 0, ENDED: 0}
@@ -472,7 +473,7 @@ class _Array:
         log.warning("%s: its %d jobs are cancelled, and waited for until they have saved (once more: not to wait); the "
                     "same command goes on with what is missing", self.name, len(left))
         with Progress(f"{self.name}: ending", len(left), "jobs") as shown:
-            for _ in self._ends(list(left), shown, 0):
+            for _ in self._ends(list(left), shown, cancelled=True):
                 pass
 
 

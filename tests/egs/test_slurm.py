@@ -1,6 +1,7 @@
 """The Mandarin recipe on a real Slurm: its stages as arrays, jobs that fail, are killed, cancelled or run out of time.
 
-Where Slurm is not installed or does not start the module is skipped; with SPEECHEQ_CI=1 in the environment that is a failure.
+Where Slurm is not installed or does not start the module is skipped; with SPEECHEQ_CI=1 in the environment that is a
+failure.
 """
 
 import json
