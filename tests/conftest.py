@@ -9,6 +9,7 @@ import fcntl  # noqa: E402
 import importlib.util  # noqa: E402
 import itertools  # noqa: E402
 import shutil  # noqa: E402
+import signal  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -29,6 +30,9 @@ TEXTS = ("今天天气很好", "我们去公园散步", "他在图书馆看书",
 COLUMNS = ("utt", "speaker", "gender", "emotion", "category", "level", "split", "text")
 
 torch.set_num_threads(1)
+# What a shell has started in the background ignores Ctrl-C, which tests send.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def write_wav(path, seconds=0.2, rate=16000, channels=1):

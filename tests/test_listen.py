@@ -1,6 +1,10 @@
 """The page for microphone and files, served and asked over HTTP as a browser asks."""
 
+import signal
 import socket
+import subprocess
+import sys
+import urllib.request
 
 import numpy as np
 import pytest
@@ -84,7 +88,21 @@ def test_a_port_that_is_taken_is_named(experiment, capsys):
     assert f"the port {port} of 127.0.0.1 cannot be served" in capsys.readouterr().err
 
 
+def test_the_command_serves_the_model_of_the_package_until_ctrl_c():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "speecheq.cli", "listen", "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as serving:
+        for line in serving.stderr:  # ends with the process
+            if f"the page is at http://127.0.0.1:{port}/" in line:
+                break
+        assert "SpeechEQ" in urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read().decode()
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(60) == 0
+
+
 def test_without_gradio_it_says_what_to_install(predictor, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(InputError, match="--extras listen"):
         page(predictor, "a test")

@@ -49,7 +49,8 @@ def test_every_command_of_the_page_runs(run, tmp_path, capsys):
         run(f"speecheq predict --model {model} some.wav")
     assert capsys.readouterr().out == 2 * printed.splitlines(keepends=True)[0]
     commands = {code for code in inline_code(prose(PAGE)) if code.startswith("speecheq ")}
-    assert commands == {"speecheq predict --model model.onnx"}, "run the others here too"
+    in_test_listen = {"speecheq listen"}
+    assert commands - in_test_listen == {"speecheq predict --model model.onnx"}, "run the others here too"
 
 
 @pytest.mark.parametrize("words", [words for words in given(PAGE) if words != "-"])
