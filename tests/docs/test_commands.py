@@ -34,6 +34,8 @@ REPLACED = [
     ("--nj 16 --cmd slurm --partition gpu --time 10:00:00", "--nj 2 --stage 3 --stop-stage 3"),
     ("--aishell /corpora/AISHELL-1 --stop-stage 2", "--aishell /corpora/AISHELL-1 --stage 2 --stop-stage 2"),
     ("--protocol emobox", "--stop-stage 4 --protocol emobox"),
+    ("./run.sh --protocol speaker --stage 3", "./run.sh --protocol speaker --stage 3 --stop-stage 4"),
+    ('--folds "1 2" --stage 3', '--folds "1 2" --stage 3 --stop-stage 4'),
     ("/corpora/CASIA", "{nano}/casia"),
     ("/corpora/AISHELL-1", "{nano}/aishell"),
     ("/corpora/IEMOCAP", "{nano}/iemocap"),
