@@ -407,9 +407,9 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
     dev = _dev_rule(recipe, clips.of[recipe.target])
     keys = [read_json(path / STAMP)["key"] for path in inputs]
     partition = digest([options, keys, [sorted(fold) for fold in all_folds]])
-    for number in parse_numbers(folds, "fold", len(all_folds)):
-        if is_done(number) or is_only_asked():
-            continue
+
+    def write(number: int) -> None:
+        """The sets of a fold."""
         of_fold = drops.copy()
         parts = {recipe.target: _target_parts(recipe, dev, clips.of[recipe.target], all_folds[number - 1]),
                  **_other_parts(recipe, dev, cards, clips.of, of_fold)}
@@ -447,6 +447,13 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
             write_json(temporary / "msud.json", note)
             placed = sum(map(len, parts.values()))
             stages[number].finish(temporary, placed + len(of_fold), placed, of_fold)
+
+    for number in parse_numbers(folds, "fold", len(all_folds)):
+        if is_done(number) or is_only_asked():
+            continue
+        with stages[number].alone() as is_missing:
+            if is_missing:
+                write(number)
     return parse_numbers(folds, "fold", len(all_folds))
 
 

@@ -92,6 +92,13 @@ def prepare(name: str, what: str, folder: Path, out_dir: Path, partial: bool = F
     stage = Stage("manifests", name, out_dir, {"corpus_dir": str(folder), "partial": partial}, [folder], FORMAT)
     if stage.is_done():
         return
+    with stage.alone() as is_missing:
+        if is_missing:
+            _write(name, sounds, folder, partial, nj, stage)
+
+
+def _write(name: str, sounds: Sequence[str], folder: Path, partial: bool, nj: int, stage: Stage) -> None:
+    """The manifest and the card of ``sounds``, files below ``folder``."""
     drops = Drops()
 
     def read(sound: str) -> Optional[Recording]:
@@ -105,7 +112,11 @@ def prepare(name: str, what: str, folder: Path, out_dir: Path, partial: bool = F
             return None
 
     with ThreadPoolExecutor(max(1, nj)) as pool:
-        found = list(progress(pool.map(read, sounds), f"{name}: reading sounds", len(sounds), "files"))
+        try:
+            found = list(progress(pool.map(read, sounds), f"{name}: reading sounds", len(sounds), "files"))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     for sound, recording in zip(sounds, found):
         if recording is None:
             drops.add("unreadable or too short", sound)

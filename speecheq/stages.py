@@ -12,12 +12,12 @@ import json
 import os
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 from speecheq.errors import InputError
-from speecheq.files import read_json, whole_folder, write_json
+from speecheq.files import folder_in_use, locked_folder, read_json, remove_leftovers, whole_folder, write_json
 from speecheq.progress import log
 
 STAMP = "stage.json"
@@ -153,8 +153,9 @@ class Stage:
         self.options = dict(options)
         self.version = version
         self.key = digest([name, self.options, sorted(map(str, self.inputs.values())), version])
-        self.started = time.time()
+        self.started = time.monotonic()
         self.is_missing = False
+        self._found: Optional[Dict[str, Any]] = None  # the stamp that was looked at last
 
     def _stamp(self) -> Optional[Dict[str, Any]]:
         path = self.folder / STAMP
@@ -173,7 +174,7 @@ class Stage:
         return True
 
     def _is_whole(self) -> bool:
-        stamp = self._stamp()
+        self._found = stamp = self._stamp()
         where = f"stage {NUMBERS[self.name]} ({self.name}) of {self.title}"
         if stamp is None:
             return False
@@ -194,6 +195,36 @@ class Stage:
                 return False
         log.info("%s: already done with the same arguments, skipped (%s)", where, self.folder)
         return True
+
+    @contextmanager
+    def alone(self, wait: bool = True) -> Iterator[bool]:
+        """While it is entered, no other process writes to the stage's folder or to the stages' folders that it reads.
+
+        Yields whether the stage is still to be done: another process that was at it, which is waited for, may have done
+        it. InputError where that is not to be waited for (not ``wait``), where another process reads the folder, or
+        where one has changed what this stage reads. Leftovers of processes that were killed are removed.
+        """
+        with ExitStack() as opened:
+            try:
+                opened.enter_context(locked_folder(self.folder, wait))
+            except InputError:
+                if self._stamp() == self._found or not self.is_done():
+                    raise
+                yield False  # another process has done it and reads it
+                return
+            if self._stamp() != self._found and self.is_done():
+                yield False
+                return
+            remove_leftovers(self.folder)
+            for source, key in self.inputs.items():
+                if (Path(source) / STAMP).is_file():
+                    opened.enter_context(folder_in_use(source))
+                    if describe_input(Path(source)) != key:
+                        raise InputError(
+                            f"{source}: was made anew while {self.title} was about to read it; run the same command "
+                            "again, when what writes there has ended."
+                        )
+            yield True
 
     @contextmanager
     def anew(self) -> Iterator[Path]:
@@ -238,7 +269,7 @@ class Stage:
             "in": went_in,
             "out": came_out,
             "dropped": {reason: names for reason, names in sorted(drops.by_reason.items())},
-            "seconds": round(time.time() - self.started, 2),
+            "seconds": round(time.monotonic() - self.started, 2),
             "outputs": {name: size for name, size in sizes.items() if name != STAMP},
         }
         write_json(folder / STAMP, stamp)
