@@ -5,6 +5,7 @@ import fcntl
 import glob
 import json
 import os
+import re
 import shutil
 import socket
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ def write_fault_is_an_input_error(path: PathLike) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (*NO_SPACE, *NO_WRITING):
             raise
+        path = re.sub(r"\.tmp\d+\.", "", str(path))  # the name that it was to have
         remedy = "free some space" if error.errno in NO_SPACE else "make its folder writable, or name another,"
         raise InputError(
             f"{path}: could not be written, {os.strerror(error.errno).lower()}; {remedy} and run the same command "

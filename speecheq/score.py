@@ -32,7 +32,7 @@ from speecheq.evaluate import (
     predict_emotions,
     predict_phones,
 )
-from speecheq.files import read_json, remove_leftovers, whole_file, write_json
+from speecheq.files import read_json, remove_leftovers, whole_file, write_fault_is_an_input_error, write_json
 from speecheq.metrics import greedy_constant, phone_error_rate, phone_errors
 from speecheq.msud import EVERY_CORPUS, TEST, class_table
 from speecheq.phones.table import PhoneTable
@@ -269,7 +269,8 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
 
 def _finish(stage: Stage, folder: Path, written: Sequence[str], clips: int, unit: str) -> None:
     """Stamp a part of stage 5, whose files lie in ``folder``."""
-    stage.folder.mkdir(exist_ok=True)
+    with write_fault_is_an_input_error(stage.folder):
+        stage.folder.mkdir(exist_ok=True)
     stage.finish(stage.folder, clips, clips, outputs=[f"../{name}" for name in written], unit=unit)
 
 

@@ -351,9 +351,10 @@ def _log_to(path: Path, mode: str) -> Iterator[None]:
 
 def _open_folder(folder: Path, stage: Stage, opened: ExitStack) -> Optional[Dict[str, Any]]:
     """Lock the folder, clear what is of no use any more, log to it; the checkpoint's content to go on with, if any."""
-    folder.mkdir(parents=True, exist_ok=True)
     if not opened.enter_context(stage.alone(wait=False)):
         raise InputError(f"{folder}: another process has ended this training meanwhile; run the same command again.")
+    with write_fault_is_an_input_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     before = find_checkpoint(folder, stage.key)
     stage.begin()
     # they describe the model that was here before
