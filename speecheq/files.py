@@ -83,7 +83,7 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
                 os.replace(path, previous)
             try:
                 os.replace(temporary, path)
-            except OSError:
+            except BaseException:
                 if previous.exists():
                     os.replace(previous, path)
                 raise
