@@ -363,6 +363,16 @@ def _digest_of(path: Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
+def _note_of_any(folder: Path) -> Optional[Dict[str, Any]]:
+    """What ``msud.json`` says of one of the folds in ``folder``; None where none is there. Damaged ones are redone."""
+    for path in sorted(folder.glob("fold*/msud.json")):
+        try:
+            return read_json(path)
+        except InputError as damaged:
+            log.warning("%s", damaged)
+    return None
+
+
 def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Path) -> List[int]:
     """Write the cut sets of the asked ``folds``; returns their numbers.
 
@@ -392,7 +402,7 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
         return done[number]
 
     done: Dict[int, bool] = {}
-    made = next((read_json(path) for path in sorted(folder.glob("fold*/msud.json"))), None)
+    made = _note_of_any(folder)
     if made is not None and is_done(made["fold"]):  # folds that are all there need no look at the clips
         numbers = parse_numbers(folds, "fold", made["folds"])
         if all([is_done(number) for number in numbers]):

@@ -24,6 +24,8 @@ STAMP = "stage.json"
 # Set in the environment of a command, it does nothing but tell whether it has anything to do: status 0 or NOT_DONE.
 ONLY_ASK = "SPEECHEQ_ONLY_ASK"
 NOT_DONE = 3
+# What every stamp says.
+STAMPED = {"stage", "key", "inputs"}
 # Tables and transcripts: a corrected label often keeps a file's size, so these count with their content.
 TEXT_SUFFIXES = (".txt", ".tsv", ".csv", ".info")
 NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "train": 4, "score": 5}
@@ -94,10 +96,22 @@ def _describe_file(path: Path) -> Any:
     return path.stat().st_size
 
 
+def _read_stamp(folder: Path) -> Dict[str, Any]:
+    """The stamp in a stage's folder; InputError where it is damaged."""
+    path = folder / STAMP
+    try:
+        stamp = read_json(path)
+    except InputError:
+        stamp = None
+    if not isinstance(stamp, dict) or not STAMPED <= set(stamp):
+        raise InputError(f"{path}: is damaged; run its stage again, which writes it anew.")
+    return stamp
+
+
 def describe_input(path: Path) -> Any:
     """What makes an input new: a stage's key for a stage's folder, sizes and texts for a file or another folder."""
     if (path / STAMP).is_file():
-        return read_json(path / STAMP)["key"]
+        return _read_stamp(path)["key"]
     if path.is_dir():
         return _tree_digest(path)
     return _describe_file(path)
@@ -158,8 +172,13 @@ class Stage:
         self._found: Optional[Dict[str, Any]] = None  # the stamp that was looked at last
 
     def _stamp(self) -> Optional[Dict[str, Any]]:
-        path = self.folder / STAMP
-        return read_json(path) if path.is_file() else None
+        """None where there is none; one that is damaged is empty."""
+        if not (self.folder / STAMP).is_file():
+            return None
+        try:
+            return _read_stamp(self.folder)
+        except InputError:
+            return {}
 
     def is_done(self) -> bool:
         """Whether the stage ran with this key and its outputs are still whole; says in the log what it found.
@@ -177,6 +196,9 @@ class Stage:
         self._found = stamp = self._stamp()
         where = f"stage {NUMBERS[self.name]} ({self.name}) of {self.title}"
         if stamp is None:
+            return False
+        if not stamp:
+            log.warning("%s: %s is damaged: the stage is redone", where, self.folder / STAMP)
             return False
         if stamp["key"] != self.key:
             changed = [k for k in self.options if stamp["options"].get(k) != json.loads(json.dumps(self.options[k]))]
@@ -232,7 +254,9 @@ class Stage:
 
         InputError where the stage's folder holds something that the stage did not write, which would be lost.
         """
-        if self.folder.is_dir() and any(self.folder.iterdir()) and (self._stamp() or {}).get("stage") != self.name:
+        stamp = self._stamp()
+        is_ours = stamp is not None and stamp.get("stage", self.name) == self.name
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not is_ours:
             raise InputError(
                 f"{self.folder}: holds files that stage {NUMBERS[self.name]} ({self.name}) did not write and would "
                 "replace; name a new or empty folder."
@@ -293,7 +317,7 @@ def require(folder: Path, name: str, without: Sequence[str] = ()) -> Dict[str, A
             f"{folder}: stage {number} ({name}) has not been run or did not finish; run it first, with "
             f"--stage {number} --stop-stage {number} and the same options."
         )
-    stamp = read_json(path)
+    stamp = _read_stamp(Path(folder))
     for output, size in stamp["outputs"].items():
         written = Path(os.path.normpath(Path(folder) / output))
         if output in without and not written.exists():
@@ -304,7 +328,7 @@ def require(folder: Path, name: str, without: Sequence[str] = ()) -> Dict[str, A
                 "again."
             )
     for source, key in stamp["inputs"].items():
-        if (Path(source) / STAMP).is_file() and read_json(Path(source) / STAMP)["key"] != key:
+        if (Path(source) / STAMP).is_file() and _read_stamp(Path(source))["key"] != key:
             raise InputError(
                 f"{folder}: is out of date, {source} was made anew since; run stage {number} ({name}) again."
             )
@@ -323,7 +347,7 @@ def history(folders: Iterable[Path]) -> Dict[Path, Dict[str, Any]]:
     def add(folder: Path, key: Optional[str]) -> None:
         if folder in found or not (folder / STAMP).is_file():
             return
-        stamp = read_json(folder / STAMP)
+        stamp = _read_stamp(folder)
         work = stamp["title"], stamp["key"]
         if key in (None, stamp["key"]) and work not in seen:
             seen.add(work)

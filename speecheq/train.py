@@ -21,7 +21,15 @@ from speecheq import checkpoint, distributed, metrics
 from speecheq import config as configuration
 from speecheq.config import Config
 from speecheq.cuts import cuts_of, sample
-from speecheq.data import MultitaskBatch, Position, largest_batch, multitask_batches, training_cuts, whole_stream
+from speecheq.data import (
+    MultitaskBatch,
+    Position,
+    largest_batch,
+    load_features,
+    multitask_batches,
+    training_cuts,
+    whole_stream,
+)
 from speecheq.errors import InputError
 from speecheq.evaluate import emotion_scores, esc_loss, phone_scores, pick_device, predict_emotions, predict_phones
 from speecheq.files import write_fault_is_an_input_error, write_json
@@ -115,7 +123,12 @@ def _phoneme_sets(job: Job) -> Tuple[Optional[CutSet], List[Cut], List[str]]:
 def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
     """Mean and deviation (D,) of the features of the training cuts (of at most CMVN_CUTS of each set)."""
     chosen = {cut.id: cut for cuts in cut_sets.values() for cut in sample(cuts, CMVN_CUTS)}
-    statistics = CutSet.from_cuts(chosen.values()).compute_global_feature_stats()
+    try:
+        statistics = CutSet.from_cuts(chosen.values()).compute_global_feature_stats()
+    except Exception:
+        for cut in chosen.values():
+            load_features(cut)  # InputError of what cannot be read
+        raise
     return statistics["norm_means"], statistics["norm_stds"]
 
 

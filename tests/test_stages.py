@@ -183,11 +183,19 @@ def test_the_key_follows_the_input_stage_not_its_files(tmp_path, source):
     assert Stage("features", "a", tmp_path, {}, [tmp_path / "out"], 1).inputs == {str(tmp_path / "out"): key}
 
 
-def test_a_stamp_that_is_no_json(tmp_path, source):
+@pytest.mark.parametrize("left", ['{"key": ', "", "[]", '{"stage": "manifests"}'])
+def test_a_damaged_stamp_is_named_and_its_stage_redone(tmp_path, source, left, capsys):
+    set_up_logging()
     run(make(tmp_path, source))
-    (tmp_path / "out" / STAMP).write_text('{"key": ')
-    with pytest.raises(InputError, match="stage.json: is not readable as JSON"):
-        make(tmp_path, source).is_done()
+    (tmp_path / "out" / STAMP).write_text(left)
+    with pytest.raises(InputError, match="out/stage.json: is damaged; run its stage again"):
+        require(tmp_path / "out", "manifests")
+    with pytest.raises(InputError, match="out/stage.json: is damaged; run its stage again"):
+        Stage("features", "a toy", tmp_path / "features", {}, [tmp_path / "out"], 1)
+    assert not make(tmp_path, source).is_done()
+    assert "out/stage.json is damaged: the stage is redone" in capsys.readouterr().err
+    run(make(tmp_path, source))
+    assert make(tmp_path, source).is_done()
 
 
 def test_sizes_of_a_tree_with_links(tmp_path, source):

@@ -53,7 +53,8 @@ def one_sentence(shown, disk, words):
 
 @pytest.mark.parametrize("stage", NAMES)
 def test_a_full_disk(stages, disk, stage, capfd):
-    before = stages.undo(stage)
+    stages.undo(stage)
+    before = results(disk)
     set_up_logging()
     failed = 0
     for free in FREE:
@@ -81,7 +82,8 @@ def read_only(disk):
 
 @pytest.mark.parametrize("stage", NAMES)
 def test_a_disk_that_may_not_be_written_to(stages, disk, stage, capfd):
-    before = stages.undo(stage)
+    stages.undo(stage)
+    before = results(disk)
     set_up_logging()
     capfd.readouterr()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)

@@ -70,7 +70,8 @@ def test_the_second_waits_or_is_refused(stages, stage, tmp_path):
 
 def test_what_a_training_reads_is_not_changed_under_it(stages, capfd):
     set_up_logging()
-    before = stages.undo("train")
+    stages.undo("train")
+    before = results(stages.root)
     with Held(stages, "train") as training:
         capfd.readouterr()
         assert stages.run("unify", "--dev", "speaker") == 1

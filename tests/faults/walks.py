@@ -173,7 +173,7 @@ class Stages:
                 assert self.run(name) == 0
 
     def undo(self, stage):
-        """Take away what a stage wrote; what is left."""
+        """Take away what a stage wrote."""
         folder = self.root / self.written[stage]
         if stage == "score":
             for name in ("scored", "scored_embeddings", "scored_training"):
@@ -185,7 +185,6 @@ class Stages:
         if stage == "report":
             (self.root / "RESULTS.md").unlink()
             (self.root / "exp" / "report.html").unlink()
-        return results(self.root)
 
     def cli(self, *arguments):
         return cli.main(list(map(str, arguments)))
