@@ -1,20 +1,21 @@
 """Every stage, ended by a signal in the middle of its work with files: nothing half is left, and on it goes.
 
 A child of this process runs the stage, and sends itself the signal when it is about to write, rename or remove its
-n-th file or folder. Which n are tried is drawn with a fixed seed; with SPEECHEQ_KILLS in the environment (``make
-faults``) they are more.
+n-th file or folder. Which n is tried is drawn with a fixed seed, another on each stack; with SPEECHEQ_KILLS in the
+environment (``make faults``) they are more.
 """
 
 import os
 import random
 import signal
+import sys
 
 import pytest
 from walks import NAMES, TEMPORARY, Stages, check_equal, results
 
 from speecheq.progress import set_up_logging
 
-PLACES = 20 if os.environ.get("SPEECHEQ_KILLS") else 2
+PLACES = 20 if os.environ.get("SPEECHEQ_KILLS") else 1
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_a_stage_that_is_ended_anywhere_goes_on(stages, stage, number, capfd):
     stages.undo(stage)
     status, touched = stages.child(stage).end()
     assert status == 0 and touched > 1
-    for place in random.Random(f"{stage} {number}").sample(range(1, touched + 1), min(touched, PLACES)):
+    for place in random.Random(f"{stage} {number} {sys.version_info}").sample(range(1, touched + 1), min(touched, PLACES)):
         stages.undo(stage)
         capfd.readouterr()
         status, _ = stages.child(stage, place, lambda: os.kill(os.getpid(), number)).end()
