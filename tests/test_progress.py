@@ -1,5 +1,5 @@
-import time
 import logging
+import time
 
 from speecheq import progress as module
 from speecheq.progress import Progress, log, progress, set_up_logging
