@@ -342,8 +342,8 @@ def largest_batch(cut_sets: Dict[str, CutSet], config: DataConfig) -> MultitaskB
     return MultitaskBatch(**streams)
 
 
-def scoring_batches(stream: str, cuts: List[Cut], batch_size: int) -> Iterator[Stream]:
-    """Every cut once and whole, of like durations together."""
+def scoring_batches(stream: str, cuts: List[Cut], batch_size: int, waveforms: bool = False) -> Iterator[Stream]:
+    """Every cut once and whole, of like durations together; stored features, or ``waveforms``."""
     ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
     for start in range(0, len(ordered), batch_size):
-        yield collate(stream, ordered[start : start + batch_size])
+        yield collate(stream, ordered[start : start + batch_size], waveforms)

@@ -4,7 +4,7 @@ Training uses it on the dev part, scoring on the test sets; neither knows the ot
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from lhotse.cut import Cut
 from torch import nn
 
 from speecheq import metrics, seqm
-from speecheq.data import GENDERS, scoring_batches
+from speecheq.data import GENDERS, Stream, scoring_batches
 from speecheq.errors import InputError
 from speecheq.losses import greedy_decode
 from speecheq.models import clip_eis
@@ -56,14 +56,21 @@ class PhonePrediction:
 
 @torch.no_grad()
 def predict_emotions(
-    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device, embeddings: bool = False
+    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device, embeddings: bool = False,
+    of_waveforms: Optional[Callable[[Stream], Stream]] = None,
 ) -> List[ClipPrediction]:
-    """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``."""
+    """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``.
+
+    ``of_waveforms`` turns a mini-batch of waveforms on ``device`` into the features that the model hears; without it
+    it hears the stored ones.
+    """
     model.eval()
     by_id = {cut.id: cut for cut in cuts}
     found: Dict[str, ClipPrediction] = {}
-    for batch in scoring_batches("emotion", list(cuts), batch_size):
+    for batch in scoring_batches("emotion", list(cuts), batch_size, of_waveforms is not None):
         batch = batch.to(device)
+        if of_waveforms is not None:
+            batch = of_waveforms(batch)
         predictions = model(batch.inputs, batch.lengths, tasks=("esc", "eis", "gender"))
         posteriors = predictions.esc_logits.float().softmax(1).tolist()
         eis = clip_eis(predictions.eis.float()).tolist()

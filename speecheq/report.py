@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from speecheq import page
+from speecheq import conditions, page
 from speecheq.compare import Pair, compare
+from speecheq.conditions import Row, Setting, by_setting, masked_gradients
 from speecheq.errors import InputError
-from speecheq.figures import Picture, pictures_of, write_pictures
+from speecheq.figures import Picture, compared_conditions, pictures_of, write_pictures
 from speecheq.files import write_text
 from speecheq.metrics import CALIBRATION_BINS, confusion
 from speecheq.msud import DECLARED, EVERY_CORPUS, TEST
@@ -186,8 +187,37 @@ def confusion_table(experiment: Experiment) -> Table:
     )
 
 
+def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Sequence[Row]]]) -> Table:
+    """Pooled UA and WA with their intervals, a line a system and condition."""
+    def ends(row: Row, score: str) -> Cell:
+        found = tuple(_figure(row.metrics[f"{end}_{score}"], score) for end in ("low", "high"))
+        return NOT_AVAILABLE if found == (NOT_AVAILABLE,) * 2 else found
+
+    rows = [[member.run["system"], _config(member.run), row.condition.name,
+             *(cell for score in ("ua", "wa") for cell in (_figure(row.metrics[score], score), ends(row, score))),
+             f"{_numbers(row.metrics['folds'])} of {member.run['of_folds']}", _numbers(row.metrics["seeds"]),
+             str(row.metrics["clips"]), ", ".join(row.facts["git"])] for member, own in members for row in own]
+    intervals = [Column("95 % interval", (f"{score} low", f"{score} high"), " to ") for score in ("UA", "WA")]
+    return Table(setting.name, "pooled UA and WA by condition", [
+        *map(Column, ("system", "config", "condition")), Column("UA %"), intervals[0], Column("WA %"), intervals[1],
+        *map(Column, ("folds", "seeds", "clips", "git"))], rows)
+
+
+def condition_sections(members: Sequence[Experiment], heading: str = "") -> List[Section]:
+    """For each setting that one of these systems was tried in its table, and how it was made."""
+    sections = []
+    for setting in by_setting(row for member in members for row in member.rows):
+        own = [(member, by_setting(member.rows)[setting]) for member in members if setting in by_setting(member.rows)]
+        notes = list(dict.fromkeys(note for _, rows in own for note in rows[0].facts["notes"]))
+        for member, rows in own:
+            notes += [f"{_called(member)}: {sentence}" if heading else sentence for sentence in masked_gradients(rows)]
+        sections.append(Section(f"{heading}: {setting.title.lower()}" if heading else setting.title,
+                                [_condition_table(setting, own)], notes))
+    return sections
+
+
 def experiment_sections(experiment: Experiment) -> List[Section]:
-    """The tables of an experiment's folds for every test set."""
+    """The tables of an experiment's folds for every test set, and of its settings."""
     run, sections = experiment.run, []
     for set_name in experiment.tests:
         where = run["target"] if set_name == TEST else set_name.removeprefix(f"{TEST}_")
@@ -205,7 +235,7 @@ def experiment_sections(experiment: Experiment) -> List[Section]:
         if set_name == TEST:
             tables.append(confusion_table(experiment))
         sections.append(Section(f"Test clips of {where}", tables))
-    return sections
+    return sections + condition_sections([experiment])
 
 
 def _title(experiment: Experiment) -> str:
@@ -369,6 +399,10 @@ def recipe_sections(groups: Mapping[Tuple[str, str], Sequence[Experiment]],
             sentences = differences.sentences
         sections.append(Section(heading + where, [
             replace(table, name=f"{members[0].run['name']}.{set_name}.{table.name}") for table in tables], sentences))
+        if set_name == TEST:
+            sections += [replace(section, tables=[
+                replace(table, name=f"{members[0].run['name']}.{TEST}.{table.name}") for table in section.tables])
+                for section in condition_sections(members, heading)]
     return sections
 
 
@@ -384,8 +418,9 @@ def recipe_page(title: str, experiments: Sequence[Experiment], sections: Sequenc
 def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -> str:
     """Summarise every experiment below ``exp`` from its score files; returns the recipe's page.
 
-    Writes metrics.json, scores.tsv, RESULTS.md, report.html and pictures of each experiment, the recipe's page to
-    ``results``, its tables as LaTeX and CSV to ``exp/tables``, and ``exp/report.html``. ``table`` says what the paper's
+    Writes metrics.json, scores.tsv, RESULTS.md, report.html and pictures of each experiment (and conditions.json, where
+    it has any), the recipe's page to ``results``, its tables as LaTeX and CSV to ``exp/tables``, and
+    ``exp/report.html`` (with ``exp/pictures`` of systems under other conditions). ``table`` says what the paper's
     table is, to stand at the end with our figures. What could not be read or does not go together is left out,
     and named on the page; InputError where nothing is left.
     """
@@ -397,7 +432,9 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
         left_out += reasons
         if folders:
             try:
-                experiments[folder] = summarise(folder, folders)
+                rows, reasons = conditions.read(folder)
+                left_out += reasons
+                experiments[folder] = replace(summarise(folder, folders), rows=rows)
             except InputError as unlike:
                 left_out.append(str(unlike))
     if not experiments:
@@ -434,8 +471,12 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
     links = [page.Link(f"{_called(experiment)}, {experiment.run['name']}",
                        (folder / page.REPORT).relative_to(exp).as_posix(), _main_scores_in_words(experiment.summary))
              for folder, experiment in experiments.items()]
+    pictures = [picture for (heading, set_name), members in groups.items() if set_name == TEST
+                for picture in compared_conditions(heading, members, _called)]
+    if pictures or (Path(exp) / PICTURES).is_dir():
+        write_pictures(Path(exp) / PICTURES, pictures)
     write_text(Path(exp) / page.REPORT, page.recipe_report(
-        f"Results of {title}", links, [*sections, *more], [*EXPLAINED, NOT_COMPARABLE]))
+        f"Results of {title}", links, [*sections, *more], [*EXPLAINED, NOT_COMPARABLE], pictures))
     return text
 
 
@@ -443,6 +484,8 @@ def _write_experiment(folder: Path, experiment: Experiment, compared: Compared) 
     """The pictures, RESULTS.md and report.html of one experiment."""
     pictures, sections = pictures_of(experiment), experiment_sections(experiment)
     write_pictures(folder / PICTURES, pictures)
+    if experiment.rows:
+        conditions.write_summary(folder, experiment.rows)
     write_text(folder / "RESULTS.md", experiment_page(experiment, sections, pictures))
     differences = compared.section(experiment)
     if differences.sentences:

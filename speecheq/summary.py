@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from speecheq import uncertainty
+from speecheq.conditions import Row
 from speecheq.config import flat, learned, load
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction, detailed_scores
@@ -116,12 +117,14 @@ def check_alike(folds: Sequence[ScoredFold]) -> None:
 class Experiment:
     """A system on a target under a protocol, as far as it is scored.
 
-    ``summary`` is its ``metrics.json``, ``scored`` are its folds and seeds; ``answers`` are the test clips of all.
+    ``summary`` is its ``metrics.json``, ``scored`` are its folds and seeds; ``answers`` are the test clips of all;
+    ``rows`` are its scores under other conditions.
     """
 
     summary: Dict[str, Any]
     scored: Sequence[ScoredFold]
     answers: uncertainty.Answers
+    rows: Sequence[Row] = ()
 
     @property
     def run(self) -> Mapping[str, Any]:
