@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 from speecheq import jobs
-from speecheq.commandline import OneLineParser, exit_status, positive, positive_whole, true_or_false
+from speecheq.commandline import OneLineParser, exit_status, numbers, positive, positive_whole, true_or_false
 from speecheq.errors import InputError
 from speecheq.progress import log, set_up_logging
 from speecheq.stages import only_asked
@@ -296,6 +296,35 @@ def _score(given: argparse.Namespace) -> None:
     jobs.run("score", tasks, jobs.Settings.of(given, gpus=int(on_gpus)))
 
 
+def _robustness(given: argparse.Namespace) -> None:
+    from speecheq.config import load
+    from speecheq.robustness.adversarial import LEVELS, ON, AttackTrial
+    from speecheq.robustness.noise import SNRS, NoiseTrial
+    from speecheq.robustness.trial import try_conditions
+
+    trials: List = []
+    if "noise" in given.settings:
+        trials.append(NoiseTrial(given.noise, given.rir, tuple(given.snr or SNRS)))
+    if "attack" in given.settings:
+        levels = {"waveform": given.waveform_levels or LEVELS["waveform"],
+                  "fbank": given.fbank_levels or LEVELS["fbank"]}
+        trials += [AttackTrial(on, tuple(dict.fromkeys(given.attacks)), tuple(levels[on])) for on in ON
+                   if on in given.on]
+    msud, runs = _msud_folder(given), list(_runs(given))
+
+    def work(fold: int, folder: Path) -> None:
+        for trial in trials:
+            try_conditions(folder, msud, fold, trial)
+
+    if given.cmd == jobs.LOCAL:
+        for _, fold, _, folder in runs:
+            work(fold, folder)
+        return
+    tasks = _missing(given, [_of_run(partial(work, run[1], run[-1]), *run) for run in runs])
+    on_gpus = any(load(folder / "config.yaml").run.device != "cpu" for *_, folder in runs)
+    jobs.run("robustness", tasks, jobs.Settings.of(given, gpus=int(on_gpus)))
+
+
 def _report(given: argparse.Namespace) -> None:
     from speecheq.report import report
 
@@ -480,6 +509,24 @@ def parser() -> argparse.ArgumentParser:
     run_options(score)
     score.add_argument("--train-clips", action="store_true",
                        help="the target's training clips too, for the distributions of EIS (Figure 3)")
+
+    robustness = command("robustness", _robustness, "Stage 5 under other conditions: in noise, under attack.")
+    robustness.add_argument("settings", nargs="+", choices=("noise", "attack"), metavar="noise|attack")
+    run_options(robustness)
+    robustness.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises of the test, none of the training")
+    robustness.add_argument("--rir", type=Path, metavar="MANIFESTS", help="room impulse responses of the test; without "
+                            "them reverberation is simulated")
+    robustness.add_argument("--snr", type=numbers, metavar="LIST",
+                            help='of the noise, in dB (default: "20 15 10 5 0")')
+    robustness.add_argument("--attacks", nargs="+", choices=("fgsm", "bim", "pgd", "apgd"),
+                            default=["fgsm", "bim", "pgd", "apgd"], help="(default: all)")
+    robustness.add_argument("--on", nargs="+", choices=("waveform", "fbank"), default=["waveform", "fbank"],
+                            help="what the attacks change (default: each in turn)")
+    robustness.add_argument("--waveform-levels", type=numbers, metavar="LIST",
+                            help="the largest change of a sample, in dB relative to the clip's RMS, given with = "
+                            '(default: "-80 -70 -60 -50 -40 -30")')
+    robustness.add_argument("--fbank-levels", type=numbers, metavar="LIST",
+                            help='the largest change of an energy, in dB (default: "0.03 0.1 0.3 1 3")')
 
     report = command("report", _report, "Stage 5: the tables of all experiments of a recipe, from their score files.")
     report.add_argument("--exp", type=Path, default=Path("exp"))

@@ -29,8 +29,8 @@ CONDITIONS = "conditions.json"
 class Setting:
     """``axis`` is what the levels of its conditions are, with their unit; empty where they have none.
 
-    ``weaker`` and ``stronger`` name curves of which the second should lie nowhere above the first. ``format`` is raised
-    when what the setting writes changes its meaning.
+    ``weaker`` and ``stronger`` name curves of which the second should lie nowhere above the first. ``logarithmic``: the
+    levels are above 0 and drawn so. ``format`` is raised when what the setting writes changes its meaning.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Setting:
     axis: str = ""
     weaker: str = ""
     stronger: str = ""
+    logarithmic: bool = False
     format: int = 1
 
     @property
@@ -51,7 +52,7 @@ NOISE = Setting("noise", "Noisy speech", "SNR, dB")
 ATTACK_ON_WAVEFORM = Setting("attack_waveform", "Attacks on the waveform",
                              "largest change of a sample, dB relative to the clip's RMS", FGSM, APGD)
 ATTACK_ON_FBANK = Setting("attack_fbank", "Attacks on the filter banks",
-                          "largest change of a filter bank's energy, dB", FGSM, APGD)
+                          "largest change of a filter bank's energy, dB", FGSM, APGD, logarithmic=True)
 SETTINGS: Dict[str, Setting] = {setting.name: setting for setting in (NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)}
 # The stages' folders, with their formats.
 FORMATS = {setting.folder: setting.format for setting in SETTINGS.values()}
@@ -174,6 +175,14 @@ def by_setting(rows: Iterable[Row]) -> Dict[Setting, List[Row]]:
     found: Dict[Setting, List[Row]] = defaultdict(list)
     for row in rows:
         found[row.setting].append(row)
+    return dict(found)
+
+
+def by_curve(rows: Iterable[Row]) -> Dict[str, List[Row]]:
+    """The rows of each curve; a condition that is on none is one of its own."""
+    found: Dict[str, List[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.condition.curve or row.condition.name].append(row)
     return dict(found)
 
 

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from speecheq import metrics, seqm, uncertainty
-from speecheq.conditions import Row, Setting, by_setting
+from speecheq.conditions import Row, Setting, by_curve, by_setting
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction
 from speecheq.files import whole_folder_of
@@ -491,22 +491,16 @@ def conditions_figure(setting: Setting, panels: Mapping[str, Mapping[str, Sequen
             known = [row for row in placed if row.metrics["low_ua"] is not None]
             axes.vlines([row.condition.level for row in known], [row.metrics["low_ua"] for row in known],
                         [row.metrics["high_ua"] for row in known], color=colour, linewidth=0.8)
-        axes.set(xlabel=setting.axis, ylim=(0, 1), title=title)
-        axes.set_xticks(sorted({row.condition.level for rows in lines.values() for row in rows
-                                if row.condition.level is not None}))
+        axes.set(xlabel=setting.axis, xscale="log" if setting.logarithmic else "linear", ylim=(0, 1), title=title)
+        levels = sorted({row.condition.level for rows in lines.values() for row in rows
+                         if row.condition.level is not None})
+        axes.set_xticks(levels, [f"{level:g}" for level in levels])
+        axes.minorticks_off()
         _percent(axes, "y")
     grid[0].set_ylabel("pooled UA %")
     handles = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(4, len(handles)), handlelength=3)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(5, len(handles)), handlelength=3)
     return figure
-
-
-def _curves(rows: Sequence[Row]) -> Dict[str, List[Row]]:
-    """The rows of each curve; a condition that is on none is one of its own."""
-    found: Dict[str, List[Row]] = {}
-    for row in rows:
-        found.setdefault(row.condition.curve or row.condition.name, []).append(row)
-    return found
 
 
 def _of_clips(rows: Sequence[Row]) -> str:
@@ -518,7 +512,7 @@ def _draw_conditions(setting: Setting, experiment: Experiment) -> Drawing:
     rows = by_setting(experiment.rows)[setting]
     caption = (f"Pooled UA of the test clips of {experiment.run['target']} with its 95 % interval over test speakers "
                f"(bars): {_of_clips(rows)}. {' '.join(f'{note}.' for note in map(capital, rows[0].facts['notes']))}")
-    return Drawing(setting.title, caption, conditions_figure(setting, {"": _curves(rows)}))
+    return Drawing(setting.title, caption, conditions_figure(setting, {"": by_curve(rows)}))
 
 
 def compared_conditions(heading: str, members: Sequence[Experiment], called: Callable[[Experiment], str]
@@ -532,7 +526,7 @@ def compared_conditions(heading: str, members: Sequence[Experiment], called: Cal
             panels: Dict[str, Dict[str, List[Row]]] = {}
             for name, rows in own.items():
                 alone = [row for row in rows if row.condition.level is None and not row.condition.curve]
-                for curve, of in _curves(rows).items():
+                for curve, of in by_curve(rows).items():
                     if any(row.condition.level is not None for row in of):
                         panels.setdefault(curve, {})[name] = of + alone
             if len(own) > 1 and panels:

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from speecheq import conditions, page
 from speecheq.compare import Pair, compare
-from speecheq.conditions import Row, Setting, by_setting, masked_gradients
+from speecheq.conditions import Row, Setting, by_curve, by_setting, masked_gradients
 from speecheq.errors import InputError
 from speecheq.figures import Picture, compared_conditions, pictures_of, write_pictures
 from speecheq.files import write_text
@@ -187,32 +187,67 @@ def confusion_table(experiment: Experiment) -> Table:
     )
 
 
-def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Sequence[Row]]]) -> Table:
-    """Pooled UA and WA with their intervals, a line a system and condition."""
-    def ends(row: Row, score: str) -> Cell:
-        found = tuple(_figure(row.metrics[f"{end}_{score}"], score) for end in ("low", "high"))
-        return NOT_AVAILABLE if found == (NOT_AVAILABLE,) * 2 else found
+def _ends(row: Row, score: str) -> Cell:
+    """The 95 % interval of a row's WA or UA."""
+    found = tuple(_figure(row.metrics[f"{end}_{score}"], score) for end in ("low", "high"))
+    return NOT_AVAILABLE if found == (NOT_AVAILABLE,) * 2 else found
 
-    rows = [[member.run["system"], _config(member.run), row.condition.name,
-             *(cell for score in ("ua", "wa") for cell in (_figure(row.metrics[score], score), ends(row, score))),
-             f"{_numbers(row.metrics['folds'])} of {member.run['of_folds']}", _numbers(row.metrics["seeds"]),
-             str(row.metrics["clips"]), ", ".join(row.facts["git"])] for member, own in members for row in own]
+
+def _conditions_of(experiment: Experiment, setting: Setting, rows: Sequence[Row]) -> Table:
+    """A line a condition: pooled UA and WA with their intervals."""
     intervals = [Column("95 % interval", (f"{score} low", f"{score} high"), " to ") for score in ("UA", "WA")]
     return Table(setting.name, "pooled UA and WA by condition", [
-        *map(Column, ("system", "config", "condition")), Column("UA %"), intervals[0], Column("WA %"), intervals[1],
-        *map(Column, ("folds", "seeds", "clips", "git"))], rows)
+        Column("condition"), Column("UA %"), intervals[0], Column("WA %"), intervals[1],
+        *map(Column, ("folds", "seeds", "clips", "git"))], [
+        [row.condition.name, _figure(row.metrics["ua"], "ua"), _ends(row, "ua"), _figure(row.metrics["wa"], "wa"),
+         _ends(row, "wa"), f"{_numbers(row.metrics['folds'])} of {experiment.run['of_folds']}",
+         _numbers(row.metrics["seeds"]), str(row.metrics["clips"]), ", ".join(row.facts["git"])] for row in rows])
+
+
+def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Sequence[Row]]]) -> Table:
+    """A line a system and curve, a column a level: pooled UA with its interval."""
+    def place(row: Row) -> str:
+        level = row.condition.level
+        return row.condition.name if level is None else f"{level:g} dB"
+
+    def cell(row: Optional[Row]) -> Cell:
+        if row is None:
+            return "-"
+        ends = _ends(row, "ua")
+        return (_figure(row.metrics["ua"], "ua"), ends if isinstance(ends, str) else " to ".join(ends))
+
+    alone = [row for _, rows in members for row in rows if row.condition.level is None]
+    placed = sorted((row for _, rows in members for row in rows if row.condition.level is not None),
+                    key=lambda row: row.condition.level)
+    places = list(dict.fromkeys(map(place, [*alone, *placed])))
+    table = []
+    for member, rows in members:
+        own = {place(row): row for row in rows if row.condition.level is None}
+        curves = {name: of for name, of in by_curve(rows).items() if of[0].condition.level is not None}
+        for name, of in curves.items() or [("", [])]:
+            found = {**own, **{place(row): row for row in of}}
+            table.append([member.run["system"], _config(member.run), name, *(cell(found.get(name)) for name in places),
+                          f"{_numbers(rows[0].metrics['folds'])} of {member.run['of_folds']}",
+                          _numbers(rows[0].metrics["seeds"]), str(rows[0].metrics["clips"])])
+    return Table(setting.name, "pooled UA % and its 95 % interval, by condition", [
+        *map(Column, ("system", "config", "curve")),
+        *(Column(name, (f"{name} UA %", f"{name} 95 % interval"), ", ") for name in places),
+        *map(Column, ("folds", "seeds", "clips"))], table)
 
 
 def condition_sections(members: Sequence[Experiment], heading: str = "") -> List[Section]:
-    """For each setting that one of these systems was tried in its table, and how it was made."""
+    """For each setting that one of these systems was tried in its table, and how it was made.
+
+    Below ``heading`` the systems stand side by side; without it all is told of one.
+    """
     sections = []
     for setting in by_setting(row for member in members for row in member.rows):
         own = [(member, by_setting(member.rows)[setting]) for member in members if setting in by_setting(member.rows)]
         notes = list(dict.fromkeys(note for _, rows in own for note in rows[0].facts["notes"]))
         for member, rows in own:
             notes += [f"{_called(member)}: {sentence}" if heading else sentence for sentence in masked_gradients(rows)]
-        sections.append(Section(f"{heading}: {setting.title.lower()}" if heading else setting.title,
-                                [_condition_table(setting, own)], notes))
+        table = _condition_table(setting, own) if heading else _conditions_of(members[0], setting, own[0][1])
+        sections.append(Section(f"{heading}: {setting.title.lower()}" if heading else setting.title, [table], notes))
     return sections
 
 

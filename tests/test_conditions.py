@@ -130,11 +130,14 @@ def test_pages_tables_and_the_report_show_the_rows(experiment, tmp_path, no_pict
         add(folder, of=shares(0.6))
     text = report.report(tmp_path / "exp", "Toys", tmp_path / "RESULTS.md")
     found = table(tmp_path / "exp", "toy.random10.test.noise")
-    assert [line["condition"] for line in found] == [condition.name for condition in shares()] * 2
     rows, _ = conditions.read(other)
-    assert [line["UA %"] for line in found[4:]] == [f"{100 * row.metrics['ua']:.2f}" for row in rows]
+    of = {row.condition: f"{100 * row.metrics['ua']:.2f}" for row in rows}
+    assert [(line["system"], line["curve"]) for line in found] == [("speecheq", "noise"), ("wo_mtl", "noise")]
+    assert [found[1][f"{name} UA %"] for name in ("clean", "20 dB", "0 dB", "reverberation")] == [
+        of[condition] for condition in shares()]
     assert "## toy, random10: noisy speech" in text and "made by the tests" in text
-    assert "## Noisy speech" in (other / "RESULTS.md").read_text()
+    page = (other / "RESULTS.md").read_text()
+    assert "## Noisy speech" in page and all(f"| {condition.name} | {ua} |" in page for condition, ua in of.items())
     assert "noise at 20 dB" in (other / "report.html").read_text()
     kept = json.loads((other / "conditions.json").read_text())
     assert [row["metrics"]["ua"] for row in kept] == [row.metrics["ua"] for row in rows]
@@ -151,7 +154,7 @@ def test_what_is_left_out_stands_on_the_page(experiment, tmp_path, no_pictures):
 
 def test_the_curve_has_a_point_a_level_and_a_line_for_what_has_none(experiment):
     rows, _ = conditions.read(experiment)
-    axes, = figures.conditions_figure(NOISE, {"": figures._curves(rows)}).axes
+    axes, = figures.conditions_figure(NOISE, {"": conditions.by_curve(rows)}).axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert set(lines) == {"clean", "noise", "reverberation"}
     of = {row.condition: row.metrics["ua"] for row in rows}
