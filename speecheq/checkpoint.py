@@ -21,7 +21,9 @@ FORMAT = 2
 # The heads whose outputs are labels, and where a checkpoint lists these.
 LABELS_OF_HEADS = {"esc_head": "classes", "gender_head": "genders", "phoneme_head": "phones"}
 # Settings of the model that need not be those of the checkpoint that a training starts from.
-FREE_SETTINGS = ("num_esc", "num_genders", "num_phones", "dropout")
+FREE_SETTINGS = ("num_esc", "num_genders", "num_phones", "num_augmentations", "decoder_channels", "dropout")
+# MTL-AUG's heads, which a model need not have.
+LABEL_FREE_HEADS = ("model.augmentation_head.", "model.decoder.")
 
 
 # torch 1.13 reads tensors, text, whole numbers, lists and mappings with weights_only, but no floats: they are
@@ -149,7 +151,8 @@ def start_from(
 ) -> List[str]:
     """Give the model the weights and the normalisation of what ``read_start`` gave.
 
-    A head whose labels differ keeps its fresh weights; returns the names of those that have labels here.
+    A head whose labels differ keeps its fresh weights; returns the names of those that have labels here. Of MTL-AUG's
+    heads the model takes those that fit its own.
     """
     labels = {"classes": list(classes.names), "genders": list(GENDERS), "phones": list(phones)}
     fresh = [head for head, table in LABELS_OF_HEADS.items() if content[table] != labels[table]]
@@ -158,6 +161,8 @@ def start_from(
         if not name.startswith(tuple(f"model.{head}." for head in fresh))
     }
     state = model.state_dict()
+    kept = {name: value for name, value in kept.items() if not name.startswith(LABEL_FREE_HEADS)
+            or name in state and state[name].shape == value.shape}
     try:
         model.load_state_dict({**state, **kept})
     except RuntimeError as error:

@@ -199,7 +199,7 @@ def _trainings(given: argparse.Namespace, here: bool = True) -> List:
         if config.run.seed != seed:
             raise InputError("--set run.seed: the seeds are given by --seeds.")
         trainings.append(Job(config, given.config.stem, tuple(given.set), system, msud, fold, phonemes, folder,
-                             given.init_from, given.noise, given.rir))
+                             given.init_from, given.noise, given.rir, given.unlabelled))
         check(trainings[-1], here)
     for backend, device in sorted({(job.config.loss.ctc_backend, job.config.run.device) for job in trainings
                                    if here and learns_phonemes(job)}):
@@ -498,6 +498,8 @@ def parser() -> argparse.ArgumentParser:
                        help="start from the weights of a trained model, also of other labels")
     train.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises for augmented waveforms")
     train.add_argument("--rir", type=Path, metavar="MANIFESTS", help="room impulse responses for augmented waveforms")
+    train.add_argument("--unlabelled", type=Path, metavar="MANIFESTS",
+                       help="unlabelled speech, for systems that learn from it (MTL-AUG)")
     train.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
 

@@ -4,7 +4,7 @@ Training uses it on the dev part, scoring on the test sets; neither knows the ot
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -114,14 +114,14 @@ IMPORTANT = ("neutral", "joy", "anger", "sadness")
 
 
 def emotion_scores(
-    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable = seqm.SEQM_CLASSES
+    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable = seqm.SEQM_CLASSES,
+    intensities: bool = True,
 ) -> Dict[str, Optional[float]]:
-    """wa, ua, uai, eis_mse, eis_ccc, and gender (accuracy) where the model was trained on it (``genders``)."""
+    """wa, ua, uai; eis_mse, eis_ccc where the model was trained on them (``intensities``); so gender (accuracy)."""
     scores = metrics.emotion_scores(
         [p.gold_esc for p in predictions],
         [p.predicted_esc for p in predictions],
-        [p.gold_eis for p in predictions],
-        [p.predicted_eis for p in predictions],
+        *_intensities(predictions, intensities),
     )
     scores["uai"] = metrics.unweighted_accuracy(
         [p.gold_esc for p in predictions],
@@ -135,8 +135,14 @@ def emotion_scores(
     return scores
 
 
+def _intensities(predictions: Sequence[ClipPrediction], learned: bool) -> Tuple[List[float], List[float]]:
+    """Gold and predicted EIS; where it was not learned no clip has a gold one, so that nothing is scored."""
+    return [p.gold_eis if learned else seqm.UNSPECIFIED for p in predictions], [p.predicted_eis for p in predictions]
+
+
 def detailed_scores(
-    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable, own_classes: Sequence[int]
+    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable, own_classes: Sequence[int],
+    intensities: bool = True,
 ) -> Dict[str, Optional[float]]:
     """What is said of a test set: ``emotion_scores``, and
 
@@ -145,12 +151,12 @@ def detailed_scores(
     classes that the set's corpus has, by number) in place of all classes of the model.
     """
     gold, answers = [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions]
-    eis, predicted_eis = [p.gold_eis for p in predictions], [p.predicted_eis for p in predictions]
+    eis, predicted_eis = _intensities(predictions, intensities)
     restricted = [p.predicted_among(own_classes) for p in predictions]
     number = len(classes.names)
     each = metrics.class_scores(gold, answers, number)
     return {
-        **emotion_scores(predictions, genders, classes),
+        **emotion_scores(predictions, genders, classes, intensities),
         "macro_f1": metrics.macro_f1(gold, answers, number),
         "ece": metrics.calibration_error(gold, [p.posterior for p in predictions]),
         "eis_mae": metrics.mean_absolute_error(eis, predicted_eis),

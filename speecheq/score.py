@@ -279,7 +279,7 @@ def _score_tests(
     label_sets = {name: label_set(note, name) for name in sets}
     for name, predictions in sets.items():
         own_classes = [classes.names.index(label) for label in label_sets[name]]
-        found = detailed_scores(predictions, genders, classes, own_classes)
+        found = detailed_scores(predictions, genders, classes, own_classes, trained.config.loss.alpha > 0)
         scores.update({f"{name}.{key}": value for key, value in found.items()})
         scores[f"{name}.clips"] = len(predictions)
     scores["test.per"] = None

@@ -3,14 +3,16 @@
 import copy
 import logging
 import math
+import os
 import random
 import shutil
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -62,12 +64,14 @@ class Job:
     init_from: Optional[Path] = None  # a checkpoint whose weights it starts from
     noise: Optional[Path] = None  # manifests of noises, where waveforms are augmented
     rir: Optional[Path] = None  # manifests of room impulse responses; without them reverberation is simulated
+    unlabelled: Optional[Path] = None  # manifests of unlabelled speech
 
     def sounds(self) -> Dict[str, Path]:
-        """The sounds that this training really uses, by kind."""
+        """The folders of sounds that this training really uses, by kind."""
         augment, waveforms = self.config.augment, self.config.data.input == "waveform"
-        used = {"noise": self.noise if augment.noise_probability else None,
-                "rir": self.rir if augment.reverb_probability else None}
+        used = {"noise": self.noise if augment.uses("noise") else None,
+                "rir": self.rir if augment.uses("rir") else None,
+                "unlabelled": self.unlabelled if self.config.data.unlabelled else None}
         return {kind: folder for kind, folder in used.items() if folder is not None and waveforms}
 
 
@@ -85,6 +89,11 @@ def check(job: Job, here: bool = True) -> None:
         checkpoint.read_start(job.init_from, job.config)
     for folder in job.sounds().values():
         sounds_manifest(folder)
+    if job.config.data.unlabelled and job.unlabelled is None:
+        raise InputError(
+            f"the system {job.system} learns from unlabelled speech (data.unlabelled), but none is given; give "
+            "--unlabelled DIR, any folder of recordings of speech, or choose a system without."
+        )
 
 
 def learns_phonemes(job: Job) -> bool:
@@ -112,9 +121,25 @@ def _phoneme_sets(job: Job) -> Tuple[Optional[CutSet], List[Cut], List[str]]:
     return training_cuts(job.phonemes / "train.jsonl.gz"), dev, table.symbols
 
 
+def unlabelled_cuts(folder: Path, held_out: Iterable[Cut]) -> CutSet:
+    """A cut of each recording that prepare_unlabelled.py found; InputError where one is of the cuts ``held_out``."""
+    cuts = cuts_of(sounds_manifest(folder))
+    of_held_out = {os.path.realpath(cut.recording.sources[0].source): cut.id for cut in held_out}
+    for cut in cuts:
+        path = cut.recording.sources[0].source
+        if path in of_held_out:
+            raise InputError(f"{path}: is among the unlabelled speech, but {of_held_out[path]} of the dev or test part; "
+                             "give a folder of other recordings.")
+    return cuts
+
+
 def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
-    """Mean and deviation (D,) of the features of the training cuts (of at most CMVN_CUTS of each set)."""
-    chosen = {cut.id: cut for cuts in cut_sets.values() for cut in sample(cuts, CMVN_CUTS)}
+    """Mean and deviation (D,) of the features of the training cuts (of at most CMVN_CUTS of each set).
+
+    Unlabelled speech has no stored features and adds nothing.
+    """
+    chosen = {cut.id: cut for name, cuts in cut_sets.items() if name != "unlabelled"
+              for cut in sample(cuts, CMVN_CUTS)}
     statistics = CutSet.from_cuts(chosen.values()).compute_global_feature_stats()
     return statistics["norm_means"], statistics["norm_stds"]
 
@@ -135,7 +160,7 @@ def dev_scores(
     """All scores of the dev part and of the dev utterances of the phoneme corpus; the dev part's confusion matrix."""
     size = config.data.batch_size
     predictions = distributed.results_of(lambda cuts: predict_emotions(model, cuts, size, device), dev)
-    scores = emotion_scores(predictions, "gender" in config.tasks(), classes)
+    scores = emotion_scores(predictions, "gender" in config.tasks(), classes, config.loss.alpha > 0)
     scores["esc_loss"] = esc_loss(predictions)
     if phoneme_dev:
         decoded = distributed.results_of(lambda cuts: predict_phones(model, cuts, size, device), phoneme_dev)
@@ -416,13 +441,17 @@ def train(job: Job) -> None:
 
             target = note["target"] if config.data.corpora == "target" else None
             cut_sets = {name: training_cuts(fold_folder / f"{name}.jsonl.gz", target)
-                        for name in config.tasks() if name != "phoneme"}
+                        for name in config.tasks() if name in ("emotion", "gender")}
             if phoneme_train is not None:
                 cut_sets["phoneme"] = phoneme_train
+            dev = list(CutSet.from_jsonl_lazy(fold_folder / "dev.jsonl.gz"))
+            if config.data.unlabelled:
+                tests = chain.from_iterable(cuts_of(fold_folder / f"{name}.jsonl.gz") for name in note["tests"])
+                cut_sets["unlabelled"] = unlabelled_cuts(job.unlabelled, chain(dev, tests))
             counts = note["sets"]["emotion"]
             clips = counts["clips"] if target is None else counts["corpus"][target]
             training = Training(name, folder, stage.key, config, ctc_backend, device, classes, phones, cut_sets,
-                                list(CutSet.from_jsonl_lazy(fold_folder / "dev.jsonl.gz")), phoneme_dev, clips,
+                                dev, phoneme_dev, clips,
                                 Frontend(config, device, job.sounds().get("noise"), job.sounds().get("rir")),
                                 esc_weights(config, cut_sets["emotion"], device))
         training.begin(before, start)

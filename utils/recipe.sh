@@ -4,6 +4,8 @@
 #                         any code, a Kaldi data folder or a .csv or .tsv table (docs/adding_a_corpus.md)
 #   --download LIST       fetch these first, into --corpora (aishell, librispeech, ravdess, emodb are open)
 #   --noise DIR --rir DIR     folders of noises and of room impulse responses, for configurations that augment waveforms
+#   --unlabelled DIR      a folder of recordings of speech, of any format, for systems that learn from it (MTL-AUG)
+#   --unlabelled-hours N  a seeded subset of so many hours of it
 #   --partial true        accept incomplete copies
 #   --mini true           synthesise small stand-ins of the recipe's corpora and use those
 # What to run:
@@ -14,9 +16,9 @@
 #   --folds-file FILE     published folds of the target: a table with the columns clip and test_fold
 #   --folds LIST          1, "1 3-5" or all (all; with --mini and random folds "1 2")
 #   --seeds LIST          (1)
-#   --systems LIST        names of conf/systems.yaml (speecheq)
-#   --config FILE         sizes and schedule (conf/paper.yaml; conf/best.yaml is our recipe; for CPUs conf/small.yaml,
-#                         small_best.yaml and small_paper.yaml)
+#   --systems LIST        names of conf/systems.yaml (speecheq; in egs/mtl_aug mtl_aug_unlabelled)
+#   --config FILE         sizes and schedule (conf/paper.yaml; conf/best.yaml is our recipe, and the default in
+#                         egs/mtl_aug; for CPUs conf/small.yaml and, not there, small_best.yaml and small_paper.yaml)
 #   --status true         run nothing: list what is done, stale or missing in DATA and EXP, with time and disk
 #   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
 #   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an
@@ -66,6 +68,9 @@
 #   mini_corpora                        those of them that --mini synthesises
 #   target                              the default one
 #   extra_options                       options of its own, such as aishell_hours
+# and may set
+#   mini_unlabelled                     the corpus that --mini takes as unlabelled speech
+#   default_config, default_system      others than conf/paper.yaml and speecheq
 # and defines default_protocol TARGET, which prints a name, and default_use TARGET, which prints a restriction as --use
 # takes it; the user's own come after it. The stages at the end are what the recipes have in common.
 
@@ -76,9 +81,9 @@ stage=0 stop_stage=5
 # shellcheck disable=SC2034  # read by their names, here and in parse_options.sh
 {
   last_stage=5
-  protocol='' folds='' folds_file='' seeds=1 systems=speecheq config='' init_from='' ctc_backend='' classes=seqm
+  protocol='' folds='' folds_file='' seeds=1 systems=${default_system:-speecheq} config='' init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
-  noise='' rir='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
+  noise='' rir='' unlabelled='' unlabelled_hours='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
   status=false score_train=false keep_jobs=false dry_run=false
   help_files=("$recipe/utils/recipe.sh")
   boolean_options=(mini partial status score_train requeue keep_jobs dry_run)
@@ -109,7 +114,8 @@ done
 for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
 options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
-  config init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir data
+  config init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir
+  unlabelled unlabelled_hours data
   exp results nj train_jobs gpus nodes rendezvous cmd partition account time memory cpus gpu jobs_at_once)
 # shellcheck source=utils/parse_options.sh
 . "$recipe/utils/parse_options.sh"
@@ -132,7 +138,7 @@ for name in nj train_jobs gpus nodes bpe_size ${cpus:+cpus} ${jobs_at_once:+jobs
   [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "--${name//_/-} is ${!name}, but it must be a whole number above 0."
 done
 
-for name in "${corpus_names[@]}" folds_file init_from config data exp results corpora noise rir; do
+for name in "${corpus_names[@]}" folds_file init_from config data exp results corpora noise rir unlabelled; do
   # --config may also be one of the recipe's folder, where conf/ lies
   if [[ $name != config || -e ${!name} ]]; then declare "$name=$(absolute "${!name}")"; fi
 done
@@ -175,8 +181,9 @@ if $mini; then
   if [[ $protocol == random* ]]; then folds=${folds:-1 2}; fi
   results=${results:-$exp/RESULTS.md}
   for corpus in "${mini_corpora[@]}"; do folder_of[$corpus]=$data/corpora/$(script_of "$corpus"); done
+  if [[ -n ${mini_unlabelled:-} ]]; then unlabelled=${unlabelled:-$data/corpora/$mini_unlabelled}; fi
 fi
-data=${data:-data} exp=${exp:-exp} config=${config:-conf/paper.yaml} folds=${folds:-all} results=${results:-RESULTS.md}
+data=${data:-data} exp=${exp:-exp} config=${config:-${default_config:-conf/paper.yaml}} folds=${folds:-all} results=${results:-RESULTS.md}
 corpora=${corpora:-$data/corpora}
 if $status; then
   speecheq status --data "$data" --exp "$exp"
@@ -189,9 +196,10 @@ for corpus in $download; do
   place "$corpus" "$corpora/$corpus/$(sed -n 's/^folder: *//p' "local/cards/$corpus.yaml")"
 done
 
-# noises and room impulse responses: those given, or, where no corpus is, those that stage 1 has prepared
+[[ -z $unlabelled_hours || -n $unlabelled ]] || die "--unlabelled-hours is given without --unlabelled DIR."
+# noises, impulse responses, unlabelled speech: those given, or, where no corpus is, those that stage 1 has prepared
 declare -A sounds=()
-for kind in noise rir; do
+for kind in noise rir unlabelled; do
   if [[ -n ${!kind} ]]; then sounds[$kind]=${!kind}
   elif ((${#folder_of[@]} == 0)) && [[ -f $data/manifests/$kind/stage.json ]]; then sounds[$kind]=''; fi
 done
@@ -201,7 +209,7 @@ given=() absent=()
 if ((${#folder_of[@]} == 0 && stage >= 2)); then
   for folder in "$data"/manifests/*/; do
     name=$(basename "$folder")
-    if [[ -f $folder/stage.json && $name != noise && $name != rir ]]; then folder_of[$name]=''; fi
+    if [[ -f $folder/stage.json && ! $name =~ ^(noise|rir|unlabelled)$ ]]; then folder_of[$name]=''; fi
   done
   if ((${#folder_of[@]})); then log "no corpus is given: those that lie in $data/manifests are taken"; fi
 fi
@@ -263,12 +271,14 @@ prepare() {
   fi
 }
 
-# prepare_sounds [OPTION...]: stage 1 of the noises and room impulse responses that were given
+# prepare_sounds [OPTION...]: stage 1 of the noises, impulse responses and unlabelled speech that were given
 prepare_sounds() {
-  local kind
+  local kind hours
   for kind in "${!sounds[@]}"; do
+    hours=${kind}_hours
     if [[ -n ${sounds[$kind]} ]]; then
-      run_or_list "$kind" "local/prepare_$kind.py" "${sounds[$kind]}" "$data/manifests/$kind" --partial "$partial" "$@"
+      run_or_list "$kind" "local/prepare_$kind.py" "${sounds[$kind]}" "$data/manifests/$kind" --partial "$partial" \
+        ${!hours:+--hours "${!hours}"} "$@"
     fi
   done
 }
@@ -277,7 +287,7 @@ prepare_sounds() {
 get_corpora() {
   local corpus names=()
   if $mini; then
-    for corpus in "${mini_corpora[@]}"; do names+=("$(script_of "$corpus")"); done
+    for corpus in "${mini_corpora[@]}" ${mini_unlabelled:+"$mini_unlabelled"}; do names+=("$(script_of "$corpus")"); done
     speecheq synth --out "$data/corpora" --corpora "${names[@]}"
   fi
   for corpus in $download; do speecheq download "$corpus" --out "$corpora"; done

@@ -26,6 +26,7 @@ from speecheq.stages import STAMP, require
 
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB
 SEED = 0
+KINDS = ("noise", "rir")  # what stage 1 calls such sounds
 CLEAN = Condition("clean")
 UNCHANGED = AugmentConfig(pitch_probability=0.0, tempo_probability=0.0, reverb_probability=0.0, noise_probability=0.0)
 
@@ -62,7 +63,7 @@ def trained_with(folder: Path) -> List[Path]:
         if not (source / STAMP).is_file():
             raise InputError(f"{source}: is not there any more, but {folder} was trained with it, so it cannot be "
                              "checked that no sound of the test was trained on; put it back.")
-        if read_json(source / STAMP)["stage"] == "manifests":
+        if read_json(source / STAMP)["title"] in KINDS:
             found.append(source)
     return found
 
