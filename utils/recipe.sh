@@ -99,6 +99,11 @@ script_of() {
   echo "${1%"${part:+_$part}"}"
 }
 
+# any_exists PATH...: of a pattern that matches nothing, which stays as it is, none does
+any_exists() {
+  [[ -e $1 ]]
+}
+
 # absolute PATH: a relative path is one of the caller's folder
 absolute() {
   if [[ -z $1 || $1 == /* ]]; then echo "$1"; else echo "$PWD/$1"; fi
@@ -209,14 +214,16 @@ given=() absent=()
 if ((${#folder_of[@]} == 0 && stage >= 2)); then
   for folder in "$data"/manifests/*/; do
     name=$(basename "$folder")
-    if [[ -f $folder/stage.json && ! $name =~ ^(noise|rir|unlabelled)$ ]]; then folder_of[$name]=''; fi
+    # bash would evaluate other names below
+    [[ $name =~ ^[a-z][a-z0-9_]*$ && -f $folder/stage.json && ! $name =~ ^(noise|rir|unlabelled)$ ]] || continue
+    folder_of[$name]=''
   done
   if ((${#folder_of[@]})); then log "no corpus is given: those that lie in $data/manifests are taken"; fi
 fi
 # stage 5 where nothing but experiments is left: the tables are made of their score files
 tables_only=false
 if ((stage == 5 && ${#folder_of[@]} == 0)) && [[ ! -e $data ]] &&
-  compgen -G "$exp/*/*/fold*/seed*/scored" >/dev/null; then
+  any_exists "$exp"/*/*/fold*/seed*/scored; then
   log "there is no $data: nothing is scored, the tables are made of the score files in $exp"
   tables_only=true
 fi
