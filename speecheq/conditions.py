@@ -53,7 +53,9 @@ ATTACK_ON_WAVEFORM = Setting("attack_waveform", "Attacks on the waveform",
                              "largest change of a sample, dB relative to the clip's RMS", FGSM, APGD)
 ATTACK_ON_FBANK = Setting("attack_fbank", "Attacks on the filter banks",
                           "largest change of a filter bank's energy, dB", FGSM, APGD, logarithmic=True)
-SETTINGS: Dict[str, Setting] = {setting.name: setting for setting in (NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)}
+OTHER_CORPORA = Setting("other_corpora", "Other corpora", "labelled clips of each class")
+SETTINGS: Dict[str, Setting] = {setting.name: setting for setting in (
+    OTHER_CORPORA, NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)}
 # The stages' folders, with their formats.
 FORMATS = {setting.folder: setting.format for setting in SETTINGS.values()}
 

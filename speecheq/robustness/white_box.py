@@ -4,7 +4,7 @@ It is the scoring path itself: the model in eval mode, behind the filter banks a
 """
 
 from contextlib import nullcontext
-from typing import Callable
+from typing import Callable, ContextManager
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,15 @@ def ball_of_fbank(features: Tensor, frames: Tensor, level: float) -> Ball:
     return Ball(features, level * DECIBEL * of_clips(frames, features))
 
 
+def gradients_in_eval_mode(device: torch.device) -> ContextManager:
+    """The context in which a model in eval mode gives gradients on ``device``.
+
+    cuDNN gives an RNN's in training mode only; torch's own kernels give it in eval mode too.
+    """
+    on_gpu = device.type == "cuda" and torch.is_grad_enabled()
+    return torch.backends.cudnn.flags(enabled=False) if on_gpu else nullcontext()
+
+
 class WhiteBox:
     """The ESC logits of a model, with gradients; ``name`` is what an error calls it."""
 
@@ -52,9 +61,7 @@ class WhiteBox:
         self.model, self.fbank, self.device, self.name = model.eval(), fbank, device, name
 
     def _logits(self, features: Tensor, frames: Tensor) -> Tensor:
-        # cuDNN gives an RNN's gradient in training mode only; torch's own kernels give it in eval mode too
-        on_gpu = self.device.type == "cuda" and torch.is_grad_enabled()
-        with torch.backends.cudnn.flags(enabled=False) if on_gpu else nullcontext():
+        with gradients_in_eval_mode(self.device):
             return self.model(features, frames, tasks=("esc",)).esc_logits
 
     def of_fbank(self, frames: Tensor) -> Logits:
