@@ -17,6 +17,7 @@ from speecheq.data import MultitaskBatch, Stream
 from speecheq.feature_augment import draw_changes
 from speecheq.errors import InputError
 from speecheq.features import BatchedFbank
+from speecheq.files import read_json
 from speecheq.progress import log
 from speecheq.stages import require
 
@@ -25,6 +26,12 @@ def sounds_manifest(folder: Path) -> Path:
     """The recordings that prepare_noise.py or prepare_rir.py wrote to ``folder``; InputError where it has not."""
     require(folder, "manifests")
     return next(iter(sorted(Path(folder).glob("*_recordings_all.jsonl.gz"))))
+
+
+def sounds_in_short(folder: Path) -> Dict[str, float]:
+    """How many files and hours of sounds a folder of manifests names."""
+    card = read_json(next(iter(sorted(Path(folder).glob("*_card.json")))))
+    return {name: card[name] for name in ("files", "hours")}
 
 
 def unlabelled_cuts(folder: Path, held_out: Iterable[Cut]) -> CutSet:

@@ -51,6 +51,7 @@ PUBLISHED = (
 )
 NOT_COMPARABLE = "Systems of different tables have another target, protocol or classes: they are not comparable."
 MAIN_SCORES = ("ua", "wa", "uai", "eis_ccc", "gender", "per")
+SOUNDS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
 TABLES = "tables"  # the folder of LaTeX and CSV, in that of the experiments
 PICTURES = "pictures"  # the folder of SVG and PDF, in that of an experiment
 
@@ -165,6 +166,9 @@ def _facts(summary: Dict[str, Any]) -> List[str]:
         f"{', '.join(run['scored_at_git'])})",
         f"{_uncertainty_in_words(summary)}",
     ]
+    if run["sounds"]:
+        lines.append("also trained with " + ", ".join(
+            f"{SOUNDS[kind]} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(run["sounds"].items())))
     if len(run["trained_at_git"]) > 1:
         lines.append("its folds and seeds were trained at different revisions of the program, which its means mix")
     if summary.get("test.per") is not None:

@@ -26,7 +26,7 @@ from speecheq.data import MultitaskBatch, Position, largest_batch, multitask_bat
 from speecheq.errors import InputError
 from speecheq.evaluate import emotion_scores, esc_loss, phone_scores, pick_device, predict_emotions, predict_phones
 from speecheq.files import locked_folder, write_json
-from speecheq.frontend import Frontend, sounds_manifest, unlabelled_cuts
+from speecheq.frontend import Frontend, sounds_in_short, sounds_manifest, unlabelled_cuts
 from speecheq.losses import inverse_weights, resolve_ctc_backend
 from speecheq.models.cmvn import Normalised
 from speecheq.msud import class_table, load_fold
@@ -419,7 +419,8 @@ def train(job: Job) -> None:
                 seed=config.run.seed, msud=note, ctc_backend=ctc_backend, device=str(device),
                 threads=torch.get_num_threads(), processes=distributed.size(),
                 init_from=str(job.init_from) if start is not None else None,
-                sounds={kind: str(folder) for kind, folder in job.sounds().items()},
+                sounds={kind: {"manifests": str(folder), **sounds_in_short(folder)}
+                        for kind, folder in job.sounds().items()},
             )
             if first:
                 configuration.save(config, folder / "config.yaml")

@@ -76,7 +76,7 @@ class CorpusTrial:
             check_unheard(corpus, run, note, trained.config.data.corpora)
             cuts, common, dropped = clips_of(corpus, list(load_cuts(self.fbank / corpus)), classes, learned)
             if "unlabelled" in run.get("sounds", {}):
-                unlabelled_cuts(Path(run["sounds"]["unlabelled"]), cuts)
+                unlabelled_cuts(Path(run["sounds"]["unlabelled"]["manifests"]), cuts)
             few = few_of(corpus, cuts, max(self.shots)) if self.shots else {}
             kept_out = {cut.id for chosen in few.values() for cut in chosen}
             tested = [cut for cut in cuts if cut.id not in kept_out]

@@ -166,6 +166,6 @@ def test_unlabelled_speech_of_the_other_corpus_is_refused(data, note, trained):
     from speecheq.sounds import prepare as prepare_sounds
 
     prepare_sounds("unlabelled", "speech", data / "abroad", data / "heard", speech=True)
-    run = {**RUN, "sounds": {"unlabelled": str(data / "heard")}}
+    run = {**RUN, "sounds": {"unlabelled": {"manifests": str(data / "heard")}}}
     with pytest.raises(InputError, match="is among the unlabelled speech"):
         trial(data).said(run, note, trained)
