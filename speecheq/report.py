@@ -445,9 +445,10 @@ def recipe_sections(groups: Mapping[Tuple[str, str], Sequence[Experiment]],
     return sections
 
 
-def recipe_page(title: str, experiments: Sequence[Experiment], sections: Sequence[Section]) -> str:
-    """RESULTS.md of a recipe."""
-    parts = [f"# Results of {title}\n", INTRODUCTION, bullets(EXPLAINED), *map(section_markdown, sections),
+def recipe_page(title: str, experiments: Sequence[Experiment], sections: Sequence[Section],
+                notes: Sequence[str] = ()) -> str:
+    """RESULTS.md of a recipe; ``notes`` are what its table.yaml says of all its systems."""
+    parts = [f"# Results of {title}\n", INTRODUCTION, bullets([*EXPLAINED, *notes]), *map(section_markdown, sections),
              f"{NOT_COMPARABLE}\n", "## How each was run\n"]
     for experiment in experiments:
         parts.append(f"### {_called(experiment)}, {experiment.run['name']}\n\n" + bullets(_facts(experiment.summary)))
@@ -488,7 +489,8 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
         _write_experiment(folder, experiment, compared[_heading(experiment.run)])
 
     sections = recipe_sections(groups, compared)
-    text = recipe_page(title, list(experiments.values()), sections)
+    notes_of_recipe = of_paper.notes if of_paper is not None else []
+    text = recipe_page(title, list(experiments.values()), sections, notes_of_recipe)
     tables = [replace(table, caption=f"{section.heading}: {table.caption}")
               for section in sections for table in section.tables]
     more = []
@@ -515,7 +517,7 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
     if pictures or (Path(exp) / PICTURES).is_dir():
         write_pictures(Path(exp) / PICTURES, pictures)
     write_text(Path(exp) / page.REPORT, page.recipe_report(
-        f"Results of {title}", links, [*sections, *more], [*EXPLAINED, NOT_COMPARABLE], pictures))
+        f"Results of {title}", links, [*sections, *more], [*EXPLAINED, *notes_of_recipe, NOT_COMPARABLE], pictures))
     return text
 
 

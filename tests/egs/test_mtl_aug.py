@@ -56,6 +56,7 @@ def test_from_corpora_to_a_table(walked):
         assert ("unlabelled_reconstruction" in log) == ("unlabelled" in system)
     page = (folder / "RESULTS.md").read_text()
     assert "also trained with noises (2 files" in page and "unlabelled speech (12 files" in page
+    assert "- Of the paper (MTL-AUG) only the abstract was at hand" in page
     assert page.strip() in printed[5].stdout
 
 
