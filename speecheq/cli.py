@@ -305,6 +305,8 @@ def _robustness(given: argparse.Namespace) -> None:
 
     trials: List = []
     if "noise" in given.settings:
+        if given.noise is None:
+            raise InputError("robustness noise: no noise is given; give --noise MANIFESTS (run.sh: --test-noise DIR).")
         trials.append(NoiseTrial(given.noise, given.rir, tuple(given.snr or SNRS)))
     if "attack" in given.settings:
         levels = {"waveform": given.waveform_levels or LEVELS["waveform"],

@@ -6,6 +6,7 @@
 #   --noise DIR --rir DIR     folders of noises and of room impulse responses, for configurations that augment waveforms
 #   --unlabelled DIR      a folder of recordings of speech, of any format, for systems that learn from it (MTL-AUG)
 #   --unlabelled-hours N  a seeded subset of so many hours of it
+#   --test-noise DIR --test-rir DIR     the same for --robustness noise; none of them may be one of the training's
 #   --partial true        accept incomplete copies
 #   --mini true           synthesise small stand-ins of the recipe's corpora and use those
 # What to run:
@@ -25,6 +26,11 @@
 #                         --exp of its own
 #   --ctc-backend NAME    k2, torch or auto: torch on a CPU; on a GPU k2, where it can be imported (auto)
 #   --score-train true    stage 5 scores the target's training clips too, for the distributions of EIS (Figure 3)
+#   --robustness LIST     stage 5 scores under other conditions too: corpora (all clips of others than the target), noise
+#                         (with --test-noise at 20 to 0 dB, and reverberated), attack (FGSM, BIM, PGD, AutoPGD);
+#                         docs/robustness.md
+#   --other-corpora LIST  of --robustness corpora: corpora that the systems were not trained on (all that are given)
+#   --shots LIST          and adapt the systems first, by so many labelled clips of each class
 # Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):
 #   --classes NAME        seqm: SEQM's nine classes; corpus: the target's own (seqm)
 #   --neutral-eis NAME    EIS of neutral clips: as each corpus declares it, SEQM's 0 (metric), or what its own intensity
@@ -84,7 +90,7 @@ stage=0 stop_stage=5
   protocol='' folds='' folds_file='' seeds=1 systems=${default_system:-speecheq} config='' init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
   noise='' rir='' unlabelled='' unlabelled_hours='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
-  status=false score_train=false keep_jobs=false dry_run=false
+  test_noise='' test_rir='' robustness='' other_corpora='' shots='' status=false score_train=false keep_jobs=false dry_run=false
   help_files=("$recipe/utils/recipe.sh")
   boolean_options=(mini partial status score_train requeue keep_jobs dry_run)
   list_options=(set corpus use job_option)
@@ -120,7 +126,7 @@ for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
 options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
   config init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir
-  unlabelled unlabelled_hours data
+  test_noise test_rir unlabelled unlabelled_hours robustness other_corpora shots data
   exp results nj train_jobs gpus nodes rendezvous cmd partition account time memory cpus gpu jobs_at_once)
 # shellcheck source=utils/parse_options.sh
 . "$recipe/utils/parse_options.sh"
@@ -136,6 +142,10 @@ one_of() {
 one_of classes seqm corpus
 one_of neutral_eis declared metric corpus
 one_of dev auto clips speaker official
+for setting in $robustness; do
+  [[ $setting =~ ^(corpora|noise|attack)$ ]] ||
+    die "--robustness is $robustness, but it must be some of corpora, noise and attack."
+done
 one_of units phone bpe
 one_of cmd local slurm sge
 if $dry_run && [[ $cmd == local ]]; then die "--dry-run prints what is submitted: give --cmd slurm or sge too."; fi
@@ -143,7 +153,8 @@ for name in nj train_jobs gpus nodes bpe_size ${cpus:+cpus} ${jobs_at_once:+jobs
   [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "--${name//_/-} is ${!name}, but it must be a whole number above 0."
 done
 
-for name in "${corpus_names[@]}" folds_file init_from config data exp results corpora noise rir unlabelled; do
+for name in "${corpus_names[@]}" folds_file init_from config data exp results corpora noise rir unlabelled test_noise \
+  test_rir; do
   # --config may also be one of the recipe's folder, where conf/ lies
   if [[ $name != config || -e ${!name} ]]; then declare "$name=$(absolute "${!name}")"; fi
 done
@@ -202,9 +213,10 @@ for corpus in $download; do
 done
 
 [[ -z $unlabelled_hours || -n $unlabelled ]] || die "--unlabelled-hours is given without --unlabelled DIR."
-# noises, impulse responses, unlabelled speech: those given, or, where no corpus is, those that stage 1 has prepared
+# noises and impulse responses of training and test, unlabelled speech: those given, or, where no corpus is, those that
+# stage 1 has prepared
 declare -A sounds=()
-for kind in noise rir unlabelled; do
+for kind in noise rir unlabelled test_noise test_rir; do
   if [[ -n ${!kind} ]]; then sounds[$kind]=${!kind}
   elif ((${#folder_of[@]} == 0)) && [[ -f $data/manifests/$kind/stage.json ]]; then sounds[$kind]=''; fi
 done
@@ -215,7 +227,8 @@ if ((${#folder_of[@]} == 0 && stage >= 2)); then
   for folder in "$data"/manifests/*/; do
     name=$(basename "$folder")
     # bash would evaluate other names below
-    [[ $name =~ ^[a-z][a-z0-9_]*$ && -f $folder/stage.json && ! $name =~ ^(noise|rir|unlabelled)$ ]] || continue
+    [[ $name =~ ^[a-z][a-z0-9_]*$ && -f $folder/stage.json &&
+      ! $name =~ ^((test_)?(noise|rir)|unlabelled)$ ]] || continue
     folder_of[$name]=''
   done
   if ((${#folder_of[@]})); then log "no corpus is given: those that lie in $data/manifests are taken"; fi
@@ -284,8 +297,8 @@ prepare_sounds() {
   for kind in "${!sounds[@]}"; do
     hours=${kind}_hours
     if [[ -n ${sounds[$kind]} ]]; then
-      run_or_list "$kind" "local/prepare_$kind.py" "${sounds[$kind]}" "$data/manifests/$kind" --partial "$partial" \
-        ${!hours:+--hours "${!hours}"} "$@"
+      run_or_list "$kind" "local/prepare_${kind#test_}.py" "${sounds[$kind]}" "$data/manifests/$kind" \
+        --partial "$partial" ${!hours:+--hours "${!hours}"} "$@"
     fi
   done
 }
@@ -336,7 +349,9 @@ make_msud() {
 
 train_systems() {
   local kind with_sounds=()
-  for kind in "${!sounds[@]}"; do with_sounds+=("--$kind" "$data/manifests/$kind"); done
+  for kind in "${!sounds[@]}"; do
+    if [[ $kind != test_* ]]; then with_sounds+=("--$kind" "$data/manifests/$kind"); fi
+  done
   speecheq train "${runs[@]}" --jobs "$train_jobs" --gpus "$gpus" --nodes "$nodes" \
     ${rendezvous:+--rendezvous "$rendezvous"} ${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" \
     ${init_from:+--init-from "$init_from"} "${with_sounds[@]}" ${ctc_backend:+--ctc-backend "$ctc_backend"} \
@@ -344,8 +359,21 @@ train_systems() {
 }
 
 score_systems() {
-  local only_asked=()
+  local kind corpus only_asked=() with_sounds=() others=()
   if $score_train; then only_asked+=(--train-clips); fi
   $tables_only || speecheq score "${runs[@]}" "${only_asked[@]}" "${jobs[@]}"
+  if ! $tables_only && [[ -n $robustness ]]; then
+    for kind in "${!sounds[@]}"; do
+      if [[ $kind == test_* ]]; then with_sounds+=("--${kind#test_}" "$data/manifests/$kind"); fi
+    done
+    if [[ " $robustness " == *" corpora "* ]]; then
+      for corpus in ${other_corpora:-$(speecheq corpora --prepared "$data/manifests" "${given[@]}")}; do
+        if [[ -n $other_corpora || $corpus != "$target" ]]; then others+=("$corpus"); fi
+      done
+    fi
+    # shellcheck disable=SC2086  # lists
+    speecheq robustness $robustness "${runs[@]}" ${others:+--to "${others[@]}"} ${shots:+--shots $shots} \
+      "${with_sounds[@]}" "${jobs[@]}"
+  fi
   speecheq report --exp "$exp" --title "$title" --results "$results" --table conf/table.yaml
 }

@@ -83,10 +83,10 @@ class NoiseTrial:
     """The test clips in noise and with reverberation.
 
     ``noise`` and ``rir`` are folders of manifests that local/prepare_noise.py and prepare_rir.py wrote; without
-    ``noise`` no noise is added, without ``rir`` reverberation is simulated, as in training.
+    ``rir`` reverberation is simulated, as in training. ``snrs`` are in dB.
     """
 
-    noise: Optional[Path]
+    noise: Path
     rir: Optional[Path]
     snrs: Tuple[float, ...] = SNRS
 
@@ -99,35 +99,30 @@ class NoiseTrial:
     @property
     def options(self) -> Mapping[str, Any]:
         """All that decides what comes out, but for the sounds."""
-        return {"snrs": list(self.snrs), "noise": self.noise is not None, "rir": self.rir is not None, "seed": SEED}
+        return {"snrs": list(self.snrs), "rir": self.rir is not None, "seed": SEED}
 
     @property
     def facts(self) -> Mapping[str, Any]:
         """What the rows note of it."""
-        notes = []
-        if self.noise is not None:
-            notes.append(f"to each clip one of {_files(self.noise)} recordings of noise is added, the same at every "
-                         "SNR, which is the ratio of the powers over the clip; the training heard none of them")
         rooms = "simulated" if self.rir is None else f"by one of {_files(self.rir)} measured impulse responses"
-        return {**self.options, "notes": [*notes, f"reverberation is {rooms}; what a clip gets is drawn with seed "
-                                          f"{SEED}, the same for all systems"]}
+        return {**self.options, "notes": [
+            f"to each clip one of {_files(self.noise)} recordings of noise is added, the same at every SNR, which is "
+            "the ratio of the powers over the clip; the training heard none of them",
+            f"reverberation is {rooms}; what a clip gets is drawn with seed {SEED}, the same for all systems"]}
 
     def changes(self, folder: Path, trained: Trained) -> Dict[Condition, Callable[[Stream], Stream]]:
         """Condition -> what makes features of mini-batches of waveforms. InputError where a sound was trained on."""
         check_unheard(folder, self.sounds)
         device = trained.device
-        noises = responses = None
+        noises = load_noises(sounds_manifest(self.noise), AugmentConfig().noise_hours, SEED, device)
+        responses = load_responses(sounds_manifest(self.rir), SEED, device) if self.rir is not None else None
+        fbank = BatchedFbank().to(device)
         configs = {CLEAN: UNCHANGED}
-        if self.noise is not None:
-            noises = load_noises(sounds_manifest(self.noise), AugmentConfig().noise_hours, SEED, device)
-            for snr in self.snrs:
-                configs[Condition(f"noise at {snr:g} dB", "noise", snr)] = replace(
-                    UNCHANGED, noise_probability=1.0, snr_low=snr, snr_high=snr)
-        if self.rir is not None:
-            responses = load_responses(sounds_manifest(self.rir), SEED, device)
+        for snr in self.snrs:
+            configs[Condition(f"noise at {snr:g} dB", "noise", snr)] = replace(
+                UNCHANGED, noise_probability=1.0, snr_low=snr, snr_high=snr)
         configs[Condition("reverberation" if responses is not None else "simulated reverberation")] = replace(
             UNCHANGED, reverb_probability=1.0)
-        fbank = BatchedFbank().to(device)
 
         def features_under(config: AugmentConfig) -> Callable[[Stream], Stream]:
             augmenter = Augmenter(config, SEED, noises, responses, device)

@@ -3,8 +3,9 @@
 It is the scoring path itself: the model in eval mode, behind the filter banks and the normalisation.
 """
 
+import math
 from contextlib import nullcontext
-from typing import Callable, ContextManager
+from typing import ContextManager
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from speecheq.errors import InputError
 from speecheq.features import BatchedFbank
 from speecheq.robustness.attacks import Ball, Logits, slope
 
-DECIBEL = 0.23025850929940458  # log(10) / 10: of an energy, in the natural logarithm that the filter banks are in
+DECIBEL = math.log(10) / 10  # of an energy, in the natural logarithm that the filter banks are in
+CHECKED_SAMPLES = 16000  # of noise, on which a model must have a gradient
 
 
 def root_mean_square(waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -51,14 +53,25 @@ def gradients_in_eval_mode(device: torch.device) -> ContextManager:
 
 
 class WhiteBox:
-    """The ESC logits of a model, with gradients; ``name`` is what an error calls it."""
+    """The ESC logits of a model, with gradients."""
 
     def __init__(self, model: nn.Module, fbank: BatchedFbank, device: torch.device, name: str):
-        """InputError for a model that cannot be differentiated, such as an exported one."""
+        """``name`` is what an InputError calls a model that cannot be differentiated, such as an exported one."""
         if not isinstance(model, nn.Module):
             raise InputError(f"{name}: an attack needs the gradient, which {type(model).__name__} does not give; give "
                              "the checkpoint or model folder that it was made from.")
-        self.model, self.fbank, self.device, self.name = model.eval(), fbank, device, name
+        self.model, self.fbank, self.device = model.eval(), fbank, device
+        noise = 0.1 * torch.randn(1, CHECKED_SAMPLES, generator=torch.Generator().manual_seed(0)).to(device)
+        logits = self.of_waveforms(torch.tensor([CHECKED_SAMPLES]))
+        try:
+            with torch.no_grad():
+                least = logits(noise).argmin(1)  # its loss is never flat
+            depends = bool(slope(logits, noise, least).gradient.any())
+        except (RuntimeError, ValueError) as fault:
+            reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+            raise InputError(f"{name}: cannot be attacked, as it cannot be differentiated ({reason}).") from fault
+        if not depends:
+            raise InputError(f"{name}: cannot be attacked, the gradient of its answers is 0 everywhere.")
 
     def _logits(self, features: Tensor, frames: Tensor) -> Tensor:
         with gradients_in_eval_mode(self.device):
@@ -71,13 +84,3 @@ class WhiteBox:
     def of_waveforms(self, lengths: Tensor) -> Logits:
         """Waveforms (N, S), padded, ``lengths`` (N,) samples long -> logits (N, K)."""
         return lambda waveforms: self._logits(*self.fbank(waveforms, lengths))
-
-    def check(self, logits: Callable[[Tensor], Tensor], x: Tensor, gold: Tensor) -> None:
-        """InputError where the answers do not depend on ``x`` in a way that can be differentiated."""
-        try:
-            found = slope(logits, x, gold)
-        except (RuntimeError, ValueError) as fault:
-            reason = (str(fault).splitlines() or [type(fault).__name__])[0]
-            raise InputError(f"{self.name}: cannot be attacked, as it cannot be differentiated ({reason}).") from fault
-        if not found.gradient.any():
-            raise InputError(f"{self.name}: cannot be attacked, the gradient of its answers is 0 everywhere.")
