@@ -56,9 +56,9 @@ class Stream:
     into features, waveforms (N, S) with lengths in samples; ``ids`` the N utterances;
     ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a
     list of N int64 vectors; of MTL-AUG's augmentation also augmentation (N,) int64, places in AUGMENTATIONS, and
-    ``clean`` (N, T, D), the features before it, of as many frames. ``position`` is its place in the stream, ``last`` whether it is the last of its epoch,
-    ``changes`` what the model does to the features before it takes them. Of a mini-batch that several processes share
-    out this is one's share, and ``all_ids`` are the whole's utterances.
+    ``clean`` (N, T, D), the features before it, of as many frames. ``position`` is its place in the stream, ``last``
+    whether it is the last of its epoch, ``changes`` what the model does to the features before it takes them. Of a
+    mini-batch that several processes share out this is one's share, and ``all_ids`` are the whole's utterances.
     """
 
     inputs: Tensor

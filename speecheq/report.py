@@ -212,7 +212,7 @@ def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Seque
     """A line a system and curve, a column a level: pooled UA with its interval."""
     def place(row: Row) -> str:
         level = row.condition.level
-        return row.condition.name if level is None else f"{level:g} dB"
+        return row.condition.name if level is None else f"{level:g} {setting.unit}"
 
     def cell(row: Optional[Row]) -> Cell:
         if row is None:
@@ -232,7 +232,8 @@ def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Seque
             found = {**own, **{place(row): row for row in of}}
             table.append([member.run["system"], _config(member.run), name, *(cell(found.get(name)) for name in places),
                           f"{_numbers(rows[0].metrics['folds'])} of {member.run['of_folds']}",
-                          _numbers(rows[0].metrics["seeds"]), str(rows[0].metrics["clips"])])
+                          _numbers(rows[0].metrics["seeds"]), ", ".join(str(n) for n in dict.fromkeys(
+                              row.metrics["clips"] for row in found.values()))])
     return Table(setting.name, "pooled UA % and its 95 % interval, by condition", [
         *map(Column, ("system", "config", "curve")),
         *(Column(name, (f"{name} UA %", f"{name} 95 % interval"), ", ") for name in places),

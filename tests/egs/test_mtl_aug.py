@@ -60,6 +60,20 @@ def test_from_corpora_to_a_table(walked):
     assert page.strip() in printed[5].stdout
 
 
+def test_the_systems_are_tried_on_another_corpus(mtl_aug, walked):
+    folder, options, _ = walked
+    done = mtl_aug.run(*options, "--stage", 5, "--robustness", "corpora", "--shots", 2, "--systems", "emotion")
+    page = (folder / "RESULTS.md").read_text()
+    assert "## ravdess, speaker: other corpora" in page and page.strip() in done.stdout
+    heading = next(line for line in page.splitlines() if "| 0 clips | 2 clips |" in line)
+    line = next(line for line in page.splitlines() if line.startswith("| emotion | nano") and "| casia |" in line)
+    assert line.count("|") == heading.count("|")
+    assert "the answers are among neutral, joy, anger, sadness, fear, surprise" in page
+    assert "ravdess: is the target" in mtl_aug.refused(
+        *options, "--stage", 5, "--robustness", "corpora", "--other-corpora", "ravdess", "--systems", "emotion")
+    assert "must be some of corpora, noise and attack" in mtl_aug.refused("--robustness", "rain")
+
+
 def test_the_systems_are_one_thing_apart(mtl_aug):
     from speecheq.config import resolve, systems_of
 
