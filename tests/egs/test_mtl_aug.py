@@ -68,7 +68,7 @@ def test_the_systems_are_tried_on_another_corpus(mtl_aug, walked):
     heading = next(line for line in page.splitlines() if "| 0 clips | 2 clips |" in line)
     line = next(line for line in page.splitlines() if line.startswith("| emotion | nano") and "| casia |" in line)
     assert line.count("|") == heading.count("|")
-    assert "the answers are among neutral, joy, anger, sadness, fear, surprise" in page
+    assert " clips, the answers are among neutral, " in page
     assert "ravdess: is the target" in mtl_aug.refused(
         *options, "--stage", 5, "--robustness", "corpora", "--other-corpora", "ravdess", "--systems", "emotion")
     assert "must be some of corpora, noise and attack" in mtl_aug.refused("--robustness", "rain")
