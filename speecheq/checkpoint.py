@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import zipfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -81,12 +82,26 @@ def read(path: Path) -> Dict[str, Any]:
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such checkpoint; run stage 4 first.")
     try:
+        _refuse_programs(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
         raise InputError(f"{path}: is not a whole checkpoint ({str(error).splitlines()[0]}); train again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: is not a checkpoint of this version of SpeechEQ (format {FORMAT}).")
     return _text_to_floats(content)
+
+
+def _refuse_programs(path: Path) -> None:
+    """ValueError or BadZipFile, without loading anything, for what torch.load, before 2.6, reads without heeding weights_only.
+
+    That is TorchScript, a zip that holds a program, and the tar of very old versions.
+    """
+    with open(path, "rb") as stream:
+        if stream.read(4) != b"PK\3\4":  # a zip may begin with anything
+            raise ValueError("it is no zip of tensors")
+    with zipfile.ZipFile(path) as archive:
+        if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
+            raise ValueError("it holds a program (TorchScript)")
 
 
 def config_of(content: Dict[str, Any], source: str) -> configuration.Config:

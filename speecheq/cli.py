@@ -299,6 +299,7 @@ def _score(given: argparse.Namespace) -> None:
 def _robustness(given: argparse.Namespace) -> None:
     from speecheq.config import load
     from speecheq.robustness.adversarial import LEVELS, ON, AttackTrial
+    from speecheq.robustness.corpora import CorpusTrial
     from speecheq.robustness.noise import SNRS, NoiseTrial
     from speecheq.robustness.trial import try_conditions
 
@@ -312,6 +313,11 @@ def _robustness(given: argparse.Namespace) -> None:
                   "fbank": given.fbank_levels or LEVELS["fbank"]}
         trials += [AttackTrial(on, tuple(dict.fromkeys(given.attacks)), tuple(levels[on])) for on in ON
                    if on in given.on]
+    if "corpora" in given.settings:
+        if not given.to:
+            raise InputError("the setting corpora needs the names of some: give --to.")
+        trials.append(CorpusTrial(tuple(dict.fromkeys(given.to)), given.data / "manifests", given.data / "fbank",
+                                  tuple(dict.fromkeys(given.shots))))
     msud, runs = _msud_folder(given), list(_runs(given))
 
     def work(fold: int, folder: Path) -> None:
@@ -514,9 +520,15 @@ def parser() -> argparse.ArgumentParser:
     score.add_argument("--train-clips", action="store_true",
                        help="the target's training clips too, for the distributions of EIS (Figure 3)")
 
-    robustness = command("robustness", _robustness, "Stage 5 under other conditions: in noise, under attack.")
-    robustness.add_argument("settings", nargs="+", choices=("noise", "attack"), metavar="noise|attack")
+    robustness = command("robustness", _robustness,
+                         "Stage 5 under other conditions: on other corpora, in noise, under attack.")
+    robustness.add_argument("settings", nargs="+", choices=("corpora", "noise", "attack"),
+                            metavar="corpora|noise|attack")
     run_options(robustness)
+    robustness.add_argument("--to", nargs="+", default=[], metavar="CORPUS",
+                            help="of corpora: prepared corpora that the system was not trained on")
+    robustness.add_argument("--shots", nargs="+", type=positive_whole, default=[], metavar="N",
+                            help="of corpora: adapt the model first, by so many labelled clips of each class")
     robustness.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises of the test, none of the training")
     robustness.add_argument("--rir", type=Path, metavar="MANIFESTS", help="room impulse responses of the test; without "
                             "them reverberation is simulated")

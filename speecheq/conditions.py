@@ -27,7 +27,7 @@ CONDITIONS = "conditions.json"
 
 @dataclass(frozen=True)
 class Setting:
-    """``axis`` is what the levels of its conditions are, with their unit; empty where they have none.
+    """``axis`` is what the levels of its conditions are, ``unit`` what they are counted in.
 
     ``weaker`` and ``stronger`` name curves of which the second should lie nowhere above the first. ``logarithmic``: the
     levels are above 0 and drawn so. ``format`` is raised when what the setting writes changes its meaning.
@@ -36,6 +36,7 @@ class Setting:
     name: str
     title: str
     axis: str = ""
+    unit: str = "dB"
     weaker: str = ""
     stronger: str = ""
     logarithmic: bool = False
@@ -50,10 +51,12 @@ class Setting:
 FGSM, BIM, PGD, APGD = "FGSM", "BIM", "PGD", "AutoPGD"
 NOISE = Setting("noise", "Noisy speech", "SNR, dB")
 ATTACK_ON_WAVEFORM = Setting("attack_waveform", "Attacks on the waveform",
-                             "largest change of a sample, dB relative to the clip's RMS", FGSM, APGD)
+                             "largest change of a sample, dB relative to the clip's RMS", weaker=FGSM, stronger=APGD)
 ATTACK_ON_FBANK = Setting("attack_fbank", "Attacks on the filter banks",
-                          "largest change of a filter bank's energy, dB", FGSM, APGD, logarithmic=True)
-SETTINGS: Dict[str, Setting] = {setting.name: setting for setting in (NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)}
+                          "largest change of a filter bank's energy, dB", weaker=FGSM, stronger=APGD, logarithmic=True)
+OTHER_CORPORA = Setting("other_corpora", "Other corpora", "labelled clips of each class", "clips")
+SETTINGS: Dict[str, Setting] = {setting.name: setting for setting in (
+    OTHER_CORPORA, NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)}
 # The stages' folders, with their formats.
 FORMATS = {setting.folder: setting.format for setting in SETTINGS.values()}
 

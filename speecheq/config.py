@@ -207,7 +207,7 @@ class Config:
         if chosen and self.data.input != "waveform":
             raise ValueError("augment.one_of changes waveforms; with it data.input must be waveform")
         if "specaugment" in chosen and not self.specaugment.active:
-            raise ValueError("augment.one_of names specaugment, but specaugment has no masks; set specaugment.time_masks")
+            raise ValueError("augment.one_of names specaugment, but specaugment has no masks; set its time_masks")
         if "mixup" in chosen and self.mixup.alpha == 0:
             raise ValueError("augment.one_of names mixup, but mixup.alpha is 0; set it to 0.5, say")
         if self.loss.augmentation > 0 and not chosen:

@@ -17,6 +17,7 @@ import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler
+from lhotse.features.io import LilcomChunkyWriter
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, IterableDataset
@@ -55,9 +56,9 @@ class Stream:
     into features, waveforms (N, S) with lengths in samples; ``ids`` the N utterances;
     ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a
     list of N int64 vectors; of MTL-AUG's augmentation also augmentation (N,) int64, places in AUGMENTATIONS, and
-    ``clean`` (N, T, D), the features before it, of as many frames. ``position`` is its place in the stream, ``last`` whether it is the last of its epoch,
-    ``changes`` what the model does to the features before it takes them. Of a mini-batch that several processes share
-    out this is one's share, and ``all_ids`` are the whole's utterances.
+    ``clean`` (N, T, D), the features before it, of as many frames. ``position`` is its place in the stream, ``last``
+    whether it is the last of its epoch, ``changes`` what the model does to the features before it takes them. Of a
+    mini-batch that several processes share out this is one's share, and ``all_ids`` are the whole's utterances.
     """
 
     inputs: Tensor
@@ -128,7 +129,12 @@ def whole_stream(shares: Sequence[Stream]) -> Stream:
 
 
 def load_features(cut: Cut) -> Tensor:
-    """The stored features (T, D) of a cut; InputError where the archive is gone or not whole."""
+    """The stored features (T, D) of a cut; InputError where the archive is gone or not whole, or of another kind."""
+    if cut.features.storage_type != LilcomChunkyWriter.name:  # others unpickle, or fetch from a network
+        raise InputError(
+            f"{cut.features.storage_path}: the features of {cut.id} are stored as {cut.features.storage_type}, not as "
+            "stage 2 does; run it again."
+        )
     try:
         features = cut.load_features()
     except Exception as error:  # lilcom, the file system and lhotse each have their own, lhotse's of many lines

@@ -1,17 +1,23 @@
 """What stands between the loader and the model in training: augmentation and features, on the training device."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Dict, Iterable, Optional, Tuple
 
 import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
 from torch import Tensor
 
 from speecheq.augment import Augmenter, draw, load_noises, load_responses
 from speecheq.config import Config
+from speecheq.cuts import cuts_of
 from speecheq.data import MultitaskBatch, Stream
 from speecheq.feature_augment import draw_changes
+from speecheq.errors import InputError
 from speecheq.features import BatchedFbank
+from speecheq.files import read_json
 from speecheq.progress import log
 from speecheq.stages import require
 
@@ -20,6 +26,24 @@ def sounds_manifest(folder: Path) -> Path:
     """The recordings that prepare_noise.py or prepare_rir.py wrote to ``folder``; InputError where it has not."""
     require(folder, "manifests")
     return next(iter(sorted(Path(folder).glob("*_recordings_all.jsonl.gz"))))
+
+
+def sounds_in_short(folder: Path) -> Dict[str, float]:
+    """How many files and hours of sounds a folder of manifests names."""
+    card = read_json(next(iter(sorted(Path(folder).glob("*_card.json")))))
+    return {name: card[name] for name in ("files", "hours")}
+
+
+def unlabelled_cuts(folder: Path, held_out: Iterable[Cut]) -> CutSet:
+    """A cut of each recording that prepare_unlabelled.py found; InputError where one is of the cuts ``held_out``."""
+    cuts = cuts_of(sounds_manifest(folder))
+    of_held_out = {os.path.realpath(cut.recording.sources[0].source): cut.id for cut in held_out}
+    for cut in cuts:
+        path = cut.recording.sources[0].source
+        if path in of_held_out:
+            raise InputError(f"{path}: is among the unlabelled speech, but {of_held_out[path]} of the dev or test part; "
+                             "give a folder of other recordings.")
+    return cuts
 
 
 def read_frames(features: Tensor, frames: Tensor, first: Tensor, steps: Tensor, kept: Tensor) -> Tensor:

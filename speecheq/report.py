@@ -51,6 +51,7 @@ PUBLISHED = (
 )
 NOT_COMPARABLE = "Systems of different tables have another target, protocol or classes: they are not comparable."
 MAIN_SCORES = ("ua", "wa", "uai", "eis_ccc", "gender", "per")
+SOUNDS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
 TABLES = "tables"  # the folder of LaTeX and CSV, in that of the experiments
 PICTURES = "pictures"  # the folder of SVG and PDF, in that of an experiment
 
@@ -165,6 +166,9 @@ def _facts(summary: Dict[str, Any]) -> List[str]:
         f"{', '.join(run['scored_at_git'])})",
         f"{_uncertainty_in_words(summary)}",
     ]
+    if run["sounds"]:
+        lines.append("also trained with " + ", ".join(
+            f"{SOUNDS[kind]} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(run["sounds"].items())))
     if len(run["trained_at_git"]) > 1:
         lines.append("its folds and seeds were trained at different revisions of the program, which its means mix")
     if summary.get("test.per") is not None:
@@ -208,7 +212,7 @@ def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Seque
     """A line a system and curve, a column a level: pooled UA with its interval."""
     def place(row: Row) -> str:
         level = row.condition.level
-        return row.condition.name if level is None else f"{level:g} dB"
+        return row.condition.name if level is None else f"{level:g} {setting.unit}"
 
     def cell(row: Optional[Row]) -> Cell:
         if row is None:
@@ -228,7 +232,8 @@ def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Seque
             found = {**own, **{place(row): row for row in of}}
             table.append([member.run["system"], _config(member.run), name, *(cell(found.get(name)) for name in places),
                           f"{_numbers(rows[0].metrics['folds'])} of {member.run['of_folds']}",
-                          _numbers(rows[0].metrics["seeds"]), str(rows[0].metrics["clips"])])
+                          _numbers(rows[0].metrics["seeds"]), ", ".join(str(n) for n in dict.fromkeys(
+                              row.metrics["clips"] for row in found.values()))])
     return Table(setting.name, "pooled UA % and its 95 % interval, by condition", [
         *map(Column, ("system", "config", "curve")),
         *(Column(name, (f"{name} UA %", f"{name} 95 % interval"), ", ") for name in places),
@@ -441,9 +446,10 @@ def recipe_sections(groups: Mapping[Tuple[str, str], Sequence[Experiment]],
     return sections
 
 
-def recipe_page(title: str, experiments: Sequence[Experiment], sections: Sequence[Section]) -> str:
-    """RESULTS.md of a recipe."""
-    parts = [f"# Results of {title}\n", INTRODUCTION, bullets(EXPLAINED), *map(section_markdown, sections),
+def recipe_page(title: str, experiments: Sequence[Experiment], sections: Sequence[Section],
+                notes: Sequence[str] = ()) -> str:
+    """RESULTS.md of a recipe; ``notes`` are what its table.yaml says of all its systems."""
+    parts = [f"# Results of {title}\n", INTRODUCTION, bullets([*EXPLAINED, *notes]), *map(section_markdown, sections),
              f"{NOT_COMPARABLE}\n", "## How each was run\n"]
     for experiment in experiments:
         parts.append(f"### {_called(experiment)}, {experiment.run['name']}\n\n" + bullets(_facts(experiment.summary)))
@@ -484,7 +490,8 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
         _write_experiment(folder, experiment, compared[_heading(experiment.run)])
 
     sections = recipe_sections(groups, compared)
-    text = recipe_page(title, list(experiments.values()), sections)
+    notes_of_recipe = of_paper.notes if of_paper is not None else []
+    text = recipe_page(title, list(experiments.values()), sections, notes_of_recipe)
     tables = [replace(table, caption=f"{section.heading}: {table.caption}")
               for section in sections for table in section.tables]
     more = []
@@ -511,7 +518,7 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
     if pictures or (Path(exp) / PICTURES).is_dir():
         write_pictures(Path(exp) / PICTURES, pictures)
     write_text(Path(exp) / page.REPORT, page.recipe_report(
-        f"Results of {title}", links, [*sections, *more], [*EXPLAINED, NOT_COMPARABLE], pictures))
+        f"Results of {title}", links, [*sections, *more], [*EXPLAINED, *notes_of_recipe, NOT_COMPARABLE], pictures))
     return text
 
 

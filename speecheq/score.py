@@ -303,6 +303,8 @@ def _score_tests(
             "label_sets": label_sets, "fold": note["fold"], "folds": note["folds"], "seed": run["seed"],
             "corpora": note["corpora"] if trained.config.data.corpora == "all" else [note["target"]],
             "phonemes": phone_note.get("corpus"), "per_set": phone_note.get("test"), "units": phone_note.get("units"),
+            "sounds": {kind: {name: of[name] for name in ("files", "hours")}
+                       for kind, of in run.get("sounds", {}).items()},
             "ctc_backend": run["ctc_backend"], "device": run["device"], "threads": run["threads"],
             "steps": run["steps"], "train_seconds": run["train_seconds"], "best_epoch": trained.content["epoch"],
             "trained_at_git": run["git"], "scored_at_git": git_revision(),

@@ -89,7 +89,7 @@ def _settings(fold: ScoredFold) -> Dict[str, Any]:
     """What folds of one experiment must have in common: all settings but the seed, and the data."""
     settings = flat(learned(load(fold.folder / "config.yaml")))
     del settings["run.seed"]
-    return {**settings, **{key: fold.run[key] for key in (*EXPERIMENT, *ALIKE)}}
+    return {**settings, **{key: fold.run[key] for key in (*EXPERIMENT, *ALIKE)}, "sounds": fold.run.get("sounds", {})}
 
 
 def check_alike(folds: Sequence[ScoredFold]) -> None:
@@ -215,6 +215,7 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
     summary.update(_intervals(answers))
     summary["run"] = {
         **{key: first[key] for key in ("set", *EXPERIMENT, *ALIKE)},
+        "sounds": first.get("sounds", {}),
         "folds": sorted({run["fold"] for run in runs}),
         "of_folds": first["folds"],
         "seeds": sorted({run["seed"] for run in runs}),

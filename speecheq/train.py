@@ -3,7 +3,6 @@
 import copy
 import logging
 import math
-import os
 import random
 import shutil
 import time
@@ -12,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from speecheq.data import MultitaskBatch, Position, largest_batch, multitask_bat
 from speecheq.errors import InputError
 from speecheq.evaluate import emotion_scores, esc_loss, phone_scores, pick_device, predict_emotions, predict_phones
 from speecheq.files import locked_folder, write_json
-from speecheq.frontend import Frontend, sounds_manifest
+from speecheq.frontend import Frontend, sounds_in_short, sounds_manifest, unlabelled_cuts
 from speecheq.losses import inverse_weights, resolve_ctc_backend
 from speecheq.models.cmvn import Normalised
 from speecheq.msud import class_table, load_fold
@@ -119,18 +118,6 @@ def _phoneme_sets(job: Job) -> Tuple[Optional[CutSet], List[Cut], List[str]]:
     if (job.phonemes / "dev.jsonl.gz").is_file():
         dev = sample(cuts_of(job.phonemes / "dev.jsonl.gz"), job.config.data.dev_phoneme_clips)
     return training_cuts(job.phonemes / "train.jsonl.gz"), dev, table.symbols
-
-
-def unlabelled_cuts(folder: Path, held_out: Iterable[Cut]) -> CutSet:
-    """A cut of each recording that prepare_unlabelled.py found; InputError where one is of the cuts ``held_out``."""
-    cuts = cuts_of(sounds_manifest(folder))
-    of_held_out = {os.path.realpath(cut.recording.sources[0].source): cut.id for cut in held_out}
-    for cut in cuts:
-        path = cut.recording.sources[0].source
-        if path in of_held_out:
-            raise InputError(f"{path}: is among the unlabelled speech, but {of_held_out[path]} of the dev or test part; "
-                             "give a folder of other recordings.")
-    return cuts
 
 
 def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
@@ -432,6 +419,8 @@ def train(job: Job) -> None:
                 seed=config.run.seed, msud=note, ctc_backend=ctc_backend, device=str(device),
                 threads=torch.get_num_threads(), processes=distributed.size(),
                 init_from=str(job.init_from) if start is not None else None,
+                sounds={kind: {"manifests": str(folder), **sounds_in_short(folder)}
+                        for kind, folder in job.sounds().items()},
             )
             if first:
                 configuration.save(config, folder / "config.yaml")

@@ -20,14 +20,13 @@ from speecheq.cuts import cuts_of
 from speecheq.data import MultitaskBatch, Stream, multitask_batches, whole_stream
 from speecheq.errors import InputError
 from speecheq.features import BatchedFbank, compute_features, load_cuts
-from speecheq.frontend import Frontend, read_frames, sounds_manifest
+from speecheq.frontend import Frontend, read_frames, sounds_manifest, unlabelled_cuts
 from speecheq.losses import LossWeights, reconstruction_loss
 from speecheq.models import ModelConfig, build_model
 from speecheq.numerics import Precision, snapshot
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.sounds import prepare as prepare_sounds
 from speecheq.step import gradients, stream_loss, train_step
-from speecheq.train import unlabelled_cuts
 
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", CPU)

@@ -26,8 +26,11 @@
 #                         --exp of its own
 #   --ctc-backend NAME    k2, torch or auto: torch on a CPU; on a GPU k2, where it can be imported (auto)
 #   --score-train true    stage 5 scores the target's training clips too, for the distributions of EIS (Figure 3)
-#   --robustness LIST     stage 5 scores the test clips under other conditions too: noise (with --test-noise at 20 to
-#                         0 dB, and reverberated), attack (FGSM, BIM, PGD, AutoPGD); docs/robustness.md
+#   --robustness LIST     stage 5 scores under other conditions too: corpora (all clips of others than the target), noise
+#                         (with --test-noise at 20 to 0 dB, and reverberated), attack (FGSM, BIM, PGD, AutoPGD);
+#                         docs/robustness.md
+#   --other-corpora LIST  of --robustness corpora: corpora that the systems were not trained on (all that are given)
+#   --shots LIST          and adapt the systems first, by so many labelled clips of each class
 # Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):
 #   --classes NAME        seqm: SEQM's nine classes; corpus: the target's own (seqm)
 #   --neutral-eis NAME    EIS of neutral clips: as each corpus declares it, SEQM's 0 (metric), or what its own intensity
@@ -87,7 +90,7 @@ stage=0 stop_stage=5
   protocol='' folds='' folds_file='' seeds=1 systems=${default_system:-speecheq} config='' init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
   noise='' rir='' unlabelled='' unlabelled_hours='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
-  test_noise='' test_rir='' robustness='' status=false score_train=false keep_jobs=false dry_run=false
+  test_noise='' test_rir='' robustness='' other_corpora='' shots='' status=false score_train=false keep_jobs=false dry_run=false
   help_files=("$recipe/utils/recipe.sh")
   boolean_options=(mini partial status score_train requeue keep_jobs dry_run)
   list_options=(set corpus use job_option)
@@ -100,6 +103,11 @@ declare -A part_of=([esd_zh]=zh [esd_en]=en)
 script_of() {
   local part=${part_of[$1]:-}
   echo "${1%"${part:+_$part}"}"
+}
+
+# any_exists PATH...: of a pattern that matches nothing, which stays as it is, none does
+any_exists() {
+  [[ -e $1 ]]
 }
 
 # absolute PATH: a relative path is one of the caller's folder
@@ -118,8 +126,7 @@ for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
 options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
   config init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir
-  test_noise test_rir robustness
-  unlabelled unlabelled_hours data
+  test_noise test_rir unlabelled unlabelled_hours robustness other_corpora shots data
   exp results nj train_jobs gpus nodes rendezvous cmd partition account time memory cpus gpu jobs_at_once)
 # shellcheck source=utils/parse_options.sh
 . "$recipe/utils/parse_options.sh"
@@ -136,7 +143,8 @@ one_of classes seqm corpus
 one_of neutral_eis declared metric corpus
 one_of dev auto clips speaker official
 for setting in $robustness; do
-  [[ $setting =~ ^(noise|attack)$ ]] || die "--robustness is $robustness, but it must be noise, attack or both."
+  [[ $setting =~ ^(corpora|noise|attack)$ ]] ||
+    die "--robustness is $robustness, but it must be some of corpora, noise and attack."
 done
 one_of units phone bpe
 one_of cmd local slurm sge
@@ -218,14 +226,17 @@ given=() absent=()
 if ((${#folder_of[@]} == 0 && stage >= 2)); then
   for folder in "$data"/manifests/*/; do
     name=$(basename "$folder")
-    if [[ -f $folder/stage.json && ! $name =~ ^((test_)?(noise|rir)|unlabelled)$ ]]; then folder_of[$name]=''; fi
+    # bash would evaluate other names below
+    [[ $name =~ ^[a-z][a-z0-9_]*$ && -f $folder/stage.json &&
+      ! $name =~ ^((test_)?(noise|rir)|unlabelled)$ ]] || continue
+    folder_of[$name]=''
   done
   if ((${#folder_of[@]})); then log "no corpus is given: those that lie in $data/manifests are taken"; fi
 fi
 # stage 5 where nothing but experiments is left: the tables are made of their score files
 tables_only=false
 if ((stage == 5 && ${#folder_of[@]} == 0)) && [[ ! -e $data ]] &&
-  compgen -G "$exp/*/*/fold*/seed*/scored" >/dev/null; then
+  any_exists "$exp"/*/*/fold*/seed*/scored; then
   log "there is no $data: nothing is scored, the tables are made of the score files in $exp"
   tables_only=true
 fi
@@ -348,15 +359,21 @@ train_systems() {
 }
 
 score_systems() {
-  local kind only_asked=() with_sounds=()
+  local kind corpus only_asked=() with_sounds=() others=()
   if $score_train; then only_asked+=(--train-clips); fi
   $tables_only || speecheq score "${runs[@]}" "${only_asked[@]}" "${jobs[@]}"
   if ! $tables_only && [[ -n $robustness ]]; then
     for kind in "${!sounds[@]}"; do
       if [[ $kind == test_* ]]; then with_sounds+=("--${kind#test_}" "$data/manifests/$kind"); fi
     done
-    # shellcheck disable=SC2086  # a list
-    speecheq robustness $robustness "${runs[@]}" "${with_sounds[@]}" "${jobs[@]}"
+    if [[ " $robustness " == *" corpora "* ]]; then
+      for corpus in ${other_corpora:-$(speecheq corpora --prepared "$data/manifests" "${given[@]}")}; do
+        if [[ -n $other_corpora || $corpus != "$target" ]]; then others+=("$corpus"); fi
+      done
+    fi
+    # shellcheck disable=SC2086  # lists
+    speecheq robustness $robustness "${runs[@]}" ${others:+--to "${others[@]}"} ${shots:+--shots $shots} \
+      "${with_sounds[@]}" "${jobs[@]}"
   fi
   speecheq report --exp "$exp" --title "$title" --results "$results" --table conf/table.yaml
 }

@@ -5,6 +5,7 @@ It is the scoring path itself: the model in eval mode, behind the filter banks a
 
 import math
 from contextlib import nullcontext
+from typing import ContextManager
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,15 @@ def ball_of_fbank(features: Tensor, frames: Tensor, level: float) -> Ball:
     return Ball(features, level * DECIBEL * of_clips(frames, features))
 
 
+def gradients_in_eval_mode(device: torch.device) -> ContextManager:
+    """The context in which a model in eval mode gives gradients on ``device``.
+
+    cuDNN gives an RNN's in training mode only; torch's own kernels give it in eval mode too.
+    """
+    on_gpu = device.type == "cuda" and torch.is_grad_enabled()
+    return torch.backends.cudnn.flags(enabled=False) if on_gpu else nullcontext()
+
+
 class WhiteBox:
     """The ESC logits of a model, with gradients."""
 
@@ -64,9 +74,7 @@ class WhiteBox:
             raise InputError(f"{name}: cannot be attacked, the gradient of its answers is 0 everywhere.")
 
     def _logits(self, features: Tensor, frames: Tensor) -> Tensor:
-        # cuDNN gives an RNN's gradient in training mode only; torch's own kernels give it in eval mode too
-        on_gpu = self.device.type == "cuda" and torch.is_grad_enabled()
-        with torch.backends.cudnn.flags(enabled=False) if on_gpu else nullcontext():
+        with gradients_in_eval_mode(self.device):
             return self.model(features, frames, tasks=("esc",)).esc_logits
 
     def of_fbank(self, frames: Tensor) -> Logits:
