@@ -26,8 +26,7 @@ import soundfile
 from lhotse import AudioSource, Recording
 from lhotse.cut import Cut
 from lhotse.serialization import SequentialJsonlWriter
-from lhotse.shar.readers.tar import TarIterator
-from lhotse.shar.utils import to_shar_placeholder
+from lhotse.shar.utils import fill_shar_placeholder, to_shar_placeholder
 from lhotse.utils import fastcopy
 
 from speecheq import distributed
@@ -220,20 +219,24 @@ def _read_shard(manifest: Path, archive: Path, places: Sequence[int]) -> Iterato
     if next_wanted is None:
         return
     try:
-        with gzip.open(manifest, "rb") as lines:
-            for place, (line, (of_field, name)) in enumerate(zip(lines, TarIterator(str(archive)))):
+        with gzip.open(manifest, "rb") as lines, tarfile.open(archive, "r:") as tar:
+            for place, line in enumerate(lines):
+                member, _ = tar.next(), tar.next()  # the second one says again what the manifest says
+                if member is None:
+                    break
                 read = place + 1
                 if place != next_wanted:
                     continue
                 cut = cut_of(line)
-                if name != Path(cut.id + ending):
+                if member.name != cut.id + ending:
                     raise InputError(
-                        f"{archive}: holds {name} where {cut.id + ending} is expected by {manifest.name}; remove both "
-                        "and run stage 3 again."
+                        f"{archive}: holds {member.name} where {cut.id + ending} is expected by {manifest.name}; remove "
+                        "both and run stage 3 again."
                     )
+                of_field = getattr(cut, field)
+                fill_shar_placeholder(of_field, tar.extractfile(member).read(), member.name)
                 if field == "features":
                     of_field.storage_path = str(archive)  # for what is said where it cannot be decoded
-                setattr(cut, field, of_field)
                 yield cut
                 next_wanted = next(wanted, None)
                 if next_wanted is None:
