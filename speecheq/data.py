@@ -12,7 +12,6 @@ from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-import numpy as np
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut

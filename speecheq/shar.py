@@ -33,7 +33,7 @@ from speecheq import distributed
 from speecheq.config import Config, DataConfig, SharConfig
 from speecheq.cuts import CutFile, cut_of
 from speecheq.data import Position, Request, Source
-from speecheq.dealing import Block, Dealing, Epoch
+from speecheq.dealing import Dealing, Epoch
 from speecheq.errors import InputError
 from speecheq.features import TICK_POWER, FbankConfig, load_features, load_waveform
 from speecheq.files import note_sizes, read_json, sizes_are_as_noted, whole_file

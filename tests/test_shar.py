@@ -19,20 +19,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lhotse import CutSet
 from test_distributed import DRIVER, assert_near, drive
+from test_jobs import grid_engine  # noqa: F401  a fixture
 from test_resume import job as plain_job
 from test_resume import scalars
 
 from speecheq import checkpoint, distributed, shar
+from speecheq.cli import main
 from speecheq.config import Config, DataConfig, SharConfig, learned, resolve
 from speecheq.corpus import Request, prepare
-from speecheq.cuts import cuts_of
 from speecheq.data import Position, collate, endless_stream, training_cuts
 from speecheq.errors import InputError
 from speecheq.features import compute_features, load_features, load_waveform
+from speecheq.jobs import TASKS
 from speecheq.msud import Recipe, unify
 from speecheq.phonemes import phonemes
 from speecheq.shar import Shards, folder_of, missing_shards, write_shards
 from speecheq.stages import require
+from speecheq.status import DAMAGED, DONE, Status
 from speecheq.train import check, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,6 +178,43 @@ def test_a_folder_may_have_any_name(data, tmp_path):
     folder = tmp_path / "100 % of it's\n$(touch x) 语音"
     write_shards(sources(data)["emotion"], folder, "stored", 50)
     assert len(epochs_of("emotion", 1, Shards(folder, SMALL))) > 5
+
+
+CONF = ROOT / "egs" / "mandarin" / "conf"
+
+
+@pytest.mark.parametrize("where", [[], ["--cmd", "sge", "--jobs-folder", "jobs"]])
+def test_the_command_writes_what_the_systems_read_here_or_as_jobs(data, grid_engine, where):  # noqa: F811
+    shutil.copytree(data, "data", ignore=shutil.ignore_patterns("shar", "corpora"))
+    command = ["shar", "--config", str(CONF / "small.yaml"), "--systems-file", str(CONF / "systems.yaml"), "--target",
+               "seqd", "--protocol", "official", "--phonemes", "aishell", "--shard-clips", "40", "--nj", "2", *where]
+    assert main([*command, "--systems", "wo_mtl"]) == 0
+    assert states() == {"data/shar/stored/seqd.official/fold1": DONE}
+    assert main([*command, "--systems", "speecheq wo_mtl baseline"]) == 0
+    assert states() == {f"data/shar/stored/{name}": DONE for name in ("seqd.official/fold1", "phonemes/aishell")}
+    assert len(list(Path("data/shar").rglob("features.*.tar"))) == 3 + 2
+    if where:
+        submitted = [json.loads(path.read_text()) for path in Path("jobs").rglob(TASKS)]
+        assert sorted(len(tasks["tasks"] if isinstance(tasks, dict) else tasks) for tasks in submitted) == [2, 2]
+    before = {path: path.stat().st_mtime_ns for path in Path("data/shar").rglob("*")}
+    assert main([*command, "--systems", "speecheq"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("data/shar").rglob("*")} == before
+    next(Path("data/shar/stored/phonemes").rglob("features.*.tar")).unlink()
+    assert states()["data/shar/stored/phonemes/aishell"] == DAMAGED
+    assert main([*command, "--systems", "speecheq", "--set", "data.input=waveform"]) == 0
+    assert len(list(Path("data/shar/waveform").rglob("recording.*.tar"))) == 3 + 2
+
+
+def states():
+    return {str(line.folder): line.state for line in Status(Path("data"), Path("exp"), False).all()
+            if line.stage == "shar"}
+
+
+def test_a_system_that_lacks_its_phonemes_is_told_of(data, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["shar", "--data", str(data), "--config", str(CONF / "small.yaml"), "--systems-file",
+                 str(CONF / "systems.yaml"), "--target", "seqd", "--protocol", "official", "--systems", "speecheq"]) == 1
+    assert "no phoneme corpus is given" in capsys.readouterr().err
 
 
 # ---- reading
@@ -421,9 +461,8 @@ def test_the_settings_of_shards_change_a_training_only_where_they_are_used():
     (["shar.lane=8"], "did you mean shar.lanes"),
 ])
 def test_settings_that_do_not_fit_are_refused(assignments, sentence):
-    conf = ROOT / "egs" / "mandarin" / "conf"
     with pytest.raises(InputError, match=sentence):
-        resolve(conf / "small.yaml", conf / "systems.yaml", "speecheq", {"shar.use": True}, assignments)
+        resolve(CONF / "small.yaml", CONF / "systems.yaml", "speecheq", {"shar.use": True}, assignments)
 
 
 # ---- training

@@ -40,7 +40,7 @@
 #   --shard-clips N       clips a shard (1000)
 #   --data DIR --exp DIR --results FILE       (data, exp, RESULTS.md; with --mini data-mini, exp-mini, a page in it)
 #   --corpora DIR         where downloaded corpora go (DATA/corpora)
-#   --nj N                processes that compute features, threads that read headers (2)
+#   --nj N                processes that compute features and write shards, threads that read headers (2)
 #   --train-jobs N        trainings at once on this machine: with one thread each they fill a CPU's cores (1)
 #   --gpus N              GPUs of this machine that share each training; where there is none, or with
 #                         --set run.device=cpu, so many processes on the CPU (1)
@@ -49,8 +49,8 @@
 #                         --stop-stage 4; they see the same files and meet at a free port of one of them (1)
 # On a cluster (cmd.sh has the defaults; docs/clusters.md):
 #   --cmd NAME            where stages 1 to 5 run: local (here), slurm or sge (as jobs: one array a stage, of what is
-#                         missing, waited for); --nj N is then the jobs that share a corpus' features, --gpus and
-#                         --nodes those of each training's job (local)
+#                         missing, waited for); --nj N is then the jobs that share a corpus' features, or a set's
+#                         shards, --gpus and --nodes those of each training's job (local)
 #   --partition NAME --account NAME --time LIMIT --memory SIZE --cpus N
 #                         what each job asks for (the cluster's own defaults)
 #   --gpu KIND            of trainings and of their scoring: any, the kind of GPU to ask for, or none (any)

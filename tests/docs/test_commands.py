@@ -66,6 +66,7 @@ ADDED = [
     ("--corpus", "--data data-mine --stage 1 --stop-stage 1"),
     ("--noise", "--data data-noise --stage 1 --stop-stage 4"),
     ("--train-jobs", "--exp exp-jobs --stage 3 --stop-stage 4"),
+    ("--shar", "--exp exp-shar --stage 3 --stop-stage 4"),
     ("--units", "--stage 3 --stop-stage 3"),
     ("--target", "--phonemes none --stage 3 --stop-stage 3"),
     ("--protocol", "--phonemes none --stage 3 --stop-stage 3"),
