@@ -27,7 +27,7 @@ from speecheq.config import DataConfig, SharConfig
 from speecheq.data import endless_stream, training_cuts
 from speecheq.dealing import Dealing, Epoch
 from speecheq.files import read_json, write_json
-from speecheq.shar import Shards, _training_set, write_shards
+from speecheq.shar import Shards, training_set, write_shards
 from speecheq.stages import tree_sizes
 
 
@@ -70,7 +70,7 @@ def copied(source: Path, folder: Path, copies: int) -> Path:
     """What stage 3 left in a folder, its training clips ``copies`` times."""
     made = folder / "sources" / source.name
     shutil.copytree(source, made)
-    manifest, clips = _training_set(made)
+    manifest, clips = training_set(made)
     start.multiply(manifest, copies * clips)
     for name, keys in (("msud.json", ("sets", "emotion", "clips")), ("phonemes.json", ("clips", "train"))):
         if (made / name).is_file():
@@ -87,7 +87,7 @@ def copied(source: Path, folder: Path, copies: int) -> Path:
 
 def measure(source: Path, folder: Path, rounds: int, shard_clips: int) -> None:
     """Print the sizes and speeds of one set."""
-    manifest, _ = _training_set(source)
+    manifest, _ = training_set(source)
     cuts = list(training_cuts(manifest))
     stream = "emotion" if manifest.stem.startswith("emotion") else "phoneme"
     hours = sum(cut.duration for cut in cuts) / 3600

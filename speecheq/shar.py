@@ -57,7 +57,7 @@ def folder_of(root: Path, kind: str, source: Path) -> Path:
     return Path(root) / kind / source.parent.name / source.name
 
 
-def _training_set(source: Path) -> Tuple[Path, int]:
+def training_set(source: Path) -> Tuple[Path, int]:
     """The training cuts that stage 3 left in a folder, and how many they are."""
     require(source, "unify")
     if (source / "msud.json").is_file():
@@ -70,7 +70,7 @@ class _Writing:
 
     def __init__(self, source: Path, out_dir: Path, kind: str, shard_clips: int):
         self.out, self.kind, self.shard_clips = Path(out_dir), kind, shard_clips
-        self.manifest, self.clips = _training_set(source)
+        self.manifest, self.clips = training_set(source)
         options: Dict[str, Any] = {"input": kind, "shard_clips": shard_clips}
         if kind == "stored":
             options["tick_power"] = TICK_POWER

@@ -91,7 +91,8 @@ PROGRAMS = ("speecheq", "make", "./run.sh", "run.sh", "utils/install.sh", "pytho
 # test_prediction.py, tests/egs/test_slurm.py and the tests of the package run.
 NOT_LEFT = {"f1_glad_mild_03.wav", "harbour.csv", "harbour.tsv", "labels.yaml", "wav.scp", "local/cards/harbour.yaml",
             "model.safetensors", "labels.json", "data/corpora", "predicted_words.tsv", "train_scores.tsv",
-            "tasks.json", "exp/jobs/<stage>-<key>"}
+            "tasks.json", "exp/jobs/<stage>-<key>", "data/shar", "data/shar/<input>/<target>.<protocol>/fold<k>",
+            "data/shar/<input>/phonemes/<corpus>", "shards-<key>/cuts.<n>.jsonl.gz"}
 
 
 def is_command(code):
