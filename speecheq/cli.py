@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from speecheq import jobs
-from speecheq.commandline import OneLineParser, exit_status, positive, positive_whole, true_or_false
+from speecheq.commandline import OneLineParser, exit_status, numbers, positive, positive_whole, true_or_false
 from speecheq.errors import InputError
 from speecheq.progress import log, set_up_logging
 from speecheq.stages import only_asked
@@ -105,10 +105,10 @@ def _run_in_shares(given: argparse.Namespace, stage: str, missing: Mapping[Any, 
     ``option`` names a whole to the command, ``parts`` is what its parts are called there.
     """
     tasks = []
-    for whole, numbers in missing.items():
-        size = -(-len(numbers) // given.nj)
-        for first in range(0, len(numbers), size or 1):
-            of_job = jobs.as_ranges(numbers[first : first + size])
+    for whole, of_whole in missing.items():
+        size = -(-len(of_whole) // given.nj)
+        for first in range(0, len(of_whole), size or 1):
+            of_job = jobs.as_ranges(of_whole[first : first + size])
             tasks.append(_own_task(given, f"{whole}, {parts} {of_job}", option, str(whole), f"--{parts}", of_job,
                                    "--nj", given.cpus or "1"))
     jobs.run(stage, tasks, jobs.Settings.of(given))
@@ -203,7 +203,7 @@ def _unchecked_trainings(given: argparse.Namespace) -> Iterator:
         if config.run.seed != seed:
             raise InputError("--set run.seed: the seeds are given by --seeds.")
         yield Job(config, given.config.stem, tuple(given.set), system, msud, fold, phonemes, folder, given.init_from,
-                  given.noise, given.rir, given.data / "shar")
+                  given.noise, given.rir, given.unlabelled, given.data / "shar")
 
 
 def _trainings(given: argparse.Namespace, here: bool = True) -> List:
@@ -233,7 +233,7 @@ def _shar(given: argparse.Namespace) -> None:
             for source in job.training_sets()}
     if given.only:
         sets = {out: found for out, found in sets.items() if out == given.only}
-    numbers = parse_numbers(given.shards, "shard") if given.shards else None
+    shards = parse_numbers(given.shards, "shard") if given.shards else None
     nj = given.nj
     if given.cmd != jobs.LOCAL:
         missing = {out: found for out, (source, kind) in sets.items()
@@ -243,7 +243,7 @@ def _shar(given: argparse.Namespace) -> None:
             return
         sets, nj = {out: sets[out] for out in missing}, 1  # what is left to do is to stamp them
     for out, (source, kind) in sets.items():
-        write_shards(source, out, kind, given.shard_clips, nj, numbers)
+        write_shards(source, out, kind, given.shard_clips, nj, shards)
 
 
 def _of_run(work: Callable[[], Any], system: str, fold: int, seed: int, folder: Path) -> Part:
@@ -333,6 +333,43 @@ def _score(given: argparse.Namespace) -> None:
     tasks = _missing(given, [_of_run(partial(score, run[-1], msud, run[1], given.train_clips), *run) for run in runs])
     on_gpus = any(load(folder / "config.yaml").run.device != "cpu" for *_, folder in runs)
     jobs.run("score", tasks, jobs.Settings.of(given, gpus=int(on_gpus)))
+
+
+def _robustness(given: argparse.Namespace) -> None:
+    from speecheq.config import load
+    from speecheq.robustness.adversarial import LEVELS, ON, AttackTrial
+    from speecheq.robustness.corpora import CorpusTrial
+    from speecheq.robustness.noise import SNRS, NoiseTrial
+    from speecheq.robustness.trial import try_conditions
+
+    trials: List = []
+    if "noise" in given.settings:
+        if given.noise is None:
+            raise InputError("robustness noise: no noise is given; give --noise MANIFESTS (run.sh: --test-noise DIR).")
+        trials.append(NoiseTrial(given.noise, given.rir, tuple(given.snr or SNRS)))
+    if "attack" in given.settings:
+        levels = {"waveform": given.waveform_levels or LEVELS["waveform"],
+                  "fbank": given.fbank_levels or LEVELS["fbank"]}
+        trials += [AttackTrial(on, tuple(dict.fromkeys(given.attacks)), tuple(levels[on])) for on in ON
+                   if on in given.on]
+    if "corpora" in given.settings:
+        if not given.to:
+            raise InputError("the setting corpora needs the names of some: give --to.")
+        trials.append(CorpusTrial(tuple(dict.fromkeys(given.to)), given.data / "manifests", given.data / "fbank",
+                                  tuple(dict.fromkeys(given.shots))))
+    msud, runs = _msud_folder(given), list(_runs(given))
+
+    def work(fold: int, folder: Path) -> None:
+        for trial in trials:
+            try_conditions(folder, msud, fold, trial)
+
+    if given.cmd == jobs.LOCAL:
+        for _, fold, _, folder in runs:
+            work(fold, folder)
+        return
+    tasks = _missing(given, [_of_run(partial(work, run[1], run[-1]), *run) for run in runs])
+    on_gpus = any(load(folder / "config.yaml").run.device != "cpu" for *_, folder in runs)
+    jobs.run("robustness", tasks, jobs.Settings.of(given, gpus=int(on_gpus)))
 
 
 def _report(given: argparse.Namespace) -> None:
@@ -504,6 +541,8 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises for augmented waveforms")
         made.add_argument("--rir", type=Path, metavar="MANIFESTS",
                           help="room impulse responses for augmented waveforms")
+        made.add_argument("--unlabelled", type=Path, metavar="MANIFESTS",
+                          help="unlabelled speech, for systems that learn from it (MTL-AUG)")
         made.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))
         made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
 
@@ -532,6 +571,30 @@ def parser() -> argparse.ArgumentParser:
     run_options(score)
     score.add_argument("--train-clips", action="store_true",
                        help="the target's training clips too, for the distributions of EIS (Figure 3)")
+
+    robustness = command("robustness", _robustness,
+                         "Stage 5 under other conditions: on other corpora, in noise, under attack.")
+    robustness.add_argument("settings", nargs="+", choices=("corpora", "noise", "attack"),
+                            metavar="corpora|noise|attack")
+    run_options(robustness)
+    robustness.add_argument("--to", nargs="+", default=[], metavar="CORPUS",
+                            help="of corpora: prepared corpora that the system was not trained on")
+    robustness.add_argument("--shots", nargs="+", type=positive_whole, default=[], metavar="N",
+                            help="of corpora: adapt the model first, by so many labelled clips of each class")
+    robustness.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises of the test, none of the training")
+    robustness.add_argument("--rir", type=Path, metavar="MANIFESTS", help="room impulse responses of the test; without "
+                            "them reverberation is simulated")
+    robustness.add_argument("--snr", type=numbers, metavar="LIST",
+                            help='of the noise, in dB (default: "20 15 10 5 0")')
+    robustness.add_argument("--attacks", nargs="+", choices=("fgsm", "bim", "pgd", "apgd"),
+                            default=["fgsm", "bim", "pgd", "apgd"], help="(default: all)")
+    robustness.add_argument("--on", nargs="+", choices=("waveform", "fbank"), default=["waveform", "fbank"],
+                            help="what the attacks change (default: each in turn)")
+    robustness.add_argument("--waveform-levels", type=numbers, metavar="LIST",
+                            help="the largest change of a sample, in dB relative to the clip's RMS, given with = "
+                            '(default: "-80 -70 -60 -50 -40 -30")')
+    robustness.add_argument("--fbank-levels", type=numbers, metavar="LIST",
+                            help='the largest change of an energy, in dB (default: "0.03 0.1 0.3 1 3")')
 
     report = command("report", _report, "Stage 5: the tables of all experiments of a recipe, from their score files.")
     report.add_argument("--exp", type=Path, default=Path("exp"))

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from typing import Callable
+from typing import Callable, List
 
 from speecheq.errors import InputError
 from speecheq.files import NO_SPACE
@@ -26,6 +26,17 @@ def positive(value: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{value!r} is not a number above 0")
     return number
+
+
+def numbers(value: str) -> List[float]:
+    """Numbers between spaces or commas, each once, at least one."""
+    try:
+        found = list(dict.fromkeys(map(float, value.replace(",", " ").split())))
+    except ValueError:
+        found = []
+    if not found or not all(abs(number) < float("inf") for number in found):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a list of numbers")
+    return found
 
 
 class OneLineParser(argparse.ArgumentParser):

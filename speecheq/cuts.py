@@ -7,13 +7,16 @@ import random
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
-from lhotse import CutSet
+from lhotse import CutSet, Recording
 from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 
 
 class CutFile:
-    """The cuts of a ``.jsonl.gz``, of one ``corpus`` only where it is named; iterates anew every time."""
+    """The cuts of a ``.jsonl.gz``, of one ``corpus`` only where it is named; iterates anew every time.
+
+    A recording in their place counts as a cut of all of it.
+    """
 
     def __init__(self, path: Path, corpus: Optional[str] = None):
         self.path, self.corpus = Path(path), corpus
@@ -28,8 +31,7 @@ class CutFile:
                     yield line
 
     def __iter__(self) -> Iterator[Cut]:
-        for line in self.lines():
-            yield cut_of(line)
+        return map(cut_of, self.lines())
 
     def sample(self, most: int) -> List[Cut]:
         """At most ``most`` of the cuts, drawn from all of them, in their order; the same ones every time."""
@@ -39,8 +41,9 @@ class CutFile:
 
 
 def cut_of(line: bytes) -> Cut:
-    """The cut that a line of a manifest describes."""
-    return deserialize_item(json.loads(line))
+    """The cut that a line of a manifest describes, or the whole of the recording that it describes."""
+    item = deserialize_item(json.loads(line))
+    return item.to_cut() if isinstance(item, Recording) else item
 
 
 def _corpus_of(cut: Dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ from speecheq.features import FbankConfig, load_features, load_waveform
 
 # The order of the gender classes is part of every trained model.
 GENDERS = ("F", "M")
-STREAMS = ("emotion", "gender", "phoneme")
+STREAMS = ("emotion", "gender", "phoneme", "unlabelled")
 # Processes that load each stream where data.workers is null. On a CPU one loads far faster than a model learns, and
 # takes time from it; a GPU can want a mini-batch every 20 ms, and to read 320 s of FLAC takes one process 60 ms.
 WORKERS = {"cpu": 1, "cuda": 4}
@@ -52,9 +52,10 @@ class Stream:
     ``inputs`` (N, T, D) float32 features, zeros after ``lengths`` (N,) frames, or, before the front end has turned them
     into features, waveforms (N, S) with lengths in samples; ``ids`` the N utterances;
     ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a
-    list of N int64 vectors. ``position`` is its place in the stream, ``last`` whether it is the last of its epoch,
-    ``changes`` what the model does to the features before it takes them. Of a mini-batch that several processes share
-    out this is one's share, and ``all_ids`` are the whole's utterances.
+    list of N int64 vectors; of MTL-AUG's augmentation also augmentation (N,) int64, places in AUGMENTATIONS, and
+    ``clean`` (N, T, D), the features before it, of as many frames. ``position`` is its place in the stream, ``last``
+    whether it is the last of its epoch, ``changes`` what the model does to the features before it takes them. Of a
+    mini-batch that several processes share out this is one's share, and ``all_ids`` are the whole's utterances.
     """
 
     inputs: Tensor
@@ -65,6 +66,7 @@ class Stream:
     last: bool = False
     changes: Changes = Changes()
     all_ids: List[str] = None
+    clean: Optional[Tensor] = None
 
     def __post_init__(self) -> None:
         if self.all_ids is None:
@@ -77,8 +79,9 @@ class Stream:
         return Position(epoch + 1) if self.last else Position(epoch, batch + 1)
 
     def to(self, device: torch.device) -> "Stream":
-        """Inputs on ``device``; all else stays on the CPU, where masks are decided and labels are checked."""
-        return replace(self, inputs=self.inputs.to(device, non_blocking=True))
+        """Features on ``device``; all else stays on the CPU, where masks are decided and labels are checked."""
+        clean = None if self.clean is None else self.clean.to(device, non_blocking=True)
+        return replace(self, inputs=self.inputs.to(device, non_blocking=True), clean=clean)
 
     def pin_memory(self) -> "Stream":
         """Inputs in memory from which a GPU copies by itself; DataLoader calls this where it is asked to."""
@@ -92,6 +95,7 @@ class MultitaskBatch:
     emotion: Stream
     gender: Optional[Stream] = None
     phoneme: Optional[Stream] = None
+    unlabelled: Optional[Stream] = None
 
     def streams(self) -> Dict[str, Stream]:
         """The streams that are there, by name, in the order of STREAMS."""
@@ -107,9 +111,13 @@ def whole_stream(shares: Sequence[Stream]) -> Stream:
     def rows(name: str) -> List[Any]:
         return distributed.interleaved([list(share.targets[name]) for share in shares])
 
+    def padded(name: str) -> Tensor:
+        return pad_sequence(distributed.interleaved([list(getattr(share, name)) for share in shares]), batch_first=True)
+
     return replace(
         first,
-        inputs=pad_sequence(distributed.interleaved([list(share.inputs) for share in shares]), batch_first=True),
+        inputs=padded("inputs"),
+        clean=None if first.clean is None else padded("clean"),
         lengths=torch.tensor(distributed.interleaved([share.lengths.tolist() for share in shares])),
         ids=first.all_ids,
         targets={name: torch.stack(rows(name)) if isinstance(value, Tensor) else rows(name)
@@ -119,6 +127,8 @@ def whole_stream(shares: Sequence[Stream]) -> Stream:
 
 def targets_of(stream: str, cuts: List[Cut]) -> Dict[str, Any]:
     """The gold labels of a mini-batch for one task."""
+    if stream == "unlabelled":
+        return {}
     supervisions = [cut.supervisions[0] for cut in cuts]
     if stream == "emotion":
         return {
@@ -142,7 +152,7 @@ def crop(cut: Cut, max_seconds: float, randomness: random.Random) -> Cut:
     """A random piece of ``max_seconds`` of a longer cut; shorter cuts stay as they are."""
     if cut.duration <= max_seconds:
         return cut
-    frame_shift = FbankConfig.frame_shift  # of audio from a shard a cut does not know it
+    frame_shift = cut.frame_shift or FbankConfig().frame_shift  # a cut without features has none
     whole_frames = int((cut.duration - max_seconds) / frame_shift)
     offset = round(randomness.randint(0, whole_frames) * frame_shift, 3)
     return cut.truncate(offset=offset, duration=max_seconds, preserve_id=True)
@@ -361,8 +371,8 @@ def largest_batch(cut_sets: Dict[str, CutSet], config: DataConfig) -> MultitaskB
     return MultitaskBatch(**streams)
 
 
-def scoring_batches(stream: str, cuts: List[Cut], batch_size: int) -> Iterator[Stream]:
-    """Every cut once and whole, of like durations together."""
+def scoring_batches(stream: str, cuts: List[Cut], batch_size: int, waveforms: bool = False) -> Iterator[Stream]:
+    """Every cut once and whole, of like durations together; stored features, or ``waveforms``."""
     ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
     for start in range(0, len(ordered), batch_size):
-        yield collate(stream, ordered[start : start + batch_size])
+        yield collate(stream, ordered[start : start + batch_size], waveforms)

@@ -22,7 +22,7 @@ import soundfile
 import torch
 from lhotse import CutSet, Features, MonoCut, RecordingSet, SupervisionSet
 from lhotse.features.base import FeatureExtractor, register_extractor
-from lhotse.features.io import LilcomChunkyWriter
+from lhotse.features.io import LilcomChunkyWriter, MemoryLilcomReader
 from lhotse.features.kaldi.layers import Wav2LogFilterBank
 from torch import nn
 
@@ -38,6 +38,8 @@ TICK_POWER = -10
 # torchaudio's filters hold about (source rate) x (target rate) values, both over their common divisor: 70,560 for
 # 44,100 Hz, gigabytes for 44,101 Hz. Above this soxr resamples.
 LARGEST_FILTERS = 20_000_000
+# Archives, and what was read from a shard.
+STORED_AS = (LilcomChunkyWriter.name, MemoryLilcomReader.name)
 CUTS_A_PART = 250
 # On a CPU a batch is turned into features in pieces of so many frames: what lies between then stays in its cache.
 FRAMES_A_PIECE = 2000
@@ -237,12 +239,17 @@ def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
 
 
 def load_features(cut: MonoCut) -> torch.Tensor:
-    """The stored features (T, D) of a cut; InputError where the archive is gone or not whole."""
+    """The stored features (T, D) of a cut; InputError where the archive is gone or not whole, or of another kind."""
+    if cut.features.storage_type not in STORED_AS:  # others unpickle, or fetch from a network
+        raise InputError(
+            f"{cut.features.storage_path}: the features of {cut.id} are stored as {cut.features.storage_type}, not as "
+            "stage 2 does; run it again."
+        )
     try:
         features = cut.load_features()
     except Exception as error:  # lilcom, the file system and lhotse each have their own, lhotse's of many lines
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        stage = 3 if cut.features.storage_type.startswith("memory") else 2  # of a shard
+        stage = 2 if cut.features.storage_type == LilcomChunkyWriter.name else 3
         raise InputError(
             f"{cut.features.storage_path}: the features of {cut.id} cannot be read ({reason}); run stage {stage} again."
         ) from error

@@ -10,7 +10,7 @@ import random
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from speecheq import seqm
 from speecheq.checkpoint import load_model
 from speecheq.config import Config
 from speecheq.cuts import cuts_of
-from speecheq.data import GENDERS
+from speecheq.data import GENDERS, Stream
 from speecheq.errors import InputError
 from speecheq.evaluate import (
     ClipPrediction,
@@ -182,7 +182,7 @@ def read_embeddings(path: Path, ids: Sequence[str]) -> np.ndarray:
     return embeddings
 
 
-class _Trained(NamedTuple):
+class Trained(NamedTuple):
     """The best model of a training, and what its checkpoint says."""
 
     model: nn.Module
@@ -191,7 +191,7 @@ class _Trained(NamedTuple):
     device: torch.device
 
     @classmethod
-    def load(cls, folder: Path) -> "_Trained":
+    def load(cls, folder: Path) -> "Trained":
         """InputError where the checkpoint is not as stage 4 left it."""
         require(folder, "train")
         model, config, content = load_model(folder / "best.pt")
@@ -200,10 +200,11 @@ class _Trained(NamedTuple):
             torch.set_num_threads(config.run.threads)
         return cls(model.to(device), config, content, device)
 
-    def predict(self, cuts: Path, corpus: Optional[str] = None, embeddings: bool = False) -> List[ClipPrediction]:
-        """Of the cuts of a set, or of those of one corpus."""
+    def predict(self, cuts: Path, corpus: Optional[str] = None, embeddings: bool = False,
+                of_waveforms: Optional[Callable[[Stream], Stream]] = None) -> List[ClipPrediction]:
+        """Of the cuts of a set, or of those of one corpus (see ``predict_emotions``)."""
         return predict_emotions(self.model, list(cuts_of(cuts, corpus)), self.config.data.batch_size, self.device,
-                                embeddings)
+                                embeddings, of_waveforms)
 
 
 def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> Dict[str, Any]:
@@ -244,7 +245,7 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
     if scored and embedded and training_scored:
         return {} if is_only_asked() else read_metrics(folder)
 
-    trained = _Trained.load(folder)
+    trained = Trained.load(folder)
     if not embedded:
         embeddings.begin()
         predictions = (trained.predict(fold_folder / f"{TEST}.jsonl.gz", embeddings=True) if scored
@@ -266,7 +267,7 @@ def _finish(stage: Stage, folder: Path, written: Sequence[str], clips: int, unit
 
 
 def _score_tests(
-    stage: Stage, folder: Path, trained: _Trained, run: Mapping[str, Any], note: Mapping[str, Any], fold_folder: Path,
+    stage: Stage, folder: Path, trained: Trained, run: Mapping[str, Any], note: Mapping[str, Any], fold_folder: Path,
     phonemes: Optional[Path],
 ) -> List[ClipPrediction]:
     """Write scores.tsv, phones.tsv and metrics.json; returns the target's test clips with their embeddings."""
@@ -278,7 +279,7 @@ def _score_tests(
     label_sets = {name: label_set(note, name) for name in sets}
     for name, predictions in sets.items():
         own_classes = [classes.names.index(label) for label in label_sets[name]]
-        found = detailed_scores(predictions, genders, classes, own_classes)
+        found = detailed_scores(predictions, genders, classes, own_classes, trained.config.loss.alpha > 0)
         scores.update({f"{name}.{key}": value for key, value in found.items()})
         scores[f"{name}.clips"] = len(predictions)
     scores["test.per"] = None
@@ -302,6 +303,8 @@ def _score_tests(
             "label_sets": label_sets, "fold": note["fold"], "folds": note["folds"], "seed": run["seed"],
             "corpora": note["corpora"] if trained.config.data.corpora == "all" else [note["target"]],
             "phonemes": phone_note.get("corpus"), "per_set": phone_note.get("test"), "units": phone_note.get("units"),
+            "sounds": {kind: {name: of[name] for name in ("files", "hours")}
+                       for kind, of in run.get("sounds", {}).items()},
             "ctc_backend": run["ctc_backend"], "device": run["device"], "threads": run["threads"],
             "steps": run["steps"], "train_seconds": run["train_seconds"], "best_epoch": trained.content["epoch"],
             "trained_at_git": run["git"], "scored_at_git": git_revision(),

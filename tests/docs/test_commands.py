@@ -40,6 +40,7 @@ REPLACED = [
     ("/corpora/AISHELL-1", "{nano}/aishell"),
     ("/corpora/IEMOCAP", "{nano}/iemocap"),
     ("/corpora/RAVDESS", "{nano}/ravdess"),
+    ("--emodb /corpora/EMODB", "--stop-stage 4 --emodb {nano}/emodb"),
     ("/corpora/LibriSpeech", "{nano}/librispeech"),
     ("/corpora/Harbour", "{made}/Harbour"),
     ("/corpora/mine.csv", "{made}/Harbour/harbour.csv"),
@@ -188,7 +189,7 @@ def checkout(nano, made, server, toys, tmp_path_factory):
 @pytest.fixture(scope="module")
 def shell(checkout, nano, made):
     """``shell(code, folder, times=1)`` runs commands of the docs below the checkout, ``times`` beside each other."""
-    places = {"nano": nano("casia", "aishell", "iemocap", "ravdess", "librispeech"), "made": made}
+    places = {"nano": nano("casia", "aishell", "iemocap", "ravdess", "librispeech", "emodb"), "made": made}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["SPEECHEQ_VENV"] = sys.prefix
 
@@ -240,7 +241,7 @@ def test_the_commands_of_the_readme_run(walked, checkout):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_of_a_page_is_in_the_repository_or_left_by_its_commands(page, walked, checkout):
-    tops = [ROOT, ROOT / "speecheq", *(checkout / "egs" / name for name in ("mandarin", "iemocap"))]
+    tops = [ROOT, ROOT / "speecheq", *(checkout / "egs" / name for name in ("mandarin", "iemocap", "mtl_aug"))]
     for path in set(paths(page)) - NOT_LEFT:
         pattern = re.sub(r"<[a-z]+>", "*", path).replace("...", "**")
         there = any(any(top.glob(pattern)) for top in tops)
