@@ -249,9 +249,9 @@ def load_features(cut: MonoCut) -> torch.Tensor:
         features = cut.load_features()
     except Exception as error:  # lilcom, the file system and lhotse each have their own, lhotse's of many lines
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        stage = 2 if cut.features.storage_type == LilcomChunkyWriter.name else 3
+        again = "run stage 2" if cut.features.storage_type == LilcomChunkyWriter.name else "remove it and run stage 3"
         raise InputError(
-            f"{cut.features.storage_path}: the features of {cut.id} cannot be read ({reason}); run stage {stage} again."
+            f"{cut.features.storage_path}: the features of {cut.id} cannot be read ({reason}); {again} again."
         ) from error
     return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
 

@@ -89,7 +89,7 @@ class _Writing:
         return [number for number in self.shards if not sizes_are_as_noted(self.note(number))]
 
     def write(self, numbers: Collection[int]) -> int:
-        """Write these shards; returns how many clips they hold."""
+        """Write these shards; returns how many they are."""
         # stage 3 leaves clips by corpus and speaker; a place in this order is a place in the shards
         places = np.random.RandomState(0).permutation(self.clips)
         chosen = np.isin(places // self.shard_clips, list(numbers))
@@ -100,7 +100,7 @@ class _Writing:
             first = number * self.shard_clips
             of_shard = [lines.pop(place) for place in range(first, min(first + self.shard_clips, self.clips))]
             self._write_shard(number, map(cut_of, of_shard))
-        return int(chosen.sum())
+        return len(numbers)
 
     def _write_shard(self, number: int, cuts: Iterable[Cut]) -> None:
         manifest, archive = self.paths(number)
@@ -198,8 +198,8 @@ def write_shards(
     tasks = [(missing[first : first + size],) for first in range(0, len(missing), size)]
     whole = len(writing.shards if numbers is None else numbers) - len(missing)
     with Progress(writing.stage.title, whole + len(missing), "shards", done=whole) as shown:
-        for (written,), _ in zip(tasks, in_processes(writing.write, tasks, nj, str(out_dir))):
-            shown.update(len(written))
+        for written in in_processes(writing.write, tasks, nj, str(out_dir)):
+            shown.update(written)
     if numbers is None:
         writing.finish()
 
@@ -230,8 +230,8 @@ def _read_shard(manifest: Path, archive: Path, places: Sequence[int]) -> Iterato
                 cut = cut_of(line)
                 if member.name != cut.id + ending:
                     raise InputError(
-                        f"{archive}: holds {member.name} where {cut.id + ending} is expected by {manifest.name}; remove "
-                        "both and run stage 3 again."
+                        f"{archive}: holds {member.name} where {cut.id + ending} is expected by {manifest.name}; "
+                        "remove both and run stage 3 again."
                     )
                 of_field = getattr(cut, field)
                 fill_shar_placeholder(of_field, tar.extractfile(member).read(), member.name)
@@ -247,10 +247,10 @@ def _read_shard(manifest: Path, archive: Path, places: Sequence[int]) -> Iterato
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         culprit = manifest if isinstance(error, (EOFError, gzip.BadGzipFile)) else archive
         culprit = getattr(error, "filename", None) or culprit
-        raise InputError(f"{culprit}: cannot be read ({reason}); run stage 3 again, which writes it anew.") from error
+        raise InputError(f"{culprit}: cannot be read ({reason}); remove it and run stage 3 again.") from error
     raise InputError(
         f"{archive}: it or {manifest.name} ends after {read} clips, but clip {next_wanted + 1} is there by clips.npy; "
-        "run stage 3 again, which writes anew what is not whole."
+        "remove both and run stage 3 again."
     )
 
 
@@ -298,6 +298,8 @@ class Shards(Source):
         wanted = self._wanted(stream)
         for number in count(start.epoch):
             epoch = self._epoch(stream, config, seed, number, wanted)
+            if loader >= epoch.dealing.parts:
+                return  # nothing is left for it, and nobody asks
             turns = epoch.turns()
             before = turns[: start.batch] if number == start.epoch else []
             parts = {part: self._part(epoch, wanted, part, before.count(part)) for part in set(turns)

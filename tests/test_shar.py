@@ -254,6 +254,13 @@ def test_the_clips_of_one_corpus_only(data):
         epochs_of("emotion", 1, Shards(folder, SMALL, "casia"))
 
 
+def test_a_loader_for_which_no_part_is_left_ends_at_once(data):
+    shards = Shards(shards_folder(data, "emotion"), SMALL)
+    requests = [shards.requests("emotion", config(), 1, Position(), loader, 3) for loader in range(3)]
+    assert [next(of, None) is None for of in requests] == [False, False, True]
+    assert len(epochs_of("emotion", 1, shards, workers=3)) == len(epochs_of("emotion", 1, shards))
+
+
 def test_audio_is_cropped_at_the_same_places_as_features_are(data):
     def first(kind):
         return epochs_of("emotion", 1, Shards(shards_folder(data, "emotion", kind), SMALL), input=kind, max_seconds=0.3)
