@@ -18,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lhotse import CutSet
+from lhotse.utils import fastcopy
 from test_distributed import DRIVER, assert_near, drive
 from test_jobs import grid_engine  # noqa: F401  a fixture
 from test_resume import job as plain_job
@@ -178,6 +179,25 @@ def test_a_folder_may_have_any_name(data, tmp_path):
     folder = tmp_path / "100 % of it's\n$(touch x) 语音"
     write_shards(sources(data)["emotion"], folder, "stored", 50)
     assert len(epochs_of("emotion", 1, Shards(folder, SMALL))) > 5
+
+
+def test_clips_may_have_any_name(data, tmp_path):
+    source = tmp_path / "phonemes" / "aishell"
+    shutil.copytree(sources(data)["phoneme"], source)
+    cuts = CutSet.from_file(source / "train.jsonl.gz").to_eager()
+    odd = ["语音", "a/../b", "/absolute", "it's \"$(touch harm)\"", "two\nlines", "100 %d", "x" * 200, "end.", "..", "a//b"]
+    renamed = {f"{odd[number % len(odd)]}{number}": cut for number, cut in enumerate(cuts)}
+    CutSet.from_cuts([fastcopy(cut, id=name) for name, cut in renamed.items()]).to_file(source / "train.jsonl.gz")
+    stamp = json.loads((source / "stage.json").read_text())
+    stamp["outputs"]["train.jsonl.gz"] = (source / "train.jsonl.gz").stat().st_size
+    (source / "stage.json").write_text(json.dumps(stamp))
+    write_shards(source, tmp_path / "shards", "stored", 20)
+    batches = epochs_of("phoneme", 1, Shards(tmp_path / "shards", SMALL))
+    read = {name: (batch, row) for batch in batches for row, name in enumerate(batch.ids)}
+    assert read.keys() == renamed.keys()
+    for name, (batch, row) in read.items():
+        assert torch.equal(batch.inputs[row, : batch.lengths[row]], load_features(renamed[name]))
+    assert not list(tmp_path.rglob("harm*"))
 
 
 CONF = ROOT / "egs" / "mandarin" / "conf"
