@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from itertools import count, cycle, islice
 from pathlib import Path
@@ -167,18 +168,18 @@ class Request(NamedTuple):
     all_ids: List[str]  # of the whole mini-batch
 
 
-class Source:
+class Source(ABC):
     """Where the clips of a stream come from. Everything about its mini-batches follows from seed and position."""
 
+    @abstractmethod
     def requests(
         self, stream: str, config: DataConfig, seed: int, start: Position, loader: int, loaders: int
     ) -> Iterator[Request]:
         """For ever, from ``start`` on, the mini-batches that the one with number ``loader`` of ``loaders`` loads."""
-        raise NotImplementedError
 
+    @abstractmethod
     def turns(self, stream: str, config: DataConfig, seed: int, start: Position, loaders: int) -> Iterator[int]:
         """For ever, from ``start`` on, the number of the loader that has the next mini-batch."""
-        raise NotImplementedError
 
 
 class _StoredCuts(Source):
