@@ -59,7 +59,7 @@ ALLOWED = {
     ("speecheq/distributed.py", "torch.distributed.broadcast_object_list"): "the same",
     ("speecheq/download.py", "importlib.import_module"): "lhotse's recipes of two corpora that are named in that file",
     ("speecheq/download.py", ".extract"): "of zipfile, which makes files and folders alone, after all names are checked",
-    ("speecheq/data.py", ".load_features"): "after a look at how they are stored",
+    ("speecheq/features.py", ".load_features"): "after a look at how they are stored",
 }
 
 
