@@ -173,8 +173,8 @@ def test_a_lost_node_ends_all_with_the_reason_and_the_next_start_goes_on(nodes, 
     inject(*nodes)
     told = [each.end() for each in both]
     for status, shown in (told[number] for number in telling):
-        *_, last = shown.splitlines()
-        assert status == 1 and " ERROR " in last and last.endswith("; the same command goes on from the last checkpoint.")
+        *_, last = (line for line in shown.splitlines() if " ERROR " in line)  # torch 1.13 may have the very last word
+        assert status == 1 and last.endswith("; the same command goes on from the last checkpoint."), shown
     for node in nodes:
         assert not node.processes()
         node.mend()
