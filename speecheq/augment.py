@@ -19,7 +19,7 @@ from lhotse import Recording, RecordingSet
 from torch import Tensor
 from torch.nn.functional import max_pool1d, pad
 
-from speecheq.config import RIR_SECONDS, AugmentConfig
+from speecheq.config import AUGMENTATIONS, RIR_SECONDS, AugmentConfig
 from speecheq.errors import InputError
 from speecheq.features import resampler
 from speecheq.progress import log, progress
@@ -159,6 +159,11 @@ def resample(waveforms: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
     return without_padding(found * cutoff, lengths)
 
 
+def pitch_factors(semitones: Tensor) -> Tensor:
+    """How many times as high the pitch is, float64."""
+    return 2.0 ** (semitones.double() / 12)
+
+
 def change_pitch_and_tempo(
     waveforms: Tensor, lengths: Tensor, semitones: Tensor, tempo: Tensor
 ) -> Tuple[Tensor, Tensor]:
@@ -167,7 +172,7 @@ def change_pitch_and_tempo(
     The new length is round(length / tempo), at least 1. The clip is stretched once for both and, where the pitch
     changes, read at another rate. A clip with neither stays as it is, bit by bit.
     """
-    pitch = 2.0 ** (semitones.double() / 12)
+    pitch = pitch_factors(semitones)
     tempo = tempo.double()
     new_lengths = (lengths / tempo).round().long().clamp(min=1)
     rates = tempo / pitch
@@ -361,7 +366,7 @@ def load_responses(manifest: Path, seed: int, device: torch.device = torch.devic
 # The random numbers of a clip, in the order in which they are drawn. All are drawn for every clip, so that a setting of
 # one change has no effect on the others.
 DRAWN = ("pitch", "semitones", "tempo", "tempo_factor", "reverb", "response", "t60", "direct", "noise", "snr", "sound",
-         "crop")
+         "crop", "type", "speed_factor", "piece")
 
 
 def draw(seed: int, stream: str, epoch: int, ids: Sequence[str]) -> Dict[str, Tensor]:
@@ -373,8 +378,15 @@ def draw(seed: int, stream: str, epoch: int, ids: Sequence[str]) -> Dict[str, Te
     return dict(zip(DRAWN, torch.tensor(rows, dtype=torch.float64).T))
 
 
+def _is_type(types: Tensor, name: str) -> Tensor:
+    return types == AUGMENTATIONS.index(name)
+
+
 class Augmenter:
-    """Changes mini-batches as ``config`` says: pitch and tempo, then reverberation, then noise."""
+    """Changes mini-batches as ``config`` says: pitch and tempo, then reverberation, then noise.
+
+    With ``config.one_of`` every clip has one change at most; those of features (frontend.py) are drawn here too.
+    """
 
     def __init__(
         self,
@@ -387,28 +399,50 @@ class Augmenter:
         """Without ``noises`` none is added; without ``responses`` reverberation is simulated."""
         config.validate()
         self.config, self.seed, self.noises, self.responses = config, seed, noises, responses
+        possible = [name for name in config.chosen() if name != "noise" or noises is not None]
+        self.possible = torch.tensor([AUGMENTATIONS.index(name) for name in ("none", *possible)])
         generator = torch.Generator().manual_seed(seed)
         self.tail = torch.randn(TAIL_SAMPLES, generator=generator).to(device)  # drawn on the CPU: alike on all devices
+
+    def types(self, drawn: Dict[str, Tensor]) -> Optional[Tensor]:
+        """The one change of every clip, (N,) int64 of AUGMENTATIONS; None where changes come one by one.
+
+        Noise is left out where there is none. Each of those that are left has the same odds, and so has none.
+        """
+        if not self.config.one_of:
+            return None
+        return self.possible[(drawn["type"] * len(self.possible)).long()]
 
     def __call__(
         self, waveforms: Tensor, lengths: Tensor, ids: Sequence[str], stream: str, epoch: int
     ) -> Tuple[Tensor, Tensor]:
         """Waveforms (N, S) of utterances ``ids``, lengths (N,) -> changed ones (N, S'), lengths (N,) on the CPU."""
+        return self.changed(waveforms, lengths, draw(self.seed, stream, epoch, ids))
+
+    def changed(self, waveforms: Tensor, lengths: Tensor, drawn: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
+        """The same for what ``draw`` gave."""
         config, lengths = self.config, lengths.cpu()
-        drawn = draw(self.seed, stream, epoch, ids)
-        never = torch.zeros(len(ids), dtype=torch.float64)
+        never = torch.zeros(len(lengths), dtype=torch.float64)
 
         def between(name: str, low: float, high: float) -> Tensor:
             return low + (high - low) * drawn[name]
 
         semitones = between("semitones", config.pitch_low, config.pitch_high)
         tempo = between("tempo_factor", config.tempo_low, config.tempo_high)
-        waveforms, lengths = change_pitch_and_tempo(
-            waveforms,
-            lengths,
-            torch.where(drawn["pitch"] < config.pitch_probability, semitones, never),
-            torch.where(drawn["tempo"] < config.tempo_probability, tempo, never + 1),
-        )
+        types = self.types(drawn)
+        if types is None:
+            semitones = torch.where(drawn["pitch"] < config.pitch_probability, semitones, never)
+            tempo = torch.where(drawn["tempo"] < config.tempo_probability, tempo, never + 1)
+            is_reverberated = drawn["reverb"] < config.reverb_probability
+            is_noisy = drawn["noise"] < config.noise_probability
+        else:
+            # another speed is a pitch and a tempo that are the same factor: the clip is then read, not stretched
+            speed = 12 * torch.log2(between("speed_factor", config.speed_low, config.speed_high))
+            is_speed = _is_type(types, "speed")
+            semitones = torch.where(is_speed, speed, torch.where(_is_type(types, "pitch"), semitones, never))
+            tempo = torch.where(is_speed, pitch_factors(speed), never + 1)
+            is_reverberated, is_noisy = _is_type(types, "reverberation"), _is_type(types, "noise")
+        waveforms, lengths = change_pitch_and_tempo(waveforms, lengths, semitones, tempo)
 
         def reverberated(rows: Tensor, clips: Tensor) -> Tensor:
             choice = drawn["response"][rows]
@@ -424,7 +458,7 @@ class Augmenter:
             snr = between("snr", config.snr_low, config.snr_high)[rows]
             return add_noise(clips, lengths[rows], _fit(noise, clips.shape[1]), snr)
 
-        waveforms = _on_rows(drawn["reverb"] < config.reverb_probability, waveforms, reverberated)
+        waveforms = _on_rows(is_reverberated, waveforms, reverberated)
         if self.noises is not None:
-            waveforms = _on_rows(drawn["noise"] < config.noise_probability, waveforms, noisy)
+            waveforms = _on_rows(is_noisy, waveforms, noisy)
         return waveforms, lengths

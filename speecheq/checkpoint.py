@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import zipfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -21,7 +22,9 @@ FORMAT = 2
 # The heads whose outputs are labels, and where a checkpoint lists these.
 LABELS_OF_HEADS = {"esc_head": "classes", "gender_head": "genders", "phoneme_head": "phones"}
 # Settings of the model that need not be those of the checkpoint that a training starts from.
-FREE_SETTINGS = ("num_esc", "num_genders", "num_phones", "dropout")
+FREE_SETTINGS = ("num_esc", "num_genders", "num_phones", "num_augmentations", "decoder_channels", "dropout")
+# MTL-AUG's heads, which a model need not have.
+LABEL_FREE_HEADS = ("model.augmentation_head.", "model.decoder.")
 
 
 # torch 1.13 reads tensors, text, whole numbers, lists and mappings with weights_only, but no floats: they are
@@ -79,12 +82,26 @@ def read(path: Path) -> Dict[str, Any]:
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such checkpoint; run stage 4 first.")
     try:
+        _refuse_programs(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
         raise InputError(f"{path}: is not a whole checkpoint ({str(error).splitlines()[0]}); train again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: is not a checkpoint of this version of SpeechEQ (format {FORMAT}).")
     return _text_to_floats(content)
+
+
+def _refuse_programs(path: Path) -> None:
+    """ValueError or BadZipFile, without loading anything, for what torch.load, before 2.6, reads without heeding weights_only.
+
+    That is TorchScript, a zip that holds a program, and the tar of very old versions.
+    """
+    with open(path, "rb") as stream:
+        if stream.read(4) != b"PK\3\4":  # a zip may begin with anything
+            raise ValueError("it is no zip of tensors")
+    with zipfile.ZipFile(path) as archive:
+        if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
+            raise ValueError("it holds a program (TorchScript)")
 
 
 def config_of(content: Dict[str, Any], source: str) -> configuration.Config:
@@ -149,7 +166,8 @@ def start_from(
 ) -> List[str]:
     """Give the model the weights and the normalisation of what ``read_start`` gave.
 
-    A head whose labels differ keeps its fresh weights; returns the names of those that have labels here.
+    A head whose labels differ keeps its fresh weights; returns the names of those that have labels here. Of MTL-AUG's
+    heads the model takes those that fit its own.
     """
     labels = {"classes": list(classes.names), "genders": list(GENDERS), "phones": list(phones)}
     fresh = [head for head, table in LABELS_OF_HEADS.items() if content[table] != labels[table]]
@@ -158,6 +176,8 @@ def start_from(
         if not name.startswith(tuple(f"model.{head}." for head in fresh))
     }
     state = model.state_dict()
+    kept = {name: value for name, value in kept.items() if not name.startswith(LABEL_FREE_HEADS)
+            or name in state and state[name].shape == value.shape}
     try:
         model.load_state_dict({**state, **kept})
     except RuntimeError as error:

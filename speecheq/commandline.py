@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from typing import Callable, Iterator
+from typing import Callable, Iterator, List
 
 from speecheq.errors import InputError
 from speecheq.files import NO_SPACE
@@ -30,6 +30,17 @@ def positive(value: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{value!r} is not a number above 0")
     return number
+
+
+def numbers(value: str) -> List[float]:
+    """Numbers between spaces or commas, each once, at least one."""
+    try:
+        found = list(dict.fromkeys(map(float, value.replace(",", " ").split())))
+    except ValueError:
+        found = []
+    if not found or not all(abs(number) < float("inf") for number in found):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a list of numbers")
+    return found
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -81,6 +92,12 @@ def exit_status(action: Callable[[], None]) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""
         log.error("%s%s.", where, os.strerror(error.errno).lower())
+        return 1
+    except UnicodeEncodeError as error:
+        if not "\udc80" <= error.object[error.start] <= "\udcff":  # so Python keeps bytes of file names
+            raise
+        around = error.object[max(0, error.start - 100) : error.end + 100]
+        log.error("%s: the name of a file or folder is not UTF-8; rename it.", around)
         return 1
     except KeyboardInterrupt:
         log.error("interrupted; the same command goes on with what is not done yet.")

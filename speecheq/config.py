@@ -15,7 +15,7 @@ import yaml
 
 from speecheq.errors import InputError
 from speecheq.files import write_text
-from speecheq.models.config import ModelConfig
+from speecheq.models.config import LABEL_FREE_TASKS, ModelConfig
 
 
 def setting(default: Any, help: str, low: float = None, high: float = None, choices: Sequence[Any] = None) -> Any:
@@ -33,6 +33,8 @@ class DataConfig:
     max_seconds: float = setting(6.0, "emotion and gender clips are cropped to this length, at random", low=0.1)
     phoneme_batch_seconds: float = setting(320.0, "a phoneme mini-batch holds at most this much speech", low=1.0)
     cmvn: str = setting("global", "normalisation of the features", choices=("utterance", "global", "none"))
+    unlabelled: bool = setting(False, "learn from unlabelled speech too (MTL-AUG): a mini-batch of it a step, with the "
+                               "losses that need no labels")
     dev_phoneme_clips: int = setting(500, "dev utterances, at most, whose phones are scored every epoch", low=1)
     workers: Optional[int] = setting(None, "processes that load each stream; null: 1, or 4 where a GPU trains; 0 loads "
                                      "in the training process", low=0)
@@ -41,9 +43,13 @@ class DataConfig:
 @dataclass
 class LossConfig:
     gamma: float = setting(10.0, "of the focal loss (section 3.2)", low=0.0)
-    alpha: float = setting(1.0, "weight of the CCC loss for EIS (equation 4)", low=0.0)
+    alpha: float = setting(1.0, "weight of the CCC loss for EIS (equation 4); with 0 EIS is not scored", low=0.0)
     beta: float = setting(0.1, "weight of the CTC loss for phonemes (equation 4); 0 leaves the task out", low=0.0)
     eta: float = setting(0.1, "weight of the focal loss for gender (equation 4); 0 leaves the task out", low=0.0)
+    augmentation: float = setting(0.0, "weight of the loss of the augmentation's type (MTL-AUG); 0 leaves the task out",
+                                  low=0.0)
+    reconstruction: float = setting(0.0, "weight of the loss of the features before augmentation (MTL-AUG); 0 leaves "
+                                    "the task out", low=0.0)
     finetune_beta: float = setting(0.01, "beta at the end of the fine-tuning stage (section 3.2)", low=0.0)
     finetune_eta: float = setting(0.01, "eta at the end of the fine-tuning stage (section 3.2)", low=0.0)
     label_smoothing: float = setting(0.0, "so much of each label of ESC and gender is spread evenly over all classes",
@@ -60,9 +66,19 @@ class LossConfig:
 RIR_SECONDS = 2.0
 
 
+# What MTL-AUG's augmentation head tells apart; the order is part of every model that has one.
+AUGMENTATIONS = ("none", "speed", "pitch", "noise", "reverberation", "specaugment", "mixup")
+
+
 @dataclass
 class AugmentConfig:
     """How often and how far waveforms are changed; a probability of 0 leaves that change out."""
+
+    one_of: str = setting("", "each clip has exactly one of these changes, or none, at equal odds (MTL-AUG), such as "
+                          "'speed pitch noise'; empty: changes come one by one, by their probabilities")
+    speed_low: float = setting(0.85, "of speed, which with one_of is a change of tempo and pitch alike: the slowest",
+                               low=0.5, high=2.0)
+    speed_high: float = setting(1.15, "the fastest speed", low=0.5, high=2.0)
 
     pitch_probability: float = setting(1.0, "how many clips are shifted in pitch (section 2.5)", low=0.0, high=1.0)
     pitch_low: float = setting(-3.0, "the lowest shift in semitones", low=-12.0, high=12.0)
@@ -84,8 +100,11 @@ class AugmentConfig:
     noise_hours: float = setting(10.0, "hours of noise held in memory at most, 0.23 GB each", low=0.01)
 
     def validate(self) -> None:
-        """ValueError for a range whose ends are in the wrong order."""
-        for name in ("pitch", "tempo", "t60", "direct", "snr"):
+        """ValueError for a range whose ends are in the wrong order, or an unknown name in ``one_of``."""
+        for name in self.chosen():
+            if name not in AUGMENTATIONS[1:]:
+                raise ValueError(f"augment.one_of names {name!r}; it must be some of {', '.join(AUGMENTATIONS[1:])}")
+        for name in ("speed", "pitch", "tempo", "t60", "direct", "snr"):
             low, high = getattr(self, f"{name}_low"), getattr(self, f"{name}_high")
             if low > high:
                 raise ValueError(f"{name}_low is {low:g}, above {name}_high, which is {high:g}")
@@ -93,7 +112,18 @@ class AugmentConfig:
     @property
     def active(self) -> bool:
         """Whether any clip is changed at all."""
-        return any((self.pitch_probability, self.tempo_probability, self.reverb_probability, self.noise_probability))
+        return bool(self.one_of) or any((self.pitch_probability, self.tempo_probability, self.reverb_probability,
+                                         self.noise_probability))
+
+    def chosen(self) -> Tuple[str, ...]:
+        """The names in ``one_of``."""
+        return tuple(self.one_of.split())
+
+    def uses(self, sound: str) -> bool:
+        """Whether sounds of that kind, noise or rir, would be used where there are some."""
+        if self.one_of:
+            return {"noise": "noise", "rir": "reverberation"}[sound] in self.chosen()
+        return {"noise": self.noise_probability, "rir": self.reverb_probability}[sound] > 0
 
 
 @dataclass
@@ -117,6 +147,17 @@ class MixupConfig:
     """Clips of the emotion and gender streams are mixed in pairs, features and labels (Zhang et al., 2018)."""
 
     alpha: float = setting(0.0, "of the Beta distribution of a clip's own share; 0: no clip is mixed", low=0.0)
+
+
+@dataclass
+class SharConfig:
+    """Training clips that are read from shards, in long sequential runs (dealing.py, docs/scale.md)."""
+
+    use: bool = setting(False, "training clips come from the shards that stage 3 wrote (run.sh --shar true)")
+    lanes: int = setting(8, "runs that each mini-batch is dealt from, a multiple of the processes that train", low=1)
+    parts: int = setting(4, "lots of such runs, from which mini-batches come in turn: as many as loading processes a "
+                         "stream, or more", low=1)
+    buffer: int = setting(4096, "clips of a stream, over all runs and processes, among which is shuffled", low=1)
 
 
 @dataclass
@@ -158,6 +199,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     specaugment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     mixup: MixupConfig = field(default_factory=MixupConfig)
+    shar: SharConfig = field(default_factory=SharConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -173,10 +215,36 @@ class Config:
         if self.specaugment.active and self.data.cmvn == "none":
             raise ValueError("specaugment masks with 0, which is the mean of normalised features only; with data.cmvn "
                              "none set its masks to 0")
+        if self.shar.use and self.data.batch_size % self.shar.lanes:
+            raise ValueError(f"data.batch_size is {self.data.batch_size}, but from shards it must be a multiple of "
+                             f"shar.lanes, which is {self.shar.lanes}")
+        if self.shar.use and (self.data.workers or 0) > self.shar.parts:
+            raise ValueError(f"data.workers is {self.data.workers}, but only shar.parts, which is {self.shar.parts}, "
+                             "can load from shards")
+        chosen = self.augment.chosen()
+        if chosen and self.data.input != "waveform":
+            raise ValueError("augment.one_of changes waveforms; with it data.input must be waveform")
+        if "specaugment" in chosen and not self.specaugment.active:
+            raise ValueError("augment.one_of names specaugment, but specaugment has no masks; set its time_masks")
+        if "mixup" in chosen and self.mixup.alpha == 0:
+            raise ValueError("augment.one_of names mixup, but mixup.alpha is 0; set it to 0.5, say")
+        if self.loss.augmentation > 0 and not chosen:
+            raise ValueError("loss.augmentation is the loss of what augment.one_of names, which is empty")
+        if self.loss.reconstruction > 0 and not chosen:
+            raise ValueError("loss.reconstruction is of features before augmentation; name some in augment.one_of")
+        if self.loss.reconstruction > 0 and not self.model.decoder_channels:
+            raise ValueError("loss.reconstruction needs a decoder; set model.decoder_channels to 64, say")
+        if self.data.unlabelled and not self.label_free_tasks():
+            raise ValueError("data.unlabelled has no loss without labels; set loss.augmentation or loss.reconstruction")
+
+    def label_free_tasks(self) -> Tuple[str, ...]:
+        """MTL-AUG's tasks that are trained: those whose weight is not 0."""
+        return tuple(task for task in LABEL_FREE_TASKS if getattr(self.loss, task) > 0)
 
     def tasks(self) -> List[str]:
-        """The streams that are trained: emotion always, gender and phoneme where their weight is not 0."""
-        return ["emotion"] + ["gender"] * (self.loss.eta > 0) + ["phoneme"] * (self.loss.beta > 0)
+        """The streams that are trained: emotion always, gender and phoneme where their weight is not 0, unlabelled."""
+        return (["emotion"] + ["gender"] * (self.loss.eta > 0) + ["phoneme"] * (self.loss.beta > 0)
+                + ["unlabelled"] * self.data.unlabelled)
 
 
 def setting_names(config: Any = None, prefix: str = "") -> List[str]:
@@ -340,6 +408,7 @@ FIXED = {
     "model.num_phones": "the phone table",
     "model.num_esc": "the classes",
     "model.num_genders": "the labels",
+    "model.num_augmentations": "the types of augmentation",
 }
 
 
@@ -366,6 +435,8 @@ def resolve(
         part, key = name.split(".")
         if getattr(getattr(config, part), key) != getattr(getattr(Config(), part), key):
             raise InputError(f"{name} cannot be set: it is given by {by}.")
+    if config.loss.augmentation > 0:
+        config.model.num_augmentations = len(AUGMENTATIONS)
     try:
         config.validate()
     except ValueError as error:
@@ -383,6 +454,8 @@ def learned(config: Config) -> Dict[str, Any]:
     values = asdict(config)
     for part, name in NOT_LEARNED:
         del values[part][name]
+    if not config.shar.use:  # the rest of it has no effect
+        del values["shar"]
     return values
 
 

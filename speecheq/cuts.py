@@ -7,18 +7,22 @@ import random
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
-from lhotse import CutSet
+from lhotse import CutSet, Recording
 from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 
 
 class CutFile:
-    """The cuts of a ``.jsonl.gz``, of one ``corpus`` only where it is named; iterates anew every time."""
+    """The cuts of a ``.jsonl.gz``, of one ``corpus`` only where it is named; iterates anew every time.
+
+    A recording in their place counts as a cut of all of it.
+    """
 
     def __init__(self, path: Path, corpus: Optional[str] = None):
         self.path, self.corpus = Path(path), corpus
 
-    def _lines(self) -> Iterator[bytes]:
+    def lines(self) -> Iterator[bytes]:
+        """Of each cut what ``cut_of`` makes it from."""
         # a line that does not hold the corpus' name as a word of JSON is passed over without being parsed
         name = json.dumps(self.corpus).encode() if self.corpus else b""
         with gzip.open(self.path, "rb") as stream:
@@ -27,14 +31,19 @@ class CutFile:
                     yield line
 
     def __iter__(self) -> Iterator[Cut]:
-        for line in self._lines():
-            yield deserialize_item(json.loads(line))
+        return map(cut_of, self.lines())
 
     def sample(self, most: int) -> List[Cut]:
         """At most ``most`` of the cuts, drawn from all of them, in their order; the same ones every time."""
-        number = sum(1 for _ in self._lines())
+        number = sum(1 for _ in self.lines())
         chosen = set(random.Random(0).sample(range(number), min(most, number)))
-        return [deserialize_item(json.loads(line)) for place, line in enumerate(self._lines()) if place in chosen]
+        return [cut_of(line) for place, line in enumerate(self.lines()) if place in chosen]
+
+
+def cut_of(line: bytes) -> Cut:
+    """The cut that a line of a manifest describes, or the whole of the recording that it describes."""
+    item = deserialize_item(json.loads(line))
+    return item.to_cut() if isinstance(item, Recording) else item
 
 
 def _corpus_of(cut: Dict[str, Any]) -> str:

@@ -7,12 +7,12 @@ import random
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-import numpy as np
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
@@ -24,15 +24,14 @@ from torch.utils.data import DataLoader, IterableDataset
 from speecheq import distributed
 from speecheq.config import DataConfig
 from speecheq.cuts import cuts_of
+from speecheq.dealing import BUCKETS
 from speecheq.errors import InputError
 from speecheq.feature_augment import Changes
-from speecheq.features import load_waveform
+from speecheq.features import FbankConfig, load_features, load_waveform
 
 # The order of the gender classes is part of every trained model.
 GENDERS = ("F", "M")
-STREAMS = ("emotion", "gender", "phoneme")
-# Clips of like durations come together: so many classes of duration a stream.
-BUCKETS = 3
+STREAMS = ("emotion", "gender", "phoneme", "unlabelled")
 # Processes that load each stream where data.workers is null. On a CPU one loads far faster than a model learns, and
 # takes time from it; a GPU can want a mini-batch every 20 ms, and to read 320 s of FLAC takes one process 60 ms.
 WORKERS = {"cpu": 1, "cuda": 4}
@@ -54,9 +53,10 @@ class Stream:
     ``inputs`` (N, T, D) float32 features, zeros after ``lengths`` (N,) frames, or, before the front end has turned them
     into features, waveforms (N, S) with lengths in samples; ``ids`` the N utterances;
     ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a
-    list of N int64 vectors. ``position`` is its place in the stream, ``last`` whether it is the last of its epoch,
-    ``changes`` what the model does to the features before it takes them. Of a mini-batch that several processes share
-    out this is one's share, and ``all_ids`` are the whole's utterances.
+    list of N int64 vectors; of MTL-AUG's augmentation also augmentation (N,) int64, places in AUGMENTATIONS, and
+    ``clean`` (N, T, D), the features before it, of as many frames. ``position`` is its place in the stream, ``last``
+    whether it is the last of its epoch, ``changes`` what the model does to the features before it takes them. Of a
+    mini-batch that several processes share out this is one's share, and ``all_ids`` are the whole's utterances.
     """
 
     inputs: Tensor
@@ -67,6 +67,7 @@ class Stream:
     last: bool = False
     changes: Changes = Changes()
     all_ids: List[str] = None
+    clean: Optional[Tensor] = None
 
     def __post_init__(self) -> None:
         if self.all_ids is None:
@@ -79,8 +80,9 @@ class Stream:
         return Position(epoch + 1) if self.last else Position(epoch, batch + 1)
 
     def to(self, device: torch.device) -> "Stream":
-        """Inputs on ``device``; all else stays on the CPU, where masks are decided and labels are checked."""
-        return replace(self, inputs=self.inputs.to(device, non_blocking=True))
+        """Features on ``device``; all else stays on the CPU, where masks are decided and labels are checked."""
+        clean = None if self.clean is None else self.clean.to(device, non_blocking=True)
+        return replace(self, inputs=self.inputs.to(device, non_blocking=True), clean=clean)
 
     def pin_memory(self) -> "Stream":
         """Inputs in memory from which a GPU copies by itself; DataLoader calls this where it is asked to."""
@@ -94,6 +96,7 @@ class MultitaskBatch:
     emotion: Stream
     gender: Optional[Stream] = None
     phoneme: Optional[Stream] = None
+    unlabelled: Optional[Stream] = None
 
     def streams(self) -> Dict[str, Stream]:
         """The streams that are there, by name, in the order of STREAMS."""
@@ -109,9 +112,13 @@ def whole_stream(shares: Sequence[Stream]) -> Stream:
     def rows(name: str) -> List[Any]:
         return distributed.interleaved([list(share.targets[name]) for share in shares])
 
+    def padded(name: str) -> Tensor:
+        return pad_sequence(distributed.interleaved([list(getattr(share, name)) for share in shares]), batch_first=True)
+
     return replace(
         first,
-        inputs=pad_sequence(distributed.interleaved([list(share.inputs) for share in shares]), batch_first=True),
+        inputs=padded("inputs"),
+        clean=None if first.clean is None else padded("clean"),
         lengths=torch.tensor(distributed.interleaved([share.lengths.tolist() for share in shares])),
         ids=first.all_ids,
         targets={name: torch.stack(rows(name)) if isinstance(value, Tensor) else rows(name)
@@ -119,20 +126,10 @@ def whole_stream(shares: Sequence[Stream]) -> Stream:
     )
 
 
-def load_features(cut: Cut) -> Tensor:
-    """The stored features (T, D) of a cut; InputError where the archive is gone or not whole."""
-    try:
-        features = cut.load_features()
-    except Exception as error:  # lilcom, the file system and lhotse each have their own, lhotse's of many lines
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{cut.features.storage_path}: the features of {cut.id} cannot be read ({reason}); run stage 2 again."
-        ) from error
-    return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
-
-
 def targets_of(stream: str, cuts: List[Cut]) -> Dict[str, Any]:
     """The gold labels of a mini-batch for one task."""
+    if stream == "unlabelled":
+        return {}
     supervisions = [cut.supervisions[0] for cut in cuts]
     if stream == "emotion":
         return {
@@ -156,18 +153,50 @@ def crop(cut: Cut, max_seconds: float, randomness: random.Random) -> Cut:
     """A random piece of ``max_seconds`` of a longer cut; shorter cuts stay as they are."""
     if cut.duration <= max_seconds:
         return cut
-    whole_frames = int((cut.duration - max_seconds) / cut.frame_shift)
-    offset = round(randomness.randint(0, whole_frames) * cut.frame_shift, 3)
+    frame_shift = cut.frame_shift or FbankConfig().frame_shift  # a cut without features has none
+    whole_frames = int((cut.duration - max_seconds) / frame_shift)
+    offset = round(randomness.randint(0, whole_frames) * frame_shift, 3)
     return cut.truncate(offset=offset, duration=max_seconds, preserve_id=True)
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
     """A mini-batch that has not been loaded yet."""
 
     position: Position
     last: bool
     cuts: List[Cut]  # this process' share
     all_ids: List[str]  # of the whole mini-batch
+
+
+class Source(ABC):
+    """Where the clips of a stream come from. Everything about its mini-batches follows from seed and position."""
+
+    @abstractmethod
+    def requests(
+        self, stream: str, config: DataConfig, seed: int, start: Position, loader: int, loaders: int
+    ) -> Iterator[Request]:
+        """For ever, from ``start`` on, the mini-batches that the one with number ``loader`` of ``loaders`` loads."""
+
+    @abstractmethod
+    def turns(self, stream: str, config: DataConfig, seed: int, start: Position, loaders: int) -> Iterator[int]:
+        """For ever, from ``start`` on, the number of the loader that has the next mini-batch."""
+
+
+class _StoredCuts(Source):
+    """Cuts whose features or audio are found one by one.
+
+    A process that loads makes all requests itself, which is cheap: so nothing but mini-batches passes between
+    processes, and the training waits for no manifest.
+    """
+
+    def __init__(self, cuts: CutSet):
+        self.cuts = cuts
+
+    def requests(self, stream, config, seed, start, loader, loaders):
+        return islice(_EndlessSampler(self.cuts, stream, config, seed, start), loader, None, loaders)
+
+    def turns(self, stream, config, seed, start, loaders):
+        return cycle(range(loaders))
 
 
 class _EndlessSampler:
@@ -196,13 +225,13 @@ class _EndlessSampler:
             world_size=1,
         )
 
-    def __iter__(self) -> Iterator[_Request]:
+    def __iter__(self) -> Iterator[Request]:
         for epoch in count(self.start.epoch):
             for request in self._epoch(epoch):
                 if request.position >= self.start:
                     yield request
 
-    def _epoch(self, epoch: int) -> Iterator[_Request]:
+    def _epoch(self, epoch: int) -> Iterator[Request]:
         self.sampler.set_epoch(epoch)
         number, held = 0, []
         for batch in self.sampler:
@@ -215,33 +244,32 @@ class _EndlessSampler:
         yield self._request(Position(epoch, number), True, held)
 
     @staticmethod
-    def _request(position: Position, last: bool, cuts: List[Cut]) -> _Request:
-        return _Request(position, last, distributed.share(cuts), [cut.id for cut in cuts])
+    def _request(position: Position, last: bool, cuts: List[Cut]) -> Request:
+        return Request(position, last, distributed.share(cuts), [cut.id for cut in cuts])
 
 
 class _Batches(IterableDataset):
-    """Every so many-th mini-batch of a stream from ``start`` on, for ever, from number ``first``.
+    """The mini-batches of a stream from ``start`` on, for ever, that one of ``loaders`` loads.
 
-    Cropping depends on seed, stream, epoch and utterance only. A process that loads makes all requests itself, which
-    is cheap: so nothing but mini-batches passes between processes, and the training waits for no manifest.
+    Cropping depends on seed, stream, epoch and utterance only.
     """
 
     def __init__(
-        self, stream: str, cuts: CutSet, config: DataConfig, seed: int, start: Position, first: int, every: int
+        self, stream: str, source: Source, config: DataConfig, seed: int, start: Position, loader: int, loaders: int
     ):
-        self.stream, self.cuts, self.config, self.seed, self.start = stream, cuts, config, seed, start
-        self.first, self.every = first, every
+        self.stream, self.source, self.config, self.seed, self.start = stream, source, config, seed, start
+        self.loader, self.loaders = loader, loaders
 
     def __iter__(self) -> Iterator[Union[Stream, InputError]]:
         """What cannot be read is handed over as an InputError: raised in a worker it would come with a traceback."""
         try:
-            requests = _EndlessSampler(self.cuts, self.stream, self.config, self.seed, self.start)
-            for request in islice(requests, self.first, None, self.every):
+            for request in self.source.requests(self.stream, self.config, self.seed, self.start, self.loader,
+                                                self.loaders):
                 yield self._load(request)
         except InputError as error:
             yield error
 
-    def _load(self, request: _Request) -> Stream:
+    def _load(self, request: Request) -> Stream:
         chosen = request.cuts
         if self.stream != "phoneme":
             of_epoch = f"{self.seed} {self.stream} {request.position.epoch}"
@@ -270,34 +298,36 @@ def _end_after(parent: int) -> None:
 
 
 def endless_stream(
-    stream: str, cuts: CutSet, config: DataConfig, seed: int, start: Position = Position(), device: str = "cpu"
+    stream: str, cuts: Union[CutSet, Source], config: DataConfig, seed: int, start: Position = Position(),
+    device: str = "cpu",
 ) -> Iterator[Stream]:
     """Mini-batches of one data set for ever, from ``start`` on, loaded by ``config.workers`` processes.
 
     The processes start at once. ``device`` is the type of the one that trains: a GPU copies from pinned memory without
     being waited for. The mini-batches stay on the CPU.
     """
+    source = cuts if isinstance(cuts, Source) else _StoredCuts(cuts)
     workers = WORKERS[device] if config.workers is None else config.workers
-    shares = max(1, workers)
+    loaders = max(1, workers)
     # a loader a process: lhotse's sampler draws otherwise in a loader's second process than in its first
     return _in_turn([
         iter(DataLoader(
-            _Batches(stream, cuts, config, seed, start, number, shares),
+            _Batches(stream, source, config, seed, start, number, loaders),
             batch_size=None,
             num_workers=min(1, workers),
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=_end_with_training,
             pin_memory=device == "cuda",
         ))
-        for number in range(shares)
-    ])
+        for number in range(loaders)
+    ], source.turns(stream, config, seed, start, loaders))
 
 
-def _in_turn(loaders: List[Iterator[Union[Stream, InputError]]]) -> Iterator[Stream]:
-    for loader in cycle(loaders):
-        batch = next(loader)
+def _in_turn(loaders: List[Iterator[Union[Stream, InputError]]], turns: Iterator[int]) -> Iterator[Stream]:
+    for number in turns:
+        batch = next(loaders[number])
         if isinstance(batch, InputError):
-            del loader, loaders  # else the error's traceback would keep the processes waiting for more to do
+            del loaders  # else the error's traceback would keep the processes waiting for more to do
             raise batch
         yield batch
 
@@ -312,7 +342,7 @@ def training_cuts(path: Path, target: Optional[str] = None) -> CutSet:
 
 
 def multitask_batches(
-    cut_sets: Dict[str, CutSet], config: DataConfig, seed: int, starts: Mapping[str, Position] = {},
+    cut_sets: Mapping[str, Union[CutSet, Source]], config: DataConfig, seed: int, starts: Mapping[str, Position] = {},
     device: str = "cpu",
 ) -> Iterator[MultitaskBatch]:
     """A mini-batch of each data set a step, for ever; an epoch is one pass over the emotion stream.
@@ -342,8 +372,8 @@ def largest_batch(cut_sets: Dict[str, CutSet], config: DataConfig) -> MultitaskB
     return MultitaskBatch(**streams)
 
 
-def scoring_batches(stream: str, cuts: List[Cut], batch_size: int) -> Iterator[Stream]:
-    """Every cut once and whole, of like durations together."""
+def scoring_batches(stream: str, cuts: List[Cut], batch_size: int, waveforms: bool = False) -> Iterator[Stream]:
+    """Every cut once and whole, of like durations together; stored features, or ``waveforms``."""
     ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
     for start in range(0, len(ordered), batch_size):
-        yield collate(stream, ordered[start : start + batch_size])
+        yield collate(stream, ordered[start : start + batch_size], waveforms)

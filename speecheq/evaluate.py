@@ -4,7 +4,7 @@ Training uses it on the dev part, scoring on the test sets; neither knows the ot
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from lhotse.cut import Cut
 from torch import nn
 
 from speecheq import metrics, seqm
-from speecheq.data import GENDERS, scoring_batches
+from speecheq.data import GENDERS, Stream, scoring_batches
 from speecheq.errors import InputError
 from speecheq.losses import greedy_decode
 from speecheq.models import clip_eis
@@ -56,14 +56,21 @@ class PhonePrediction:
 
 @torch.no_grad()
 def predict_emotions(
-    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device, embeddings: bool = False
+    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device, embeddings: bool = False,
+    of_waveforms: Optional[Callable[[Stream], Stream]] = None,
 ) -> List[ClipPrediction]:
-    """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``."""
+    """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``.
+
+    ``of_waveforms`` turns a mini-batch of waveforms on ``device`` into the features that the model hears; without it
+    it hears the stored ones.
+    """
     model.eval()
     by_id = {cut.id: cut for cut in cuts}
     found: Dict[str, ClipPrediction] = {}
-    for batch in scoring_batches("emotion", list(cuts), batch_size):
+    for batch in scoring_batches("emotion", list(cuts), batch_size, of_waveforms is not None):
         batch = batch.to(device)
+        if of_waveforms is not None:
+            batch = of_waveforms(batch)
         predictions = model(batch.inputs, batch.lengths, tasks=("esc", "eis", "gender"))
         posteriors = predictions.esc_logits.float().softmax(1).tolist()
         eis = clip_eis(predictions.eis.float()).tolist()
@@ -107,14 +114,14 @@ IMPORTANT = ("neutral", "joy", "anger", "sadness")
 
 
 def emotion_scores(
-    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable = seqm.SEQM_CLASSES
+    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable = seqm.SEQM_CLASSES,
+    intensities: bool = True,
 ) -> Dict[str, Optional[float]]:
-    """wa, ua, uai, eis_mse, eis_ccc, and gender (accuracy) where the model was trained on it (``genders``)."""
+    """wa, ua, uai; eis_mse, eis_ccc where the model was trained on them (``intensities``); so gender (accuracy)."""
     scores = metrics.emotion_scores(
         [p.gold_esc for p in predictions],
         [p.predicted_esc for p in predictions],
-        [p.gold_eis for p in predictions],
-        [p.predicted_eis for p in predictions],
+        *_intensities(predictions, intensities),
     )
     scores["uai"] = metrics.unweighted_accuracy(
         [p.gold_esc for p in predictions],
@@ -128,8 +135,14 @@ def emotion_scores(
     return scores
 
 
+def _intensities(predictions: Sequence[ClipPrediction], learned: bool) -> Tuple[List[float], List[float]]:
+    """Gold and predicted EIS; where it was not learned no clip has a gold one, so that nothing is scored."""
+    return [p.gold_eis if learned else seqm.UNSPECIFIED for p in predictions], [p.predicted_eis for p in predictions]
+
+
 def detailed_scores(
-    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable, own_classes: Sequence[int]
+    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable, own_classes: Sequence[int],
+    intensities: bool = True,
 ) -> Dict[str, Optional[float]]:
     """What is said of a test set: ``emotion_scores``, and
 
@@ -138,12 +151,12 @@ def detailed_scores(
     classes that the set's corpus has, by number) in place of all classes of the model.
     """
     gold, answers = [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions]
-    eis, predicted_eis = [p.gold_eis for p in predictions], [p.predicted_eis for p in predictions]
+    eis, predicted_eis = _intensities(predictions, intensities)
     restricted = [p.predicted_among(own_classes) for p in predictions]
     number = len(classes.names)
     each = metrics.class_scores(gold, answers, number)
     return {
-        **emotion_scores(predictions, genders, classes),
+        **emotion_scores(predictions, genders, classes, intensities),
         "macro_f1": metrics.macro_f1(gold, answers, number),
         "ece": metrics.calibration_error(gold, [p.posterior for p in predictions]),
         "eis_mae": metrics.mean_absolute_error(eis, predicted_eis),

@@ -10,11 +10,11 @@ from typing import NamedTuple, Optional, Sequence
 import torch
 from torch import Tensor
 
-from speecheq.config import Config, MixupConfig, SpecAugmentConfig
+from speecheq.config import AUGMENTATIONS, Config, MixupConfig, SpecAugmentConfig
 
 FRAMES_A_SECOND = 100
 # CTC's labels belong to places in time, so phoneme clips cannot be mixed.
-MIXED_STREAMS = ("emotion", "gender")
+MIXED_STREAMS = ("emotion", "gender", "unlabelled")
 
 
 class Mixup(NamedTuple):
@@ -35,6 +35,12 @@ class Mixup(NamedTuple):
         mixed = torch.lerp(features[self.partners[:, None], place], features, self.shares[:, None, None])
         return mixed.masked_fill((frame >= lengths[:, None])[:, :, None], 0.0)
 
+    def only(self, rows: Tensor) -> "Mixup":
+        """The same where ``rows`` (N,) bool says so, and no mix elsewhere."""
+        own = torch.arange(len(rows))
+        return Mixup(torch.where(rows, self.partners, own),
+                     torch.where(rows, self.shares, torch.ones_like(self.shares)))
+
     def of_scale(self, gold: Tensor, unlabelled: float) -> Tensor:
         """A scale's gold values (N,) -> mixed ones; ``unlabelled`` where clip or partner is (that is, below 0)."""
         others = gold[self.partners]
@@ -51,6 +57,10 @@ class Masks(NamedTuple):
     def of_features(self, features: Tensor) -> Tensor:
         """Features (N, T, D) -> the same with 0 where they are masked."""
         return features.masked_fill(self.frames[:, :, None] | self.filter_banks[:, None, :], 0.0)
+
+    def only(self, rows: Tensor) -> "Masks":
+        """The same where ``rows`` (N,) bool says so, and no mask elsewhere."""
+        return Masks(self.frames & rows[:, None], self.filter_banks & rows[:, None])
 
 
 class Changes(NamedTuple):
@@ -115,12 +125,19 @@ def draw_masks(
 
 
 def draw_changes(
-    config: Config, stream: str, epoch: int, ids: Sequence[str], lengths: Tensor, num_frames: int, feature_dim: int
+    config: Config, stream: str, epoch: int, ids: Sequence[str], lengths: Tensor, num_frames: int, feature_dim: int,
+    types: Optional[Tensor] = None,
 ) -> Changes:
-    """What ``config`` does to a mini-batch of features (N, T, D) of utterances ``ids``, ``lengths`` (N,) on the CPU."""
+    """What ``config`` does to a mini-batch of features (N, T, D) of utterances ``ids``, ``lengths`` (N,) on the CPU.
+
+    ``types`` (N,): the one change of every clip (augment.one_of); others than mixup's are not mixed, and so on.
+    """
     seed, mixup, masks = config.run.seed, None, None
     if config.mixup.alpha > 0 and stream in MIXED_STREAMS:
         mixup = draw_mixup(config.mixup, seed, stream, epoch, ids)
     if config.specaugment.active:
         masks = draw_masks(config.specaugment, seed, stream, epoch, ids, lengths, num_frames, feature_dim)
+    if types is not None:
+        mixup = mixup and mixup.only(types == AUGMENTATIONS.index("mixup"))
+        masks = masks and masks.only(types == AUGMENTATIONS.index("specaugment"))
     return Changes(mixup, masks)

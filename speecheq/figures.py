@@ -8,6 +8,7 @@ points have markers, bars have words.
 import io
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from math import ceil
 from pathlib import Path
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from speecheq import metrics, seqm, uncertainty
+from speecheq.conditions import Row, Setting, by_curve, by_setting
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction
 from speecheq.files import whole_folder_of
@@ -28,6 +30,7 @@ from speecheq.msud import TEST
 from speecheq.progress import log
 from speecheq.score import EMBEDDINGS, TRAINING_CLIPS, TRAINING_SCORES, read_embeddings, read_scores
 from speecheq.summary import Experiment, ScoredFold
+from speecheq.tables import capital, slug
 
 # Text stays text: small, to be searched and read aloud. It is laid out for DejaVu Sans, wider than what may replace it.
 STYLE = {
@@ -479,6 +482,78 @@ def _draw_speakers(experiment: Experiment) -> Drawing:
     return Drawing("UA of each test speaker", caption, speakers_figure(scores, experiment.summary["pooled.test.ua"]))
 
 
+# ---- 7: other conditions
+
+
+def conditions_figure(setting: Setting, panels: Mapping[str, Mapping[str, Sequence[Row]]]) -> Figure:
+    """UA over the levels of a setting: a panel a title, in it a line a label, with the 95 % intervals as bars.
+
+    Conditions without a level are level lines.
+    """
+    figure = _figure(max(0.7 * WIDTH, min(WIDTH, 3.4 * len(panels))), 3.9)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, lines) in zip(grid, panels.items()):
+        for (label, rows), colour, line, marker in zip(lines.items(), cycle(COLOURS[:7]), cycle(LINES), cycle(MARKERS)):
+            placed = sorted((row for row in rows if row.condition.level is not None),
+                            key=lambda row: row.condition.level)
+            for row in rows:
+                if row.condition.level is None:
+                    axes.axhline(row.metrics["ua"], color=colour, linestyle=line, linewidth=1,
+                                 label=printable(label if not placed else f"{label}, {row.condition.name}", 40))
+            if not placed:
+                continue
+            levels, ua = [row.condition.level for row in placed], np.array([row.metrics["ua"] for row in placed])
+            axes.plot(levels, ua, color=colour, linestyle=line, linewidth=1.2, marker=marker, markersize=5,
+                      markeredgecolor=BLACK, markeredgewidth=0.4, label=printable(label, 40))
+            known = [row for row in placed if row.metrics["low_ua"] is not None]
+            axes.vlines([row.condition.level for row in known], [row.metrics["low_ua"] for row in known],
+                        [row.metrics["high_ua"] for row in known], color=colour, linewidth=0.8)
+        axes.set(xlabel=setting.axis, xscale="log" if setting.logarithmic else "linear", ylim=(0, 1), title=title)
+        levels = sorted({row.condition.level for rows in lines.values() for row in rows
+                         if row.condition.level is not None})
+        axes.set_xticks(levels, [f"{level:g}" for level in levels])
+        axes.minorticks_off()
+        _percent(axes, "y")
+    grid[0].set_ylabel("pooled UA %")
+    handles = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(5, len(handles)), handlelength=3)
+    return figure
+
+
+def _of_clips(rows: Sequence[Row]) -> str:
+    of = rows[0].metrics
+    return f"{of['clips']:,} clips, fold{_numbers(of['folds'])}, seed{_numbers(of['seeds'])}"
+
+
+def _draw_conditions(setting: Setting, experiment: Experiment) -> Drawing:
+    rows = by_setting(experiment.rows)[setting]
+    caption = (f"Pooled UA of the test clips of {experiment.run['target']} with its 95 % interval over test speakers "
+               f"(bars): {_of_clips(rows)}. {' '.join(f'{note}.' for note in map(capital, rows[0].facts['notes']))}")
+    return Drawing(setting.title, caption, conditions_figure(setting, {"": by_curve(rows)}))
+
+
+def compared_conditions(heading: str, members: Sequence[Experiment], called: Callable[[Experiment], str]
+                        ) -> List[Picture]:
+    """For each setting that several of these systems were tried in a picture with a panel a curve, a line a system."""
+    pictures = []
+    with style.context(["default", STYLE]):
+        for setting in by_setting(row for member in members for row in member.rows):
+            own = {called(member): by_setting(member.rows)[setting] for member in members
+                   if setting in by_setting(member.rows)}
+            panels: Dict[str, Dict[str, List[Row]]] = {}
+            for name, rows in own.items():
+                alone = [row for row in rows if row.condition.level is None and not row.condition.curve]
+                for curve, of in by_curve(rows).items():
+                    if any(row.condition.level is not None for row in of):
+                        panels.setdefault(curve, {})[name] = of + alone
+            if len(own) > 1 and panels:
+                caption = (f"{capital(heading)}: pooled UA with its 95 % interval over test speakers (bars). "
+                           + "; ".join(f"{name}: {_of_clips(rows)}" for name, rows in own.items()) + ".")
+                drawing = Drawing(f"{setting.title}: {heading}", caption, conditions_figure(setting, panels))
+                pictures.append(_rendered(slug(f"{members[0].run['name']}.{setting.name}"), drawing))
+    return pictures
+
+
 # ---- all of them
 
 DRAWINGS: Dict[str, Callable[[Experiment], Drawing]] = {
@@ -506,7 +581,9 @@ def pictures_of(experiment: Experiment) -> List[Picture]:
     pictures = []
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # who looks at the SVG may have a font for it
-        for name, draw in DRAWINGS.items():
+        drawings = {**DRAWINGS, **{setting.name: partial(_draw_conditions, setting)
+                                   for setting in by_setting(experiment.rows)}}
+        for name, draw in drawings.items():
             try:
                 pictures.append(_rendered(name, draw(experiment)))
             except InputError as absent:

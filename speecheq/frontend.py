@@ -1,16 +1,23 @@
 """What stands between the loader and the model in training: augmentation and features, on the training device."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Optional
+from typing import Dict, Iterable, Optional, Tuple
 
 import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from torch import Tensor
 
-from speecheq.augment import Augmenter, load_noises, load_responses
+from speecheq.augment import Augmenter, draw, load_noises, load_responses
 from speecheq.config import Config
+from speecheq.cuts import cuts_of
 from speecheq.data import MultitaskBatch, Stream
 from speecheq.feature_augment import draw_changes
+from speecheq.errors import InputError
 from speecheq.features import BatchedFbank
+from speecheq.files import read_json
 from speecheq.progress import log
 from speecheq.stages import require
 
@@ -19,6 +26,41 @@ def sounds_manifest(folder: Path) -> Path:
     """The recordings that prepare_noise.py or prepare_rir.py wrote to ``folder``; InputError where it has not."""
     require(folder, "manifests")
     return next(iter(sorted(Path(folder).glob("*_recordings_all.jsonl.gz"))))
+
+
+def sounds_in_short(folder: Path) -> Dict[str, float]:
+    """How many files and hours of sounds a folder of manifests names."""
+    card = read_json(next(iter(sorted(Path(folder).glob("*_card.json")))))
+    return {name: card[name] for name in ("files", "hours")}
+
+
+def unlabelled_cuts(folder: Path, held_out: Iterable[Cut]) -> CutSet:
+    """A cut of each recording that prepare_unlabelled.py found; InputError where one is of the cuts ``held_out``."""
+    cuts = cuts_of(sounds_manifest(folder))
+    of_held_out = {os.path.realpath(cut.recording.sources[0].source): cut.id for cut in held_out}
+    for cut in cuts:
+        path = cut.recording.sources[0].source
+        if path in of_held_out:
+            raise InputError(f"{path}: is among the unlabelled speech, but {of_held_out[path]} of the dev or test part; "
+                             "give a folder of other recordings.")
+    return cuts
+
+
+def read_frames(features: Tensor, frames: Tensor, first: Tensor, steps: Tensor, kept: Tensor) -> Tensor:
+    """Features (N, T, D), frames (N,) -> ``kept`` (N,) frames of each, every ``steps`` (N,) frames from ``first`` (N,).
+
+    First is counted in the new frames, whose values lie between those of the old: at a step of 1 they are the old. All
+    numbers are on the CPU; beyond the kept frames there are zeros.
+    """
+    number = torch.arange(int(kept.max()))
+    place = (first[:, None] + number + 0.5) * steps[:, None].double() - 0.5
+    place = place.clamp(min=0).minimum(frames[:, None] - 1.0)
+    whole, valid = place.floor().long(), number < kept[:, None]
+    between = (place - whole).to(features)[:, :, None]
+    whole, following = (x.to(features.device)[:, :, None].expand(-1, -1, features.shape[2])
+                        for x in (whole, (whole + 1).minimum(frames[:, None] - 1)))
+    read = torch.lerp(features.gather(1, whole), features.gather(1, following), between)
+    return read.masked_fill(~valid.to(features.device)[:, :, None], 0.0)
 
 
 class Frontend:
@@ -39,21 +81,46 @@ class Frontend:
         self.augmenter = None
         if augment.active:
             noise = response = None
-            if noises is not None and augment.noise_probability:
+            if noises is not None and augment.uses("noise"):
                 noise = load_noises(sounds_manifest(noises), augment.noise_hours, seed, device)
-            if responses is not None and augment.reverb_probability:
+            if responses is not None and augment.uses("rir"):
                 response = load_responses(sounds_manifest(responses), seed, device)
-            if noise is None and augment.noise_probability:
+            if noise is None and augment.uses("noise"):
                 log.warning("no noise is given, so none is added (run.sh --noise DIR gives some)")
             self.augmenter = Augmenter(augment, seed, noise, response, device)
 
     @torch.no_grad()
     def _features(self, name: str, stream: Stream) -> Stream:
         waveforms, lengths = stream.inputs.to(self.device, non_blocking=True), stream.lengths
-        if self.augmenter is not None:
-            waveforms, lengths = self.augmenter(waveforms, lengths, stream.ids, name, stream.position.epoch)
-        features, frames = self.fbank(waveforms, lengths)
-        return replace(stream, inputs=features, lengths=frames)
+        if self.augmenter is None:
+            features, frames = self.fbank(waveforms, lengths)
+            return replace(stream, inputs=features, lengths=frames)
+        drawn = draw(self.config.run.seed, name, stream.position.epoch, stream.ids)
+        changed = self.fbank(*self.augmenter.changed(waveforms, lengths, drawn))
+        types = self.augmenter.types(drawn)
+        if types is None:
+            return replace(stream, inputs=changed[0], lengths=changed[1])
+        return self._one_change(stream, waveforms, changed, types, drawn)
+
+    def _one_change(self, stream: Stream, waveforms: Tensor, changed: Tuple[Tensor, Tensor], types: Tensor,
+                    drawn: Dict[str, Tensor]) -> Stream:
+        """The changed features and frames of ``stream``, cropped, with their types and what they were made of.
+
+        Another speed is another length, by which the type could be told. So of every clip, whatever its type, as many
+        frames are kept as any of its versions has, from a random place on.
+        """
+        features, frames = changed
+        before = self.fbank.config.num_frames(stream.lengths)
+        kept = before
+        if "speed" in self.config.augment.chosen():
+            # one frame fewer, as numbers of frames are rounded
+            kept = ((before / max(1.0, self.config.augment.speed_high)).long() - 1).clamp(min=1)
+        first = (drawn["piece"] * (frames - kept + 1)).long()
+        clean = None
+        if self.config.loss.reconstruction > 0:
+            clean = read_frames(self.fbank(waveforms, stream.lengths)[0], before, first, before / frames, kept)
+        return replace(stream, inputs=read_frames(features, frames, first, torch.ones(len(kept)), kept), lengths=kept,
+                       clean=clean, targets={**stream.targets, "augmentation": types})
 
     def __call__(self, batch: MultitaskBatch) -> MultitaskBatch:
         """The same mini-batches with features (N, T, D) as inputs and frames (N,), on the CPU, as lengths."""
@@ -62,5 +129,6 @@ class Frontend:
             if self.of_waveforms:
                 stream = self._features(name, stream)
             made[name] = replace(stream, changes=draw_changes(
-                self.config, name, stream.position.epoch, stream.ids, stream.lengths, *stream.inputs.shape[1:]))
+                self.config, name, stream.position.epoch, stream.ids, stream.lengths, *stream.inputs.shape[1:],
+                stream.targets.get("augmentation")))
         return MultitaskBatch(**made)

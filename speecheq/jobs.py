@@ -1,8 +1,8 @@
 """Stages as job arrays of Slurm or Sun Grid Engine: what is missing is submitted, waited for, and told of.
 
-A stage that can be split gives a list of tasks, each a command line and the folder of its log. They become one array,
-submitted by the scheduler's own program (sbatch, qsub): such an array is one command, whereas a library in between
-(submitit) would pickle functions and knows no Grid Engine. A task's command line lies as a list in ``tasks.json`` and
+A stage that can be split gives a list of tasks, each a command line and the folder of its log. They become one array
+(or several, where the cluster takes none so long), submitted by the scheduler's own program (sbatch, qsub): such an
+array is one command, whereas a library in between (submitit) would pickle functions and knows no Grid Engine. A task's command line lies as a list in ``tasks.json`` and
 is never part of a shell's line, so any file name comes through. On its node ``run_task`` runs it, through srun where
 there is Slurm, writes its log, and leaves its exit status as a file; of those that could not, the scheduler tells.
 """
@@ -28,7 +28,7 @@ from xml.etree import ElementTree
 from speecheq.commandline import OneLineParser, exit_status, positive_whole, sigterm_ends, true_or_false
 from speecheq.errors import InputError
 from speecheq.files import locked_folder, read_json, remove_leftovers, write_json, write_text
-from speecheq.progress import Progress, log, set_up_logging
+from speecheq.progress import Progress, log, one_line, set_up_logging
 from speecheq.stages import NOT_DONE, ONLY_ASK, digest
 
 LOCAL = "local"
@@ -85,6 +85,17 @@ def _read_qstat(text: str) -> States:
     return found
 
 
+def _read_scontrol(text: str) -> int:
+    """``MaxArraySize = 1001`` of ``scontrol show config``: indices are smaller than that, and ours begin at 1."""
+    return int(re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)[1]) - 1
+
+
+def _read_qconf(text: str) -> int:
+    """``max_aj_tasks 75000`` of ``qconf -sconf``; 0, or no such line: no limit."""
+    found = re.search(r"^max_aj_tasks\s+(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 @dataclass(frozen=True)
 class Scheduler:
     """How a scheduler is spoken to. ``flags`` are its flags for what can be asked of it, in the words of Settings."""
@@ -94,6 +105,8 @@ class Scheduler:
     queue: Tuple[str, ...]  # prints the user's own tasks ...
     read_queue: Callable[[str], States]  # ... and this reads it
     cancel: Tuple[str, ...]
+    limits: Tuple[str, ...]  # prints what it is configured to ...
+    read_longest: Callable[[str], int]  # ... and this finds in it how many tasks an array may have; 0: any number
     job_variable: str  # of a task's environment
     index_variable: str
     step: Tuple[str, ...] = ()  # starts a task's command on all its nodes
@@ -110,6 +123,7 @@ SCHEDULERS = {
             "output": ("--output={folder}/%A.%a.out",),
             "array": ("--array=1-{tasks}",),
             "array_at_once": ("--array=1-{tasks}%{at_once}",),
+            "after": ("--dependency=afterany:{after}",),
             "requeue": ("--requeue",),
             "no_requeue": ("--no-requeue",),
             "partition": ("--partition={partition}",),
@@ -124,6 +138,8 @@ SCHEDULERS = {
         queue=("squeue", "--me", "--array", "--states=all", "--noheader", "--format=%F|%K|%T|%r"),
         read_queue=_read_squeue,
         cancel=("scancel", "{job}_[{indices}]"),
+        limits=("scontrol", "show", "config"),
+        read_longest=_read_scontrol,
         job_variable="SLURM_ARRAY_JOB_ID",
         index_variable="SLURM_ARRAY_TASK_ID",
         step=("srun", "--nodes={nodes}", "--ntasks={nodes}", "--kill-on-bad-exit=1"),
@@ -137,6 +153,7 @@ SCHEDULERS = {
             "output": ("-o", "$JOB_ID.$TASK_ID.out"),
             "array": ("-t", "1-{tasks}"),
             "array_at_once": ("-t", "1-{tasks}", "-tc", "{at_once}"),
+            "after": ("-hold_jid", "{after}"),
             "requeue": ("-r", "y"),
             "no_requeue": ("-r", "n"),
             "partition": ("-q", "{partition}"),
@@ -150,6 +167,8 @@ SCHEDULERS = {
         queue=("qstat", "-xml", "-g", "d"),
         read_queue=_read_qstat,
         cancel=("qdel", "{job}", "-t", "{indices}"),
+        limits=("qconf", "-sconf"),
+        read_longest=_read_qconf,
         job_variable="JOB_ID",
         index_variable="SGE_TASK_ID",
     ),
@@ -204,21 +223,26 @@ class Settings:
                 raise InputError(f"--cmd {made.cmd}: {name} cannot be asked for there, only with --cmd slurm.")
         return made
 
-    def _asked(self) -> List[str]:
+    def _asked(self, after: str = "") -> List[str]:
         """The names of the flags."""
         return [
             "name", "output", "array_at_once" if self.at_once else "array", "requeue" if self.requeue else "no_requeue",
             *(name for name in ("partition", "account", "time", "memory", "cpus") if getattr(self, name)),
             *(["gpus" if self.gpu == "any" else "gpus_of_kind"] if self.gpus else []),
             *(["nodes"] if self.nodes > 1 else []),
+            *(["after"] if after else []),
         ]
 
-    def command(self, name: str, tasks: int, folder: Path) -> List[str]:
-        """The command line that submits an array of ``tasks`` from ``folder``, where its script and its tasks lie."""
+    def command(self, name: str, tasks: int, folder: Path, after: str = "") -> List[str]:
+        """The command line that submits an array of ``tasks`` from ``folder``, where its script and its tasks lie.
+
+        ``after``: the scheduler's number of a job for whose end it waits.
+        """
         output_folder = str(folder.absolute()).replace("%", "%%")  # a % begins what Slurm fills in
-        values = {**asdict(self), "name": f"speecheq-{name}", "tasks": tasks, "folder": output_folder}
+        values = {**asdict(self), "name": f"speecheq-{name}", "tasks": tasks, "folder": output_folder,
+                  "after": after}
         scheduler = SCHEDULERS[self.cmd]
-        flags = [part.format(**values) for asked in self._asked() for part in scheduler.flags[asked]]
+        flags = [part.format(**values) for asked in self._asked(after) for part in scheduler.flags[asked]]
         return [*scheduler.submit, *flags, *self.job_option, "job.sh", sys.executable, "-m", "speecheq.jobs", "."]
 
 
@@ -290,6 +314,9 @@ class _Flight(NamedTuple):
 def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
     """Run ``tasks`` as one array and wait for all of them. ``name`` is that of the stage.
 
+    Where the cluster takes no array so long they become several; with ``at_once`` one after the other, so that no more
+    run at once than are asked for.
+
     Tasks that an earlier start left in the queue are not submitted again but waited for. InputError where the scheduler
     is not there or refuses, or tasks failed, after each was told of with the last lines of its log. With ``dry_run``
     what would be submitted is printed, and SystemExit raised with NOT_DONE. KeyboardInterrupt, and SystemExit after
@@ -314,7 +341,7 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
 
 
 class _Array:
-    """A stage's array on a scheduler."""
+    """A stage's array, or arrays, on a scheduler."""
 
     def __init__(self, name: str, settings: Settings):
         self.name, self.settings, self.scheduler = name, settings, SCHEDULERS[settings.cmd]
@@ -366,19 +393,39 @@ class _Array:
     def _folder(self, tasks: Sequence[Task]) -> Path:
         return self.settings.jobs_folder / f"{self.name}-{digest([(task.title, task.command) for task in tasks])}"
 
+    def _split(self, tasks: Sequence[Task]) -> List[Sequence[Task]]:
+        """Tasks as many at a time as the cluster takes in an array."""
+        done = self._ask(self.scheduler.limits) if shutil.which(self.scheduler.limits[0]) else None
+        # where it does not say, the program that submits will
+        longest = (self.scheduler.read_longest(done.stdout) if done and done.returncode == 0 else 0) or len(tasks)
+        return [tasks[first : first + longest] for first in range(0, len(tasks), longest)]
+
     def show(self, tasks: Sequence[Task]) -> None:
         """Print what ``submit`` would do."""
-        if tasks:
-            folder = self._folder(tasks)
+        after = ""
+        for part in self._split(tasks) if tasks else []:
+            folder = self._folder(part)
             print("cd", shlex.quote(str(folder)))
-            print(shlex.join(self.settings.command(self.name, len(tasks), folder)))
-        for index, task in enumerate(tasks, 1):
-            print(f"# {index}: {shlex.join(task.command)}")
+            print(shlex.join(self.settings.command(self.name, len(part), folder, after)))
+            for index, task in enumerate(part, 1):
+                print(f"# {index}: {one_line(shlex.join(task.command))}")  # a comment of the shell ends with its line
+            after = self.settings.at_once and "JOB"  # the number that the line above prints when it is run
 
     def submit(self, tasks: Sequence[Task]) -> List[_Flight]:
-        """One array of ``tasks``. InputError where the scheduler refuses it."""
+        """An array of ``tasks``, or several. InputError where the scheduler refuses one: the others are then stopped."""
+        flights: List[_Flight] = []
+        for part in self._split(tasks):
+            try:
+                flights += self._submit(part, flights[-1].job if flights and self.settings.at_once else "")
+            except InputError:
+                if flights:
+                    self._stop(flights)
+                raise
+        return flights
+
+    def _submit(self, tasks: Sequence[Task], after: str) -> List[_Flight]:
         folder = self._folder(tasks)
-        command = self.settings.command(self.name, len(tasks), folder)
+        command = self.settings.command(self.name, len(tasks), folder, after)
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / RESULTS, ignore_errors=True)  # of the same tasks, when they were submitted before
         remove_leftovers(folder)
@@ -509,9 +556,9 @@ def _tell_failure(flight: _Flight, why: str, cmd: str) -> None:
     for path in (flight.task.logs / name, flight.folder / f"{flight.job}.{flight.index}.out"):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         if lines:
-            shown = "\n".join(f"    {line}" for line in lines[-LAST_LINES:])
-            log.error("job %s_%d (%s) %s; the end of %s:\n%s", flight.job, flight.index, flight.task.title, why, path,
-                      shown)
+            log.error("job %s_%d (%s) %s; the end of %s:", flight.job, flight.index, flight.task.title, why, path)
+            for line in lines[-LAST_LINES:]:
+                log.error("    %s", line)
 
 
 def _last_line(text: str) -> str:

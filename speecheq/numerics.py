@@ -16,6 +16,7 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIZE_SETTINGS = {
     "emotion": "data.batch_size or data.max_seconds",
     "gender": "data.batch_size or data.max_seconds",
+    "unlabelled": "data.batch_size or data.max_seconds",
     "phoneme": "data.phoneme_batch_seconds or data.batch_size",
 }
 

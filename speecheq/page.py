@@ -197,12 +197,15 @@ def experiment_report(
     return _document(title, parts, _template("clips.js"), data)
 
 
-def recipe_report(title: str, links: Sequence[Link], sections: Sequence[Section], explained: Sequence[str]) -> str:
-    """The report of a recipe: links to those of its experiments, and the tables of ``sections``."""
+def recipe_report(title: str, links: Sequence[Link], sections: Sequence[Section], explained: Sequence[str],
+                  pictures: Sequence[Picture] = ()) -> str:
+    """The report of a recipe: links to those of its experiments, the ``pictures``, and the tables of ``sections``."""
     linked = "".join(
         f'<li><a href="{html.escape(quote(address))}">{html.escape(text)}</a>: {html.escape(beside)}</li>\n'
         for text, address, beside in links)
     parts = {"Experiments": f"<ul>\n{linked}</ul>\n"}
+    if pictures:
+        parts["Pictures"] = _pictures(pictures)
     parts.update((section.heading, _section(section)) for section in sections)
     parts["How to read the scores"] = _list(explained)
     return _document(title, parts)

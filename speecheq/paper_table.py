@@ -49,12 +49,13 @@ class Published:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table of the paper, and what others published on the same corpora."""
+    """One table of the paper, what others published on the same corpora, and what holds for all systems."""
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Row]
     published: Sequence[Published]
+    notes: Sequence[str]
 
 
 def _fields(values: Any, names: Sequence[str], where: str) -> List[Any]:
@@ -65,10 +66,10 @@ def _fields(values: Any, names: Sequence[str], where: str) -> List[Any]:
 
 def read_table(path: Path) -> PaperTable:
     """Read ``conf/table.yaml``; InputError names what is wrong in it."""
-    title, columns, rows, published = _fields(
-        read_yaml(path), ("title", "columns", "rows", "published"), str(path))
-    if not all(isinstance(part, list) for part in (columns, rows, published)):
-        raise InputError(f"{path}: columns, rows and published must be lists.")
+    title, columns, rows, published, notes = _fields(
+        read_yaml(path), ("title", "columns", "rows", "published", "notes"), str(path))
+    if not all(isinstance(part, list) for part in (columns, rows, published, notes)):
+        raise InputError(f"{path}: columns, rows, published and notes must be lists.")
     made_columns, made_rows = [], []
     for number, values in enumerate(columns, 1):
         where = f"{path}, column {number}"
@@ -92,7 +93,7 @@ def read_table(path: Path) -> PaperTable:
         if type(made.figure) not in (int, float):
             raise InputError(f"{where}: the figure is a number.")
         made_published.append(made)
-    return PaperTable(str(title), made_columns, made_rows, made_published)
+    return PaperTable(str(title), made_columns, made_rows, made_published, [str(note) for note in notes])
 
 
 def _is_of(summary: Mapping[str, Any], system: Optional[str], column: Column) -> bool:

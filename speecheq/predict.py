@@ -23,7 +23,7 @@ from speecheq.errors import InputError
 from speecheq.features import BatchedFbank
 from speecheq.files import whole_file
 from speecheq.phones.table import PhoneTable
-from speecheq.progress import log, progress
+from speecheq.progress import log, one_line, progress
 from speecheq.recordings import SILENCE, Clip, Part, Sound, Windows, clips_of, find_parts, heard, listen
 from speecheq.score import POSTERIOR
 from speecheq.trained import Labels, TrainedModel, open_model
@@ -218,7 +218,7 @@ def _as_text(predictions: Iterable[Prediction], labels: Labels) -> Iterator[str]
     for p in predictions:
         where = f"{p.source} {p.start:.2f}-{p.end:.2f} s" if p.windowed else p.source
         if p.posterior is None:
-            yield f"{where}: {p.note}\n"
+            yield one_line(f"{where}: {p.note}") + "\n"
             continue
         first, *others = sorted(p.posterior, key=p.posterior.__getitem__, reverse=True)[:BEST]
         words = [f"{p.name} ({first} {p.posterior[first]:.2f}, EIS {p.eis:.2f})"]
@@ -227,7 +227,7 @@ def _as_text(predictions: Iterable[Prediction], labels: Labels) -> Iterator[str]
             words.append(f"{p.gender} {p.gender_posterior[p.gender]:.2f}")
         if p.phones is not None:
             words.append("phones " + (" ".join(p.phones) or "none"))
-        yield f"{where}: " + "; ".join(words + [p.note] * bool(p.note)) + "\n"
+        yield one_line(f"{where}: " + "; ".join(words + [p.note] * bool(p.note))) + "\n"
 
 
 def _as_json(predictions: Iterable[Prediction], labels: Labels) -> Iterator[str]:

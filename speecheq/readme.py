@@ -64,8 +64,8 @@ def results_table(pages: Dict[str, str]) -> str:
 
 def with_tables(text: str, where: str, root: Path = ROOT) -> str:
     """The README's ``text`` with the tables of the checkout ``root``; InputError that begins with ``where``."""
-    pages = {str(path.relative_to(root)): path.read_text(encoding="utf-8")
-             for path in sorted(root.glob("egs/*/RESULTS.md"), reverse=True)}  # Experiment 1, then 2
+    pages = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in root.glob("egs/*/RESULTS.md")}
+    pages = dict(sorted(pages.items(), key=lambda page: page[1]))  # by their titles: Experiment 1, 2, MTL-AUG
     text = marked(text, "corpora", datacard.table(datacard.read_cards(root / "local" / "cards")), where)
     return marked(text, "results", results_table(pages), where)
 

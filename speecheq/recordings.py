@@ -123,7 +123,7 @@ def _parts_of(path: Path) -> Iterator[Part]:
 
 def _parts_of_manifest(path: Path) -> Iterator[Part]:
     try:
-        manifest = load_manifest_lazy(path)
+        manifest = load_manifest_lazy(path.absolute())  # lhotse runs what begins with pipe:
         if not isinstance(manifest, (CutSet, RecordingSet)):
             raise InputError(f"{path}: holds neither recordings nor cuts; give a manifest of those.")
         for item in manifest:

@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from speecheq import page
+from speecheq import conditions, page
 from speecheq.compare import Pair, compare
+from speecheq.conditions import Row, Setting, by_curve, by_setting, masked_gradients
 from speecheq.errors import InputError
-from speecheq.figures import Picture, pictures_of, write_pictures
+from speecheq.figures import Picture, compared_conditions, pictures_of, write_pictures
 from speecheq.files import locked_folder, remove_leftovers, write_text
 from speecheq.metrics import CALIBRATION_BINS, confusion
 from speecheq.msud import DECLARED, EVERY_CORPUS, TEST
 from speecheq.paper_table import PaperTable, paper_tables, published_tables, read_table
-from speecheq.progress import log
+from speecheq.progress import log, one_line
 from speecheq.summary import Experiment, scored_folders, summarise
 from speecheq.tables import (
     NOT_AVAILABLE,
@@ -50,6 +51,7 @@ PUBLISHED = (
 )
 NOT_COMPARABLE = "Systems of different tables have another target, protocol or classes: they are not comparable."
 MAIN_SCORES = ("ua", "wa", "uai", "eis_ccc", "gender", "per")
+SOUNDS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
 TABLES = "tables"  # the folder of LaTeX and CSV, in that of the experiments
 PICTURES = "pictures"  # the folder of SVG and PDF, in that of an experiment
 
@@ -98,7 +100,7 @@ def _numbers(values: Sequence[int]) -> str:
 
 def _config(run: Dict[str, Any]) -> str:
     """The size, and what --set changed of it."""
-    return run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else "")
+    return one_line(run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else ""))
 
 
 def _heading(run: Dict[str, Any]) -> str:
@@ -165,6 +167,9 @@ def _facts(summary: Dict[str, Any]) -> List[str]:
         f"{', '.join(run['scored_at_git'])})",
         f"{_uncertainty_in_words(summary)}",
     ]
+    if run["sounds"]:
+        lines.append("also trained with " + ", ".join(
+            f"{SOUNDS[kind]} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(run["sounds"].items())))
     if len(run["trained_at_git"]) > 1:
         lines.append("its folds and seeds were trained at different revisions of the program, which its means mix")
     if summary.get("test.per") is not None:
@@ -187,8 +192,73 @@ def confusion_table(experiment: Experiment) -> Table:
     )
 
 
+def _ends(row: Row, score: str) -> Cell:
+    """The 95 % interval of a row's WA or UA."""
+    found = tuple(_figure(row.metrics[f"{end}_{score}"], score) for end in ("low", "high"))
+    return NOT_AVAILABLE if found == (NOT_AVAILABLE,) * 2 else found
+
+
+def _conditions_of(experiment: Experiment, setting: Setting, rows: Sequence[Row]) -> Table:
+    """A line a condition: pooled UA and WA with their intervals."""
+    intervals = [Column("95 % interval", (f"{score} low", f"{score} high"), " to ") for score in ("UA", "WA")]
+    return Table(setting.name, "pooled UA and WA by condition", [
+        Column("condition"), Column("UA %"), intervals[0], Column("WA %"), intervals[1],
+        *map(Column, ("folds", "seeds", "clips", "git"))], [
+        [row.condition.name, _figure(row.metrics["ua"], "ua"), _ends(row, "ua"), _figure(row.metrics["wa"], "wa"),
+         _ends(row, "wa"), f"{_numbers(row.metrics['folds'])} of {experiment.run['of_folds']}",
+         _numbers(row.metrics["seeds"]), str(row.metrics["clips"]), ", ".join(row.facts["git"])] for row in rows])
+
+
+def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Sequence[Row]]]) -> Table:
+    """A line a system and curve, a column a level: pooled UA with its interval."""
+    def place(row: Row) -> str:
+        level = row.condition.level
+        return row.condition.name if level is None else f"{level:g} {setting.unit}"
+
+    def cell(row: Optional[Row]) -> Cell:
+        if row is None:
+            return "-"
+        ends = _ends(row, "ua")
+        return (_figure(row.metrics["ua"], "ua"), ends if isinstance(ends, str) else " to ".join(ends))
+
+    alone = [row for _, rows in members for row in rows if row.condition.level is None]
+    placed = sorted((row for _, rows in members for row in rows if row.condition.level is not None),
+                    key=lambda row: row.condition.level)
+    places = list(dict.fromkeys(map(place, [*alone, *placed])))
+    table = []
+    for member, rows in members:
+        own = {place(row): row for row in rows if row.condition.level is None}
+        curves = {name: of for name, of in by_curve(rows).items() if of[0].condition.level is not None}
+        for name, of in curves.items() or [("", [])]:
+            found = {**own, **{place(row): row for row in of}}
+            table.append([member.run["system"], _config(member.run), name, *(cell(found.get(name)) for name in places),
+                          f"{_numbers(rows[0].metrics['folds'])} of {member.run['of_folds']}",
+                          _numbers(rows[0].metrics["seeds"]), ", ".join(str(n) for n in dict.fromkeys(
+                              row.metrics["clips"] for row in found.values()))])
+    return Table(setting.name, "pooled UA % and its 95 % interval, by condition", [
+        *map(Column, ("system", "config", "curve")),
+        *(Column(name, (f"{name} UA %", f"{name} 95 % interval"), ", ") for name in places),
+        *map(Column, ("folds", "seeds", "clips"))], table)
+
+
+def condition_sections(members: Sequence[Experiment], heading: str = "") -> List[Section]:
+    """For each setting that one of these systems was tried in its table, and how it was made.
+
+    Below ``heading`` the systems stand side by side; without it all is told of one.
+    """
+    sections = []
+    for setting in by_setting(row for member in members for row in member.rows):
+        own = [(member, by_setting(member.rows)[setting]) for member in members if setting in by_setting(member.rows)]
+        notes = list(dict.fromkeys(note for _, rows in own for note in rows[0].facts["notes"]))
+        for member, rows in own:
+            notes += [f"{_called(member)}: {sentence}" if heading else sentence for sentence in masked_gradients(rows)]
+        table = _condition_table(setting, own) if heading else _conditions_of(members[0], setting, own[0][1])
+        sections.append(Section(f"{heading}: {setting.title.lower()}" if heading else setting.title, [table], notes))
+    return sections
+
+
 def experiment_sections(experiment: Experiment) -> List[Section]:
-    """The tables of an experiment's folds for every test set."""
+    """The tables of an experiment's folds for every test set, and of its settings."""
     run, sections = experiment.run, []
     for set_name in experiment.tests:
         where = run["target"] if set_name == TEST else set_name.removeprefix(f"{TEST}_")
@@ -206,7 +276,7 @@ def experiment_sections(experiment: Experiment) -> List[Section]:
         if set_name == TEST:
             tables.append(confusion_table(experiment))
         sections.append(Section(f"Test clips of {where}", tables))
-    return sections
+    return sections + condition_sections([experiment])
 
 
 def _title(experiment: Experiment) -> str:
@@ -370,12 +440,17 @@ def recipe_sections(groups: Mapping[Tuple[str, str], Sequence[Experiment]],
             sentences = differences.sentences
         sections.append(Section(heading + where, [
             replace(table, name=f"{members[0].run['name']}.{set_name}.{table.name}") for table in tables], sentences))
+        if set_name == TEST:
+            sections += [replace(section, tables=[
+                replace(table, name=f"{members[0].run['name']}.{TEST}.{table.name}") for table in section.tables])
+                for section in condition_sections(members, heading)]
     return sections
 
 
-def recipe_page(title: str, experiments: Sequence[Experiment], sections: Sequence[Section]) -> str:
-    """RESULTS.md of a recipe."""
-    parts = [f"# Results of {title}\n", INTRODUCTION, bullets(EXPLAINED), *map(section_markdown, sections),
+def recipe_page(title: str, experiments: Sequence[Experiment], sections: Sequence[Section],
+                notes: Sequence[str] = ()) -> str:
+    """RESULTS.md of a recipe; ``notes`` are what its table.yaml says of all its systems."""
+    parts = [f"# Results of {title}\n", INTRODUCTION, bullets([*EXPLAINED, *notes]), *map(section_markdown, sections),
              f"{NOT_COMPARABLE}\n", "## How each was run\n"]
     for experiment in experiments:
         parts.append(f"### {_called(experiment)}, {experiment.run['name']}\n\n" + bullets(_facts(experiment.summary)))
@@ -385,8 +460,9 @@ def recipe_page(title: str, experiments: Sequence[Experiment], sections: Sequenc
 def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -> str:
     """Summarise every experiment below ``exp`` from its score files; returns the recipe's page.
 
-    Writes metrics.json, scores.tsv, RESULTS.md, report.html and pictures of each experiment, the recipe's page to
-    ``results``, its tables as LaTeX and CSV to ``exp/tables``, and ``exp/report.html``. ``table`` says what the paper's
+    Writes metrics.json, scores.tsv, RESULTS.md, report.html and pictures of each experiment (and conditions.json, where
+    it has any), the recipe's page to ``results``, its tables as LaTeX and CSV to ``exp/tables``, and
+    ``exp/report.html`` (with ``exp/pictures`` of systems under other conditions). ``table`` says what the paper's
     table is, to stand at the end with our figures. What could not be read or does not go together is left out,
     and named on the page; InputError where nothing is left.
     """
@@ -409,7 +485,9 @@ def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_pape
         left_out += reasons
         if folders:
             try:
-                experiments[folder] = summarise(folder, folders)
+                rows, reasons = conditions.read(folder)
+                left_out += reasons
+                experiments[folder] = replace(summarise(folder, folders), rows=rows)
             except InputError as unlike:
                 left_out.append(str(unlike))
     if not experiments:
@@ -423,7 +501,8 @@ def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_pape
         _write_experiment(folder, experiment, compared[_heading(experiment.run)])
 
     sections = recipe_sections(groups, compared)
-    text = recipe_page(title, list(experiments.values()), sections)
+    notes_of_recipe = of_paper.notes if of_paper is not None else []
+    text = recipe_page(title, list(experiments.values()), sections, notes_of_recipe)
     tables = [replace(table, caption=f"{section.heading}: {table.caption}")
               for section in sections for table in section.tables]
     more = []
@@ -445,8 +524,12 @@ def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_pape
     links = [page.Link(f"{_called(experiment)}, {experiment.run['name']}",
                        (folder / page.REPORT).relative_to(exp).as_posix(), _main_scores_in_words(experiment.summary))
              for folder, experiment in experiments.items()]
+    pictures = [picture for (heading, set_name), members in groups.items() if set_name == TEST
+                for picture in compared_conditions(heading, members, _called)]
+    if pictures or (Path(exp) / PICTURES).is_dir():
+        write_pictures(Path(exp) / PICTURES, pictures)
     write_text(Path(exp) / page.REPORT, page.recipe_report(
-        f"Results of {title}", links, [*sections, *more], [*EXPLAINED, NOT_COMPARABLE]))
+        f"Results of {title}", links, [*sections, *more], [*EXPLAINED, *notes_of_recipe, NOT_COMPARABLE], pictures))
     return text
 
 
@@ -454,6 +537,8 @@ def _write_experiment(folder: Path, experiment: Experiment, compared: Compared) 
     """The pictures, RESULTS.md and report.html of one experiment."""
     pictures, sections = pictures_of(experiment), experiment_sections(experiment)
     write_pictures(folder / PICTURES, pictures)
+    if experiment.rows:
+        conditions.write_summary(folder, experiment.rows)
     write_text(folder / "RESULTS.md", experiment_page(experiment, sections, pictures))
     differences = compared.section(experiment)
     if differences.sentences:

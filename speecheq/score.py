@@ -10,7 +10,7 @@ import random
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from speecheq import seqm
 from speecheq.checkpoint import load_model
 from speecheq.config import Config
 from speecheq.cuts import cuts_of
-from speecheq.data import GENDERS
+from speecheq.data import GENDERS, Stream
 from speecheq.errors import InputError
 from speecheq.evaluate import (
     ClipPrediction,
@@ -182,7 +182,7 @@ def read_embeddings(path: Path, ids: Sequence[str]) -> np.ndarray:
     return embeddings
 
 
-class _Trained(NamedTuple):
+class Trained(NamedTuple):
     """The best model of a training, and what its checkpoint says."""
 
     model: nn.Module
@@ -191,7 +191,7 @@ class _Trained(NamedTuple):
     device: torch.device
 
     @classmethod
-    def load(cls, folder: Path) -> "_Trained":
+    def load(cls, folder: Path) -> "Trained":
         """InputError where the checkpoint is not as stage 4 left it."""
         require(folder, "train")
         model, config, content = load_model(folder / "best.pt")
@@ -200,10 +200,11 @@ class _Trained(NamedTuple):
             torch.set_num_threads(config.run.threads)
         return cls(model.to(device), config, content, device)
 
-    def predict(self, cuts: Path, corpus: Optional[str] = None, embeddings: bool = False) -> List[ClipPrediction]:
-        """Of the cuts of a set, or of those of one corpus."""
+    def predict(self, cuts: Path, corpus: Optional[str] = None, embeddings: bool = False,
+                of_waveforms: Optional[Callable[[Stream], Stream]] = None) -> List[ClipPrediction]:
+        """Of the cuts of a set, or of those of one corpus (see ``predict_emotions``)."""
         return predict_emotions(self.model, list(cuts_of(cuts, corpus)), self.config.data.batch_size, self.device,
-                                embeddings)
+                                embeddings, of_waveforms)
 
 
 def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> Dict[str, Any]:
@@ -235,8 +236,7 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
     if training_clips and note["protocol"] == CROSS:
         log.info("%s: trains on no clip of %s, so no training clip of it is scored", title, note["target"])
         training_clips = False
-    scored = scores.is_done()
-    embedded = scored and embeddings.is_done()
+    scored, embedded = scores.is_done(), embeddings.is_done()
     if scored and not embedded and not (folder / "best.pt").exists():
         log.info("%s: best.pt is not there any more, so no embeddings are made", title)
         embedded = True
@@ -245,18 +245,19 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
         return {} if is_only_asked() else read_metrics(folder)
 
     with scores.alone() as is_missing:  # of all three, for they are made together
-        for left in (folder, embeddings.folder, training.folder):
-            remove_leftovers(left)
+        for name in (METRICS, SCORES, PHONES, EMBEDDINGS, TRAINING_SCORES, embeddings.folder, training.folder):
+            remove_leftovers(folder / name)
         # another process may have been at it meanwhile
-        scored = scored or not is_missing
-        embedded = embedded or scored and embeddings.is_done()
+        scored, embedded = scored or not is_missing, embedded or embeddings.is_done()
         training_scored = training_scored or training.is_done()
-        if not (embedded and training_scored):
-            trained = _Trained.load(folder)
+        if not (scored and embedded and training_scored):
+            trained = Trained.load(folder)
+        if not scored:
+            predictions = _score_tests(scores, folder, trained, run, note, fold_folder, phonemes)
         if not embedded:
             embeddings.begin()
-            predictions = (trained.predict(fold_folder / f"{TEST}.jsonl.gz", embeddings=True) if scored
-                           else _score_tests(scores, folder, trained, run, note, fold_folder, phonemes))
+            if scored:
+                predictions = trained.predict(fold_folder / f"{TEST}.jsonl.gz", embeddings=True)
             write_embeddings(folder / EMBEDDINGS, predictions)
             _finish(embeddings, folder, [EMBEDDINGS], len(predictions), "test clips")
         if not training_scored:
@@ -275,7 +276,7 @@ def _finish(stage: Stage, folder: Path, written: Sequence[str], clips: int, unit
 
 
 def _score_tests(
-    stage: Stage, folder: Path, trained: _Trained, run: Mapping[str, Any], note: Mapping[str, Any], fold_folder: Path,
+    stage: Stage, folder: Path, trained: Trained, run: Mapping[str, Any], note: Mapping[str, Any], fold_folder: Path,
     phonemes: Optional[Path],
 ) -> List[ClipPrediction]:
     """Write scores.tsv, phones.tsv and metrics.json; returns the target's test clips with their embeddings."""
@@ -287,7 +288,7 @@ def _score_tests(
     label_sets = {name: label_set(note, name) for name in sets}
     for name, predictions in sets.items():
         own_classes = [classes.names.index(label) for label in label_sets[name]]
-        found = detailed_scores(predictions, genders, classes, own_classes)
+        found = detailed_scores(predictions, genders, classes, own_classes, trained.config.loss.alpha > 0)
         scores.update({f"{name}.{key}": value for key, value in found.items()})
         scores[f"{name}.clips"] = len(predictions)
     scores["test.per"] = None
@@ -311,6 +312,8 @@ def _score_tests(
             "label_sets": label_sets, "fold": note["fold"], "folds": note["folds"], "seed": run["seed"],
             "corpora": note["corpora"] if trained.config.data.corpora == "all" else [note["target"]],
             "phonemes": phone_note.get("corpus"), "per_set": phone_note.get("test"), "units": phone_note.get("units"),
+            "sounds": {kind: {name: of[name] for name in ("files", "hours")}
+                       for kind, of in run.get("sounds", {}).items()},
             "ctc_backend": run["ctc_backend"], "device": run["device"], "threads": run["threads"],
             "steps": run["steps"], "train_seconds": run["train_seconds"], "best_epoch": trained.content["epoch"],
             "trained_at_git": run["git"], "scored_at_git": git_revision(),

@@ -1,4 +1,4 @@
-"""Folders of sounds without labels, noises and room impulse responses: their manifests (stage 1).
+"""Folders of sounds without labels, noises, room impulse responses, unlabelled speech: their manifests (stage 1).
 
 ``main`` writes, for every audio file below a folder,
 
@@ -8,17 +8,19 @@
 A recording keeps its file's sampling rate and channels; its id is ``<name>-<path below the folder>``.
 """
 
+import random
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Union
 
 import numpy as np
 import soundfile
 from lhotse import Recording, RecordingSet
 
-from speecheq.commandline import OneLineParser, exit_status, positive_whole, true_or_false
+from speecheq.commandline import OneLineParser, exit_status, positive, positive_whole, true_or_false
 from speecheq.corpus import read_recording
 from speecheq.errors import InputError
 from speecheq.files import write_json
@@ -27,6 +29,8 @@ from speecheq.stages import Drops, Stage, tree_sizes
 
 # Endings of the formats that libsndfile reads; the other files of a folder (licences, lists) are left aside.
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64")
+# Of shorter speech, in seconds, there is nothing to be learned.
+LEAST_SPEECH = 0.5
 # Samples decoded at once, so that an hour of noise needs no more memory than a second.
 BLOCK = 1 << 16
 # Raised when what this module writes changes its meaning.
@@ -79,37 +83,50 @@ def read_sound(sound_id: str, path: Path) -> Recording:
     return recording
 
 
-def prepare(name: str, what: str, folder: Path, out_dir: Path, partial: bool = False, nj: int = 1) -> None:
+def prepare(
+    name: str, what: str, folder: Path, out_dir: Path, partial: bool = False, nj: int = 1, speech: bool = False,
+    hours: Optional[float] = None,
+) -> None:
     """Write the manifest and the card of the sounds below ``folder`` into ``out_dir``, unless they are up to date.
 
     Files that cannot be read are left out and counted if ``partial``; else the first is an InputError, which
-    leaves ``out_dir`` as it was. A silent file is an InputError in any case.
+    leaves ``out_dir`` as it was. A silent file is an InputError in any case. Of ``speech``, of which there may be
+    thousands of hours, all of these are left out and counted, and so is what is shorter than LEAST_SPEECH; ``hours``
+    takes a seeded subset.
     """
     sounds = find_sounds(folder, what)
     folder, out_dir = Path(folder).resolve(), Path(out_dir)
     if out_dir.resolve() == folder or folder in out_dir.resolve().parents:
         raise InputError(f"{out_dir}: lies inside the folder of the {what}; name another folder for the manifest.")
-    stage = Stage("manifests", name, out_dir, {"corpus_dir": str(folder), "partial": partial}, [folder], FORMAT)
+    options = {"corpus_dir": str(folder), "partial": partial, **({"speech": True, "hours": hours} if speech else {})}
+    stage = Stage("manifests", name, out_dir, options, [folder], FORMAT)
     if stage.is_done():
         return
     with stage.alone() as is_missing:
         if is_missing:
-            _write(name, sounds, folder, partial, nj, stage)
+            _write(name, sounds, folder, stage, partial, nj, speech, hours)
 
 
-def _write(name: str, sounds: Sequence[str], folder: Path, partial: bool, nj: int, stage: Stage) -> None:
+def _write(
+    name: str, sounds: Sequence[str], folder: Path, stage: Stage, partial: bool, nj: int, speech: bool,
+    hours: Optional[float],
+) -> None:
     """The manifest and the card of ``sounds``, files below ``folder``."""
     drops = Drops()
 
-    def read(sound: str) -> Optional[Recording]:
+    def read(sound: str) -> Union[Recording, str]:
+        """The recording, or why there is none."""
         try:
-            return read_sound(f"{name}-{sound}", folder / sound)
+            recording = read_sound(f"{name}-{sound}", folder / sound)
         except HarmfulSound:
-            raise
-        except InputError:
-            if not partial:
+            if not speech:
                 raise
-            return None
+            return "silent, or samples that are not finite"
+        except InputError:
+            if not partial and not speech:
+                raise
+            return "unreadable or too short"
+        return recording if not speech or recording.duration >= LEAST_SPEECH else f"shorter than {LEAST_SPEECH:g} s"
 
     with ThreadPoolExecutor(max(1, nj)) as pool:
         try:
@@ -117,16 +134,30 @@ def _write(name: str, sounds: Sequence[str], folder: Path, partial: bool, nj: in
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    for sound, recording in zip(sounds, found):
-        if recording is None:
-            drops.add("unreadable or too short", sound)
-    recordings = [recording for recording in found if recording is not None]
+    for sound, reason in zip(sounds, found):
+        if isinstance(reason, str):
+            drops.add(reason, sound)
+    recordings = [recording for recording in found if not isinstance(recording, str)]
+    if hours is not None:
+        recordings = _some(recordings, hours, drops)
     if not recordings:
         raise InputError(f"{folder}: none of its {len(sounds)} audio files can be used; copy the folder again.")
     with stage.anew() as written:
         RecordingSet.from_recordings(recordings).to_file(written / f"{name}_recordings_all.jsonl.gz")
         write_json(written / f"{name}_card.json", card(name, recordings))
         stage.finish(written, len(sounds), len(recordings), drops, unit="files")
+
+
+def _some(recordings: Sequence[Recording], hours: float, drops: Drops) -> List[Recording]:
+    """Recordings in their order, of a random choice that fills at least ``hours`` hours; all where they are fewer."""
+    shuffled = list(recordings)
+    random.Random("hours").shuffle(shuffled)
+    ends = accumulate(recording.duration for recording in shuffled)
+    kept = {recording.id for recording, end in zip(shuffled, ends) if end - recording.duration < 3600 * hours}
+    for recording in recordings:
+        if recording.id not in kept:
+            drops.add(f"outside the {hours:g} hours asked for", recording.id)
+    return [recording for recording in recordings if recording.id in kept]
 
 
 def card(name: str, recordings: Sequence[Recording]) -> dict:
@@ -140,7 +171,7 @@ def card(name: str, recordings: Sequence[Recording]) -> dict:
     }
 
 
-def main(name: str, what: str, argv: Optional[Sequence[str]] = None) -> int:
+def main(name: str, what: str, argv: Optional[Sequence[str]] = None, speech: bool = False) -> int:
     """The command line of a prep script of sounds: CORPUS_DIR OUT_DIR and options. Returns the exit status."""
     set_up_logging()
     parser = OneLineParser(prog=f"prepare_{name}.py", description=f"Write the lhotse manifest of a folder of {what}.")
@@ -148,6 +179,8 @@ def main(name: str, what: str, argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR")
     parser.add_argument("--partial", type=true_or_false, default=False, help="true: leave out what cannot be read")
     parser.add_argument("--nj", type=positive_whole, default=1, help="threads that read the files")
+    if speech:
+        parser.add_argument("--hours", type=positive, help="take a random subset of so many hours")
     parser.add_argument("--check-only", action="store_true", help="only check that the folder holds audio")
 
     def action() -> None:
@@ -156,11 +189,12 @@ def main(name: str, what: str, argv: Optional[Sequence[str]] = None) -> int:
             found = find_sounds(given.corpus_dir, what)
             log.info("%s: %s holds %d audio files", name, given.corpus_dir, len(found))
             return
-        prepare(name, what, given.corpus_dir, given.out_dir, given.partial, given.nj)
+        prepare(name, what, given.corpus_dir, given.out_dir, given.partial, given.nj, speech,
+                given.hours if speech else None)
 
     return exit_status(action)
 
 
-def run(name: str, what: str) -> None:
-    """What a prep script of sounds calls when it is run as a program."""
-    sys.exit(main(name, what))
+def run(name: str, what: str, speech: bool = False) -> None:
+    """What a prep script of sounds calls when it is run as a program; ``speech``: see ``prepare``."""
+    sys.exit(main(name, what, speech=speech))

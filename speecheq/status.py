@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from speecheq import corpus, features, msud, phonemes, score, sounds, train
+from speecheq import conditions, corpus, features, msud, phonemes, score, shar, sounds, train
 from speecheq.errors import InputError
 from speecheq.files import is_locked, read_json
 from speecheq.stages import NUMBERS, STAMP, describe_input
@@ -17,7 +17,9 @@ from speecheq.stages import NUMBERS, STAMP, describe_input
 DONE, STALE, DAMAGED, RUNNING, BROKEN_OFF, MISSING = STATES = (
     "done", "stale", "damaged", "running", "broken off", "missing"
 )
-SOUNDS = ("noise", "rir")
+SOUNDS = ("noise", "rir", "test_noise", "test_rir")
+# What stage 5 writes beside a training: the scores, what only pictures need, the scores under other conditions.
+SCORED = {**score.FORMATS, **conditions.FORMATS}
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ def _format(stage: str, folder: Path) -> int:
     if stage == "unify":
         return (phonemes if folder.parent.name == "phonemes" else msud).FORMAT
     if stage == "score":
-        return score.FORMATS[folder.name]
-    return {"features": features, "train": train}[stage].FORMAT
+        return SCORED[folder.name]
+    return {"features": features, "shar": shar, "train": train}[stage].FORMAT
 
 
 def _written(folder: Path, outputs: Mapping[str, int]) -> Iterator[Tuple[Path, int]]:
@@ -75,7 +77,7 @@ class Status:
             stamp, state, reason = self._state(stage, Path(folder))
             outputs = [path for path, _ in _written(folder, stamp.get("outputs", {}))]
             disk = (sum(path.stat().st_size for path in outputs if path.is_file()) if stage == "score"
-                    else _disk(Path(folder), score.FORMATS))
+                    else _disk(Path(folder), SCORED))
             self._seen[name] = Found(stage, Path(folder), state, reason, stamp, disk)
         return self._seen[name]
 
@@ -108,8 +110,8 @@ class Status:
             read = read_json(source / STAMP)
             if read["key"] != key:
                 return f"{source} was made anew since"
-            before = self.look(read["stage"], source)
-            return None if before.state in (DONE, RUNNING) else f"{source} is {before.state}"
+            # what is damaged is made again with the same key, so what was made of it stays
+            return f"{source} is {STALE}" if self.look(read["stage"], source).state == STALE else None
         if not self.corpora or not source.exists():  # a corpus may be unmounted once its features are made
             return None
         return None if describe_input(source) == key else f"{source} has changed since"
@@ -121,6 +123,8 @@ class Status:
                   if before.folder.name not in SOUNDS]
         found += [self.look("unify", folder) for folder in _folders(self.data / "phonemes")]
         found += [self.look("unify", fold) for name in _folders(self.data / "msud") for fold in _folders(name, "fold")]
+        found += [self.look("shar", folder) for kind in _folders(self.data / "shar") for name in _folders(kind)
+                  for folder in _folders(name)]
         for experiment in (folder for system in _folders(self.exp) for folder in _folders(system)
                            if _folders(folder, "fold")):
             seeds: Dict[str, List[str]] = defaultdict(list)
@@ -133,8 +137,8 @@ class Status:
                     trained = self.look("train", experiment / fold / seed)
                     found.append(trained)
                     if trained.stamp:
-                        found += [self.look("score", trained.folder / name) for name in score.FORMATS
-                                  # what only pictures need is not missing
+                        found += [self.look("score", trained.folder / name) for name in SCORED
+                                  # what only pictures need, or nobody has asked for, is not missing
                                   if name == score.STAMP_FOLDER or (trained.folder / name).is_dir()]
         return sorted(found, key=lambda line: NUMBERS[line.stage])
 

@@ -1,7 +1,7 @@
 """A step as Algorithm 1 prints it: three mini-batches, four losses, one update."""
 
 import math
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
@@ -9,14 +9,16 @@ from speecheq import distributed
 from speecheq.config import Config
 from speecheq.data import MultitaskBatch, Stream
 from speecheq.feature_augment import Mixup
-from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss
+from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss, reconstruction_loss
+from speecheq.models import Predictions
 from speecheq.models.cmvn import Normalised
 from speecheq.numerics import NotFinite, Precision, enough_memory, restore, snapshot
 from speecheq.progress import log
 from speecheq.seqm import UNSPECIFIED
 
-# The heads that each stream's loss needs.
-TASKS = {"emotion": ("esc", "eis"), "gender": ("gender",), "phoneme": ("phoneme",)}
+# The heads that each stream's loss needs; MTL-AUG's are trained on the streams that it augments.
+TASKS = {"emotion": ("esc", "eis"), "gender": ("gender",), "phoneme": ("phoneme",), "unlabelled": ()}
+LABEL_FREE_STREAMS = ("emotion", "unlabelled")
 
 
 def in_short(values: Dict[str, Any]) -> str:
@@ -36,22 +38,43 @@ def classification_loss(
     return focal_loss(logits, targets, config.loss.gamma, class_weights, config.loss.label_smoothing, clip_weights)
 
 
+def label_free_losses(
+    model: Normalised, stream: Stream, predictions: Predictions, tasks: Sequence[str]
+) -> Dict[str, torch.Tensor]:
+    """The losses of those of MTL-AUG's tasks that are trained, by task.
+
+    The decoder gives normalised features, as the model takes them, and is held against the clean ones.
+    """
+    losses: Dict[str, torch.Tensor] = {}
+    if "augmentation" in tasks:
+        targets = distributed.whole(stream.targets["augmentation"])
+        losses["augmentation"] = focal_loss(distributed.whole(predictions.augmentation_logits), targets, gamma=0.0)
+    if "reconstruction" in tasks:
+        with torch.no_grad():
+            clean = model.cmvn(stream.clean, stream.lengths)
+        loss = reconstruction_loss(predictions.reconstruction, clean, stream.lengths)
+        losses["reconstruction"] = distributed.whole_mean(loss, stream.lengths.sum())
+    return losses
+
+
 def stream_loss(
     model: Normalised, name: str, stream: Stream, config: Config, ctc_backend: str, weights: LossWeights,
     precision: Precision, class_weights: Optional[torch.Tensor] = None,
 ) -> Tuple[torch.Tensor, Dict[str, torch.Tensor], List[str]]:
     """The part of equation 4 that one stream's mini-batch gives, its single losses by task, and who is left out.
 
-    Left out of CTC are utterances with fewer frames than their phones need. ``class_weights`` (K,) are those of ESC.
-    Of a mini-batch that is shared out these are the losses of the whole, with the gradients of this process' share.
+    MTL-AUG adds the losses that need no labels; those of the unlabelled stream are named unlabelled_<task>. Left out of
+    CTC are utterances with fewer frames than their phones need. ``class_weights`` (K,) are those of ESC. Of a
+    mini-batch that is shared out these are the losses of the whole, with the gradients of this process' share.
     """
     whole, mixup = distributed.whole, stream.changes.mixup
     if mixup is not None:
         mixup = Mixup(whole(distributed.rows_in_whole(mixup.partners)), whole(mixup.shares))
     with precision.autocast():
         change = stream.changes.to(stream.inputs.device).of_features
-        predictions = model(stream.inputs, stream.lengths, change, tasks=TASKS[name])
-    losses: Dict[str, torch.Tensor] = {}
+        label_free = config.label_free_tasks() if name in LABEL_FREE_STREAMS else ()
+        predictions = model(stream.inputs, stream.lengths, change, tasks=(*TASKS[name], *label_free))
+    losses = label_free_losses(model, stream, predictions, label_free)
     left_out: List[str] = []
     if name == "emotion":
         esc, eis = whole(stream.targets["esc"]), whole(stream.targets["eis"])
@@ -61,12 +84,13 @@ def stream_loss(
     elif name == "gender":
         gender = whole(stream.targets["gender"])
         losses["gender"] = classification_loss(whole(predictions.gender_logits), gender, mixup, config)
-    else:
+    elif name == "phoneme":
         result = ctc_loss(predictions.phoneme_logits, predictions.lengths, stream.targets["phones"], ctc_backend)
         losses["phoneme"] = distributed.whole_mean(result.loss, result.feasible.sum())
         feasible = whole(result.feasible.int()).tolist()
         left_out = [utterance for utterance, kept in zip(stream.all_ids, feasible) if not kept]
-    return combine(losses, weights), {task: loss.detach() for task, loss in losses.items()}, left_out
+    shown = {f"unlabelled_{task}" if name == "unlabelled" else task: loss.detach() for task, loss in losses.items()}
+    return combine(losses, weights), shown, left_out
 
 
 def gradients(
@@ -76,18 +100,23 @@ def gradients(
     """Add the gradients of equation 4; (the streams' parts of it, the losses by task, who is left out of CTC).
 
     Each stream is passed backward by itself: the same gradient as that of the sum, in a third of the memory. Every
-    process of several adds its part of the gradient only (distributed.sum_gradients).
+    process of several adds its part of the gradient only (distributed.sum_gradients). With batch_statistics per_stream
+    the unlabelled stream leaves the running statistics alone: no unlabelled clip is ever scored with them.
     """
     model.train()
     parts: Dict[str, torch.Tensor] = {}
     losses: Dict[str, torch.Tensor] = {}
     left_out: List[str] = []
     for name, stream in batch.streams().items():
+        apart = name == "unlabelled" and config.model.batch_statistics == "per_stream"
+        buffers = snapshot(model) if apart else None
         with enough_memory(name, stream), distributed.mini_batch(len(stream.all_ids)):
             loss, of_tasks, without_ctc = stream_loss(
                 model, name, stream.to(device), config, ctc_backend, weights, precision, class_weights
             )
             precision.scaler.scale(distributed.summand(loss)).backward()
+        if apart:
+            restore(model, buffers)
         parts[name] = loss.detach()
         losses.update(of_tasks)
         left_out += without_ctc

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from speecheq import uncertainty
+from speecheq.conditions import Row
 from speecheq.config import flat, learned, load
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction, detailed_scores
@@ -88,7 +89,7 @@ def _settings(fold: ScoredFold) -> Dict[str, Any]:
     """What folds of one experiment must have in common: all settings but the seed, and the data."""
     settings = flat(learned(load(fold.folder / "config.yaml")))
     del settings["run.seed"]
-    return {**settings, **{key: fold.run[key] for key in (*EXPERIMENT, *ALIKE)}}
+    return {**settings, **{key: fold.run[key] for key in (*EXPERIMENT, *ALIKE)}, "sounds": fold.run.get("sounds", {})}
 
 
 def check_alike(folds: Sequence[ScoredFold]) -> None:
@@ -116,12 +117,14 @@ def check_alike(folds: Sequence[ScoredFold]) -> None:
 class Experiment:
     """A system on a target under a protocol, as far as it is scored.
 
-    ``summary`` is its ``metrics.json``, ``scored`` are its folds and seeds; ``answers`` are the test clips of all.
+    ``summary`` is its ``metrics.json``, ``scored`` are its folds and seeds; ``answers`` are the test clips of all;
+    ``rows`` are its scores under other conditions.
     """
 
     summary: Dict[str, Any]
     scored: Sequence[ScoredFold]
     answers: uncertainty.Answers
+    rows: Sequence[Row] = ()
 
     @property
     def run(self) -> Mapping[str, Any]:
@@ -212,6 +215,7 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
     summary.update(_intervals(answers))
     summary["run"] = {
         **{key: first[key] for key in ("set", *EXPERIMENT, *ALIKE)},
+        "sounds": first.get("sounds", {}),
         "folds": sorted({run["fold"] for run in runs}),
         "of_folds": first["folds"],
         "seeds": sorted({run["seed"] for run in runs}),

@@ -133,10 +133,10 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def drive(data, out, program, timeout=200):
+def drive(data, out, program, timeout=200, driver=DRIVER):
     """(what the program printed, a JSON value a line; what went to standard error)"""
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER + textwrap.dedent(program), str(data), str(out)], capture_output=True, text=True,
+        [sys.executable, "-c", driver + textwrap.dedent(program), str(data), str(out)], capture_output=True, text=True,
         cwd=ROOT, timeout=timeout, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
@@ -222,6 +222,7 @@ from speecheq.numerics import Precision
 from speecheq.step import gradients
 
 CPU = torch.device("cpu")
+WEIGHTS = LossWeights(augmentation_weight=0.5, reconstruction_weight=0.5)
 
 
 def a_config(case):
@@ -230,6 +231,9 @@ def a_config(case):
                                        embedding_dim=16, kind=case["kind"])
     config.model.batch_statistics = "per_stream" if case["seed"] % 2 else "shared"
     config.data.cmvn, config.loss.gamma, config.loss.label_ignore = "none", 1.0, case["label_ignore"]
+    if "unlabelled" in case["clips"]:  # MTL-AUG
+        config.model.num_augmentations, config.model.decoder_channels = 7, 8
+        config.loss.augmentation = config.loss.reconstruction = 0.5
     return config
 
 
@@ -247,8 +251,13 @@ def streams_of(case):
             # one of them in five has more phones than frames
             "phoneme": lambda: {"phones": [torch.randint(1, 50, (draws.choice([1, 3, 5, 7, 60]),), generator=generator)
                                            for _ in lengths]},
+            "unlabelled": dict,
         }[name]()
+        mtl_aug = "unlabelled" in case["clips"] and name in ("emotion", "unlabelled")
+        if mtl_aug:
+            targets["augmentation"] = torch.tensor([draws.randint(0, 6) for _ in lengths])
         inputs = [torch.randn(length, 80, generator=generator) for length in lengths]
+        clean = [torch.randn(length, 80, generator=generator) for length in lengths] if mtl_aug else []
         rows = range(clips) if distributed.size() > clips else range(clips)[distributed.rank() :: distributed.size()]
         made[name] = Stream(
             torch.nn.utils.rnn.pad_sequence([inputs[row] for row in rows], batch_first=True),
@@ -256,6 +265,7 @@ def streams_of(case):
             {key: value[list(rows)] if torch.is_tensor(value) else [value[row] for row in rows]
              for key, value in targets.items()},
             all_ids=[f"{name}{row}" for row in range(clips)],
+            clean=torch.nn.utils.rnn.pad_sequence([clean[row] for row in rows], batch_first=True) if clean else None,
         )
     return MultitaskBatch(**made)
 
@@ -266,7 +276,7 @@ def backward(rank, cases, out):
         torch.manual_seed(1)
         config = a_config(case)
         model = checkpoint.new_model(config)
-        parts, losses, left_out = gradients(model, streams_of(case), config, "torch", CPU, LossWeights(),
+        parts, losses, left_out = gradients(model, streams_of(case), config, "torch", CPU, WEIGHTS,
                                             Precision("fp32", CPU))
         distributed.sum_gradients(model.parameters())
         found.append({
@@ -284,6 +294,8 @@ def test_losses_gradients_and_statistics_are_those_of_one_process(tmp_path):
     cases = [{"kind": kind, "label_ignore": ignore, "seed": seed,
               "clips": dict(zip(("emotion", "gender", "phoneme"), sizes))}
              for seed, (kind, ignore, sizes) in enumerate(drawn)]
+    cases += [{"kind": kind, "label_ignore": "fill", "seed": seed, "clips": {"emotion": 5, "unlabelled": 4}}
+              for seed, kind in enumerate(("speecheq", "speecheq", "cnn_blstm"), len(cases))]
     told, _ = drive(tmp_path, tmp_path, STEPS + f"""
 for size in (1, 2, 3):
     print(json.dumps(processes(size, backward, {cases!r}, f"of{{size}}")[0]))

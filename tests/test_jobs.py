@@ -121,15 +121,17 @@ def test_of_listed_commands_those_that_are_not_done_become_tasks(tmp_path, monke
 
 QSUB = """#!{python}
 import json, os, subprocess, sys
-with open({folder!r} + "/qsub.json", "a") as told:
+with open({folder!r} + "/qsub.json", "a+") as told:
     print(json.dumps([os.getcwd(), sys.argv[1:]]), file=told)
+    told.seek(0)
+    job = str(6 + len(told.readlines()))
 options = sys.argv[1:sys.argv.index("job.sh")]
 last = int(options[options.index("-t") + 1].split("-")[1])
 for task in range(1, last + 1):
-    with open(f"7.{{task}}.out", "w") as output:
+    with open(f"{{job}}.{{task}}.out", "w") as output:
         subprocess.run(["/bin/sh", *sys.argv[sys.argv.index("job.sh"):]], stdout=output, stderr=output,
-                       env={{**os.environ, "JOB_ID": "7", "SGE_TASK_ID": str(task)}})
-print(f"7.1-{{last}}:1")
+                       env={{**os.environ, "JOB_ID": job, "SGE_TASK_ID": str(task)}})
+print(f"{{job}}.1-{{last}}:1")
 """
 QSTAT = "#!/bin/sh\ncat {folder}/queue.xml\n"
 QDEL = '#!/bin/sh\nprintf "%s\\n" "$@" >>{folder}/qdel.txt\n'
@@ -167,6 +169,46 @@ def test_tasks_get_their_words_where_they_were_given(grid_engine, tmp_path):
     assert command == Settings("sge", odd).command("train", 2, odd)[1:]
     assert not list(tmp_path.rglob("harm"))
     assert not list(odd.rglob("*.out")), "what is empty is removed"
+
+
+def test_what_the_cluster_says_of_the_longest_array():
+    slurm, sge = jobs.SCHEDULERS["slurm"].read_longest, jobs.SCHEDULERS["sge"].read_longest
+    assert slurm("MaxArraySize            = 1001\nMaxBatchRequeue         = 5\n") == 1000
+    assert sge("max_u_jobs                   0\nmax_aj_tasks                 75000\n") == 75000 and sge("") == 0
+
+
+QCONF = "#!/bin/sh\necho 'max_aj_instances 2000'\necho 'max_aj_tasks {}'\n"
+
+
+@pytest.mark.parametrize("at_once", ["", "2"])
+def test_what_is_longer_than_an_array_may_be_becomes_several(grid_engine, tmp_path, at_once, capsys):
+    """One after the other where only so many may run at once."""
+    (grid_engine / "qconf").write_text(QCONF.format(3))
+    (grid_engine / "qconf").chmod(0o755)
+    tasks = [Task(f"task {number}", (sys.executable, "-c", SAY, f"{number}.json", str(number))) for number in range(8)]
+    settings = Settings("sge", tmp_path / "jobs", at_once=at_once)
+    with pytest.raises(SystemExit):
+        jobs.run("train", tasks, Settings("sge", tmp_path / "jobs", at_once=at_once, dry_run=True))
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in shown if line.startswith("# ")] == [f"{n}:" for n in (1, 2, 3, 1, 2, 3, 1, 2)]
+    jobs.run("train", tasks, settings)
+    assert [json.loads(Path(f"{number}.json").read_text())[1] for number in range(8)] == [[str(n)] for n in range(8)]
+    commands = [json.loads(line)[1] for line in (grid_engine / "qsub.json").read_text().splitlines()]
+    assert [command[command.index("-t") + 1] for command in commands] == ["1-3", "1-3", "1-2"]
+    after = [command[command.index("-hold_jid") + 1] if "-hold_jid" in command else None for command in commands]
+    assert after == ([None, "7", "8"] if at_once else [None] * 3)
+    assert sum("-hold_jid JOB" in line for line in shown) == (2 if at_once else 0)
+
+
+def test_where_one_of_several_arrays_is_refused_none_is_left(grid_engine, tmp_path, monkeypatch):
+    (grid_engine / "qconf").write_text(QCONF.format(2))
+    (grid_engine / "qsub").write_text("#!/bin/sh\n[ ! -e ../first ] || { echo 'too many jobs' >&2; exit 1; }\n"
+                                      "touch ../first\necho 7.1-2:1\n")
+    for name in ("qconf", "qsub"):
+        (grid_engine / name).chmod(0o755)
+    with pytest.raises(InputError, match=r"qsub refused its 1 jobs \(too many jobs\)"):
+        jobs.run("train", [Task(name, ("true", name)) for name in "abc"], Settings("sge", tmp_path / "jobs"))
+    assert (grid_engine / "qdel.txt").read_text().split() == ["7", "-t", "1-2"]
 
 
 def test_tasks_that_fail_are_told_of_and_the_others_are_run(grid_engine, tmp_path, caplog):
@@ -238,6 +280,12 @@ def test_a_dry_run_prints_and_ends(grid_engine, tmp_path, capsys):
     cd, qsub, task = capsys.readouterr().out.splitlines()
     assert cd.startswith("cd ") and qsub.startswith("qsub -terse") and task == "# 1: echo 'a b'"
     assert not (grid_engine / "qsub.json").exists()
+
+
+def test_what_a_dry_run_prints_is_read_by_a_shell_as_comments(grid_engine, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        jobs.run("train", [Task("a", ("echo", "a\ntouch harm"))], Settings("sge", tmp_path / "jobs", dry_run=True))
+    assert capsys.readouterr().out.splitlines()[2:] == [r"# 1: echo 'a\ntouch harm'"]
 
 
 # ---- on a node

@@ -21,6 +21,7 @@ published:
   - {name: Better, target: casia, protocols: [random10, text], score: ua, figure: 91, how: in some way}
   - {name: Worse, target: casia, protocols: [random10], score: wa, figure: 34.5, how: in another}
   - {name: Unseen, target: casia, protocols: [speaker], score: wa, figure: 50, how: in a third}
+notes: [All of this is made up.]
 """
 
 
@@ -72,6 +73,7 @@ def test_configurations_are_not_mixed(tmp_path):
         ("score: ua", "score: uai", "published figure 1: its score is wa or ua"),
         ("[speaker]", "speaker", "published figure 3: its score is wa or ua, and its protocols are a list"),
         ("figure: 91", "figure: high", "published figure 1: the figure is a number"),
+        ("[All of this is made up.]", "All", "must be lists"),
         ("how: in some way", "why: in some way", "published figure 1: expected the keys name, target"),
     ],
 )

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # Sourced: log lines with their time, a clear end, and the stages of a recipe.
 
-# log TEXT: one line on standard error
+# log TEXT: one line on standard error, whatever names are in it
 log() {
-  printf '%s %s\n' "$(date '+%Y-%m-%d %H:%M:%S')" "$*" >&2
+  local text=$*
+  printf '%s %s\n' "$(date '+%Y-%m-%d %H:%M:%S')" "${text//[[:cntrl:]]/?}" >&2
 }
 
 # die SENTENCE: what is wrong and what to do, then exit 1

@@ -4,6 +4,9 @@
 #                         any code, a Kaldi data folder or a .csv or .tsv table (docs/adding_a_corpus.md)
 #   --download LIST       fetch these first, into --corpora (aishell, librispeech, ravdess, emodb are open)
 #   --noise DIR --rir DIR     folders of noises and of room impulse responses, for configurations that augment waveforms
+#   --unlabelled DIR      a folder of recordings of speech, of any format, for systems that learn from it (MTL-AUG)
+#   --unlabelled-hours N  a seeded subset of so many hours of it
+#   --test-noise DIR --test-rir DIR     the same for --robustness noise; none of them may be one of the training's
 #   --partial true        accept incomplete copies
 #   --mini true           synthesise small stand-ins of the recipe's corpora and use those
 # What to run:
@@ -14,15 +17,20 @@
 #   --folds-file FILE     published folds of the target: a table with the columns clip and test_fold
 #   --folds LIST          1, "1 3-5" or all (all; with --mini and random folds "1 2")
 #   --seeds LIST          (1)
-#   --systems LIST        names of conf/systems.yaml (speecheq)
-#   --config FILE         sizes and schedule (conf/paper.yaml; conf/best.yaml is our recipe; for CPUs conf/small.yaml,
-#                         small_best.yaml and small_paper.yaml)
+#   --systems LIST        names of conf/systems.yaml (speecheq; in egs/mtl_aug mtl_aug_unlabelled)
+#   --config FILE         sizes and schedule (conf/paper.yaml; conf/best.yaml is our recipe, and the default in
+#                         egs/mtl_aug; for CPUs conf/small.yaml and, not there, small_best.yaml and small_paper.yaml)
 #   --status true         run nothing: list what is done, stale or missing in DATA and EXP, with time and disk
 #   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
 #   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an
 #                         --exp of its own
 #   --ctc-backend NAME    k2, torch or auto: torch on a CPU; on a GPU k2, where it can be imported (auto)
 #   --score-train true    stage 5 scores the target's training clips too, for the distributions of EIS (Figure 3)
+#   --robustness LIST     stage 5 scores under other conditions too: corpora (all clips of others than the target), noise
+#                         (with --test-noise at 20 to 0 dB, and reverberated), attack (FGSM, BIM, PGD, AutoPGD);
+#                         docs/robustness.md
+#   --other-corpora LIST  of --robustness corpora: corpora that the systems were not trained on (all that are given)
+#   --shots LIST          and adapt the systems first, by so many labelled clips of each class
 # Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):
 #   --classes NAME        seqm: SEQM's nine classes; corpus: the target's own (seqm)
 #   --neutral-eis NAME    EIS of neutral clips: as each corpus declares it, SEQM's 0 (metric), or what its own intensity
@@ -35,9 +43,12 @@
 #   --units NAME          what CTC learns: phone, or bpe (sentencepiece) of --bpe-size N pieces (phone; 500, in Mandarin
 #                         5000: more than it has characters)
 # Where and how:
+#   --shar true           stage 3 writes training clips once more as shards (Lhotse Shar), stage 4 reads them from there,
+#                         in long sequential runs: for corpora of thousands of hours (docs/scale.md)
+#   --shard-clips N       clips a shard (1000)
 #   --data DIR --exp DIR --results FILE       (data, exp, RESULTS.md; with --mini data-mini, exp-mini, a page in it)
 #   --corpora DIR         where downloaded corpora go (DATA/corpora)
-#   --nj N                processes that compute features, threads that read headers (2)
+#   --nj N                processes that compute features and write shards, threads that read headers (2)
 #   --train-jobs N        trainings at once on this machine: with one thread each they fill a CPU's cores (1)
 #   --gpus N              GPUs of this machine that share each training; where there is none, or with
 #                         --set run.device=cpu, so many processes on the CPU (1)
@@ -46,8 +57,8 @@
 #                         --stop-stage 4; they see the same files and meet at a free port of one of them (1)
 # On a cluster (cmd.sh has the defaults; docs/clusters.md):
 #   --cmd NAME            where stages 1 to 5 run: local (here), slurm or sge (as jobs: one array a stage, of what is
-#                         missing, waited for); --nj N is then the jobs that share a corpus' features, --gpus and
-#                         --nodes those of each training's job (local)
+#                         missing, waited for); --nj N is then the jobs that share a corpus' features, or a set's
+#                         shards, --gpus and --nodes those of each training's job (local)
 #   --partition NAME --account NAME --time LIMIT --memory SIZE --cpus N
 #                         what each job asks for (the cluster's own defaults)
 #   --gpu KIND            of trainings and of their scoring: any, the kind of GPU to ask for, or none (any)
@@ -66,6 +77,9 @@
 #   mini_corpora                        those of them that --mini synthesises
 #   target                              the default one
 #   extra_options                       options of its own, such as aishell_hours
+# and may set
+#   mini_unlabelled                     the corpus that --mini takes as unlabelled speech
+#   default_config, default_system      others than conf/paper.yaml and speecheq
 # and defines default_protocol TARGET, which prints a name, and default_use TARGET, which prints a restriction as --use
 # takes it; the user's own come after it. The stages at the end are what the recipes have in common.
 
@@ -76,12 +90,13 @@ stage=0 stop_stage=5
 # shellcheck disable=SC2034  # read by their names, here and in parse_options.sh
 {
   last_stage=5
-  protocol='' folds='' folds_file='' seeds=1 systems=speecheq config='' init_from='' ctc_backend='' classes=seqm
+  protocol='' folds='' folds_file='' seeds=1 systems=${default_system:-speecheq} config='' init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
-  noise='' rir='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
-  status=false score_train=false keep_jobs=false dry_run=false
+  noise='' rir='' unlabelled='' unlabelled_hours='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
+  test_noise='' test_rir='' robustness='' other_corpora='' shots='' status=false score_train=false keep_jobs=false dry_run=false
+  shar=false shard_clips=1000
   help_files=("$recipe/utils/recipe.sh")
-  boolean_options=(mini partial status score_train requeue keep_jobs dry_run)
+  boolean_options=(mini partial status score_train shar requeue keep_jobs dry_run)
   list_options=(set corpus use job_option)
 }
 
@@ -92,6 +107,11 @@ declare -A part_of=([esd_zh]=zh [esd_en]=en)
 script_of() {
   local part=${part_of[$1]:-}
   echo "${1%"${part:+_$part}"}"
+}
+
+# any_exists PATH...: of a pattern that matches nothing, which stays as it is, none does
+any_exists() {
+  [[ -e $1 ]]
 }
 
 # absolute PATH: a relative path is one of the caller's folder
@@ -109,8 +129,9 @@ done
 for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
 options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
-  config init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir data
-  exp results nj train_jobs gpus nodes rendezvous cmd partition account time memory cpus gpu jobs_at_once)
+  config init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir
+  test_noise test_rir unlabelled unlabelled_hours robustness other_corpora shots data
+  exp results shard_clips nj train_jobs gpus nodes rendezvous cmd partition account time memory cpus gpu jobs_at_once)
 # shellcheck source=utils/parse_options.sh
 . "$recipe/utils/parse_options.sh"
 # shellcheck source=path.sh
@@ -125,14 +146,19 @@ one_of() {
 one_of classes seqm corpus
 one_of neutral_eis declared metric corpus
 one_of dev auto clips speaker official
+for setting in $robustness; do
+  [[ $setting =~ ^(corpora|noise|attack)$ ]] ||
+    die "--robustness is $robustness, but it must be some of corpora, noise and attack."
+done
 one_of units phone bpe
 one_of cmd local slurm sge
 if $dry_run && [[ $cmd == local ]]; then die "--dry-run prints what is submitted: give --cmd slurm or sge too."; fi
-for name in nj train_jobs gpus nodes bpe_size ${cpus:+cpus} ${jobs_at_once:+jobs_at_once}; do
+for name in nj shard_clips train_jobs gpus nodes bpe_size ${cpus:+cpus} ${jobs_at_once:+jobs_at_once}; do
   [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "--${name//_/-} is ${!name}, but it must be a whole number above 0."
 done
 
-for name in "${corpus_names[@]}" folds_file init_from config data exp results corpora noise rir; do
+for name in "${corpus_names[@]}" folds_file init_from config data exp results corpora noise rir unlabelled test_noise \
+  test_rir; do
   # --config may also be one of the recipe's folder, where conf/ lies
   if [[ $name != config || -e ${!name} ]]; then declare "$name=$(absolute "${!name}")"; fi
 done
@@ -175,8 +201,9 @@ if $mini; then
   if [[ $protocol == random* ]]; then folds=${folds:-1 2}; fi
   results=${results:-$exp/RESULTS.md}
   for corpus in "${mini_corpora[@]}"; do folder_of[$corpus]=$data/corpora/$(script_of "$corpus"); done
+  if [[ -n ${mini_unlabelled:-} ]]; then unlabelled=${unlabelled:-$data/corpora/$mini_unlabelled}; fi
 fi
-data=${data:-data} exp=${exp:-exp} config=${config:-conf/paper.yaml} folds=${folds:-all} results=${results:-RESULTS.md}
+data=${data:-data} exp=${exp:-exp} config=${config:-${default_config:-conf/paper.yaml}} folds=${folds:-all} results=${results:-RESULTS.md}
 corpora=${corpora:-$data/corpora}
 if $status; then
   speecheq status --data "$data" --exp "$exp"
@@ -189,9 +216,11 @@ for corpus in $download; do
   place "$corpus" "$corpora/$corpus/$(sed -n 's/^folder: *//p' "local/cards/$corpus.yaml")"
 done
 
-# noises and room impulse responses: those given, or, where no corpus is, those that stage 1 has prepared
+[[ -z $unlabelled_hours || -n $unlabelled ]] || die "--unlabelled-hours is given without --unlabelled DIR."
+# noises and impulse responses of training and test, unlabelled speech: those given, or, where no corpus is, those that
+# stage 1 has prepared
 declare -A sounds=()
-for kind in noise rir; do
+for kind in noise rir unlabelled test_noise test_rir; do
   if [[ -n ${!kind} ]]; then sounds[$kind]=${!kind}
   elif ((${#folder_of[@]} == 0)) && [[ -f $data/manifests/$kind/stage.json ]]; then sounds[$kind]=''; fi
 done
@@ -201,14 +230,17 @@ given=() absent=()
 if ((${#folder_of[@]} == 0 && stage >= 2)); then
   for folder in "$data"/manifests/*/; do
     name=$(basename "$folder")
-    if [[ -f $folder/stage.json && $name != noise && $name != rir ]]; then folder_of[$name]=''; fi
+    # bash would evaluate other names below
+    [[ $name =~ ^[a-z][a-z0-9_]*$ && -f $folder/stage.json &&
+      ! $name =~ ^((test_)?(noise|rir)|unlabelled)$ ]] || continue
+    folder_of[$name]=''
   done
   if ((${#folder_of[@]})); then log "no corpus is given: those that lie in $data/manifests are taken"; fi
 fi
 # stage 5 where nothing but experiments is left: the tables are made of their score files
 tables_only=false
 if ((stage == 5 && ${#folder_of[@]} == 0)) && [[ ! -e $data ]] &&
-  compgen -G "$exp/*/*/fold*/seed*/scored" >/dev/null; then
+  any_exists "$exp"/*/*/fold*/seed*/scored; then
   log "there is no $data: nothing is scored, the tables are made of the score files in $exp"
   tables_only=true
 fi
@@ -235,6 +267,7 @@ fi
 labels=(--target "$target" --protocol "$protocol" --folds "$folds" --classes "$classes" --neutral-eis "$neutral_eis")
 runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --seeds "$seeds" "${labels[@]}")
 phoneme_units=(--units "$units" --bpe-size "$bpe_size")
+learned_from=(${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" "${set_options[@]/#/--set=}")
 jobs=()  # where stages run
 if [[ $cmd != local ]]; then
   jobs=(--cmd "$cmd" --jobs-folder "$exp/jobs" --partition "$partition" --account "$account" --time "$time"
@@ -263,12 +296,14 @@ prepare() {
   fi
 }
 
-# prepare_sounds [OPTION...]: stage 1 of the noises and room impulse responses that were given
+# prepare_sounds [OPTION...]: stage 1 of the noises, impulse responses and unlabelled speech that were given
 prepare_sounds() {
-  local kind
+  local kind hours
   for kind in "${!sounds[@]}"; do
+    hours=${kind}_hours
     if [[ -n ${sounds[$kind]} ]]; then
-      run_or_list "$kind" "local/prepare_$kind.py" "${sounds[$kind]}" "$data/manifests/$kind" --partial "$partial" "$@"
+      run_or_list "$kind" "local/prepare_${kind#test_}.py" "${sounds[$kind]}" "$data/manifests/$kind" \
+        --partial "$partial" ${!hours:+--hours "${!hours}"} "$@"
     fi
   done
 }
@@ -277,7 +312,7 @@ prepare_sounds() {
 get_corpora() {
   local corpus names=()
   if $mini; then
-    for corpus in "${mini_corpora[@]}"; do names+=("$(script_of "$corpus")"); done
+    for corpus in "${mini_corpora[@]}" ${mini_unlabelled:+"$mini_unlabelled"}; do names+=("$(script_of "$corpus")"); done
     speecheq synth --out "$data/corpora" --corpora "${names[@]}"
   fi
   for corpus in $download; do speecheq download "$corpus" --out "$corpora"; done
@@ -315,20 +350,38 @@ make_msud() {
   if [[ -n $phonemes ]]; then
     speecheq phonemes --data "$data" --corpus "$phonemes" "${phoneme_units[@]}" "${jobs[@]}"
   fi
+  if $shar; then
+    speecheq shar "${runs[@]}" "${learned_from[@]}" --shard-clips "$shard_clips" --nj "$nj" "${jobs[@]}"
+  fi
 }
 
 train_systems() {
-  local kind with_sounds=()
-  for kind in "${!sounds[@]}"; do with_sounds+=("--$kind" "$data/manifests/$kind"); done
-  speecheq train "${runs[@]}" --jobs "$train_jobs" --gpus "$gpus" --nodes "$nodes" \
-    ${rendezvous:+--rendezvous "$rendezvous"} ${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" \
-    ${init_from:+--init-from "$init_from"} "${with_sounds[@]}" ${ctc_backend:+--ctc-backend "$ctc_backend"} \
-    "${set_options[@]/#/--set=}" "${jobs[@]}"
+  local kind with_sounds=() from_shards=()
+  for kind in "${!sounds[@]}"; do
+    if [[ $kind != test_* ]]; then with_sounds+=("--$kind" "$data/manifests/$kind"); fi
+  done
+  if $shar; then from_shards+=(--shar); fi
+  speecheq train "${runs[@]}" "${learned_from[@]}" --jobs "$train_jobs" --gpus "$gpus" --nodes "$nodes" \
+    ${rendezvous:+--rendezvous "$rendezvous"} ${init_from:+--init-from "$init_from"} "${with_sounds[@]}" \
+    ${ctc_backend:+--ctc-backend "$ctc_backend"} "${from_shards[@]}" "${jobs[@]}"
 }
 
 score_systems() {
-  local only_asked=()
+  local kind corpus only_asked=() with_sounds=() others=()
   if $score_train; then only_asked+=(--train-clips); fi
   $tables_only || speecheq score "${runs[@]}" "${only_asked[@]}" "${jobs[@]}"
+  if ! $tables_only && [[ -n $robustness ]]; then
+    for kind in "${!sounds[@]}"; do
+      if [[ $kind == test_* ]]; then with_sounds+=("--${kind#test_}" "$data/manifests/$kind"); fi
+    done
+    if [[ " $robustness " == *" corpora "* ]]; then
+      for corpus in ${other_corpora:-$(speecheq corpora --prepared "$data/manifests" "${given[@]}")}; do
+        if [[ -n $other_corpora || $corpus != "$target" ]]; then others+=("$corpus"); fi
+      done
+    fi
+    # shellcheck disable=SC2086  # lists
+    speecheq robustness $robustness "${runs[@]}" ${others:+--to "${others[@]}"} ${shots:+--shots $shots} \
+      "${with_sounds[@]}" "${jobs[@]}"
+  fi
   speecheq report --exp "$exp" --title "$title" --results "$results" --table conf/table.yaml
 }

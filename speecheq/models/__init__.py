@@ -3,14 +3,16 @@
 from torch import nn
 
 from speecheq.models.baseline import Baseline
-from speecheq.models.config import ModelConfig
+from speecheq.models.cnn_blstm import CnnBlstm
+from speecheq.models.config import LABEL_FREE_TASKS, ModelConfig
 from speecheq.models.heads import TASKS, Predictions, clip_eis
 from speecheq.models.speecheq import SpeechEQ
 
-__all__ = ["Baseline", "ModelConfig", "Predictions", "SpeechEQ", "TASKS", "build_model", "clip_eis"]
+__all__ = ["Baseline", "CnnBlstm", "LABEL_FREE_TASKS", "ModelConfig", "Predictions", "SpeechEQ", "TASKS", "build_model",
+           "clip_eis"]
 
 
 def build_model(config: ModelConfig) -> nn.Module:
     """The model that ``config`` describes; ValueError if a field is out of range."""
-    kinds = {"speecheq": SpeechEQ, "baseline": Baseline}
+    kinds = {"speecheq": SpeechEQ, "baseline": Baseline, "cnn_blstm": CnnBlstm}
     return kinds[config.validate().kind](config)

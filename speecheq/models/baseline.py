@@ -22,7 +22,7 @@ from torch.nn.functional import max_pool1d
 
 from speecheq.models.config import ModelConfig
 from speecheq.models.ecapa import VARIANCE_FLOOR, TdnnUnit
-from speecheq.models.heads import TASKS, FourHeads, Predictions
+from speecheq.models.heads import TASKS, MultitaskHeads, Predictions
 from speecheq.models.masking import Frames
 from speecheq.models.res_bigru import reversed_speech
 
@@ -94,11 +94,11 @@ class CnnRnnAttention(nn.Module):
         return torch.relu(self.fc(pooled).float())
 
 
-class Baseline(FourHeads):
+class Baseline(MultitaskHeads):
     """CNN + RNN + attention with four heads; phonemes at 33 frames a second."""
 
     def __init__(self, config: ModelConfig):
-        super().__init__(config.validate(), CnnRnnAttention(config), config.channels)
+        super().__init__(config.validate(), CnnRnnAttention(config), config.channels, POOLING)
 
     def forward(self, features: Tensor, lengths: Tensor, tasks: Iterable[str] = TASKS) -> Predictions:
         """As SpeechEQ.forward, but the predictions' lengths and phoneme logits (N, T / 3, num_phones) are at a third
@@ -107,4 +107,5 @@ class Baseline(FourHeads):
         tasks = self.checked(tasks)
         frames = Frames.of(lengths, features.shape[1], features.device, of_phonemes=tasks == {"phoneme"})
         aggregated, frames, lengths = self.backbone.aggregate(features, frames, lengths)
-        return self.predict(tasks, lengths, aggregated, lambda: self.backbone.embed(aggregated, frames, lengths))
+        return self.predict(tasks, lengths, features.shape[1], aggregated,
+                            lambda: self.backbone.embed(aggregated, frames, lengths))

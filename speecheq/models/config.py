@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, fields
 
-KINDS = ("speecheq", "baseline")
+KINDS = ("speecheq", "baseline", "cnn_blstm")
+# MTL-AUG: which augmentation a clip had, and its features before that.
+LABEL_FREE_TASKS = ("augmentation", "reconstruction")
 BATCH_STATISTICS = ("shared", "per_stream")
 RES_BIGRU_PLACES = ("before_se", "after_se", "none")
 
@@ -11,11 +13,12 @@ RES_BIGRU_PLACES = ("before_se", "after_se", "none")
 class ModelConfig:
     """Sizes of SpeechEQ (section 2.3, Figure 2); the defaults are the paper's, see also ECAPA-TDNN for its names.
 
-    The baseline derives its other sizes from ``channels`` and has no use for ``mfa_channels``, ``scale``,
-    ``bottleneck`` and ``res_bigru``.
+    The baseline and the CNN-BLSTM derive their other sizes from ``channels`` and have no use for ``mfa_channels``,
+    ``scale``, ``bottleneck`` (the baseline) and ``res_bigru``.
     """
 
-    kind: str = "speecheq"  # or baseline: CNN + RNN + attention (section 3.3)
+    # or baseline: CNN + RNN + attention (section 3.3), or cnn_blstm: an encoder for MTL-AUG
+    kind: str = "speecheq"
     feature_dim: int = 80  # filter banks a frame
     channels: int = 256  # C, the width of every SE-Res2Block; of all layers of the baseline
     mfa_channels: int = 1536  # width of the multi-layer feature aggregation
@@ -26,14 +29,17 @@ class ModelConfig:
     num_phones: int = 202  # the phone table with silence = CTC blank = 0
     num_esc: int = 9
     num_genders: int = 2
-    # running statistics of batch norm: one set for all streams, or the phoneme stream's apart from the others'
+    num_augmentations: int = 0  # types that MTL-AUG's head tells apart; 0: there is no such head
+    decoder_channels: int = 0  # inner width of MTL-AUG's decoder, which reconstructs the features; 0: there is none
+    # running statistics of batch norm: one set for all streams, or the phoneme stream's and the unlabelled stream's
+    # apart from the others'
     batch_statistics: str = "shared"
     dropout: float = 0.0  # in front of every head, training only
 
     def validate(self) -> "ModelConfig":
         """Return self; raise ValueError that names the field and its allowed range."""
         least = dict(feature_dim=1, channels=2, mfa_channels=1, scale=2, bottleneck=1, embedding_dim=1, num_phones=2,
-                     num_esc=2, num_genders=2)
+                     num_esc=2, num_genders=2, num_augmentations=0, decoder_channels=0)
         for field in fields(self):
             value = getattr(self, field.name)
             lowest = least.get(field.name)
@@ -41,7 +47,7 @@ class ModelConfig:
                 raise ValueError(f"{field.name} is {value!r}; it must be a whole number of at least {lowest}")
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}")
-        if self.kind == "baseline" and self.channels % 2:
+        if self.kind != "speecheq" and self.channels % 2:
             raise ValueError(f"channels is {self.channels}; it must be even: half for each direction of the LSTM")
         if self.kind == "speecheq" and self.channels % self.scale:
             raise ValueError(f"channels is {self.channels}; it must be a multiple of scale ({self.scale})")

@@ -1,4 +1,7 @@
-"""What all models share: a backbone, four heads on it, and what they predict."""
+"""What all models share: a backbone, its heads, and what they predict.
+
+Four heads are SpeechEQ's; two more, which need no labels, are MTL-AUG's and exist where the settings ask for them.
+"""
 
 from dataclasses import dataclass
 from typing import Callable, Iterable, Optional, Set
@@ -21,7 +24,9 @@ class Predictions:
     gender_logits: Optional[Tensor] = None  # (N, num_genders)
     esc_logits: Optional[Tensor] = None  # (N, num_esc)
     eis: Optional[Tensor] = None  # (N,) the raw regression: see clip_eis
-    embedding: Optional[Tensor] = None  # (N, embedding_dim), with any of gender, esc, eis
+    augmentation_logits: Optional[Tensor] = None  # (N, num_augmentations)
+    reconstruction: Optional[Tensor] = None  # (N, T, feature_dim), at the features' frame rate, normalised as they are
+    embedding: Optional[Tensor] = None  # (N, embedding_dim), with any of gender, esc, eis, augmentation
 
 
 def clip_eis(eis: Tensor) -> Tensor:
@@ -29,10 +34,33 @@ def clip_eis(eis: Tensor) -> Tensor:
     return eis.clamp(EIS_MIN, EIS_MAX)
 
 
-class FourHeads(nn.Module):
-    """A backbone with heads for phonemes (each frame), gender, ESC and EIS (the pooled embedding)."""
+class FrameDecoder(nn.Module):
+    """MTL-AUG's decoder: the features of a frame from the encoder's output there, through a narrow layer.
 
-    def __init__(self, config: ModelConfig, backbone: nn.Module, frame_channels: int):
+    It sees one frame of the output at a time: what surrounds it has to be known to the encoder. Where the encoder
+    makes one frame of several, each gives as many.
+    """
+
+    def __init__(self, frame_channels: int, channels: int, feature_dim: int, frames_each: int = 1):
+        super().__init__()
+        self.frames_each = frames_each
+        self.narrow = Convolution(frame_channels, channels, relu=True)
+        self.features = Convolution(channels, frames_each * feature_dim)
+
+    def forward(self, frame_level: Tensor, num_frames: int) -> Tensor:
+        """Frame level (N, T / frames_each, C) -> features (N, T, feature_dim), T being ``num_frames``."""
+        made = self.features(self.narrow(frame_level))
+        return made.reshape(len(made), made.shape[1] * self.frames_each, -1)[:, :num_frames]
+
+
+class MultitaskHeads(nn.Module):
+    """A backbone with heads for phonemes (each frame), gender, ESC and EIS (the pooled embedding).
+
+    With ``num_augmentations`` there is one for the type of augmentation (the embedding), with ``decoder_channels`` a
+    decoder (each frame). ``frames_each`` frames of the features are one of the backbone's frame level.
+    """
+
+    def __init__(self, config: ModelConfig, backbone: nn.Module, frame_channels: int, frames_each: int = 1):
         super().__init__()
         self.config = config
         self.backbone = backbone
@@ -43,26 +71,34 @@ class FourHeads(nn.Module):
         self.eis_head = nn.Linear(config.embedding_dim, 1)
         nn.init.constant_(self.eis_head.bias, (EIS_MIN + EIS_MAX) / 2)  # start in the middle of the scale
         nn.init.normal_(self.eis_head.weight, std=0.01)
+        self.known_tasks = TASKS
+        if config.num_augmentations:
+            self.augmentation_head = nn.Linear(config.embedding_dim, config.num_augmentations)
+            self.known_tasks += ("augmentation",)
+        if config.decoder_channels:
+            self.decoder = FrameDecoder(frame_channels, config.decoder_channels, config.feature_dim, frames_each)
+            self.known_tasks += ("reconstruction",)
 
-    @staticmethod
-    def checked(tasks: Iterable[str]) -> Set[str]:
-        """``tasks`` as a set; ValueError for none or an unknown one."""
+    def checked(self, tasks: Iterable[str]) -> Set[str]:
+        """``tasks`` as a set; ValueError for none or one that there is no head for."""
         tasks = set(tasks)
-        if not tasks or tasks - set(TASKS):
-            raise ValueError(f"tasks are {sorted(tasks)}; they must be some of {', '.join(TASKS)}")
+        if not tasks or tasks - set(self.known_tasks):
+            raise ValueError(f"tasks are {sorted(tasks)}; they must be some of {', '.join(self.known_tasks)}")
         return tasks
 
     def predict(
-        self, tasks: Set[str], lengths: Tensor, frame_level: Tensor, embed: Callable[[], Tensor]
+        self, tasks: Set[str], lengths: Tensor, num_frames: int, frame_level: Tensor, embed: Callable[[], Tensor]
     ) -> Predictions:
         """Predict ``tasks`` from the backbone's ``frame_level`` (N, T, C), ``lengths`` (N,), and what ``embed`` gives.
 
-        ``embed`` () -> (N, embedding_dim) is called only where a task needs it.
+        The features had ``num_frames`` frames. ``embed`` () -> (N, embedding_dim) is called only where a task needs it.
         """
         predictions = Predictions(lengths)
         if "phoneme" in tasks:
             predictions.phoneme_logits = self.phoneme_head(self.dropout(frame_level))
-        if tasks - {"phoneme"}:
+        if "reconstruction" in tasks:
+            predictions.reconstruction = self.decoder(frame_level, num_frames)
+        if tasks - {"phoneme", "reconstruction"}:
             predictions.embedding = embed()
             heads_input = self.dropout(predictions.embedding)
             if "gender" in tasks:
@@ -71,4 +107,6 @@ class FourHeads(nn.Module):
                 predictions.esc_logits = self.esc_head(heads_input)
             if "eis" in tasks:
                 predictions.eis = self.eis_head(heads_input).squeeze(1)
+            if "augmentation" in tasks:
+                predictions.augmentation_logits = self.augmentation_head(heads_input)
         return predictions

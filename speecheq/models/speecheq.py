@@ -6,11 +6,11 @@ from torch import Tensor
 
 from speecheq.models.config import ModelConfig
 from speecheq.models.ecapa import EcapaTdnn
-from speecheq.models.heads import TASKS, FourHeads, Predictions
+from speecheq.models.heads import TASKS, MultitaskHeads, Predictions
 from speecheq.models.masking import Frames
 
 
-class SpeechEQ(FourHeads):
+class SpeechEQ(MultitaskHeads):
     """ECAPA-TDNN with Res-BiGRUs and four heads; phonemes at 100 frames a second."""
 
     def __init__(self, config: ModelConfig):
@@ -25,4 +25,5 @@ class SpeechEQ(FourHeads):
         tasks = self.checked(tasks)
         frames = Frames.of(lengths, features.shape[1], features.device, of_phonemes=tasks == {"phoneme"})
         aggregated = self.backbone.aggregate(features, frames)
-        return self.predict(tasks, lengths, aggregated, lambda: self.backbone.embed(aggregated, frames))
+        return self.predict(tasks, lengths, features.shape[1], aggregated,
+                            lambda: self.backbone.embed(aggregated, frames))

@@ -40,10 +40,12 @@ REPLACED = [
     ("/corpora/AISHELL-1", "{nano}/aishell"),
     ("/corpora/IEMOCAP", "{nano}/iemocap"),
     ("/corpora/RAVDESS", "{nano}/ravdess"),
+    ("--emodb /corpora/EMODB", "--stop-stage 4 --emodb {nano}/emodb"),
     ("/corpora/LibriSpeech", "{nano}/librispeech"),
     ("/corpora/Harbour", "{made}/Harbour"),
     ("/corpora/mine.csv", "{made}/Harbour/harbour.csv"),
     ("/corpora/noises", "{made}/noises"),
+    ("/corpora/street", "{made}/street"),
     ("/corpora/rooms", "{made}/rooms"),
     ("exp/.../", "exp/paper-speecheq/casia.random10/"),
     ("HOST:29500", "localhost:{port}"),
@@ -66,10 +68,12 @@ ADDED = [
     ("--corpus", "--data data-mine --stage 1 --stop-stage 1"),
     ("--noise", "--data data-noise --stage 1 --stop-stage 4"),
     ("--train-jobs", "--exp exp-jobs --stage 3 --stop-stage 4"),
+    ("--shar", "--exp exp-shar --stage 3 --stop-stage 4"),
     ("--units", "--stage 3 --stop-stage 3"),
     ("--target", "--phonemes none --stage 3 --stop-stage 3"),
     ("--protocol", "--phonemes none --stage 3 --stop-stage 3"),
     ("--score-train", "--stage 5"),
+    ("--robustness", "--stage 5"),
     ("", "--stage 4 --stop-stage 4"),
 ]
 # Commands that install, test or take minutes: what .ci/run, or the Makefile that it calls, has instead.
@@ -90,7 +94,10 @@ PROGRAMS = ("speecheq", "make", "./run.sh", "run.sh", "utils/install.sh", "pytho
 # test_prediction.py, tests/egs/test_slurm.py and the tests of the package run.
 NOT_LEFT = {"f1_glad_mild_03.wav", "harbour.csv", "harbour.tsv", "labels.yaml", "wav.scp", "local/cards/harbour.yaml",
             "model.safetensors", "labels.json", "data/corpora", "predicted_words.tsv", "train_scores.tsv",
-            "tasks.json", "exp/jobs/<stage>-<key>"}
+            "tasks.json", "exp/jobs/<stage>-<key>", "conditions.json", "data/manifests/test_noise",
+            "data/manifests/test_rir", "exp/pictures",
+            "data/shar", "data/shar/<input>/<target>.<protocol>/fold<k>",
+            "data/shar/<input>/phonemes/<corpus>", "shards-<key>/cuts.<n>.jsonl.gz"}
 
 
 def is_command(code):
@@ -139,6 +146,7 @@ def made(toys, tmp_path_factory):
     (folder / "Harbour" / "labels.yaml").write_text(dict(blocks("docs/adding_a_corpus.md"))["yaml"])
     (folder / "Harbour" / "speakers.txt").write_text("f1 F\nf2 F\nm1 M\nm2 M\n")
     toys.write_wav(folder / "noises" / "rain.wav", 1.0)
+    toys.write_wav(folder / "street" / "cars.wav", 0.2)
     toys.write_wav(folder / "rooms" / "hall.wav", 0.3)
     return folder
 
@@ -186,7 +194,7 @@ def checkout(nano, made, server, toys, tmp_path_factory):
 @pytest.fixture(scope="module")
 def shell(checkout, nano, made):
     """``shell(code, folder, times=1)`` runs commands of the docs below the checkout, ``times`` beside each other."""
-    places = {"nano": nano("casia", "aishell", "iemocap", "ravdess", "librispeech"), "made": made}
+    places = {"nano": nano("casia", "aishell", "iemocap", "ravdess", "librispeech", "emodb"), "made": made}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["SPEECHEQ_VENV"] = sys.prefix
 
@@ -238,7 +246,7 @@ def test_the_commands_of_the_readme_run(walked, checkout):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_of_a_page_is_in_the_repository_or_left_by_its_commands(page, walked, checkout):
-    tops = [ROOT, ROOT / "speecheq", *(checkout / "egs" / name for name in ("mandarin", "iemocap"))]
+    tops = [ROOT, ROOT / "speecheq", *(checkout / "egs" / name for name in ("mandarin", "iemocap", "mtl_aug"))]
     for path in set(paths(page)) - NOT_LEFT:
         pattern = re.sub(r"<[a-z]+>", "*", path).replace("...", "**")
         there = any(any(top.glob(pattern)) for top in tops)

@@ -15,7 +15,7 @@ from speecheq.jobs import SCHEDULERS
 from speecheq.protocol import read_folds_file
 from speecheq.readme import with_tables
 
-RECIPES = ("mandarin", "iemocap")
+RECIPES = ("mandarin", "iemocap", "mtl_aug")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 # Options that a page shows as they are typed, of no program, or of a cluster.
 INVENTED = {"--name", "--qos"}
@@ -85,11 +85,17 @@ def test_the_systems_of_the_readme_are_those_of_the_recipes():
     heading, *rows = next(table for table in tables("README.md") if table[0][0] == "system" and "row" in table[0])
     told = {inline_code(row[0])[0]: yaml.safe_load("\n".join(inline_code(row[-1])) or "{}") for row in rows}
     names = {inline_code(row[0])[0]: row[heading.index("row")] for row in rows}
-    for recipe in RECIPES:
+    for recipe in ("mandarin", "iemocap"):
         conf = ROOT / "egs" / recipe / "conf"
         assert told == yaml.safe_load((conf / "systems.yaml").read_text(encoding="utf-8"))
         for row in yaml.safe_load((conf / "table.yaml").read_text(encoding="utf-8"))["rows"]:
             assert row["system"] is None or names[row["system"]] == row["name"]
+
+
+def test_the_systems_of_mtl_aug_are_those_of_its_page():
+    _, *rows = next(table for table in tables("docs/mtl_aug.md") if table[0][0] == "system")
+    systems = yaml.safe_load((ROOT / "egs/mtl_aug/conf/systems.yaml").read_text(encoding="utf-8"))
+    assert {name for row in rows for name in inline_code(row[0])} == set(systems)
 
 
 def test_the_tables_of_the_readme_are_up_to_date():

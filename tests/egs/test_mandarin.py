@@ -200,7 +200,7 @@ def test_relative_folders_are_those_of_the_caller(mandarin, corpora, tmp_path):
     assert "72 out" in done.stderr and (corpora[1].parent / "made/manifests/casia/stage.json").is_file()
 
 
-@pytest.mark.parametrize("name", ["mandarin", "iemocap"])
+@pytest.mark.parametrize("name", ["mandarin", "iemocap", "mtl_aug"])
 def test_help_names_every_option(recipe, name):
     text = recipe(name).run("--help").stdout
     assert text == recipe(name).run("--help", cwd="/").stdout

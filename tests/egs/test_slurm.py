@@ -267,6 +267,22 @@ def test_a_dry_run_prints_the_command_and_submits_nothing(cluster, mandarin, tra
     assert not folder.exists() and not list((folder.parents[1] / "jobs").glob("train-*"))
 
 
+def test_more_jobs_than_an_array_may_have_become_several(cluster, tmp_path):
+    """The cluster's arrays have at most 8; of the 11 jobs no more than 2 run at once, in whichever array they are."""
+    (tmp_path / "count.sh").write_text(
+        f'[ -z "${ONLY_ASK}" ] || exit {NOT_DONE}\ncd "$1"\ntouch "runs.$2"\nls runs.* | wc -l >"seen.$2"\n'
+        'sleep 0.3\nrm "runs.$2"\n')
+    command = jobs.speecheq("jobs", "--name", "many", "--cmd", "slurm", "--jobs-folder", str(tmp_path / "jobs"),
+                            "--jobs-at-once", "2")
+    words = [["sh", str(tmp_path / "count.sh"), str(tmp_path), str(number)] for number in range(11)]
+    listed = "".join("\0".join([f"job {number}", str(len(each)), *each, ""]) for number, each in enumerate(words))
+    done = subprocess.run(command, input=listed, stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])})
+    assert done.returncode == 0 and submitted(done.stderr) == [("many", 8), ("many", 3)], done.stderr
+    seen = [int((tmp_path / f"seen.{number}").read_text()) for number in range(11)]
+    assert max(seen) <= 2 and min(seen) >= 1
+
+
 def test_what_slurm_refuses_is_one_sentence(mandarin, training):
     arguments, _ = training
     refused = mandarin.refused(*arguments("--partition", "none"))

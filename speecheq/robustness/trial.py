@@ -1,0 +1,64 @@
+"""Stage 5 under other conditions: a trained fold is scored on changed test clips, or on other corpora."""
+
+from pathlib import Path
+from typing import Dict, List, Union
+
+from speecheq.conditions import Condition, masked_gradients, write
+from speecheq.errors import InputError
+from speecheq.evaluate import ClipPrediction
+from speecheq.files import read_json
+from speecheq.msud import TEST, class_table
+from speecheq.progress import log, progress
+from speecheq.robustness.adversarial import AttackTrial
+from speecheq.robustness.corpora import CorpusTrial
+from speecheq.robustness.noise import CLEAN, NoiseTrial
+from speecheq.score import CHECKPOINTS, SCORES, STAMP_FOLDER, Trained, read_scores
+from speecheq.stages import STAMP, Stage, require
+
+Trial = Union[NoiseTrial, AttackTrial, CorpusTrial]
+
+
+def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
+    """Score a trained folder under each condition of ``trial`` (see ``conditions.write``).
+
+    InputError where an earlier stage has not run, a sound or corpus of the test was trained on, or the model is gone or
+    has no gradient for an attack.
+    """
+    setting, fold_folder = trial.setting, Path(msud) / f"fold{fold}"
+    require(folder, "train", without=CHECKPOINTS)
+    require(fold_folder, "unify")
+    for sounds in trial.sounds:
+        require(sounds, "manifests")
+    run, note = read_json(folder / "run.json"), read_json(fold_folder / "msud.json")
+    title = f"{run['config_name']}-{run['system']}, {note['name']}, fold {fold}, seed {run['seed']}"
+    stage = Stage("score", f"{setting.title.lower()} of {title}", folder / setting.folder, trial.options,
+                  [folder, fold_folder, *trial.sounds], setting.format)
+    if stage.is_done():
+        return
+    if not (folder / "best.pt").is_file():
+        raise InputError(f"{folder / 'best.pt'}: is not there any more; put it back or train again: other conditions "
+                         "need the checkpoint, an exported model (ONNX) cannot take its place.")
+    trained = Trained.load(folder)
+    if isinstance(trial, CorpusTrial):
+        said, facts = trial.said(run, note, trained)
+    else:
+        said, facts = _of_changed(trial, folder, fold_folder, trained, stage.title), trial.facts
+    rows = write(stage, setting, fold, run["seed"], facts, said, class_table(note))
+    log.info("%s: UA %s", stage.title, ", ".join(f"{row.condition.name} {row.metrics['ua']:.4f}" for row in rows))
+    for sentence in masked_gradients(rows):
+        log.warning("%s: %s", title, sentence)
+
+
+def _of_changed(trial: Union[NoiseTrial, AttackTrial], folder: Path, fold_folder: Path, trained: Trained, title: str
+                ) -> Dict[Condition, List[ClipPrediction]]:
+    """What is said of the test clips under each change of ``trial``."""
+    said = {}
+    for condition, change in progress(trial.changes(folder, trained).items(), title, unit="conditions"):
+        said[condition] = trained.predict(fold_folder / f"{TEST}.jsonl.gz", of_waveforms=change)
+    if (folder / STAMP_FOLDER / STAMP).is_file():
+        before = {clip.id: clip.predicted_esc for clip in read_scores(folder / SCORES)[TEST]}
+        others = sum(clip.predicted_esc != before[clip.id] for clip in said[CLEAN])
+        if others:
+            log.warning("%s: unchanged, %d of %d clips get another class than in stage 5, which reads stored features "
+                        "(rounded)", title, others, len(before))
+    return said

@@ -1,0 +1,303 @@
+"""Stage 5 in noise and under attack, on a trained fold."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speecheq import cli, conditions, sounds
+from speecheq.conditions import ATTACK_ON_FBANK, ATTACK_ON_WAVEFORM, NOISE
+from speecheq.cuts import cuts_of
+from speecheq.data import scoring_batches
+from speecheq.errors import InputError
+from speecheq.features import BatchedFbank
+from speecheq.robustness import adversarial, attacks, noise
+from speecheq.robustness.adversarial import BY_METHOD, AttackTrial, attacked, drawn_shares
+from speecheq.robustness.noise import CLEAN, NoiseTrial
+from speecheq.robustness.trial import try_conditions
+from speecheq.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
+from speecheq.score import Trained, read_metrics, read_scores
+from speecheq.seqm import SEQM_CLASSES
+from speecheq.stages import STAMP
+
+CLIPS = 12  # of a speaker
+
+
+def tone(path, seconds, rate=16000, frequency=440, channels=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = 10000 * np.sin(2 * np.pi * frequency / rate * np.arange(round(seconds * rate)))
+    soundfile.write(path, np.stack([samples] * channels, 1).astype(np.int16), rate, subtype="PCM_16")
+
+
+def prepared(folder, name="noise"):
+    """The manifests of a folder of sounds, beside it."""
+    manifests = folder.parent / f"{folder.name}.manifests"
+    sounds.prepare(name, "noises", folder, manifests)
+    return manifests
+
+
+@pytest.fixture(scope="module")
+def noises(tmp_path_factory):
+    """One shorter than the clips, one at another rate, one of two channels."""
+    folder = tmp_path_factory.mktemp("noise") / "test"
+    tone(folder / "short.wav", 0.11)
+    tone(folder / "other-rate.wav", 2, 44100, 700)
+    tone(folder / "stereo.wav", 2, 16000, 900, 2)
+    return prepared(folder)
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rir") / "rooms"
+    tone(folder / "hall.wav", 0.3)
+    return prepared(folder, "rir")
+
+
+@pytest.fixture
+def fold(experiment, tmp_path):
+    """A copy of the trained and scored fold; its data are those of the original."""
+    folder = tmp_path / "exp" / experiment.relative_to(experiment.parents[3])
+    shutil.copytree(experiment, folder)
+    return folder
+
+
+@pytest.fixture
+def msud(experiment):
+    return experiment.parents[4] / "msud" / "casia.speaker"
+
+
+def rows_of(folder, setting):
+    rows, left_out = conditions.read(folder.parents[1])
+    assert not left_out
+    return {row.condition.name: row for row in rows if row.setting == setting}
+
+
+def test_noise_at_each_snr_and_reverberation(fold, msud, noises, rooms):
+    try_conditions(fold, msud, 1, NoiseTrial(noises, rooms, (20.0, 0.0)))
+    rows = rows_of(fold, NOISE)
+    assert list(rows) == ["clean", "noise at 20 dB", "noise at 0 dB", "reverberation"]
+    assert all(row.metrics["clips"] == CLIPS for row in rows.values())
+    told = " ".join(rows["clean"].facts["notes"])
+    assert "a piece of one of 3 recordings of noise" in told and "1 measured impulse responses" in told
+    said = read_scores(fold / NOISE.folder / "scores.tsv")
+    assert any(a.posterior != b.posterior for a, b in zip(said["clean"], said["noise at 0 dB"]))
+
+
+def test_without_rooms_reverberation_is_simulated(fold, msud, noises):
+    try_conditions(fold, msud, 1, NoiseTrial(noises, None, (10.0,)))
+    rows = rows_of(fold, NOISE)
+    assert "simulated reverberation" in rows
+    said = read_scores(fold / NOISE.folder / "scores.tsv")
+    assert any(a.posterior != b.posterior for a, b in zip(said["clean"], said["simulated reverberation"]))
+
+
+@pytest.mark.parametrize("trial", [AttackTrial("waveform", ("fgsm",), (-40.0,)), AttackTrial("fbank", (), (1.0,)),
+                                   None])
+def test_unchanged_clips_get_the_scores_of_stage_5(fold, msud, noises, trial):
+    trial = trial or NoiseTrial(noises, None, (10.0,))
+    try_conditions(fold, msud, 1, trial)
+    before, clean = read_scores(fold / "scores.tsv")["test"], read_scores(
+        fold / trial.setting.folder / "scores.tsv")["clean"]
+    assert [clip.id for clip in clean] == [clip.id for clip in before]
+    assert [clip.predicted_esc for clip in clean] == [clip.predicted_esc for clip in before]
+    # stored features are rounded
+    assert np.array([clip.posterior for clip in clean]) == pytest.approx(
+        np.array([clip.posterior for clip in before]), abs=2e-3)
+    row, scores = rows_of(fold, trial.setting)["clean"], read_metrics(fold)
+    assert row.metrics["ua"] == pytest.approx(scores["test.ua"]) and row.metrics["wa"] == scores["test.wa"]
+
+
+@pytest.fixture
+def stream(msud):
+    """A mini-batch of waveforms of test clips, of different lengths."""
+    cuts = list(cuts_of(msud / "fold1" / "test.jsonl.gz"))[:4]
+    cuts = [cut.truncate(duration=seconds, preserve_id=True) for cut, seconds in zip(cuts, (0.5, 0.31, 0.44, 0.2))]
+    return next(scoring_batches("emotion", cuts, 4, waveforms=True))
+
+
+class Heard(torch.nn.Module):
+    """In place of the filter banks: the waveforms themselves."""
+
+    def forward(self, waveforms, lengths):
+        return waveforms, lengths
+
+
+def test_the_snr_is_as_stated_and_the_noise_the_same_at_each(fold, noises, stream, monkeypatch):
+    monkeypatch.setattr(noise, "BatchedFbank", Heard)
+    changes = {condition.level: change for condition, change in NoiseTrial(noises, None, (20.0, 5.0, 0.0)).changes(
+        fold, Trained.load(fold)).items() if condition == CLEAN or condition.curve}
+    assert changes[None](stream).inputs.equal(stream.inputs)
+    added = {level: change(stream).inputs - stream.inputs for level, change in changes.items() if level is not None}
+    for level, sound in added.items():
+        for row, length in enumerate(stream.lengths.tolist()):
+            power, noise_power = (x[row, :length].double().square().mean().item() for x in (stream.inputs, sound))
+            assert 10 * np.log10(power / noise_power) == pytest.approx(level, abs=0.01)
+            assert not sound[row, length:].any()
+    assert added[0.0] == pytest.approx(added[20.0] * 10, abs=1e-4)
+    fewer = replace(stream, inputs=stream.inputs[:1], lengths=stream.lengths[:1], ids=stream.ids[:1])
+    assert changes[5.0](fewer).inputs[0, : stream.lengths[0]].equal(changes[5.0](stream).inputs[0, : stream.lengths[0]])
+
+
+def trained_on(folder, *manifests):
+    """Let a training say that it used these sounds."""
+    stamp = json.loads((folder / STAMP).read_text())
+    for path in manifests:
+        key = json.loads((path / STAMP).read_text())["key"] if (path / STAMP).is_file() else "k"
+        stamp["inputs"][str(path)] = key
+    (folder / STAMP).write_text(json.dumps(stamp))
+
+
+@pytest.mark.parametrize("name, rate, channels", [("other-name.wav", 16000, 1), ("other-format.flac", 16000, 1),
+                                                  ("two-channels.wav", 16000, 2)])
+def test_a_noise_of_the_training_is_refused_by_name(fold, msud, noises, tmp_path, name, rate, channels):
+    tone(tmp_path / "trained" / "a.wav", 1, frequency=300)
+    tone(tmp_path / "tested" / "b.wav", 1, frequency=500)
+    tone(tmp_path / "tested" / name, 1, rate, 300, channels)
+    trained_on(fold, prepared(tmp_path / "trained"))
+    with pytest.raises(InputError) as refused:
+        try_conditions(fold, msud, 1, NoiseTrial(prepared(tmp_path / "tested"), None))
+    assert f"tested/{name}: was trained on" in str(refused.value) and "trained/a.wav" in str(refused.value)
+    assert not (fold / NOISE.folder).exists()
+    try_conditions(fold, msud, 1, NoiseTrial(noises, None, (10.0,)))  # others are not
+
+
+def test_an_impulse_response_of_the_training_is_refused_too(fold, msud, noises, rooms):
+    trained_on(fold, rooms)
+    with pytest.raises(InputError, match="hall.wav: was trained on"):
+        try_conditions(fold, msud, 1, NoiseTrial(noises, rooms))
+
+
+def test_noises_of_the_training_that_are_gone_cannot_be_checked(fold, msud, noises, tmp_path):
+    trained_on(fold, tmp_path / "gone")
+    with pytest.raises(InputError, match="gone: is not there any more, but .* was trained with it"):
+        try_conditions(fold, msud, 1, NoiseTrial(noises, None))
+
+
+def test_a_silent_noise_is_refused_by_name(tmp_path):
+    tone(tmp_path / "silent" / "a.wav", 1)
+    soundfile.write(tmp_path / "silent" / "b.wav", np.zeros(16000), 16000)
+    with pytest.raises(InputError, match="b.wav: is silent"):
+        prepared(tmp_path / "silent")
+
+
+def test_noise_that_stage_1_has_not_seen_is_said(fold, msud, tmp_path):
+    with pytest.raises(InputError, match=r"stage 1 \(manifests\) has not been run"):
+        try_conditions(fold, msud, 1, NoiseTrial(tmp_path / "no", None))
+
+
+@pytest.mark.parametrize("on, setting, level", [("waveform", ATTACK_ON_WAVEFORM, -20.0),
+                                                ("fbank", ATTACK_ON_FBANK, 3.0)])
+def test_attacks_leave_no_more_right_than_there_were(fold, msud, on, setting, level):
+    try_conditions(fold, msud, 1, AttackTrial(on, tuple(BY_METHOD), (level,)))
+    rows = rows_of(fold, setting)
+    assert list(rows) == ["clean", *(f"{name} at {level:g} dB" for name in ("FGSM", "BIM", "PGD", "AutoPGD"))]
+    said = read_scores(fold / setting.folder / "scores.tsv")
+    clean = {clip.id: clip for clip in said.pop("clean")}
+    right = [name for name, clip in clean.items() if clip.predicted_esc == clip.gold_esc]
+    assert 0 < len(right) < CLIPS, "the trial needs some of each"
+    for name, clips in said.items():
+        for clip in clips:
+            before, number = clean[clip.id], clip.gold_esc
+            if clip.id in right:
+                assert clip.posterior[number] < before.posterior[number]
+            else:
+                assert clip.posterior == pytest.approx(before.posterior, abs=1e-4)
+        assert rows[name].metrics["wa"] <= rows["clean"].metrics["wa"]
+    assert rows["clean"].facts["levels"] == [level] and "know the model" in rows["clean"].facts["notes"][0]
+
+
+@pytest.mark.parametrize("method", list(BY_METHOD))
+def test_padding_and_misclassified_clips_stay_as_they_are(fold, stream, method):
+    trained = Trained.load(fold)
+    box = WhiteBox(trained.model, BatchedFbank(), trained.device, "fold")
+    with torch.no_grad():
+        answers = box.of_waveforms(stream.lengths)(stream.inputs).argmax(1)
+    gold = answers.clone()
+    gold[1] = (gold[1] + 1) % len(SEQM_CLASSES.names)
+    stream = replace(stream, targets={**stream.targets, "esc": gold})
+    made = attacked(box.of_waveforms, ball_of_waveforms, stream, BY_METHOD[method], -20.0)
+    assert made[1].equal(stream.inputs[1]) and made.abs().max() <= 1
+    for row, length in enumerate(stream.lengths.tolist()):
+        assert not made[row, length:].any()
+        assert row == 1 or not made[row].equal(stream.inputs[row])
+    features, frames = box.fbank(stream.inputs, stream.lengths)
+    of_fbank = replace(stream, inputs=features, lengths=frames)
+    changed = attacked(box.of_fbank, ball_of_fbank, of_fbank, BY_METHOD[method], 1.0) - features
+    assert not changed[1].any()
+    for row, length in enumerate(frames.tolist()):
+        assert not changed[row, length:].any()
+        assert changed[row].abs().max() <= np.log(10) / 10 + 1e-5
+
+
+def test_the_start_of_an_attack_follows_from_the_clip_alone():
+    ids, lengths = ["a", "b", "c"], torch.tensor([5, 9, 7])
+    both = drawn_shares(ids, lengths, torch.zeros(3, 9, 4))
+    assert both.abs().max() <= 1 and both[1].std() > 0.3 and not both[0, 5:].any()
+    assert drawn_shares(ids[:1], lengths[:1], torch.zeros(1, 12, 4))[0, :5].equal(both[0, :5])
+
+
+def test_a_done_trial_is_skipped_and_another_is_made_anew(fold, msud, monkeypatch):
+    trial = AttackTrial("fbank", ("fgsm",), (1.0,))
+    try_conditions(fold, msud, 1, trial)
+    before = (fold / ATTACK_ON_FBANK.folder / STAMP).read_bytes()
+    try_conditions(fold, msud, 1, trial)
+    assert (fold / ATTACK_ON_FBANK.folder / STAMP).read_bytes() == before
+    try_conditions(fold, msud, 1, replace(trial, levels=(2.0,)))
+    assert list(rows_of(fold, ATTACK_ON_FBANK)) == ["clean", "FGSM at 2 dB"]
+
+
+def test_the_same_trial_gives_the_same_answers(fold, msud, noises):
+    written = []
+    for _ in range(2):
+        for trial in (AttackTrial("waveform", ("pgd", "apgd"), (-40.0,)), NoiseTrial(noises, None, (5.0,))):
+            try_conditions(fold, msud, 1, trial)
+            written.append((fold / trial.setting.folder / "scores.tsv").read_bytes())
+            shutil.rmtree(fold / trial.setting.folder)
+    assert written[:2] == written[2:]
+
+
+def test_a_masked_gradient_is_warned_of(fold, msud, monkeypatch, caplog):
+    def blinded(logits, ball, gold, share):
+        return ball.centre
+
+    monkeypatch.setitem(adversarial.BY_METHOD, "apgd", blinded)
+    monkeypatch.setitem(adversarial.BY_METHOD, "fgsm",
+                        lambda logits, ball, gold, share: attacks.apgd(logits, ball, gold, 100, share))
+    try_conditions(fold, msud, 1, AttackTrial("fbank", ("fgsm", "apgd"), (30.0,)))
+    assert "the gradient may be masked" in caplog.text
+
+
+def test_without_its_checkpoint_a_training_cannot_be_tried(fold, msud):
+    (fold / "best.pt").unlink()
+    with pytest.raises(InputError, match=r"best.pt: is not there any more; .* exported model \(ONNX\) cannot take"):
+        try_conditions(fold, msud, 1, AttackTrial("fbank", ("fgsm",), (1.0,)))
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["noise"], "robustness noise: no noise is given"),
+    (["noise", "--noise", "n", "--snr", "loud"], "'loud' is not a list of numbers"),
+    (["attack", "--fbank-levels", "0"], "cannot change by 0 dB at most: give levels above 0"),
+    (["attack", "--attacks", "magic"], "invalid choice: 'magic'"),
+    (["attack", "--on", "text"], "invalid choice: 'text'"),
+    (["heat"], "invalid choice: 'heat'"),
+])
+def test_bad_options_are_one_sentence(experiment, arguments, words, capfd):
+    given = ["--data", str(experiment.parents[4]), "--exp", "exp", "--config", "nano.yaml", "--systems", "speecheq",
+             "--target", "casia", "--protocol", "speaker", "--folds", "1"]
+    assert cli.main(["robustness", *arguments, *given]) == 1
+    said = capfd.readouterr().err
+    assert words in said and "Traceback" not in said and len(said.strip().splitlines()) == 1
+
+
+def test_the_command_tries_what_it_is_told(fold, msud, noises, tmp_path):
+    given = ["--data", str(msud.parents[1]), "--exp", str(tmp_path / "exp"), "--config", "nano.yaml",
+             "--systems", "speecheq", "--target", "casia", "--protocol", "speaker", "--folds", "1"]
+    assert cli.main(["robustness", "noise", "attack", *given, "--noise", str(noises), "--snr", "10, 0", "--attacks",
+                     "fgsm", "--on", "fbank", "--fbank-levels", "0.5 1"]) == 0
+    assert list(rows_of(fold, NOISE)) == ["clean", "noise at 10 dB", "noise at 0 dB", "simulated reverberation"]
+    assert list(rows_of(fold, ATTACK_ON_FBANK)) == ["clean", "FGSM at 0.5 dB", "FGSM at 1 dB"]
+    assert not rows_of(fold, ATTACK_ON_WAVEFORM)
