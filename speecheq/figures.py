@@ -503,6 +503,11 @@ def conditions_figure(setting: Setting, panels: Mapping[str, Mapping[str, Sequen
     return figure
 
 
+def _bars(rows: Sequence[Row]) -> str:
+    """What the bars are; over one speaker there is no interval."""
+    return " with its 95 % interval over test speakers (bars)" * any(row.metrics["low_ua"] is not None for row in rows)
+
+
 def _of_clips(rows: Sequence[Row]) -> str:
     of = rows[0].metrics
     return f"{of['clips']:,} clips, fold{_numbers(of['folds'])}, seed{_numbers(of['seeds'])}"
@@ -510,8 +515,8 @@ def _of_clips(rows: Sequence[Row]) -> str:
 
 def _draw_conditions(setting: Setting, experiment: Experiment) -> Drawing:
     rows = by_setting(experiment.rows)[setting]
-    caption = (f"Pooled UA of the test clips of {experiment.run['target']} with its 95 % interval over test speakers "
-               f"(bars): {_of_clips(rows)}. {' '.join(f'{note}.' for note in map(capital, rows[0].facts['notes']))}")
+    notes = " ".join(f"{capital(note)}." for note in rows[0].facts["notes"])
+    caption = f"Pooled UA of the test clips of {experiment.run['target']}{_bars(rows)}: {_of_clips(rows)}. {notes}"
     return Drawing(setting.title, caption, conditions_figure(setting, {"": by_curve(rows)}))
 
 
@@ -530,7 +535,7 @@ def compared_conditions(heading: str, members: Sequence[Experiment], called: Cal
                     if any(row.condition.level is not None for row in of):
                         panels.setdefault(curve, {})[name] = of + alone
             if len(own) > 1 and panels:
-                caption = (f"{capital(heading)}: pooled UA with its 95 % interval over test speakers (bars). "
+                caption = (f"{capital(heading)}: pooled UA{_bars([row for rows in own.values() for row in rows])}. "
                            + "; ".join(f"{name}: {_of_clips(rows)}" for name, rows in own.items()) + ".")
                 drawing = Drawing(f"{setting.title}: {heading}", caption, conditions_figure(setting, panels))
                 pictures.append(_rendered(slug(f"{members[0].run['name']}.{setting.name}"), drawing))
