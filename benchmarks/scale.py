@@ -142,12 +142,13 @@ def make_features(corpus: str, data: Path) -> None:
 
 
 class Measured(NamedTuple):
-    """What one stage took; ``peak`` in bytes."""
+    """What one stage took: seconds by the clock and of the processor, ``peak`` in bytes."""
 
     stage: str
     utterances: int
     seconds: float
     peak: int
+    processor: float = 0.0
 
 
 def measure(stage: str, utterances: int, command: Sequence[str]) -> Measured:
@@ -164,7 +165,7 @@ def measure(stage: str, utterances: int, command: Sequence[str]) -> Measured:
     seconds = time.monotonic() - started
     if process.returncode:
         sys.exit(f"the stage {stage} failed with {utterances} utterances:\n{said}")
-    return Measured(stage, utterances, seconds, usage.ru_maxrss * 1024)
+    return Measured(stage, utterances, seconds, usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
 
 
 def in_a_process_of_its_own(function, *arguments) -> None:
@@ -240,7 +241,8 @@ def main() -> None:
         for utterances in sorted(set(given.utterances)):
             for one in run_stages(given.folder / str(utterances), utterances, given.stages, given.nj):
                 measured.append(one)
-                print(f"{one.stage}: {one.utterances} utterances, {one.seconds:.1f} s, {one.peak / 1e6:.0f} MB",
+                print(f"{one.stage}: {one.utterances} utterances, {one.seconds:.1f} s, {one.processor:.1f} s of the "
+                      f"processor, {one.peak / 1e6:.0f} MB",
                       file=sys.stderr, flush=True)
             shutil.rmtree(given.folder / str(utterances))
     finally:

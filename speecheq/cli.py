@@ -7,7 +7,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from speecheq import jobs
 from speecheq.commandline import OneLineParser, exit_status, numbers, positive, positive_whole, true_or_false
@@ -98,6 +98,22 @@ def _check(given: argparse.Namespace) -> None:
     print(as_text(report))
 
 
+def _run_in_shares(given: argparse.Namespace, stage: str, missing: Mapping[Any, Sequence[int]], option: str,
+                   parts: str) -> None:
+    """The command that was given as an array: the missing parts of each whole in ``--nj`` jobs.
+
+    ``option`` names a whole to the command, ``parts`` is what its parts are called there.
+    """
+    tasks = []
+    for whole, of_whole in missing.items():
+        size = -(-len(of_whole) // given.nj)
+        for first in range(0, len(of_whole), size or 1):
+            of_job = jobs.as_ranges(of_whole[first : first + size])
+            tasks.append(_own_task(given, f"{whole}, {parts} {of_job}", option, str(whole), f"--{parts}", of_job,
+                                   "--nj", given.cpus or "1"))
+    jobs.run(stage, tasks, jobs.Settings.of(given))
+
+
 def _features(given: argparse.Namespace) -> None:
     from speecheq.features import compute_features, missing_parts
     from speecheq.protocol import parse_numbers
@@ -108,14 +124,7 @@ def _features(given: argparse.Namespace) -> None:
     nj = given.nj
     if given.cmd != jobs.LOCAL:
         missing = {corpus: found for corpus in folders if (found := missing_parts(*folders[corpus])) is not None}
-        tasks = []
-        for corpus, numbers in missing.items():
-            size = -(-len(numbers) // given.nj)
-            for first in range(0, len(numbers), size or 1):
-                of_job = jobs.as_ranges(numbers[first : first + size])
-                tasks.append(_own_task(given, f"{corpus}, parts {of_job}", "--corpora", corpus, "--parts", of_job,
-                                       "--nj", given.cpus or "1"))
-        jobs.run("features", tasks, jobs.Settings.of(given))
+        _run_in_shares(given, "features", missing, "--corpora", "parts")
         if given.dry_run:
             return
         folders, nj = {corpus: folders[corpus] for corpus in missing}, 1  # what is left to do is to join them
@@ -180,31 +189,61 @@ def _runs(given: argparse.Namespace):
                 yield system, fold, seed, folder
 
 
-def _trainings(given: argparse.Namespace, here: bool = True) -> List:
-    """The trainings that were asked for, all checked: a typing error shows at once, not after hours.
-
-    ``here``: that this machine can run them too.
-    """
+def _unchecked_trainings(given: argparse.Namespace) -> Iterator:
+    """The trainings that were asked for, with their settings."""
     from speecheq.config import resolve
-    from speecheq.evaluate import pick_device
-    from speecheq.losses import resolve_ctc_backend
-    from speecheq.train import Job, check, learns_phonemes
+    from speecheq.train import Job
 
     msud = _msud_folder(given)
     phonemes = _phonemes_folder(given, given.phonemes) if given.phonemes else None
     recipe = {"loss.ctc_backend": given.ctc_backend} if given.ctc_backend else {}
-    trainings: List[Job] = []
+    recipe.update({"shar.use": True} if given.shar else {})
     for system, fold, seed, folder in _runs(given):
         config = resolve(given.config, given.systems_file, system, {**recipe, "run.seed": seed}, given.set)
         if config.run.seed != seed:
             raise InputError("--set run.seed: the seeds are given by --seeds.")
-        trainings.append(Job(config, given.config.stem, tuple(given.set), system, msud, fold, phonemes, folder,
-                             given.init_from, given.noise, given.rir, given.unlabelled))
-        check(trainings[-1], here)
+        yield Job(config, given.config.stem, tuple(given.set), system, msud, fold, phonemes, folder, given.init_from,
+                  given.noise, given.rir, given.unlabelled, given.data / "shar")
+
+
+def _trainings(given: argparse.Namespace, here: bool = True) -> List:
+    """The same, all checked: a typing error shows at once, not after hours.
+
+    ``here``: that this machine can run them too.
+    """
+    from speecheq.evaluate import pick_device
+    from speecheq.losses import resolve_ctc_backend
+    from speecheq.train import Job, check, learns_phonemes
+
+    trainings: List[Job] = []
+    for job in _unchecked_trainings(given):
+        trainings.append(job)
+        check(job, here)
     for backend, device in sorted({(job.config.loss.ctc_backend, job.config.run.device) for job in trainings
                                    if here and learns_phonemes(job)}):
         resolve_ctc_backend(backend, pick_device(device))
     return trainings
+
+
+def _shar(given: argparse.Namespace) -> None:
+    from speecheq.protocol import parse_numbers
+    from speecheq.shar import missing_shards, write_shards
+
+    sets = {job.shards_of(source): (source, job.config.data.input) for job in _unchecked_trainings(given)
+            for source in job.training_sets()}
+    if given.only:
+        sets = {out: found for out, found in sets.items() if out == given.only}
+    shards = parse_numbers(given.shards, "shard") if given.shards else None
+    nj = given.nj
+    if given.cmd != jobs.LOCAL:
+        missing = {out: found for out, (source, kind) in sets.items()
+                   if (found := missing_shards(source, out, kind, given.shard_clips)) is not None}
+        _run_in_shares(given, "shar", missing, "--only", "shards")
+        if given.dry_run:
+            return
+        sets, nj = {out: sets[out] for out in missing}, 1  # what is left to do is to stamp them
+    for out, (source, kind) in sets.items():
+        write_shards(source, out, kind, given.shard_clips, nj, shards)
 
 
 def _of_run(work: Callable[[], Any], system: str, fold: int, seed: int, folder: Path) -> Part:
@@ -220,7 +259,7 @@ def _train(given: argparse.Namespace) -> None:
     if given.jobs > 1 and given.gpus * given.nodes > 1:
         raise InputError("--train-jobs is for trainings beside each other, --gpus for one at a time: give one of them.")
     if distributed.launched():  # by the lines below, or by torchrun itself
-        with distributed.processes():
+        with distributed.processes(given.rendezvous):
             with distributed.together():
                 trainings = _trainings(given)
             for job in trainings:
@@ -492,24 +531,37 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--seeds", default="1")
         jobs.add_options(made)
 
+    def training_options(made: argparse.ArgumentParser) -> None:
+        run_options(made)
+        made.add_argument("--phonemes", help="the phoneme corpus, if any")
+        unit_options(made)
+        made.add_argument("--systems-file", type=Path, default=Path("conf/systems.yaml"))
+        made.add_argument("--init-from", type=Path, metavar="CHECKPOINT",
+                          help="start from the weights of a trained model, also of other labels")
+        made.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises for augmented waveforms")
+        made.add_argument("--rir", type=Path, metavar="MANIFESTS",
+                          help="room impulse responses for augmented waveforms")
+        made.add_argument("--unlabelled", type=Path, metavar="MANIFESTS",
+                          help="unlabelled speech, for systems that learn from it (MTL-AUG)")
+        made.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))
+        made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
+
+    shar = command("shar", _shar, "Stage 3: write what trainings read as Lhotse Shar; their options, and these.")
+    training_options(shar)
+    shar.add_argument("--shard-clips", type=positive_whole, default=1000, help="clips a shard")
+    shar.add_argument("--nj", type=positive_whole, default=2, help="processes; with --cmd, jobs a set")
+    shar.add_argument("--only", type=Path, metavar="FOLDER", help="only the set whose shards lie there")
+    shar.add_argument("--shards", help="only these shards, such as 0-9, which another run stamps")
+    shar.set_defaults(shar=True)
+
     train = command("train", _train, "Stage 4: train systems on folds.")
-    run_options(train)
-    train.add_argument("--phonemes", help="the phoneme corpus, if any")
-    unit_options(train)
-    train.add_argument("--systems-file", type=Path, default=Path("conf/systems.yaml"))
+    training_options(train)
+    train.add_argument("--shar", action="store_true", help="read training clips from the shards of stage 3")
     train.add_argument("--jobs", type=positive_whole, default=1, help="trainings at once on this machine")
     train.add_argument("--gpus", type=positive_whole, default=1,
                        help="GPUs of this machine that share each training; on a CPU so many processes")
     train.add_argument("--nodes", type=positive_whole, default=1, help="machines that share each training")
     train.add_argument("--rendezvous", metavar="HOST:PORT", help="where several nodes meet: one of them, a free port")
-    train.add_argument("--init-from", type=Path, metavar="CHECKPOINT",
-                       help="start from the weights of a trained model, also of other labels")
-    train.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises for augmented waveforms")
-    train.add_argument("--rir", type=Path, metavar="MANIFESTS", help="room impulse responses for augmented waveforms")
-    train.add_argument("--unlabelled", type=Path, metavar="MANIFESTS",
-                       help="unlabelled speech, for systems that learn from it (MTL-AUG)")
-    train.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
 
     listed = command("jobs", _run_listed, "Run commands that standard input lists as jobs, those that are not done.")
     listed.add_argument("--name", required=True, help="of the stage")

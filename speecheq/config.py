@@ -150,6 +150,17 @@ class MixupConfig:
 
 
 @dataclass
+class SharConfig:
+    """Training clips that are read from shards, in long sequential runs (dealing.py, docs/scale.md)."""
+
+    use: bool = setting(False, "training clips come from the shards that stage 3 wrote (run.sh --shar true)")
+    lanes: int = setting(8, "runs that each mini-batch is dealt from, a multiple of the processes that train", low=1)
+    parts: int = setting(4, "lots of such runs, from which mini-batches come in turn: as many as loading processes a "
+                         "stream, or more", low=1)
+    buffer: int = setting(4096, "clips of a stream, over all runs and processes, among which is shuffled", low=1)
+
+
+@dataclass
 class OptimConfig:
     epochs: Optional[int] = setting(60, "passes over the emotion stream; null: max_steps decides", low=1)
     max_steps: Optional[int] = setting(None, "stop after so many steps, if that comes first", low=1)
@@ -188,6 +199,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     specaugment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     mixup: MixupConfig = field(default_factory=MixupConfig)
+    shar: SharConfig = field(default_factory=SharConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -203,6 +215,12 @@ class Config:
         if self.specaugment.active and self.data.cmvn == "none":
             raise ValueError("specaugment masks with 0, which is the mean of normalised features only; with data.cmvn "
                              "none set its masks to 0")
+        if self.shar.use and self.data.batch_size % self.shar.lanes:
+            raise ValueError(f"data.batch_size is {self.data.batch_size}, but from shards it must be a multiple of "
+                             f"shar.lanes, which is {self.shar.lanes}")
+        if self.shar.use and (self.data.workers or 0) > self.shar.parts:
+            raise ValueError(f"data.workers is {self.data.workers}, but only shar.parts, which is {self.shar.parts}, "
+                             "can load from shards")
         chosen = self.augment.chosen()
         if chosen and self.data.input != "waveform":
             raise ValueError("augment.one_of changes waveforms; with it data.input must be waveform")
@@ -436,6 +454,8 @@ def learned(config: Config) -> Dict[str, Any]:
     values = asdict(config)
     for part, name in NOT_LEARNED:
         del values[part][name]
+    if not config.shar.use:  # the rest of it has no effect
+        del values["shar"]
     return values
 
 

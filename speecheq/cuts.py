@@ -21,7 +21,8 @@ class CutFile:
     def __init__(self, path: Path, corpus: Optional[str] = None):
         self.path, self.corpus = Path(path), corpus
 
-    def _lines(self) -> Iterator[bytes]:
+    def lines(self) -> Iterator[bytes]:
+        """Of each cut what ``cut_of`` makes it from."""
         # a line that does not hold the corpus' name as a word of JSON is passed over without being parsed
         name = json.dumps(self.corpus).encode() if self.corpus else b""
         with gzip.open(self.path, "rb") as stream:
@@ -30,16 +31,17 @@ class CutFile:
                     yield line
 
     def __iter__(self) -> Iterator[Cut]:
-        return map(_cut, self._lines())
+        return map(cut_of, self.lines())
 
     def sample(self, most: int) -> List[Cut]:
         """At most ``most`` of the cuts, drawn from all of them, in their order; the same ones every time."""
-        number = sum(1 for _ in self._lines())
+        number = sum(1 for _ in self.lines())
         chosen = set(random.Random(0).sample(range(number), min(most, number)))
-        return [_cut(line) for place, line in enumerate(self._lines()) if place in chosen]
+        return [cut_of(line) for place, line in enumerate(self.lines()) if place in chosen]
 
 
-def _cut(line: bytes) -> Cut:
+def cut_of(line: bytes) -> Cut:
+    """The cut that a line of a manifest describes, or the whole of the recording that it describes."""
     item = deserialize_item(json.loads(line))
     return item.to_cut() if isinstance(item, Recording) else item
 

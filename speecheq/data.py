@@ -7,17 +7,16 @@ import random
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-import numpy as np
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler
-from lhotse.features.io import LilcomChunkyWriter
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, IterableDataset
@@ -25,15 +24,14 @@ from torch.utils.data import DataLoader, IterableDataset
 from speecheq import distributed
 from speecheq.config import DataConfig
 from speecheq.cuts import cuts_of
+from speecheq.dealing import BUCKETS
 from speecheq.errors import InputError
 from speecheq.feature_augment import Changes
-from speecheq.features import FbankConfig, load_waveform
+from speecheq.features import FbankConfig, load_features, load_waveform
 
 # The order of the gender classes is part of every trained model.
 GENDERS = ("F", "M")
 STREAMS = ("emotion", "gender", "phoneme", "unlabelled")
-# Clips of like durations come together: so many classes of duration a stream.
-BUCKETS = 3
 # Processes that load each stream where data.workers is null. On a CPU one loads far faster than a model learns, and
 # takes time from it; a GPU can want a mini-batch every 20 ms, and to read 320 s of FLAC takes one process 60 ms.
 WORKERS = {"cpu": 1, "cuda": 4}
@@ -128,23 +126,6 @@ def whole_stream(shares: Sequence[Stream]) -> Stream:
     )
 
 
-def load_features(cut: Cut) -> Tensor:
-    """The stored features (T, D) of a cut; InputError where the archive is gone or not whole, or of another kind."""
-    if cut.features.storage_type != LilcomChunkyWriter.name:  # others unpickle, or fetch from a network
-        raise InputError(
-            f"{cut.features.storage_path}: the features of {cut.id} are stored as {cut.features.storage_type}, not as "
-            "stage 2 does; run it again."
-        )
-    try:
-        features = cut.load_features()
-    except Exception as error:  # lilcom, the file system and lhotse each have their own, lhotse's of many lines
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{cut.features.storage_path}: the features of {cut.id} cannot be read ({reason}); run stage 2 again."
-        ) from error
-    return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
-
-
 def targets_of(stream: str, cuts: List[Cut]) -> Dict[str, Any]:
     """The gold labels of a mini-batch for one task."""
     if stream == "unlabelled":
@@ -178,13 +159,44 @@ def crop(cut: Cut, max_seconds: float, randomness: random.Random) -> Cut:
     return cut.truncate(offset=offset, duration=max_seconds, preserve_id=True)
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
     """A mini-batch that has not been loaded yet."""
 
     position: Position
     last: bool
     cuts: List[Cut]  # this process' share
     all_ids: List[str]  # of the whole mini-batch
+
+
+class Source(ABC):
+    """Where the clips of a stream come from. Everything about its mini-batches follows from seed and position."""
+
+    @abstractmethod
+    def requests(
+        self, stream: str, config: DataConfig, seed: int, start: Position, loader: int, loaders: int
+    ) -> Iterator[Request]:
+        """For ever, from ``start`` on, the mini-batches that the one with number ``loader`` of ``loaders`` loads."""
+
+    @abstractmethod
+    def turns(self, stream: str, config: DataConfig, seed: int, start: Position, loaders: int) -> Iterator[int]:
+        """For ever, from ``start`` on, the number of the loader that has the next mini-batch."""
+
+
+class _StoredCuts(Source):
+    """Cuts whose features or audio are found one by one.
+
+    A process that loads makes all requests itself, which is cheap: so nothing but mini-batches passes between
+    processes, and the training waits for no manifest.
+    """
+
+    def __init__(self, cuts: CutSet):
+        self.cuts = cuts
+
+    def requests(self, stream, config, seed, start, loader, loaders):
+        return islice(_EndlessSampler(self.cuts, stream, config, seed, start), loader, None, loaders)
+
+    def turns(self, stream, config, seed, start, loaders):
+        return cycle(range(loaders))
 
 
 class _EndlessSampler:
@@ -213,13 +225,13 @@ class _EndlessSampler:
             world_size=1,
         )
 
-    def __iter__(self) -> Iterator[_Request]:
+    def __iter__(self) -> Iterator[Request]:
         for epoch in count(self.start.epoch):
             for request in self._epoch(epoch):
                 if request.position >= self.start:
                     yield request
 
-    def _epoch(self, epoch: int) -> Iterator[_Request]:
+    def _epoch(self, epoch: int) -> Iterator[Request]:
         self.sampler.set_epoch(epoch)
         number, held = 0, []
         for batch in self.sampler:
@@ -232,33 +244,32 @@ class _EndlessSampler:
         yield self._request(Position(epoch, number), True, held)
 
     @staticmethod
-    def _request(position: Position, last: bool, cuts: List[Cut]) -> _Request:
-        return _Request(position, last, distributed.share(cuts), [cut.id for cut in cuts])
+    def _request(position: Position, last: bool, cuts: List[Cut]) -> Request:
+        return Request(position, last, distributed.share(cuts), [cut.id for cut in cuts])
 
 
 class _Batches(IterableDataset):
-    """Every so many-th mini-batch of a stream from ``start`` on, for ever, from number ``first``.
+    """The mini-batches of a stream from ``start`` on, for ever, that one of ``loaders`` loads.
 
-    Cropping depends on seed, stream, epoch and utterance only. A process that loads makes all requests itself, which
-    is cheap: so nothing but mini-batches passes between processes, and the training waits for no manifest.
+    Cropping depends on seed, stream, epoch and utterance only.
     """
 
     def __init__(
-        self, stream: str, cuts: CutSet, config: DataConfig, seed: int, start: Position, first: int, every: int
+        self, stream: str, source: Source, config: DataConfig, seed: int, start: Position, loader: int, loaders: int
     ):
-        self.stream, self.cuts, self.config, self.seed, self.start = stream, cuts, config, seed, start
-        self.first, self.every = first, every
+        self.stream, self.source, self.config, self.seed, self.start = stream, source, config, seed, start
+        self.loader, self.loaders = loader, loaders
 
     def __iter__(self) -> Iterator[Union[Stream, InputError]]:
         """What cannot be read is handed over as an InputError: raised in a worker it would come with a traceback."""
         try:
-            requests = _EndlessSampler(self.cuts, self.stream, self.config, self.seed, self.start)
-            for request in islice(requests, self.first, None, self.every):
+            for request in self.source.requests(self.stream, self.config, self.seed, self.start, self.loader,
+                                                self.loaders):
                 yield self._load(request)
         except InputError as error:
             yield error
 
-    def _load(self, request: _Request) -> Stream:
+    def _load(self, request: Request) -> Stream:
         chosen = request.cuts
         if self.stream != "phoneme":
             of_epoch = f"{self.seed} {self.stream} {request.position.epoch}"
@@ -287,34 +298,36 @@ def _end_after(parent: int) -> None:
 
 
 def endless_stream(
-    stream: str, cuts: CutSet, config: DataConfig, seed: int, start: Position = Position(), device: str = "cpu"
+    stream: str, cuts: Union[CutSet, Source], config: DataConfig, seed: int, start: Position = Position(),
+    device: str = "cpu",
 ) -> Iterator[Stream]:
     """Mini-batches of one data set for ever, from ``start`` on, loaded by ``config.workers`` processes.
 
     The processes start at once. ``device`` is the type of the one that trains: a GPU copies from pinned memory without
     being waited for. The mini-batches stay on the CPU.
     """
+    source = cuts if isinstance(cuts, Source) else _StoredCuts(cuts)
     workers = WORKERS[device] if config.workers is None else config.workers
-    shares = max(1, workers)
+    loaders = max(1, workers)
     # a loader a process: lhotse's sampler draws otherwise in a loader's second process than in its first
     return _in_turn([
         iter(DataLoader(
-            _Batches(stream, cuts, config, seed, start, number, shares),
+            _Batches(stream, source, config, seed, start, number, loaders),
             batch_size=None,
             num_workers=min(1, workers),
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=_end_with_training,
             pin_memory=device == "cuda",
         ))
-        for number in range(shares)
-    ])
+        for number in range(loaders)
+    ], source.turns(stream, config, seed, start, loaders))
 
 
-def _in_turn(loaders: List[Iterator[Union[Stream, InputError]]]) -> Iterator[Stream]:
-    for loader in cycle(loaders):
-        batch = next(loader)
+def _in_turn(loaders: List[Iterator[Union[Stream, InputError]]], turns: Iterator[int]) -> Iterator[Stream]:
+    for number in turns:
+        batch = next(loaders[number])
         if isinstance(batch, InputError):
-            del loader, loaders  # else the error's traceback would keep the processes waiting for more to do
+            del loaders  # else the error's traceback would keep the processes waiting for more to do
             raise batch
         yield batch
 
@@ -329,7 +342,7 @@ def training_cuts(path: Path, target: Optional[str] = None) -> CutSet:
 
 
 def multitask_batches(
-    cut_sets: Dict[str, CutSet], config: DataConfig, seed: int, starts: Mapping[str, Position] = {},
+    cut_sets: Mapping[str, Union[CutSet, Source]], config: DataConfig, seed: int, starts: Mapping[str, Position] = {},
     device: str = "cpu",
 ) -> Iterator[MultitaskBatch]:
     """A mini-batch of each data set a step, for ever; an epoch is one pass over the emotion stream.

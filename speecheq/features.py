@@ -5,13 +5,11 @@
 Kaldi's fbank of the same options (the paper uses librosa's mel filter banks; this is a stated deviation).
 """
 
+import io
 import math
-import multiprocessing
 import os
 import shutil
 import warnings
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import count, islice
@@ -24,13 +22,14 @@ import soundfile
 import torch
 from lhotse import CutSet, Features, MonoCut, RecordingSet, SupervisionSet
 from lhotse.features.base import FeatureExtractor, register_extractor
-from lhotse.features.io import LilcomChunkyWriter
+from lhotse.features.io import LilcomChunkyWriter, MemoryLilcomReader
 from lhotse.features.kaldi.layers import Wav2LogFilterBank
 from torch import nn
 
 from speecheq.corpus import load_card
 from speecheq.errors import InputError
-from speecheq.files import no_space_is_an_input_error, read_json, whole_file, write_json
+from speecheq.files import no_space_is_an_input_error, note_sizes, sizes_are_as_noted, whole_file
+from speecheq.parallel import in_processes
 from speecheq.progress import Progress
 from speecheq.stages import Drops, Stage, require
 
@@ -39,6 +38,8 @@ TICK_POWER = -10
 # torchaudio's filters hold about (source rate) x (target rate) values, both over their common divisor: 70,560 for
 # 44,100 Hz, gigabytes for 44,101 Hz. Above this soxr resamples.
 LARGEST_FILTERS = 20_000_000
+# Archives, and what was read from a shard.
+STORED_AS = (LilcomChunkyWriter.name, MemoryLilcomReader.name)
 CUTS_A_PART = 250
 # On a CPU a batch is turned into features in pieces of so many frames: what lies between then stays in its cache.
 FRAMES_A_PIECE = 2000
@@ -209,14 +210,16 @@ def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
 
     InputError for a file that is gone or holds fewer samples than its manifest says.
     """
-    recording = cut.recording
-    path = recording.sources[0].source
-    if not os.path.isfile(path):
+    recording, source = cut.recording, cut.recording.sources[0]
+    path = file = source.source
+    if source.type == "memory":  # of a shard
+        path, file = f"the audio of {cut.id}", io.BytesIO(source.source)
+    elif not os.path.isfile(path):
         raise InputError(f"{path}: is not there any more; put it back, or run stage 1 again for its corpus.")
     first = round(cut.start * recording.sampling_rate)
     last = round((cut.start + cut.duration) * recording.sampling_rate)  # cut.end is rounded to milliseconds
     try:
-        with soundfile.SoundFile(path) as audio:
+        with soundfile.SoundFile(file) as audio:
             frames, source_rate = audio.frames, audio.samplerate
             if first:
                 audio.seek(min(first, frames))
@@ -233,6 +236,24 @@ def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
     if source_rate == sampling_rate:
         return mono
     return resampler(source_rate, sampling_rate)(mono)
+
+
+def load_features(cut: MonoCut) -> torch.Tensor:
+    """The stored features (T, D) of a cut; InputError where the archive is gone or not whole, or of another kind."""
+    if cut.features.storage_type not in STORED_AS:  # others unpickle, or fetch from a network
+        raise InputError(
+            f"{cut.features.storage_path}: the features of {cut.id} are stored as {cut.features.storage_type}, not as "
+            "stage 2 does; run it again."
+        )
+    try:
+        features = cut.load_features()
+    except Exception as error:  # lilcom, the file system and lhotse each have their own, lhotse's of many lines
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        again = "run stage 2" if cut.features.storage_type == LilcomChunkyWriter.name else "remove it and run stage 3"
+        raise InputError(
+            f"{cut.features.storage_path}: the features of {cut.id} cannot be read ({reason}); {again} again."
+        ) from error
+    return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
 
 
 def _extract_part(cuts: List[MonoCut], config: FbankConfig, archive: Path) -> int:
@@ -262,17 +283,8 @@ def _extract_part(cuts: List[MonoCut], config: FbankConfig, archive: Path) -> in
     with whole_file(archive.with_suffix(".jsonl.gz")) as temporary:
         CutSet.from_cuts(done).to_file(temporary)
     # written last: a part counts as done when this file is there and the sizes in it are right
-    sizes = {p.name: p.stat().st_size for p in (archive, archive.with_suffix(".jsonl.gz"))}
-    write_json(archive.with_suffix(".json"), sizes)
+    note_sizes(_note(archive), (archive, archive.with_suffix(".jsonl.gz")))
     return len(done)
-
-
-def _part_is_whole(archive: Path) -> bool:
-    note = archive.with_suffix(".json")
-    return note.is_file() and all(
-        (archive.parent / name).is_file() and (archive.parent / name).stat().st_size == size
-        for name, size in read_json(note).items()
-    )
 
 
 def corpus_cuts(manifests: Path, corpus: str, splits: Sequence[str]) -> Iterator[MonoCut]:
@@ -301,6 +313,10 @@ def _archive(folder: Path, part: int) -> Path:
     return folder / f"{part:05d}.lca"
 
 
+def _note(archive: Path) -> Path:
+    return archive.with_suffix(".json")
+
+
 def _in_parts(
     cuts: Iterable[MonoCut], folder: Path, numbers: Optional[Collection[int]] = None
 ) -> Iterator[Tuple[Path, List[MonoCut]]]:
@@ -312,29 +328,6 @@ def _in_parts(
             return
         if numbers is None or number in numbers:
             yield _archive(folder, number), part
-
-
-def _extract_in_processes(
-    missing: Iterator[Tuple[Path, List[MonoCut]]], config: FbankConfig, nj: int
-) -> Iterator[int]:
-    """How many cuts each part holds, as parts are done; a bounded number of parts waits in memory."""
-    with ProcessPoolExecutor(
-        nj,
-        multiprocessing.get_context("fork"),
-        initializer=torch.set_num_threads,  # the processes are the parallelism
-        initargs=(1,),
-    ) as pool:
-        running = {pool.submit(_extract_part, part, config, archive) for archive, part in islice(missing, 2 * nj)}
-        try:
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for job in done:
-                    yield job.result()
-                for archive, part in islice(missing, len(done)):
-                    running.add(pool.submit(_extract_part, part, config, archive))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _stage(corpus: str, manifests: Path, out_dir: Path, card: Mapping[str, Any], config: FbankConfig) -> Stage:
@@ -354,7 +347,7 @@ def missing_parts(
     if stage.is_done():
         return None
     parts = range(math.ceil(card["utterances"] / CUTS_A_PART))
-    return [part for part in parts if not _part_is_whole(_archive(out_dir / f"parts-{stage.key}", part))]
+    return [part for part in parts if not sizes_are_as_noted(_note(_archive(out_dir / f"parts-{stage.key}", part)))]
 
 
 def compute_features(
@@ -383,23 +376,15 @@ def compute_features(
         def missing() -> Iterator[Tuple[Path, List[MonoCut]]]:
             for archive, part in _in_parts(corpus_cuts(manifests, corpus, card["splits"]), parts_dir, parts):
                 archives.append(archive)
-                if _part_is_whole(archive):
+                if sizes_are_as_noted(_note(archive)):
                     shown.update(len(part))
                 else:
                     yield archive, part
 
-        if nj <= 1 or card["utterances"] <= CUTS_A_PART:
-            for archive, part in missing():
-                shown.update(_extract_part(part, config, archive))
-        else:
-            try:
-                for cuts in _extract_in_processes(missing(), config, nj):
-                    shown.update(cuts)
-            except BrokenProcessPool as error:
-                raise InputError(
-                    f"{out_dir}: one of {nj} processes was killed, perhaps for want of memory; run the same "
-                    "command again with a smaller --nj."
-                ) from error
+        tasks = ((part, config, archive) for archive, part in missing())
+        nj = 1 if card["utterances"] <= CUTS_A_PART else nj
+        for cuts in in_processes(_extract_part, tasks, nj, str(out_dir)):
+            shown.update(cuts)
     if parts is not None:
         return
     stage.begin()

@@ -8,7 +8,7 @@ import shutil
 import socket
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Tuple, Union
+from typing import Any, Iterable, Iterator, Tuple, Union
 
 from speecheq.errors import InputError
 
@@ -141,6 +141,21 @@ def write_text(path: PathLike, text: str) -> None:
 
 def write_json(path: PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def note_sizes(note: PathLike, paths: Iterable[PathLike]) -> None:
+    """Note the sizes of files, by names relative to the note; to be written last, when they are whole."""
+    folder = Path(note).parent
+    write_json(note, {os.path.relpath(path, folder): os.path.getsize(path) for path in paths})
+
+
+def sizes_are_as_noted(note: PathLike) -> bool:
+    """Whether ``note_sizes`` has written that note and the files still have these sizes."""
+    note = Path(note)
+    if not note.is_file():
+        return False
+    paths = {Path(os.path.normpath(note.parent / name)): size for name, size in read_json(note).items()}
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 
 def read_json(path: PathLike) -> Any:

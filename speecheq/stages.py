@@ -26,7 +26,7 @@ ONLY_ASK = "SPEECHEQ_ONLY_ASK"
 NOT_DONE = 3
 # Tables and transcripts: a corrected label often keeps a file's size, so these count with their content.
 TEXT_SUFFIXES = (".txt", ".tsv", ".csv", ".info")
-NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "train": 4, "score": 5}
+NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "shar": 3, "train": 4, "score": 5}
 
 
 # Where commands are only asked: the stages that are not done.

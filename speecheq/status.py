@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from speecheq import conditions, corpus, features, msud, phonemes, score, sounds, train
+from speecheq import conditions, corpus, features, msud, phonemes, score, shar, sounds, train
 from speecheq.errors import InputError
 from speecheq.files import is_locked, read_json
 from speecheq.stages import NUMBERS, STAMP, describe_input
@@ -46,7 +46,7 @@ def _format(stage: str, folder: Path) -> int:
         return (phonemes if folder.parent.name == "phonemes" else msud).FORMAT
     if stage == "score":
         return SCORED[folder.name]
-    return {"features": features, "train": train}[stage].FORMAT
+    return {"features": features, "shar": shar, "train": train}[stage].FORMAT
 
 
 def _written(folder: Path, outputs: Mapping[str, int]) -> Iterator[Tuple[Path, int]]:
@@ -112,8 +112,8 @@ class Status:
             read = read_json(source / STAMP)
             if read["key"] != key:
                 return f"{source} was made anew since"
-            before = self.look(read["stage"], source)
-            return None if before.state in (DONE, RUNNING) else f"{source} is {before.state}"
+            # what is damaged is made again with the same key, so what was made of it stays
+            return f"{source} is {STALE}" if self.look(read["stage"], source).state == STALE else None
         if not self.corpora or not source.exists():  # a corpus may be unmounted once its features are made
             return None
         return None if describe_input(source) == key else f"{source} has changed since"
@@ -125,6 +125,8 @@ class Status:
                   if before.folder.name not in SOUNDS]
         found += [self.look("unify", folder) for folder in _folders(self.data / "phonemes")]
         found += [self.look("unify", fold) for name in _folders(self.data / "msud") for fold in _folders(name, "fold")]
+        found += [self.look("shar", folder) for kind in _folders(self.data / "shar") for name in _folders(kind)
+                  for folder in _folders(name)]
         for experiment in (folder for system in _folders(self.exp) for folder in _folders(system)
                            if _folders(folder, "fold")):
             seeds: Dict[str, List[str]] = defaultdict(list)

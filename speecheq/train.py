@@ -11,18 +11,26 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import numpy as np
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-from speecheq import checkpoint, distributed, metrics
+from speecheq import checkpoint, distributed, metrics, shar
 from speecheq import config as configuration
 from speecheq.config import Config
 from speecheq.cuts import cuts_of, sample
-from speecheq.data import MultitaskBatch, Position, largest_batch, multitask_batches, training_cuts, whole_stream
+from speecheq.data import (
+    MultitaskBatch,
+    Position,
+    Source,
+    largest_batch,
+    multitask_batches,
+    training_cuts,
+    whole_stream,
+)
 from speecheq.errors import InputError
 from speecheq.evaluate import emotion_scores, esc_loss, phone_scores, pick_device, predict_emotions, predict_phones
 from speecheq.files import locked_folder, write_json
@@ -64,6 +72,7 @@ class Job:
     noise: Optional[Path] = None  # manifests of noises, where waveforms are augmented
     rir: Optional[Path] = None  # manifests of room impulse responses; without them reverberation is simulated
     unlabelled: Optional[Path] = None  # manifests of unlabelled speech
+    shards: Optional[Path] = None  # where stage 3 writes training sets as shards
 
     def sounds(self) -> Dict[str, Path]:
         """The folders of sounds that this training really uses, by kind."""
@@ -72,6 +81,14 @@ class Job:
                 "rir": self.rir if augment.uses("rir") else None,
                 "unlabelled": self.unlabelled if self.config.data.unlabelled else None}
         return {kind: folder for kind, folder in used.items() if folder is not None and waveforms}
+
+    def training_sets(self) -> List[Path]:
+        """What stage 3 left that this training learns from: its fold and, if it learns phonemes, those."""
+        return [self.msud / f"fold{self.fold}", *([self.phonemes] if learns_phonemes(self) else [])]
+
+    def shards_of(self, training_set: Path) -> Path:
+        """Where the shards of one of them lie."""
+        return shar.folder_of(self.shards, self.config.data.input, training_set)
 
 
 def check(job: Job, here: bool = True) -> None:
@@ -88,6 +105,9 @@ def check(job: Job, here: bool = True) -> None:
         checkpoint.read_start(job.init_from, job.config)
     for folder in job.sounds().values():
         sounds_manifest(folder)
+    if job.config.shar.use:
+        for training_set in job.training_sets():
+            require(job.shards_of(training_set), "shar")
     if job.config.data.unlabelled and job.unlabelled is None:
         raise InputError(
             f"the system {job.system} learns from unlabelled speech (data.unlabelled), but none is given; give "
@@ -165,11 +185,13 @@ class Training:
         self, name: str, folder: Path, key: str, config: Config, ctc_backend: str, device: torch.device,
         classes: ClassTable, phones: List[str], cut_sets: Dict[str, CutSet], dev: List[Cut], phoneme_dev: List[Cut],
         clips: int, frontend: Frontend, class_weights: Optional[torch.Tensor] = None,
+        shards: Mapping[str, Source] = {},
     ):
         self.name, self.folder, self.key, self.config = name, folder, key, config
         self.ctc_backend, self.device, self.classes, self.phones = ctc_backend, device, classes, phones
         self.cut_sets, self.dev, self.phoneme_dev, self.frontend = cut_sets, dev, phoneme_dev, frontend
         self.class_weights = class_weights
+        self.sources = {**cut_sets, **shards}  # of what steps are made
         self.schedule = Schedule(config, math.ceil(clips / config.data.batch_size))
 
     def begin(self, before: Optional[Dict[str, Any]], start: Optional[Dict[str, Any]] = None) -> None:
@@ -224,7 +246,7 @@ class Training:
         state, config, first = self.state, self.config, distributed.is_first()
         if self.is_over():
             return
-        batches = multitask_batches(self.cut_sets, config.data, config.run.seed, state.positions,
+        batches = multitask_batches(self.sources, config.data, config.run.seed, state.positions,
                                     self.device.type)
         with StopRequest() as stop, ExitStack() as opened, \
                 Progress(self.name, self.schedule.steps(), "steps", None if first else False, state.step) as shown:
@@ -384,7 +406,10 @@ def train(job: Job) -> None:
         note = load_fold(job.msud, job.fold)
         phoneme_train, phoneme_dev, phones = _phoneme_sets(job)
         fold_folder = job.msud / f"fold{job.fold}"
-        inputs = [fold_folder, *([job.phonemes] if phoneme_train is not None else []), *job.sounds().values()]
+        inputs = [*job.training_sets(), *job.sounds().values()]
+        if config.shar.use:
+            shar.check_processes(config, distributed.size())
+            inputs += [job.shards_of(training_set) for training_set in job.training_sets()]
         start = checkpoint.read_start(job.init_from, config) if job.init_from is not None else None
         options = {
             "config": configuration.learned(config), "config_name": job.config_name, "system": job.system,
@@ -437,12 +462,19 @@ def train(job: Job) -> None:
             if config.data.unlabelled:
                 tests = chain.from_iterable(cuts_of(fold_folder / f"{name}.jsonl.gz") for name in note["tests"])
                 cut_sets["unlabelled"] = unlabelled_cuts(job.unlabelled, chain(dev, tests))
+            shards: Dict[str, Source] = {}
+            if config.shar.use:
+                emotion = shar.Shards(job.shards_of(fold_folder), config.shar, target)
+                # the gender stream takes those that have one
+                shards = {name: emotion for name in cut_sets if name in ("emotion", "gender")}
+                if phoneme_train is not None:
+                    shards["phoneme"] = shar.Shards(job.shards_of(job.phonemes), config.shar)
             counts = note["sets"]["emotion"]
             clips = counts["clips"] if target is None else counts["corpus"][target]
             training = Training(name, folder, stage.key, config, ctc_backend, device, classes, phones, cut_sets,
                                 dev, phoneme_dev, clips,
                                 Frontend(config, device, job.sounds().get("noise"), job.sounds().get("rir")),
-                                esc_weights(config, cut_sets["emotion"], device))
+                                esc_weights(config, cut_sets["emotion"], device), shards)
         training.begin(before, start)
         training.run()
         state = training.state

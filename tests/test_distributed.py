@@ -133,10 +133,10 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def drive(data, out, program, timeout=200):
+def drive(data, out, program, timeout=200, driver=DRIVER):
     """(what the program printed, a JSON value a line; what went to standard error)"""
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER + textwrap.dedent(program), str(data), str(out)], capture_output=True, text=True,
+        [sys.executable, "-c", driver + textwrap.dedent(program), str(data), str(out)], capture_output=True, text=True,
         cwd=ROOT, timeout=timeout, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr

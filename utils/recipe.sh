@@ -43,9 +43,12 @@
 #   --units NAME          what CTC learns: phone, or bpe (sentencepiece) of --bpe-size N pieces (phone; 500, in Mandarin
 #                         5000: more than it has characters)
 # Where and how:
+#   --shar true           stage 3 writes training clips once more as shards (Lhotse Shar), stage 4 reads them from there,
+#                         in long sequential runs: for corpora of thousands of hours (docs/scale.md)
+#   --shard-clips N       clips a shard (1000)
 #   --data DIR --exp DIR --results FILE       (data, exp, RESULTS.md; with --mini data-mini, exp-mini, a page in it)
 #   --corpora DIR         where downloaded corpora go (DATA/corpora)
-#   --nj N                processes that compute features, threads that read headers (2)
+#   --nj N                processes that compute features and write shards, threads that read headers (2)
 #   --train-jobs N        trainings at once on this machine: with one thread each they fill a CPU's cores (1)
 #   --gpus N              GPUs of this machine that share each training; where there is none, or with
 #                         --set run.device=cpu, so many processes on the CPU (1)
@@ -54,8 +57,8 @@
 #                         --stop-stage 4; they see the same files and meet at a free port of one of them (1)
 # On a cluster (cmd.sh has the defaults; docs/clusters.md):
 #   --cmd NAME            where stages 1 to 5 run: local (here), slurm or sge (as jobs: one array a stage, of what is
-#                         missing, waited for); --nj N is then the jobs that share a corpus' features, --gpus and
-#                         --nodes those of each training's job (local)
+#                         missing, waited for); --nj N is then the jobs that share a corpus' features, or a set's
+#                         shards, --gpus and --nodes those of each training's job (local)
 #   --partition NAME --account NAME --time LIMIT --memory SIZE --cpus N
 #                         what each job asks for (the cluster's own defaults)
 #   --gpu KIND            of trainings and of their scoring: any, the kind of GPU to ask for, or none (any)
@@ -91,8 +94,9 @@ stage=0 stop_stage=5
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
   noise='' rir='' unlabelled='' unlabelled_hours='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
   test_noise='' test_rir='' robustness='' other_corpora='' shots='' status=false score_train=false keep_jobs=false dry_run=false
+  shar=false shard_clips=1000
   help_files=("$recipe/utils/recipe.sh")
-  boolean_options=(mini partial status score_train requeue keep_jobs dry_run)
+  boolean_options=(mini partial status score_train shar requeue keep_jobs dry_run)
   list_options=(set corpus use job_option)
 }
 
@@ -127,7 +131,7 @@ for name in "${extra_options[@]}"; do declare "$name="; done
 options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
   config init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir
   test_noise test_rir unlabelled unlabelled_hours robustness other_corpora shots data
-  exp results nj train_jobs gpus nodes rendezvous cmd partition account time memory cpus gpu jobs_at_once)
+  exp results shard_clips nj train_jobs gpus nodes rendezvous cmd partition account time memory cpus gpu jobs_at_once)
 # shellcheck source=utils/parse_options.sh
 . "$recipe/utils/parse_options.sh"
 # shellcheck source=path.sh
@@ -149,7 +153,7 @@ done
 one_of units phone bpe
 one_of cmd local slurm sge
 if $dry_run && [[ $cmd == local ]]; then die "--dry-run prints what is submitted: give --cmd slurm or sge too."; fi
-for name in nj train_jobs gpus nodes bpe_size ${cpus:+cpus} ${jobs_at_once:+jobs_at_once}; do
+for name in nj shard_clips train_jobs gpus nodes bpe_size ${cpus:+cpus} ${jobs_at_once:+jobs_at_once}; do
   [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "--${name//_/-} is ${!name}, but it must be a whole number above 0."
 done
 
@@ -263,6 +267,7 @@ fi
 labels=(--target "$target" --protocol "$protocol" --folds "$folds" --classes "$classes" --neutral-eis "$neutral_eis")
 runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --seeds "$seeds" "${labels[@]}")
 phoneme_units=(--units "$units" --bpe-size "$bpe_size")
+learned_from=(${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" "${set_options[@]/#/--set=}")
 jobs=()  # where stages run
 if [[ $cmd != local ]]; then
   jobs=(--cmd "$cmd" --jobs-folder "$exp/jobs" --partition "$partition" --account "$account" --time "$time"
@@ -345,17 +350,20 @@ make_msud() {
   if [[ -n $phonemes ]]; then
     speecheq phonemes --data "$data" --corpus "$phonemes" "${phoneme_units[@]}" "${jobs[@]}"
   fi
+  if $shar; then
+    speecheq shar "${runs[@]}" "${learned_from[@]}" --shard-clips "$shard_clips" --nj "$nj" "${jobs[@]}"
+  fi
 }
 
 train_systems() {
-  local kind with_sounds=()
+  local kind with_sounds=() from_shards=()
   for kind in "${!sounds[@]}"; do
     if [[ $kind != test_* ]]; then with_sounds+=("--$kind" "$data/manifests/$kind"); fi
   done
-  speecheq train "${runs[@]}" --jobs "$train_jobs" --gpus "$gpus" --nodes "$nodes" \
-    ${rendezvous:+--rendezvous "$rendezvous"} ${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" \
-    ${init_from:+--init-from "$init_from"} "${with_sounds[@]}" ${ctc_backend:+--ctc-backend "$ctc_backend"} \
-    "${set_options[@]/#/--set=}" "${jobs[@]}"
+  if $shar; then from_shards+=(--shar); fi
+  speecheq train "${runs[@]}" "${learned_from[@]}" --jobs "$train_jobs" --gpus "$gpus" --nodes "$nodes" \
+    ${rendezvous:+--rendezvous "$rendezvous"} ${init_from:+--init-from "$init_from"} "${with_sounds[@]}" \
+    ${ctc_backend:+--ctc-backend "$ctc_backend"} "${from_shards[@]}" "${jobs[@]}"
 }
 
 score_systems() {

@@ -68,6 +68,7 @@ ADDED = [
     ("--corpus", "--data data-mine --stage 1 --stop-stage 1"),
     ("--noise", "--data data-noise --stage 1 --stop-stage 4"),
     ("--train-jobs", "--exp exp-jobs --stage 3 --stop-stage 4"),
+    ("--shar", "--exp exp-shar --stage 3 --stop-stage 4"),
     ("--units", "--stage 3 --stop-stage 3"),
     ("--target", "--phonemes none --stage 3 --stop-stage 3"),
     ("--protocol", "--phonemes none --stage 3 --stop-stage 3"),
@@ -94,7 +95,9 @@ PROGRAMS = ("speecheq", "make", "./run.sh", "run.sh", "utils/install.sh", "pytho
 NOT_LEFT = {"f1_glad_mild_03.wav", "harbour.csv", "harbour.tsv", "labels.yaml", "wav.scp", "local/cards/harbour.yaml",
             "model.safetensors", "labels.json", "data/corpora", "predicted_words.tsv", "train_scores.tsv",
             "tasks.json", "exp/jobs/<stage>-<key>", "conditions.json", "data/manifests/test_noise",
-            "data/manifests/test_rir", "exp/pictures"}
+            "data/manifests/test_rir", "exp/pictures",
+            "data/shar", "data/shar/<input>/<target>.<protocol>/fold<k>",
+            "data/shar/<input>/phonemes/<corpus>", "shards-<key>/cuts.<n>.jsonl.gz"}
 
 
 def is_command(code):
