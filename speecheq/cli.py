@@ -259,7 +259,7 @@ def _train(given: argparse.Namespace) -> None:
     if given.jobs > 1 and given.gpus * given.nodes > 1:
         raise InputError("--train-jobs is for trainings beside each other, --gpus for one at a time: give one of them.")
     if distributed.launched():  # by the lines below, or by torchrun itself
-        with distributed.processes():
+        with distributed.processes(given.rendezvous):
             with distributed.together():
                 trainings = _trainings(given)
             for job in trainings:

@@ -74,6 +74,12 @@ def exit_status(action: Callable[[], None]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         log.error("%s%s.", where, os.strerror(error.errno).lower())
         return 1
+    except UnicodeEncodeError as error:
+        if not "\udc80" <= error.object[error.start] <= "\udcff":  # so Python keeps bytes of file names
+            raise
+        around = error.object[max(0, error.start - 100) : error.end + 100]
+        log.error("%s: the name of a file or folder is not UTF-8; rename it.", around)
+        return 1
     except KeyboardInterrupt:
         log.error("interrupted; the same command goes on with what is not done yet.")
         return 130

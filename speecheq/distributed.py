@@ -9,16 +9,25 @@ Tensors of the model travel by nccl between GPUs and by gloo between CPUs; what 
 for, a fault, scores) travels by gloo. With one process all functions here give back what they are given.
 """
 
+import ctypes
+import fcntl
+import ipaddress
 import logging
 import math
 import os
 import re
+import signal
+import socket
+import stat
+import struct
 import sys
 import tempfile
+import threading
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import timedelta
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, TypeVar
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -29,11 +38,19 @@ from speecheq.progress import log
 
 T = TypeVar("T")
 
-# A process that waits longer for another takes it for lost: a machine that was switched off does not say so. The
-# longest work of one process alone is the first one's, on the statistics of global normalisation.
+# A process that waits longer for another takes it for lost, though its machine answers. The longest work of one process
+# alone is the first one's, on the statistics of global normalisation.
 PATIENCE = timedelta(minutes=30)
+# Seconds without an answer after which a machine is taken for lost: one that was switched off does not say so.
+LOST_AFTER = 60
+# Seconds that torchrun waits, when all has ended on a node, for the other ones to end.
+TO_END_TOGETHER = 30.0
 # What torchrun, or who starts the processes in its place, tells each of them.
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+# An address of no machine: to connect to it by UDP sends nothing, but tells by which address this machine would.
+ELSEWHERE = "192.0.2.1"
+ADDRESS_OF_INTERFACE, END_WITH_PARENT = 0x8915, 1  # Linux' SIOCGIFADDR and PR_SET_PDEATHSIG
 
 _between_gpus: Optional[dist.ProcessGroup] = None  # nccl's
 _clips: Optional[int] = None  # of the mini-batch that is shared out at the moment
@@ -65,19 +82,29 @@ def _place() -> int:
 
 
 @contextmanager
-def processes() -> Iterator[None]:
-    """Join the other processes of a training that torchrun has started; of these only the first logs."""
+def processes(rendezvous: Optional[str] = None) -> Iterator[None]:
+    """Join the other processes of a training that torchrun has started; of these only the first logs.
+
+    They meet where ``launch`` was told that nodes meet, or where torchrun says; InputError where they do not.
+    """
     if not launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield
         return
     global _between_gpus
+    where = rendezvous or f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    met = {}
     try:
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        if rendezvous:  # torchrun names a machine by its host name, which may lead to the machine itself
+            host, port = _endpoint(rendezvous)
+            met = {"store": dist.PrefixStore("speecheq", dist.TCPStore(host, port, timeout=PATIENCE)),
+                   "rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+        dist.init_process_group("gloo", timeout=PATIENCE, **met)
     except RuntimeError as error:
         raise InputError(
-            f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} does not reach the others at "
-            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} ({str(error).splitlines()[0]})."
+            f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} does not reach the others at {where} "
+            f"({_first_line(error)})."
         ) from error
+    _watch_connections()
     if not is_first():
         log.setLevel(logging.ERROR)
     try:
@@ -101,6 +128,45 @@ def use(device: torch.device) -> torch.device:
     if _between_gpus is None:
         _between_gpus = dist.new_group(backend="nccl", timeout=PATIENCE)
     return own
+
+
+def _watch_connections() -> None:
+    """Let the system end those connections of this process whose other side has not answered for LOST_AFTER seconds.
+
+    Neither gloo nor torch's store asks for that, and without it a cut cable is noticed by nobody.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            own = os.dup(int(name))
+        except OSError:  # closed since
+            continue
+        if not stat.S_ISSOCK(os.fstat(own).st_mode):
+            os.close(own)
+            continue
+        with socket.socket(fileno=own) as connection:
+            if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in ((socket.TCP_KEEPIDLE, LOST_AFTER // 4), (socket.TCP_KEEPINTVL, LOST_AFTER // 12),
+                                      (socket.TCP_USER_TIMEOUT, 1000 * LOST_AFTER)):
+                    connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+@contextmanager
+def _connections_watched() -> Iterator[None]:
+    """While it is entered, also those that are opened later."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOST_AFTER / 12):
+            _watch_connections()
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
 
 
 # ---- exchange
@@ -289,6 +355,86 @@ def check_numbers(devices: Iterable[torch.device], number: int, nodes: int, rend
         raise InputError(f"--gpus is {number}, but torch finds {torch.cuda.device_count()} on this machine.")
 
 
+def _endpoint(rendezvous: str) -> Tuple[str, int]:
+    host, _, port = rendezvous.rpartition(":")
+    return host, int(port)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _is_own(host: str) -> bool:
+    """Whether a host's name or address is this machine's: others cannot be bound to."""
+    try:
+        found = {(family, address) for family, _, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        raise InputError(f"--rendezvous: {host} is not known on this machine ({error.strerror}); name a node by an "
+                         "address that all of them reach.") from error
+    for family, address in found:
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            try:
+                tried.bind(address)
+                return True
+            except OSError:
+                pass
+    return False
+
+
+def _interface_to(host: str) -> Optional[str]:
+    """The interface by which this machine reaches a host, or others, where the host is itself; None: it is not known.
+
+    Gloo would take the one of the machine's name, which on many machines is the loopback.
+    """
+    for target in (host, ELSEWHERE):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            try:
+                asked.connect((target, 9))
+            except OSError:
+                continue
+            address = asked.getsockname()[0]
+            if ipaddress.ip_address(address).is_loopback and target != ELSEWHERE and not _is_loopback(host):
+                continue  # its own name, of which others may know another address
+            for _, name in socket.if_nameindex():
+                try:
+                    told = fcntl.ioctl(asked, ADDRESS_OF_INTERFACE, struct.pack("256s", name.encode()))
+                except OSError:  # it has no such address
+                    continue
+                if socket.inet_ntoa(told[20:24]) == address:
+                    return name
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
+
+
+def _in_child(host: str) -> None:
+    """Go on in a child; this process hands signals on to it, and tells in a sentence where it was aborted.
+
+    So torch 1.13 ends a process whose store, which lies on ``host``, is lost: in a thread of its own, without a word
+    that Python could catch.
+    """
+    child = 0
+    watched = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _: os.kill(child, number)) for number in watched}
+    child = os.fork()
+    if not child:
+        os.setpgid(0, 0)  # Ctrl-C is to come once: through the parent
+        ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGTERM)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        return
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == -signal.SIGABRT:
+        raise InputError(f"the node that all meet at, {host}, is lost or does not answer; the same command goes on from "
+                         "the last checkpoint.")
+    raise SystemExit(status if status >= 0 else 128 - status)
+
+
 def launch(arguments: Sequence[str], number: int, nodes: int = 1, rendezvous: Optional[str] = None) -> None:
     """Run ``speecheq`` with ``arguments`` in ``number`` processes on this machine, through torchrun's own functions.
 
@@ -296,21 +442,35 @@ def launch(arguments: Sequence[str], number: int, nodes: int = 1, rendezvous: Op
     has told why, or 128 + the signal that this process was sent (torchrun then gives the others half a minute to save);
     InputError where a process ended by a signal, or the nodes do not meet.
     """
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher import api
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // number)))
-    if nodes == 1:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's name need not resolve
+    interface, endpoint, settings = "lo", "localhost:0", {}  # of one machine, whose name need not resolve
+    if nodes > 1:
+        host, port = _endpoint(rendezvous)
+        interface, endpoint = _interface_to(host), rendezvous
+        # torchrun too knows a machine by its host name: it is told which one all meet at
+        if _is_own(host):
+            endpoint = f"localhost:{port}"
+        else:
+            settings = {"is_host": False}
+            _in_child(host)
+    if interface:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     with tempfile.TemporaryDirectory(prefix="speecheq-") as logs:
-        config = LaunchConfig(
-            nodes, nodes, number, run_id="speecheq", rdzv_backend="c10d", rdzv_endpoint=rendezvous or "localhost:0",
-            max_restarts=0, monitor_interval=0.5, **_log_folder(LaunchConfig, logs),
+        config = api.LaunchConfig(
+            nodes, nodes, number, run_id="speecheq", rdzv_backend="c10d", rdzv_endpoint=endpoint,
+            rdzv_configs=settings, max_restarts=0, monitor_interval=0.5, **_log_folder(api.LaunchConfig, logs),
         )
+        # by default it waits for five minutes, also for a node that is lost; its configuration does not know of that
+        api.LocalElasticAgent = partial(LocalElasticAgent, exit_barrier_timeout=TO_END_TOGETHER)
         try:
-            elastic_launch(config, sys.executable)("-m", "speecheq.cli", *arguments)
+            with _connections_watched():
+                api.elastic_launch(config, sys.executable)("-m", "speecheq.cli", *arguments)
         except ChildFailedError as error:
             statuses = {number: failure.exitcode for number, failure in error.failures.items()}
             for number, status in statuses.items():
@@ -323,8 +483,8 @@ def launch(arguments: Sequence[str], number: int, nodes: int = 1, rendezvous: Op
         except SignalException as error:
             raise SystemExit(128 + error.sigval) from None
         except RendezvousError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"the {nodes} nodes did not meet at {rendezvous} ({reason}).") from error
+            raise InputError(f"the {nodes} nodes did not meet at {rendezvous}, or lost each other "
+                             f"({_first_line(error)}); the same command goes on from the last checkpoint.") from error
 
 
 def _log_folder(config: Any, folder: str) -> Dict[str, Any]:

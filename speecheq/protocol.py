@@ -163,7 +163,7 @@ def read_folds_file(path: Path) -> List[Tuple[str, str, int]]:
     heading, _, _ = text.partition("\n")
     try:
         # strict: a quote that never closes would swallow all lines after it
-        rows = csv.reader(text.split("\n"), delimiter="\t" if "\t" in heading else ",", strict=True)
+        rows = csv.reader(text.removesuffix("\n").split("\n"), delimiter="\t" if "\t" in heading else ",", strict=True)
         columns = next(rows, [])
         if not {"clip", "test_fold"} <= set(columns):
             raise InputError(

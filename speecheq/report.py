@@ -18,7 +18,7 @@ from speecheq.files import write_text
 from speecheq.metrics import CALIBRATION_BINS, confusion
 from speecheq.msud import DECLARED, EVERY_CORPUS, TEST
 from speecheq.paper_table import paper_tables, published_tables, read_table
-from speecheq.progress import log
+from speecheq.progress import log, one_line
 from speecheq.summary import Experiment, scored_folders, summarise
 from speecheq.tables import (
     NOT_AVAILABLE,
@@ -99,7 +99,7 @@ def _numbers(values: Sequence[int]) -> str:
 
 def _config(run: Dict[str, Any]) -> str:
     """The size, and what --set changed of it."""
-    return run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else "")
+    return one_line(run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else ""))
 
 
 def _heading(run: Dict[str, Any]) -> str:

@@ -236,8 +236,7 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
     if training_clips and note["protocol"] == CROSS:
         log.info("%s: trains on no clip of %s, so no training clip of it is scored", title, note["target"])
         training_clips = False
-    scored = scores.is_done()
-    embedded = scored and embeddings.is_done()
+    scored, embedded = scores.is_done(), embeddings.is_done()
     if scored and not embedded and not (folder / "best.pt").exists():
         log.info("%s: best.pt is not there any more, so no embeddings are made", title)
         embedded = True
@@ -246,10 +245,12 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
         return {} if is_only_asked() else read_metrics(folder)
 
     trained = Trained.load(folder)
+    if not scored:
+        predictions = _score_tests(scores, folder, trained, run, note, fold_folder, phonemes)
     if not embedded:
         embeddings.begin()
-        predictions = (trained.predict(fold_folder / f"{TEST}.jsonl.gz", embeddings=True) if scored
-                       else _score_tests(scores, folder, trained, run, note, fold_folder, phonemes))
+        if scored:
+            predictions = trained.predict(fold_folder / f"{TEST}.jsonl.gz", embeddings=True)
         write_embeddings(folder / EMBEDDINGS, predictions)
         _finish(embeddings, folder, [EMBEDDINGS], len(predictions), "test clips")
     if not training_scored:

@@ -112,8 +112,8 @@ class Status:
             read = read_json(source / STAMP)
             if read["key"] != key:
                 return f"{source} was made anew since"
-            before = self.look(read["stage"], source)
-            return None if before.state in (DONE, RUNNING) else f"{source} is {before.state}"
+            # what is damaged is made again with the same key, so what was made of it stays
+            return f"{source} is {STALE}" if self.look(read["stage"], source).state == STALE else None
         if not self.corpora or not source.exists():  # a corpus may be unmounted once its features are made
             return None
         return None if describe_input(source) == key else f"{source} has changed since"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Iterable, Sequence, Tuple, Union
 
 from speecheq.files import whole_folder_of, write_text
+from speecheq.progress import one_line
 
 # A column of several parts has a tuple in each row, else one text.
 Cell = Union[str, Tuple[str, ...]]
@@ -64,7 +65,7 @@ def slug(text: str) -> str:
 def markdown(table: Table) -> str:
     """Lines between bars; without the caption, which a page has as a heading."""
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+        return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |\n"
 
     return (line(column.heading for column in table.columns) + "|" + " --- |" * len(table.columns) + "\n"
             + "".join(map(line, table.texts())))
@@ -86,7 +87,7 @@ def read_markdown(text: str) -> Table:
 
 def bullets(sentences: Iterable[str]) -> str:
     """A list in Markdown."""
-    return "".join(f"- {sentence}\n" for sentence in sentences)
+    return "".join(f"- {one_line(sentence)}\n" for sentence in sentences)
 
 
 def section_markdown(section: Section) -> str:

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lhotse import CutSet, Features, MonoCut
 
-from speecheq import checkpoint, model_folder
+from speecheq import checkpoint, model_folder, sounds
 from speecheq.commandline import exit_status
 from speecheq.data import load_features
 from speecheq.datacard import find_card
@@ -350,6 +350,18 @@ def test_names_forge_no_entries_of_a_log(tmp_path, capsys):
         log.handlers[:] = before
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and r"x\n2026-01-01 00:00:00 INFO all is well\r\x1b[2K\u2028 end" in lines[0]
+
+
+def test_a_name_that_is_not_utf_8_is_refused_in_one_sentence(toys, tmp_path, capsys):
+    toys.write_wav(tmp_path / "noise/a.wav")
+    os.rename(tmp_path / "noise/a.wav", os.fsencode(tmp_path / "noise") + b"/a\xff.wav")
+    before = log.handlers[:]
+    try:
+        assert sounds.main("noise", "noises", [str(tmp_path / "noise"), str(tmp_path / "out")]) == 1
+    finally:
+        log.handlers[:] = before
+    assert r"noise/a\udcff.wav: the name of a file or folder is not UTF-8; rename it." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_shells_log_is_one_line_too(tmp_path):

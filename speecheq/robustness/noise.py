@@ -106,8 +106,8 @@ class NoiseTrial:
         """What the rows note of it."""
         rooms = "simulated" if self.rir is None else f"by one of {_files(self.rir)} measured impulse responses"
         return {**self.options, "notes": [
-            f"to each clip one of {_files(self.noise)} recordings of noise is added, the same at every SNR, which is "
-            "the ratio of the powers over the clip; the training heard none of them",
+            f"to each clip a piece of one of {_files(self.noise)} recordings of noise is added, the same at every SNR, "
+            "which is the ratio of the powers over the clip; the training heard none of them",
             f"reverberation is {rooms}; what a clip gets is drawn with seed {SEED}, the same for all systems"]}
 
     def changes(self, folder: Path, trained: Trained) -> Dict[Condition, Callable[[Stream], Stream]]:

@@ -45,6 +45,7 @@ REPLACED = [
     ("/corpora/Harbour", "{made}/Harbour"),
     ("/corpora/mine.csv", "{made}/Harbour/harbour.csv"),
     ("/corpora/noises", "{made}/noises"),
+    ("/corpora/street", "{made}/street"),
     ("/corpora/rooms", "{made}/rooms"),
     ("exp/.../", "exp/paper-speecheq/casia.random10/"),
     ("HOST:29500", "localhost:{port}"),
@@ -72,6 +73,7 @@ ADDED = [
     ("--target", "--phonemes none --stage 3 --stop-stage 3"),
     ("--protocol", "--phonemes none --stage 3 --stop-stage 3"),
     ("--score-train", "--stage 5"),
+    ("--robustness", "--stage 5"),
     ("", "--stage 4 --stop-stage 4"),
 ]
 # Commands that install, test or take minutes: what .ci/run, or the Makefile that it calls, has instead.
@@ -92,7 +94,9 @@ PROGRAMS = ("speecheq", "make", "./run.sh", "run.sh", "utils/install.sh", "pytho
 # test_prediction.py, tests/egs/test_slurm.py and the tests of the package run.
 NOT_LEFT = {"f1_glad_mild_03.wav", "harbour.csv", "harbour.tsv", "labels.yaml", "wav.scp", "local/cards/harbour.yaml",
             "model.safetensors", "labels.json", "data/corpora", "predicted_words.tsv", "train_scores.tsv",
-            "tasks.json", "exp/jobs/<stage>-<key>", "data/shar", "data/shar/<input>/<target>.<protocol>/fold<k>",
+            "tasks.json", "exp/jobs/<stage>-<key>", "conditions.json", "data/manifests/test_noise",
+            "data/manifests/test_rir", "exp/pictures",
+            "data/shar", "data/shar/<input>/<target>.<protocol>/fold<k>",
             "data/shar/<input>/phonemes/<corpus>", "shards-<key>/cuts.<n>.jsonl.gz"}
 
 
@@ -142,6 +146,7 @@ def made(toys, tmp_path_factory):
     (folder / "Harbour" / "labels.yaml").write_text(dict(blocks("docs/adding_a_corpus.md"))["yaml"])
     (folder / "Harbour" / "speakers.txt").write_text("f1 F\nf2 F\nm1 M\nm2 M\n")
     toys.write_wav(folder / "noises" / "rain.wav", 1.0)
+    toys.write_wav(folder / "street" / "cars.wav", 0.2)
     toys.write_wav(folder / "rooms" / "hall.wav", 0.3)
     return folder
 

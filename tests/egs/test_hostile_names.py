@@ -5,6 +5,7 @@ import gzip
 import html
 import json
 import re
+import shutil
 import unicodedata
 
 import pytest
@@ -55,7 +56,7 @@ def mandarin(recipe):
 @pytest.fixture(scope="module")
 def walked(mandarin, hostile):
     """All stages; with augmented waveforms, so that audio and noises are read in training too."""
-    config = hostile / "conf" / "nano $(touch harm) 'é'.yaml"
+    config = hostile / "conf" / "nano $(touch harm) 'é' |\n## forged.yaml"
     config.parent.mkdir()
     where = mandarin.where(hostile)
     config.write_text((where[where.index("--config") + 1]).read_text())
@@ -113,6 +114,22 @@ def test_pages_show_names_as_text(walked):
     data = json.loads(re.search(r'id="clip-data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
     assert any("</script>" in row[0] or "<img" in row[0] for row in data["rows"])
     assert html.escape("$(touch harm)") in page
+
+
+def test_tables_are_readable(walked, mandarin):
+    """Also where nothing but the experiments is left."""
+    folder, _ = walked
+    moved = folder / "moved [b]*"
+    shutil.copytree(folder / "exp", moved / "exp")
+    done = mandarin.run("--data", moved / "no data", "--exp", moved / "exp", "--results", moved / "RESULTS.md", "--stage", 5)
+    assert "the tables are made of the score files" in done.stderr
+    page = (moved / "RESULTS.md").read_text(encoding="utf-8")
+    assert "\n## forged" not in page and "## mine, speaker" in page
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    assert rows and all(line.endswith(" |") for line in rows)
+    for path in (moved / "exp/tables").glob("*.csv"):
+        with open(path, encoding="utf-8", newline="") as stream:
+            assert len({len(row) for row in csv.reader(stream, strict=True)}) == 1, path
 
 
 def test_a_second_start_finds_all_done(walked, mandarin):

@@ -82,7 +82,7 @@ def test_noise_at_each_snr_and_reverberation(fold, msud, noises, rooms):
     assert list(rows) == ["clean", "noise at 20 dB", "noise at 0 dB", "reverberation"]
     assert all(row.metrics["clips"] == CLIPS for row in rows.values())
     told = " ".join(rows["clean"].facts["notes"])
-    assert "one of 3 recordings of noise" in told and "1 measured impulse responses" in told
+    assert "a piece of one of 3 recordings of noise" in told and "1 measured impulse responses" in told
     said = read_scores(fold / NOISE.folder / "scores.tsv")
     assert any(a.posterior != b.posterior for a, b in zip(said["clean"], said["noise at 0 dB"]))
 
