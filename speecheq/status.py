@@ -45,7 +45,7 @@ def _format(stage: str, folder: Path) -> int:
     if stage == "unify":
         return (phonemes if folder.parent.name == "phonemes" else msud).FORMAT
     if stage == "score":
-        return SCORED[folder.name]
+        return {**score.FORMATS, **conditions.FORMATS}[folder.name]
     return {"features": features, "shar": shar, "train": train}[stage].FORMAT
 
 
