@@ -71,6 +71,10 @@ class Condition:
     level: Optional[float] = None
 
 
+# What the others are held against: the test clips as they are, on the same way.
+CLEAN = Condition("clean")
+
+
 @dataclass(frozen=True)
 class Row:
     """A system under one condition, over all its folds and seeds.

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from speecheq import metrics, seqm, uncertainty
-from speecheq.conditions import Row, Setting, by_curve, by_setting
+from speecheq.conditions import CLEAN, Row, Setting, by_curve, by_setting
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction
 from speecheq.files import whole_folder_of
@@ -471,36 +471,56 @@ def _draw_speakers(experiment: Experiment) -> Drawing:
 def conditions_figure(setting: Setting, panels: Mapping[str, Mapping[str, Sequence[Row]]]) -> Figure:
     """UA over the levels of a setting: a panel a title, in it a line a label, with the 95 % intervals as bars.
 
-    Conditions without a level are level lines.
+    A label without any level is a level line; conditions without one beside others that have one are thin level lines
+    without words. A label looks the same in all panels.
     """
-    figure = _figure(max(0.7 * WIDTH, min(WIDTH, 3.4 * len(panels))), 3.9)
-    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (title, lines) in zip(grid, panels.items()):
-        for (label, rows), colour, line, marker in zip(lines.items(), cycle(COLOURS[:7]), cycle(LINES), cycle(MARKERS)):
+    labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
+    looks = dict(zip(labels, zip(cycle(COLOURS[:7]), cycle(LINES), cycle(MARKERS))))
+    columns = min(2, len(panels))
+    longest = max(len(printable(label, 40)) for label in labels)
+    width = (0.7, 1.0)[columns - 1] * WIDTH
+    in_a_row = max(1, min(len(labels), int(width / (0.075 * longest + 0.6))))
+    rows_of_panels, rows_of_labels = ceil(len(panels) / columns), ceil(len(labels) / in_a_row)
+    figure = _figure(width, 0.8 + (2.9 if columns == 1 else 2.3) * rows_of_panels + 0.17 * rows_of_labels)
+    grid = figure.subplots(rows_of_panels, columns, sharex=True, sharey=True, squeeze=False)
+    for axes, (title, lines) in zip(grid.flat, panels.items()):
+        for label, rows in lines.items():
+            colour, line, marker = looks[label]
             placed = sorted((row for row in rows if row.condition.level is not None),
                             key=lambda row: row.condition.level)
             for row in rows:
                 if row.condition.level is None:
-                    axes.axhline(row.metrics["ua"], color=colour, linestyle=line, linewidth=1,
-                                 label=printable(label if not placed else f"{label}, {row.condition.name}", 40))
+                    axes.axhline(row.metrics["ua"], color=colour, linestyle=line, linewidth=0.6 if placed else 1.0,
+                                 label="_" if placed else printable(label, 40))
             if not placed:
                 continue
-            levels, ua = [row.condition.level for row in placed], np.array([row.metrics["ua"] for row in placed])
-            axes.plot(levels, ua, color=colour, linestyle=line, linewidth=1.2, marker=marker, markersize=5,
-                      markeredgecolor=BLACK, markeredgewidth=0.4, label=printable(label, 40))
+            axes.plot([row.condition.level for row in placed], [row.metrics["ua"] for row in placed], color=colour,
+                      linestyle=line, linewidth=1.2, marker=marker, markersize=5, markeredgecolor=BLACK,
+                      markeredgewidth=0.4, label=printable(label, 40))
             known = [row for row in placed if row.metrics["low_ua"] is not None]
             axes.vlines([row.condition.level for row in known], [row.metrics["low_ua"] for row in known],
                         [row.metrics["high_ua"] for row in known], color=colour, linewidth=0.8)
-        axes.set(xlabel=setting.axis, xscale="log" if setting.logarithmic else "linear", ylim=(0, 1), title=title)
-        levels = sorted({row.condition.level for rows in lines.values() for row in rows
-                         if row.condition.level is not None})
-        axes.set_xticks(levels, [f"{level:g}" for level in levels])
-        axes.minorticks_off()
+        axes.set(xscale="log" if setting.logarithmic else "linear", ylim=(0, 1), title=title)
         _percent(axes, "y")
-    grid[0].set_ylabel("pooled UA %")
-    handles = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(5, len(handles)), handlelength=3)
+    for axes in grid.flat[len(panels):]:
+        axes.set_visible(False)
+    levels = sorted({row.condition.level for lines in panels.values() for rows in lines.values() for row in rows
+                     if row.condition.level is not None})
+    grid.flat[0].set_xticks(levels, [f"{level:g}" for level in levels])
+    grid.flat[0].minorticks_off()
+    for place in range(max(0, len(panels) - columns), len(panels)):  # the lowest of each column
+        grid.flat[place].tick_params(labelbottom=True)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("pooled UA %")
+    figure.supxlabel(setting.axis, fontsize=9)
+    handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=in_a_row, handlelength=3)
     return figure
+
+
+def _bars(rows: Sequence[Row]) -> str:
+    """What the bars are; over one speaker there is no interval."""
+    return " with its 95 % interval over test speakers (bars)" * any(row.metrics["low_ua"] is not None for row in rows)
 
 
 def _of_clips(rows: Sequence[Row]) -> str:
@@ -510,8 +530,8 @@ def _of_clips(rows: Sequence[Row]) -> str:
 
 def _draw_conditions(setting: Setting, experiment: Experiment) -> Drawing:
     rows = by_setting(experiment.rows)[setting]
-    caption = (f"Pooled UA of the test clips of {experiment.run['target']} with its 95 % interval over test speakers "
-               f"(bars): {_of_clips(rows)}. {' '.join(f'{note}.' for note in map(capital, rows[0].facts['notes']))}")
+    notes = " ".join(f"{capital(note)}." for note in rows[0].facts["notes"])
+    caption = f"Pooled UA of the test clips of {experiment.run['target']}{_bars(rows)}: {_of_clips(rows)}. {notes}"
     return Drawing(setting.title, caption, conditions_figure(setting, {"": by_curve(rows)}))
 
 
@@ -525,13 +545,15 @@ def compared_conditions(heading: str, members: Sequence[Experiment], called: Cal
                    if setting in by_setting(member.rows)}
             panels: Dict[str, Dict[str, List[Row]]] = {}
             for name, rows in own.items():
-                alone = [row for row in rows if row.condition.level is None and not row.condition.curve]
+                clean = [row for row in rows if row.condition == CLEAN]
                 for curve, of in by_curve(rows).items():
                     if any(row.condition.level is not None for row in of):
-                        panels.setdefault(curve, {})[name] = of + alone
+                        panels.setdefault(curve, {})[name] = of + clean
             if len(own) > 1 and panels:
-                caption = (f"{capital(heading)}: pooled UA with its 95 % interval over test speakers (bars). "
-                           + "; ".join(f"{name}: {_of_clips(rows)}" for name, rows in own.items()) + ".")
+                thin = " Thin lines: unchanged clips." * any(row.condition == CLEAN for rows in own.values()
+                                                             for row in rows)
+                caption = (f"{capital(heading)}: pooled UA{_bars([row for rows in own.values() for row in rows])}."
+                           f"{thin} " + "; ".join(f"{name}: {_of_clips(rows)}" for name, rows in own.items()) + ".")
                 drawing = Drawing(f"{setting.title}: {heading}", caption, conditions_figure(setting, panels))
                 pictures.append(_rendered(slug(f"{members[0].run['name']}.{setting.name}"), drawing))
     return pictures

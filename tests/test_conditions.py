@@ -8,16 +8,18 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import style
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from test_figures import assert_no_labels_overlap
 from test_report import make, no_pictures, predictions, summarised, table  # noqa: F401
 
 from speecheq import conditions, figures, report, train
-from speecheq.conditions import ATTACK_ON_WAVEFORM, NOISE, Condition, Row
+from speecheq.conditions import ATTACK_ON_WAVEFORM, CLEAN, NOISE, Condition, Row
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.stages import Stage
 from speecheq.status import DONE, STALE, Status
 
-CLEAN, ROOM = Condition("clean"), Condition("reverberation")
+ROOM = Condition("reverberation")
 FACTS = {"notes": ["made by the tests"], "seed": 0}
 SPEAKERS = 8
 
@@ -161,6 +163,23 @@ def test_the_curve_has_a_point_a_level_and_a_line_for_what_has_none(experiment):
     assert lines["noise"].get_xdata().tolist() == [0, 20]
     assert lines["noise"].get_ydata().tolist() == [of[in_noise(0)], of[in_noise(20)]]
     assert set(lines["clean"].get_ydata()) == {of[CLEAN]}
+
+
+@pytest.mark.parametrize("curves", [1, 3, 4])
+def test_systems_look_the_same_in_all_panels_and_no_words_overlap(curves, monkeypatch):
+    systems = [f"small_best (data.input=waveform, augment.x=0)-wo_mtl_wo_msud_{number}" for number in range(6)]
+    metrics = {"ua": 0.5, "low_ua": 0.4, "high_ua": 0.6}
+    clean = Row(ATTACK_ON_WAVEFORM, CLEAN, metrics, {})
+    panels = {f"curve {number}": {
+        name: [clean, *(replace(row_of("c", level, 0.1 * level / -10), metrics=metrics) for level in (-80.0, -40.0))]
+        for name in systems[number:]} for number in range(curves)}
+    with style.context(["default", figures.STYLE]):
+        figure = figures.conditions_figure(ATTACK_ON_WAVEFORM, panels)
+        assert_no_labels_overlap(figure, monkeypatch)
+    colours = [{line.get_label(): line.get_color() for line in axes.get_lines() if line.get_label()[0] != "_"}
+               for axes in figure.axes[:curves]]
+    assert all(len(of) == 6 - number for number, of in enumerate(colours))
+    assert all(of[label] == colours[0][label] for of in colours for label in of)
 
 
 def test_the_picture_is_among_the_experiments(experiment):

@@ -13,12 +13,22 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from speecheq.conditions import APGD, ATTACK_ON_FBANK, ATTACK_ON_WAVEFORM, BIM, FGSM, PGD, Condition, Setting
+from speecheq.conditions import (
+    APGD,
+    ATTACK_ON_FBANK,
+    ATTACK_ON_WAVEFORM,
+    BIM,
+    CLEAN,
+    FGSM,
+    PGD,
+    Condition,
+    Setting,
+)
 from speecheq.data import Stream
 from speecheq.errors import InputError
 from speecheq.features import BatchedFbank
 from speecheq.robustness import attacks
-from speecheq.robustness.noise import CLEAN, SEED
+from speecheq.robustness.noise import SEED
 from speecheq.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
 from speecheq.score import Trained
 

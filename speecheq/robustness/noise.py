@@ -14,7 +14,7 @@ import soundfile
 from lhotse import RecordingSet
 
 from speecheq.augment import Augmenter, load_noises, load_responses
-from speecheq.conditions import NOISE, Condition, Setting
+from speecheq.conditions import CLEAN, NOISE, Condition, Setting
 from speecheq.config import AugmentConfig
 from speecheq.data import Stream
 from speecheq.errors import InputError
@@ -27,7 +27,6 @@ from speecheq.stages import STAMP, require
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB
 SEED = 0
 KINDS = ("noise", "rir")  # what stage 1 calls such sounds
-CLEAN = Condition("clean")
 UNCHANGED = AugmentConfig(pitch_probability=0.0, tempo_probability=0.0, reverb_probability=0.0, noise_probability=0.0)
 
 

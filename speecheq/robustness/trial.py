@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Dict, List, Union
 
-from speecheq.conditions import Condition, masked_gradients, write
+from speecheq.conditions import CLEAN, Condition, masked_gradients, write
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction
 from speecheq.files import read_json
@@ -11,7 +11,7 @@ from speecheq.msud import TEST, class_table
 from speecheq.progress import log, progress
 from speecheq.robustness.adversarial import AttackTrial
 from speecheq.robustness.corpora import CorpusTrial
-from speecheq.robustness.noise import CLEAN, NoiseTrial
+from speecheq.robustness.noise import NoiseTrial
 from speecheq.score import CHECKPOINTS, SCORES, STAMP_FOLDER, Trained, read_scores
 from speecheq.stages import STAMP, Stage, require
 

@@ -10,14 +10,14 @@ import soundfile
 import torch
 
 from speecheq import cli, conditions, sounds
-from speecheq.conditions import ATTACK_ON_FBANK, ATTACK_ON_WAVEFORM, NOISE
+from speecheq.conditions import ATTACK_ON_FBANK, ATTACK_ON_WAVEFORM, CLEAN, NOISE
 from speecheq.cuts import cuts_of
 from speecheq.data import scoring_batches
 from speecheq.errors import InputError
 from speecheq.features import BatchedFbank
 from speecheq.robustness import adversarial, attacks, noise
 from speecheq.robustness.adversarial import BY_METHOD, AttackTrial, attacked, drawn_shares
-from speecheq.robustness.noise import CLEAN, NoiseTrial
+from speecheq.robustness.noise import NoiseTrial
 from speecheq.robustness.trial import try_conditions
 from speecheq.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
 from speecheq.score import Trained, read_metrics, read_scores
