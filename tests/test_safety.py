@@ -22,10 +22,10 @@ from lhotse import CutSet, Features, MonoCut
 
 from speecheq import checkpoint, model_folder, sounds
 from speecheq.commandline import exit_status
-from speecheq.data import load_features
 from speecheq.datacard import find_card
 from speecheq.download import download, unpack_zip
 from speecheq.errors import InputError
+from speecheq.features import load_features
 from speecheq.progress import log, one_line, set_up_logging
 from speecheq.recordings import find_parts
 from speecheq.score import EMBEDDINGS, read_embeddings
