@@ -8,11 +8,12 @@ JOBS ?= 2
 SHELL := /bin/bash
 export SPEECHEQ_VENV := $(abspath $(VENV))
 .NOTPARALLEL:
-.PHONY: help demo test lint
+.PHONY: help demo test faults lint
 
 help:
 	@echo 'make demo   install into $(VENV), then run a recipe (RECIPE=mandarin|iemocap) on synthesised mini corpora'
 	@echo 'make test   install into $(VENV), then run the tests'
+	@echo 'make faults  install into $(VENV), then end a recipe at 50 moments and each stage at 20 places; takes an hour'
 	@echo 'make lint   shellcheck over every shell file'
 	@echo 'STACK=auto|k2|modern and VENV=DIR choose what is installed and where (see utils/install.sh --help)'
 
@@ -23,6 +24,10 @@ demo:
 test:
 	@utils/install.sh --stack $(STACK) --venv $(VENV) --extras test
 	@. ./path.sh && python -m pytest -n $(JOBS) --dist loadscope
+
+faults:
+	@utils/install.sh --stack $(STACK) --venv $(VENV) --extras test
+	@. ./path.sh && SPEECHEQ_KILLS=50 python -m pytest tests/faults
 
 lint:
 	@command -v shellcheck >/dev/null || \

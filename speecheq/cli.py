@@ -295,8 +295,6 @@ def _train_one(job) -> None:
 
 def _train_together(trainings: Sequence, at_once: int) -> None:
     """Train in processes of their own, ``at_once`` at a time; the first that fails ends all."""
-    # without this a SIGTERM would end this process and leave its children training
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     waiting, running = list(trainings), {}
     try:

@@ -2,7 +2,11 @@
 
 import argparse
 import os
-from typing import Callable, List
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from typing import Callable, Iterator, List
 
 from speecheq.errors import InputError
 from speecheq.files import NO_SPACE
@@ -56,15 +60,30 @@ def positive_whole(value: str) -> int:
     return int(value)
 
 
+@contextmanager
+def sigterm_ends() -> Iterator[None]:
+    """While it is entered, a SIGTERM raises SystemExit: what was begun is removed, and child processes are ended."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def exit_status(action: Callable[[], None]) -> int:
-    """Run ``action``: 0; 1 after a fault of the input or the system, told in one sentence; 130 when interrupted.
+    """Run ``action``: 0; 1 after a fault of the input or the system, told in one sentence; 130 when interrupted, and
+    SystemExit with 143 after a SIGTERM.
 
     Where stages are only asked what is missing (stages.py), their answer in place of 0.
 
     A fault of the program keeps its traceback.
     """
     try:
-        action()
+        with sigterm_ends():
+            action()
     except InputError as error:
         log.error("%s", error)
         return 1
@@ -83,4 +102,8 @@ def exit_status(action: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         log.error("interrupted; the same command goes on with what is not done yet.")
         return 130
+    except SystemExit as ended:
+        if ended.code == 128 + signal.SIGTERM:
+            log.warning("ended by SIGTERM; the same command goes on with what is not done yet.")
+        raise
     return status()

@@ -119,7 +119,7 @@ def write(stage: Stage, setting: Setting, fold: int, seed: int, facts: Mapping[s
     facts = {**facts, "git": git_revision()}
     rows = [Row(setting, condition, metrics_of(_answers([(fold, seed, clips)])), facts)
             for condition, clips in said.items()]
-    with stage.anew() as folder:
+    with stage.alone(), stage.anew() as folder:
         write_scores(folder / SCORES, {condition.name: clips for condition, clips in said.items()}, classes)
         write_json(folder / CONDITIONS, {"setting": setting.name, "fold": fold, "seed": seed, "facts": facts, "rows": [
             {"condition": asdict(row.condition), "metrics": row.metrics} for row in rows]})

@@ -582,6 +582,13 @@ def prepare(corpus: Corpus, find: Finder, request: Request, out_dir: Path) -> No
         return
     check_utterances(corpus, utterances, request)
     _check_counts(corpus, utterances, drops, request)
+    with stage.alone() as is_missing:
+        if is_missing:
+            _write(corpus, utterances, request, drops, stage)
+
+
+def _write(corpus: Corpus, utterances: List[Utterance], request: Request, drops: Drops, stage: Stage) -> None:
+    """The manifests and the card of ``utterances``, in their order."""
     went_in = len(utterances) + len(drops)
     reading = _read_headers(utterances, request.nj)
     headers = list(progress(reading, f"{corpus.name}: reading headers", len(utterances), "clips"))

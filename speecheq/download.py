@@ -27,7 +27,13 @@ from urllib.parse import quote
 
 from speecheq.datacard import Card, Download, where_from
 from speecheq.errors import InputError
-from speecheq.files import no_space_is_an_input_error, whole_folder, write_json
+from speecheq.files import (
+    locked_folder,
+    remove_leftovers,
+    whole_folder,
+    write_fault_is_an_input_error,
+    write_json,
+)
 from speecheq.progress import Progress, log, progress
 
 THROUGH_LHOTSE = ("aishell", "librispeech")
@@ -144,7 +150,7 @@ def _transfer(url: str, part: Path, tag: Path, known: Download) -> None:
                 "new release, or name another server with --base-url."
             )
         _check_room(part, have, total)
-        with no_space_is_an_input_error(part), open(part, "ab" if have else "wb") as out:
+        with write_fault_is_an_input_error(part), open(part, "ab" if have else "wb") as out:
             tag.write_text(version, encoding="utf-8")  # now that nothing of another version is left
             with Progress(part.stem, None if total is None else total // MB, "MB") as shown:
                 shown.update(have // MB)
@@ -251,7 +257,7 @@ def _through_lhotse(card: Card, items: Sequence[Download], folder: Path, base_ur
         # lhotse's own looks at names, but not where links lead, nor for devices
         archive.extractall(path, filter="data")
 
-    with no_space_is_an_input_error(folder), _replaced(
+    with write_fault_is_an_input_error(folder), _replaced(
         module, resumable_download=transfer, safe_extract=unpack, tqdm=lambda steps, **_: steps
     ):
         try:
@@ -293,21 +299,23 @@ def download(
         raise InputError(f"--base-url {base_url}: is not an address that begins with http:// or https://.")
     items = _chosen(card, parts)
     folder = Path(out_dir) / card.name
-    ours = folder / "download.json"
-    if folder.exists() and not ours.is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            f"{folder}: is there already and was not made by this command; if it is the corpus, give it to the recipe, "
-            "else name another folder with --out."
-        )
-    corpus = folder / card.folder
-    write_json(ours, {"corpus": card.name, "licence": card.licence, "source": card.source})
-    log.info("%s: %s (licence: %s) to %s", card.title, card.source, card.licence, corpus)
-    if card.name in THROUGH_LHOTSE:
-        server = base_url or items[0].url.rsplit("/", 2)[0]
-        _through_lhotse(card, items, folder, server.rstrip("/"))
-    elif not (corpus / ".completed").is_file():
-        for item in items:
-            fetch(f"{base_url.rstrip('/')}/{quote(item.file)}" if base_url else item.url, folder / item.file, item)
-        unpack_zip([(folder / item.file, item.into) for item in items], corpus)
+    with locked_folder(folder, wait=True):
+        remove_leftovers(folder)
+        ours = folder / "download.json"
+        if folder.exists() and not ours.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(
+                f"{folder}: is there already and was not made by this command; if it is the corpus, give it to the "
+                "recipe, else name another folder with --out."
+            )
+        corpus = folder / card.folder
+        write_json(ours, {"corpus": card.name, "licence": card.licence, "source": card.source})
+        log.info("%s: %s (licence: %s) to %s", card.title, card.source, card.licence, corpus)
+        if card.name in THROUGH_LHOTSE:
+            server = base_url or items[0].url.rsplit("/", 2)[0]
+            _through_lhotse(card, items, folder, server.rstrip("/"))
+        elif not (corpus / ".completed").is_file():
+            for item in items:
+                fetch(f"{base_url.rstrip('/')}/{quote(item.file)}" if base_url else item.url, folder / item.file, item)
+            unpack_zip([(folder / item.file, item.into) for item in items], corpus)
     log.info("%s: lies in %s; the archives beside it may be removed", card.title, corpus)
     return corpus

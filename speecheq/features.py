@@ -28,7 +28,14 @@ from torch import nn
 
 from speecheq.corpus import load_card
 from speecheq.errors import InputError
-from speecheq.files import no_space_is_an_input_error, note_sizes, sizes_are_as_noted, whole_file
+from speecheq.files import (
+    folder_in_use,
+    note_sizes,
+    remove_leftovers,
+    sizes_are_as_noted,
+    whole_file,
+    write_fault_is_an_input_error,
+)
 from speecheq.parallel import in_processes
 from speecheq.progress import Progress
 from speecheq.stages import Drops, Stage, require
@@ -366,8 +373,22 @@ def compute_features(
     stage = _stage(corpus, manifests, out_dir, card, config)
     if stage.is_done():
         return
+    if parts is not None:
+        with folder_in_use(manifests), folder_in_use(out_dir):  # many jobs may have parts, but none beside a whole run
+            _compute(stage, corpus, manifests, out_dir, nj, config, card, parts)
+        return
+    with stage.alone() as is_missing:
+        if is_missing:
+            _compute(stage, corpus, manifests, out_dir, nj, config, card, parts)
+
+
+def _compute(
+    stage: Stage, corpus: str, manifests: Path, out_dir: Path, nj: int, config: FbankConfig, card: Mapping[str, Any],
+    parts: Optional[Collection[int]],
+) -> None:
+    """The archives that are missing, and, of all of them (no ``parts``), their cuts and the stamp."""
     parts_dir = out_dir / f"parts-{stage.key}"
-    with no_space_is_an_input_error(parts_dir):
+    with write_fault_is_an_input_error(parts_dir):
         parts_dir.mkdir(parents=True, exist_ok=True)
     archives: List[Path] = []
     utterances = card["utterances"] if parts is None else min(card["utterances"], len(parts) * CUTS_A_PART)
@@ -396,8 +417,7 @@ def compute_features(
     for stale in out_dir.glob("parts-*"):
         if stale != parts_dir:
             shutil.rmtree(stale)
-    for left_behind in parts_dir.glob(".tmp*"):  # by runs that were killed
-        left_behind.unlink()
+    remove_leftovers(parts_dir)
 
 
 def load_cuts(fbank_dir: Path) -> CutSet:

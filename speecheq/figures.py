@@ -265,11 +265,28 @@ def read_curves(folder: Path) -> Dict[str, Curve]:
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    if not (folder / "tensorboard").is_dir():
-        return {}
-    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 1})
-    events.Reload()
-    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    written = []
+    for path in (folder / "tensorboard").glob("*tfevents*"):
+        events = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 1})
+        events.Reload()
+        of_file = {name: [(event.step, event.value) for event in events.Scalars(name)]
+                   for name in events.Tags()["scalars"]}
+        last = max((curve[-1][0] for curve in of_file.values()), default=0)
+        written.append((_first_step(path), last, path.name, of_file))
+    # each start goes on at the step of the one before or a later one; the names say when, but clocks are set back
+    curves: Dict[str, Curve] = {}
+    for first, _, _, of_file in sorted(written, key=lambda file: file[:3]):
+        curves = {name: [point for point in curve if point[0] < first] for name, curve in curves.items()}
+        for name, curve in of_file.items():
+            curves.setdefault(name, []).extend(curve)
+    return {name: curve for name, curve in curves.items() if curve}
+
+
+def _first_step(path: Path) -> int:
+    """The step with which the training that wrote these events began or went on."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return next((event.step for event in EventFileLoader(str(path)).Load() if event.HasField("session_log")), 0)
 
 
 def in_windows(curve: Curve, most: int = LOSS_POINTS) -> Curve:

@@ -2,33 +2,40 @@
 
 import errno
 import fcntl
+import glob
 import json
 import os
+import re
 import shutil
 import socket
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Tuple, Union
+from typing import Any, Iterable, Iterator, TextIO, Tuple, Union
 
 from speecheq.errors import InputError
+from speecheq.progress import log
 
 PathLike = Union[str, Path]
 
 # What the system reports when a write does not fit: disk full, quota used up, file size limit reached.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What it reports where nothing may be written at all.
+NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
-def no_space_is_an_input_error(path: PathLike) -> Iterator[None]:
-    """Turn "no room for this file" into an InputError that names ``path``."""
+def write_fault_is_an_input_error(path: PathLike) -> Iterator[None]:
+    """Turn "no room for this file" and "nothing may be written there" into an InputError that names ``path``."""
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if error.errno not in (*NO_SPACE, *NO_WRITING):
             raise
+        path = re.sub(r"\.tmp\d+\.", "", str(path))  # the name that it was to have
+        remedy = "free some space" if error.errno in NO_SPACE else "make its folder writable, or name another,"
         raise InputError(
-            f"{path}: could not be written, {os.strerror(error.errno).lower()}; free some space and run "
-            "the same command again."
+            f"{path}: could not be written, {os.strerror(error.errno).lower()}; {remedy} and run the same command "
+            "again."
         ) from error
 
 
@@ -41,7 +48,7 @@ def whole_file(path: PathLike) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".tmp{os.getpid()}.{path.name}")
     try:
-        with no_space_is_an_input_error(path):
+        with write_fault_is_an_input_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with open(temporary, "rb") as written:
@@ -65,17 +72,21 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
     previous = path.with_name(f".old{os.getpid()}.{path.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with no_space_is_an_input_error(path):
+        with write_fault_is_an_input_error(path):
             temporary.mkdir(parents=True)
             yield temporary
-        if path.exists():
-            os.replace(path, previous)
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            if previous.exists():
-                os.replace(previous, path)
-            raise
+            for written in temporary.rglob("*"):
+                if written.is_file():
+                    with open(written, "rb") as stream:
+                        os.fsync(stream.fileno())
+            if path.exists():
+                os.replace(path, previous)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                if previous.exists():
+                    os.replace(previous, path)
+                raise
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -91,47 +102,118 @@ def whole_folder_of(path: PathLike, kind: str, suffixes: Tuple[str, ...]) -> Ite
         yield temporary
 
 
-# Held by the process that writes to a folder; the file stays.
-LOCK = ".lock"
+# The temporary names of whole_file and whole_folder.
+LEFTOVERS = (".tmp[0-9]*", ".old[0-9]*")
 
 
-@contextmanager
-def locked_folder(folder: PathLike) -> Iterator[None]:
-    """Keep a folder for this process while it is entered; InputError that names the process that has it already.
+def remove_leftovers(path: PathLike) -> None:
+    """Remove what killed processes had begun to write under the name ``path``, and, where it is a folder, in it.
 
-    The lock ends with the process, however that ends. It is one of fcntl's, which a child does not inherit: a data
-    loader that outlives its training for some seconds holds nothing.
+    Only for who knows that no living process writes there (``locked_folder``).
     """
-    path = Path(folder) / LOCK
-    with open(path, "a+", encoding="utf-8") as stream:
-        try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            stream.seek(0)
-            raise InputError(
-                f"{folder}: {stream.read().strip() or 'another process'} is writing there; wait until it has ended, or "
-                "name another folder."
-            ) from error
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        stream.flush()
-        yield
+    path = Path(path)
+    names = glob.escape(path.name)
+    found = [left for kind in LEFTOVERS for left in path.parent.glob(f"{kind}.{names}")]
+    found += [left for kind in LEFTOVERS for left in path.glob(f"{kind}.*")]
+    for left in found:
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
-def is_locked(folder: PathLike) -> bool:
-    """Whether another process has the folder (``locked_folder``)."""
+# The bytes of a lock's file: who writes holds both alone, who only reads shares the second with others.
+WRITING, IN_USE = 0, 1
+# Of file systems without locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def _lock_file(folder: PathLike) -> Path:
+    """Beside the folder, which may be replaced while it is locked. The file stays."""
+    folder = Path(os.path.abspath(folder))
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _is_taken(stream: TextIO, kind: int, byte: int) -> bool:
+    """Take one byte of a lock's file, without waiting; whether another process has it."""
     try:
-        with open(Path(folder) / LOCK, "rb") as stream:
-            fcntl.lockf(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
+        fcntl.lockf(stream, kind | fcntl.LOCK_NB, 1, byte)
     except OSError as error:
+        if error.errno in NO_LOCKS:
+            log.warning("%s: the file system knows no locks; start nothing else in the same folder", stream.name)
+            return False
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             raise
         return True
     return False
+
+
+def _holder(stream: TextIO) -> str:
+    stream.seek(0)
+    return stream.read().strip() or "another process"
+
+
+def _wait_for(stream: TextIO, kind: int, byte: int, folder: PathLike) -> None:
+    if _is_taken(stream, kind, byte):
+        log.info("%s: %s is writing there, which is waited for", folder, _holder(stream))
+        fcntl.lockf(stream, kind, 1, byte)
+
+
+@contextmanager
+def locked_folder(folder: PathLike, wait: bool = False) -> Iterator[None]:
+    """Keep a folder for this process while it is entered, to write there.
+
+    Where another process writes there already it is waited for if ``wait``, and else an InputError that names it; an
+    InputError too where another reads there (``folder_in_use``). The lock ends with the process, however that ends. It
+    is one of fcntl's, which a child does not inherit: a data loader that outlives its training for some seconds holds
+    nothing. The same process must not lock a folder twice.
+    """
+    path = _lock_file(folder)
+    with write_fault_is_an_input_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = open(path, "a+", encoding="utf-8")
+    with stream:
+        if wait:
+            _wait_for(stream, fcntl.LOCK_EX, WRITING, folder)
+        elif _is_taken(stream, fcntl.LOCK_EX, WRITING):
+            raise InputError(
+                f"{folder}: {_holder(stream)} is writing there; wait until it has ended, or name another folder."
+            )
+        if _is_taken(stream, fcntl.LOCK_EX, IN_USE):
+            raise InputError(
+                f"{folder}: another process works with what lies there and would be changed; wait until it has ended, "
+                "or name another folder."
+            )
+        with write_fault_is_an_input_error(path):
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            stream.flush()
+        yield
+
+
+@contextmanager
+def folder_in_use(folder: PathLike) -> Iterator[None]:
+    """While it is entered, nobody has ``folder`` for himself (``locked_folder``); who has it already is waited for."""
+    path = _lock_file(folder)
+    try:
+        stream = open(path, "r+" if path.exists() else "a+", encoding="utf-8")
+    except OSError as error:
+        if error.errno not in (*NO_SPACE, *NO_WRITING, errno.ENOENT):
+            raise
+        yield  # nothing can be written there
+        return
+    with stream:
+        _wait_for(stream, fcntl.LOCK_SH, IN_USE, folder)
+        yield
+
+
+def is_locked(folder: PathLike) -> bool:
+    """Whether another process writes to the folder (``locked_folder``)."""
+    try:
+        with open(_lock_file(folder), encoding="utf-8") as stream:
+            return _is_taken(stream, fcntl.LOCK_SH, WRITING)
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: PathLike, text: str) -> None:

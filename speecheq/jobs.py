@@ -19,16 +19,16 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from xml.etree import ElementTree
 
-from speecheq.commandline import OneLineParser, exit_status, positive_whole, true_or_false
+from speecheq.commandline import OneLineParser, exit_status, positive_whole, sigterm_ends, true_or_false
 from speecheq.errors import InputError
-from speecheq.files import locked_folder, read_json, write_json, write_text
+from speecheq.files import locked_folder, read_json, remove_leftovers, write_json, write_text
 from speecheq.progress import Progress, log, one_line, set_up_logging
 from speecheq.stages import NOT_DONE, ONLY_ASK, digest
 
@@ -429,6 +429,7 @@ class _Array:
         command = self.settings.command(self.name, len(tasks), folder, after)
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / RESULTS, ignore_errors=True)  # of the same tasks, when they were submitted before
+        remove_leftovers(folder)
         write_text(folder / "job.sh", SCRIPT)
         # in ASCII, as a file name need not be UTF-8
         write_text(folder / TASKS, json.dumps({
@@ -449,7 +450,7 @@ class _Array:
         """Until all have ended; InputError where some failed."""
         left, failed = list(flights), []
         try:
-            with _sigterm_ends(), Progress(f"{self.name} on {self.settings.cmd}", len(flights), "jobs") as shown:
+            with sigterm_ends(), Progress(f"{self.name} on {self.settings.cmd}", len(flights), "jobs") as shown:
                 for flight, why in self._ends(left, shown):
                     if why:
                         failed.append(f"{flight.job}_{flight.index} ({flight.task.title}: {why})")
@@ -523,16 +524,6 @@ class _Array:
         with Progress(f"{self.name}: ending", len(left), "jobs") as shown:
             for _ in self._ends(list(left), shown, cancelled=True):
                 pass
-
-
-@contextmanager
-def _sigterm_ends() -> Iterator[None]:
-    """While it is entered, a SIGTERM raises SystemExit."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _tasks(folder: Path) -> List[Task]:

@@ -363,6 +363,16 @@ def _digest_of(path: Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
+def _note_of_any(folder: Path) -> Optional[Dict[str, Any]]:
+    """What ``msud.json`` says of one of the folds in ``folder``; None where none is there. Damaged ones are redone."""
+    for path in sorted(folder.glob("fold*/msud.json")):
+        try:
+            return read_json(path)
+        except InputError as damaged:
+            log.warning("%s", damaged)
+    return None
+
+
 def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Path) -> List[int]:
     """Write the cut sets of the asked ``folds``; returns their numbers.
 
@@ -392,7 +402,7 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
         return done[number]
 
     done: Dict[int, bool] = {}
-    made = next((read_json(path) for path in sorted(folder.glob("fold*/msud.json"))), None)
+    made = _note_of_any(folder)
     if made is not None and is_done(made["fold"]):  # folds that are all there need no look at the clips
         numbers = parse_numbers(folds, "fold", made["folds"])
         if all([is_done(number) for number in numbers]):
@@ -407,9 +417,9 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
     dev = _dev_rule(recipe, clips.of[recipe.target])
     keys = [read_json(path / STAMP)["key"] for path in inputs]
     partition = digest([options, keys, [sorted(fold) for fold in all_folds]])
-    for number in parse_numbers(folds, "fold", len(all_folds)):
-        if is_done(number) or is_only_asked():
-            continue
+
+    def write(number: int) -> None:
+        """The sets of a fold."""
         of_fold = drops.copy()
         parts = {recipe.target: _target_parts(recipe, dev, clips.of[recipe.target], all_folds[number - 1]),
                  **_other_parts(recipe, dev, cards, clips.of, of_fold)}
@@ -447,6 +457,13 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
             write_json(temporary / "msud.json", note)
             placed = sum(map(len, parts.values()))
             stages[number].finish(temporary, placed + len(of_fold), placed, of_fold)
+
+    for number in parse_numbers(folds, "fold", len(all_folds)):
+        if is_done(number) or is_only_asked():
+            continue
+        with stages[number].alone() as is_missing:
+            if is_missing:
+                write(number)
     return parse_numbers(folds, "fold", len(all_folds))
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple, Union
 
 from lhotse import CutSet, MonoCut
 from lhotse.serialization import SequentialJsonlWriter
@@ -133,20 +133,29 @@ def phonemes(
     options: Dict[str, Any] = {"corpus": corpus, "units": units}
     if units == "phone":
         try:
-            target: Union[Phones, Pieces] = Phones(language)
+            target: Optional[Phones] = Phones(language)
         except InputError as error:
             raise InputError(f"{corpus}: {error}") from error
         options["table"] = target.table.symbols
     else:
-        options["bpe_size"] = bpe_size
+        target, options["bpe_size"] = None, bpe_size
     stage = Stage("unify", f"phonemes of {corpus}", out_dir, options, [fbank / corpus], FORMAT)
     if stage.is_done():
         return
-    source = _Corpus(card, fbank / corpus)
+    with stage.alone() as is_missing:
+        if is_missing:
+            _write(card, fbank / corpus, units, bpe_size, target, stage)
+
+
+def _write(card: dict, fbank: Path, units: str, bpe_size: int, phones: Optional[Phones], stage: Stage) -> None:
+    """The phoneme cuts of a corpus, with its ``phones``, or, without them, with pieces that are trained first."""
+    corpus, language = card["name"], card["language"]
+    source = _Corpus(card, fbank)
     if source.test == HELD_OUT:
         # read with a reader of its own, since each counts what it predicts
         source.hold_out(Phones(language).encode if units == "phone" else partial(spelling, language=language))
-    if units == "bpe":
+    target: Union[Phones, Pieces, None] = phones
+    if target is None:
         try:
             target = Pieces.train(language, source.training_texts("pieces"), bpe_size)
         except InputError as error:

@@ -68,7 +68,11 @@ class Progress:
         self.count, self.note, self.started = done, "", time.monotonic()
         self.last_line = self.started
         terminal = sys.stderr.isatty() if terminal is None else terminal
-        self.bar = tqdm(total=total, desc=title, unit=unit, initial=done, dynamic_ncols=True) if terminal else None
+        self.bar = None
+        if terminal:
+            self.bar = tqdm(total=total, desc=title, unit=unit, initial=done, dynamic_ncols=True)
+            # tqdm's own clock may be set back, for which the bar would stand still
+            self.bar._time, self.bar.start_t, self.bar.last_print_t = time.monotonic, self.started, self.started
 
     def update(self, count: int = 1, note: str = "") -> None:
         """Report ``count`` more units done; ``note`` is shown beside the figures (a loss, say)."""

@@ -14,10 +14,10 @@ from speecheq.compare import Pair, compare
 from speecheq.conditions import Row, Setting, by_curve, by_setting, masked_gradients
 from speecheq.errors import InputError
 from speecheq.figures import Picture, compared_conditions, pictures_of, write_pictures
-from speecheq.files import write_text
+from speecheq.files import locked_folder, remove_leftovers, write_text
 from speecheq.metrics import CALIBRATION_BINS, confusion
 from speecheq.msud import DECLARED, EVERY_CORPUS, TEST
-from speecheq.paper_table import paper_tables, published_tables, read_table
+from speecheq.paper_table import PaperTable, paper_tables, published_tables, read_table
 from speecheq.progress import log, one_line
 from speecheq.summary import Experiment, scored_folders, summarise
 from speecheq.tables import (
@@ -55,6 +55,7 @@ SOUNDS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unl
 TABLES = "tables"  # the folder of LaTeX and CSV, in that of the experiments
 PICTURES = "pictures"  # the folder of SVG and PDF, in that of an experiment
 
+NOTHING_SCORED = "{}: no experiment has been scored; run stages 4 and 5 first."
 INTRODUCTION = "Written by the program from score files.\n"
 EXPLAINED = (
     "WA (overall accuracy), UA (mean recall of the classes), UAI (that of neutral, joy, anger and sadness) and macro "
@@ -466,9 +467,20 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
     and named on the page; InputError where nothing is left.
     """
     of_paper = read_table(table) if table is not None else None
+    folders = sorted({path.parent.parent for path in Path(exp).glob("*/*/fold*/seed*") if path.is_dir()})
+    if not folders:
+        raise InputError(NOTHING_SCORED.format(exp))
+    with locked_folder(Path(exp) / TABLES, wait=True):  # it stands for all that is written here
+        for written in (exp, results, *folders):
+            remove_leftovers(written)
+        return _report(exp, folders, title, results, of_paper)
+
+
+def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_paper: Optional[PaperTable]) -> str:
+    """What ``report`` does, of the experiments in ``every`` folder."""
     experiments: Dict[Path, Experiment] = {}
     left_out: List[str] = []
-    for folder in sorted({path.parent.parent for path in Path(exp).glob("*/*/fold*/seed*") if path.is_dir()}):
+    for folder in every:
         folders, reasons = scored_folders(folder)
         left_out += reasons
         if folders:
@@ -479,8 +491,7 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
             except InputError as unlike:
                 left_out.append(str(unlike))
     if not experiments:
-        raise InputError(left_out[0] if left_out
-                         else f"{exp}: no experiment has been scored; run stages 4 and 5 first.")
+        raise InputError(left_out[0] if left_out else NOTHING_SCORED.format(exp))
     for reason in left_out:
         log.warning("left out of the tables: %s", reason)
     groups = _groups(list(experiments.values()))

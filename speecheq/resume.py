@@ -93,13 +93,6 @@ def find_checkpoint(folder: Path, key: str) -> Optional[Dict[str, Any]]:
     return content
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed had begun to write."""
-    for path in folder.glob(".tmp*"):
-        if path.is_file():
-            path.unlink()
-
-
 class StopRequest:
     """While it is entered, SIGTERM and SIGINT (Ctrl-C) set ``signal`` instead of ending the process.
 

@@ -32,7 +32,7 @@ from speecheq.evaluate import (
     predict_emotions,
     predict_phones,
 )
-from speecheq.files import read_json, whole_file, write_json
+from speecheq.files import read_json, remove_leftovers, whole_file, write_fault_is_an_input_error, write_json
 from speecheq.metrics import greedy_constant, phone_error_rate, phone_errors
 from speecheq.msud import EVERY_CORPUS, TEST, class_table
 from speecheq.phones.table import PhoneTable
@@ -244,26 +244,34 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
     if scored and embedded and training_scored:
         return {} if is_only_asked() else read_metrics(folder)
 
-    trained = Trained.load(folder)
-    if not scored:
-        predictions = _score_tests(scores, folder, trained, run, note, fold_folder, phonemes)
-    if not embedded:
-        embeddings.begin()
-        if scored:
-            predictions = trained.predict(fold_folder / f"{TEST}.jsonl.gz", embeddings=True)
-        write_embeddings(folder / EMBEDDINGS, predictions)
-        _finish(embeddings, folder, [EMBEDDINGS], len(predictions), "test clips")
-    if not training_scored:
-        training.begin()
-        predictions = trained.predict(fold_folder / "emotion.jsonl.gz", note["target"])
-        write_scores(folder / TRAINING_SCORES, {TRAINING_CLIPS: predictions}, class_table(note))
-        _finish(training, folder, [TRAINING_SCORES], len(predictions), "training clips")
+    with scores.alone() as is_missing:  # of all three, for they are made together
+        for name in (METRICS, SCORES, PHONES, EMBEDDINGS, TRAINING_SCORES, embeddings.folder, training.folder):
+            remove_leftovers(folder / name)
+        # another process may have been at it meanwhile
+        scored, embedded = scored or not is_missing, embedded or embeddings.is_done()
+        training_scored = training_scored or training.is_done()
+        if not (scored and embedded and training_scored):
+            trained = Trained.load(folder)
+        if not scored:
+            predictions = _score_tests(scores, folder, trained, run, note, fold_folder, phonemes)
+        if not embedded:
+            embeddings.begin()
+            if scored:
+                predictions = trained.predict(fold_folder / f"{TEST}.jsonl.gz", embeddings=True)
+            write_embeddings(folder / EMBEDDINGS, predictions)
+            _finish(embeddings, folder, [EMBEDDINGS], len(predictions), "test clips")
+        if not training_scored:
+            training.begin()
+            predictions = trained.predict(fold_folder / "emotion.jsonl.gz", note["target"])
+            write_scores(folder / TRAINING_SCORES, {TRAINING_CLIPS: predictions}, class_table(note))
+            _finish(training, folder, [TRAINING_SCORES], len(predictions), "training clips")
     return read_metrics(folder)
 
 
 def _finish(stage: Stage, folder: Path, written: Sequence[str], clips: int, unit: str) -> None:
     """Stamp a part of stage 5, whose files lie in ``folder``."""
-    stage.folder.mkdir(exist_ok=True)
+    with write_fault_is_an_input_error(stage.folder):
+        stage.folder.mkdir(exist_ok=True)
     stage.finish(stage.folder, clips, clips, outputs=[f"../{name}" for name in written], unit=unit)
 
 

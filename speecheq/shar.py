@@ -36,7 +36,7 @@ from speecheq.data import Position, Request, Source
 from speecheq.dealing import Dealing, Epoch
 from speecheq.errors import InputError
 from speecheq.features import TICK_POWER, FbankConfig, load_features, load_waveform
-from speecheq.files import note_sizes, read_json, sizes_are_as_noted, whole_file
+from speecheq.files import folder_in_use, note_sizes, read_json, remove_leftovers, sizes_are_as_noted, whole_file
 from speecheq.parallel import in_processes
 from speecheq.progress import Progress
 from speecheq.stages import Stage, require
@@ -128,8 +128,8 @@ class _Writing:
         for stale in (*self.out.glob("shards-*"), *self.out.glob("notes-*")):
             if stale not in (self.folder, self.notes):
                 shutil.rmtree(stale)
-        for left_behind in (*self.folder.glob(".tmp*"), *self.notes.glob(".tmp*")):  # by runs that were killed
-            left_behind.unlink()
+        for folder in (self.folder, self.notes):
+            remove_leftovers(folder)
 
 
 def _paths(folder: Path, kind: str, number: int) -> Tuple[Path, Path]:
@@ -193,15 +193,25 @@ def write_shards(
     writing = _Writing(Path(source), out_dir, kind, shard_clips)
     if writing.stage.is_done():
         return
+    if numbers is not None:
+        with folder_in_use(source), folder_in_use(out_dir):  # many jobs may have shards, but none beside a whole run
+            _write(writing, nj, numbers)
+        return
+    with writing.stage.alone() as is_missing:
+        if is_missing:
+            _write(writing, nj)
+            writing.finish()
+
+
+def _write(writing: _Writing, nj: int, numbers: Optional[Collection[int]] = None) -> None:
+    """The shards that are missing, of all or of ``numbers``."""
     missing = [number for number in writing.missing() if numbers is None or number in numbers]
     size = max(1, min(SHARDS_A_PASS, -(-len(missing) // nj)))
     tasks = [(missing[first : first + size],) for first in range(0, len(missing), size)]
     whole = len(writing.shards if numbers is None else numbers) - len(missing)
     with Progress(writing.stage.title, whole + len(missing), "shards", done=whole) as shown:
-        for written in in_processes(writing.write, tasks, nj, str(out_dir)):
+        for written in in_processes(writing.write, tasks, nj, str(writing.out)):
             shown.update(written)
-    if numbers is None:
-        writing.finish()
 
 
 # ---- reading

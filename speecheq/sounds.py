@@ -102,6 +102,16 @@ def prepare(
     stage = Stage("manifests", name, out_dir, options, [folder], FORMAT)
     if stage.is_done():
         return
+    with stage.alone() as is_missing:
+        if is_missing:
+            _write(name, sounds, folder, stage, partial, nj, speech, hours)
+
+
+def _write(
+    name: str, sounds: Sequence[str], folder: Path, stage: Stage, partial: bool, nj: int, speech: bool,
+    hours: Optional[float],
+) -> None:
+    """The manifest and the card of ``sounds``, files below ``folder``."""
     drops = Drops()
 
     def read(sound: str) -> Union[Recording, str]:
@@ -119,7 +129,11 @@ def prepare(
         return recording if not speech or recording.duration >= LEAST_SPEECH else f"shorter than {LEAST_SPEECH:g} s"
 
     with ThreadPoolExecutor(max(1, nj)) as pool:
-        found = list(progress(pool.map(read, sounds), f"{name}: reading sounds", len(sounds), "files"))
+        try:
+            found = list(progress(pool.map(read, sounds), f"{name}: reading sounds", len(sounds), "files"))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     for sound, reason in zip(sounds, found):
         if isinstance(reason, str):
             drops.add(reason, sound)

@@ -12,18 +12,20 @@ import json
 import os
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 from speecheq.errors import InputError
-from speecheq.files import read_json, whole_folder, write_json
+from speecheq.files import folder_in_use, locked_folder, read_json, remove_leftovers, whole_folder, write_json
 from speecheq.progress import log
 
 STAMP = "stage.json"
 # Set in the environment of a command, it does nothing but tell whether it has anything to do: status 0 or NOT_DONE.
 ONLY_ASK = "SPEECHEQ_ONLY_ASK"
 NOT_DONE = 3
+# What every stamp says.
+STAMPED = {"stage", "key", "inputs"}
 # Tables and transcripts: a corrected label often keeps a file's size, so these count with their content.
 TEXT_SUFFIXES = (".txt", ".tsv", ".csv", ".info")
 NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "shar": 3, "train": 4, "score": 5}
@@ -94,10 +96,22 @@ def _describe_file(path: Path) -> Any:
     return path.stat().st_size
 
 
+def _read_stamp(folder: Path) -> Dict[str, Any]:
+    """The stamp in a stage's folder; InputError where it is damaged."""
+    path = folder / STAMP
+    try:
+        stamp = read_json(path)
+    except InputError:
+        stamp = None
+    if not isinstance(stamp, dict) or not STAMPED <= set(stamp):
+        raise InputError(f"{path}: is damaged; run its stage again, which writes it anew.")
+    return stamp
+
+
 def describe_input(path: Path) -> Any:
     """What makes an input new: a stage's key for a stage's folder, sizes and texts for a file or another folder."""
     if (path / STAMP).is_file():
-        return read_json(path / STAMP)["key"]
+        return _read_stamp(path)["key"]
     if path.is_dir():
         return _tree_digest(path)
     return _describe_file(path)
@@ -153,12 +167,18 @@ class Stage:
         self.options = dict(options)
         self.version = version
         self.key = digest([name, self.options, sorted(map(str, self.inputs.values())), version])
-        self.started = time.time()
+        self.started = time.monotonic()
         self.is_missing = False
+        self._found: Optional[Dict[str, Any]] = None  # the stamp that was looked at last
 
     def _stamp(self) -> Optional[Dict[str, Any]]:
-        path = self.folder / STAMP
-        return read_json(path) if path.is_file() else None
+        """None where there is none; one that is damaged is empty."""
+        if not (self.folder / STAMP).is_file():
+            return None
+        try:
+            return _read_stamp(self.folder)
+        except InputError:
+            return {}
 
     def is_done(self) -> bool:
         """Whether the stage ran with this key and its outputs are still whole; says in the log what it found.
@@ -173,9 +193,12 @@ class Stage:
         return True
 
     def _is_whole(self) -> bool:
-        stamp = self._stamp()
+        self._found = stamp = self._stamp()
         where = f"stage {NUMBERS[self.name]} ({self.name}) of {self.title}"
         if stamp is None:
+            return False
+        if not stamp:
+            log.warning("%s: %s is damaged: the stage is redone", where, self.folder / STAMP)
             return False
         if stamp["key"] != self.key:
             changed = [k for k in self.options if stamp["options"].get(k) != json.loads(json.dumps(self.options[k]))]
@@ -196,12 +219,44 @@ class Stage:
         return True
 
     @contextmanager
+    def alone(self, wait: bool = True) -> Iterator[bool]:
+        """While it is entered, no other process writes to the stage's folder or to the stages' folders that it reads.
+
+        Yields whether the stage is still to be done: another process that was at it, which is waited for, may have done
+        it. InputError where that is not to be waited for (not ``wait``), where another process reads the folder, or
+        where one has changed what this stage reads. Leftovers of processes that were killed are removed.
+        """
+        with ExitStack() as opened:
+            try:
+                opened.enter_context(locked_folder(self.folder, wait))
+            except InputError:
+                if self._stamp() == self._found or not self.is_done():
+                    raise
+                yield False  # another process has done it and reads it
+                return
+            if self._stamp() != self._found and self.is_done():
+                yield False
+                return
+            remove_leftovers(self.folder)
+            for source, key in self.inputs.items():
+                if (Path(source) / STAMP).is_file():
+                    opened.enter_context(folder_in_use(source))
+                    if describe_input(Path(source)) != key:
+                        raise InputError(
+                            f"{source}: was made anew while {self.title} was about to read it; run the same command "
+                            "again, when what writes there has ended."
+                        )
+            yield True
+
+    @contextmanager
     def anew(self) -> Iterator[Path]:
         """Yield a new folder that takes the place of the stage's own once it is whole.
 
         InputError where the stage's folder holds something that the stage did not write, which would be lost.
         """
-        if self.folder.is_dir() and any(self.folder.iterdir()) and (self._stamp() or {}).get("stage") != self.name:
+        stamp = self._stamp()
+        is_ours = stamp is not None and stamp.get("stage", self.name) == self.name
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not is_ours:
             raise InputError(
                 f"{self.folder}: holds files that stage {NUMBERS[self.name]} ({self.name}) did not write and would "
                 "replace; name a new or empty folder."
@@ -238,7 +293,7 @@ class Stage:
             "in": went_in,
             "out": came_out,
             "dropped": {reason: names for reason, names in sorted(drops.by_reason.items())},
-            "seconds": round(time.time() - self.started, 2),
+            "seconds": round(time.monotonic() - self.started, 2),
             "outputs": {name: size for name, size in sizes.items() if name != STAMP},
         }
         write_json(folder / STAMP, stamp)
@@ -262,7 +317,7 @@ def require(folder: Path, name: str, without: Sequence[str] = ()) -> Dict[str, A
             f"{folder}: stage {number} ({name}) has not been run or did not finish; run it first, with "
             f"--stage {number} --stop-stage {number} and the same options."
         )
-    stamp = read_json(path)
+    stamp = _read_stamp(Path(folder))
     for output, size in stamp["outputs"].items():
         written = Path(os.path.normpath(Path(folder) / output))
         if output in without and not written.exists():
@@ -273,7 +328,7 @@ def require(folder: Path, name: str, without: Sequence[str] = ()) -> Dict[str, A
                 "again."
             )
     for source, key in stamp["inputs"].items():
-        if (Path(source) / STAMP).is_file() and read_json(Path(source) / STAMP)["key"] != key:
+        if (Path(source) / STAMP).is_file() and _read_stamp(Path(source))["key"] != key:
             raise InputError(
                 f"{folder}: is out of date, {source} was made anew since; run stage {number} ({name}) again."
             )
@@ -292,7 +347,7 @@ def history(folders: Iterable[Path]) -> Dict[Path, Dict[str, Any]]:
     def add(folder: Path, key: Optional[str]) -> None:
         if folder in found or not (folder / STAMP).is_file():
             return
-        stamp = read_json(folder / STAMP)
+        stamp = _read_stamp(folder)
         work = stamp["title"], stamp["key"]
         if key in (None, stamp["key"]) and work not in seen:
             seen.add(work)

@@ -45,7 +45,7 @@ def _format(stage: str, folder: Path) -> int:
     if stage == "unify":
         return (phonemes if folder.parent.name == "phonemes" else msud).FORMAT
     if stage == "score":
-        return SCORED[folder.name]
+        return {**score.FORMATS, **conditions.FORMATS}[folder.name]
     return {"features": features, "shar": shar, "train": train}[stage].FORMAT
 
 
@@ -82,12 +82,10 @@ class Status:
         return self._seen[name]
 
     def _state(self, stage: str, folder: Path) -> Tuple[Mapping[str, Any], str, str]:
-        if not folder.is_dir():
-            return {}, MISSING, f"stage {NUMBERS[stage]} has not been run for it"
         if not (folder / STAMP).is_file():
             if is_locked(folder):
                 return {}, RUNNING, "a process is writing there"
-            empty = not any(folder.iterdir())
+            empty = not folder.is_dir() or not any(folder.iterdir())
             return ({}, MISSING, f"stage {NUMBERS[stage]} has not been run for it") if empty else (
                 {}, BROKEN_OFF, "it has no stamp; the same command goes on with it")
         try:

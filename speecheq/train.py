@@ -27,13 +27,14 @@ from speecheq.data import (
     Position,
     Source,
     largest_batch,
+    load_features,
     multitask_batches,
     training_cuts,
     whole_stream,
 )
 from speecheq.errors import InputError
 from speecheq.evaluate import emotion_scores, esc_loss, phone_scores, pick_device, predict_emotions, predict_phones
-from speecheq.files import locked_folder, write_json
+from speecheq.files import write_fault_is_an_input_error, write_json
 from speecheq.frontend import Frontend, sounds_in_short, sounds_manifest, unlabelled_cuts
 from speecheq.losses import inverse_weights, resolve_ctc_backend
 from speecheq.models.cmvn import Normalised
@@ -44,7 +45,7 @@ from speecheq.phones.table import PhoneTable
 from speecheq.pictures import confusion_picture
 from speecheq.progress import Progress, log
 from speecheq.provenance import run_information
-from speecheq.resume import StopRequest, TrainingState, find_checkpoint, remove_leftovers, seed_step
+from speecheq.resume import StopRequest, TrainingState, find_checkpoint, seed_step
 from speecheq.schedule import Schedule
 from speecheq.seqm import ClassTable
 from speecheq.stages import Stage, require
@@ -147,7 +148,12 @@ def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
     """
     chosen = {cut.id: cut for name, cuts in cut_sets.items() if name != "unlabelled"
               for cut in sample(cuts, CMVN_CUTS)}
-    statistics = CutSet.from_cuts(chosen.values()).compute_global_feature_stats()
+    try:
+        statistics = CutSet.from_cuts(chosen.values()).compute_global_feature_stats()
+    except Exception:
+        for cut in chosen.values():
+            load_features(cut)  # InputError of what cannot be read
+        raise
     return statistics["norm_means"], statistics["norm_stds"]
 
 
@@ -256,25 +262,25 @@ class Training:
                 # events that were written after the checkpoint will be written again
                 curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=state.step + 1)
                 self.curves = opened.enter_context(curves)
-            clips, epoch_started, before = 0, time.time(), time.time()
+            clips, epoch_started, before = 0, time.monotonic(), time.monotonic()
             while not self.is_over():
                 with distributed.together():
                     batch = self.frontend(next(batches))
                 self._step(batch)
                 state.took(batch)
                 clips += sum(len(stream.all_ids) for stream in batch.streams().values())
-                speed = clips / (time.time() - epoch_started)
+                speed = clips / max(time.monotonic() - epoch_started, 1e-9)
                 loss = state.means().get("total", math.nan)
                 shown.update(1, f"step {state.step}, epoch {state.epoch + 1}, loss {loss:.3f}, {speed:.1f} clips/s")
                 ends_epoch = batch.emotion.last or state.step == config.optim.max_steps
                 if ends_epoch:
                     self._end_epoch(speed, batch.emotion.last)
-                state.seconds, before = state.seconds + time.time() - before, time.time()
+                state.seconds, before = state.seconds + time.monotonic() - before, time.monotonic()
                 asked = distributed.any_of(stop.signal)
                 if ends_epoch or asked or state.step % config.run.checkpoint_steps == 0:
                     self._save_last()
                 if ends_epoch:
-                    clips, epoch_started = 0, time.time()
+                    clips, epoch_started = 0, time.monotonic()
                 if asked and not self.is_over():
                     log.warning("%s: asked to stop; step %d is saved, and the same command goes on from there",
                                 self.name, state.step)
@@ -360,26 +366,37 @@ def _merit(scores: Dict[str, Any]) -> Tuple[float, float]:
     return scores["ua"], -scores["esc_loss"]
 
 
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written ends the training, as a checkpoint does."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        with write_fault_is_an_input_error(self.baseFilename):
+            raise
+
+
 @contextmanager
 def _log_to(path: Path, mode: str) -> Iterator[None]:
     """While it is entered the log goes to a file as well."""
-    handler = logging.FileHandler(path, mode=mode, encoding="utf-8")
+    with write_fault_is_an_input_error(path):
+        handler = _LogFile(path, mode=mode, encoding="utf-8")
     handler.setFormatter(log.handlers[0].formatter if log.handlers else None)
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with write_fault_is_an_input_error(path):
+            handler.close()
 
 
 def _open_folder(folder: Path, stage: Stage, opened: ExitStack) -> Optional[Dict[str, Any]]:
     """Lock the folder, clear what is of no use any more, log to it; the checkpoint's content to go on with, if any."""
-    folder.mkdir(parents=True, exist_ok=True)
-    opened.enter_context(locked_folder(folder))
+    if not opened.enter_context(stage.alone(wait=False)):
+        raise InputError(f"{folder}: another process has ended this training meanwhile; run the same command again.")
+    with write_fault_is_an_input_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     before = find_checkpoint(folder, stage.key)
     stage.begin()
-    remove_leftovers(folder)
     # they describe the model that was here before
     for stale in ("scores.tsv", "phones.tsv", "metrics.json", "train_scores.tsv", "embeddings.npz"):
         (folder / stale).unlink(missing_ok=True)

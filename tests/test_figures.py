@@ -3,6 +3,7 @@
 import itertools
 import re
 import shutil
+import time
 from collections import Counter
 from xml.etree import ElementTree
 
@@ -314,6 +315,20 @@ def test_curves_are_those_of_the_events_and_a_step_that_was_done_again_counts_on
             curves.add_scalar("train/total", 10.0 * step, step)
     assert figures.read_curves(tmp_path) == {"train/total": [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]}
     assert figures.read_curves(tmp_path / "nowhere") == {}
+
+
+@pytest.mark.parametrize("shift", [-5000, 0, 5000])
+def test_curves_of_a_training_that_was_broken_off_while_the_clock_was_set(tmp_path, monkeypatch, shift):
+    real = time.time
+    for number, (first, steps) in enumerate([(1, range(1, 7)), (5, range(5, 7)), (5, range(5, 9)), (7, range(7, 10))]):
+        monkeypatch.setattr(time, "time", lambda: real() + number * shift)
+        with SummaryWriter(str(tmp_path / "tensorboard"), purge_step=first) as curves:
+            for step in steps:
+                curves.add_scalar("train/total", 10 * number + step, step)
+            if number == 0:
+                curves.add_scalar("dev/ua", 0.5, 6)  # not scored again yet
+    assert figures.read_curves(tmp_path) == {
+        "train/total": [(1, 1), (2, 2), (3, 3), (4, 4), (5, 25), (6, 26), (7, 37), (8, 38), (9, 39)]}
 
 
 def test_each_fold_and_seed_has_a_curve_and_a_star_at_its_checkpoint(folder, pictures):

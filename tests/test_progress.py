@@ -1,4 +1,5 @@
 import logging
+import time
 
 from speecheq import progress as module
 from speecheq.progress import Progress, log, progress, set_up_logging
@@ -57,3 +58,11 @@ def test_log_lines_carry_the_time(capsys):
         log.handlers[:] = before
     assert line.endswith("INFO a line\n") and line[:2] == "20" and line[4] == "-"
     assert log.level == logging.INFO
+
+
+def test_a_bar_goes_on_where_the_clock_is_set_back(monkeypatch, capsys):
+    with Progress("clips", 10, "clips", terminal=True) as shown:
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+        monkeypatch.setattr(shown.bar, "mininterval", 0)
+        shown.update(4)
+        assert shown.bar.format_dict["elapsed"] >= 0 and "4/10" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from speecheq.errors import InputError
 from speecheq.features import compute_features
 from speecheq.msud import Recipe, unify
 from speecheq.phonemes import phonemes
-from speecheq.resume import StopRequest, TrainingState, find_checkpoint, remove_leftovers, seed_step
+from speecheq.resume import StopRequest, TrainingState, find_checkpoint, seed_step
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.train import Job, train
 
@@ -365,13 +365,6 @@ def test_settings_that_change_nothing_that_is_learned_go_on(data, tmp_path):
 
 def test_nothing_to_go_on_with_is_no_fault(tmp_path, caplog):
     assert find_checkpoint(tmp_path, "key") is None and not caplog.text
-
-
-def test_leftovers_are_removed_and_nothing_else(tmp_path):
-    for name in (".tmp123.last.pt", "last.pt", "notes.txt"):
-        (tmp_path / name).write_text("x")
-    remove_leftovers(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "notes.txt"]
 
 
 def test_the_state_of_a_training_comes_back_from_a_checkpoint(tmp_path):

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -182,11 +183,19 @@ def test_the_key_follows_the_input_stage_not_its_files(tmp_path, source):
     assert Stage("features", "a", tmp_path, {}, [tmp_path / "out"], 1).inputs == {str(tmp_path / "out"): key}
 
 
-def test_a_stamp_that_is_no_json(tmp_path, source):
+@pytest.mark.parametrize("left", ['{"key": ', "", "[]", '{"stage": "manifests"}'])
+def test_a_damaged_stamp_is_named_and_its_stage_redone(tmp_path, source, left, capsys):
+    set_up_logging()
     run(make(tmp_path, source))
-    (tmp_path / "out" / STAMP).write_text('{"key": ')
-    with pytest.raises(InputError, match="stage.json: is not readable as JSON"):
-        make(tmp_path, source).is_done()
+    (tmp_path / "out" / STAMP).write_text(left)
+    with pytest.raises(InputError, match="out/stage.json: is damaged; run its stage again"):
+        require(tmp_path / "out", "manifests")
+    with pytest.raises(InputError, match="out/stage.json: is damaged; run its stage again"):
+        Stage("features", "a toy", tmp_path / "features", {}, [tmp_path / "out"], 1)
+    assert not make(tmp_path, source).is_done()
+    assert "out/stage.json is damaged: the stage is redone" in capsys.readouterr().err
+    run(make(tmp_path, source))
+    assert make(tmp_path, source).is_done()
 
 
 def test_sizes_of_a_tree_with_links(tmp_path, source):
@@ -216,3 +225,75 @@ def test_the_history_of_a_folder_is_what_it_was_made_from(tmp_path, source):
     assert list(history([unify])) == [features, unify]
     stamp(features, "features", "made anew", {str(manifests): "made anew"})
     assert list(history([unify])) == [unify] and history([source]) == {}
+
+
+def test_a_stage_that_another_process_has_done_meanwhile_is_not_done_again(tmp_path, source):
+    stage = make(tmp_path, source)
+    assert not stage.is_done()
+    with stage.alone() as is_missing:
+        assert is_missing
+    run(make(tmp_path, source))  # by the other, while this one waited
+    with stage.alone() as is_missing:
+        assert not is_missing
+    other = make(tmp_path, source, version=2)
+    assert not other.is_done()
+    with other.alone() as is_missing:
+        assert is_missing, "what was done was another's work"
+
+
+def test_a_stage_removes_what_killed_processes_left_of_it(tmp_path, source):
+    write_text(tmp_path / ".tmp1.out" / "half", "x")
+    write_text(tmp_path / "out" / ".tmp1.cuts", "x")
+    with make(tmp_path, source).alone():
+        assert not list(tmp_path.rglob(".tmp*"))
+
+
+def in_use(folder):
+    """A process that reads a folder, until its input ends."""
+    program = ("import sys; from speecheq.files import folder_in_use; lock = folder_in_use(sys.argv[1]);"
+               "lock.__enter__(); print(flush=True); sys.stdin.read()")
+    process = subprocess.Popen([sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    return process
+
+
+def test_what_another_process_reads_is_not_made_anew(tmp_path, source, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    stage = make(tmp_path, source)
+    assert not stage.is_done()
+    run(make(tmp_path, source))
+    with in_use(tmp_path / "out") as other:
+        with stage.alone() as is_missing:  # it is done already
+            assert not is_missing
+        changed = make(tmp_path, source, version=2)
+        assert not changed.is_done()
+        with pytest.raises(InputError, match="works with what lies there"), changed.alone():
+            pass
+        other.stdin.close()
+    with changed.alone() as is_missing:
+        assert is_missing
+
+
+def test_an_input_that_was_made_anew_meanwhile_is_named(tmp_path, source):
+    run(make(tmp_path, source))
+    after = Stage("features", "a toy", tmp_path / "features", {}, [tmp_path / "out"], 1)
+    run(make(tmp_path, source, version=2))
+    with pytest.raises(InputError, match="out: was made anew while a toy was about to read it"), after.alone():
+        pass
+
+
+def test_a_clock_that_goes_back_gives_no_negative_time(tmp_path, source, monkeypatch):
+    times = iter(range(10**6, 0, -1000))
+    monkeypatch.setattr(time, "time", lambda: next(times))
+    run(make(tmp_path, source))
+    assert read_json(tmp_path / "out" / STAMP)["seconds"] >= 0
+
+
+def test_times_of_files_mean_nothing(tmp_path, source):
+    """Neither a future time of what was read nor one of what was written makes a stage be done again."""
+    run(make(tmp_path, source))
+    for path in (source / "clip.wav", source / "labels.tsv", tmp_path / "out" / STAMP, tmp_path / "out" / "result.txt"):
+        for moment in (0, 2**32):
+            os.utime(path, (moment, moment))
+            assert make(tmp_path, source).is_done()
+            require(tmp_path / "out", "manifests")

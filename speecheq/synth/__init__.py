@@ -4,15 +4,17 @@ espeak-ng speaks sentences of our own. A speaker is one of its voice variants wi
 stands in ``plan``. The scores that a model reaches on these clips show that a recipe works and nothing else.
 """
 
+import io
 import random
 from pathlib import Path
-from typing import Callable, Dict, Tuple, Union
+from typing import Any, Callable, Dict, Mapping, Tuple, Union
 
 import numpy as np
 
 from speecheq.errors import InputError
-from speecheq.files import read_json, whole_folder, write_json
-from speecheq.progress import Progress
+from speecheq.files import locked_folder, read_json, remove_leftovers, whole_folder, write_json
+from speecheq.progress import Progress, log
+from speecheq.stages import digest, tree_sizes
 from speecheq.synth.emodb import plan_emodb
 from speecheq.synth.english import plan_crema_d, plan_librispeech, plan_ravdess
 from speecheq.synth.esd import plan_esd
@@ -25,6 +27,8 @@ from speecheq.synth.voice import Voice, recorded
 SIZES = ("mini", "nano")
 # Written beside the corpus: it says what the folder is, and that it may be written anew.
 MARKER = "synthesised.json"
+# Raised when the corpora become others.
+FORMAT = 1
 
 # corpus -> its plan for a size
 CORPORA: Dict[str, Callable[[str, random.Random], Plan]] = {
@@ -64,19 +68,35 @@ def synthesise(corpus: str, out_dir: Union[str, Path], size: str = "mini", seed:
     """Write the mini version of ``corpus`` to the folder ``out_dir``, in the official layout; return its counts.
 
     ``size`` is ``mini`` (for the demo) or ``nano`` (the smallest that a whole recipe works on, for tests).
-    The same ``seed`` gives the same bytes. The folder appears whole or not at all. InputError for an unknown corpus
-    or size, a folder that holds something else, or where the extra `demo` is not installed.
+    The same ``seed`` gives the same bytes, and a folder that has them is left as it is. It appears whole or not at all.
+    InputError for an unknown corpus or size, a folder that holds something else, or where the extra `demo` is not
+    installed.
     """
     _check_choice("mini corpus", corpus, tuple(CORPORA))
     _check_choice("size", size, SIZES)
     out_dir = Path(out_dir)
-    _check_replaceable(out_dir, corpus)
-    import soundfile
-
     rng = random.Random(f"{corpus} {seed}")
     plan = CORPORA[corpus](size, rng)
     counts = {**plan.counts, "clips": len(plan.clips)}
-    title = f"synthesise {corpus} ({size})"
+    marker = {"corpus": corpus, "size": size, "seed": seed, "format": FORMAT, "counts": counts}
+    _check_replaceable(out_dir, corpus)
+    with locked_folder(out_dir, wait=True):
+        remove_leftovers(out_dir)
+        if (out_dir / MARKER).is_file() and read_json(out_dir / MARKER) == {**marker, "files": _files(out_dir)}:
+            log.info("%s: already holds the %s version of %s, skipped", out_dir, size, corpus)
+        else:
+            _write(plan, rng, f"synthesise {corpus} ({size})", out_dir, marker)
+    return counts
+
+
+def _files(folder: Path) -> str:
+    """A digest of the names and sizes of the files below ``folder`` but for the marker."""
+    return digest({name: size for name, size in tree_sizes(folder).items() if name != MARKER})
+
+
+def _write(plan: Plan, rng: random.Random, title: str, out_dir: Path, marker: Mapping[str, Any]) -> None:
+    import soundfile
+
     with Voice() as voice, whole_folder(out_dir) as folder, Progress(title, len(plan.clips), "clips") as shown:
         noise = np.random.default_rng(rng.getrandbits(64))
         for clip in plan.clips:
@@ -84,11 +104,12 @@ def synthesise(corpus: str, out_dir: Union[str, Path], size: str = "mini", seed:
             path.parent.mkdir(parents=True, exist_ok=True)
             spoken = voice.say(clip.text, clip.speaker, clip.prosody, clip.language)
             samples = recorded(spoken, voice.sample_rate, clip.rate, clip.channels, noise)
-            soundfile.write(path, samples, clip.rate, subtype="PCM_16")
+            audio = io.BytesIO()  # libsndfile does not say why it could not write to a file
+            soundfile.write(audio, samples, clip.rate, subtype="PCM_16", format=path.suffix[1:].upper())
+            path.write_bytes(audio.getbuffer())
             shown.update()
         for name, content in plan.files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        write_json(folder / MARKER, {"corpus": corpus, "size": size, "seed": seed, "counts": counts})
-    return counts
+        write_json(folder / MARKER, {**marker, "files": _files(folder)})
