@@ -92,7 +92,7 @@ def read(path: Path) -> Dict[str, Any]:
 
 
 def _refuse_programs(path: Path) -> None:
-    """ValueError or BadZipFile, without loading anything, for what torch.load, before 2.6, reads without heeding weights_only.
+    """ValueError or BadZipFile for what torch.load, before 2.6, reads without heeding weights_only; loads nothing.
 
     That is TorchScript, a zip that holds a program, and the tar of very old versions.
     """

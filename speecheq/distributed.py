@@ -430,8 +430,8 @@ def _in_child(host: str) -> None:
         return
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == -signal.SIGABRT:
-        raise InputError(f"the node that all meet at, {host}, is lost or does not answer; the same command goes on from "
-                         "the last checkpoint.")
+        raise InputError(f"the node that all meet at, {host}, is lost or does not answer; the same command goes on "
+                         "from the last checkpoint.")
     raise SystemExit(status if status >= 0 else 128 - status)
 
 

@@ -250,11 +250,12 @@ def _through_lhotse(card: Card, items: Sequence[Download], folder: Path, base_ur
         log.info("%s: is being unpacked", filename)
 
     if not hasattr(tarfile, "data_filter"):
-        raise InputError(f"--download {card.name}: this Python unpacks what an archive likes to any place; take a later "
-                         "one of its version (3.10.12, 3.11.4), or unpack the archives by hand.")
+        raise InputError(f"--download {card.name}: this Python unpacks what an archive likes to any place; take a "
+                         "later one of its version (3.10.12, 3.11.4), or unpack the archives by hand.")
 
     def unpack(archive: tarfile.TarFile, path: Path) -> None:
-        archive.extractall(path, filter="data")  # lhotse's own looks at names, but not where links lead, nor for devices
+        # lhotse's own looks at names, but not where links lead, nor for devices
+        archive.extractall(path, filter="data")
 
     with write_fault_is_an_input_error(folder), _replaced(
         module, resumable_download=transfer, safe_extract=unpack, tqdm=lambda steps, **_: steps

@@ -41,8 +41,8 @@ def unlabelled_cuts(folder: Path, held_out: Iterable[Cut]) -> CutSet:
     for cut in cuts:
         path = cut.recording.sources[0].source
         if path in of_held_out:
-            raise InputError(f"{path}: is among the unlabelled speech, but {of_held_out[path]} of the dev or test part; "
-                             "give a folder of other recordings.")
+            raise InputError(f"{path}: is among the unlabelled speech, but {of_held_out[path]} of the dev or test "
+                             "part; give a folder of other recordings.")
     return cuts
 
 

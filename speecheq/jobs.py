@@ -2,9 +2,10 @@
 
 A stage that can be split gives a list of tasks, each a command line and the folder of its log. They become one array
 (or several, where the cluster takes none so long), submitted by the scheduler's own program (sbatch, qsub): such an
-array is one command, whereas a library in between (submitit) would pickle functions and knows no Grid Engine. A task's command line lies as a list in ``tasks.json`` and
-is never part of a shell's line, so any file name comes through. On its node ``run_task`` runs it, through srun where
-there is Slurm, writes its log, and leaves its exit status as a file; of those that could not, the scheduler tells.
+array is one command, whereas a library in between (submitit) would pickle functions and knows no Grid Engine. A task's
+command line lies as a list in ``tasks.json`` and is never part of a shell's line, so any file name comes through. On
+its node ``run_task`` runs it, through srun where there is Slurm, writes its log, and leaves its exit status as a file;
+of those that could not, the scheduler tells.
 """
 
 import json
@@ -412,7 +413,7 @@ class _Array:
             after = self.settings.at_once and "JOB"  # the number that the line above prints when it is run
 
     def submit(self, tasks: Sequence[Task]) -> List[_Flight]:
-        """An array of ``tasks``, or several. InputError where the scheduler refuses one: the others are then stopped."""
+        """An array of ``tasks``, or several. InputError where the scheduler refuses one; it stops the others."""
         flights: List[_Flight] = []
         for part in self._split(tasks):
             try:

@@ -500,6 +500,6 @@ def train(job: Job) -> None:
             write_json(folder / "run.json", {**information, **outcome})
             log.info("%s: %d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d", name, state.step,
                      state.seconds, state.seconds / state.step, state.best["dev"]["ua"], state.best["epoch"])
-            trained = sum(note["sets"][name]["clips"] for name in ("emotion", "dev"))
+            trained = clips + note["sets"]["dev"]["clips"]
             outputs = ["config.yaml", "run.json", "last.pt", "best.pt"]
             stage.finish(folder, trained, trained, outputs=outputs, unit="clips")

@@ -611,6 +611,22 @@ def test_a_system_of_the_target_alone_learns_from_its_shards_and_a_missing_stage
     assert str(shards_folder(data, "emotion")) not in require(tmp_path / "run", "train")["inputs"]
 
 
+def test_other_shards_train_anew_and_the_same_do_not(data, tmp_path):
+    shutil.copytree(data / "shar", tmp_path / "shar")
+    made = shar_job(data, tmp_path / "run", loss__beta=0.0, optim__max_steps=1)
+    made = dataclasses.replace(made, shards=tmp_path / "shar")
+
+    def trained():
+        train(made)
+        return (tmp_path / "run" / "stage.json").stat().st_mtime_ns
+
+    first = trained()
+    assert trained() == first
+    write_shards(sources(data)["emotion"], made.shards_of(sources(data)["emotion"]), "stored", 30)
+    second = trained()
+    assert second != first and trained() == second
+
+
 def test_a_training_on_waveforms_reads_audio_from_shards(data, tmp_path):
     train(shar_job(data, tmp_path, data__input="waveform", augment__noise_probability=0.0, optim__max_steps=2))
     assert "stored" not in " ".join(require(tmp_path, "train")["inputs"])

@@ -26,8 +26,8 @@
 #                         --exp of its own
 #   --ctc-backend NAME    k2, torch or auto: torch on a CPU; on a GPU k2, where it can be imported (auto)
 #   --score-train true    stage 5 scores the target's training clips too, for the distributions of EIS (Figure 3)
-#   --robustness LIST     stage 5 scores under other conditions too: corpora (all clips of others than the target), noise
-#                         (with --test-noise at 20 to 0 dB, and reverberated), attack (FGSM, BIM, PGD, AutoPGD);
+#   --robustness LIST     stage 5 scores under other conditions too: corpora (all clips of others than the target),
+#                         noise (with --test-noise at 20 to 0 dB, and reverberated), attack (FGSM, BIM, PGD, AutoPGD);
 #                         docs/robustness.md
 #   --other-corpora LIST  of --robustness corpora: corpora that the systems were not trained on (all that are given)
 #   --shots LIST          and adapt the systems first, by so many labelled clips of each class
@@ -43,8 +43,8 @@
 #   --units NAME          what CTC learns: phone, or bpe (sentencepiece) of --bpe-size N pieces (phone; 500, in Mandarin
 #                         5000: more than it has characters)
 # Where and how:
-#   --shar true           stage 3 writes training clips once more as shards (Lhotse Shar), stage 4 reads them from there,
-#                         in long sequential runs: for corpora of thousands of hours (docs/scale.md)
+#   --shar true           stage 3 writes training clips once more as shards (Lhotse Shar), stage 4 reads them from
+#                         there, in long sequential runs: for corpora of thousands of hours (docs/scale.md)
 #   --shard-clips N       clips a shard (1000)
 #   --data DIR --exp DIR --results FILE       (data, exp, RESULTS.md; with --mini data-mini, exp-mini, a page in it)
 #   --corpora DIR         where downloaded corpora go (DATA/corpora)
@@ -90,10 +90,12 @@ stage=0 stop_stage=5
 # shellcheck disable=SC2034  # read by their names, here and in parse_options.sh
 {
   last_stage=5
-  protocol='' folds='' folds_file='' seeds=1 systems=${default_system:-speecheq} config='' init_from='' ctc_backend='' classes=seqm
+  protocol='' folds='' folds_file='' seeds=1 systems=${default_system:-speecheq} config=''
+  init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
-  noise='' rir='' unlabelled='' unlabelled_hours='' data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false
-  test_noise='' test_rir='' robustness='' other_corpora='' shots='' status=false score_train=false keep_jobs=false dry_run=false
+  noise='' rir='' unlabelled='' unlabelled_hours='' test_noise='' test_rir='' robustness='' other_corpora='' shots=''
+  data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false status=false
+  score_train=false keep_jobs=false dry_run=false
   shar=false shard_clips=1000
   help_files=("$recipe/utils/recipe.sh")
   boolean_options=(mini partial status score_train shar requeue keep_jobs dry_run)
@@ -203,7 +205,8 @@ if $mini; then
   for corpus in "${mini_corpora[@]}"; do folder_of[$corpus]=$data/corpora/$(script_of "$corpus"); done
   if [[ -n ${mini_unlabelled:-} ]]; then unlabelled=${unlabelled:-$data/corpora/$mini_unlabelled}; fi
 fi
-data=${data:-data} exp=${exp:-exp} config=${config:-${default_config:-conf/paper.yaml}} folds=${folds:-all} results=${results:-RESULTS.md}
+data=${data:-data} exp=${exp:-exp} config=${config:-${default_config:-conf/paper.yaml}}
+folds=${folds:-all} results=${results:-RESULTS.md}
 corpora=${corpora:-$data/corpora}
 if $status; then
   speecheq status --data "$data" --exp "$exp"
@@ -312,7 +315,9 @@ prepare_sounds() {
 get_corpora() {
   local corpus names=()
   if $mini; then
-    for corpus in "${mini_corpora[@]}" ${mini_unlabelled:+"$mini_unlabelled"}; do names+=("$(script_of "$corpus")"); done
+    for corpus in "${mini_corpora[@]}" ${mini_unlabelled:+"$mini_unlabelled"}; do
+      names+=("$(script_of "$corpus")")
+    done
     speecheq synth --out "$data/corpora" --corpora "${names[@]}"
   fi
   for corpus in $download; do speecheq download "$corpus" --out "$corpora"; done

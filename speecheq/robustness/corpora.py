@@ -1,7 +1,7 @@
 """Other corpora, also of other languages: a trained model scored on corpora that it was not trained on.
 
-The classes are those that both have (section 3.1 of MTL-AUG's setting "cross-corpus and cross-language", in the terms of
-SEQM); the model answers among them. As an option it is adapted first, by a few labelled clips of the other corpus.
+MTL-AUG's setting "cross-corpus and cross-language". The classes are those that both have, in the terms of SEQM; the
+model answers among them. As an option it is adapted first, by a few labelled clips of the other corpus.
 """
 
 import copy
@@ -38,9 +38,9 @@ LEAST = 1e-12
 class CorpusTrial:
     """All clips of each of ``corpora`` whose class the model has learned.
 
-    ``manifests`` and ``fbank`` hold one folder a corpus. ``shots``: so many labelled clips of each class adapt the model
-    first, each number in a trial of its own, beside the model as it is. The clips for the largest number are left out
-    of all tests, so that all are of the same clips.
+    ``manifests`` and ``fbank`` hold one folder a corpus. ``shots``: so many labelled clips of each class adapt the
+    model first, each number in a trial of its own, beside the model as it is. The clips for the largest number are left
+    out of all tests, so that all are of the same clips.
     """
 
     corpora: Tuple[str, ...]
@@ -95,8 +95,8 @@ class CorpusTrial:
             log.info("other corpora: %s", notes[-1])
         if self.shots:
             notes.append(
-                f"adapted models: all weights, {STEPS} steps of Adam at {LEARNING_RATE:g} on mini-batches of {BATCH} of "
-                f"the labelled clips, drawn with seed {SEED}, batch statistics fixed (ours, not tuned); clips of the "
+                f"adapted models: all weights, {STEPS} steps of Adam at {LEARNING_RATE:g} on mini-batches of {BATCH} "
+                f"of the labelled clips, drawn with seed {SEED}, batch statistics fixed (ours, not tuned); clips of the "
                 "same speakers are tested")
         return found, {**self.options, "notes": notes}
 
@@ -114,8 +114,8 @@ def check_unheard(corpus: str, run: Mapping[str, Any], note: Mapping[str, Any], 
     if corpus == note["target"]:
         raise InputError(f"{corpus}: is the target, which stage 5 scores; name another corpus.")
     if corpus in trained_on:
-        raise InputError(f"{corpus}: {run['system']} was trained on it; name a corpus that it does not know, or a system "
-                         "that trains on the target only (data.corpora=target).")
+        raise InputError(f"{corpus}: {run['system']} was trained on it; name a corpus that it does not know, or a "
+                         "system that trains on the target only (data.corpora=target).")
 
 
 def clips_of(corpus: str, cuts: Sequence[Cut], classes: ClassMap, learned: Sequence[str]

@@ -39,7 +39,8 @@ def hostile(toys, tmp_path_factory):
         rows.append([f"clips/{file_name(name)}", SPEAKERS[speaker], "FM"[speaker % 2],
                      [*LABELS][place // len(SPEAKERS) % 2], f"1:{place:02d} \t x"])
     with open(folder / "table.csv", "w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([["path", "speaker", "gender", "emotion", "a fact"], *rows])
+        table = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        table.writerows([["path", "speaker", "gender", "emotion", "a fact"], *rows])
     (folder / "labels.yaml").write_text(json.dumps(
         {"title": FOLDER.replace("\n", " "), "language": "Mandarin", "labels": LABELS}, ensure_ascii=False))
     toys.aishell(folder / "AISHELL-1")
@@ -121,7 +122,8 @@ def test_tables_are_readable(walked, mandarin):
     folder, _ = walked
     moved = folder / "moved [b]*"
     shutil.copytree(folder / "exp", moved / "exp")
-    done = mandarin.run("--data", moved / "no data", "--exp", moved / "exp", "--results", moved / "RESULTS.md", "--stage", 5)
+    done = mandarin.run("--data", moved / "no data", "--exp", moved / "exp", "--results", moved / "RESULTS.md",
+                        "--stage", 5)
     assert "the tables are made of the score files" in done.stderr
     page = (moved / "RESULTS.md").read_text(encoding="utf-8")
     assert "\n## forged" not in page and "## mine, speaker" in page

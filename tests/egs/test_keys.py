@@ -37,8 +37,8 @@ class Recipe:
     def __init__(self, prepare):
         self.prepare = prepare
 
-    def walk(self, protocol="random10", folds="1", seeds="1", use=(), sets=(), hours=None, dev="auto", neutral="declared",
-             casia="corpora/casia", units="phone"):
+    def walk(self, protocol="random10", folds="1", seeds="1", use=(), sets=(), hours=None, dev="auto",
+             neutral="declared", casia="corpora/casia", units="phone"):
         for name, folder in (("casia", casia), ("seqd", "corpora/seqd"), ("aishell", "corpora/aishell")):
             options = ["--hours", hours] if hours and name == "aishell" else []
             assert self.prepare(name, folder, f"data/manifests/{name}", "--partial", "true", *options) == 0
@@ -49,8 +49,10 @@ class Recipe:
                  "esd_zh", *(f"--use={each}" for each in use))
         of_units = ["--units", units, "--bpe-size", 45]
         self.run("phonemes", "--corpus", "aishell", *of_units)
-        for exp, systems, more in (("exp", "speecheq wo_mtl", []), ("exp-waveforms", "wo_mtl", ["data.input=waveform"])):
-            runs = ["--exp", exp, "--config", ROOT / "tests/egs/nano.yaml", "--systems", systems, *labels, "--seeds", seeds]
+        for exp, systems, more in (("exp", "speecheq wo_mtl", []),
+                                   ("exp-waveforms", "wo_mtl", ["data.input=waveform"])):
+            runs = ["--exp", exp, "--config", ROOT / "tests/egs/nano.yaml", "--systems", systems, *labels, "--seeds",
+                    seeds]
             self.run("train", *runs, "--systems-file", ROOT / "egs/mandarin/conf/systems.yaml", "--phonemes", "aishell",
                      *of_units, "--noise", "data/manifests/noise", "--ctc-backend", "torch",
                      *(f"--set={each}" for each in ("optim.max_steps=1", *more, *sets)))
