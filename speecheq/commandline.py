@@ -96,7 +96,7 @@ def exit_status(action: Callable[[], None]) -> int:
     except UnicodeEncodeError as error:
         if not "\udc80" <= error.object[error.start] <= "\udcff":  # so Python keeps bytes of file names
             raise
-        around = error.object[max(0, error.start - 100) : error.end + 100]
+        around = error.object[max(0, error.start - 100) : error.end + 100].encode("utf-8", "backslashreplace").decode()
         log.error("%s: the name of a file or folder is not UTF-8; rename it.", around)
         return 1
     except KeyboardInterrupt:
