@@ -17,7 +17,8 @@ from speecheq.stages import NUMBERS, STAMP, describe_input
 DONE, STALE, DAMAGED, RUNNING, BROKEN_OFF, MISSING = STATES = (
     "done", "stale", "damaged", "running", "broken off", "missing"
 )
-SOUNDS = ("noise", "rir", "test_noise", "test_rir")
+# Manifests of sounds without labels, which have no stored features.
+SOUNDS = ("noise", "rir", "unlabelled", "test_noise", "test_rir")
 # What stage 5 writes beside a training: the scores, what only pictures need, the scores under other conditions.
 SCORED = {**score.FORMATS, **conditions.FORMATS}
 

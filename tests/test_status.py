@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from speecheq import corpus, features, msud, score, train
+from speecheq import corpus, features, msud, score, sounds, train
 from speecheq.files import is_locked, locked_folder, write_text
 from speecheq.stages import STAMP, Drops, Stage
 from speecheq.status import BROKEN_OFF, DAMAGED, DONE, MISSING, RUNNING, STALE, Status, in_lines
@@ -61,6 +61,14 @@ def test_all_is_done(recipe):
     # scored/ and what lies in it belong to stage 5, whose score table lies beside
     own = ("best.pt", "last.pt", "run.json", "scores.tsv", STAMP)
     assert trained.bytes == sum((SEED / name).stat().st_size for name in own)
+
+
+@pytest.mark.parametrize("kind", ["noise", "rir", "unlabelled", "test_noise", "test_rir"])
+def test_sounds_have_manifests_of_their_own_format_and_no_features(recipe, kind, monkeypatch):
+    monkeypatch.setattr(sounds, "FORMAT", corpus.FORMAT + 1)
+    ran("manifests", f"data/manifests/{kind}", [], sounds.FORMAT)
+    found = states()
+    assert found[f"data/manifests/{kind}"] == DONE and f"data/fbank/{kind}" not in found
 
 
 def test_what_stage_5_keeps_for_pictures_is_listed_where_there_is_some(recipe):
