@@ -32,6 +32,8 @@ from speecheq.features import FbankConfig, load_features, load_waveform
 # The order of the gender classes is part of every trained model.
 GENDERS = ("F", "M")
 STREAMS = ("emotion", "gender", "phoneme", "unlabelled")
+# Those on which MTL-AUG's tasks are trained.
+LABEL_FREE_STREAMS = ("emotion", "unlabelled")
 # Processes that load each stream where data.workers is null. On a CPU one loads far faster than a model learns, and
 # takes time from it; a GPU can want a mini-batch every 20 ms, and to read 320 s of FLAC takes one process 60 ms.
 WORKERS = {"cpu": 1, "cuda": 4}

@@ -13,7 +13,7 @@ from torch import Tensor
 from speecheq.augment import Augmenter, draw, load_noises, load_responses
 from speecheq.config import Config
 from speecheq.cuts import cuts_of
-from speecheq.data import MultitaskBatch, Stream
+from speecheq.data import LABEL_FREE_STREAMS, MultitaskBatch, Stream
 from speecheq.feature_augment import draw_changes
 from speecheq.errors import InputError
 from speecheq.features import BatchedFbank
@@ -100,11 +100,14 @@ class Frontend:
         types = self.augmenter.types(drawn)
         if types is None:
             return replace(stream, inputs=changed[0], lengths=changed[1])
-        return self._one_change(stream, waveforms, changed, types, drawn)
+        stream = replace(stream, targets={**stream.targets, "augmentation": types})
+        if name not in LABEL_FREE_STREAMS:  # no head could tell the type by the length, and phones need all frames
+            return replace(stream, inputs=changed[0], lengths=changed[1])
+        return self._cropped(stream, waveforms, changed, drawn)
 
-    def _one_change(self, stream: Stream, waveforms: Tensor, changed: Tuple[Tensor, Tensor], types: Tensor,
-                    drawn: Dict[str, Tensor]) -> Stream:
-        """The changed features and frames of ``stream``, cropped, with their types and what they were made of.
+    def _cropped(self, stream: Stream, waveforms: Tensor, changed: Tuple[Tensor, Tensor], drawn: Dict[str, Tensor]
+                 ) -> Stream:
+        """The ``changed`` features and frames of ``stream``, cropped, and what they were made of.
 
         Another speed is another length, by which the type could be told. So of every clip, whatever its type, as many
         frames are kept as any of its versions has, from a random place on.
@@ -120,7 +123,7 @@ class Frontend:
         if self.config.loss.reconstruction > 0:
             clean = read_frames(self.fbank(waveforms, stream.lengths)[0], before, first, before / frames, kept)
         return replace(stream, inputs=read_frames(features, frames, first, torch.ones(len(kept)), kept), lengths=kept,
-                       clean=clean, targets={**stream.targets, "augmentation": types})
+                       clean=clean)
 
     def __call__(self, batch: MultitaskBatch) -> MultitaskBatch:
         """The same mini-batches with features (N, T, D) as inputs and frames (N,), on the CPU, as lengths."""

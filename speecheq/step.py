@@ -7,7 +7,7 @@ import torch
 
 from speecheq import distributed
 from speecheq.config import Config
-from speecheq.data import MultitaskBatch, Stream
+from speecheq.data import LABEL_FREE_STREAMS, MultitaskBatch, Stream
 from speecheq.feature_augment import Mixup
 from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss, reconstruction_loss
 from speecheq.models import Predictions
@@ -16,9 +16,8 @@ from speecheq.numerics import NotFinite, Precision, enough_memory, restore, snap
 from speecheq.progress import log
 from speecheq.seqm import UNSPECIFIED
 
-# The heads that each stream's loss needs; MTL-AUG's are trained on the streams that it augments.
+# The heads that each stream's loss needs, beside those of MTL-AUG (LABEL_FREE_STREAMS).
 TASKS = {"emotion": ("esc", "eis"), "gender": ("gender",), "phoneme": ("phoneme",), "unlabelled": ()}
-LABEL_FREE_STREAMS = ("emotion", "unlabelled")
 
 
 def in_short(values: Dict[str, Any]) -> str:

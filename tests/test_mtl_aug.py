@@ -175,6 +175,19 @@ def test_frames_that_are_kept_do_not_depend_on_the_type(sets):
     assert ((uncropped != 9000) == (of_uncropped == AUGMENTATIONS.index("speed"))).all()
 
 
+def test_phoneme_clips_are_changed_too_but_never_cropped():
+    """CTC needs the frames of all phones, and gender nothing but its clip: no head of theirs tells the types apart."""
+    clips = torch.stack([noise_like(9000, n) for n in range(24)])
+    streams = {name: Stream(clips, torch.full((24,), 9000), [f"u{n}" for n in range(24)])
+               for name in ("emotion", "gender", "phoneme")}
+    made = Frontend(config("speed"), CPU, None, None)(MultitaskBatch(**streams)).streams()
+    frames = {name: set(stream.lengths.tolist()) for name, stream in made.items()}
+    assert frames["emotion"] == {int(56 / 1.15) - 1}
+    for name in ("gender", "phoneme"):
+        lengths, types = made[name].lengths, made[name].targets["augmentation"]
+        assert ((lengths == 56) | (types == AUGMENTATIONS.index("speed"))).all() and len(frames[name]) > 3
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_heads_do_not_see_padding(kind):
     torch.manual_seed(0)
