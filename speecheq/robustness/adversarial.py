@@ -63,7 +63,8 @@ class AttackTrial:
     methods: Tuple[str, ...]
     levels: Tuple[float, ...]
 
-    sounds: Tuple[Path, ...] = ()  # it has none
+    inputs: Tuple[Path, ...] = ()  # beside the training it reads nothing
+    inputs_of: str = "manifests"
 
     def __post_init__(self) -> None:
         if self.on == "fbank" and min(self.levels) <= 0:

@@ -49,9 +49,10 @@ class CorpusTrial:
     shots: Tuple[int, ...] = ()
 
     setting: Setting = OTHER_CORPORA
+    inputs_of: str = "features"  # the stage
 
     @property
-    def sounds(self) -> List[Path]:
+    def inputs(self) -> List[Path]:
         """What is read beside the training."""
         return [self.fbank / name for name in self.corpora]
 

@@ -90,9 +90,10 @@ class NoiseTrial:
     snrs: Tuple[float, ...] = SNRS
 
     setting: Setting = NOISE
+    inputs_of: str = "manifests"  # the stage
 
     @property
-    def sounds(self) -> List[Path]:
+    def inputs(self) -> List[Path]:
         return [folder for folder in (self.noise, self.rir) if folder is not None]
 
     @property
@@ -111,7 +112,7 @@ class NoiseTrial:
 
     def changes(self, folder: Path, trained: Trained) -> Dict[Condition, Callable[[Stream], Stream]]:
         """Condition -> what makes features of mini-batches of waveforms. InputError where a sound was trained on."""
-        check_unheard(folder, self.sounds)
+        check_unheard(folder, self.inputs)
         device = trained.device
         noises = load_noises(sounds_manifest(self.noise), AugmentConfig().noise_hours, SEED, device)
         responses = load_responses(sounds_manifest(self.rir), SEED, device) if self.rir is not None else None

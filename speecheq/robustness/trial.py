@@ -27,12 +27,12 @@ def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
     setting, fold_folder = trial.setting, Path(msud) / f"fold{fold}"
     require(folder, "train", without=CHECKPOINTS)
     require(fold_folder, "unify")
-    for sounds in trial.sounds:
-        require(sounds, "manifests")
+    for source in trial.inputs:
+        require(source, trial.inputs_of)
     run, note = read_json(folder / "run.json"), read_json(fold_folder / "msud.json")
     title = f"{run['config_name']}-{run['system']}, {note['name']}, fold {fold}, seed {run['seed']}"
     stage = Stage("score", f"{setting.title.lower()} of {title}", folder / setting.folder, trial.options,
-                  [folder, fold_folder, *trial.sounds], setting.format)
+                  [folder, fold_folder, *trial.inputs], setting.format)
     if stage.is_done():
         return
     if not (folder / "best.pt").is_file():

@@ -162,6 +162,18 @@ def test_adaptation_learns_its_clips_and_leaves_the_model_alone(data, trained):
     assert all(torch.equal(value, buffers[name]) for name, value in trained.model.named_buffers()), "statistics are fixed"
 
 
+def test_a_corpus_that_is_not_prepared_names_its_stage(data, tmp_path):
+    from speecheq.robustness.trial import try_conditions
+    from speecheq.stages import Stage
+
+    folder = tmp_path / "fold1/seed1"
+    folder.mkdir(parents=True)
+    Stage("train", "a training", folder, {}, [], 1).finish(folder, 1, 1, outputs=[])
+    with pytest.raises(InputError, match=r"elsewhere.* stage 2 \(features\)"):
+        try_conditions(folder, data / "msud/home.speaker", 1,
+                       CorpusTrial(("elsewhere",), data / "manifests", data / "fbank"))
+
+
 def test_unlabelled_speech_of_the_other_corpus_is_refused(data, note, trained):
     from speecheq.sounds import prepare as prepare_sounds
 
