@@ -11,7 +11,7 @@ export SPEECHEQ_VENV := $(abspath $(VENV))
 .PHONY: help demo test faults lint
 
 help:
-	@echo 'make demo   install into $(VENV), then run a recipe (RECIPE=mandarin|iemocap) on synthesised mini corpora'
+	@echo 'make demo   install into $(VENV), then run a recipe (RECIPE=mandarin|iemocap|mtl_aug) on synthesised mini corpora'
 	@echo 'make test   install into $(VENV), then run the tests'
 	@echo 'make faults  install into $(VENV), then end a recipe at 50 moments and each stage at 20 places; takes an hour'
 	@echo 'make lint   shellcheck over every shell file'
