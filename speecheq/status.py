@@ -19,8 +19,8 @@ DONE, STALE, DAMAGED, RUNNING, BROKEN_OFF, MISSING = STATES = (
 )
 # Manifests of sounds without labels, which have no stored features.
 SOUNDS = ("noise", "rir", "unlabelled", "test_noise", "test_rir")
-# What stage 5 writes beside a training: the scores, what only pictures need, the scores under other conditions.
-SCORED = {**score.FORMATS, **conditions.FORMATS}
+# Where stage 5 writes beside a training: the scores, what only pictures need, the scores under other conditions.
+SCORED = (*score.FORMATS, *conditions.FORMATS)
 
 
 @dataclass(frozen=True)
