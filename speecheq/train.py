@@ -260,6 +260,7 @@ class Training:
                 from torch.utils.tensorboard import SummaryWriter
 
                 # events that were written after the checkpoint will be written again
+                number_earlier_events(self.folder / "tensorboard")
                 curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=state.step + 1)
                 self.curves = opened.enter_context(curves)
             clips, epoch_started, before = 0, time.monotonic(), time.monotonic()
@@ -364,6 +365,19 @@ class Training:
 def _merit(scores: Dict[str, Any]) -> Tuple[float, float]:
     """What makes one epoch's dev scores better than another's."""
     return scores["ua"], -scores["esc_loss"]
+
+
+def number_earlier_events(folder: Path) -> None:
+    """Name the events of earlier starts so that TensorBoard reads them in order, and before those of this one.
+
+    It reads by name, that is by second and process number, which are wrong where two starts fall into one second or
+    the clock was set back; then it would show steps that were done again, and leave out others.
+    """
+    written = sorted(folder.glob("events.out.tfevents.*"), key=lambda path: path.name)
+    for number, path in enumerate(written):
+        earlier = path.with_name(f"events.out.tfevents.{number:010d}.earlier")
+        if path != earlier:
+            path.rename(earlier)
 
 
 class _LogFile(logging.FileHandler):

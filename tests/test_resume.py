@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from speecheq import checkpoint
 from speecheq import data as streams
@@ -22,7 +25,7 @@ from speecheq.msud import Recipe, unify
 from speecheq.phonemes import phonemes
 from speecheq.resume import StopRequest, TrainingState, find_checkpoint, seed_step
 from speecheq.seqm import SEQM_CLASSES
-from speecheq.train import Job, train
+from speecheq.train import Job, number_earlier_events, train
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 27
@@ -64,6 +67,7 @@ DRIVER = """
 import json, os, random, signal, sys, threading, time
 from pathlib import Path
 import torch
+from torch.utils.tensorboard import SummaryWriter
 torch.set_num_threads(1)
 sys.path.insert(0, "tests")
 from test_resume import job
@@ -222,6 +226,19 @@ def test_the_toy_training_has_several_epochs_and_a_best_one(unbroken):
     assert content["step"] == STEPS and content["epoch"] >= 2
     assert {name: position[0] for name, position in content["positions"].items()}["gender"] >= 1
     assert scalars(unbroken[0])["train/learning_rate"][-1][1] < 2e-5
+
+
+@pytest.mark.parametrize("shift", [-5000, 0, 5000])
+def test_tensorboard_reads_the_starts_in_order_whatever_clock_and_process_numbers(tmp_path, monkeypatch, shift):
+    now = time.time()
+    for number, (first, last) in enumerate([(1, 2), (2, 2), (2, 4), (4, 6)]):
+        number_earlier_events(tmp_path / "tensorboard")
+        monkeypatch.setattr(time, "time", lambda: now + number * shift)
+        monkeypatch.setattr(os, "getpid", lambda: 200 - 50 * number)
+        with SummaryWriter(str(tmp_path / "tensorboard"), purge_step=first) as curves:
+            for step in range(first, last + 1):
+                curves.add_scalar("train/total", 10 * number + step, step)
+    assert scalars(tmp_path) == {"train/total": [(1, 1), (2, 22), (3, 23), (4, 34), (5, 35), (6, 36)]}
 
 
 def test_killed_at_random_moments(data, unbroken, tmp_path):
