@@ -7,7 +7,7 @@ SETTINGS and a call of ``write``.
 """
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
@@ -82,13 +82,14 @@ class Row:
     ``metrics``: ua and wa, pooled over the clips of all folds, a seed at a time, then averaged over seeds; the ends
     low_ua, high_ua, low_wa, high_wa of their 95 % intervals (None over one speaker), clips, speakers, folds and seeds
     (lists of numbers). ``facts`` are what the setting noted of how it was made: "notes" (sentences for the page), its
-    levels, seed and the like, and "git", the revisions.
+    levels, seed and the like, and "git", the revisions. ``answers``: what the metrics are of.
     """
 
     setting: Setting
     condition: Condition
     metrics: Mapping[str, Any]
     facts: Mapping[str, Any]
+    answers: uncertainty.Answers = field(compare=False, repr=False)
 
 
 def metrics_of(answers: uncertainty.Answers) -> Dict[str, Any]:
@@ -104,10 +105,12 @@ def metrics_of(answers: uncertainty.Answers) -> Dict[str, Any]:
             "folds": sorted(set(answers.folds.tolist())), "seeds": sorted(set(answers.seeds.tolist()))}
 
 
-def _answers(of: Iterable[Tuple[int, int, Sequence[ClipPrediction]]]) -> uncertainty.Answers:
+def _row(setting: Setting, condition: Condition, facts: Mapping[str, Any],
+         said: Iterable[Tuple[int, int, Sequence[ClipPrediction]]]) -> Row:
     """From (fold, seed, what was said of its clips)."""
-    return uncertainty.Answers.of([(seed, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
-                                   for fold, seed, clips in of for clip in clips])
+    answers = uncertainty.Answers.of([(seed, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
+                                      for fold, seed, clips in said for clip in clips])
+    return Row(setting, condition, metrics_of(answers), facts, answers)
 
 
 def write(stage: Stage, setting: Setting, fold: int, seed: int, facts: Mapping[str, Any],
@@ -117,8 +120,7 @@ def write(stage: Stage, setting: Setting, fold: int, seed: int, facts: Mapping[s
     ``facts`` must be the same in all folds and seeds (levels, seed, steps). InputError where the disk is full.
     """
     facts = {**facts, "git": git_revision()}
-    rows = [Row(setting, condition, metrics_of(_answers([(fold, seed, clips)])), facts)
-            for condition, clips in said.items()]
+    rows = [_row(setting, condition, facts, [(fold, seed, clips)]) for condition, clips in said.items()]
     with stage.alone(), stage.anew() as folder:
         write_scores(folder / SCORES, {condition.name: clips for condition, clips in said.items()}, classes)
         write_json(folder / CONDITIONS, {"setting": setting.name, "fold": fold, "seed": seed, "facts": facts, "rows": [
@@ -172,7 +174,7 @@ def read(experiment: Path) -> Tuple[List[Row], List[str]]:
             revisions.add(revision)
             for condition, clips in found["said"].items():
                 said[condition].append((found["fold"], found["seed"], clips))
-        rows += [Row(setting, condition, metrics_of(_answers(of)), {**first["facts"], "git": sorted(revisions)})
+        rows += [_row(setting, condition, {**first["facts"], "git": sorted(revisions)}, of)
                  for condition, of in said.items()]
     return rows, left_out
 

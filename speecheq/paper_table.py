@@ -1,7 +1,8 @@
 """Tables 3 and 4 of the paper with our figures beside its own (section 3.3), and ours among published ones of others.
 
-``conf/table.yaml`` of a recipe names the columns (target, protocol, score), the paper's rows, and figures of others;
-ours are filled in from the experiments that were run. Nothing of ours is typed in.
+``conf/table.yaml`` of a recipe names the columns (target, protocol, score), the paper's rows, figures of others, and
+the parts of our systems whose worth is told; ours are filled in from the experiments that were run. Nothing of ours is
+typed in.
 """
 
 from collections import defaultdict
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from speecheq import tables
+from speecheq.compare import Part
 from speecheq.config import read_yaml
 from speecheq.errors import InputError
 
@@ -49,12 +51,14 @@ class Published:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table of the paper, what others published on the same corpora, and what holds for all systems."""
+    """One table of the paper, what others published on the same corpora, the parts of our systems, and what holds for
+    all of them."""
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Row]
     published: Sequence[Published]
+    parts: Sequence[Part]
     notes: Sequence[str]
 
 
@@ -66,10 +70,11 @@ def _fields(values: Any, names: Sequence[str], where: str) -> List[Any]:
 
 def read_table(path: Path) -> PaperTable:
     """Read ``conf/table.yaml``; InputError names what is wrong in it."""
-    title, columns, rows, published, notes = _fields(
-        read_yaml(path), ("title", "columns", "rows", "published", "notes"), str(path))
-    if not all(isinstance(part, list) for part in (columns, rows, published, notes)):
-        raise InputError(f"{path}: columns, rows, published and notes must be lists.")
+    title, *lists = _fields(
+        read_yaml(path), ("title", "columns", "rows", "published", "parts", "notes"), str(path))
+    if not all(isinstance(values, list) for values in lists):
+        raise InputError(f"{path}: columns, rows, published, parts and notes must be lists.")
+    columns, rows, published, parts, notes = lists
     made_columns, made_rows = [], []
     for number, values in enumerate(columns, 1):
         where = f"{path}, column {number}"
@@ -93,7 +98,10 @@ def read_table(path: Path) -> PaperTable:
         if type(made.figure) not in (int, float):
             raise InputError(f"{where}: the figure is a number.")
         made_published.append(made)
-    return PaperTable(str(title), made_columns, made_rows, made_published, [str(note) for note in notes])
+    made_parts = [
+        Part(*map(str, _fields(values, [field.name for field in fields(Part)], f"{path}, part {number}")))
+        for number, values in enumerate(parts, 1)]
+    return PaperTable(str(title), made_columns, made_rows, made_published, made_parts, [str(note) for note in notes])
 
 
 def _is_of(summary: Mapping[str, Any], system: Optional[str], column: Column) -> bool:

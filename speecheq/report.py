@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from speecheq import conditions, page
-from speecheq.compare import Pair, compare
+from speecheq.compare import HELPS, HURTS, NEITHER, Pair, Part, Worth, compare, worths
 from speecheq.conditions import Row, Setting, by_curve, by_setting, masked_gradients
 from speecheq.errors import InputError
 from speecheq.figures import Picture, compared_conditions, pictures_of, write_pictures
@@ -415,6 +415,62 @@ class Compared:
         return Section("Differences to other systems", [_difference_table(pairs)] if pairs else [], sentences)
 
 
+def _under(worth: Worth) -> str:
+    return f"{worth.setting.lower()}: {worth.condition}" if worth.setting else worth.condition
+
+
+def _worth_in_words(worth: Worth) -> str:
+    of = worth.difference
+    return f"{_under(worth)} ({100 * of.ua:+.2f}, {_figure(of.low, 'ua')} to {_figure(of.high, 'ua')})"
+
+
+def worth_section(heading: str, parts: Sequence[Part], members: Sequence[Experiment]) -> Section:
+    """What the parts of systems are worth, by condition, and a sentence on each; without tables where none can be told.
+    """
+    found, sentences = worths(parts, members)
+    heading = f"{heading}: what each part is worth"
+    if not found:
+        return Section(heading, [], sentences)
+    of_pair: Dict[Tuple[str, str, str], Dict[str, Worth]] = defaultdict(dict)
+    for worth in found:
+        of_pair[worth.part.name, _called(worth.system), _called(worth.without)][_under(worth)] = worth
+    rows = []
+    for condition in dict.fromkeys(map(_under, found)):
+        own = [of.get(condition) for of in of_pair.values()]
+        scored = dict.fromkeys(_numbers(sorted({fold for _, fold in worth.scored})) for worth in own if worth)
+        rows.append([condition, *map(_worth_cell, own), "; ".join(scored),
+                     ", ".join(dict.fromkeys(str(worth.clips) for worth in own if worth))])
+    told = []
+    for (name, system, without), of in of_pair.items():
+        where = {verdict: [worth for worth in of.values() if worth.verdict == verdict]
+                 for verdict in (HELPS, HURTS, NEITHER, None)}
+        told.append(f"{name} ({system} against {without}) " + "; ".join(
+            [f"{verdict}, outside the interval, under {len(where[verdict])} of {len(of)} conditions"
+             + f": {', '.join(map(_worth_in_words, where[verdict]))}" * bool(where[verdict])
+             for verdict in (HELPS, HURTS)]
+            + [f"no difference outside the interval under {len(where[NEITHER])}"]
+            + [f"no interval, over one test speaker, under {len(where[None])}"] * bool(where[None])))
+    seeds = sorted({len({seed for seed, _ in worth.scored}) for worth in found})
+    names = [name if sum(other == name for other, _, _ in of_pair) == 1 else f"{name} ({system})"
+             for name, system, _ in of_pair]
+    table = Table("parts", "pooled UA of the system with the part minus that of the one without, in points", [
+        Column("condition"), *(Column(name, (name, f"{name}, 95 % interval"), ", ") for name in names),
+        Column("folds"), Column("clips")], rows)
+    return Section(heading, [table], [
+        "Differences are over the folds and seeds that both systems have; their 95 % intervals draw test speakers. They "
+        "are not corrected for the number of conditions: of twenty without any effect one is outside by chance.",
+        *([f"{seeds[0]} seed{'s' * (seeds[0] > 1)} each: how much a part's worth changes from training to training is "
+           "not in the intervals"] if len(seeds) == 1 else []), *told, *sentences])
+
+
+def _worth_cell(worth: Optional[Worth]) -> Cell:
+    if worth is None:
+        return "-"
+    of = worth.difference
+    ends = NOT_AVAILABLE if of.low is None else f"{_figure(of.low, 'ua')} to {_figure(of.high, 'ua')}"
+    return (_figure(of.ua, "ua"), ends)
+
+
 def _groups(experiments: Sequence[Experiment]) -> Dict[Tuple[str, str], List[Experiment]]:
     """(heading, test set) -> the experiments that stand in one table."""
     groups: Dict[Tuple[str, str], List[Experiment]] = defaultdict(list)
@@ -425,8 +481,8 @@ def _groups(experiments: Sequence[Experiment]) -> Dict[Tuple[str, str], List[Exp
 
 
 def recipe_sections(groups: Mapping[Tuple[str, str], Sequence[Experiment]],
-                    compared: Mapping[str, Compared]) -> List[Section]:
-    """The tables of a recipe: for each target, protocol and test set a line an experiment."""
+                    compared: Mapping[str, Compared], parts: Sequence[Part] = ()) -> List[Section]:
+    """The tables of a recipe: for each target, protocol and test set a line an experiment; what ``parts`` are worth."""
     sections = []
     for (heading, set_name), members in groups.items():
         where = "" if set_name == TEST else f": test clips of {set_name.removeprefix(f'{TEST}_')}"
@@ -441,9 +497,10 @@ def recipe_sections(groups: Mapping[Tuple[str, str], Sequence[Experiment]],
         sections.append(Section(heading + where, [
             replace(table, name=f"{members[0].run['name']}.{set_name}.{table.name}") for table in tables], sentences))
         if set_name == TEST:
+            more = [*condition_sections(members, heading), worth_section(heading, parts, members)]
             sections += [replace(section, tables=[
                 replace(table, name=f"{members[0].run['name']}.{TEST}.{table.name}") for table in section.tables])
-                for section in condition_sections(members, heading)]
+                for section in more if section.tables or section.sentences]
     return sections
 
 
@@ -500,7 +557,7 @@ def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_pape
     for folder, experiment in experiments.items():
         _write_experiment(folder, experiment, compared[_heading(experiment.run)])
 
-    sections = recipe_sections(groups, compared)
+    sections = recipe_sections(groups, compared, of_paper.parts if of_paper is not None else ())
     notes_of_recipe = of_paper.notes if of_paper is not None else []
     text = recipe_page(title, list(experiments.values()), sections, notes_of_recipe)
     tables = [replace(table, caption=f"{section.heading}: {table.caption}")

@@ -4,7 +4,7 @@ The clips of one speaker resemble each other, so a speaker is what is resampled.
 """
 
 from functools import lru_cache
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -37,6 +37,16 @@ class Answers(NamedTuple):
     @property
     def right(self) -> np.ndarray:
         return self.gold == self.predicted
+
+    @property
+    def scored(self) -> Set[Tuple[int, int]]:
+        """The (seed, fold) that there are."""
+        return set(zip(self.seeds.tolist(), self.folds.tolist()))
+
+    def only(self, scored: Set[Tuple[int, int]]) -> "Answers":
+        """Those of some (seed, fold)."""
+        kept = np.array([pair in scored for pair in zip(self.seeds.tolist(), self.folds.tolist())], dtype=bool)
+        return Answers(*(values[kept] for values in self))
 
 
 class Accuracies(NamedTuple):

@@ -21,6 +21,8 @@ published:
   - {name: Better, target: casia, protocols: [random10, text], score: ua, figure: 91, how: in some way}
   - {name: Worse, target: casia, protocols: [random10], score: wa, figure: 34.5, how: in another}
   - {name: Unseen, target: casia, protocols: [speaker], score: wa, figure: 50, how: in a third}
+parts:
+  - {name: doing it, system: speecheq, without: wo_mtl}
 notes: [All of this is made up.]
 """
 
@@ -75,6 +77,7 @@ def test_configurations_are_not_mixed(tmp_path):
         ("figure: 91", "figure: high", "published figure 1: the figure is a number"),
         ("[All of this is made up.]", "All", "must be lists"),
         ("how: in some way", "why: in some way", "published figure 1: expected the keys name, target"),
+        ("without: wo_mtl", "minus: wo_mtl", "part 1: expected the keys name, system, without"),
     ],
 )
 def test_tables_that_are_wrong(tmp_path, old, new, words):
@@ -109,3 +112,12 @@ def test_ours_stand_among_published_figures_of_the_same_corpus_and_kind_of_folds
 def test_published_figures_of_the_recipes(recipe, targets):
     published = read_table(EGS / recipe / "conf" / "table.yaml").published
     assert {figure.target for figure in published} == targets and all(30 < figure.figure < 95 for figure in published)
+
+
+@pytest.mark.parametrize("recipe", ["mandarin", "iemocap", "mtl_aug"])
+def test_the_parts_of_the_recipes_are_of_systems_that_are_there(recipe):
+    from speecheq.config import systems_of
+
+    parts = read_table(EGS / recipe / "conf" / "table.yaml").parts
+    assert parts and {name for part in parts for name in (part.system, part.without)} <= set(
+        systems_of(EGS / recipe / "conf" / "systems.yaml"))
