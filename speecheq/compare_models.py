@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 from lhotse import CutSet
@@ -13,7 +13,7 @@ from speecheq.errors import InputError
 from speecheq.files import read_json
 from speecheq.metrics import emotion_scores
 from speecheq.stages import require
-from speecheq.trained import open_model
+from speecheq.trained import Answers, open_model
 
 BATCH_SIZE = 16
 
@@ -58,12 +58,19 @@ def compare_models(experiment: Path, msud: Path, models: Sequence[str]) -> List[
         classes = model.labels.classes
         reference = posterior if reference is None else reference
         predicted = posterior.argmax(1)
-        scores = emotion_scores(gold, predicted, gold_eis, np.concatenate([answer.eis for answer in answers]))
+        scores = emotion_scores(gold, predicted, *_intensities(gold_eis, answers))
         found.append(Comparison(
             name, _megabytes(Path(name)), len(gold), scores["ua"], scores["wa"], scores["eis_mse"],
             int((predicted != reference.argmax(1)).sum()), float(np.abs(posterior - reference).max()), seconds,
         ))
     return found
+
+
+def _intensities(gold: np.ndarray, answers: Sequence[Answers]) -> Tuple[np.ndarray, np.ndarray]:
+    """Gold and predicted EIS; of a model that was not trained on it none, so that nothing is scored."""
+    if answers[0].eis is None:
+        return np.zeros(0), np.zeros(0)
+    return gold, np.concatenate([answer.eis for answer in answers])
 
 
 def _megabytes(path: Path) -> float:

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from speecheq import metrics, seqm, uncertainty
 from speecheq.conditions import CLEAN, Row, Setting, by_curve, by_setting
+from speecheq.config import load
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction
 from speecheq.files import whole_folder_of
@@ -191,6 +192,8 @@ def _training_clips(fold: ScoredFold) -> List[ClipPrediction]:
 
 
 def _draw_eis(experiment: Experiment) -> Drawing:
+    if load(experiment.scored[0].folder / "config.yaml").loss.alpha == 0:
+        raise InputError("it was not trained on EIS")
     tested = _test_clips(experiment)
     of_folds, not_read = {}, []
     for fold in experiment.scored:

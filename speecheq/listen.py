@@ -31,8 +31,9 @@ def in_words(prediction: Prediction) -> str:
     """What is said of one clip, in a line."""
     if prediction.posterior is None:
         return f"Nothing is said of {SILENCE}."
-    parts = [f"{prediction.name}: {prediction.emotion} {prediction.posterior[prediction.emotion]:.2f}, "
-             f"EIS {prediction.eis:.2f} of 4"]
+    parts = [f"{prediction.emotion} {prediction.posterior[prediction.emotion]:.2f}"]
+    if prediction.eis is not None:
+        parts = [f"{prediction.name}: {parts[0]}, EIS {prediction.eis:.2f} of 4"]
     if prediction.gender is not None:
         parts.append(f"gender {prediction.gender} {prediction.gender_posterior[prediction.gender]:.2f}")
     if prediction.note:

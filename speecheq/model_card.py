@@ -61,12 +61,13 @@ def _header(licence: str, used: Mapping[str, Optional[Card]]) -> str:
 
 
 def _what(config: Config, parameters: int) -> str:
-    tasks = ["the emotion category (ESC)", "its intensity (EIS, 0 to 4)"]
+    tasks = ["the emotion category (ESC)"] + ["its intensity (EIS, 0 to 4)"] * (config.loss.alpha > 0)
     tasks += ["the speaker's gender"] * ("gender" in config.tasks())
     tasks += ["phonemes"] * ("phoneme" in config.tasks())
-    kind = {"speecheq": "An ECAPA-TDNN with Res-BiGRUs", "baseline": "A CNN with BiLSTM and self-attention"}
-    return (f"{kind[config.model.kind]}, {parameters / 1e6:.2f} M parameters, that hears {', '.join(tasks[:-1])} and "
-            f"{tasks[-1]} in speech.")
+    kind = {"speecheq": "An ECAPA-TDNN with Res-BiGRUs", "baseline": "A CNN with BiLSTM and self-attention",
+            "cnn_blstm": "A CNN with BiLSTM and attention"}
+    heard = " and ".join([", ".join(tasks[:-1])] * (len(tasks) > 1) + tasks[-1:])
+    return f"{kind[config.model.kind]}, {parameters / 1e6:.2f} M parameters, that hears {heard} in speech."
 
 
 def _use(config: Config) -> str:
@@ -87,6 +88,9 @@ def _data(run: Dict[str, Any], used: Mapping[str, Optional[Card]], config: Confi
         uses = "emotion" if corpus in clips else "phonemes"
         lines.append(f"| {title} | {card.language if card else '?'} | {uses} | {clips.get(corpus, '-')} |")
     yield "\n".join(lines)
+    sounds = [f"{kind} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(run.get("sounds", {}).items())]
+    if sounds:
+        yield f"Also trained with folders of its maker, whose licences are not known here: {', '.join(sounds)}."
     if config.data.corpora == "all":
         yield "Training clips by class: " + _counts(sets["emotion"]["class"]) + "."
         yield "Training clips by EIS: " + _counts(sets["emotion"]["eis"]) + "."
@@ -138,12 +142,14 @@ def _limits(run: Mapping[str, Any], metrics: Mapping[str, Any], config: Config) 
     if unseen:
         limits.append(f"No training clip is of {', '.join(unseen)}: where it names one of these, it guesses.")
     labels = note["sets"]["emotion"]["eis"]
-    if not labels.get("specified"):
+    if config.loss.alpha == 0:
+        limits.append("It was not trained on intensity (EIS): it names the category alone.")
+    elif not labels.get("specified"):
         limits.append("No training clip has an EIS label: its EIS, and the name that follows from it, mean nothing.")
     elif labels["specified"] < labels.get("unspecified", 0):
         limits.append(f"Only {labels['specified']} of {sum(labels.values())} training clips have an EIS label: its "
                       "EIS, and the name that follows from it, mean little of classes without one.")
-    if labels.get("specified") and metrics.get("test.eis_mse") is None:
+    if config.loss.alpha > 0 and labels.get("specified") and metrics.get("test.eis_mse") is None:
         limits.append("No test clip has an EIS label: how good its EIS is was not measured.")
     if "gender" in config.tasks():
         limits.append("Gender is the corpora's F or M, heard from the voice.")

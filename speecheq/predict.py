@@ -45,8 +45,8 @@ class Prediction:
     """What a model says of a clip: a recording, or a window of one.
 
     ``emotion`` is the most probable class and ``posterior`` the probability of each; ``name`` is the SEQM name of its
-    category at ``eis`` (0 to 4). All of them are None for silence, of which nothing is said. ``gender`` and ``phones``
-    are None where they were not asked for. ``note`` is empty, ``silence`` or ``clipping``.
+    category at ``eis`` (0 to 4), both None for a model that was not trained on EIS. All of them are None for silence, of
+    which nothing is said. ``gender`` and ``phones`` are None where they were not asked for. ``note`` is empty, ``silence`` or ``clipping``.
     """
 
     source: str
@@ -196,8 +196,9 @@ class Predictor:
         for number, prediction in enumerate(predictions):
             best = int(said.posterior[number].argmax())
             prediction.emotion = classes.names[best]
-            prediction.eis = float(said.eis[number])
-            prediction.name = seqm.emotion_name(classes.categories[best], prediction.eis)
+            if said.eis is not None:
+                prediction.eis = float(said.eis[number])
+                prediction.name = seqm.emotion_name(classes.categories[best], prediction.eis)
             prediction.posterior = dict(zip(classes.names, said.posterior[number].tolist()))
             if self.gender:
                 genders = said.gender[number]
@@ -221,7 +222,8 @@ def _as_text(predictions: Iterable[Prediction], labels: Labels) -> Iterator[str]
             yield one_line(f"{where}: {p.note}") + "\n"
             continue
         first, *others = sorted(p.posterior, key=p.posterior.__getitem__, reverse=True)[:BEST]
-        words = [f"{p.name} ({first} {p.posterior[first]:.2f}, EIS {p.eis:.2f})"]
+        of_class = f"{first} {p.posterior[first]:.2f}"
+        words = [of_class if p.eis is None else f"{p.name} ({of_class}, EIS {p.eis:.2f})"]
         words.append("else " + ", ".join(f"{name} {p.posterior[name]:.2f}" for name in others))
         if p.gender is not None:
             words.append(f"{p.gender} {p.gender_posterior[p.gender]:.2f}")

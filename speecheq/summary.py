@@ -175,8 +175,10 @@ def _pooled(folds: Sequence[ScoredFold], classes: ClassTable) -> Dict[str, Optio
     for fold in folds:
         by_seed[fold.run["seed"]].extend(fold.sets[TEST])
     genders = any(fold.metrics.get("test.gender") is not None for fold in folds)
+    intensities = any(fold.metrics.get("test.eis_mse") is not None for fold in folds)
     own_classes = [classes.names.index(label) for label in folds[0].run["label_sets"][TEST]]
-    each = [detailed_scores(predictions, genders, classes, own_classes) for predictions in by_seed.values()]
+    each = [detailed_scores(predictions, genders, classes, own_classes, intensities)
+            for predictions in by_seed.values()]
     return {name: _average([scores[name] for scores in each]) for name in each[0]}
 
 

@@ -39,11 +39,13 @@ METADATA_FORMAT = 1
 
 @dataclass(frozen=True)
 class Labels:
-    """What a model's outputs mean; ``genders`` and ``phones`` are empty where it was not trained on them."""
+    """What a model's outputs mean; ``genders`` and ``phones`` are empty where it was not trained on them, and
+    ``intensity`` is false where it was not trained on EIS."""
 
     classes: seqm.ClassTable
     genders: Tuple[str, ...]
     phones: Tuple[str, ...]
+    intensity: bool = True
 
     @classmethod
     def of(cls, content: Dict[str, Any], config: Config) -> "Labels":
@@ -52,30 +54,32 @@ class Labels:
             seqm.ClassTable(tuple(content["classes"]), tuple(content["class_esc"])),
             tuple(content["genders"]) if "gender" in config.tasks() else (),
             tuple(content["phones"]) if "phoneme" in config.tasks() else (),
+            config.loss.alpha > 0,
         )
 
     def outputs(self) -> Tuple[str, ...]:
         """The outputs that such a model has, in the order of OUTPUTS."""
-        missing = {GENDER: not self.genders, PHONES: not self.phones, PHONE_FRAMES: not self.phones}
+        missing = {EIS: not self.intensity, GENDER: not self.genders, PHONES: not self.phones, PHONE_FRAMES: not self.phones}
         return tuple(name for name in OUTPUTS if not missing.get(name))
 
     def to_dict(self) -> Dict[str, Any]:
         """As JSON can hold it."""
         return {"classes": self.classes.names, "class_esc": self.classes.categories, "genders": self.genders,
-                "phones": self.phones}
+                "phones": self.phones, "intensity": self.intensity}
 
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> "Labels":
         """What ``to_dict`` gave; KeyError where a table is missing."""
         classes = seqm.ClassTable(tuple(values["classes"]), tuple(values["class_esc"]))
-        return cls(classes, tuple(values["genders"]), tuple(values["phones"]))
+        # files of before 2026-11 do not say it: all models learned it
+        return cls(classes, tuple(values["genders"]), tuple(values["phones"]), bool(values.get("intensity", True)))
 
 
 class Answers(NamedTuple):
     """What a model says of N clips."""
 
     posterior: np.ndarray  # (N, classes)
-    eis: np.ndarray  # (N,), in 0 to 4
+    eis: Optional[np.ndarray]  # (N,), in 0 to 4; None where the model was not trained on it
     gender: Optional[np.ndarray]  # (N, genders), posterior; None where the model was not trained on it
     phones: Optional[List[List[int]]]  # phone numbers of the best path; None where they were not asked for
 
@@ -86,7 +90,7 @@ class Inference(nn.Module):
     def __init__(self, model: Normalised, outputs: Sequence[str]):
         super().__init__()
         self.model, self.outputs = model, tuple(outputs)
-        emotion = {"esc", "eis"} | ({"gender"} if GENDER in outputs else set())
+        emotion = {"esc"} | {task for task, output in (("eis", EIS), ("gender", GENDER)) if output in outputs}
         phonemes = {"phoneme"} if PHONES in outputs else set()
         # With statistics of its own for the phoneme stream, batch norm differs from task to task.
         apart = model.model.config.batch_statistics == "per_stream"
@@ -105,8 +109,9 @@ class Inference(nn.Module):
             predictions = self.model(features, lengths, tasks=tasks)
             if "esc" in tasks:
                 found[ESC] = predictions.esc_logits.float().softmax(1)
-                found[EIS] = clip_eis(predictions.eis.float())
                 found[EMBEDDING] = predictions.embedding.float()
+            if "eis" in tasks:
+                found[EIS] = clip_eis(predictions.eis.float())
             if "gender" in tasks:
                 found[GENDER] = predictions.gender_logits.float().softmax(1)
             if "phoneme" in tasks:
@@ -124,7 +129,8 @@ def _wanted(labels: Labels, phones: bool) -> Tuple[str, ...]:
 def _answers(found: Dict[str, Tensor]) -> Answers:
     phones = greedy_decode(found[PHONES], found[PHONE_FRAMES]) if PHONES in found else None
     gender = found[GENDER].cpu().numpy() if GENDER in found else None
-    return Answers(found[ESC].cpu().numpy(), found[EIS].cpu().numpy(), gender, phones)
+    eis = found[EIS].cpu().numpy() if EIS in found else None
+    return Answers(found[ESC].cpu().numpy(), eis, gender, phones)
 
 
 class TorchModel:

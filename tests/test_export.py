@@ -67,7 +67,8 @@ def compare(inference, exported, batches=50):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"batch_statistics": "per_stream"}, {"res_bigru": "after_se"}, {"res_bigru": "none"}, {"kind": "baseline"}],
+    [{}, {"batch_statistics": "per_stream"}, {"res_bigru": "after_se"}, {"res_bigru": "none"}, {"kind": "baseline"},
+     {"kind": "cnn_blstm"}],
     ids=lambda settings: " ".join(settings.values()) or "default",
 )
 def test_onnx_answers_as_pytorch_on_50_random_lengths(tmp_path, settings):
@@ -100,6 +101,19 @@ def test_the_metadata_say_how_features_are_made_and_what_outputs_mean(tmp_path):
     opened = open_model(tmp_path / "model.onnx")
     assert isinstance(opened, OnnxModel) and opened.fbank == FbankConfig()
     assert opened.labels == open_model(tmp_path / "model.pt").labels
+
+
+def test_a_model_without_intensities_has_none_in_onnx_either(tmp_path):
+    path = write_model(tmp_path / "model.pt")
+    content = checkpoint.read(path)
+    content["config"]["loss"]["alpha"] = 0.0
+    checkpoint.write(path, content)
+    export_model(path, tmp_path / "model.onnx")
+    assert "eis" not in [output.name for output in onnx.load(str(tmp_path / "model.onnx")).graph.output]
+    features, lengths = torch.randn(2, 60, 80), torch.tensor([60, 41])
+    there, here = (open_model(model)(features, lengths) for model in (tmp_path / "model.onnx", path))
+    assert there.eis is here.eis is None
+    np.testing.assert_allclose(there.posterior, here.posterior, atol=1e-4)
 
 
 def test_predict_takes_an_onnx_file(experiment, tmp_path, toys, capsys):
@@ -150,9 +164,10 @@ def test_without_torch_export_a_sentence(tmp_path):
 
 
 @pytest.mark.skipif(not HAS_TORCH_EXPORT, reason="needs torch 2")
-def test_the_baseline_does_not_leave_through_torch_export(tmp_path):
+@pytest.mark.parametrize("kind", ["baseline", "cnn_blstm"])
+def test_models_with_lstms_do_not_leave_through_torch_export(tmp_path, kind):
     with pytest.raises(InputError, match="export it to .onnx"):
-        export_model(write_model(tmp_path / "model.pt", kind="baseline"), tmp_path / "model.pt2")
+        export_model(write_model(tmp_path / "model.pt", kind=kind), tmp_path / "model.pt2")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 from test_report import make, rewrite, summarised
 from torch.utils.tensorboard import SummaryWriter
 
-from speecheq import figures, metrics, report, score
+from speecheq import config, figures, metrics, report, score
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction
 from speecheq.seqm import CATEGORIES, SEQM_CLASSES
@@ -299,6 +299,20 @@ def test_windows_keep_the_mean_and_the_order(values, most):
     assert steps == sorted(steps)
     sizes = [len(part) for part in np.array_split(np.arange(len(values)), max(1, len(curve)))]
     assert sum(size * value for size, (_, value) in zip(sizes, curve)) == pytest.approx(sum(values), abs=1e-6)
+
+
+def test_intensities_that_were_not_learned_are_not_drawn(tmp_path):
+    made = make(tmp_path / "exp")
+    for path in made.glob("fold*/seed*"):
+        complete(path)
+    without = summarised(made)
+    assert without.summary["pooled.test.eis_mse"] is not None
+    for path in made.glob("fold*/seed*"):
+        settings = config.load(path / "config.yaml")
+        settings.loss.alpha = 0.0
+        config.save(settings, path / "config.yaml")
+    with pytest.raises(InputError, match="it was not trained on EIS"):
+        figures.DRAWINGS["eis"](without)
 
 
 def test_values_that_are_not_finite_have_no_point():

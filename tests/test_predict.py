@@ -245,6 +245,24 @@ def test_a_task_that_was_not_trained_is_refused(experiment, tmp_path):
     assert isinstance(labels, Labels) and labels.genders == labels.phones == ()
 
 
+def test_a_model_that_was_not_trained_on_intensity_names_the_class_alone(experiment, predictor, wav, tmp_path, capsys):
+    from speecheq import checkpoint
+
+    content = checkpoint.read(experiment / "best.pt")
+    content["config"]["loss"]["alpha"] = 0.0
+    checkpoint.write(tmp_path / "best.pt", content)
+    there, = Predictor(tmp_path / "best.pt")(wav)
+    here, = predictor(wav)
+    assert there.eis is there.name is None
+    assert there.emotion == here.emotion and there.posterior == pytest.approx(here.posterior)
+    assert cli.main(["predict", "--model", str(tmp_path / "best.pt"), str(wav)]) == 0
+    assert f": {there.emotion} {there.posterior[there.emotion]:.2f}; else " in capsys.readouterr().out
+    assert cli.main(["predict", "--model", str(tmp_path / "best.pt"), "--format", "csv", str(wav)]) == 0
+    heads, cells = csv.reader(io.StringIO(capsys.readouterr().out))
+    row = dict(zip(heads, cells))
+    assert (row["emotion"], row["name"], row["eis"]) == (there.emotion, "", "")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
 def test_a_gpu_that_is_not_there_is_said(experiment):
     with pytest.raises(InputError, match="torch finds no GPU"):

@@ -138,6 +138,17 @@ def test_spreads_are_over_the_folds_that_every_seed_has(tmp_path):
     assert summary["std_of_seeds.test.ua"] == pytest.approx(np.std(ua, ddof=1))
 
 
+def test_intensities_that_no_fold_learned_are_not_scored_over_all_folds_either(tmp_path):
+    experiment = make(tmp_path)
+    assert summarised(experiment).summary["pooled.test.eis_mse"] is not None
+    for folder in experiment.glob("fold*/seed*"):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        write_json(folder / "metrics.json", {name: None if name.startswith("test.eis") else value
+                                             for name, value in metrics.items()})
+        rewrite(folder)
+    assert summarised(experiment).summary["pooled.test.eis_mse"] is None
+
+
 def test_restricted_scores_are_of_the_corpus_own_classes(tmp_path):
     """Every wrong answer is a class that the corpus lacks."""
     summary = summarised(make(tmp_path, right=0.5)).summary

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from speecheq import checkpoint, model_folder, trained
+from speecheq import checkpoint, files, model_folder, trained
 from speecheq.errors import InputError
+from speecheq.model_card import model_card
+from speecheq.models.config import KINDS
 from speecheq.trained import Inference, Labels, open_model
 
 
@@ -47,6 +49,19 @@ def test_the_card_says_what_went_in_and_what_came_out(experiment, folder):
     assert "CASIA: none is named with the public part" in card and "AISHELL-1: Apache-2.0" in card
     assert "the test clips' speaker is in no training clip" in card and "No training clip has an EIS label" in card
     assert "No training clip is of trust, anticipation, disgust" in card
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_card_of_every_kind_and_of_one_task(experiment, monkeypatch, kind):
+    sounds = {"unlabelled": {"files": 12, "hours": 1.5}}
+    read_json = files.read_json
+    monkeypatch.setattr("speecheq.model_card.read_json", lambda path: {**read_json(path), "sounds": sounds})
+    _, config = checkpoint.built(checkpoint.read(experiment / "best.pt"), "it")
+    config.model.kind, config.loss.alpha, config.loss.beta, config.loss.eta = kind, 0.0, 0.0, 0.0
+    card = model_card(experiment, "tiny", "", config, 1_230_000)
+    assert "1.23 M parameters, that hears the emotion category (ESC) in speech." in card
+    assert "It was not trained on intensity (EIS)" in card and "EIS label" not in card
+    assert "whose licences are not known here: unlabelled (12 files, 1.5 h)." in card
 
 
 def test_a_fold_that_was_not_scored_makes_no_folder(experiment, tmp_path):
