@@ -228,9 +228,10 @@ for kind in noise rir unlabelled test_noise test_rir; do
   elif ((${#folder_of[@]} == 0)) && [[ -f $data/manifests/$kind/stage.json ]]; then sounds[$kind]=''; fi
 done
 
-# the corpora of this run in the recipe's order: those given, or, where none is, those that stage 1 has prepared
+# the corpora of this run in the recipe's order: those given, or, where none is, those that stage 1 has prepared, which
+# it may also add sounds to
 given=() absent=()
-if ((${#folder_of[@]} == 0 && stage >= 2)); then
+if ((${#folder_of[@]} == 0 && stage >= 1)) && [[ $stage -ge 2 || -n $noise$rir$unlabelled$test_noise$test_rir ]]; then
   for folder in "$data"/manifests/*/; do
     name=$(basename "$folder")
     # bash would evaluate other names below
@@ -333,6 +334,7 @@ make_manifests() {
   local corpus hours listing=false tasks=()
   if [[ $cmd != local ]]; then listing=true; fi
   for corpus in "${given[@]}"; do
+    [[ -n ${folder_of[$corpus]} ]] || continue
     hours=${corpus}_hours
     prepare "$corpus" --nj "$nj" ${!hours:+--hours "${!hours}"}
   done

@@ -74,6 +74,20 @@ def test_the_systems_are_tried_on_another_corpus(mtl_aug, walked):
     assert "must be some of corpora, noise and attack" in mtl_aug.refused("--robustness", "rain")
 
 
+def test_noises_are_added_to_what_is_prepared_and_the_page_tells_what_a_part_is_worth(
+        mtl_aug, walked, toys, tmp_path):
+    folder, options, _ = walked
+    before = (folder / "data/manifests/ravdess/stage.json").read_bytes()
+    toys.write_wav(tmp_path / "street" / "car.wav", 1.3)
+    done = mtl_aug.run(*options, "--test-noise", tmp_path / "street", "--stage", 1, "--stop-stage", 1)
+    assert "noise: 1 files in, 1 out" in done.stderr and "those that lie in" in done.stderr
+    assert (folder / "data/manifests/ravdess/stage.json").read_bytes() == before
+    mtl_aug.run(*options, "--stage", 5, "--robustness", "noise", "--systems", "emotion mtl_aug_unlabelled")
+    page = (folder / "RESULTS.md").read_text()
+    assert "## ravdess, speaker: noisy speech" in page and "## ravdess, speaker: what each part is worth" in page
+    assert "- both auxiliary tasks, also on unlabelled speech (nano-mtl_aug_unlabelled against nano-emotion) helps" in page
+
+
 def test_the_systems_are_one_thing_apart(mtl_aug):
     from speecheq.config import resolve, systems_of
 
