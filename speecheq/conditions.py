@@ -49,7 +49,7 @@ class Setting:
 
 
 FGSM, BIM, PGD, APGD = "FGSM", "BIM", "PGD", "AutoPGD"
-NOISE = Setting("noise", "Noisy speech", "SNR, dB")
+NOISE = Setting("noise", "Noisy speech", "SNR, dB", format=2)
 ATTACK_ON_WAVEFORM = Setting("attack_waveform", "Attacks on the waveform",
                              "largest change of a sample, dB relative to the clip's RMS", weaker=FGSM, stronger=APGD)
 ATTACK_ON_FBANK = Setting("attack_fbank", "Attacks on the filter banks",
@@ -100,8 +100,7 @@ def metrics_of(answers: uncertainty.Answers) -> Dict[str, Any]:
         found[name] = float(value)
         ends = (None, None) if samples is None else uncertainty.interval(getattr(samples, name))
         found[f"low_{name}"], found[f"high_{name}"] = ends
-    clips = {(fold, clip) for fold, clip in zip(answers.folds.tolist(), answers.clips.tolist())}
-    return {**found, "clips": len(clips), "speakers": len(np.unique(answers.speakers)),
+    return {**found, "clips": answers.number_of_clips, "speakers": len(np.unique(answers.speakers)),
             "folds": sorted(set(answers.folds.tolist())), "seeds": sorted(set(answers.seeds.tolist()))}
 
 

@@ -191,8 +191,8 @@ def _write_torch_export(inference: Inference, labels: Labels, path: Path) -> Non
         raise InputError(f"torch.export is not in torch {torch.__version__}; use the modern stack, or export to "
                          f"{ONNX}.") from error
     if any(isinstance(module, nn.LSTM) for module in inference.modules()):
-        raise InputError("a model with LSTMs (model.kind baseline or cnn_blstm) cannot leave through torch.export with any "
-                         f"length; export it to {ONNX}.")
+        raise InputError("a model with LSTMs (model.kind baseline or cnn_blstm) cannot leave through torch.export with "
+                         f"any length; export it to {ONNX}.")
     inference = _replaced(inference, nn.GRU, _ScannedGru)
     any_size = {INPUTS[0]: {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, INPUTS[1]: {0: Dim.DYNAMIC}}
     with torch.no_grad(), warnings.catch_warnings():

@@ -9,6 +9,7 @@ from speecheq.config import Config
 from speecheq.datacard import Card, read_cards
 from speecheq.files import read_json
 from speecheq.stages import require
+from speecheq.summary import sounds_in_words
 
 # The scores that a card shows, in this order, and how it calls them.
 SCORES = {
@@ -88,9 +89,9 @@ def _data(run: Dict[str, Any], used: Mapping[str, Optional[Card]], config: Confi
         uses = "emotion" if corpus in clips else "phonemes"
         lines.append(f"| {title} | {card.language if card else '?'} | {uses} | {clips.get(corpus, '-')} |")
     yield "\n".join(lines)
-    sounds = [f"{kind} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(run.get("sounds", {}).items())]
-    if sounds:
-        yield f"Also trained with folders of its maker, whose licences are not known here: {', '.join(sounds)}."
+    if run.get("sounds"):
+        yield (f"Also trained with {sounds_in_words(run['sounds'])}, of folders that only its maker knows, with their "
+               "licences.")
     if config.data.corpora == "all":
         yield "Training clips by class: " + _counts(sets["emotion"]["class"]) + "."
         yield "Training clips by EIS: " + _counts(sets["emotion"]["eis"]) + "."

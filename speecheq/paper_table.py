@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from speecheq import tables
-from speecheq.compare import Part
 from speecheq.config import read_yaml
 from speecheq.errors import InputError
+from speecheq.worth import Part
 
 SCORES = {"wa": 100.0, "ua": 100.0, "uai": 100.0, "eis_mse": 1.0}  # score -> what it is multiplied with in the table
 
@@ -98,9 +98,11 @@ def read_table(path: Path) -> PaperTable:
         if type(made.figure) not in (int, float):
             raise InputError(f"{where}: the figure is a number.")
         made_published.append(made)
-    made_parts = [
-        Part(*map(str, _fields(values, [field.name for field in fields(Part)], f"{path}, part {number}")))
-        for number, values in enumerate(parts, 1)]
+    made_parts = []
+    for number, values in enumerate(parts, 1):
+        made_parts.append(Part(*_fields(values, [field.name for field in fields(Part)], f"{path}, part {number}")))
+        if not all(isinstance(value, str) for value in values.values()):
+            raise InputError(f"{path}, part {number}: its name and its two systems are words.")
     return PaperTable(str(title), made_columns, made_rows, made_published, made_parts, [str(note) for note in notes])
 
 

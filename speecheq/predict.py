@@ -45,8 +45,9 @@ class Prediction:
     """What a model says of a clip: a recording, or a window of one.
 
     ``emotion`` is the most probable class and ``posterior`` the probability of each; ``name`` is the SEQM name of its
-    category at ``eis`` (0 to 4), both None for a model that was not trained on EIS. All of them are None for silence, of
-    which nothing is said. ``gender`` and ``phones`` are None where they were not asked for. ``note`` is empty, ``silence`` or ``clipping``.
+    category at ``eis`` (0 to 4), both None for a model that was not trained on EIS. All of them are None for silence,
+    of which nothing is said. ``gender`` and ``phones`` are None where they were not asked for. ``note`` is empty,
+    ``silence`` or ``clipping``.
     """
 
     source: str

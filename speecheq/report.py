@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from speecheq import conditions, page
-from speecheq.compare import HELPS, HURTS, NEITHER, Pair, Part, Worth, compare, worths
+from speecheq.compare import Pair, compare
 from speecheq.conditions import Row, Setting, by_curve, by_setting, masked_gradients
 from speecheq.errors import InputError
 from speecheq.figures import Picture, compared_conditions, pictures_of, write_pictures
@@ -18,8 +18,8 @@ from speecheq.files import locked_folder, remove_leftovers, write_text
 from speecheq.metrics import CALIBRATION_BINS, confusion
 from speecheq.msud import DECLARED, EVERY_CORPUS, TEST
 from speecheq.paper_table import PaperTable, paper_tables, published_tables, read_table
-from speecheq.progress import log, one_line
-from speecheq.summary import Experiment, scored_folders, summarise
+from speecheq.progress import log
+from speecheq.summary import Experiment, called, config_of, scored_folders, sounds_in_words, summarise
 from speecheq.tables import (
     NOT_AVAILABLE,
     Cell,
@@ -27,11 +27,14 @@ from speecheq.tables import (
     Section,
     Table,
     bullets,
+    figure,
     markdown,
+    numbers,
     section_markdown,
     write_tables,
 )
 from speecheq.uncertainty import FEW_SPEAKERS, RESAMPLES
+from speecheq.worth import Part, worth_section
 
 HEADINGS = {
     "wa": "WA %", "ua": "UA %", "uai": "UAI %", "macro_f1": "macro F1 %", "restricted_wa": "restricted WA %",
@@ -42,7 +45,6 @@ HEADINGS = {
 # The category, and the other tasks: a table each.
 CATEGORY_SCORES = ("wa", "ua", "uai", "macro_f1", "restricted_wa", "restricted_ua", "ece")
 OTHER_SCORES = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson", "gender", "per")
-NOT_PERCENT = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson")
 # The captions of those tables, and what the report shows first.
 CATEGORIES, OTHER_TASKS = "categories (ESC)", "intensity, gender, phonemes"
 PUBLISHED = (
@@ -51,7 +53,6 @@ PUBLISHED = (
 )
 NOT_COMPARABLE = "Systems of different tables have another target, protocol or classes: they are not comparable."
 MAIN_SCORES = ("ua", "wa", "uai", "eis_ccc", "gender", "per")
-SOUNDS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
 TABLES = "tables"  # the folder of LaTeX and CSV, in that of the experiments
 PICTURES = "pictures"  # the folder of SVG and PDF, in that of an experiment
 
@@ -72,18 +73,11 @@ EXPLAINED = (
 )
 
 
-def _figure(value: Optional[float], score: str, digits: Optional[int] = None) -> str:
-    if value is None:
-        return NOT_AVAILABLE
-    scale, usual = (1, 3) if score in NOT_PERCENT else (100, 2)
-    return f"{value * scale:.{usual if digits is None else digits}f}"
-
-
 def _cell(metrics: Mapping[str, Any], set_name: str, score: str) -> Cell:
     """Value and, where there is one, deviation."""
     deviation = metrics.get(f"std.{set_name}.{score}")
-    value = _figure(metrics.get(f"{set_name}.{score}"), score)
-    return (value,) if deviation is None else (value, _figure(deviation, score))
+    value = figure(metrics.get(f"{set_name}.{score}"), score)
+    return (value,) if deviation is None else (value, figure(deviation, score))
 
 
 def _columns(scores: Sequence[str]) -> List[Column]:
@@ -92,15 +86,6 @@ def _columns(scores: Sequence[str]) -> List[Column]:
 
 def _scores_of(group: Sequence[str], set_name: str) -> List[str]:
     return [score for score in group if score != "per" or set_name == TEST]
-
-
-def _numbers(values: Sequence[int]) -> str:
-    return " ".join(map(str, values))
-
-
-def _config(run: Dict[str, Any]) -> str:
-    """The size, and what --set changed of it."""
-    return one_line(run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else ""))
 
 
 def _heading(run: Dict[str, Any]) -> str:
@@ -131,7 +116,7 @@ def _classes(run: Dict[str, Any]) -> str:
 def _speakers(in_training: Sequence[int]) -> str:
     if in_training == [0]:
         return "no test speaker is trained on"
-    return f"test speakers also trained on: {_numbers(in_training)}"
+    return f"test speakers also trained on: {numbers(in_training)}"
 
 
 def _uncertainty_in_words(summary: Mapping[str, Any]) -> str:
@@ -141,12 +126,12 @@ def _uncertainty_in_words(summary: Mapping[str, Any]) -> str:
     if low is None:
         return "all test clips are of one speaker: no interval, how other speakers fare is not known"
     coarse = " and is coarse, probably too narrow" if speakers < FEW_SPEAKERS else ""
-    return (f"pooled UA {_figure(summary['pooled.test.ua'], 'ua')} %, 95 % interval {_figure(low, 'ua')} to "
-            f"{_figure(high, 'ua')}; it rests on {speakers} test speakers{coarse}")
+    return (f"pooled UA {figure(summary['pooled.test.ua'], 'ua')} %, 95 % interval {figure(low, 'ua')} to "
+            f"{figure(high, 'ua')}; it rests on {speakers} test speakers{coarse}")
 
 
 def _main_scores_in_words(summary: Mapping[str, Any]) -> str:
-    scores = ", ".join(f"{of} {_figure(summary[f'test.{of.lower()}'], of.lower())} %" for of in ("WA", "UA"))
+    scores = ", ".join(f"{of} {figure(summary[f'test.{of.lower()}'], of.lower())} %" for of in ("WA", "UA"))
     return f"{scores} (means over folds and seeds); {_uncertainty_in_words(summary)}"
 
 
@@ -154,22 +139,21 @@ def _facts(summary: Dict[str, Any]) -> List[str]:
     run = summary["run"]
     corpora = ", ".join(run["corpora"])
     lines = [
-        f"protocol: {_protocol(run)}; folds {_numbers(run['folds'])} of {run['of_folds']}; "
-        f"seeds {_numbers(run['seeds'])}; dev part: {run['dev']}; {_speakers(run['test_speakers_in_training'])}",
+        f"protocol: {_protocol(run)}; folds {numbers(run['folds'])} of {run['of_folds']}; "
+        f"seeds {numbers(run['seeds'])}; dev part: {run['dev']}; {_speakers(run['test_speakers_in_training'])}",
         f"classes: {_classes(run)}; EIS of neutral clips: {run['neutral_eis']}; restricted scores are of "
         f"{', '.join(run['label_sets'][TEST])}",
         f"emotion and gender training data: {corpora}; phonemes: "
         + (f"{run['phonemes']} ({run['units']}), CTC by {', '.join(run['ctc_backend'])}" if run["phonemes"]
            else "not learned")
         + f"; corpora of the recipe that were not given: {', '.join(run['left_out']) or 'none'}",
-        f"{_numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of "
+        f"{numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of "
         f"training in all; git revision {', '.join(run['trained_at_git'])} (scored at "
         f"{', '.join(run['scored_at_git'])})",
         f"{_uncertainty_in_words(summary)}",
     ]
     if run["sounds"]:
-        lines.append("also trained with " + ", ".join(
-            f"{SOUNDS[kind]} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(run["sounds"].items())))
+        lines.append(f"also trained with {sounds_in_words(run['sounds'])}")
     if len(run["trained_at_git"]) > 1:
         lines.append("its folds and seeds were trained at different revisions of the program, which its means mix")
     if summary.get("test.per") is not None:
@@ -194,7 +178,7 @@ def confusion_table(experiment: Experiment) -> Table:
 
 def _ends(row: Row, score: str) -> Cell:
     """The 95 % interval of a row's WA or UA."""
-    found = tuple(_figure(row.metrics[f"{end}_{score}"], score) for end in ("low", "high"))
+    found = tuple(figure(row.metrics[f"{end}_{score}"], score) for end in ("low", "high"))
     return NOT_AVAILABLE if found == (NOT_AVAILABLE,) * 2 else found
 
 
@@ -204,9 +188,9 @@ def _conditions_of(experiment: Experiment, setting: Setting, rows: Sequence[Row]
     return Table(setting.name, "pooled UA and WA by condition", [
         Column("condition"), Column("UA %"), intervals[0], Column("WA %"), intervals[1],
         *map(Column, ("folds", "seeds", "clips", "git"))], [
-        [row.condition.name, _figure(row.metrics["ua"], "ua"), _ends(row, "ua"), _figure(row.metrics["wa"], "wa"),
-         _ends(row, "wa"), f"{_numbers(row.metrics['folds'])} of {experiment.run['of_folds']}",
-         _numbers(row.metrics["seeds"]), str(row.metrics["clips"]), ", ".join(row.facts["git"])] for row in rows])
+        [row.condition.name, figure(row.metrics["ua"], "ua"), _ends(row, "ua"), figure(row.metrics["wa"], "wa"),
+         _ends(row, "wa"), f"{numbers(row.metrics['folds'])} of {experiment.run['of_folds']}",
+         numbers(row.metrics["seeds"]), str(row.metrics["clips"]), ", ".join(row.facts["git"])] for row in rows])
 
 
 def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Sequence[Row]]]) -> Table:
@@ -219,7 +203,7 @@ def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Seque
         if row is None:
             return "-"
         ends = _ends(row, "ua")
-        return (_figure(row.metrics["ua"], "ua"), ends if isinstance(ends, str) else " to ".join(ends))
+        return (figure(row.metrics["ua"], "ua"), ends if isinstance(ends, str) else " to ".join(ends))
 
     alone = [row for _, rows in members for row in rows if row.condition.level is None]
     placed = sorted((row for _, rows in members for row in rows if row.condition.level is not None),
@@ -231,9 +215,10 @@ def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Seque
         curves = {name: of for name, of in by_curve(rows).items() if of[0].condition.level is not None}
         for name, of in curves.items() or [("", [])]:
             found = {**own, **{place(row): row for row in of}}
-            table.append([member.run["system"], _config(member.run), name, *(cell(found.get(name)) for name in places),
-                          f"{_numbers(rows[0].metrics['folds'])} of {member.run['of_folds']}",
-                          _numbers(rows[0].metrics["seeds"]), ", ".join(str(n) for n in dict.fromkeys(
+            table.append([member.run["system"], config_of(member.run), name,
+                          *(cell(found.get(name)) for name in places),
+                          f"{numbers(rows[0].metrics['folds'])} of {member.run['of_folds']}",
+                          numbers(rows[0].metrics["seeds"]), ", ".join(str(n) for n in dict.fromkeys(
                               row.metrics["clips"] for row in found.values()))])
     return Table(setting.name, "pooled UA % and its 95 % interval, by condition", [
         *map(Column, ("system", "config", "curve")),
@@ -251,7 +236,7 @@ def condition_sections(members: Sequence[Experiment], heading: str = "") -> List
         own = [(member, by_setting(member.rows)[setting]) for member in members if setting in by_setting(member.rows)]
         notes = list(dict.fromkeys(note for _, rows in own for note in rows[0].facts["notes"]))
         for member, rows in own:
-            notes += [f"{_called(member)}: {sentence}" if heading else sentence for sentence in masked_gradients(rows)]
+            notes += [f"{called(member)}: {sentence}" if heading else sentence for sentence in masked_gradients(rows)]
         table = _condition_table(setting, own) if heading else _conditions_of(members[0], setting, own[0][1])
         sections.append(Section(f"{heading}: {setting.title.lower()}" if heading else setting.title, [table], notes))
     return sections
@@ -280,7 +265,7 @@ def experiment_sections(experiment: Experiment) -> List[Section]:
 
 
 def _title(experiment: Experiment) -> str:
-    return f"{experiment.run['system']} ({_config(experiment.run)}) on {_heading(experiment.run)}"
+    return f"{experiment.run['system']} ({config_of(experiment.run)}) on {_heading(experiment.run)}"
 
 
 def experiment_page(experiment: Experiment, sections: Sequence[Section], pictures: Sequence[Picture]) -> str:
@@ -299,9 +284,9 @@ def _main_scores(experiment: Experiment) -> List[page.Score]:
         if summary.get(f"test.{score}") is not None:
             value, *deviation = _cell(summary, TEST, score)
             scores.append(page.Score(HEADINGS[score], value, f"± {deviation[0]}" if deviation else ""))
-    ends = [_figure(summary[f"{end}.pooled.test.ua"], "ua") for end in ("low", "high")]
+    ends = [figure(summary[f"{end}.pooled.test.ua"], "ua") for end in ("low", "high")]
     interval = "" if NOT_AVAILABLE in ends else f"[{ends[0]}, {ends[1]}]"
-    return [page.Score("pooled UA %", _figure(summary["pooled.test.ua"], "ua"), interval), *scores]
+    return [page.Score("pooled UA %", figure(summary["pooled.test.ua"], "ua"), interval), *scores]
 
 
 def _class_table(members: Sequence[Experiment], set_name: str) -> Table:
@@ -309,16 +294,16 @@ def _class_table(members: Sequence[Experiment], set_name: str) -> Table:
     names = [name for name in members[0].classes.names
              if any(member.summary.get(f"{set_name}.recall.{name}") is not None for member in members)]
     columns = [Column(f"{name} %", (f"{name} recall %", f"{name} precision %"), " / ") for name in names]
-    rows = [[member.run["system"], _config(member.run),
-             *(tuple(_figure(member.summary.get(f"{set_name}.{of}.{name}"), of) for of in ("recall", "precision"))
+    rows = [[member.run["system"], config_of(member.run),
+             *(tuple(figure(member.summary.get(f"{set_name}.{of}.{name}"), of) for of in ("recall", "precision"))
                for name in names)] for member in members]
     return Table("classes", "recall / precision of each class", [Column("system"), Column("config"), *columns], rows)
 
 
 def _category_table(members: Sequence[Experiment], set_name: str) -> Table:
     rows = [[
-        member.run["system"], _config(member.run), f"{_numbers(member.run['folds'])} of {member.run['of_folds']}",
-        _numbers(member.run["seeds"]), *(_cell(member.summary, set_name, score) for score in CATEGORY_SCORES),
+        member.run["system"], config_of(member.run), f"{numbers(member.run['folds'])} of {member.run['of_folds']}",
+        numbers(member.run["seeds"]), *(_cell(member.summary, set_name, score) for score in CATEGORY_SCORES),
         ", ".join(member.run["corpora"]), ", ".join(member.run["trained_at_git"]),
     ] for member in members]
     return Table("categories", CATEGORIES, [
@@ -328,7 +313,7 @@ def _category_table(members: Sequence[Experiment], set_name: str) -> Table:
 
 def _other_table(members: Sequence[Experiment], set_name: str) -> Table:
     scores = _scores_of(OTHER_SCORES, set_name)
-    rows = [[member.run["system"], _config(member.run), *(_cell(member.summary, set_name, score) for score in scores),
+    rows = [[member.run["system"], config_of(member.run), *(_cell(member.summary, set_name, score) for score in scores),
              member.run["phonemes"] or "none"] for member in members]
     return Table("other_tasks", OTHER_TASKS,
                  [Column("system"), Column("config"), *_columns(scores), Column("phoneme data")], rows)
@@ -337,12 +322,12 @@ def _other_table(members: Sequence[Experiment], set_name: str) -> Table:
 def _uncertainty_table(members: Sequence[Experiment]) -> Table:
     """Pooled WA and UA with their intervals; the spread of folds and of seeds apart."""
     def row(member: Experiment) -> List[Cell]:
-        cells: List[Cell] = [member.run["system"], _config(member.run)]
+        cells: List[Cell] = [member.run["system"], config_of(member.run)]
         for score in ("wa", "ua"):
-            cells.append(_figure(member.summary[f"pooled.test.{score}"], score))
-            ends = tuple(_figure(member.summary[f"{end}.pooled.test.{score}"], score) for end in ("low", "high"))
+            cells.append(figure(member.summary[f"pooled.test.{score}"], score))
+            ends = tuple(figure(member.summary[f"{end}.pooled.test.{score}"], score) for end in ("low", "high"))
             cells.append(NOT_AVAILABLE if ends == (NOT_AVAILABLE,) * 2 else ends)
-        spreads = [_figure(member.summary[f"{spread}.test.ua"], "ua") for spread in ("std_of_folds", "std_of_seeds")]
+        spreads = [figure(member.summary[f"{spread}.test.ua"], "ua") for spread in ("std_of_folds", "std_of_seeds")]
         return [*cells, *spreads, str(member.run["test_speakers"])]
 
     def ends(score: str) -> Column:
@@ -354,10 +339,6 @@ def _uncertainty_table(members: Sequence[Experiment]) -> Table:
         Column("test speakers")], [row(member) for member in members])
 
 
-def _called(experiment: Experiment) -> str:
-    return f"{_config(experiment.run)}-{experiment.run['system']}"
-
-
 def _p(value: Optional[float]) -> str:
     return NOT_AVAILABLE if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
@@ -366,8 +347,8 @@ def _difference_table(pairs: Sequence[Pair]) -> Table:
     rows = []
     for pair in pairs:
         of = pair.difference
-        ends = NOT_AVAILABLE if of.low is None else (_figure(of.low, "ua"), _figure(of.high, "ua"))
-        rows.append([_called(pair.first), _called(pair.second), _figure(of.ua, "ua"), ends, str(of.first_only),
+        ends = NOT_AVAILABLE if of.low is None else (figure(of.low, "ua"), figure(of.high, "ua"))
+        rows.append([called(pair.first), called(pair.second), figure(of.ua, "ua"), ends, str(of.first_only),
                      str(of.second_only), _p(pair.mcnemar), _p(pair.bootstrap), pair.verdict])
     return Table("differences", "differences between systems", [
         Column("first"), Column("second"), Column("UA, first - second"),
@@ -379,7 +360,7 @@ def _difference_table(pairs: Sequence[Pair]) -> Table:
 def _in_words(pair: Pair) -> str:
     ua = 100 * pair.difference.ua
     how = "the same UA as" if abs(ua) < 0.005 else f"a UA {abs(ua):.2f} points {'higher' if ua > 0 else 'lower'} than"
-    return (f"{_called(pair.first)} has {how} {_called(pair.second)} (McNemar p {_p(pair.mcnemar)}, bootstrap p "
+    return (f"{called(pair.first)} has {how} {called(pair.second)} (McNemar p {_p(pair.mcnemar)}, bootstrap p "
             f"{_p(pair.bootstrap)}): {pair.verdict}")
 
 
@@ -400,7 +381,7 @@ class Compared:
         pairs = [pair for pair in self.pairs if is_asked_for(pair.first, pair.second)]
         sentences = [_in_words(pair) for pair in pairs]
         others = [other for other in self.others if is_asked_for(*other[:2])]
-        sentences += [f"{_called(first)} and {_called(second)} are not comparable: {reason}"
+        sentences += [f"{called(first)} and {called(second)} are not comparable: {reason}"
                       for first, second, reason in others]
         if len(pairs) + len(others) < (math.comb(len(self.members), 2) if of is None else len(self.members) - 1):
             sentences.append("pairs that differ in more than one of system, configuration and data are not tested")
@@ -415,66 +396,10 @@ class Compared:
         return Section("Differences to other systems", [_difference_table(pairs)] if pairs else [], sentences)
 
 
-def _under(worth: Worth) -> str:
-    return f"{worth.setting.lower()}: {worth.condition}" if worth.setting else worth.condition
-
-
-def _worth_in_words(worth: Worth) -> str:
-    of = worth.difference
-    return f"{_under(worth)} ({100 * of.ua:+.2f}, {_figure(of.low, 'ua')} to {_figure(of.high, 'ua')})"
-
-
-def worth_section(heading: str, parts: Sequence[Part], members: Sequence[Experiment]) -> Section:
-    """What the parts of systems are worth, by condition, and a sentence on each; without tables where none can be told.
-    """
-    found, sentences = worths(parts, members)
-    heading = f"{heading}: what each part is worth"
-    if not found:
-        return Section(heading, [], sentences)
-    of_pair: Dict[Tuple[str, str, str], Dict[str, Worth]] = defaultdict(dict)
-    for worth in found:
-        of_pair[worth.part.name, _called(worth.system), _called(worth.without)][_under(worth)] = worth
-    rows = []
-    for condition in dict.fromkeys(map(_under, found)):
-        own = [of.get(condition) for of in of_pair.values()]
-        scored = dict.fromkeys(_numbers(sorted({fold for _, fold in worth.scored})) for worth in own if worth)
-        rows.append([condition, *map(_worth_cell, own), "; ".join(scored),
-                     ", ".join(dict.fromkeys(str(worth.clips) for worth in own if worth))])
-    told = []
-    for (name, system, without), of in of_pair.items():
-        where = {verdict: [worth for worth in of.values() if worth.verdict == verdict]
-                 for verdict in (HELPS, HURTS, NEITHER, None)}
-        told.append(f"{name} ({system} against {without}) " + "; ".join(
-            [f"{verdict}, outside the interval, under {len(where[verdict])} of {len(of)} conditions"
-             + f": {', '.join(map(_worth_in_words, where[verdict]))}" * bool(where[verdict])
-             for verdict in (HELPS, HURTS)]
-            + [f"no difference outside the interval under {len(where[NEITHER])}"]
-            + [f"no interval, over one test speaker, under {len(where[None])}"] * bool(where[None])))
-    seeds = sorted({len({seed for seed, _ in worth.scored}) for worth in found})
-    names = [name if sum(other == name for other, _, _ in of_pair) == 1 else f"{name} ({system})"
-             for name, system, _ in of_pair]
-    table = Table("parts", "pooled UA of the system with the part minus that of the one without, in points", [
-        Column("condition"), *(Column(name, (name, f"{name}, 95 % interval"), ", ") for name in names),
-        Column("folds"), Column("clips")], rows)
-    return Section(heading, [table], [
-        "Differences are over the folds and seeds that both systems have; their 95 % intervals draw test speakers. They "
-        "are not corrected for the number of conditions: of twenty without any effect one is outside by chance.",
-        *([f"{seeds[0]} seed{'s' * (seeds[0] > 1)} each: how much a part's worth changes from training to training is "
-           "not in the intervals"] if len(seeds) == 1 else []), *told, *sentences])
-
-
-def _worth_cell(worth: Optional[Worth]) -> Cell:
-    if worth is None:
-        return "-"
-    of = worth.difference
-    ends = NOT_AVAILABLE if of.low is None else f"{_figure(of.low, 'ua')} to {_figure(of.high, 'ua')}"
-    return (_figure(of.ua, "ua"), ends)
-
-
 def _groups(experiments: Sequence[Experiment]) -> Dict[Tuple[str, str], List[Experiment]]:
     """(heading, test set) -> the experiments that stand in one table."""
     groups: Dict[Tuple[str, str], List[Experiment]] = defaultdict(list)
-    for experiment in sorted(experiments, key=_called):
+    for experiment in sorted(experiments, key=called):
         for set_name in experiment.tests:
             groups[_heading(experiment.run), set_name].append(experiment)
     return dict(sorted(groups.items(), key=lambda group: group[0]))
@@ -510,7 +435,7 @@ def recipe_page(title: str, experiments: Sequence[Experiment], sections: Sequenc
     parts = [f"# Results of {title}\n", INTRODUCTION, bullets([*EXPLAINED, *notes]), *map(section_markdown, sections),
              f"{NOT_COMPARABLE}\n", "## How each was run\n"]
     for experiment in experiments:
-        parts.append(f"### {_called(experiment)}, {experiment.run['name']}\n\n" + bullets(_facts(experiment.summary)))
+        parts.append(f"### {called(experiment)}, {experiment.run['name']}\n\n" + bullets(_facts(experiment.summary)))
     return "\n".join(parts)
 
 
@@ -578,11 +503,11 @@ def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_pape
         more.append(Section("Left out", (), left_out))
     write_text(results, text)
     write_tables(Path(exp) / TABLES, tables)
-    links = [page.Link(f"{_called(experiment)}, {experiment.run['name']}",
+    links = [page.Link(f"{called(experiment)}, {experiment.run['name']}",
                        (folder / page.REPORT).relative_to(exp).as_posix(), _main_scores_in_words(experiment.summary))
              for folder, experiment in experiments.items()]
     pictures = [picture for (heading, set_name), members in groups.items() if set_name == TEST
-                for picture in compared_conditions(heading, members, _called)]
+                for picture in compared_conditions(heading, members, called)]
     if pictures or (Path(exp) / PICTURES).is_dir():
         write_pictures(Path(exp) / PICTURES, pictures)
     write_text(Path(exp) / page.REPORT, page.recipe_report(

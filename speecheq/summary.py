@@ -18,6 +18,7 @@ from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction, detailed_scores
 from speecheq.files import write_json
 from speecheq.msud import TEST
+from speecheq.progress import one_line
 from speecheq.score import (
     AGAIN,
     CHECKPOINTS,
@@ -34,7 +35,13 @@ from speecheq.seqm import ClassTable
 from speecheq.stages import STAMP, require
 
 # Besides EXPERIMENT, what its folds have in common: what was trained on which data, and scored against which labels.
+SOUNDS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
 ALIKE = ("system", "config", "corpora", "phonemes", "per_set", "units", "label_sets")
+
+
+def config_of(run: Mapping[str, Any]) -> str:
+    """The size, and what --set changed of it."""
+    return one_line(run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else ""))
 
 
 def scored_folders(experiment: Path) -> Tuple[List[Path], List[str]]:
@@ -56,6 +63,11 @@ def scored_folders(experiment: Path) -> Tuple[List[Path], List[str]]:
             continue
         folders.append(folder)
     return folders, left_out
+
+
+def sounds_in_words(sounds: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a training had beside its corpora, by kind (``run.json``)."""
+    return ", ".join(f"{SOUNDS[kind]} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(sounds.items()))
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,11 @@ class Experiment:
     def tests(self) -> List[str]:
         """The names of its test sets."""
         return sorted(self.run["label_sets"])
+
+
+def called(experiment: Experiment) -> str:
+    """Its configuration and system."""
+    return f"{config_of(experiment.run)}-{experiment.run['system']}"
 
 
 def _average(values: Sequence[Optional[float]]) -> Optional[float]:

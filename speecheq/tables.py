@@ -6,7 +6,7 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Sequence, Tuple, Union
+from typing import Iterable, Optional, Sequence, Tuple, Union
 
 from speecheq.files import whole_folder_of, write_text
 from speecheq.progress import one_line
@@ -14,6 +14,7 @@ from speecheq.progress import one_line
 # A column of several parts has a tuple in each row, else one text.
 Cell = Union[str, Tuple[str, ...]]
 NOT_AVAILABLE = "n/a"
+NOT_PERCENT = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson")
 LONG = 40  # characters: a cell of more is set in several lines
 
 
@@ -55,6 +56,18 @@ class Section:
     heading: str
     tables: Sequence[Table] = ()
     sentences: Sequence[str] = ()
+
+
+def figure(value: Optional[float], score: str, digits: Optional[int] = None) -> str:
+    """A score, in percent where it is a share."""
+    if value is None:
+        return NOT_AVAILABLE
+    scale, usual = (1, 3) if score in NOT_PERCENT else (100, 2)
+    return f"{value * scale:.{usual if digits is None else digits}f}"
+
+
+def numbers(values: Iterable[int]) -> str:
+    return " ".join(map(str, values))
 
 
 def slug(text: str) -> str:

@@ -59,7 +59,8 @@ class Labels:
 
     def outputs(self) -> Tuple[str, ...]:
         """The outputs that such a model has, in the order of OUTPUTS."""
-        missing = {EIS: not self.intensity, GENDER: not self.genders, PHONES: not self.phones, PHONE_FRAMES: not self.phones}
+        missing = {EIS: not self.intensity, GENDER: not self.genders, PHONES: not self.phones,
+                   PHONE_FRAMES: not self.phones}
         return tuple(name for name in OUTPUTS if not missing.get(name))
 
     def to_dict(self) -> Dict[str, Any]:
@@ -71,7 +72,7 @@ class Labels:
     def from_dict(cls, values: Dict[str, Any]) -> "Labels":
         """What ``to_dict`` gave; KeyError where a table is missing."""
         classes = seqm.ClassTable(tuple(values["classes"]), tuple(values["class_esc"]))
-        # files of before 2026-11 do not say it: all models learned it
+        # files that do not say it have an EIS, which means nothing where it was not learned
         return cls(classes, tuple(values["genders"]), tuple(values["phones"]), bool(values.get("intensity", True)))
 
 

@@ -9,6 +9,7 @@ from typing import List, NamedTuple, Optional, Sequence, Set, Tuple
 import numpy as np
 
 RESAMPLES = 10_000
+ROUNDING = 12  # digits of a difference: systems that differ by rounding only do not differ
 SEED = 0
 LEVEL = 0.95
 # Fewer speakers make an interval coarse: of four there are only 35 different resamples.
@@ -37,6 +38,11 @@ class Answers(NamedTuple):
     @property
     def right(self) -> np.ndarray:
         return self.gold == self.predicted
+
+    @property
+    def number_of_clips(self) -> int:
+        """Different ones; several folds and seeds may answer the same."""
+        return len(np.unique(self.clips))
 
     @property
     def scored(self) -> Set[Tuple[int, int]]:
@@ -119,7 +125,6 @@ def bootstrap_p(differences: np.ndarray) -> float:
 
     The sample itself counts as one of them, so that p is never 0.
     """
-    differences = np.round(differences, 12)  # systems that differ by rounding only do not differ
     beyond = min((differences <= 0).sum(), (differences >= 0).sum())
     return min(1.0, 2 * (int(beyond) + 1) / (len(differences) + 1))
 
@@ -179,7 +184,7 @@ def difference(first: Answers, second: Answers) -> Difference:
     samples = resampled(first), resampled(second)
     low = high = p = None
     if samples[0] is not None:
-        differences = samples[0].ua - samples[1].ua
+        differences = np.round(samples[0].ua - samples[1].ua, ROUNDING)
         (low, high), p = interval(differences), bootstrap_p(differences)
     return Difference(
         float(accuracies(first).ua - accuracies(second).ua), low, high, first_only, second_only,

@@ -14,7 +14,6 @@ from test_figures import assert_no_labels_overlap
 from test_report import make, no_pictures, predictions, summarised, table  # noqa: F401
 
 from speecheq import conditions, figures, report, train
-from speecheq.compare import HELPS, HURTS, NEITHER, OWN_CLIPS, Part, worths
 from speecheq.conditions import ATTACK_ON_WAVEFORM, CLEAN, NOISE, Condition, Row
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.stages import Stage
@@ -197,84 +196,3 @@ def test_status_knows_the_folders(experiment, tmp_path):
     assert status.look("score", experiment / "fold1/seed1" / NOISE.folder).state == DONE
     spoil_stamp(experiment / "fold2/seed1")
     assert status.look("score", experiment / "fold2/seed1" / NOISE.folder).state == STALE
-
-
-# ---- what a part of a system is worth
-
-MTL = Part("learning more", "speecheq", "wo_mtl")
-
-
-def tried(tmp_path, system, right, of, folds=(1, 2), speakers=SPEAKERS, facts=FACTS, **changes):
-    """An experiment with its rows; a share ``right`` of its own test clips is right, and the shares ``of`` conditions."""
-    made = make(tmp_path / "exp", system=system, right=right, folds=folds, speakers=speakers, **changes)
-    for folder in made.glob("fold*/seed*"):
-        add(folder, of=of, facts=facts, speakers=speakers)
-    return replace(summarised(made), rows=conditions.read(made)[0])
-
-
-def pooled_ua(right, folds):
-    said = [clip for fold in folds for clip in predictions(fold, 1, right, SPEAKERS)]
-    return balanced_accuracy_score([clip.gold_esc for clip in said], [clip.predicted_esc for clip in said])
-
-
-@pytest.mark.filterwarnings("ignore:y_pred contains classes")
-def test_a_parts_worth_is_told_over_the_folds_that_both_systems_have(tmp_path):
-    with_it = tried(tmp_path, "speecheq", 0.8, {CLEAN: 0.8, in_noise(20): 0.9, in_noise(0): 0.1, ROOM: 0.5}, (1, 2, 3))
-    without = tried(tmp_path, "wo_mtl", 0.7, {CLEAN: 0.7, in_noise(20): 0.2, in_noise(0): 0.9})
-    found, reasons = worths([MTL], [with_it, without])
-    assert not reasons and [worth.condition for worth in found] == [OWN_CLIPS, "noise at 20 dB", "noise at 0 dB"]
-    for worth, (more, less) in zip(found, [(0.8, 0.7), (0.9, 0.2), (0.1, 0.9)]):
-        assert worth.difference.ua == pytest.approx(pooled_ua(more, (1, 2)) - pooled_ua(less, (1, 2)))
-        assert (worth.scored, worth.clips, worth.difference.speakers) == ([(1, 1), (1, 2)], 48, SPEAKERS)
-    assert [worth.verdict for worth in found] == [found[0].verdict, HELPS, HURTS]
-
-    section = report.worth_section("toys", [MTL], [with_it, without])
-    told = next(sentence for sentence in section.sentences if sentence.startswith("learning more"))
-    assert "(small-speecheq against small-wo_mtl) helps, outside the interval, under " in told
-    ends = f"({100 * found[1].difference.ua:+.2f}, {100 * found[1].difference.low:.2f} to "
-    assert f"noisy speech: noise at 20 dB {ends}" in told.split("hurts")[0]
-    assert "hurts, outside the interval, under 1 of 3 conditions: noisy speech: noise at 0 dB" in told
-    assert [row[0] for row in section.tables[0].rows][1:] == ["noisy speech: noise at 20 dB",
-                                                              "noisy speech: noise at 0 dB"]
-    assert {row[2] for row in section.tables[0].rows} == {"1 2"}
-
-
-def test_equal_systems_do_not_differ_and_one_speaker_has_no_interval(tmp_path):
-    same = [tried(tmp_path, system, 0.6, {in_noise(0): 0.5}, speakers=8) for system in ("speecheq", "wo_mtl")]
-    assert [worth.verdict for worth in worths([MTL], same)[0]] == [NEITHER, NEITHER]
-    alone = [tried(tmp_path / "one", system, right, {in_noise(0): right}, (1,), 1)
-             for system, right in (("speecheq", 0.9), ("wo_mtl", 0.1))]
-    found, _ = worths([MTL], alone)
-    assert [worth.verdict for worth in found] == [None, None]
-    assert "no interval, over one test speaker, under 2" in " ".join(
-        report.worth_section("toys", [MTL], alone).sentences)
-
-
-@pytest.mark.parametrize("changes, reasons", [
-    (dict(facts={**FACTS, "seed": 5}), ["learning more, noisy speech: speecheq and wo_mtl were tried with other options, "
-                                        "so they are not compared"]),
-    (dict(folds=(2,)), [f"learning more, {where}: speecheq and wo_mtl have no fold and seed in common, so they are not "
-                        "compared" for where in (OWN_CLIPS, "noisy speech")]),
-    (dict(speakers=4), [f"learning more, {where}: speecheq and wo_mtl were tested on other clips, so they are not "
-                        "compared" for where in (OWN_CLIPS, "noisy speech")]),
-    (dict(set=["loss.gamma=1"]), []),
-])
-def test_what_is_not_comparable_is_said(tmp_path, changes, reasons):
-    first = tried(tmp_path, "speecheq", 0.8, {in_noise(0): 0.5, in_noise(20): 0.5}, (1,))
-    second = tried(tmp_path, "wo_mtl", 0.8, {in_noise(0): 0.5, in_noise(20): 0.5}, **{"folds": (1,), **changes})
-    found, told = worths([MTL], [first, second])
-    assert told == reasons and [worth.condition for worth in found] == [OWN_CLIPS] * ("facts" in changes)
-    assert report.worth_section("toys", [MTL], [first, second]).sentences[-len(reasons):] == reasons or not reasons
-
-
-def test_the_recipes_page_tells_what_its_parts_are_worth(tmp_path, no_pictures):  # noqa: F811
-    for system, right in (("speecheq", 0.9), ("wo_mtl", 0.2)):
-        tried(tmp_path, system, right, {in_noise(0): right})
-    (tmp_path / "table.yaml").write_text(
-        "{title: T, columns: [], rows: [], published: [], notes: [], "
-        "parts: [{name: learning more, system: speecheq, without: wo_mtl}]}")
-    text = report.report(tmp_path / "exp", "Toys", tmp_path / "RESULTS.md", tmp_path / "table.yaml")
-    assert "## toy, random10: what each part is worth" in text
-    (own, noisy) = table(tmp_path / "exp", "toy.random10.test.parts")
-    assert own["condition"] == OWN_CLIPS and noisy["condition"] == "noisy speech: noise at 0 dB"
-    assert float(own["learning more"]) == pytest.approx(100 * (pooled_ua(0.9, (1, 2)) - pooled_ua(0.2, (1, 2))), abs=0.01)

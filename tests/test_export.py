@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from speecheq import checkpoint, cli, seqm
+from speecheq.compare_models import _intensities
 from speecheq.config import Config
 from speecheq.errors import InputError
 from speecheq.export import export_model
 from speecheq.features import FbankConfig
+from speecheq.metrics import emotion_scores
 from speecheq.predict import Predictor
 from speecheq.trained import OUTPUTS, Inference, Labels, OnnxModel, open_model
 
@@ -114,6 +116,10 @@ def test_a_model_without_intensities_has_none_in_onnx_either(tmp_path):
     there, here = (open_model(model)(features, lengths) for model in (tmp_path / "model.onnx", path))
     assert there.eis is here.eis is None
     np.testing.assert_allclose(there.posterior, here.posterior, atol=1e-4)
+    gold = np.array([1.5, 2.5])
+    assert emotion_scores([0, 1], [0, 1], *_intensities(gold, [here]))["eis_mse"] is None
+    known = here._replace(eis=np.array([1.5, 3.5]))
+    assert emotion_scores([0, 1], [0, 1], *_intensities(gold, [known]))["eis_mse"] == 0.5
 
 
 def test_predict_takes_an_onnx_file(experiment, tmp_path, toys, capsys):

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ import soundfile
 
 from speecheq import cli
 from speecheq.errors import InputError
-from speecheq.listen import of_recording, page
-from speecheq.predict import Predictor
+from speecheq.listen import in_words, of_recording, page
+from speecheq.predict import Prediction, Predictor
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed (utils/install.sh --extras listen)")
 RATE = 16000
@@ -51,6 +52,12 @@ def test_the_page_answers_as_the_predictor(ask, predictor, tmp_path):
     shown = {entry["label"]: entry["confidence"] for entry in posterior["confidences"]}
     assert shown == pytest.approx(clip.posterior, abs=1e-6)
     assert timeline["data"] == [[0.0, 1.5, clip.emotion, clip.name, round(clip.eis, 2)]]
+
+
+def test_a_model_without_intensities_is_told_by_its_class(tmp_path):
+    heard = Prediction("a.wav", 0.0, 1.0, "anger", "rage", 3.5, {"anger": 0.75, "joy": 0.25})
+    assert in_words(heard) == "rage: anger 0.75, EIS 3.50 of 4"
+    assert in_words(replace(heard, name=None, eis=None)) == "anger 0.75"
 
 
 def test_a_long_recording_gets_a_timeline_and_the_mean_of_its_windows(predictor, tmp_path):

@@ -77,6 +77,7 @@ def test_configurations_are_not_mixed(tmp_path):
         ("figure: 91", "figure: high", "published figure 1: the figure is a number"),
         ("[All of this is made up.]", "All", "must be lists"),
         ("how: in some way", "why: in some way", "published figure 1: expected the keys name, target"),
+        ("system: speecheq, without", "system: null, without", "part 1: its name and its two systems are words"),
         ("without: wo_mtl", "minus: wo_mtl", "part 1: expected the keys name, system, without"),
     ],
 )

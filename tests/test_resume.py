@@ -67,7 +67,6 @@ DRIVER = """
 import json, os, random, signal, sys, threading, time
 from pathlib import Path
 import torch
-from torch.utils.tensorboard import SummaryWriter
 torch.set_num_threads(1)
 sys.path.insert(0, "tests")
 from test_resume import job

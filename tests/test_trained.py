@@ -61,7 +61,7 @@ def test_the_card_of_every_kind_and_of_one_task(experiment, monkeypatch, kind):
     card = model_card(experiment, "tiny", "", config, 1_230_000)
     assert "1.23 M parameters, that hears the emotion category (ESC) in speech." in card
     assert "It was not trained on intensity (EIS)" in card and "EIS label" not in card
-    assert "whose licences are not known here: unlabelled (12 files, 1.5 h)." in card
+    assert "Also trained with unlabelled speech (12 files, 1.5 h), of folders that only its maker knows" in card
 
 
 def test_a_fold_that_was_not_scored_makes_no_folder(experiment, tmp_path):

@@ -255,7 +255,8 @@ for corpus in "${recipe_corpora[@]}" $(printf '%s\n' "${!folder_of[@]}" | sort);
 done
 $tables_only || ((${#given[@]})) ||
   die "no corpus is given and none is prepared in $data/manifests: give --${corpus_names[0]} DIR" \
-  "and the others that you have, or --mini true for synthesised ones; --help shows all."
+  "and the others that you have, or --mini true for synthesised ones; --help shows all. Sounds are added to corpora" \
+  "that are prepared already with --stage 1."
 $tables_only || [[ " ${given[*]} " == *" $target "* ]] ||
   die "the target $target is not among the corpora that are given or prepared (${given[*]}); see --help."
 $tables_only || for corpus in "${absent[@]}"; do log "$corpus is not given and is left out"; done

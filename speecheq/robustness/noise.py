@@ -105,7 +105,8 @@ class NoiseTrial:
     def facts(self) -> Mapping[str, Any]:
         """What the rows note of it."""
         rooms = "simulated" if self.rir is None else f"by one of {_files(self.rir)} measured impulse responses"
-        return {**self.options, "notes": [
+        sounds = [require(folder, "manifests")["key"] for folder in self.inputs]
+        return {**self.options, "sounds": sounds, "notes": [
             f"to each clip a piece of one of {_files(self.noise)} recordings of noise is added, the same at every SNR, "
             "which is the ratio of the powers over the clip; the training heard none of them",
             f"reverberation is {rooms}; what a clip gets is drawn with seed {SEED}, the same for all systems"]}
