@@ -67,7 +67,8 @@ def scored_folders(experiment: Path) -> Tuple[List[Path], List[str]]:
 
 def sounds_in_words(sounds: Mapping[str, Mapping[str, Any]]) -> str:
     """What a training had beside its corpora, by kind (``run.json``)."""
-    return ", ".join(f"{SOUNDS[kind]} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(sounds.items()))
+    return ", ".join(
+        f"{SOUNDS[kind]} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(sounds.items()))
 
 
 @dataclass(frozen=True)

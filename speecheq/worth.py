@@ -118,8 +118,8 @@ def _made(row: Row) -> Dict[str, object]:
 # ---- on the page
 
 EXPLAINED = (
-    "Differences are those of the pooled UA, over the folds and seeds that both systems have. Their 95 % intervals draw "
-    f"test speakers; below {FEWEST_SPEAKERS} speakers nothing is concluded.",
+    "Differences are those of the pooled UA, over the folds and seeds that both systems have. Their 95 % intervals "
+    f"draw test speakers; below {FEWEST_SPEAKERS} speakers nothing is concluded.",
     "They are not corrected for the number of parts and conditions: some intervals leave out 0 by chance, the more the "
     "fewer the speakers are (of ten speakers one in ten). How much a training with another seed would change is in "
     "them only where there are several seeds, and then in part.",

@@ -17,7 +17,7 @@ CASIA = Condition("casia")
 
 
 def tried(tmp_path, system, right, of, folds=(1, 2), speakers=SPEAKERS, facts=FACTS, seeds=(1,), **changes):
-    """An experiment with its rows; a share ``right`` of its own test clips is right, and the shares ``of`` conditions."""
+    """An experiment with its rows; of its own test clips a share ``right`` is right, and those ``of`` conditions."""
     made = make(tmp_path / "exp", system=system, right=right, folds=folds, speakers=speakers, seeds=seeds, **changes)
     for folder in made.glob("fold*/seed*"):
         if of:
@@ -30,7 +30,8 @@ def pooled_ua(right, folds, seeds=(1,)):
     of_seeds = []
     for seed in seeds:
         said = [clip for fold in folds for clip in predictions(fold, seed, right, SPEAKERS)]
-        of_seeds.append(balanced_accuracy_score([clip.gold_esc for clip in said], [clip.predicted_esc for clip in said]))
+        of_seeds.append(balanced_accuracy_score(
+            [clip.gold_esc for clip in said], [clip.predicted_esc for clip in said]))
     return sum(of_seeds) / len(of_seeds)
 
 
@@ -56,8 +57,8 @@ def test_a_parts_worth_is_told_over_the_folds_that_both_systems_have(tmp_path):
     up, down = (f"({100 * found[place].difference.ua:+.2f})" for place in (1, 2))
     assert sentence(section) == (
         "learning more (small-speecheq against small-wo_mtl) helps under 1 of 3 conditions (the whole interval lies "
-        f"above 0): noisy speech: noise at 20 dB {up}; does harm under 1 of 3 conditions (the whole interval lies below "
-        f"0): noisy speech: noise at 0 dB {down}; shows no difference under 1 of 3 (0 lies in the interval)")
+        f"above 0): noisy speech: noise at 20 dB {up}; does harm under 1 of 3 conditions (the whole interval lies "
+        f"below 0): noisy speech: noise at 0 dB {down}; shows no difference under 1 of 3 (0 lies in the interval)")
     rows = list(section.tables[0].texts())
     assert [row[0] for row in rows] == [OWN_CLIPS, "noisy speech: noise at 20 dB", "noisy speech: noise at 0 dB"]
     ends = f"{100 * found[1].difference.low:.2f} to {100 * found[1].difference.high:.2f}"
