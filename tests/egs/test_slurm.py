@@ -191,21 +191,29 @@ def test_a_killed_job_goes_on_from_its_last_step(mandarin, training):
     assert json.loads((folder / "fold1/seed1/run.json").read_text())["steps"] == 30
 
 
+def running_array(cluster, started):
+    """The number of the array that a recipe waits for."""
+    return next(job.split("_")[0] for job, state in cluster.queue().items() if state == "RUNNING"
+                and f"array {job.split('_')[0]}" in "".join(started.told))
+
+
 def test_time_limit_and_cancelled_array_save_and_go_on(cluster, mandarin, training):
-    """A training is warned before its limit, which here is a minute: at once, or as soon as Slurm looks."""
+    """A training is warned a minute before its limit, here as soon as Slurm sees that the limit was lowered."""
     arguments, folder = training
     endless = arguments("--set", "optim.max_steps=1000000")
     logs = [folder / f"fold{fold}/seed1/train.log" for fold in (1, 2)]
-    status, told = Started(mandarin, [*endless, "--time", "1"]).end()
+    started = Started(mandarin, [*endless, "--time", "10"])
+    for log in logs:
+        wait_until((log.parent / "last.pt").exists, f"a first step of {log.parent}")
+    cluster.ask("scontrol", "update", f"JobId={running_array(cluster, started)}", "TimeLimit=1")
+    status, told = started.end()
     assert status == 1 and "2 of 2 jobs failed" in told
     assert told.count("asked to stop; step") == 2 and "was asked to stop (SIGTERM)" in told
 
     started = Started(mandarin, endless)  # with another time limit, it is the same training
     for log in logs:
         wait_until(lambda: "going on after step" in log.read_text(), f"{log} to go on")
-    array = next(job.split("_")[0] for job, state in cluster.queue().items() if state == "RUNNING"
-                 and f"array {job.split('_')[0]}" in "".join(started.told))
-    cluster.ask("scancel", array)
+    cluster.ask("scancel", running_array(cluster, started))
     status, told = started.end()
     assert status == 1 and told.splitlines()[-1].count("seed 1: was cancelled)") == 2, told
     assert all(log.read_text().count("asked to stop; step") == 2 for log in logs)
