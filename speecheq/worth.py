@@ -143,9 +143,14 @@ def worth_section(heading: str, parts: Sequence[Part], members: Sequence[Experim
         tables.append(Table("parts", "pooled UA with the part less that without it, in points", [
             Column("condition"), *(Column(name, (name, f"{name}, 95 % interval"), ", ") for name in names),
             *map(Column, ROW_FACTS)], rows))
-        sentences = [*EXPLAINED, *(_in_words(list(of.values())) for of in of_pair.values())]
-        for worth in {id(of): next(iter(of.values())) for of in of_pair.values()}.values():
-            sentences += _apart(worth.system, worth.without)
+        of_parts = [list(of.values()) for of in of_pair.values()]
+        is_judged = [any(worth.place for worth in of) for of in of_parts]
+        sentences = [*EXPLAINED, *(_in_words(of) for of, judged in zip(of_parts, is_judged) if judged)]
+        if not all(is_judged):
+            sentences.append(f"not judged, over fewer than {FEWEST_SPEAKERS} speakers: " + "; ".join(
+                _names(of[0]) for of, judged in zip(of_parts, is_judged) if not judged))
+        for of in of_parts:
+            sentences += _apart(of[0].system, of[0].without)
     return Section(f"{heading}: what each part is worth", tables, [*dict.fromkeys(sentences), *map(str, others)])
 
 
@@ -185,8 +190,11 @@ def _in_words(of_part: Sequence[Worth]) -> str:
     if placed[None]:
         told.append(f"is not judged under {len(placed[None])} of {len(of_part)}, over fewer than {FEWEST_SPEAKERS} "
                     "speakers")
-    first = of_part[0]
-    return f"{first.part.name} ({called(first.system)} against {called(first.without)}) " + "; ".join(told)
+    return f"{_names(of_part[0])} " + "; ".join(told)
+
+
+def _names(worth: Worth) -> str:
+    return f"{worth.part.name} ({called(worth.system)} against {called(worth.without)})"
 
 
 def _listed(worths: Sequence[Worth]) -> Iterator[str]:

@@ -97,8 +97,23 @@ def test_few_speakers_tell_nothing(tmp_path, speakers, place):
     both = [tried(tmp_path, system, right, {in_noise(0): right}, speakers=speakers)
             for system, right in (("speecheq", 0.95), ("wo_mtl", 0.1))]
     assert [worth.place for worth in worths([MTL], both)[0]] == [place, place]
-    told = sentence(worth_section("toys", [MTL], both))
-    assert told.endswith("is not judged under 2 of 2, over fewer than 6 speakers") == (place is None)
+    told = worth_section("toys", [MTL], both).sentences
+    names = "learning more (small-speecheq against small-wo_mtl)"
+    assert (f"not judged, over fewer than 6 speakers: {names}" in told) == (place is None)
+    assert any(one.startswith(f"{names} helps under 2 of 2 conditions") for one in told) == (place is ABOVE)
+
+
+def test_conditions_over_few_speakers_are_counted_apart(tmp_path):
+    """Attacks, say, were tried on one fold, of one speaker."""
+    both = [tried(tmp_path, system, right, {in_noise(0): right}) for system, right in
+            (("speecheq", 0.95), ("wo_mtl", 0.1))]
+    alone = []
+    for member in both:
+        answers = member.rows[0].answers
+        own = uncertainty.Answers(*(values[answers.speakers == "s00"] for values in answers))
+        alone.append(replace(member, rows=[replace(member.rows[0], answers=own)]))
+    assert sentence(worth_section("toys", [MTL], alone)).endswith(
+        "; is not judged under 1 of 2, over fewer than 6 speakers")
 
 
 def test_other_corpora_are_compared_whatever_else_was_tested_and_their_clips_counted_once(tmp_path):
