@@ -35,8 +35,9 @@ from speecheq.seqm import ClassTable
 from speecheq.stages import STAMP, require
 
 # Besides EXPERIMENT, what its folds have in common: what was trained on which data, and scored against which labels.
-SOUNDS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
 ALIKE = ("system", "config", "corpora", "phonemes", "per_set", "units", "label_sets")
+# The kinds of what a training has beside its corpora, in words.
+SOUNDS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
 
 
 def config_of(run: Mapping[str, Any]) -> str:

@@ -259,8 +259,8 @@ class Training:
             if first:
                 from torch.utils.tensorboard import SummaryWriter
 
-                # events that were written after the checkpoint will be written again
                 number_earlier_events(self.folder / "tensorboard")
+                # events that were written after the checkpoint will be written again
                 curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=state.step + 1)
                 self.curves = opened.enter_context(curves)
             clips, epoch_started, before = 0, time.monotonic(), time.monotonic()

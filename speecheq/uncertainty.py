@@ -9,7 +9,7 @@ from typing import List, NamedTuple, Optional, Sequence, Set, Tuple
 import numpy as np
 
 RESAMPLES = 10_000
-ROUNDING = 12  # digits of a difference: systems that differ by rounding only do not differ
+ROUNDING = 1e-12  # systems whose UA differs by less differ by rounding only
 SEED = 0
 LEVEL = 0.95
 # Fewer speakers make an interval coarse: of four there are only 35 different resamples.
@@ -120,11 +120,16 @@ def interval(values: np.ndarray, level: float = LEVEL) -> Tuple[float, float]:
     return float(low), float(high)
 
 
+def _but_for_rounding(differences: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(differences) < ROUNDING, 0.0, differences)
+
+
 def bootstrap_p(differences: np.ndarray) -> float:
     """Two-sided p of "there is no difference", from resampled differences: how often they lie on the other side of 0.
 
     The sample itself counts as one of them, so that p is never 0.
     """
+    differences = _but_for_rounding(differences)
     beyond = min((differences <= 0).sum(), (differences >= 0).sum())
     return min(1.0, 2 * (int(beyond) + 1) / (len(differences) + 1))
 
@@ -184,8 +189,8 @@ def difference(first: Answers, second: Answers) -> Difference:
     samples = resampled(first), resampled(second)
     low = high = p = None
     if samples[0] is not None:
-        differences = np.round(samples[0].ua - samples[1].ua, ROUNDING)
-        (low, high), p = interval(differences), bootstrap_p(differences)
+        differences = samples[0].ua - samples[1].ua
+        (low, high), p = interval(_but_for_rounding(differences)), bootstrap_p(differences)
     return Difference(
         float(accuracies(first).ua - accuracies(second).ua), low, high, first_only, second_only,
         mcnemar(first_only, second_only), p, len(np.unique(first.speakers)),
