@@ -9,13 +9,18 @@ ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "speecheq/__init__.py").read_text("utf-8"), re.M).group(1)
 README = ROOT / "README.md"
 
-# k2's wheel on PyPI is tagged for every Python and imports on 3.10 alone: the marker keeps it off all others.
+# k2's wheels on PyPI, one for each Python, are all tagged for every Python, and pip takes any of them: the one for 3.10
+# is named by its address (in utils/requirements by its digest), and the marker keeps it off all others.
+K2_WHEEL = (
+    "https://files.pythonhosted.org/packages/eb/5f/db4f6681451636791ae163448ddedc5e505a18b42af4dd76a09779c2fbd5/"
+    "k2-1.23.4-py3.10-none-any.whl#sha256=1404589732fdb7f6f5bf62297a20dd73318b7b4f2e10dd52dc3d5b6669688a4c"
+)
 K2 = [
-    f'{requirement}; python_version == "3.10"'
+    f'{requirement} ; python_version == "3.10"'
     for requirement in (
         "torch==1.13.1",
         "torchaudio==0.13.1",
-        "k2==1.23.4",
+        f"k2 @ {K2_WHEEL}",
         "lhotse==1.31.1",  # samplers of 1.32.2 and later crash on torch 1.13
         "numpy<2",
         "six",  # torch 1.13's TensorBoard writer imports it without declaring it

@@ -313,10 +313,14 @@ for extra in ${wanted//,/ }; do
   files+=(-r "$requirements/$stack-$extra.txt")
 done
 log "installing the pinned packages (some minutes on a slow line; pip's words go to $pip_log)"
-pip install --no-deps --no-build-isolation "${kinds[@]}" "${files[@]}"
+install_all() { # ARGUMENT...: all that is pinned, with pip ARGUMENT...
+  pip "$@" --no-deps --no-build-isolation "${kinds[@]}" "${files[@]}"
+  [[ $stack != k2 ]] || pip "$@" --no-deps --no-build-isolation -r "$requirements/k2-wheel.txt"
+}
+install_all install
 if [[ -n $make_wheelhouse ]]; then
   log "gathering the wheels in $make_wheelhouse"
-  pip wheel --no-deps --no-build-isolation "${kinds[@]}" --wheel-dir "$make_wheelhouse" "${files[@]}"
+  install_all wheel --wheel-dir "$make_wheelhouse"
 fi
 pip install --no-deps --no-build-isolation --use-pep517 -e "$root"
 check_packages

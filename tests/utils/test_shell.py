@@ -1,10 +1,14 @@
 """The shell rooms: utils/parse_options.sh, utils/log.sh, path.sh and what utils/install.sh refuses."""
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
 import subprocess
+import sys
+import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -347,8 +351,43 @@ def test_every_requirement_is_pinned_and_k2_is_named_for_its_own_stack_alone():
     for file in files:
         lines = [line for line in file.read_text().splitlines() if line and not line.startswith(("#", "-r "))]
         assert lines
+        if file.stem == "k2-wheel":
+            continue
         for line in lines:
             assert re.fullmatch(r"[\w.-]+==[\w.+]+(; python_version >= \"[\d.]+\")?", line), f"{file.name}: {line}"
-        if file.name.startswith("modern"):
-            assert not any(line.startswith("k2==") for line in lines)
+        assert not any(line.startswith("k2==") for line in lines)
     assert "pip==24.0" in (UTILS / "requirements" / "k2.txt").read_text().splitlines()
+
+
+def test_the_wheel_of_k2_is_the_one_for_python_310():
+    """By name and tag pip cannot tell it from those for other Pythons: both ways to install it name its digest."""
+    (line,) = re.findall(r"^[^#\n].*$", (UTILS / "requirements" / "k2-wheel.txt").read_text(), re.MULTILINE)
+    digest = re.fullmatch(r"k2==1\.23\.4 --hash=sha256:([0-9a-f]{64})", line).group(1)
+    assert f"k2-1.23.4-py3.10-none-any.whl#sha256={digest}" in (ROOT / "setup.py").read_text()
+
+
+@pytest.mark.skipif(version("pip") != "24.0", reason="is about pip 24.0: later ones refuse wheels of such names")
+def test_pip_takes_a_wheel_by_its_digest_whichever_comes_last(tmp_path):
+    """What the installer relies on, with wheels as PyPI has k2's: one version, one tag, another content each."""
+    wheels = {}
+    for python in ("3.9", "3.10", "3.11"):
+        path = tmp_path / "index" / "k3" / f"k3-1.0-py{python}-none-any.whl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = "Metadata-Version: 2.1\nName: k3\nVersion: 1.0\n"
+        wheel = "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("k3.py", f"python = '{python}'\n")
+            for name, text in (("METADATA", metadata), ("WHEEL", wheel), ("RECORD", "")):
+                archive.writestr(f"k3-1.0.dist-info/{name}", text)
+        wheels[python] = hashlib.sha256(path.read_bytes()).hexdigest()
+    page = tmp_path / "index" / "k3" / "index.html"
+    required = tmp_path / "k3.txt"
+    required.write_text(f"k3==1.0 --hash=sha256:{wheels['3.10']}\n")
+    for order in itertools.permutations(wheels):
+        links = (f'<a href="k3-1.0-py{v}-none-any.whl#sha256={wheels[v]}">k3-1.0-py{v}-none-any.whl</a>' for v in order)
+        page.write_text(f"<!DOCTYPE html><html><body>{''.join(links)}</body></html>")
+        target = tmp_path / "-".join(order)
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check"]
+        pip += ["--isolated", "--no-deps", "--no-cache-dir", "--index-url", (tmp_path / "index").as_uri()]
+        subprocess.run([*pip, "--target", target, "-r", required], check=True, capture_output=True, timeout=120)
+        assert (target / "k3.py").read_text() == "python = '3.10'\n"
