@@ -24,6 +24,7 @@ from speecheq.frontend import unlabelled_cuts
 from speecheq.losses import focal_loss
 from speecheq.msud import TEST, TRAINING, ClassMap, Recipe, class_table
 from speecheq.progress import log
+from speecheq.robustness.heard import Training
 from speecheq.robustness.white_box import gradients_in_eval_mode
 from speecheq.score import Trained, label_set
 
@@ -61,12 +62,12 @@ class CorpusTrial:
         """All that decides what comes out, but for the clips."""
         return {"corpora": list(self.corpora), "shots": sorted(self.shots), "seed": SEED}
 
-    def said(self, run: Mapping[str, Any], note: Mapping[str, Any], trained: Trained
+    def said(self, heard: Sequence[Training], note: Mapping[str, Any], trained: Trained
              ) -> Tuple[Dict[Condition, List[ClipPrediction]], Dict[str, Any]]:
         """What ``trained`` says under each condition, and the facts of how that was made.
 
-        ``run`` and ``note`` are what run.json and msud.json of its fold say. InputError for a corpus that it was
-        trained on, that has no class in common with it, or too few clips for ``shots``.
+        ``heard`` are its ``trainings``, ``note`` is what msud.json of its fold says. InputError for a corpus that it
+        was trained on, that has no class in common with it, or too few clips for ``shots``.
         """
         learned, target = learned_classes(note, trained.config.data.corpora), note["target"]
         classes = ClassMap(Recipe(target, note["protocol"], (), classes=note["classes_of"]),
@@ -74,10 +75,11 @@ class CorpusTrial:
         found: Dict[Condition, List[ClipPrediction]] = {}
         notes = []
         for corpus in self.corpora:
-            check_unheard(corpus, run, note, trained.config.data.corpora)
+            check_unheard(corpus, heard)
             cuts, common, dropped = clips_of(corpus, list(load_cuts(self.fbank / corpus)), classes, learned)
-            if "unlabelled" in run.get("sounds", {}):
-                unlabelled_cuts(Path(run["sounds"]["unlabelled"]["manifests"]), cuts)
+            for training in heard:
+                if "unlabelled" in training.run.get("sounds", {}):
+                    unlabelled_cuts(Path(training.run["sounds"]["unlabelled"]["manifests"]), cuts)
             few = few_of(corpus, cuts, max(self.shots)) if self.shots else {}
             kept_out = {cut.id for chosen in few.values() for cut in chosen}
             tested = [cut for cut in cuts if cut.id not in kept_out]
@@ -109,14 +111,20 @@ def learned_classes(note: Mapping[str, Any], corpora: str) -> List[str]:
     return [name for name in class_table(note).names if note["sets"][TRAINING]["class"].get(name)]
 
 
-def check_unheard(corpus: str, run: Mapping[str, Any], note: Mapping[str, Any], corpora: str) -> None:
-    """InputError where a system was trained on clips of ``corpus``."""
-    trained_on = [note["target"]] if corpora == "target" else note["corpora"]
-    if corpus == note["target"]:
+def check_unheard(corpus: str, heard: Sequence[Training]) -> None:
+    """InputError where a system learned from clips of ``corpus``, in its own training or one before (``trainings``)."""
+    system = heard[0].run["system"]
+    if corpus == heard[0].run["msud"]["target"]:
         raise InputError(f"{corpus}: is the target, which stage 5 scores; name another corpus.")
-    if corpus in trained_on:
-        raise InputError(f"{corpus}: {run['system']} was trained on it; name a corpus that it does not know, or a "
-                         "system that trains on the target only (data.corpora=target).")
+    for training in heard:
+        if corpus not in (*training.corpora, training.phonemes):
+            continue
+        what, remedy = "was trained on it", "a system that trains on the target only (data.corpora=target)"
+        if corpus not in training.corpora:
+            what, remedy = "learned phonemes from it", "a system that learns none (loss.beta=0)"
+        if training is not heard[0]:
+            what, remedy = f"started from weights that {what} ({training.folder})", "a system that starts from others"
+        raise InputError(f"{corpus}: {system} {what}; name a corpus that it does not know, or {remedy}.")
 
 
 def clips_of(corpus: str, cuts: Sequence[Cut], classes: ClassMap, learned: Sequence[str]

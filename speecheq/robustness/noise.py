@@ -21,6 +21,7 @@ from speecheq.errors import InputError
 from speecheq.features import BatchedFbank
 from speecheq.files import read_json
 from speecheq.frontend import sounds_manifest
+from speecheq.robustness.heard import Training, trainings
 from speecheq.score import Trained
 from speecheq.stages import STAMP, require
 
@@ -49,27 +50,30 @@ def contents(folder: Path) -> Dict[str, str]:
     return found
 
 
-def trained_with(folder: Path) -> List[Path]:
+def trained_with(training: Training) -> List[Path]:
     """The folders of manifests of the noises and impulse responses that a training used.
 
     InputError where one is not there any more: nobody knows then what was in it.
     """
-    stamp, run = require(folder, "train"), read_json(folder / "run.json")
     found = []
-    for source in map(Path, stamp["inputs"]):
-        if str(source) == run["phonemes"]:
+    for source in training.inputs:
+        if str(source) == training.run["phonemes"]:
             continue
         if not (source / STAMP).is_file():
-            raise InputError(f"{source}: is not there any more, but {folder} was trained with it, so it cannot be "
-                             "checked that no sound of the test was trained on; put it back.")
+            raise InputError(f"{source}: is not there any more, but {training.folder} was trained with it, so it "
+                             "cannot be checked that no sound of the test was trained on; put it back.")
         if read_json(source / STAMP)["title"] in KINDS:
             found.append(source)
     return found
 
 
 def check_unheard(folder: Path, tested: Sequence[Path]) -> None:
-    """InputError that names a sound of ``tested`` (folders of manifests) with which ``folder`` was trained."""
-    heard = {digest: path for source in trained_with(folder) for digest, path in contents(source).items()}
+    """InputError that names a sound of ``tested`` (folders of manifests) with which ``folder`` was trained.
+
+    So it is with the trainings before it whose weights it started from.
+    """
+    heard = {digest: path for training in trainings(folder) for source in trained_with(training)
+             for digest, path in contents(source).items()}
     for source in tested if heard else ():
         for digest, path in contents(source).items():
             if digest in heard:

@@ -11,6 +11,7 @@ from speecheq.msud import TEST, class_table
 from speecheq.progress import log, progress
 from speecheq.robustness.adversarial import AttackTrial
 from speecheq.robustness.corpora import CorpusTrial
+from speecheq.robustness.heard import trainings
 from speecheq.robustness.noise import NoiseTrial
 from speecheq.score import CHECKPOINTS, SCORES, STAMP_FOLDER, Trained, read_scores
 from speecheq.stages import STAMP, Stage, require
@@ -40,7 +41,7 @@ def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
                          "need the checkpoint, an exported model (ONNX) cannot take its place.")
     trained = Trained.load(folder)
     if isinstance(trial, CorpusTrial):
-        said, facts = trial.said(run, note, trained)
+        said, facts = trial.said(trainings(folder), note, trained)
     else:
         said, facts = _of_changed(trial, folder, fold_folder, trained, stage.title), trial.facts
     rows = write(stage, setting, fold, run["seed"], facts, said, class_table(note))

@@ -1,5 +1,7 @@
 """Other corpora: which clips and classes are tested, what is refused, what adaptation learns from."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -25,12 +27,12 @@ from speecheq.robustness.corpora import (
     few_of,
     learned_classes,
 )
+from speecheq.robustness.heard import Training
 from speecheq.score import Trained
 from speecheq.seqm import CATEGORIES
 
 HOME = {"mad": "anger", "glad": "joy", "plain": "neutral", "sad": "sadness"}
 ABROAD = {"wuetend": "anger", "froh": "joy", "angst": "fear", "ruhig": "neutral"}
-RUN = {"system": "wo_mtl", "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,12 @@ def note(data):
 
 
 @pytest.fixture(scope="module")
+def heard(note):
+    """A training on home alone."""
+    return [Training(Path("exp/fold1/seed1"), {"system": "wo_mtl", "seed": 1, "msud": note}, (), ("home",), None)]
+
+
+@pytest.fixture(scope="module")
 def trained():
     config = Config()
     config.data.cmvn, config.data.max_seconds, config.data.batch_size = "utterance", 0.5, 4
@@ -72,8 +80,8 @@ def esc(cut):
     return cut.supervisions[0].custom["esc"]
 
 
-def test_the_classes_that_both_have_are_tested(data, note, trained):
-    said, facts = trial(data).said(RUN, note, trained)
+def test_the_classes_that_both_have_are_tested(data, heard, note, trained):
+    said, facts = trial(data).said(heard, note, trained)
     assert list(said) == [Condition("abroad")]
     clips = said[Condition("abroad")]
     common = [CATEGORIES.index(name) for name in ("neutral", "joy", "anger")]
@@ -105,13 +113,18 @@ def test_what_was_learned_are_the_classes_of_the_training_clips(note):
     assert learned_classes(wide, "target") == [name for name in names if name in HOME.values()]
 
 
-def test_a_corpus_that_was_trained_on_tells_nothing(note):
-    both = {**note, "corpora": ["abroad", "home"]}
-    check_unheard("abroad", RUN, both, "target")
-    with pytest.raises(InputError, match="abroad: wo_mtl was trained on it"):
-        check_unheard("abroad", RUN, both, "all")
+@pytest.mark.parametrize("corpora, phonemes, words", [
+    (("abroad", "home"), None, "was trained on it"), (("home",), "abroad", "learned phonemes from it")])
+def test_a_corpus_that_was_learned_from_tells_nothing(heard, corpora, phonemes, words):
+    check_unheard("abroad", heard)
     with pytest.raises(InputError, match="home: is the target"):
-        check_unheard("home", RUN, both, "target")
+        check_unheard("home", heard)
+    learned = heard[0]._replace(corpora=corpora, phonemes=phonemes)
+    with pytest.raises(InputError, match=f"abroad: wo_mtl {words}; name a corpus"):
+        check_unheard("abroad", [learned])
+    before = learned._replace(folder=Path("exp-before"))
+    with pytest.raises(InputError, match=rf"abroad: wo_mtl started from weights that {words} \(exp-before\)"):
+        check_unheard("abroad", [heard[0], heard[0], before])
 
 
 def test_no_class_in_common(data, note):
@@ -121,15 +134,15 @@ def test_no_class_in_common(data, note):
         clips_of("abroad", list(load_cuts(data / "fbank/abroad")), classes, ["disgust"])
 
 
-def test_clips_that_adapt_are_not_tested(data, note, trained):
-    said, facts = trial(data, shots=(3, 1)).said(RUN, note, trained)
+def test_clips_that_adapt_are_not_tested(data, heard, note, trained):
+    said, facts = trial(data, shots=(3, 1)).said(heard, note, trained)
     assert [(of.curve, of.level) for of in said] == [("abroad", 0.0), ("abroad", 1.0), ("abroad", 3.0)]
     tested = [{clip.id for clip in clips} for clips in said.values()]
     assert tested[0] == tested[1] == tested[2] and len(tested[0]) == 9
     plain = [clip.posterior for clip in said[Condition("abroad, 0 clips a class", "abroad", 0.0)]]
     adapted_ = [clip.posterior for clip in said[Condition("abroad, 3 clips a class", "abroad", 3.0)]]
     assert plain != adapted_ and "adapted models: all weights" in facts["notes"][-1]
-    again, _ = trial(data, shots=(3, 1)).said(RUN, note, trained)
+    again, _ = trial(data, shots=(3, 1)).said(heard, note, trained)
     assert again == said, "all is drawn with a seed"
 
 
@@ -174,10 +187,11 @@ def test_a_corpus_that_is_not_prepared_names_its_stage(data, tmp_path):
                        CorpusTrial(("elsewhere",), data / "manifests", data / "fbank"))
 
 
-def test_unlabelled_speech_of_the_other_corpus_is_refused(data, note, trained):
+def test_unlabelled_speech_of_the_other_corpus_is_refused(data, heard, note, trained):
     from speecheq.sounds import prepare as prepare_sounds
 
     prepare_sounds("unlabelled", "speech", data / "abroad", data / "heard", speech=True)
-    run = {**RUN, "sounds": {"unlabelled": {"manifests": str(data / "heard")}}}
-    with pytest.raises(InputError, match="is among the unlabelled speech"):
-        trial(data).said(run, note, trained)
+    learned = heard[0]._replace(run={**heard[0].run, "sounds": {"unlabelled": {"manifests": str(data / "heard")}}})
+    for trainings in ([learned], [heard[0], learned]):
+        with pytest.raises(InputError, match="is among the unlabelled speech"):
+            trial(data).said(trainings, note, trained)

@@ -10,6 +10,7 @@ import soundfile
 import torch
 
 from speecheq import cli, conditions, sounds
+from speecheq.checkpoint import fingerprint
 from speecheq.conditions import ATTACK_ON_FBANK, ATTACK_ON_WAVEFORM, CLEAN, NOISE
 from speecheq.cuts import cuts_of
 from speecheq.data import scoring_batches
@@ -151,6 +152,16 @@ def trained_on(folder, *manifests):
     (folder / STAMP).write_text(json.dumps(stamp))
 
 
+def started_from(folder, weights):
+    """Let a training say that it started from these weights."""
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**run, "init_from": str(weights)}))
+    stamp = json.loads((folder / STAMP).read_text())
+    stamp["options"]["init_from"] = fingerprint(weights)
+    stamp["outputs"]["run.json"] = (folder / "run.json").stat().st_size
+    (folder / STAMP).write_text(json.dumps(stamp))
+
+
 @pytest.mark.parametrize("name, rate, channels", [("other-name.wav", 16000, 1), ("other-format.flac", 16000, 1),
                                                   ("two-channels.wav", 16000, 2)])
 def test_a_noise_of_the_training_is_refused_by_name(fold, msud, noises, tmp_path, name, rate, channels):
@@ -175,6 +186,15 @@ def test_noises_of_the_training_that_are_gone_cannot_be_checked(fold, msud, nois
     trained_on(fold, tmp_path / "gone")
     with pytest.raises(InputError, match="gone: is not there any more, but .* was trained with it"):
         try_conditions(fold, msud, 1, NoiseTrial(noises, None))
+
+
+def test_a_noise_of_the_training_before_is_refused_too(fold, msud, noises, rooms, tmp_path):
+    before = tmp_path / "before"
+    shutil.copytree(fold, before)
+    trained_on(before, rooms)
+    started_from(fold, before / "best.pt")
+    with pytest.raises(InputError, match="hall.wav: was trained on"):
+        try_conditions(fold, msud, 1, NoiseTrial(noises, rooms))
 
 
 def test_a_silent_noise_is_refused_by_name(tmp_path):

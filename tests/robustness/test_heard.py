@@ -1,0 +1,77 @@
+"""What a model has heard, also before: real trainings, of which the second starts from the weights of the first."""
+
+import json
+import shutil
+
+import pytest
+
+from speecheq import config as configuration
+from speecheq.errors import InputError
+from speecheq.robustness.corpora import check_unheard
+from speecheq.robustness.heard import trainings
+from speecheq.train import Job, train
+
+
+@pytest.fixture
+def before(experiment, tmp_path):
+    """A copy of a training on CASIA that learned phonemes from AISHELL-1."""
+    folder = tmp_path / "exp" / experiment.relative_to(experiment.parents[3])
+    shutil.copytree(experiment, folder)
+    return folder
+
+
+@pytest.fixture
+def tuned(before, experiment, tmp_path):
+    """A training without phonemes from the weights of ``before``."""
+    config = configuration.load(before / "config.yaml")
+    config.loss.beta, config.data.corpora, config.optim.max_steps = 0.0, "target", 1
+    folder = tmp_path / "exp-tuned" / "nano-wo_mtl" / "casia.speaker" / "fold1" / "seed1"
+    train(Job(config, "nano", (), "wo_mtl", experiment.parents[4] / "msud" / "casia.speaker", 1, None, folder,
+              init_from=before / "best.pt"))
+    return folder
+
+
+def test_what_was_learned_from_is_that_of_all_trainings(before, tuned):
+    of_before, = trainings(before)
+    assert (of_before.corpora, of_before.phonemes) == (("casia",), "aishell")
+    found = trainings(tuned)
+    assert [training.folder for training in found] == [tuned, before]
+    assert found[0].phonemes is None and found[1] == of_before
+    with pytest.raises(InputError, match="aishell: speecheq learned phonemes from it"):
+        check_unheard("aishell", [of_before])
+    with pytest.raises(InputError, match="aishell: wo_mtl started from weights that learned phonemes from it"):
+        check_unheard("aishell", found)
+    check_unheard("emodb", found)
+
+
+def remove(folder):
+    (folder / "best.pt").unlink()
+
+
+def replace(folder):
+    (folder / "best.pt").write_bytes(b"of another training")
+
+
+def leave_alone(folder):
+    """As where only the weights were copied."""
+    (folder / "stage.json").unlink()
+
+
+@pytest.mark.parametrize("change, words", [(remove, "are not there any more"), (replace, "are others now"),
+                                           (leave_alone, "have no stage.json and run.json")])
+def test_weights_of_unknown_origin_are_refused(before, tuned, change, words):
+    change(before)
+    with pytest.raises(InputError) as refused:
+        trainings(tuned)
+    assert str(refused.value).startswith(f"{before / 'best.pt'}: {tuned} started from these weights, which {words}")
+
+
+def test_a_phoneme_corpus_that_is_gone_cannot_be_checked(before, tmp_path):
+    run = json.loads((before / "run.json").read_text())
+    text = json.dumps({**run, "phonemes": str(tmp_path / "gone")})
+    (before / "run.json").write_text(text)
+    stamp = json.loads((before / "stage.json").read_text())
+    stamp["outputs"]["run.json"] = len(text)
+    (before / "stage.json").write_text(json.dumps(stamp))
+    with pytest.raises(InputError, match="gone/phonemes.json: is not there any more, but .* was trained with"):
+        trainings(before)
