@@ -117,7 +117,7 @@ def check_unheard(corpus: str, heard: Sequence[Training]) -> None:
     if corpus == heard[0].run["msud"]["target"]:
         raise InputError(f"{corpus}: is the target, which stage 5 scores; name another corpus.")
     for training in heard:
-        if corpus not in (*training.corpora, training.phonemes):
+        if corpus not in (*training.corpora, training.phoneme_corpus):
             continue
         what, remedy = "was trained on it", "a system that trains on the target only (data.corpora=target)"
         if corpus not in training.corpora:

@@ -13,14 +13,30 @@ from speecheq.stages import STAMP, require
 class Training(NamedTuple):
     """A training, as its ``folder`` tells; ``run`` is what run.json says, ``inputs`` are the folders that it read.
 
-    ``corpora`` are those of which it learned labelled clips, ``phonemes`` is the one that it learned phonemes from.
+    ``corpora`` are those of which it learned labelled clips.
     """
 
     folder: Path
     run: Mapping[str, Any]
     inputs: Tuple[Path, ...]
     corpora: Tuple[str, ...]
-    phonemes: Optional[str]
+
+    @property
+    def phoneme_corpus(self) -> Optional[str]:
+        """That of which it learned phonemes, if it did; InputError where that is not at hand any more."""
+        if self.run["phonemes"] is None:
+            return None
+        path = Path(self.run["phonemes"]) / "phonemes.json"
+        if not path.is_file():
+            raise InputError(f"{path}: is not there any more, but {self.folder} was trained with its corpus, so it "
+                             "cannot be checked that no clip of the test was trained on; put it back.")
+        return read_json(path)["corpus"]
+
+    @property
+    def weights_before(self) -> Optional[Path]:
+        """The checkpoint that it started from, if it did; trainings before there was such an option do not name it."""
+        name = self.run.get("init_from")
+        return Path(name) if name is not None else None
 
 
 def trainings(folder: Path) -> List[Training]:
@@ -31,8 +47,8 @@ def trainings(folder: Path) -> List[Training]:
     training can start from (best.pt) always come from such a folder.
     """
     found = [_training(Path(folder))]
-    while found[-1].run["init_from"] is not None:
-        found.append(_training(_folder_before(found[-1])))
+    while found[-1].weights_before is not None:
+        found.append(_training(_folder_of(found[-1].weights_before, found[-1].folder)))
     return found
 
 
@@ -40,21 +56,13 @@ def _training(folder: Path) -> Training:
     stamp, run = require(folder, "train", without=CHECKPOINTS), read_json(folder / "run.json")
     note = run["msud"]
     of_target = configuration.load(folder / "config.yaml").data.corpora == "target"
-    phonemes = None
-    if run["phonemes"] is not None:
-        path = Path(run["phonemes"]) / "phonemes.json"
-        if not path.is_file():
-            raise InputError(f"{path}: is not there any more, but {folder} was trained with its corpus, so it cannot "
-                             "be checked that no clip of the test was trained on; put it back.")
-        phonemes = read_json(path)["corpus"]
     return Training(folder, run, tuple(map(Path, stamp["inputs"])),
-                    (note["target"],) if of_target else tuple(note["corpora"]), phonemes)
+                    (note["target"],) if of_target else tuple(note["corpora"]))
 
 
-def _folder_before(training: Training) -> Path:
-    """The folder of the training whose weights this one started from."""
-    weights = Path(training.run["init_from"])
-    noted = require(training.folder, "train", without=CHECKPOINTS)["options"]["init_from"]
+def _folder_of(weights: Path, after: Path) -> Path:
+    """The folder of the training that made ``weights``, from which the training in the folder ``after`` started."""
+    noted = require(after, "train", without=CHECKPOINTS)["options"]["init_from"]
     why = ""
     if not weights.is_file():
         why = "are not there any more"
@@ -63,6 +71,6 @@ def _folder_before(training: Training) -> Path:
     elif not ((weights.parent / STAMP).is_file() and (weights.parent / "run.json").is_file()):
         why = f"have no {STAMP} and run.json of their training beside them"
     if why:
-        raise InputError(f"{weights}: {training.folder} started from these weights, which {why}, so it cannot be "
+        raise InputError(f"{weights}: {after} started from these weights, which {why}, so it cannot be "
                          "checked what they had learned from; put back the folder of that training.")
     return weights.parent

@@ -15,7 +15,7 @@ from speecheq.corpus import prepare as prepare_corpus
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction, predict_emotions
 from speecheq.features import compute_features, load_cuts
-from speecheq.files import read_json
+from speecheq.files import read_json, write_json
 from speecheq.models import ModelConfig
 from speecheq.msud import ClassMap, Recipe, class_table, unify
 from speecheq.robustness.corpora import (
@@ -60,7 +60,7 @@ def note(data):
 @pytest.fixture(scope="module")
 def heard(note):
     """A training on home alone."""
-    return [Training(Path("exp/fold1/seed1"), {"system": "wo_mtl", "seed": 1, "msud": note}, (), ("home",), None)]
+    return [Training(Path("exp/fold1/seed1"), {"system": "wo_mtl", "phonemes": None, "msud": note}, (), ("home",))]
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +114,14 @@ def test_what_was_learned_are_the_classes_of_the_training_clips(note):
 
 
 @pytest.mark.parametrize("corpora, phonemes, words", [
-    (("abroad", "home"), None, "was trained on it"), (("home",), "abroad", "learned phonemes from it")])
-def test_a_corpus_that_was_learned_from_tells_nothing(heard, corpora, phonemes, words):
+    (("abroad", "home"), False, "was trained on it"), (("home",), True, "learned phonemes from it")])
+def test_a_corpus_that_was_learned_from_tells_nothing(heard, corpora, phonemes, words, tmp_path):
     check_unheard("abroad", heard)
     with pytest.raises(InputError, match="home: is the target"):
         check_unheard("home", heard)
-    learned = heard[0]._replace(corpora=corpora, phonemes=phonemes)
+    write_json(tmp_path / "phonemes.json", {"corpus": "abroad"})
+    run = {**heard[0].run, "phonemes": str(tmp_path) if phonemes else None}
+    learned = heard[0]._replace(corpora=corpora, run=run)
     with pytest.raises(InputError, match=f"abroad: wo_mtl {words}; name a corpus"):
         check_unheard("abroad", [learned])
     before = learned._replace(folder=Path("exp-before"))

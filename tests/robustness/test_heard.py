@@ -1,6 +1,5 @@
 """What a model has heard, also before: real trainings, of which the second starts from the weights of the first."""
 
-import json
 import shutil
 
 import pytest
@@ -33,10 +32,10 @@ def tuned(before, experiment, tmp_path):
 
 def test_what_was_learned_from_is_that_of_all_trainings(before, tuned):
     of_before, = trainings(before)
-    assert (of_before.corpora, of_before.phonemes) == (("casia",), "aishell")
+    assert (of_before.corpora, of_before.phoneme_corpus) == (("casia",), "aishell")
     found = trainings(tuned)
     assert [training.folder for training in found] == [tuned, before]
-    assert found[0].phonemes is None and found[1] == of_before
+    assert found[0].phoneme_corpus is None and found[1] == of_before
     with pytest.raises(InputError, match="aishell: speecheq learned phonemes from it"):
         check_unheard("aishell", [of_before])
     with pytest.raises(InputError, match="aishell: wo_mtl started from weights that learned phonemes from it"):
@@ -67,11 +66,13 @@ def test_weights_of_unknown_origin_are_refused(before, tuned, change, words):
 
 
 def test_a_phoneme_corpus_that_is_gone_cannot_be_checked(before, tmp_path):
-    run = json.loads((before / "run.json").read_text())
-    text = json.dumps({**run, "phonemes": str(tmp_path / "gone")})
-    (before / "run.json").write_text(text)
-    stamp = json.loads((before / "stage.json").read_text())
-    stamp["outputs"]["run.json"] = len(text)
-    (before / "stage.json").write_text(json.dumps(stamp))
+    of_before, = trainings(before)
+    moved = of_before._replace(run={**of_before.run, "phonemes": str(tmp_path / "gone")})
     with pytest.raises(InputError, match="gone/phonemes.json: is not there any more, but .* was trained with"):
-        trainings(before)
+        check_unheard("emodb", [moved])
+
+
+def test_older_trainings_do_not_name_the_weights_they_started_from(before):
+    of_before, = trainings(before)
+    run = {name: value for name, value in of_before.run.items() if name != "init_from"}
+    assert of_before._replace(run=run).weights_before is None
