@@ -584,8 +584,8 @@ def parser() -> argparse.ArgumentParser:
                             "them reverberation is simulated")
     robustness.add_argument("--snr", type=numbers, metavar="LIST",
                             help='of the noise, in dB (default: "20 15 10 5 0")')
-    robustness.add_argument("--attacks", nargs="+", choices=("fgsm", "bim", "pgd", "apgd"),
-                            default=["fgsm", "bim", "pgd", "apgd"], help="(default: all)")
+    attacks = ("fgsm", "bim", "pgd", "apgd", "apgd_dlr")
+    robustness.add_argument("--attacks", nargs="+", choices=attacks, default=attacks, help="(default: all)")
     robustness.add_argument("--on", nargs="+", choices=("waveform", "fbank"), default=["waveform", "fbank"],
                             help="what the attacks change (default: each in turn)")
     robustness.add_argument("--waveform-levels", type=numbers, metavar="LIST",

@@ -6,7 +6,7 @@ rows of (setting, condition, metrics), from which the tables and the curves are 
 SETTINGS and a call of ``write``.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
@@ -29,8 +29,8 @@ CONDITIONS = "conditions.json"
 class Setting:
     """``axis`` is what the levels of its conditions are, ``unit`` what they are counted in.
 
-    ``weaker`` and ``stronger`` name curves of which the second should lie nowhere above the first. ``logarithmic``: the
-    levels are above 0 and drawn so. ``format`` is raised when what the setting writes changes its meaning.
+    ``weaker`` names a curve above which none of ``stronger`` should lie anywhere. ``logarithmic``: the levels are above
+    0 and drawn so. ``format`` is raised when what the setting writes changes its meaning.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Setting:
     axis: str = ""
     unit: str = "dB"
     weaker: str = ""
-    stronger: str = ""
+    stronger: Tuple[str, ...] = ()
     logarithmic: bool = False
     format: int = 1
 
@@ -48,12 +48,14 @@ class Setting:
         return f"scored_{self.name}"
 
 
-FGSM, BIM, PGD, APGD = "FGSM", "BIM", "PGD", "AutoPGD"
+FGSM, BIM, PGD, APGD, APGD_DLR = "FGSM", "BIM", "PGD", "AutoPGD", "AutoPGD+DLR"
 NOISE = Setting("noise", "Noisy speech", "SNR, dB", format=2)
 ATTACK_ON_WAVEFORM = Setting("attack_waveform", "Attacks on the waveform",
-                             "largest change of a sample, dB relative to the clip's RMS", weaker=FGSM, stronger=APGD)
+                             "largest change of a sample, dB relative to the clip's RMS", weaker=FGSM,
+                             stronger=(APGD, APGD_DLR))
 ATTACK_ON_FBANK = Setting("attack_fbank", "Attacks on the filter banks",
-                          "largest change of a filter bank's energy, dB", weaker=FGSM, stronger=APGD, logarithmic=True)
+                          "largest change of a filter bank's energy, dB", weaker=FGSM, stronger=(APGD, APGD_DLR),
+                          logarithmic=True)
 OTHER_CORPORA = Setting("other_corpora", "Other corpora", "labelled clips of each class", "clips")
 SETTINGS: Dict[str, Setting] = {setting.name: setting for setting in (
     OTHER_CORPORA, NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)}
@@ -82,7 +84,8 @@ class Row:
     ``metrics``: ua and wa, pooled over the clips of all folds, a seed at a time, then averaged over seeds; the ends
     low_ua, high_ua, low_wa, high_wa of their 95 % intervals (None over one speaker), clips, speakers, folds and seeds
     (lists of numbers). ``facts`` are what the setting noted of how it was made: "notes" (sentences for the page), its
-    levels, seed and the like, and "git", the revisions. ``answers``: what the metrics are of.
+    levels, seed and the like, "git", the revisions, and of attacks "gradients": how many clips were "attacked", being
+    right, and how many of them are "without" a gradient of the cross-entropy. ``answers``: what the metrics are of.
     """
 
     setting: Setting
@@ -116,7 +119,8 @@ def write(stage: Stage, setting: Setting, fold: int, seed: int, facts: Mapping[s
           said: Mapping[Condition, Sequence[ClipPrediction]], classes: ClassTable) -> List[Row]:
     """Write what a fold's model said under each condition to the folder of ``stage``, with its stamp; returns its rows.
 
-    ``facts`` must be the same in all folds and seeds (levels, seed, steps). InputError where the disk is full.
+    ``facts`` must be the same in all folds and seeds (levels, seed, steps), but for the counts "gradients", which are
+    summed. InputError where the disk is full.
     """
     facts = {**facts, "git": git_revision()}
     rows = [_row(setting, condition, facts, [(fold, seed, clips)]) for condition, clips in said.items()]
@@ -157,12 +161,12 @@ def read(experiment: Path) -> Tuple[List[Row], List[str]]:
     left_out: List[str] = []
     for setting in SETTINGS.values():
         first: Dict[str, Any] = {}
-        revisions = set()
+        revisions, gradients = set(), Counter()
         said: Dict[Condition, List[Tuple[int, int, Sequence[ClipPrediction]]]] = defaultdict(list)
         for stamp in sorted(Path(experiment).glob(f"fold*/seed*/{setting.folder}/{STAMP}")):
             try:
                 found = _read(stamp.parent, setting)
-                revision = found["facts"].pop("git")
+                revision, counts = found["facts"].pop("git"), found["facts"].pop("gradients", {})
                 first = first or found
                 if (found["facts"], list(found["said"])) != (first["facts"], list(first["said"])):
                     raise InputError(f"{stamp.parent}: was made with other options than that of fold {first['fold']}, "
@@ -171,9 +175,11 @@ def read(experiment: Path) -> Tuple[List[Row], List[str]]:
                 left_out.append(str(fault))
                 continue
             revisions.add(revision)
+            gradients.update(counts)
             for condition, clips in found["said"].items():
                 said[condition].append((found["fold"], found["seed"], clips))
-        rows += [_row(setting, condition, {**first["facts"], "git": sorted(revisions)}, of)
+        counted = {"gradients": dict(gradients)} if gradients else {}
+        rows += [_row(setting, condition, {**first["facts"], "git": sorted(revisions), **counted}, of)
                  for condition, of in said.items()]
     return rows, left_out
 
@@ -195,16 +201,22 @@ def by_curve(rows: Iterable[Row]) -> Dict[str, List[Row]]:
 
 
 def masked_gradients(rows: Sequence[Row]) -> List[str]:
-    """A sentence for each level at which a setting's stronger curve lies above its weaker one, by UA.
+    """A sentence for each sign of a masked gradient, with which an attack does less than it could (Athalye et al.).
 
-    A stronger attack that does less is a sign of a masked gradient (Athalye et al., 2018).
+    Signs are clips that have none, and a level at which one of a setting's stronger curves lies above its weaker one.
     """
     found = []
     for setting, own in by_setting(rows).items():
+        gradients = own[0].facts.get("gradients", {})
+        if gradients.get("without"):
+            found.append(
+                f"{setting.title}: of {gradients['attacked']} clips that are classified correctly, "
+                f"{gradients['without']} have a gradient of the cross-entropy that is 0 or not finite, so {FGSM}, "
+                f"{BIM}, {PGD} and {APGD} may fail for that alone; {APGD_DLR} also follows another loss")
         of = {(row.condition.curve, row.condition.level): row.metrics["ua"] for row in own}
         for (curve, level), ua in of.items():
             weaker = of.get((setting.weaker, level))
-            if curve == setting.stronger and weaker is not None and ua > weaker:
+            if curve in setting.stronger and weaker is not None and ua > weaker:
                 found.append(
                     f"{setting.title}, {level:g} dB: {curve} leaves a UA of {100 * ua:.2f} %, {setting.weaker}, the "
                     f"weaker one, {100 * weaker:.2f} %: the gradient may be masked, and then these figures say less "

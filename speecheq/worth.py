@@ -17,8 +17,8 @@ OWN_CLIPS = "test clips as they are"
 # Where the 95 % interval of a difference lies.
 ABOVE, AROUND, BELOW = "above 0", "around 0", "below 0"
 # Of what a setting notes, what may differ without any effect on the answers under one condition: the words, the
-# revisions, and which other corpora were tested too.
-NO_MATTER = ("notes", "git", "corpora")
+# revisions, how many gradients were 0, and which other corpora and attacks were tested too.
+NO_MATTER = ("notes", "git", "gradients", "corpora", "methods")
 
 
 @dataclass(frozen=True)

@@ -117,13 +117,30 @@ def row_of(curve, level, ua):
     return Row(ATTACK_ON_WAVEFORM, Condition(f"{curve} at {level:g} dB", curve, level), {"ua": ua}, {}, None)
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=5))
-def test_a_stronger_attack_that_does_less_is_said(both):
+@given(st.sampled_from(["AutoPGD", "AutoPGD+DLR"]),
+       st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=5))
+def test_a_stronger_attack_that_does_less_is_said(stronger, both):
     rows = [row for level, (weak, strong) in enumerate(both)
-            for row in (row_of("FGSM", float(level), weak), row_of("AutoPGD", float(level), strong))]
+            for row in (row_of("FGSM", float(level), weak), row_of(stronger, float(level), strong))]
     found = conditions.masked_gradients(rows)
     assert len(found) == sum(strong > weak for weak, strong in both)
     assert all("the gradient may be masked" in sentence for sentence in found)
+
+
+def test_clips_without_a_gradient_are_summed_over_folds_and_said(experiment):
+    for number, fold in enumerate((1, 2)):
+        add(experiment / f"fold{fold}/seed1", ATTACK_ON_WAVEFORM,
+            facts={**FACTS, "gradients": {"attacked": 10, "without": number}})
+    rows, left_out = conditions.read(experiment)
+    attacked = [row for row in rows if row.setting == ATTACK_ON_WAVEFORM]
+    assert not left_out and all(row.metrics["folds"] == [1, 2] for row in rows)
+    assert all(row.facts["gradients"] == {"attacked": 20, "without": 1} for row in attacked)
+    sentence, = conditions.masked_gradients(rows)
+    assert "of 20 clips that are classified correctly, 1 have a gradient" in sentence
+    add(experiment / "fold2/seed1", ATTACK_ON_WAVEFORM)  # as before they were counted
+    rows, left_out = conditions.read(experiment)
+    assert not left_out and rows[-1].facts["gradients"] == {"attacked": 10, "without": 0}
+    assert not conditions.masked_gradients(rows)
 
 
 def test_pages_tables_and_the_report_show_the_rows(experiment, tmp_path, no_pictures):  # noqa: F811

@@ -123,7 +123,8 @@ def test_other_corpora_are_compared_whatever_else_was_tested_and_their_clips_cou
         same = predictions(1, 1, right, SPEAKERS)
         answers = uncertainty.Answers.of([(1, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
                                           for fold in (1, 2) for clip in same])
-        facts = {**FACTS, "corpora": corpora, "notes": [system], "git": [system]}
+        facts = {**FACTS, "corpora": corpora, "methods": corpora, "gradients": {"attacked": len(corpora)},
+                 "notes": [system], "git": [system]}
         return replace(made, rows=[
             conditions.Row(OTHER_CORPORA, CASIA, conditions.metrics_of(answers), facts, answers)])
 

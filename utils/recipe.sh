@@ -27,8 +27,8 @@
 #   --ctc-backend NAME    k2, torch or auto: torch on a CPU; on a GPU k2, where it can be imported (auto)
 #   --score-train true    stage 5 scores the target's training clips too, for the distributions of EIS (Figure 3)
 #   --robustness LIST     stage 5 scores under other conditions too: corpora (all clips of others than the target),
-#                         noise (with --test-noise at 20 to 0 dB, and reverberated), attack (FGSM, BIM, PGD, AutoPGD);
-#                         docs/robustness.md
+#                         noise (with --test-noise at 20 to 0 dB, and reverberated), attack (FGSM, BIM, PGD, AutoPGD,
+#                         AutoPGD+DLR); docs/robustness.md
 #   --other-corpora LIST  of --robustness corpora: corpora that the systems were not trained on (all that are given)
 #   --shots LIST          and adapt the systems first, by so many labelled clips of each class
 # Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):

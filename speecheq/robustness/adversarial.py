@@ -7,7 +7,7 @@ is, so that no attack makes a score better. What is attacked is the path of scor
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speecheq.conditions import (
     APGD,
+    APGD_DLR,
     ATTACK_ON_FBANK,
     ATTACK_ON_WAVEFORM,
     BIM,
@@ -28,11 +29,11 @@ from speecheq.data import Stream
 from speecheq.errors import InputError
 from speecheq.features import BatchedFbank
 from speecheq.robustness import attacks
-from speecheq.robustness.noise import SEED
+from speecheq.robustness.noise import SEED, Change
 from speecheq.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
 from speecheq.score import Trained
 
-METHODS = {"fgsm": FGSM, "bim": BIM, "pgd": PGD, "apgd": APGD}
+METHODS = {"fgsm": FGSM, "bim": BIM, "pgd": PGD, "apgd": APGD, "apgd_dlr": APGD_DLR}
 ON = {"waveform": ATTACK_ON_WAVEFORM, "fbank": ATTACK_ON_FBANK}
 LEVELS = {"waveform": (-80.0, -70.0, -60.0, -50.0, -40.0, -30.0), "fbank": (0.03, 0.1, 0.3, 1.0, 3.0)}  # dB
 # Moves of BIM and PGD, each of 2.5 radii over their number (Madry et al.: to the edge from anywhere), and of APGD.
@@ -80,28 +81,39 @@ class AttackTrial:
         return {"methods": list(self.methods), "levels": list(self.levels), "steps": STEPS, "reach": REACH,
                 "apgd_steps": APGD_STEPS, "seed": SEED}
 
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """What the rows note of it."""
-        return {**self.options, "notes": [
-            f"the attacks know the model and the gold class and are on the category (ESC) alone; BIM and PGD make "
-            f"{STEPS} moves of {REACH / STEPS:g} of the largest change, {APGD} {APGD_STEPS}; PGD and {APGD} begin at a "
-            f"random place (seed {SEED}); a clip that is misclassified already stays as it is"]}
+    def changes(self, folder: Path, trained: Trained) -> Tuple[Dict[Condition, Change], Dict[str, Any]]:
+        """Condition -> what makes features of mini-batches of waveforms; and the facts of it.
 
-    def changes(self, folder: Path, trained: Trained) -> Dict[Condition, Callable[[Stream], Stream]]:
-        """Condition -> what makes features of mini-batches of waveforms.
-
-        InputError for a model that cannot be differentiated.
+        The facts count the clips that are classified correctly, and of these the ones without a gradient to follow, as
+        the change of CLEAN comes by them. InputError for a model that cannot be differentiated.
         """
         box = WhiteBox(trained.model, BatchedFbank().to(trained.device), trained.device, str(folder))
-        changes = {CLEAN: self._attacked(box, lambda logits, ball, gold, share: ball.centre, 0.0)}
+        gradients = {"attacked": 0, "without": 0}
+
+        def looked_at(logits: attacks.Logits, ball: attacks.Ball, gold: Tensor, share: Tensor) -> Tensor:
+            gradients["attacked"] += len(gold)
+            gradients["without"] += int(attacks.slope(logits, ball.centre, gold).blind.sum())
+            return ball.centre
+
+        changes = {CLEAN: self._attacked(box, looked_at, 0.0)}
         for method in self.methods:
             for level in self.levels:
                 condition = Condition(f"{METHODS[method]} at {level:g} dB", METHODS[method], level)
                 changes[condition] = self._attacked(box, BY_METHOD[method], level)
-        return changes
+        return changes, {**self.options, "notes": self._notes(), "gradients": gradients}
 
-    def _attacked(self, box: WhiteBox, attack: "Attack", level: float) -> Callable[[Stream], Stream]:
+    def _notes(self) -> List[str]:
+        """What the pages say of it."""
+        notes = [
+            f"the attacks know the model and the gold class and are on the category (ESC) alone; BIM and PGD make "
+            f"{STEPS} moves of {REACH / STEPS:g} of the largest change, {APGD} {APGD_STEPS}; PGD and {APGD} begin at a "
+            f"random place (seed {SEED}); a clip that is misclassified already stays as it is"]
+        if "apgd_dlr" in self.methods:
+            notes.append(f"{APGD_DLR} is {APGD}, then, on the clips that it leaves right, {APGD} with the loss DLR, "
+                         "which does not depend on the scale of the logits")
+        return notes
+
+    def _attacked(self, box: WhiteBox, attack: "Attack", level: float) -> Change:
         def features(stream: Stream) -> Stream:
             if self.on == "waveform":
                 changed = attacked(box.of_waveforms, ball_of_waveforms, stream, attack, level)
@@ -120,6 +132,7 @@ BY_METHOD: Dict[str, Attack] = {
     "bim": lambda logits, ball, gold, share: attacks.bim(logits, ball, gold, STEPS, REACH / STEPS),
     "pgd": lambda logits, ball, gold, share: attacks.pgd(logits, ball, gold, STEPS, REACH / STEPS, share),
     "apgd": lambda logits, ball, gold, share: attacks.apgd(logits, ball, gold, APGD_STEPS, share),
+    "apgd_dlr": lambda logits, ball, gold, share: attacks.apgd_of_both(logits, ball, gold, APGD_STEPS, share),
 }
 
 

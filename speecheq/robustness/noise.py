@@ -25,6 +25,7 @@ from speecheq.robustness.heard import Training, trainings
 from speecheq.score import Trained
 from speecheq.stages import STAMP, require
 
+Change = Callable[[Stream], Stream]  # waveforms -> features
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB
 SEED = 0
 KINDS = ("noise", "rir")  # what stage 1 calls such sounds
@@ -105,18 +106,11 @@ class NoiseTrial:
         """All that decides what comes out, but for the sounds."""
         return {"snrs": list(self.snrs), "rir": self.rir is not None, "seed": SEED}
 
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """What the rows note of it."""
-        rooms = "simulated" if self.rir is None else f"by one of {_files(self.rir)} measured impulse responses"
-        sounds = [require(folder, "manifests")["key"] for folder in self.inputs]
-        return {**self.options, "sounds": sounds, "notes": [
-            f"to each clip a piece of one of {_files(self.noise)} recordings of noise is added, the same at every SNR, "
-            "which is the ratio of the powers over the clip; the training heard none of them",
-            f"reverberation is {rooms}; what a clip gets is drawn with seed {SEED}, the same for all systems"]}
+    def changes(self, folder: Path, trained: Trained) -> Tuple[Dict[Condition, Change], Dict[str, Any]]:
+        """Condition -> what makes features of mini-batches of waveforms; and the facts of it.
 
-    def changes(self, folder: Path, trained: Trained) -> Dict[Condition, Callable[[Stream], Stream]]:
-        """Condition -> what makes features of mini-batches of waveforms. InputError where a sound was trained on."""
+        InputError where a sound was trained on.
+        """
         check_unheard(folder, self.inputs)
         device = trained.device
         noises = load_noises(sounds_manifest(self.noise), AugmentConfig().noise_hours, SEED, device)
@@ -129,7 +123,7 @@ class NoiseTrial:
         configs[Condition("reverberation" if responses is not None else "simulated reverberation")] = replace(
             UNCHANGED, reverb_probability=1.0)
 
-        def features_under(config: AugmentConfig) -> Callable[[Stream], Stream]:
+        def features_under(config: AugmentConfig) -> Change:
             augmenter = Augmenter(config, SEED, noises, responses, device)
 
             def features(stream: Stream) -> Stream:
@@ -139,7 +133,17 @@ class NoiseTrial:
 
             return features
 
-        return {condition: features_under(config) for condition, config in configs.items()}
+        changes = {condition: features_under(config) for condition, config in configs.items()}
+        return changes, {**self.options, "sounds": [require(folder, "manifests")["key"] for folder in self.inputs],
+                         "notes": self._notes()}
+
+    def _notes(self) -> List[str]:
+        """What the pages say of it."""
+        rooms = "simulated" if self.rir is None else f"by one of {_files(self.rir)} measured impulse responses"
+        return [
+            f"to each clip a piece of one of {_files(self.noise)} recordings of noise is added, the same at every SNR, "
+            "which is the ratio of the powers over the clip; the training heard none of them",
+            f"reverberation is {rooms}; what a clip gets is drawn with seed {SEED}, the same for all systems"]
 
 
 def _files(folder: Path) -> int:

@@ -1,7 +1,7 @@
 """Stage 5 under other conditions: a trained fold is scored on changed test clips, or on other corpora."""
 
 from pathlib import Path
-from typing import Dict, List, Union
+from typing import Any, Dict, List, Tuple, Union
 
 from speecheq.conditions import CLEAN, Condition, masked_gradients, write
 from speecheq.errors import InputError
@@ -43,7 +43,7 @@ def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
     if isinstance(trial, CorpusTrial):
         said, facts = trial.said(trainings(folder), note, trained)
     else:
-        said, facts = _of_changed(trial, folder, fold_folder, trained, stage.title), trial.facts
+        said, facts = _of_changed(trial, folder, fold_folder, trained, stage.title)
     rows = write(stage, setting, fold, run["seed"], facts, said, class_table(note))
     log.info("%s: UA %s", stage.title, ", ".join(f"{row.condition.name} {row.metrics['ua']:.4f}" for row in rows))
     for sentence in masked_gradients(rows):
@@ -51,10 +51,11 @@ def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
 
 
 def _of_changed(trial: Union[NoiseTrial, AttackTrial], folder: Path, fold_folder: Path, trained: Trained, title: str
-                ) -> Dict[Condition, List[ClipPrediction]]:
-    """What is said of the test clips under each change of ``trial``."""
+                ) -> Tuple[Dict[Condition, List[ClipPrediction]], Dict[str, Any]]:
+    """What is said of the test clips under each change of ``trial``, and the facts of that."""
     said = {}
-    for condition, change in progress(trial.changes(folder, trained).items(), title, unit="conditions"):
+    changes, facts = trial.changes(folder, trained)
+    for condition, change in progress(changes.items(), title, unit="conditions"):
         said[condition] = trained.predict(fold_folder / f"{TEST}.jsonl.gz", of_waveforms=change)
     if (folder / STAMP_FOLDER / STAMP).is_file():
         before = {clip.id: clip.predicted_esc for clip in read_scores(folder / SCORES)[TEST]}
@@ -62,4 +63,4 @@ def _of_changed(trial: Union[NoiseTrial, AttackTrial], folder: Path, fold_folder
         if others:
             log.warning("%s: unchanged, %d of %d clips get another class than in stage 5, which reads stored features "
                         "(rounded)", title, others, len(before))
-    return said
+    return said, facts

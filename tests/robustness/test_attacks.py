@@ -1,6 +1,7 @@
 """The attacks: the same as torchattacks' on a small model; never outside the ball; stronger with more room.
 
-Where torchattacks is not installed the comparisons are skipped, which with SPEECHEQ_CI=1 in the environment is a failure.
+Where torchattacks is not installed the comparisons are skipped, which with SPEECHEQ_CI=1 in the environment is a
+failure.
 """
 
 import importlib
@@ -12,7 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from speecheq.robustness.attacks import Ball, apgd, ascend, bim, fgsm, pgd, slope
+from speecheq.robustness.attacks import (
+    Ball,
+    apgd,
+    apgd_of_both,
+    ascend,
+    bim,
+    cross_entropies,
+    difference_of_logits_ratio,
+    fgsm,
+    pgd,
+    slope,
+)
 
 EPSILON, STEP, STEPS = 0.06, 0.015, 12
 # torchattacks keeps a perturbation, we keep a point: sums of float32 in another order.
@@ -80,13 +92,14 @@ def test_pgd_from_the_same_start_is_that_of_torchattacks(model, clips, torchatta
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.02, 0.04])
 @pytest.mark.parametrize("steps", [10, 50])
-def test_apgd_is_that_of_torchattacks(model, clips, torchattacks, epsilon, steps):
+@pytest.mark.parametrize("loss, loss_of", [("ce", cross_entropies), ("dlr", difference_of_logits_ratio)])
+def test_apgd_is_that_of_torchattacks(model, clips, torchattacks, epsilon, steps, loss, loss_of):
     x, gold = clips
-    attack = torchattacks.APGD(model, "Linf", epsilon, steps)
+    attack = torchattacks.APGD(model, "Linf", epsilon, steps, loss=loss)
     torch.manual_seed(0)
     best, right, _, fooling = attack.attack_single_run(x, gold)
     assert 0 < right.sum() < len(x), "some clips are fooled, some are not"
-    made = apgd(model, ball_of(x, epsilon), gold, steps, random_share(x))
+    made = apgd(model, ball_of(x, epsilon), gold, steps, random_share(x), loss_of)
     expected = torch.where(right.view(-1, 1, 1, 1), best, fooling)
     torch.testing.assert_close(made, expected, rtol=0, atol=TOLERANCE)
 
@@ -101,6 +114,48 @@ def test_apgd_ends_where_all_are_fooled(model, clips):
 
     made = apgd(logits, ball_of(x, 0.5), gold, 100, random_share(x))
     assert len(seen) < 100 and (model(made).argmax(1) != gold).all()
+
+
+@given(st.integers(0, 99), st.integers(2, 9), st.floats(0.01, 100), st.floats(-100, 100))
+def test_dlr_is_that_of_its_definition_whatever_the_scale(seed, classes, scale, shift):
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randn(6, classes, dtype=torch.float64, generator=random)
+    gold = torch.randint(classes, (6,), generator=random)
+    found = difference_of_logits_ratio(logits, gold)
+    for row, number, value in zip(logits.tolist(), gold.tolist(), found.tolist()):
+        lead = max(row[:number] + row[number + 1 :]) - row[number]
+        ordered = sorted(row, reverse=True)
+        assert value == pytest.approx(lead / (ordered[0] - ordered[2]) if classes > 2 else lead)
+        assert (value > 0) == (row[number] < ordered[0])
+    if classes > 2:
+        scaled = difference_of_logits_ratio(scale * logits + shift, gold)
+        torch.testing.assert_close(scaled, found, rtol=1e-6, atol=1e-6)
+
+
+def test_logits_that_are_scaled_do_not_hide(model, clips):
+    x, gold = clips
+    ball, share = ball_of(x, 0.05), random_share(x)
+
+    def scaled(x):
+        return 1e5 * model(x)
+
+    def right(made):
+        return int((model(made).argmax(1) == gold).sum())
+
+    assert not slope(model, x, gold).blind.any() and right(fgsm(model, ball, gold)) < len(x) / 2
+    assert slope(scaled, x, gold).blind.all() and right(fgsm(scaled, ball, gold)) == len(x)
+    assert right(apgd(scaled, ball, gold, 40, share)) > len(x) / 2, "the cross-entropy leads nowhere"
+    assert right(apgd_of_both(scaled, ball, gold, 40, share)) <= right(apgd(model, ball, gold, 40, share))
+
+
+def test_the_worst_of_both_is_that_of_one_of_them(model, clips):
+    x, gold = clips
+    ball, share = ball_of(x, 0.02), random_share(x)
+    by_entropy = apgd(model, ball, gold, 10, share)
+    by_dlr = apgd(model, ball, gold, 10, share, difference_of_logits_ratio)
+    for made, first, second, number in zip(apgd_of_both(model, ball, gold, 10, share), by_entropy, by_dlr, gold):
+        fooled = [model(one[None]).argmax() != number for one in (first, second)]
+        assert made.equal(second if fooled[1] and not fooled[0] else first)
 
 
 def test_stronger_attacks_leave_no_more_clips_right_here(model, clips):
@@ -131,7 +186,7 @@ def test_no_point_lies_outside_the_ball(data):
         return (x.square() + x) @ weights
 
     for made in (fgsm(logits, ball, gold), bim(logits, ball, gold, 3, 0.5), pgd(logits, ball, gold, 3, 0.5, share),
-                 apgd(logits, ball, gold, 5, share)):
+                 apgd(logits, ball, gold, 5, share), apgd_of_both(logits, ball, gold, 5, share)):
         assert ((made - centre).abs() <= radius + 1e-6).all()
         was_inside = centre.abs() <= 1
         assert (made.abs()[was_inside] <= 1).all()
@@ -159,9 +214,13 @@ def test_the_slope_is_that_of_finite_differences():
 def test_a_gradient_that_is_not_finite_moves_nothing():
     x = torch.tensor([[0.0, 1.0]])
     gold = torch.tensor([0])
-    made = ascend(lambda x: torch.stack([x[:, 0].sqrt() * 0 + x[:, 1], -x[:, 1]], 1), Ball(x, torch.ones(1, 1)), gold,
-                  x, 1, 1.0)
+
+    def logits(x):
+        return torch.stack([x[:, 0].sqrt() * 0 + x[:, 1], -x[:, 1]], 1)
+
+    made = ascend(logits, Ball(x, torch.ones(1, 1)), gold, x, 1, 1.0)
     assert made[0, 0] == 0 and made[0, 1] == 0
+    assert slope(logits, x, gold).blind.all(), "and is told"
 
 
 def test_logits_without_a_gradient_are_refused():

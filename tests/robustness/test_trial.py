@@ -17,7 +17,7 @@ from speecheq.data import scoring_batches
 from speecheq.errors import InputError
 from speecheq.features import BatchedFbank
 from speecheq.robustness import adversarial, attacks, noise
-from speecheq.robustness.adversarial import BY_METHOD, AttackTrial, attacked, drawn_shares
+from speecheq.robustness.adversarial import BY_METHOD, METHODS, AttackTrial, attacked, drawn_shares
 from speecheq.robustness.noise import NoiseTrial
 from speecheq.robustness.trial import try_conditions
 from speecheq.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
@@ -130,7 +130,7 @@ class Heard(torch.nn.Module):
 def test_the_snr_is_as_stated_and_the_noise_the_same_at_each(fold, noises, stream, monkeypatch):
     monkeypatch.setattr(noise, "BatchedFbank", Heard)
     changes = {condition.level: change for condition, change in NoiseTrial(noises, None, (20.0, 5.0, 0.0)).changes(
-        fold, Trained.load(fold)).items() if condition == CLEAN or condition.curve}
+        fold, Trained.load(fold))[0].items() if condition == CLEAN or condition.curve}
     assert changes[None](stream).inputs.equal(stream.inputs)
     added = {level: change(stream).inputs - stream.inputs for level, change in changes.items() if level is not None}
     for level, sound in added.items():
@@ -214,7 +214,7 @@ def test_noise_that_stage_1_has_not_seen_is_said(fold, msud, tmp_path):
 def test_attacks_leave_no_more_right_than_there_were(fold, msud, on, setting, level):
     try_conditions(fold, msud, 1, AttackTrial(on, tuple(BY_METHOD), (level,)))
     rows = rows_of(fold, setting)
-    assert list(rows) == ["clean", *(f"{name} at {level:g} dB" for name in ("FGSM", "BIM", "PGD", "AutoPGD"))]
+    assert list(rows) == ["clean", *(f"{name} at {level:g} dB" for name in METHODS.values())]
     said = read_scores(fold / setting.folder / "scores.tsv")
     clean = {clip.id: clip for clip in said.pop("clean")}
     right = [name for name, clip in clean.items() if clip.predicted_esc == clip.gold_esc]
@@ -227,7 +227,9 @@ def test_attacks_leave_no_more_right_than_there_were(fold, msud, on, setting, le
             else:
                 assert clip.posterior == pytest.approx(before.posterior, abs=1e-4)
         assert rows[name].metrics["wa"] <= rows["clean"].metrics["wa"]
-    assert rows["clean"].facts["levels"] == [level] and "know the model" in rows["clean"].facts["notes"][0]
+    facts = rows["clean"].facts
+    assert facts["levels"] == [level] and "know the model" in facts["notes"][0]
+    assert facts["gradients"] == {"attacked": len(right), "without": 0}
 
 
 @pytest.mark.parametrize("method", list(BY_METHOD))
@@ -289,6 +291,31 @@ def test_a_masked_gradient_is_warned_of(fold, msud, monkeypatch, caplog):
                         lambda logits, ball, gold, share: attacks.apgd(logits, ball, gold, 100, share))
     try_conditions(fold, msud, 1, AttackTrial("fbank", ("fgsm", "apgd"), (30.0,)))
     assert "the gradient may be masked" in caplog.text
+
+
+def test_a_masked_gradient_is_counted_and_does_not_hide_from_dlr(fold, msud, monkeypatch, caplog):
+    box_of = adversarial.WhiteBox
+
+    class Scaled(torch.nn.Module):
+        """The same answers, with logits so far apart that the gradient of the cross-entropy is rounded to 0."""
+
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, features, lengths, tasks):
+            found = self.model(features, lengths, tasks=tasks)
+            return replace(found, esc_logits=1e6 * found.esc_logits)
+
+    monkeypatch.setattr(adversarial, "WhiteBox", lambda model, *others: box_of(Scaled(model), *others))
+    try_conditions(fold, msud, 1, AttackTrial("fbank", ("fgsm", "apgd", "apgd_dlr"), (30.0,)))
+    rows = rows_of(fold, ATTACK_ON_FBANK)
+    counts = rows["clean"].facts["gradients"]
+    assert counts["without"] > counts["attacked"] / 2
+    assert f"{counts['without']} have a gradient of the cross-entropy that is 0 or not finite" in caplog.text
+    accuracy = {name: row.metrics["wa"] for name, row in rows.items()}
+    assert accuracy["AutoPGD+DLR at 30 dB"] < accuracy["FGSM at 30 dB"]
+    assert rows["clean"].facts["notes"][1].startswith("AutoPGD+DLR is AutoPGD, then")
 
 
 def test_without_its_checkpoint_a_training_cannot_be_tried(fold, msud):
