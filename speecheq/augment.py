@@ -330,17 +330,22 @@ def without_silence(noise: Tensor) -> Tensor:
     return kept if len(kept) else noise
 
 
-def load_noises(manifest: Path, hours: float, seed: int, device: torch.device = torch.device("cpu")) -> SoundBank:
-    """The noises of a manifest of ``local/prepare_noise.py``; where they are longer than ``hours``, some, by the seed.
+def noises_held(manifest: Path, hours: float, seed: int) -> Tuple[List[Recording], int]:
+    """The noises that are used of a manifest of ``local/prepare_noise.py``, and how many it names.
 
-    InputError for a file that is gone, replaced or silent.
+    Where these are longer than ``hours``, some are used, by the seed.
     """
     recordings = list(RecordingSet.from_file(manifest))
     random.Random(f"{seed} noises").shuffle(recordings)
     ends = np.cumsum([recording.duration for recording in recordings])
-    held = recordings[: max(1, int((ends <= 3600 * hours).sum()))]
-    if len(held) < len(recordings):
-        log.info("%s: %d of its %d noises are used, they fill %g hours", manifest, len(held), len(recordings), hours)
+    return recordings[: max(1, int((ends <= 3600 * hours).sum()))], len(recordings)
+
+
+def load_noises(manifest: Path, hours: float, seed: int, device: torch.device = torch.device("cpu")) -> SoundBank:
+    """The samples of ``noises_held``. InputError for a file that is gone, replaced or silent."""
+    held, named = noises_held(manifest, hours, seed)
+    if len(held) < named:
+        log.info("%s: %d of its %d noises are used, they fill %g hours", manifest, len(held), named, hours)
     return SoundBank([without_silence(noise) for noise in _read_all(held, seed, "noises")], device)
 
 

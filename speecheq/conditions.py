@@ -30,7 +30,9 @@ class Setting:
     """``axis`` is what the levels of its conditions are, ``unit`` what they are counted in.
 
     ``weaker`` names a curve above which none of ``stronger`` should lie anywhere. ``logarithmic``: the levels are above
-    0 and drawn so. ``format`` is raised when what the setting writes changes its meaning.
+    0 and drawn so. ``notes_decide``: folds of which other notes were taken were made in another way; elsewhere notes
+    follow from the other facts, and may be worded otherwise by an earlier version. ``format`` is raised when what the
+    setting writes changes its meaning.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Setting:
     weaker: str = ""
     stronger: Tuple[str, ...] = ()
     logarithmic: bool = False
+    notes_decide: bool = False
     format: int = 1
 
     @property
@@ -56,7 +59,8 @@ ATTACK_ON_WAVEFORM = Setting("attack_waveform", "Attacks on the waveform",
 ATTACK_ON_FBANK = Setting("attack_fbank", "Attacks on the filter banks",
                           "largest change of a filter bank's energy, dB", weaker=FGSM, stronger=(APGD, APGD_DLR),
                           logarithmic=True)
-OTHER_CORPORA = Setting("other_corpora", "Other corpora", "labelled clips of each class", "clips")
+# Its notes say which classes were in common.
+OTHER_CORPORA = Setting("other_corpora", "Other corpora", "labelled clips of each class", "clips", notes_decide=True)
 SETTINGS: Dict[str, Setting] = {setting.name: setting for setting in (
     OTHER_CORPORA, NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)}
 # The stages' folders, with their formats.
@@ -120,7 +124,7 @@ def write(stage: Stage, setting: Setting, fold: int, seed: int, facts: Mapping[s
     """Write what a fold's model said under each condition to the folder of ``stage``, with its stamp; returns its rows.
 
     ``facts`` must be the same in all folds and seeds (levels, seed, steps), but for the counts "gradients", which are
-    summed. InputError where the disk is full.
+    summed, and for "notes" where the setting says so. InputError where the disk is full.
     """
     facts = {**facts, "git": git_revision()}
     rows = [_row(setting, condition, facts, [(fold, seed, clips)]) for condition, clips in said.items()]
@@ -152,6 +156,12 @@ def _read(folder: Path, setting: Setting) -> Dict[str, Any]:
     return found
 
 
+def _made(setting: Setting, found: Mapping[str, Any]) -> Tuple[Dict[str, Any], List[Condition]]:
+    """What must be the same in all folds of what ``_read`` gave."""
+    facts = {name: fact for name, fact in found["facts"].items() if name != "notes" or setting.notes_decide}
+    return facts, list(found["said"])
+
+
 def read(experiment: Path) -> Tuple[List[Row], List[str]]:
     """The rows of an experiment (``<config>-<system>/<target>.<protocol>``), and why folds are left out of them.
 
@@ -168,7 +178,7 @@ def read(experiment: Path) -> Tuple[List[Row], List[str]]:
                 found = _read(stamp.parent, setting)
                 revision, counts = found["facts"].pop("git"), found["facts"].pop("gradients", {})
                 first = first or found
-                if (found["facts"], list(found["said"])) != (first["facts"], list(first["said"])):
+                if _made(setting, found) != _made(setting, first):
                     raise InputError(f"{stamp.parent}: was made with other options than that of fold {first['fold']}, "
                                      f"seed {first['seed']}; run stage 5 (score) with the same options for both.")
             except InputError as fault:

@@ -14,7 +14,7 @@ from test_figures import assert_no_labels_overlap
 from test_report import make, no_pictures, predictions, summarised, table  # noqa: F401
 
 from speecheq import conditions, figures, report, train
-from speecheq.conditions import ATTACK_ON_WAVEFORM, CLEAN, NOISE, Condition, Row
+from speecheq.conditions import ATTACK_ON_WAVEFORM, CLEAN, NOISE, OTHER_CORPORA, Condition, Row
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.stages import Stage
 from speecheq.status import DONE, STALE, Status
@@ -78,6 +78,16 @@ def test_one_speaker_has_no_interval(tmp_path):
 
 def spoil_facts(folder):
     add(folder, facts={**FACTS, "seed": 1})
+
+
+def test_folds_are_read_together_whatever_an_earlier_version_said(experiment):
+    add(experiment / "fold2/seed1", facts={**FACTS, "notes": ["made by the tests, with names"]})
+    rows, left_out = conditions.read(experiment)
+    assert not left_out and all(row.metrics["folds"] == [1, 2] for row in rows)
+    for fold, note in ((1, "among joy and anger"), (2, "among joy and fear")):
+        add(experiment / f"fold{fold}/seed1", OTHER_CORPORA, facts={**FACTS, "notes": [note]})
+    rows, left_out = conditions.read(experiment)
+    assert len(left_out) == 1 and "fold2/seed1/scored_other_corpora: was made with other options" in left_out[0]
 
 
 def spoil_conditions(folder):

@@ -11,9 +11,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import soundfile
-from lhotse import RecordingSet
+from lhotse import Recording, RecordingSet
 
-from speecheq.augment import Augmenter, load_noises, load_responses
+from speecheq.augment import Augmenter, load_noises, load_responses, noises_held
 from speecheq.conditions import CLEAN, NOISE, Condition, Setting
 from speecheq.config import AugmentConfig
 from speecheq.data import Stream
@@ -28,6 +28,8 @@ from speecheq.stages import STAMP, require
 Change = Callable[[Stream], Stream]  # waveforms -> features
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB
 SEED = 0
+HOURS = AugmentConfig().noise_hours  # of noise are held
+MOST_NAMED = 12  # of more sounds the pages give the number only
 KINDS = ("noise", "rir")  # what stage 1 calls such sounds
 UNCHANGED = AugmentConfig(pitch_probability=0.0, tempo_probability=0.0, reverb_probability=0.0, noise_probability=0.0)
 
@@ -113,7 +115,7 @@ class NoiseTrial:
         """
         check_unheard(folder, self.inputs)
         device = trained.device
-        noises = load_noises(sounds_manifest(self.noise), AugmentConfig().noise_hours, SEED, device)
+        noises = load_noises(sounds_manifest(self.noise), HOURS, SEED, device)
         responses = load_responses(sounds_manifest(self.rir), SEED, device) if self.rir is not None else None
         fbank = BatchedFbank().to(device)
         configs = {CLEAN: UNCHANGED}
@@ -139,12 +141,23 @@ class NoiseTrial:
 
     def _notes(self) -> List[str]:
         """What the pages say of it."""
-        rooms = "simulated" if self.rir is None else f"by one of {_files(self.rir)} measured impulse responses"
+        held, named = noises_held(sounds_manifest(self.noise), HOURS, SEED)
+        noises = f"{len(held)} recordings of noise"
+        if len(held) < named:
+            noises = f"{len(held)} of {named} recordings of noise (drawn with seed {SEED}, they fill {HOURS:g} hours)"
+        rooms = "simulated"
+        if self.rir is not None:
+            responses = list(RecordingSet.from_file(sounds_manifest(self.rir)))
+            rooms = f"by one of {len(responses)} impulse responses of --test-rir{_named(self.rir, responses)}"
         return [
-            f"to each clip a piece of one of {_files(self.noise)} recordings of noise is added, the same at every SNR, "
-            "which is the ratio of the powers over the clip; the training heard none of them",
+            f"to each clip a piece of one of {noises}{_named(self.noise, held)} is added, the same at every SNR, which "
+            "is the ratio of the powers over the clip; the training heard none of them",
             f"reverberation is {rooms}; what a clip gets is drawn with seed {SEED}, the same for all systems"]
 
 
-def _files(folder: Path) -> int:
-    return require(folder, "manifests")["out"]
+def _named(folder: Path, recordings: Sequence[Recording]) -> str:
+    """The names of a few sounds below the folder that ``folder`` holds the manifests of; nothing of more."""
+    if len(recordings) > MOST_NAMED:
+        return ""
+    above = f"{require(folder, 'manifests')['title']}-"
+    return f" ({', '.join(sorted(recording.id.removeprefix(above) for recording in recordings))})"

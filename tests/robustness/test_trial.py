@@ -83,9 +83,22 @@ def test_noise_at_each_snr_and_reverberation(fold, msud, noises, rooms):
     assert list(rows) == ["clean", "noise at 20 dB", "noise at 0 dB", "reverberation"]
     assert all(row.metrics["clips"] == CLIPS for row in rows.values())
     told = " ".join(rows["clean"].facts["notes"])
-    assert "a piece of one of 3 recordings of noise" in told and "1 measured impulse responses" in told
+    assert "one of 3 recordings of noise (other-rate.wav, short.wav, stereo.wav) is added" in told
+    assert "by one of 1 impulse responses of --test-rir (hall.wav)" in told and "measured" not in told
     said = read_scores(fold / NOISE.folder / "scores.tsv")
     assert any(a.posterior != b.posterior for a, b in zip(said["clean"], said["noise at 0 dB"]))
+
+
+def test_many_noises_are_counted_and_only_those_that_are_held(fold, tmp_path, monkeypatch):
+    for number in range(14):
+        tone(tmp_path / "many" / "deep" / f"{number}.wav", 0.5, frequency=200 + 20 * number)
+    trial = NoiseTrial(prepared(tmp_path / "many"), None, (10.0,))
+    _, facts = trial.changes(fold, Trained.load(fold))
+    assert "one of 14 recordings of noise is added" in facts["notes"][0]
+    monkeypatch.setattr(noise, "HOURS", 1.2 / 3600)
+    _, facts = trial.changes(fold, Trained.load(fold))
+    said = facts["notes"][0]
+    assert "one of 2 of 14 recordings of noise (drawn with seed 0, they fill" in said and said.count("deep/") == 2
 
 
 def test_without_rooms_reverberation_is_simulated(fold, msud, noises):
