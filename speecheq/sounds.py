@@ -8,13 +8,14 @@
 A recording keeps its file's sampling rate and channels; its id is ``<name>-<path below the folder>``.
 """
 
+import os
 import random
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
-from typing import List, Optional, Sequence, Union
+from typing import Iterable, List, Optional, Sequence, Union
 
 import numpy as np
 import soundfile
@@ -25,10 +26,17 @@ from speecheq.corpus import read_recording
 from speecheq.errors import InputError
 from speecheq.files import write_json
 from speecheq.progress import log, progress, set_up_logging
-from speecheq.stages import Drops, Stage, tree_sizes
+from speecheq.stages import Drops, Stage, iter_tree
 
-# Endings of the formats that libsndfile reads; the other files of a folder (licences, lists) are left aside.
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64")
+# Endings of the formats that libsndfile reads, and of audio that it does not; the other files of a folder (licences,
+# lists) are left aside.
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64", ".rf64")
+OTHER_SUFFIXES = (".m4a", ".aac", ".wma", ".amr", ".ape", ".wv")
+# What below a folder is not even tried to be decoded, and what to do.
+FORMAT_UNKNOWN, DEAD_LINK = "in a format that cannot be read", "a dead link or without access"
+LOCKED = "a folder that cannot be listed"
+REMEDIES = {FORMAT_UNKNOWN: "convert it to WAV or FLAC, or remove it", LOCKED: "make it readable, or remove it",
+            DEAD_LINK: "put back what it leads to, or remove it"}
 # Of shorter speech, in seconds, there is nothing to be learned.
 LEAST_SPEECH = 0.5
 # Samples decoded at once, so that an hour of noise needs no more memory than a second.
@@ -44,20 +52,37 @@ class HarmfulSound(InputError):
 def find_sounds(folder: Path, what: str) -> List[str]:
     """The audio files below ``folder``, relative to it and sorted, without hidden ones; ``what`` names them.
 
-    InputError where the folder is missing or holds none.
+    Among them are dead links and folders that cannot be listed, so that these are counted with what cannot be read.
+    InputError where the folder is missing or holds no audio.
     """
     folder = Path(folder)
     if not folder.exists():
         raise InputError(f"{folder}: there is no such folder; give one that holds {what}.")
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file, not a folder; give one that holds {what}.")
-    files = [name for name in sorted(tree_sizes(folder)) if not any(p.startswith(".") for p in Path(name).parts)]
-    sounds = [name for name in files if name.lower().endswith(SUFFIXES)]
-    if not sounds:
-        raise InputError(f"{folder}: holds no audio file ({' '.join(SUFFIXES)}); give a folder that holds {what}.")
+    left_out: List[str] = []
+    files = _without_hidden(iter_tree(folder, left_out))
+    sounds = [name for name in files if name.lower().endswith(SUFFIXES + OTHER_SUFFIXES)]
     if len(sounds) < len(files):
         log.info("%s: %d files are not audio by their names and are left aside", folder, len(files) - len(sounds))
+    sounds = sorted(sounds + _without_hidden(left_out))
+    if not sounds:
+        raise InputError(f"{folder}: holds no audio file ({' '.join(SUFFIXES)}); give a folder that holds {what}.")
     return sounds
+
+
+def _without_hidden(names: Iterable[str]) -> List[str]:
+    return [name for name in names if not any(p.startswith(".") for p in Path(name).parts)]
+
+
+def _untried(path: Path) -> Optional[str]:
+    """Why a file need not be decoded; None: it is to be."""
+    # os.path says no, where pathlib raises, if a folder above gives no access
+    if os.path.isdir(path):
+        return LOCKED
+    if not os.path.exists(path):
+        return DEAD_LINK
+    return FORMAT_UNKNOWN if path.name.lower().endswith(OTHER_SUFFIXES) else None
 
 
 def read_sound(sound_id: str, path: Path) -> Recording:
@@ -116,6 +141,11 @@ def _write(
 
     def read(sound: str) -> Union[Recording, str]:
         """The recording, or why there is none."""
+        untried = _untried(folder / sound)
+        if untried is not None:
+            if not partial and not speech:
+                raise InputError(f"{folder / sound}: is {untried}; {REMEDIES[untried]}.")
+            return untried
         try:
             recording = read_sound(f"{name}-{sound}", folder / sound)
         except HarmfulSound:
@@ -141,7 +171,9 @@ def _write(
     if hours is not None:
         recordings = _some(recordings, hours, drops)
     if not recordings:
-        raise InputError(f"{folder}: none of its {len(sounds)} audio files can be used; copy the folder again.")
+        why = ", ".join(f"{count} {reason}" for reason, count in drops.counts().items())
+        raise InputError(f"{folder}: none of its {len(sounds)} audio files can be used ({why}); copy the folder again, "
+                         "as WAV or FLAC.")
     with stage.anew() as written:
         RecordingSet.from_recordings(recordings).to_file(written / f"{name}_recordings_all.jsonl.gz")
         write_json(written / f"{name}_card.json", card(name, recordings))

@@ -61,10 +61,18 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def iter_tree(folder: Path) -> Iterator[str]:
-    """The relative names of the files below ``folder`` in a fixed order; links are followed, dead ones left out."""
+def iter_tree(folder: Path, left_out: Optional[List[str]] = None) -> Iterator[str]:
+    """The relative names of the files below ``folder`` in a fixed order; links are followed.
+
+    Dead links and folders that cannot be listed are left out; their names are added to ``left_out``.
+    """
     seen = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+    left_out = [] if left_out is None else left_out
+
+    def cannot_be_listed(error: OSError) -> None:
+        left_out.append(os.path.relpath(error.filename, folder))
+
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=cannot_be_listed):
         folders.sort()
         status = os.stat(root)
         if (status.st_dev, status.st_ino) in seen:  # a link to a folder above it would never end
@@ -73,8 +81,11 @@ def iter_tree(folder: Path) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         inside = os.path.relpath(root, folder)
         for name in sorted(names):
+            path = os.path.normpath(os.path.join(inside, name))
             if os.path.isfile(os.path.join(root, name)):
-                yield os.path.normpath(os.path.join(inside, name))
+                yield path
+            else:
+                left_out.append(path)
 
 
 def tree_sizes(folder: Path) -> Dict[str, int]:

@@ -166,7 +166,51 @@ def test_a_folder_of_which_nothing_can_be_used(prepare, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.wav").write_text("no audio")
     status, shown = prepare(tmp_path / "broken", *PARTIAL)
-    assert status == 1 and "none of its 1 audio files can be used" in shown
+    assert status == 1 and "none of its 1 audio files can be used (1 unreadable or too short)" in shown
+
+
+def dead_link(folder):
+    (folder / "rain" / "dead.wav").symlink_to(folder / "nowhere.wav")
+
+
+def link_to_no_folder(folder):
+    (folder / "rain" / "more").symlink_to(folder / "nowhere")
+
+
+def m4a(folder):
+    (folder / "rain" / "phone.M4A").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(2000))
+
+
+@pytest.mark.parametrize("spoil, name, reason", [
+    (dead_link, "rain/dead.wav", "a dead link or without access"),
+    (link_to_no_folder, "rain/more", "a dead link or without access"),
+    (m4a, "rain/phone.M4A", "in a format that cannot be read"),
+])
+def test_what_cannot_be_reached_or_decoded_is_named(prepare, noise, tmp_path, spoil, name, reason):
+    spoil(noise)
+    status, shown = prepare(noise)
+    assert status == 1 and f" ERROR {noise / name}: is {reason}; " in shown
+    status, shown = prepare(noise, *PARTIAL)
+    assert status == 0 and f"1 dropped: {reason} ({name})" in shown
+    assert "1 files are not audio by their names" in shown and len(recordings(tmp_path / "out")) == 4
+    stamp = read_json(tmp_path / "out" / "stage.json")
+    assert (stamp["in"], stamp["out"], stamp["dropped"]) == (5, 4, {reason: [name]})
+
+
+def test_a_folder_that_cannot_be_listed_is_named(prepare, noise, tmp_path, monkeypatch):
+    listed = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("rain"):
+            raise PermissionError(13, "Permission denied", path)  # as chmod 000 does, but for root
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    status, shown = prepare(noise)
+    assert status == 1 and f" ERROR {noise / 'rain'}: is a folder that cannot be listed; make it readable" in shown
+    status, shown = prepare(noise, *PARTIAL)
+    assert status == 0 and "1 dropped: a folder that cannot be listed (rain)" in shown
+    assert set(recordings(tmp_path / "out")) == {"noise-hum.wav", "noise-music/1.flac"}
 
 
 def test_nothing_else_is_ever_replaced(prepare, noise, tmp_path):

@@ -22,6 +22,7 @@ from speecheq.stages import (
     digest,
     history,
     is_only_asked,
+    iter_tree,
     only_asked,
     require,
     status,
@@ -203,6 +204,8 @@ def test_sizes_of_a_tree_with_links(tmp_path, source):
     os.symlink(source, source / "loop")
     os.symlink(source / "nowhere", source / "dead.wav")
     assert tree_sizes(tmp_path / "link") == {"clip.wav": 5, "labels.tsv": 4}
+    left_out = []
+    assert list(iter_tree(tmp_path / "link", left_out)) == ["clip.wav", "labels.tsv"] and left_out == ["dead.wav"]
 
 
 def test_the_digest_does_not_depend_on_the_order_of_keys():
