@@ -1,13 +1,15 @@
 """MTL-AUG: one change a clip, what is left of its length, the losses without labels, unlabelled speech."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lhotse import CutSet
+from lhotse import CutSet, Recording
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
@@ -355,8 +357,6 @@ def test_what_cannot_be_used_is_counted_and_left_out(toys, tmp_path, caplog):
     whole = (tmp_path / "speech/cut.wav").read_bytes()
     (tmp_path / "speech/cut.wav").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "speech/text.wav").write_text("no audio")
-    import soundfile
-
     soundfile.write(tmp_path / "speech/silent.wav", np.zeros(16000), 16000)
     prepare_sounds("unlabelled", "speech", tmp_path / "speech", tmp_path / "out", speech=True)
     assert [cut.id for cut in cuts_of(sounds_manifest(tmp_path / "out"))] == ["unlabelled-good.wav"]
@@ -374,10 +374,49 @@ def test_hours_take_a_subset_that_is_always_the_same(toys, tmp_path, caplog):
     assert kept[0] == kept[1] and len(kept[0]) == 3 and "5 dropped: outside the" in caplog.text
 
 
-def test_clips_of_the_test_part_are_no_unlabelled_speech(folder, sets):
-    used = next(iter(sets["unlabelled"]))
-    with pytest.raises(InputError, match="0.wav: is among the unlabelled speech, but .* of the dev or test part"):
-        unlabelled_cuts(folder / "unlabelled", [used])
+def itself(folder, clip):
+    return clip
+
+
+def link(folder, clip):
+    (folder / "link.wav").symlink_to(clip)
+    return folder / "link.wav"
+
+
+def copy(folder, clip):
+    return shutil.copy(clip, folder / "copy.wav")
+
+
+@pytest.mark.parametrize("taken", [itself, link, copy])
+@pytest.mark.parametrize("held_out_by", [itself, link])
+def test_clips_of_the_test_part_are_no_unlabelled_speech(toys, tmp_path, taken, held_out_by):
+    toys.write_wav(tmp_path / "test" / "a.wav", 0.7)
+    held_out = Recording.from_file(held_out_by(tmp_path, tmp_path / "test" / "a.wav")).to_cut()
+    speech = tmp_path / "speech"
+    for number in range(3):  # as long as the clip, of other samples
+        speech.mkdir(exist_ok=True)
+        soundfile.write(speech / f"{number}.wav", 0.1 * np.random.default_rng(number).standard_normal(11200), 16000)
+    prepare_sounds("unlabelled", "speech", speech, tmp_path / "others", speech=True)
+    assert len(list(unlabelled_cuts(tmp_path / "others", [held_out]))) == 3
+    folder = taken(speech, tmp_path / "test" / "a.wav").parent
+    prepare_sounds("unlabelled", "speech", folder, tmp_path / "out", speech=True)
+    with pytest.raises(InputError) as refused:
+        unlabelled_cuts(tmp_path / "out", [held_out])
+    assert "is among the unlabelled speech, but also" in str(refused.value)
+    assert f"{held_out.id} of the dev or test part" in str(refused.value)
+
+
+def test_speech_that_is_gone_and_clips_that_are_gone(toys, tmp_path, caplog):
+    toys.write_wav(tmp_path / "test.wav", 0.7)
+    held_out = Recording.from_file(tmp_path / "test.wav").to_cut()
+    toys.write_wav(tmp_path / "speech" / "a.wav", 0.7)
+    prepare_sounds("unlabelled", "speech", tmp_path / "speech", tmp_path / "out", speech=True)
+    (tmp_path / "test.wav").unlink()
+    assert len(list(unlabelled_cuts(tmp_path / "out", [held_out]))) == 1
+    assert "1 audio files of the dev and test part are gone" in caplog.text
+    (tmp_path / "speech" / "a.wav").unlink()
+    with pytest.raises(InputError, match="speech/a.wav: is not there any more; put it back or run stage 1 again"):
+        unlabelled_cuts(tmp_path / "out", [])
 
 
 # ---- settings and weights
