@@ -54,7 +54,7 @@ ATTACK_ON_WAVEFORM = Setting("attack_waveform", "Attacks on the waveform",
                              "largest change of a sample, dB relative to the clip's RMS", weaker=FGSM, stronger=APGD)
 ATTACK_ON_FBANK = Setting("attack_fbank", "Attacks on the filter banks",
                           "largest change of a filter bank's energy, dB", weaker=FGSM, stronger=APGD, logarithmic=True)
-OTHER_CORPORA = Setting("other_corpora", "Other corpora", "labelled clips of each class", "clips")
+OTHER_CORPORA = Setting("other_corpora", "Other corpora", "labelled clips of each class", "clips", format=2)
 SETTINGS: Dict[str, Setting] = {setting.name: setting for setting in (
     OTHER_CORPORA, NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)}
 # The stages' folders, with their formats.
@@ -98,7 +98,7 @@ def metrics_of(answers: uncertainty.Answers) -> Dict[str, Any]:
     found: Dict[str, Any] = {}
     for name, value in uncertainty.accuracies(answers)._asdict().items():
         found[name] = float(value)
-        ends = (None, None) if samples is None else uncertainty.interval(getattr(samples, name))
+        ends = (None, None) if samples is None else uncertainty.interval(getattr(samples, name), answers.units)
         found[f"low_{name}"], found[f"high_{name}"] = ends
     return {**found, "clips": answers.number_of_clips, "speakers": len(np.unique(answers.speakers)),
             "folds": sorted(set(answers.folds.tolist())), "seeds": sorted(set(answers.seeds.tolist()))}
