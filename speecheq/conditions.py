@@ -60,7 +60,8 @@ ATTACK_ON_FBANK = Setting("attack_fbank", "Attacks on the filter banks",
                           "largest change of a filter bank's energy, dB", weaker=FGSM, stronger=(APGD, APGD_DLR),
                           logarithmic=True)
 # Its notes say which classes were in common.
-OTHER_CORPORA = Setting("other_corpora", "Other corpora", "labelled clips of each class", "clips", notes_decide=True)
+OTHER_CORPORA = Setting("other_corpora", "Other corpora", "labelled clips of each class", "clips", format=2,
+                        notes_decide=True)
 SETTINGS: Dict[str, Setting] = {setting.name: setting for setting in (
     OTHER_CORPORA, NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)}
 # The stages' folders, with their formats.
@@ -105,7 +106,7 @@ def metrics_of(answers: uncertainty.Answers) -> Dict[str, Any]:
     found: Dict[str, Any] = {}
     for name, value in uncertainty.accuracies(answers)._asdict().items():
         found[name] = float(value)
-        ends = (None, None) if samples is None else uncertainty.interval(getattr(samples, name))
+        ends = (None, None) if samples is None else uncertainty.interval(getattr(samples, name), answers.units)
         found[f"low_{name}"], found[f"high_{name}"] = ends
     return {**found, "clips": answers.number_of_clips, "speakers": len(np.unique(answers.speakers)),
             "folds": sorted(set(answers.folds.tolist())), "seeds": sorted(set(answers.seeds.tolist()))}

@@ -13,6 +13,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from speecheq import tables
 from speecheq.config import read_yaml
 from speecheq.errors import InputError
+from speecheq.msud import TEST
+from speecheq.summary import config_of
 from speecheq.worth import Part
 
 SCORES = {"wa": 100.0, "ua": 100.0, "uai": 100.0, "eis_mse": 1.0}  # score -> what it is multiplied with in the table
@@ -37,13 +39,20 @@ class Row:
     figures: Sequence[Optional[float]]
 
 
+PUBLISHED = (
+    "Figures of others are means over all their folds, as they state them; their folds, training data and models "
+    "are others. Ours are the restricted scores of the folds that are named."
+)
+
+
 @dataclass(frozen=True)
 class Published:
-    """A figure of another system, in percent: WA or UA (``score``) in the corpus' own classes; ``how`` it was taken."""
+    """A figure of another system, in percent: WA or UA (``score``) over so many ``classes``; ``how`` it was taken."""
 
     name: str
     target: str
     protocols: Sequence[str]  # ours whose test speakers are known, or unseen, as in its own
+    classes: int
     score: str
     figure: float
     how: str
@@ -95,8 +104,8 @@ def read_table(path: Path) -> PaperTable:
         made = Published(*_fields(values, [field.name for field in fields(Published)], where))
         if made.score not in ("wa", "ua") or not isinstance(made.protocols, list):
             raise InputError(f"{where}: its score is wa or ua, and its protocols are a list.")
-        if type(made.figure) not in (int, float):
-            raise InputError(f"{where}: the figure is a number.")
+        if type(made.figure) not in (int, float) or type(made.classes) is not int:
+            raise InputError(f"{where}: the figure is a number, and that of its classes a whole one.")
         made_published.append(made)
     made_parts = []
     for number, values in enumerate(parts, 1):
@@ -150,10 +159,12 @@ def paper_tables(table: PaperTable, summaries: Sequence[Mapping[str, Any]]) -> L
     return made
 
 
-def published_tables(published: Sequence[Published], summaries: Sequence[Mapping[str, Any]]) -> List[tables.Table]:
-    """Our figures among those of others: a table for each target and protocol that was run and of which there are some.
+def published_sections(published: Sequence[Published], summaries: Sequence[Mapping[str, Any]]) -> List[tables.Section]:
+    """Our figures among those of others: a table for each target, protocol and number of classes of which there are
+    both.
 
-    Ours are the restricted scores, of the classes that the corpus has, as theirs are.
+    Ours are the restricted scores, of the classes that the corpus has, as theirs are. SEQM may merge some of these;
+    which of ours are over fewer classes than theirs, and so not among them, is said.
     """
     ours: Dict[Tuple[str, str], List[Mapping[str, Any]]] = defaultdict(list)
     for summary in summaries:
@@ -163,20 +174,43 @@ def published_tables(published: Sequence[Published], summaries: Sequence[Mapping
         theirs = [figure for figure in published if figure.target == target and protocol in figure.protocols]
         if not theirs:
             continue
-        rows: List[List[tables.Cell]] = []
-        for summary in members:
-            run = summary["run"]
-            rows.append([
-                f"{' '.join([run['config'], *run['set']])}-{run['system']}",
-                *(f"{100 * summary[f'test.restricted_{score}']:.2f}" for score in ("wa", "ua")),
-                f"ours: folds {' '.join(map(str, run['folds']))} of {run['of_folds']}, seeds "
-                f"{' '.join(map(str, run['seeds']))}, git {', '.join(run['trained_at_git'])}",
-            ])
-        for figure in theirs:
-            rows.append([figure.name, *(f"{figure.figure:.2f}" if figure.score == score else tables.NOT_AVAILABLE
-                                        for score in ("wa", "ua")), figure.how])
-        rows.sort(key=lambda row: -max(float(cell) for cell in row[1:3] if cell != tables.NOT_AVAILABLE))
-        made.append(tables.Table(
-            f"published.{target}.{protocol}", f"{target}, {protocol}: ours among published figures",
-            [tables.Column(heading) for heading in ("system", "WA %", "UA %", "how")], rows))
+        numbers = sorted({figure.classes for figure in theirs})
+        among = [_among(number, [figure for figure in theirs if figure.classes == number],
+                        [summary for summary in members if _classes(summary) == number]) for number in numbers]
+        apart = [f"{_called(summary)} is over {_classes(summary)} classes, the published figures over "
+                 f"{' or '.join(map(str, numbers))}: they are not comparable (--classes corpus keeps a corpus' own)"
+                 for summary in members if _classes(summary) not in numbers]
+        made.append(tables.Section(
+            f"{target}, {protocol}: ours among published figures", [table for table in among if table is not None],
+            [PUBLISHED] * any(among) + apart))
     return made
+
+
+def _classes(summary: Mapping[str, Any]) -> int:
+    """Over how many classes its restricted scores are."""
+    return len(summary["run"]["label_sets"][TEST])
+
+
+def _called(summary: Mapping[str, Any]) -> str:
+    return f"{config_of(summary['run'])}-{summary['run']['system']}"
+
+
+def _among(classes: int, theirs: Sequence[Published], ours: Sequence[Mapping[str, Any]]) -> Optional[tables.Table]:
+    """The best first; None where there are none of ours."""
+    if not ours:
+        return None
+    rows: List[List[tables.Cell]] = []
+    for summary in ours:
+        run = summary["run"]
+        rows.append([
+            _called(summary), *(f"{100 * summary[f'test.restricted_{score}']:.2f}" for score in ("wa", "ua")),
+            f"ours: folds {' '.join(map(str, run['folds']))} of {run['of_folds']}, seeds "
+            f"{' '.join(map(str, run['seeds']))}, git {', '.join(run['trained_at_git'])}",
+        ])
+    for figure in theirs:
+        rows.append([figure.name, *(f"{figure.figure:.2f}" if figure.score == score else tables.NOT_AVAILABLE
+                                    for score in ("wa", "ua")), figure.how])
+    rows.sort(key=lambda row: -max(float(cell) for cell in row[1:3] if cell != tables.NOT_AVAILABLE))
+    run = ours[0]["run"]
+    return tables.Table(f"published.{run['target']}.{run['protocol']}.{classes}", f"{classes} classes",
+                        [tables.Column(heading) for heading in ("system", "WA %", "UA %", "how")], rows)

@@ -17,7 +17,7 @@ from speecheq.figures import Picture, compared_conditions, pictures_of, write_pi
 from speecheq.files import locked_folder, remove_leftovers, write_text
 from speecheq.metrics import CALIBRATION_BINS, confusion
 from speecheq.msud import DECLARED, EVERY_CORPUS, TEST
-from speecheq.paper_table import PaperTable, paper_tables, published_tables, read_table
+from speecheq.paper_table import PaperTable, paper_tables, published_sections, read_table
 from speecheq.progress import log
 from speecheq.summary import Experiment, called, config_of, scored_folders, sounds_in_words, summarise
 from speecheq.tables import (
@@ -47,10 +47,6 @@ CATEGORY_SCORES = ("wa", "ua", "uai", "macro_f1", "restricted_wa", "restricted_u
 OTHER_SCORES = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson", "gender", "per")
 # The captions of those tables, and what the report shows first.
 CATEGORIES, OTHER_TASKS = "categories (ESC)", "intensity, gender, phonemes"
-PUBLISHED = (
-    "Figures of others are means over all their folds, as they state them; their folds, training data and models "
-    "are others. Ours are the restricted scores of the folds that are named."
-)
 NOT_COMPARABLE = "Systems of different tables have another target, protocol or classes: they are not comparable."
 MAIN_SCORES = ("ua", "wa", "uai", "eis_ccc", "gender", "per")
 TABLES = "tables"  # the folder of LaTeX and CSV, in that of the experiments
@@ -68,8 +64,8 @@ EXPLAINED = (
     "Checkpoints are chosen on a dev part of the training folds. ± is the standard deviation over all folds and seeds.",
     "Pooled scores are taken once over the clips of all folds, a seed at a time, then averaged over seeds. Their 95 % "
     f"intervals are percentiles of {RESAMPLES:,} bootstrap samples: each draws as many test speakers as there are, "
-    "with replacement, and takes all clips of a drawn speaker. Over fewer than "
-    f"{FEW_SPEAKERS} speakers they are coarse and probably too narrow, over one there is none.",
+    "with replacement, and takes all clips of a drawn speaker. The fewer speakers, the farther out the percentiles are "
+    f"taken, as Student's t asks. Over fewer than {FEW_SPEAKERS} speakers they are coarse, over one there is none.",
 )
 
 
@@ -125,7 +121,7 @@ def _uncertainty_in_words(summary: Mapping[str, Any]) -> str:
     speakers = summary["run"]["test_speakers"]
     if low is None:
         return "all test clips are of one speaker: no interval, how other speakers fare is not known"
-    coarse = " and is coarse, probably too narrow" if speakers < FEW_SPEAKERS else ""
+    coarse = " and is coarse" if speakers < FEW_SPEAKERS else ""
     return (f"pooled UA {figure(summary['pooled.test.ua'], 'ua')} %, 95 % interval {figure(low, 'ua')} to "
             f"{figure(high, 'ua')}; it rests on {speakers} test speakers{coarse}")
 
@@ -485,8 +481,7 @@ def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_pape
     sections = recipe_sections(groups, compared, of_paper.parts if of_paper is not None else ())
     notes_of_recipe = of_paper.notes if of_paper is not None else []
     text = recipe_page(title, list(experiments.values()), sections, notes_of_recipe)
-    tables = [replace(table, caption=f"{section.heading}: {table.caption}")
-              for section in sections for table in section.tables]
+    tables = [table for section in sections for table in _with_headings(section)]
     more = []
     if of_paper is not None:
         summaries = [experiment.summary for experiment in experiments.values()]
@@ -494,10 +489,10 @@ def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_pape
             tables.append(beside)
             text += f"\n## {beside.caption}\n\n{markdown(beside)}\n" + bullets(notes)
             more.append(Section(beside.caption, [beside], notes))
-        for among in published_tables(of_paper.published, summaries):
-            tables.append(among)
-            text += f"\n## {among.caption}\n\n{markdown(among)}\n{PUBLISHED}\n"
-            more.append(Section(among.caption, [among], [PUBLISHED]))
+        for among in published_sections(of_paper.published, summaries):
+            tables += _with_headings(among)
+            text += "\n" + section_markdown(among)
+            more.append(among)
     if left_out:
         text += "\n## Left out\n\n" + bullets(left_out)
         more.append(Section("Left out", (), left_out))
@@ -513,6 +508,11 @@ def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_pape
     write_text(Path(exp) / page.REPORT, page.recipe_report(
         f"Results of {title}", links, [*sections, *more], [*EXPLAINED, *notes_of_recipe, NOT_COMPARABLE], pictures))
     return text
+
+
+def _with_headings(section: Section) -> List[Table]:
+    """Its tables, to stand alone."""
+    return [replace(table, caption=f"{section.heading}: {table.caption}") for table in section.tables]
 
 
 def _write_experiment(folder: Path, experiment: Experiment, compared: Compared) -> None:

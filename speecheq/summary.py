@@ -203,7 +203,7 @@ def _pooled(folds: Sequence[ScoredFold], classes: ClassTable) -> Dict[str, Optio
 
 def _intervals(answers: uncertainty.Answers) -> Dict[str, Optional[float]]:
     samples = uncertainty.resampled(answers)
-    ends = {name: uncertainty.interval(values) if samples is not None else (None, None)
+    ends = {name: uncertainty.interval(values, answers.units) if samples is not None else (None, None)
             for name, values in (samples or uncertainty.accuracies(answers))._asdict().items()}
     return {f"{end}.pooled.test.{name}": value for name, of in ends.items() for end, value in zip(("low", "high"), of)}
 

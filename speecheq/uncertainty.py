@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 RESAMPLES = 10_000
 ROUNDING = 1e-12  # systems whose UA differs by less differ by rounding only
@@ -54,6 +55,18 @@ class Answers(NamedTuple):
         kept = np.array([pair in scored for pair in zip(self.seeds.tolist(), self.folds.tolist())], dtype=bool)
         return Answers(*(values[kept] for values in self))
 
+    @property
+    def every_fold_answers_all(self) -> bool:
+        """Whether clips are answered by several folds, as those of another corpus are."""
+        return len(set(zip(self.seeds.tolist(), self.clips.tolist()))) < len(self.seeds)
+
+    @property
+    def units(self) -> int:
+        """How many independent observations an interval rests on: speakers, or the trainings that answer all of them
+        (``every_fold_answers_all``) where these are fewer."""
+        speakers = len(np.unique(self.speakers))
+        return min(speakers, len(self.scored)) if self.every_fold_answers_all else speakers
+
 
 class Accuracies(NamedTuple):
     """WA and UA, each (...,): of all clips of a seed together, averaged over seeds."""
@@ -62,24 +75,33 @@ class Accuracies(NamedTuple):
     ua: np.ndarray
 
 
-def _mean_where(values: np.ndarray, there: np.ndarray) -> np.ndarray:
-    return np.where(there, values, 0).sum(-1) / np.maximum(there.sum(-1), 1)
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Over the last axis; 0 where all weights are."""
+    total = weights.sum(-1)
+    return (values * weights).sum(-1) / np.where(total > 0, total, 1)
 
 
-def _accuracies(right: np.ndarray, clips: np.ndarray) -> Accuracies:
-    """From counts (..., seeds, classes) of right answers and of clips; UA is over the classes that occur."""
+def _accuracies(right: np.ndarray, clips: np.ndarray, times: Optional[np.ndarray] = None) -> Accuracies:
+    """From counts (..., rounds, classes) of right answers and of clips; UA is over the classes that occur.
+
+    ``times`` (..., rounds): how often each round counts, once if not given.
+    """
+    of_round = clips.sum(-1)
+    weights = (of_round > 0) * (1 if times is None else times)
     recalls = right / np.maximum(clips, 1)
-    of_seed = clips.sum(-1)
-    return Accuracies(
-        _mean_where(right.sum(-1) / np.maximum(of_seed, 1), of_seed > 0),
-        _mean_where(_mean_where(recalls, clips > 0), of_seed > 0),
-    )
+    return Accuracies(_mean(right.sum(-1) / np.maximum(of_round, 1), weights),
+                      _mean(_mean(recalls, clips > 0), weights))
 
 
 def _speaker_counts(answers: Answers) -> Tuple[np.ndarray, np.ndarray]:
-    """Right answers and clips, each (speakers, seeds, classes), speakers in the order of their names."""
-    places = [np.unique(values, return_inverse=True)
-              for values in (answers.speakers, answers.seeds, answers.gold)]
+    """Right answers and clips, each (speakers, rounds, classes), speakers in the order of their names.
+
+    A round is a seed, or a seed and fold where ``every_fold_answers_all``; scores are averaged over rounds.
+    """
+    rounds = answers.seeds
+    if answers.every_fold_answers_all:
+        rounds = np.array([f"{seed} {fold}" for seed, fold in zip(answers.seeds, answers.folds)])
+    places = [np.unique(values, return_inverse=True) for values in (answers.speakers, rounds, answers.gold)]
     counts = np.zeros((2, *(len(values) for values, _ in places)))
     where = tuple(place for _, place in places)
     np.add.at(counts[0], where, answers.right)
@@ -88,35 +110,47 @@ def _speaker_counts(answers: Answers) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def accuracies(answers: Answers) -> Accuracies:
-    """WA and UA over all clips of a seed together (folds pooled), averaged over seeds."""
+    """WA and UA over all clips of a seed together (folds pooled), averaged over seeds.
+
+    Where every fold answers all clips, of each training by itself, averaged over trainings.
+    """
     right, clips = _speaker_counts(answers)
     return _accuracies(right.sum(0), clips.sum(0))
 
 
-@lru_cache(maxsize=1)  # all systems of a table need the same
-def _draws(speakers: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each speaker is drawn, (resamples, speakers)."""
+@lru_cache(maxsize=2)  # all systems of a table need the same
+def _draws(number: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each of a number of speakers or trainings is drawn, (resamples, number)."""
     draw = np.random.default_rng(seed).multinomial
-    return draw(speakers, np.full(speakers, 1 / speakers), resamples).astype(np.float64)
+    return draw(number, np.full(number, 1 / number), resamples).astype(np.float64)
 
 
 def resampled(answers: Answers, resamples: int = RESAMPLES, seed: int = SEED) -> Optional[Accuracies]:
     """``accuracies`` of that many bootstrap samples, (resamples,) each; None where there is only one speaker.
 
     A sample draws as many speakers as there are, with replacement, and takes every answer of a drawn speaker, of all
-    folds and seeds, as often as the speaker was drawn. UA is over the classes that occur in the sample. The draws
-    depend on the number of speakers and on ``seed`` only: two systems over the same clips get the same.
+    folds and seeds, as often as the speaker was drawn. UA is over the classes that occur in the sample. Where every
+    fold answers all clips it draws as many trainings as there are too, by themselves (the pigeonhole bootstrap; Owen,
+    2007), for another training would answer otherwise. The draws depend on these numbers and on ``seed`` only: two
+    systems over the same clips get the same.
     """
     right, clips = _speaker_counts(answers)
-    if len(clips) < 2:
+    speakers, rounds, _ = clips.shape
+    if speakers < 2:
         return None
-    times = _draws(len(clips), resamples, seed)
-    return _accuracies(np.tensordot(times, right, 1), np.tensordot(times, clips, 1))
+    times = _draws(speakers, resamples, seed)
+    return _accuracies(np.tensordot(times, right, 1), np.tensordot(times, clips, 1),
+                       _draws(rounds, resamples, seed + 1) if answers.every_fold_answers_all else None)
 
 
-def interval(values: np.ndarray, level: float = LEVEL) -> Tuple[float, float]:
-    """The percentile interval of bootstrap samples."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def interval(values: np.ndarray, units: int, level: float = LEVEL) -> Tuple[float, float]:
+    """The expanded percentile interval (Hesterberg, 2015, 4.4) of bootstrap samples over that many ``units``.
+
+    Percentiles are taken so far out that the interval of a mean has the length of that by Student's t: a sample of few
+    units varies less than what it was drawn from, and how much it varies is itself uncertain.
+    """
+    tail = float(ndtr(np.sqrt(units / (units - 1)) * stdtrit(units - 1, (1 - level) / 2)))
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -124,14 +158,16 @@ def _but_for_rounding(differences: np.ndarray) -> np.ndarray:
     return np.where(np.abs(differences) < ROUNDING, 0.0, differences)
 
 
-def bootstrap_p(differences: np.ndarray) -> float:
-    """Two-sided p of "there is no difference", from resampled differences: how often they lie on the other side of 0.
+def bootstrap_p(differences: np.ndarray, units: int) -> float:
+    """Two-sided p of "there is no difference", from resampled differences: how often they lie on the other side of 0,
+    expanded as ``interval`` is.
 
     The sample itself counts as one of them, so that p is never 0.
     """
     differences = _but_for_rounding(differences)
     beyond = min((differences <= 0).sum(), (differences >= 0).sum())
-    return min(1.0, 2 * (int(beyond) + 1) / (len(differences) + 1))
+    tail = min(0.5, (int(beyond) + 1) / (len(differences) + 1))
+    return 2 * float(stdtr(units - 1, np.sqrt((units - 1) / units) * ndtri(tail)))
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
@@ -161,8 +197,8 @@ def deviation(values: Sequence[float]) -> Optional[float]:
 class Difference(NamedTuple):
     """Two systems over the same answers. ``ua`` and its interval: of the first minus that of the second.
 
-    ``first_only``: clips that the first has right in more seeds than the second (with one seed: that it alone has
-    right). The p values are not corrected. Interval and ``bootstrap`` are None with one speaker.
+    ``first_only``: clips that the first has right in more trainings than the second (of one: that it alone has right).
+    The p values are not corrected. Interval and ``bootstrap`` are None with one speaker.
     """
 
     ua: float
@@ -178,19 +214,20 @@ class Difference(NamedTuple):
 def difference(first: Answers, second: Answers) -> Difference:
     """McNemar's test, and the bootstrap of the difference in UA over the same draws of speakers (``resampled``).
 
-    Both must answer the same (seed, fold, clip). With several seeds a clip counts for the system that has it right in
-    more of them, as the answers of a clip's seeds are no independent trials.
+    Both must answer the same (seed, fold, clip). A clip that several trainings answer counts for the system that has it
+    right in more of them, as these answers are no independent trials.
     """
     if not all(np.array_equal(a, b) for a, b in zip(first[:5], second[:5])):
         raise ValueError("the two systems do not answer the same clips")
-    _, clip = np.unique([f"{fold} {name}" for fold, name in zip(first.folds, first.clips)], return_inverse=True)
+    _, clip = np.unique(first.clips, return_inverse=True)
     ahead = np.bincount(clip, weights=first.right.astype(int) - second.right.astype(int))
     first_only, second_only = int((ahead > 0).sum()), int((ahead < 0).sum())
     samples = resampled(first), resampled(second)
     low = high = p = None
     if samples[0] is not None:
         differences = samples[0].ua - samples[1].ua
-        (low, high), p = interval(_but_for_rounding(differences)), bootstrap_p(differences)
+        low, high = interval(_but_for_rounding(differences), first.units)
+        p = bootstrap_p(differences, first.units)
     return Difference(
         float(accuracies(first).ua - accuracies(second).ua), low, high, first_only, second_only,
         mcnemar(first_only, second_only), p, len(np.unique(first.speakers)),

@@ -8,7 +8,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from speecheq import uncertainty
 from speecheq.compare import FEWEST_SPEAKERS
-from speecheq.conditions import CLEAN, Row
+from speecheq.conditions import CLEAN, OTHER_CORPORA, Row
 from speecheq.summary import Experiment, called
 from speecheq.tables import NOT_AVAILABLE, Cell, Column, Section, Table, figure, numbers
 from speecheq.uncertainty import Answers
@@ -49,9 +49,15 @@ class Worth:
 
     @property
     def place(self) -> Optional[str]:
-        """Where the interval lies; None over fewer than FEWEST_SPEAKERS, which tell nothing of others."""
+        """Where the interval lies; None over fewer than FEWEST_SPEAKERS, which tell nothing of others.
+
+        Clips of another corpus are answered by the training of every fold, and as many trainings are asked for there.
+        """
         of = self.difference
         if of.speakers < FEWEST_SPEAKERS or of.low is None or of.high is None:
+            return None
+        trainings = len(self.answers.scored) if self.answers.every_fold_answers_all else 1
+        if self.setting == OTHER_CORPORA.title and trainings < FEWEST_SPEAKERS:
             return None
         return ABOVE if of.low > 0 else BELOW if of.high < 0 else AROUND
 
@@ -117,12 +123,13 @@ def _made(row: Row) -> Dict[str, object]:
 
 # ---- on the page
 
+TOO_FEW = f"over fewer than {FEWEST_SPEAKERS} speakers (on other corpora also: trainings)"
 EXPLAINED = (
     "Differences are those of the pooled UA, over the folds and seeds that both systems have. Their 95 % intervals "
-    f"draw test speakers; below {FEWEST_SPEAKERS} speakers nothing is concluded.",
-    "They are not corrected for the number of parts and conditions: some intervals leave out 0 by chance, the more the "
-    "fewer the speakers are (of ten speakers one in ten). How much a training with another seed would change is in "
-    "them only where there are several seeds, and then in part.",
+    f"draw test speakers, on other corpora the trainings (a fold and seed each) too; below {FEWEST_SPEAKERS} of either "
+    "nothing is concluded.",
+    "They are not corrected for the number of parts and conditions: one in twenty leaves out 0 by chance. How much a "
+    "training with another seed would change is in them only where there are several seeds, and then in part.",
 )
 
 
@@ -147,7 +154,7 @@ def worth_section(heading: str, parts: Sequence[Part], members: Sequence[Experim
         is_judged = [any(worth.place for worth in of) for of in of_parts]
         sentences = [*EXPLAINED, *(_in_words(of) for of, judged in zip(of_parts, is_judged) if judged)]
         if not all(is_judged):
-            sentences.append(f"not judged, over fewer than {FEWEST_SPEAKERS} speakers: " + "; ".join(
+            sentences.append(f"not judged, {TOO_FEW}: " + "; ".join(
                 _names(of[0]) for of, judged in zip(of_parts, is_judged) if not judged))
         for of in of_parts:
             sentences += _apart(of[0].system, of[0].without)
@@ -188,8 +195,7 @@ def _in_words(of_part: Sequence[Worth]) -> str:
     if placed[AROUND]:
         told.append(f"shows no difference under {len(placed[AROUND])} of {len(of_part)} (0 lies in the interval)")
     if placed[None]:
-        told.append(f"is not judged under {len(placed[None])} of {len(of_part)}, over fewer than {FEWEST_SPEAKERS} "
-                    "speakers")
+        told.append(f"is not judged under {len(placed[None])} of {len(of_part)}, {TOO_FEW}")
     return f"{_names(of_part[0])} " + "; ".join(told)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from speecheq.errors import InputError
-from speecheq.paper_table import paper_tables, published_tables, read_table
+from speecheq.paper_table import PUBLISHED, paper_tables, published_sections, read_table
 from speecheq.tables import comma_separated, markdown
 
 EGS = Path(__file__).resolve().parents[1] / "egs"
@@ -18,9 +18,9 @@ rows:
   - {name: Cited, system: null, figures: [50, null]}
   - {name: Full, system: speecheq, figures: [96.45, 0.68]}
 published:
-  - {name: Better, target: casia, protocols: [random10, text], score: ua, figure: 91, how: in some way}
-  - {name: Worse, target: casia, protocols: [random10], score: wa, figure: 34.5, how: in another}
-  - {name: Unseen, target: casia, protocols: [speaker], score: wa, figure: 50, how: in a third}
+  - {name: Better, target: casia, protocols: [random10, text], classes: 6, score: ua, figure: 91, how: in some way}
+  - {name: Worse, target: casia, protocols: [random10], classes: 6, score: wa, figure: 34.5, how: in another}
+  - {name: Unseen, target: casia, protocols: [speaker], classes: 6, score: wa, figure: 50, how: in a third}
 parts:
   - {name: doing it, system: speecheq, without: wo_mtl}
 notes: [All of this is made up.]
@@ -30,7 +30,7 @@ notes: [All of this is made up.]
 def summary(system="speecheq", target="casia", protocol="random10", config="small", assignments=(), **changes):
     run = {"system": system, "target": target, "protocol": protocol, "config": config, "set": list(assignments),
            "classes_of": "seqm", "neutral_eis": "declared", "folds": [1, 2], "of_folds": 10, "seeds": [1],
-           "corpora": ["casia", "seqd"], "trained_at_git": ["abc"], **changes}
+           "corpora": ["casia", "seqd"], "trained_at_git": ["abc"], "label_sets": {"test": list("abcdef")}, **changes}
     return {"test.wa": 0.8765, "test.eis_mse": 0.4321, "test.restricted_wa": 0.9, "test.restricted_ua": 0.8, "run": run}
 
 
@@ -75,6 +75,7 @@ def test_configurations_are_not_mixed(tmp_path):
         ("score: ua", "score: uai", "published figure 1: its score is wa or ua"),
         ("[speaker]", "speaker", "published figure 3: its score is wa or ua, and its protocols are a list"),
         ("figure: 91", "figure: high", "published figure 1: the figure is a number"),
+        ("classes: 6", "classes: six", "published figure 1: the figure is a number, and that of its classes a whole"),
         ("[All of this is made up.]", "All", "must be lists"),
         ("how: in some way", "why: in some way", "published figure 1: expected the keys name, target"),
         ("system: speecheq, without", "system: null, without", "part 1: its name and its two systems are words"),
@@ -100,13 +101,28 @@ def test_the_recipes_tables_name_systems_that_are_there(recipe, rows, columns):
 
 def test_ours_stand_among_published_figures_of_the_same_corpus_and_kind_of_folds(tmp_path):
     published = read_table(table(tmp_path)).published
-    (made,) = published_tables(published, [summary(), summary(protocol="official"), summary(target="seqd")])
-    assert made.caption == "casia, random10: ours among published figures"
-    assert made.rows == [
+    (made,) = published_sections(published, [summary(), summary(protocol="official"), summary(target="seqd")])
+    assert made.heading == "casia, random10: ours among published figures"
+    (among,) = made.tables
+    assert among.caption == "6 classes" and among.rows == [
         ["Better", "n/a", "91.00", "in some way"],
         ["small-speecheq", "90.00", "80.00", "ours: folds 1 2 of 10, seeds 1, git abc"],
         ["Worse", "34.50", "n/a", "in another"],
     ]
+    assert made.sentences == [PUBLISHED]
+
+
+def test_figures_over_other_numbers_of_classes_are_not_put_beside_each_other(tmp_path):
+    """Where SEQM merges two of a corpus' classes the task is an easier one."""
+    published = read_table(table(tmp_path)).published
+    merged = summary("wo_mtl", label_sets={"test": list("abcde")})
+    apart = ("small-wo_mtl is over 5 classes, the published figures over 6: they are not comparable (--classes corpus "
+             "keeps a corpus' own)")
+    (made,) = published_sections(published, [summary(), merged])
+    assert [row[0] for row in made.tables[0].rows] == ["Better", "small-speecheq", "Worse"]
+    assert made.sentences == [PUBLISHED, apart]
+    (made,) = published_sections(published, [merged])
+    assert (made.tables, made.sentences) == ([], [apart])
 
 
 @pytest.mark.parametrize("recipe, targets", [("mandarin", {"casia"}), ("iemocap", {"ravdess", "emodb"})])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, t, ttest_1samp
 
 from speecheq import metrics
 from speecheq.uncertainty import (
@@ -86,16 +86,81 @@ def test_the_interval_of_wa_is_that_of_scipy():
     clips = np.array([(of.speakers == speaker).sum() for speaker in np.unique(of.speakers)])
     reference = bootstrap((right, clips), lambda r, c, axis: r.sum(axis) / c.sum(axis), paired=True, method="percentile",
                           vectorized=True, n_resamples=10_000, random_state=np.random.default_rng(1))
-    low, high = interval(resampled(of).wa)
+    # so many units that the expanded percentiles are the plain ones
+    low, high = interval(resampled(of).wa, 10**6)
     assert low == pytest.approx(reference.confidence_interval.low, abs=0.005)
     assert high == pytest.approx(reference.confidence_interval.high, abs=0.005)
+
+
+@pytest.mark.parametrize("units", [6, 7, 10, 24])
+def test_of_few_units_a_mean_has_the_interval_and_the_p_of_students_t(units):
+    """Plain percentiles of ten units are a sixth shorter."""
+    random = np.random.default_rng(units)
+    sample = np.round(random.normal(0.5, 1, units), 3)
+    means = sample[random.integers(units, size=(400_000, units))].mean(1)
+    low, high = t.interval(0.95, units - 1, sample.mean(), sample.std(ddof=1) / math.sqrt(units))
+    ends = interval(means, units)
+    assert ends[1] - ends[0] == pytest.approx(high - low, rel=0.1)
+    assert np.quantile(means, 0.975) - np.quantile(means, 0.025) < 0.9 * (high - low) or units == 24
+    assert bootstrap_p(means, units) == pytest.approx(ttest_1samp(sample, 0).pvalue, rel=0.35, abs=0.002)
+
+
+@given(st.integers(2, 40), st.integers(0, 2**32 - 1), st.floats(-2, 2))
+@settings(max_examples=100, deadline=None)
+def test_interval_and_p_agree_on_where_0_lies(units, seed, middle):
+    """But for the sample itself, which the p counts: where all draws lie on one side, of few units p is still large."""
+    differences = np.random.default_rng(seed).normal(middle, 1, 2000)
+    low, high = interval(differences, units)
+    p = bootstrap_p(differences, units)
+    assert 0 < p <= 1
+    if p < 0.05:
+        assert low > 0 or high < 0
+    elif p > 0.07:
+        assert low <= 0 <= high or min((differences < 0).sum(), (differences > 0).sum()) == 0
+    assert interval(differences, units + 1)[0] >= low and bootstrap_p(differences, units + 1) <= p + 1e-12
+
+
+def crossed(trainings, speakers, seed=0):
+    """Of every training's own skill: (seed, fold, clip, speaker, gold, predicted), all answer the same clips."""
+    random = np.random.default_rng(seed)
+    skill = random.uniform(0.2, 0.9, trainings)
+    return [(1, fold, f"{speaker} {clip}", f"s{speaker}", clip % 3, clip % 3 if random.random() < skill[fold] else 3)
+            for fold in range(trainings) for speaker in range(speakers) for clip in range(30)]
+
+
+def test_where_every_fold_answers_all_clips_trainings_are_drawn_too():
+    rows = crossed(8, 20)
+    of = Answers.of(rows)
+    assert of.every_fold_answers_all and of.units == 8 and Answers.of(crossed(1, 20)).units == 20
+    each = [accuracies(Answers.of([row for row in rows if row[1] == fold])).ua for fold in range(8)]
+    assert accuracies(of).ua == pytest.approx(np.mean(each))
+    low, high = interval(resampled(of).ua, of.units)
+    by_t = t.interval(0.95, 7, np.mean(each), np.std(each, ddof=1) / math.sqrt(8))
+    assert high - low > 0.8 * (by_t[1] - by_t[0]), "skills of trainings differ much more than speakers here"
+    # the same answers as those of one training over other clips: only speakers vary, who hardly do
+    apart = Answers.of([(seed, fold, f"{fold} {clip}", *rest) for seed, fold, clip, *rest in rows])
+    assert not apart.every_fold_answers_all and apart.units == 20
+    assert np.ptp(interval(resampled(apart).ua, 20)) < (high - low) / 3
+
+
+def test_draws_of_trainings_are_not_those_of_speakers():
+    """As many of either: one draw for both would couple them."""
+    of = Answers.of([(1, fold, f"{speaker}", f"s{speaker}", 0, int(fold != speaker))
+                     for fold in range(9) for speaker in range(9)])
+    assert accuracies(of).wa == pytest.approx(1 / 9)
+    assert resampled(of).wa.mean() == pytest.approx(1 / 9, abs=0.01), "coupled draws would give nearly 2 / 9"
+
+
+def test_the_order_of_the_answers_does_not_matter_where_trainings_are_drawn():
+    rows = crossed(3, 4)
+    assert np.array_equal(resampled(Answers.of(rows)).ua, resampled(Answers.of(rows[::-1])).ua)
 
 
 def test_clips_of_a_speaker_are_kept_together():
     """Where a speaker's clips are all right or all wrong, there are as many independent observations as speakers."""
     clips = [(speaker, 0, int(speaker in "ab")) for speaker in "abcd" for _ in range(50)]
     one_each = [(speaker, 0, int(speaker in "ab")) for speaker in "abcd"]
-    assert interval(resampled(answers(clips)).wa) == interval(resampled(answers(one_each)).wa) == (0, 1)
+    assert interval(resampled(answers(clips)).wa, 4) == interval(resampled(answers(one_each)).wa, 4) == (0, 1)
 
 
 def test_intervals_do_not_depend_on_the_order_and_are_the_same_again():
@@ -173,10 +238,11 @@ def test_a_clip_of_several_seeds_counts_once():
 def test_a_system_that_is_better_with_every_speaker_differs():
     good, bad = random_answers(20, 1200, right=0.8), random_answers(20, 1200, right=0.5)
     found = difference(good, bad)
-    assert found.low > 0 and found.bootstrap < 0.001 and found.mcnemar < 1e-6
-    assert bootstrap_p(np.array([0.1] * 999)) == pytest.approx(2 / 1000), "never 0"
-    assert bootstrap_p(np.array([-0.1, 0.1] * 50)) == 1
-    assert bootstrap_p(np.array([1e-17] * 99)) == 1, "a difference of rounding is none"
+    assert found.low > 0 and found.bootstrap == bootstrap_p(np.ones(10_000), 20) < 0.002 and found.mcnemar < 1e-6
+    assert bootstrap_p(np.array([0.1] * 999), 10**6) == pytest.approx(2 / 1000, rel=1e-4), "never 0"
+    for units in (2, 6, 10**6):
+        assert bootstrap_p(np.array([-0.1, 0.1] * 50), units) == 1
+        assert bootstrap_p(np.array([1e-17] * 99), units) == 1, "a difference of rounding is none"
 
 
 def test_the_interval_of_a_difference_is_of_ua_over_the_same_draws():
@@ -184,8 +250,8 @@ def test_the_interval_of_a_difference_is_of_ua_over_the_same_draws():
     rows = [(f"s{n % 7}", int(n % 10 == 0), int(n % 3 == 0), int(n % (2 + n % 7) == 0)) for n in range(140)]
     first, second = answers(rows), answers(rows, which=1)
     found, again = difference(first, second), difference(Answers.of(list(zip(*first))[::-1]), second)
-    assert (found.low, found.high) == interval(resampled(first).ua - resampled(second).ua)
-    assert (found.low, found.high) != interval(resampled(first).wa - resampled(second).wa)
+    assert (found.low, found.high) == interval(resampled(first).ua - resampled(second).ua, 7)
+    assert (found.low, found.high) != interval(resampled(first).wa - resampled(second).wa, 7)
     assert found == again, "the order of the answers does not matter"
 
 

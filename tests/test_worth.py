@@ -99,7 +99,8 @@ def test_few_speakers_tell_nothing(tmp_path, speakers, place):
     assert [worth.place for worth in worths([MTL], both)[0]] == [place, place]
     told = worth_section("toys", [MTL], both).sentences
     names = "learning more (small-speecheq against small-wo_mtl)"
-    assert (f"not judged, over fewer than 6 speakers: {names}" in told) == (place is None)
+    assert (f"not judged, over fewer than 6 speakers (on other corpora also: trainings): {names}" in told) == (
+        place is None)
     assert any(one.startswith(f"{names} helps under 2 of 2 conditions") for one in told) == (place is ABOVE)
 
 
@@ -113,22 +114,31 @@ def test_conditions_over_few_speakers_are_counted_apart(tmp_path):
         own = uncertainty.Answers(*(values[answers.speakers == "s00"] for values in answers))
         alone.append(replace(member, rows=[replace(member.rows[0], answers=own)]))
     assert sentence(worth_section("toys", [MTL], alone)).endswith(
-        "; is not judged under 1 of 2, over fewer than 6 speakers")
+        "; is not judged under 1 of 2, over fewer than 6 speakers (on other corpora also: trainings)")
+
+
+def on_casia(tmp_path, system, right, corpora=("casia",), folds=(1, 2)):
+    """All ``folds`` answer the same clips there."""
+    made = tried(tmp_path, system, right, {})
+    same = predictions(1, 1, right, SPEAKERS)
+    answers = uncertainty.Answers.of([(1, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
+                                      for fold in folds for clip in same])
+    facts = {**FACTS, "corpora": list(corpora), "methods": list(corpora), "gradients": {"attacked": len(corpora)},
+             "notes": [system], "git": [system]}
+    return replace(made, rows=[conditions.Row(OTHER_CORPORA, CASIA, conditions.metrics_of(answers), facts, answers)])
+
+
+@pytest.mark.parametrize("trainings, place", [(1, None), (5, None), (6, ABOVE)])
+def test_few_trainings_tell_nothing_on_another_corpus(tmp_path, trainings, place):
+    """However many speakers it has."""
+    both = [on_casia(tmp_path, system, right, folds=range(1, 1 + trainings))
+            for system, right in (("speecheq", 0.95), ("wo_mtl", 0.1))]
+    own, there = worths([MTL], both)[0]
+    assert (own.place, there.place) == (ABOVE, place) and there.difference.speakers == SPEAKERS
 
 
 def test_other_corpora_are_compared_whatever_else_was_tested_and_their_clips_counted_once(tmp_path):
-    """All folds answer the same clips there."""
-    def of(system, right, corpora):
-        made = tried(tmp_path, system, right, {})
-        same = predictions(1, 1, right, SPEAKERS)
-        answers = uncertainty.Answers.of([(1, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
-                                          for fold in (1, 2) for clip in same])
-        facts = {**FACTS, "corpora": corpora, "methods": corpora, "gradients": {"attacked": len(corpora)},
-                 "notes": [system], "git": [system]}
-        return replace(made, rows=[
-            conditions.Row(OTHER_CORPORA, CASIA, conditions.metrics_of(answers), facts, answers)])
-
-    both = [of("speecheq", 0.9, ["casia", "emodb"]), of("wo_mtl", 0.2, ["casia"])]
+    both = [on_casia(tmp_path, "speecheq", 0.9, ("casia", "emodb")), on_casia(tmp_path, "wo_mtl", 0.2)]
     assert [member.rows[0].metrics["clips"] for member in both] == [24, 24]
     found, others = worths([MTL], both)
     assert not others and found[1].answers.number_of_clips == 24 and found[1].answers.scored == {(1, 1), (1, 2)}

@@ -1,7 +1,9 @@
 """Other corpora, also of other languages: a trained model scored on corpora that it was not trained on.
 
 MTL-AUG's setting "cross-corpus and cross-language". The classes are those that both have, in the terms of SEQM; the
-model answers among them. As an option it is adapted first, by a few labelled clips of the other corpus.
+model answers among them. Corpora are recorded at levels of their own, so a model that is normalised by its training's
+statistics is scored a second time with that difference taken away. As an option it is adapted first, by a few labelled
+clips of the other corpus.
 """
 
 import copy
@@ -19,7 +21,7 @@ from speecheq.corpus import load_card
 from speecheq.data import collate, crop
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction, predict_emotions
-from speecheq.features import load_cuts
+from speecheq.features import load_cuts, load_features
 from speecheq.frontend import unlabelled_cuts
 from speecheq.losses import focal_loss
 from speecheq.msud import TEST, TRAINING, ClassMap, Recipe, class_table
@@ -31,6 +33,10 @@ from speecheq.score import Trained, label_set
 SEED = 0
 # Of adaptation, ours and not tuned: steps of Adam on mini-batches of the few clips, with the batch statistics fixed.
 STEPS, BATCH, LEARNING_RATE = 60, 16, 3e-4
+LEVEL_MATCHED = (
+    "level matched: one gain for all clips of the corpus brings their mean log filter bank to that of the training's "
+    "clips; it is taken from the tested clips themselves, without their labels"
+)
 # A class that the model all but rules out still has a probability.
 LEAST = 1e-12
 
@@ -90,18 +96,42 @@ class CorpusTrial:
                 condition = Condition(corpus)
                 if self.shots:
                     condition = Condition(f"{corpus}, {shots} clips a class", corpus, float(shots))
-                found[condition] = answers_among(common, predict_emotions(
-                    model.model, tested, trained.config.data.batch_size, trained.device))
+                found[condition] = _answers(model, tested, common)
+                if not shots and trained.config.data.cmvn == "global":
+                    found[_of_matched(condition, corpus)] = _answers(level_matched(trained, tested), tested, common)
             names = ", ".join(classes.table.names[number] for number in common)
             left_out = "".join(f"; {count} clips left out: {why}" for why, count in sorted(dropped.items()))
             notes.append(f"{corpus}: {len(tested)} clips, the answers are among {names}{left_out}")
             log.info("other corpora: %s", notes[-1])
+        if trained.config.data.cmvn == "global":
+            notes.append(LEVEL_MATCHED)
         if self.shots:
             notes.append(
                 f"adapted models: all weights, {STEPS} steps of Adam at {LEARNING_RATE:g} on mini-batches of {BATCH} "
                 f"of the labelled clips, drawn with seed {SEED}, batch statistics fixed (ours, not tuned); clips of the "
                 "same speakers are tested")
         return found, {**self.options, "notes": notes}
+
+
+def _of_matched(condition: Condition, corpus: str) -> Condition:
+    """That of ``level_matched`` beside a condition of the model as it is."""
+    curve = f"{corpus}, level matched"
+    return replace(condition, name=curve + condition.name[len(corpus):], curve=condition.curve and curve)
+
+
+def _answers(trained: Trained, cuts: Sequence[Cut], classes: Sequence[int]) -> List[ClipPrediction]:
+    size = trained.config.data.batch_size
+    return answers_among(classes, predict_emotions(trained.model, cuts, size, trained.device))
+
+
+def level_matched(trained: Trained, cuts: Sequence[Cut]) -> Trained:
+    """A copy whose global normalisation is moved by one number, the same for all filter banks: the difference between
+    the mean log filter bank of ``cuts``, over all their frames, and that of the training."""
+    model = copy.deepcopy(trained.model)
+    sums = [(features.sum(dtype=torch.float64).item(), features.numel()) for features in map(load_features, cuts)]
+    level = sum(of for of, _ in sums) / sum(number for _, number in sums)
+    model.cmvn.mean += level - model.cmvn.mean.mean()
+    return trained._replace(model=model)
 
 
 def learned_classes(note: Mapping[str, Any], corpora: str) -> List[str]:

@@ -1,5 +1,6 @@
 """Other corpora: which clips and classes are tested, what is refused, what adaptation learns from."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from speecheq.corpus import Corpus, Request, Utterance
 from speecheq.corpus import prepare as prepare_corpus
 from speecheq.errors import InputError
 from speecheq.evaluate import ClipPrediction, predict_emotions
-from speecheq.features import compute_features, load_cuts
+from speecheq.features import compute_features, load_cuts, load_features
 from speecheq.files import read_json, write_json
 from speecheq.models import ModelConfig
 from speecheq.msud import ClassMap, Recipe, class_table, unify
@@ -26,6 +27,7 @@ from speecheq.robustness.corpora import (
     clips_of,
     few_of,
     learned_classes,
+    level_matched,
 )
 from speecheq.robustness.heard import Training
 from speecheq.score import Trained
@@ -146,6 +148,64 @@ def test_clips_that_adapt_are_not_tested(data, heard, note, trained):
     assert plain != adapted_ and "adapted models: all weights" in facts["notes"][-1]
     again, _ = trial(data, shots=(3, 1)).said(heard, note, trained)
     assert again == said, "all is drawn with a seed"
+
+
+def normalised_globally(trained, mean, deviation=2.0):
+    """The same with statistics of a training."""
+    config = copy.deepcopy(trained.config)
+    config.data.cmvn = "global"
+    model = copy.deepcopy(trained.model)
+    model.cmvn.mode = "global"
+    model.cmvn.mean, model.cmvn.deviation = mean, torch.full_like(mean, deviation)
+    return trained._replace(model=model, config=config)
+
+
+def common_cuts(data):
+    cuts = [cut for cut in load_cuts(data / "fbank/abroad") if esc(cut) != "fear"]
+    for cut in cuts:
+        cut.supervisions[0].custom["class"] = 0
+    return cuts
+
+
+@pytest.mark.parametrize("shots", [(), (1,)])
+def test_a_corpus_of_another_level_is_also_tried_at_that_of_the_training(data, heard, note, trained, shots):
+    """As the clips would answer that were recorded as much louder as the training's were."""
+    cuts = common_cuts(data)
+    level = torch.cat([load_features(cut) for cut in cuts]).mean()
+    mean = torch.linspace(-1, 1, 80) + level + 3.5
+    said, facts = trial(data, shots=shots).said(heard, note, normalised_globally(trained, mean))
+    names = [of.name for of in said]
+    assert names[:2] == [f"abroad{end}" for end in (
+        ("", ", level matched") if not shots else (", 0 clips a class", ", level matched, 0 clips a class"))]
+    assert [(of.curve, of.level) for of in said][:2] == (
+        [("", None)] * 2 if not shots else [("abroad", 0.0), ("abroad, level matched", 0.0)])
+    assert facts["notes"][-2 if shots else -1].startswith("level matched: one gain for all clips of the corpus")
+    as_it_is, matched = list(said.values())[:2]
+    tested = {clip.id for clip in matched}
+    level = torch.cat([load_features(cut) for cut in cuts if cut.id in tested]).mean()
+    louder = normalised_globally(trained, mean - (mean.mean() - level))
+    wanted = {clip.id: clip for clip in predict_emotions(louder.model, cuts, 4, trained.device)}
+    common = [CATEGORIES.index(name) for name in ("neutral", "joy", "anger")]
+    for clip, other in zip(matched, as_it_is):
+        posterior = torch.tensor(wanted[clip.id].posterior)[common]
+        assert torch.tensor(clip.posterior)[common].tolist() == pytest.approx((posterior / posterior.sum()).tolist(),
+                                                                              rel=1e-3)
+        assert clip.posterior != other.posterior
+
+
+def test_of_a_training_of_the_same_level_matching_changes_nothing(data, trained):
+    cuts = common_cuts(data)
+    mean = torch.linspace(-1, 1, 80)
+    mean += torch.cat([load_features(cut) for cut in cuts]).mean() - mean.mean()
+    model = normalised_globally(trained, mean)
+    assert torch.allclose(level_matched(model, cuts).model.cmvn.mean, mean, atol=1e-4)
+    assert level_matched(normalised_globally(trained, mean + 5), cuts).model.cmvn.mean.tolist() == pytest.approx(
+        mean.tolist(), abs=1e-3)
+
+
+def test_a_model_that_normalises_each_clip_knows_no_level(data, heard, note, trained):
+    said, facts = trial(data).said(heard, note, trained)
+    assert list(said) == [Condition("abroad")] and not any("level" in one for one in facts["notes"])
 
 
 def test_more_clips_hold_the_fewer(data):
