@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
@@ -311,6 +312,11 @@ class _Flight(NamedTuple):
     index: int
     task: Task
 
+    @property
+    def output(self) -> Path:
+        """What the scheduler itself wrote of it."""
+        return self.folder / f"{self.job}.{self.index}.out"
+
 
 def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
     """Run ``tasks`` as one array and wait for all of them. ``name`` is that of the stage.
@@ -458,11 +464,12 @@ class _Array:
         except (KeyboardInterrupt, SystemExit):
             self._stop(left)
             raise
-        for folder in {flight.folder for flight in flights}:
-            (folder / SUBMITTED).unlink(missing_ok=True)
-            for output in folder.glob("*.out"):
-                if not output.stat().st_size:
-                    output.unlink()
+        for folder, waited_for in Counter(flight.folder for flight in flights).items():
+            if waited_for == len(_tasks(folder)):  # else others of the array may still run
+                (folder / SUBMITTED).unlink(missing_ok=True)
+        for flight in flights:
+            if flight.output.is_file() and not flight.output.stat().st_size:
+                flight.output.unlink()
         if failed:
             raise InputError(
                 f"{self.name}: {len(failed)} of {len(flights)} jobs failed: {'; '.join(failed)}. The same command "
@@ -554,7 +561,7 @@ def _end(flight: _Flight, state: Optional[State]) -> Optional[str]:
 def _tell_failure(flight: _Flight, why: str, cmd: str) -> None:
     """The last lines of a task's log, and of what the scheduler wrote beside it."""
     name = f"{cmd}-{flight.job}_{flight.index}.log"
-    for path in (flight.task.logs / name, flight.folder / f"{flight.job}.{flight.index}.out"):
+    for path in (flight.task.logs / name, flight.output):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         if lines:
             log.error("job %s_%d (%s) %s; the end of %s:", flight.job, flight.index, flight.task.title, why, path)

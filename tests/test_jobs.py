@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from speecheq import jobs
 from speecheq.errors import InputError
+from speecheq.files import write_json
 from speecheq.jobs import Settings, Task
 from speecheq.protocol import parse_numbers
 from speecheq.stages import NOT_DONE, ONLY_ASK
@@ -271,6 +272,36 @@ def test_an_interrupted_wait_cancels_or_leaves_what_still_runs(grid_engine, tmp_
     by_job = {json.loads(path.read_text())["job"]: json.loads((path.parent / jobs.TASKS).read_text())["tasks"]
               for path in (tmp_path / "jobs").rglob(jobs.SUBMITTED)}
     assert [task["title"] for task in by_job["8"]] == ["b"] and len(by_job["7"]) == 3
+
+
+def test_what_others_of_an_array_do_is_not_forgotten_when_some_have_ended(grid_engine, tmp_path, monkeypatch):
+    """A command that waited for one task of an array leaves the others to the next, which submits none again."""
+    (grid_engine / "qsub").write_text("#!/bin/sh\necho submitted >>../../submits\necho 7.1-3:1\n")
+    settings = Settings("sge", tmp_path / "jobs", keep_jobs=True)
+    tasks = [Task(name, ("true", name)) for name in "abc"]
+
+    def interrupted(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.time, "sleep", interrupted)
+    (grid_engine / "queue.xml").write_text(in_queue(1, 2, 3))
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run("train", tasks, settings)
+    (note,) = (tmp_path / "jobs").rglob(jobs.SUBMITTED)
+    for index in (1, 2, 3):
+        (note.parent / f"7.{index}.out").touch()
+
+    def end_of_the_first(_seconds):
+        write_json(note.parent / jobs.RESULTS / "1.json", {"job": "7", "status": 0})
+        (grid_engine / "queue.xml").write_text(in_queue(2, 3))
+
+    monkeypatch.setattr(jobs.time, "sleep", end_of_the_first)
+    jobs.run("train", tasks[:1], settings)
+    assert sorted(path.name for path in note.parent.glob("*.out")) == ["7.2.out", "7.3.out"]
+    monkeypatch.setattr(jobs.time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run("train", tasks[1:], settings)
+    assert (tmp_path / "submits").read_text() == "submitted\n"
 
 
 def test_a_dry_run_prints_and_ends(grid_engine, tmp_path, capsys):
