@@ -87,15 +87,16 @@ def _read_qstat(text: str) -> States:
     return found
 
 
-def _read_scontrol(text: str) -> int:
+def _read_scontrol(text: str) -> Optional[int]:
     """``MaxArraySize = 1001`` of ``scontrol show config``: indices are smaller than that, and ours begin at 1."""
-    return int(re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)[1]) - 1
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
+    return max(int(found[1]) - 1, 0) if found else None
 
 
-def _read_qconf(text: str) -> int:
-    """``max_aj_tasks 75000`` of ``qconf -sconf``; 0, or no such line: no limit."""
+def _read_qconf(text: str) -> Optional[int]:
+    """``max_aj_tasks 75000`` of ``qconf -sconf``; 0 is no limit."""
     found = re.search(r"^max_aj_tasks\s+(\d+)", text, re.MULTILINE)
-    return int(found[1]) if found else 0
+    return int(found[1]) or None if found else None
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Scheduler:
     read_queue: Callable[[str], States]  # ... and this reads it
     cancel: Tuple[str, ...]
     limits: Tuple[str, ...]  # prints what it is configured to ...
-    read_longest: Callable[[str], int]  # ... and this finds in it how many tasks an array may have; 0: any number
+    read_longest: Callable[[str], Optional[int]]  # ... and this finds in it how many tasks an array may have, if it says
     job_variable: str  # of a task's environment
     index_variable: str
     step: Tuple[str, ...] = ()  # starts a task's command on all its nodes
@@ -404,7 +405,11 @@ class _Array:
         """Tasks as many at a time as the cluster takes in an array."""
         done = self._ask(self.scheduler.limits) if shutil.which(self.scheduler.limits[0]) else None
         # where it does not say, the program that submits will
-        longest = (self.scheduler.read_longest(done.stdout) if done and done.returncode == 0 else 0) or len(tasks)
+        longest = self.scheduler.read_longest(done.stdout) if done and done.returncode == 0 else None
+        if longest == 0:
+            raise InputError(f"--cmd {self.settings.cmd}: this cluster takes no arrays of jobs, as its "
+                             f"`{shlex.join(self.scheduler.limits)}` says; have them allowed, or give --cmd local.")
+        longest = longest or len(tasks)
         return [tasks[first : first + longest] for first in range(0, len(tasks), longest)]
 
     def show(self, tasks: Sequence[Task]) -> None:

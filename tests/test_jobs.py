@@ -175,7 +175,17 @@ def test_tasks_get_their_words_where_they_were_given(grid_engine, tmp_path):
 def test_what_the_cluster_says_of_the_longest_array():
     slurm, sge = jobs.SCHEDULERS["slurm"].read_longest, jobs.SCHEDULERS["sge"].read_longest
     assert slurm("MaxArraySize            = 1001\nMaxBatchRequeue         = 5\n") == 1000
-    assert sge("max_u_jobs                   0\nmax_aj_tasks                 75000\n") == 75000 and sge("") == 0
+    assert sge("max_u_jobs                   0\nmax_aj_tasks                 75000\n") == 75000
+    assert sge("max_aj_tasks 0\n") is sge("") is slurm("") is None
+
+
+@pytest.mark.parametrize("largest", [0, 1])
+def test_a_cluster_without_arrays_is_told_of(tmp_path, monkeypatch, largest):
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho 'MaxArraySize            = {largest}'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match="--cmd slurm: this cluster takes no arrays of jobs, as its `scontrol show"):
+        jobs.run("train", [Task("a", ("true",))], Settings("slurm", tmp_path / "jobs"))
 
 
 QCONF = "#!/bin/sh\necho 'max_aj_instances 2000'\necho 'max_aj_tasks {}'\n"
