@@ -114,6 +114,14 @@ class Scheduler:
     index_variable: str
     step: Tuple[str, ...] = ()  # starts a task's command on all its nodes
     again: Tuple[str, ...] = ()  # puts a task that has saved and ended back into the queue
+    inside: str = ""  # a variable of the environment wherever a job, or a session on nodes, runs ...
+    of_jobs: str = ""  # ... where those that begin so ask the same for jobs that are submitted, as for this one ...
+    of_cluster: Tuple[str, ...] = ()  # ... but for these
+
+    def environment(self) -> Dict[str, str]:
+        """This process' environment, for the program that submits and so for jobs: inside a job without its own."""
+        return {name: value for name, value in os.environ.items()
+                if self.inside not in os.environ or not name.startswith(self.of_jobs) or name in self.of_cluster}
 
 
 SCHEDULERS = {
@@ -147,6 +155,9 @@ SCHEDULERS = {
         index_variable="SLURM_ARRAY_TASK_ID",
         step=("srun", "--nodes={nodes}", "--ntasks={nodes}", "--kill-on-bad-exit=1"),
         again=("scontrol", "requeue", "{job}_{index}"),
+        inside="SLURM_JOB_ID",
+        of_jobs="SLURM_",
+        of_cluster=("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_MPI_TYPE"),
     ),
     "sge": Scheduler(
         # -notify: SIGUSR2 before SIGKILL, which run_task hands on as SIGTERM
@@ -357,7 +368,8 @@ class _Array:
 
     def _ask(self, command: Sequence[str], folder: Optional[Path] = None) -> "subprocess.CompletedProcess[str]":
         try:
-            return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+            return subprocess.run(command, capture_output=True, text=True, cwd=folder,
+                                  env=self.scheduler.environment())
         except FileNotFoundError as error:
             raise InputError(
                 f"--cmd {self.settings.cmd}: there is no {command[0]} on this machine; run the recipe on one that "

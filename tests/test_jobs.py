@@ -73,6 +73,20 @@ def test_what_grid_engine_cannot_do_is_refused():
         Settings.of(parsed("--cmd", "sge"), nodes=2)
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_of_slurms_variables_jobs_get_those_of_no_other_job(monkeypatch, inside):
+    """Outside of an allocation they are the user's own settings."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    given = {"SLURM_CONF": "a", "SLURM_GPUS_PER_NODE": "1", "SBATCH_QOS": "high"}
+    given.update({"SLURM_JOB_ID": "1"} if inside else {})
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    left = set(jobs.SCHEDULERS["slurm"].environment())
+    assert set(os.environ) - left == ({"SLURM_JOB_ID", "SLURM_GPUS_PER_NODE"} if inside else set())
+    assert jobs.SCHEDULERS["sge"].environment() == dict(os.environ)
+
+
 def test_without_the_scheduler_the_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="there is no sbatch on this machine"):
