@@ -250,9 +250,14 @@ class Settings:
     def command(self, name: str, tasks: int, folder: Path, after: str = "") -> List[str]:
         """The command line that submits an array of ``tasks`` from ``folder``, where its script and its tasks lie.
 
-        ``after``: the scheduler's number of a job for whose end it waits.
+        ``after``: the scheduler's number of a job for whose end it waits. InputError where the scheduler cannot write
+        its output there.
         """
-        output_folder = str(folder.absolute()).replace("%", "%%")  # a % begins what Slurm fills in
+        # to Slurm a % begins what it fills in, and a backslash anywhere means that it fills in nothing
+        output_folder = str(folder.absolute()).replace("%", "%%")
+        if self.cmd == "slurm" and "\\" in output_folder:
+            raise InputError(f"{folder.absolute()}: Slurm cannot name its output in a folder with a backslash in its "
+                             "path; name another (--exp).")
         values = {**asdict(self), "name": f"speecheq-{name}", "tasks": tasks, "folder": output_folder,
                   "after": after}
         scheduler = SCHEDULERS[self.cmd]
