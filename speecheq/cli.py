@@ -213,11 +213,13 @@ def _trainings(given: argparse.Namespace, here: bool = True) -> List:
     """
     from speecheq.evaluate import pick_device
     from speecheq.losses import resolve_ctc_backend
+    from speecheq.shar import check_processes
     from speecheq.train import Job, check, learns_phonemes
 
     trainings: List[Job] = []
     for job in _unchecked_trainings(given):
         trainings.append(job)
+        check_processes(job.config, given.gpus * given.nodes)
         check(job, here)
     for backend, device in sorted({(job.config.loss.ctc_backend, job.config.run.device) for job in trainings
                                    if here and learns_phonemes(job)}):

@@ -508,6 +508,12 @@ def test_processes_share_the_cores_that_this_one_may_use(monkeypatch):
     assert environment["OMP_NUM_THREADS"] == "3"
 
 
+def test_processes_that_cannot_share_the_shards_are_told_of_before_jobs_are_submitted(data, tmp_path):
+    options = ["--shar", "--gpus", "3", "--nodes", "2", "--cmd", "slurm", "--jobs-folder", tmp_path / "jobs"]
+    status, shown = ended(start("speecheq.cli", *command(data, tmp_path, *options)))
+    assert status == 1 and "shar.lanes is 8, but 6 processes train" in shown.splitlines()[-1], shown
+
+
 def test_gpus_starts_so_many_processes_and_torchrun_does_the_same(data, tmp_path):
     status, shown = ended(start("speecheq.cli", *command(data, tmp_path, "--gpus", "2")))
     assert status == 0 and "on cpu, in 2 processes" in shown and steps_of(tmp_path) == 4, shown
