@@ -27,7 +27,14 @@ from pathlib import Path
 from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from xml.etree import ElementTree
 
-from speecheq.commandline import OneLineParser, exit_status, positive_whole, sigterm_ends, true_or_false
+from speecheq.commandline import (
+    OneLineParser,
+    exit_status,
+    positive_whole,
+    sigterm_ends,
+    stopping_put_off,
+    true_or_false,
+)
 from speecheq.errors import InputError
 from speecheq.files import locked_folder, read_json, remove_leftovers, write_json, write_text
 from speecheq.progress import Progress, log, one_line, set_up_logging
@@ -109,7 +116,7 @@ class Scheduler:
     read_queue: Callable[[str], States]  # ... and this reads it
     cancel: Tuple[str, ...]
     limits: Tuple[str, ...]  # prints what it is configured to ...
-    read_longest: Callable[[str], Optional[int]]  # ... and this finds in it how many tasks an array may have, if it says
+    read_longest: Callable[[str], Optional[int]]  # ... and this finds in it how many tasks an array may have
     job_variable: str  # of a task's environment
     index_variable: str
     step: Tuple[str, ...] = ()  # starts a task's command on all its nodes
@@ -344,24 +351,31 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
     Tasks that an earlier start left in the queue are not submitted again but waited for. InputError where the scheduler
     is not there or refuses, or tasks failed, after each was told of with the last lines of its log. With ``dry_run``
     what would be submitted is printed, and SystemExit raised with NOT_DONE. KeyboardInterrupt, and SystemExit after
-    a SIGTERM, cancel the tasks, unless ``keep_jobs``.
+    a SIGTERM, cancel the tasks, unless ``keep_jobs``, also while they are submitted.
     """
     if not tasks:
         return
     array = _Array(name, settings)
     settings.jobs_folder.mkdir(parents=True, exist_ok=True)
-    with locked_folder(settings.jobs_folder):
-        flights = array.in_flight(tasks)
-        if flights:
-            log.info("%s: %d jobs are in the queue from an earlier start, they are waited for", name, len(flights))
-        flying = {flight.task.command for flight in flights}
-        new = [task for task in tasks if task.command not in flying]
-        if settings.dry_run:
-            array.show(new)
-            raise SystemExit(NOT_DONE)  # what later stages would submit depends on this
-        if new:
-            flights += array.submit(new)
-    array.wait(flights)
+    flights: List[_Flight] = []  # those that are waited for, and have not ended
+    with sigterm_ends():
+        try:
+            with locked_folder(settings.jobs_folder):
+                earlier = array.in_flight(tasks)
+                if earlier:
+                    log.info("%s: %d jobs are in the queue from an earlier start, they are waited for", name,
+                             len(earlier))
+                flying = {flight.task.command for flight in earlier}
+                new = [task for task in tasks if task.command not in flying]
+                if settings.dry_run:
+                    array.show(new)
+                    raise SystemExit(NOT_DONE)  # what later stages would submit depends on this
+                flights += earlier
+                array.submit(new, flights)
+            array.wait(flights)
+        except (KeyboardInterrupt, SystemExit):
+            array.stop(flights)
+            raise
 
 
 class _Array:
@@ -373,7 +387,8 @@ class _Array:
 
     def _ask(self, command: Sequence[str], folder: Optional[Path] = None) -> "subprocess.CompletedProcess[str]":
         try:
-            return subprocess.run(command, capture_output=True, text=True, cwd=folder,
+            # in a session of its own: Ctrl-C is for this process, which needs the answer
+            return subprocess.run(command, capture_output=True, text=True, cwd=folder, start_new_session=True,
                                   env=self.scheduler.environment())
         except FileNotFoundError as error:
             raise InputError(
@@ -440,17 +455,22 @@ class _Array:
                 print(f"# {index}: {one_line(shlex.join(task.command))}")  # a comment of the shell ends with its line
             after = self.settings.at_once and "JOB"  # the number that the line above prints when it is run
 
-    def submit(self, tasks: Sequence[Task]) -> List[_Flight]:
-        """An array of ``tasks``, or several. InputError where the scheduler refuses one; it stops the others."""
-        flights: List[_Flight] = []
-        for part in self._split(tasks):
+    def submit(self, tasks: Sequence[Task], flights: List[_Flight]) -> None:
+        """Add an array of ``tasks``, or several, to the ``flights``.
+
+        InputError where the scheduler refuses one; it stops the others.
+        """
+        earlier = len(flights)
+        for part in self._split(tasks) if tasks else []:
+            after = flights[-1].job if len(flights) > earlier and self.settings.at_once else ""
             try:
-                flights += self._submit(part, flights[-1].job if flights and self.settings.at_once else "")
+                with stopping_put_off():  # what is submitted is known, so that it can be cancelled
+                    flights += self._submit(part, after)
             except InputError:
-                if flights:
-                    self._stop(flights)
+                submitted = flights[earlier:]
+                del flights[earlier:]
+                self.stop(submitted)
                 raise
-        return flights
 
     def _submit(self, tasks: Sequence[Task], after: str) -> List[_Flight]:
         folder = self._folder(tasks)
@@ -474,18 +494,14 @@ class _Array:
         log.info("%s: %d jobs submitted to %s as the array %s", self.name, len(tasks), self.settings.cmd, job[0])
         return [_Flight(folder, job[0], index, task) for index, task in enumerate(_tasks(folder), 1)]
 
-    def wait(self, flights: Sequence[_Flight]) -> None:
-        """Until all have ended; InputError where some failed."""
-        left, failed = list(flights), []
-        try:
-            with sigterm_ends(), Progress(f"{self.name} on {self.settings.cmd}", len(flights), "jobs") as shown:
-                for flight, why in self._ends(left, shown):
-                    if why:
-                        failed.append(f"{flight.job}_{flight.index} ({flight.task.title}: {why})")
-                        _tell_failure(flight, why, self.settings.cmd)
-        except (KeyboardInterrupt, SystemExit):
-            self._stop(left)
-            raise
+    def wait(self, left: List[_Flight]) -> None:
+        """Until all have ended, each is taken out of ``left`` then; InputError where some failed."""
+        flights, failed = list(left), []
+        with Progress(f"{self.name} on {self.settings.cmd}", len(flights), "jobs") as shown:
+            for flight, why in self._ends(left, shown):
+                if why:
+                    failed.append(f"{flight.job}_{flight.index} ({flight.task.title}: {why})")
+                    _tell_failure(flight, why, self.settings.cmd)
         for folder, waited_for in Counter(flight.folder for flight in flights).items():
             if waited_for == len(_tasks(folder)):  # else others of the array may still run
                 (folder / SUBMITTED).unlink(missing_ok=True)
@@ -534,8 +550,10 @@ class _Array:
             if left:
                 time.sleep(min(max((now - started) / 20, SHORTEST_WAIT), LONGEST_WAIT))
 
-    def _stop(self, left: Sequence[_Flight]) -> None:
+    def stop(self, left: Sequence[_Flight]) -> None:
         """Cancel what has not ended, unless it is to be kept, and say how to go on."""
+        if not left:
+            return
         if self.settings.keep_jobs:
             log.warning("%s: %d jobs are left to %s; the same command waits for them again, %s cancels them", self.name,
                         len(left), self.settings.cmd, self.scheduler.cancel[0])
@@ -543,11 +561,12 @@ class _Array:
         by_job: Dict[str, List[int]] = {}
         for flight in left:
             by_job.setdefault(flight.job, []).append(flight.index)
-        for job, indices in by_job.items():
-            values = {"job": job, "indices": as_ranges(indices)}
-            done = self._ask([part.format(**values) for part in self.scheduler.cancel])
-            if done.returncode:
-                log.warning("%s", _last_line(done.stderr))
+        with stopping_put_off():
+            for job, indices in by_job.items():
+                values = {"job": job, "indices": as_ranges(indices)}
+                done = self._ask([part.format(**values) for part in self.scheduler.cancel])
+                if done.returncode:
+                    log.warning("%s", _last_line(done.stderr))
         log.warning("%s: its %d jobs are cancelled, and waited for until they have saved (once more: not to wait); the "
                     "same command goes on with what is missing", self.name, len(left))
         with Progress(f"{self.name}: ending", len(left), "jobs") as shown:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from argparse import ArgumentParser
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -304,6 +305,34 @@ def test_an_interrupted_wait_cancels_or_leaves_what_still_runs(grid_engine, tmp_
     assert [task["title"] for task in by_job["8"]] == ["b"] and len(by_job["7"]) == 3
 
 
+STOPPED_WHILE_IT_SUBMITS = """#!/bin/sh
+# the {number}th array of two; its session is written down
+submits={folder}/submits
+cut -d" " -f6 /proc/$$/stat >>$submits
+[ "$(wc -l <$submits)" -ne {number} ] || {{ kill -{signal} $PPID; sleep 0.2; }}
+echo "$((6 + $(wc -l <$submits))).1-2:1"
+"""
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("number, name, raised", [(1, "INT", KeyboardInterrupt), (2, "TERM", SystemExit)])
+def test_a_stop_while_jobs_are_submitted_leaves_none_unknown(grid_engine, tmp_path, number, name, raised, keep):
+    (grid_engine / "qconf").write_text(QCONF.format(2))
+    (grid_engine / "qsub").write_text(
+        STOPPED_WHILE_IT_SUBMITS.format(number=number, signal=name, folder=grid_engine))
+    (grid_engine / "qconf").chmod(0o755)
+    tasks = [Task(each, ("true", each)) for each in "abcdef"]
+    with pytest.raises(raised):
+        jobs.run("train", tasks, Settings("sge", tmp_path / "jobs", keep_jobs=keep))
+    sessions = (grid_engine / "submits").read_text().split()
+    assert len(sessions) == number and str(os.getsid(0)) not in sessions
+    known = sorted(json.loads(path.read_text())["job"] for path in (tmp_path / "jobs").rglob(jobs.SUBMITTED))
+    assert known == ["7", "8"][:number]
+    cancelled = [] if keep else [word for job in known for word in (job, "-t", "1-2")]
+    asked = grid_engine / "qdel.txt"
+    assert (asked.read_text().split() if asked.exists() else []) == cancelled
+
+
 def test_what_others_of_an_array_do_is_not_forgotten_when_some_have_ended(grid_engine, tmp_path, monkeypatch):
     """A command that waited for one task of an array leaves the others to the next, which submits none again."""
     (grid_engine / "qsub").write_text("#!/bin/sh\necho submitted >>../../submits\necho 7.1-3:1\n")
@@ -318,6 +347,9 @@ def test_what_others_of_an_array_do_is_not_forgotten_when_some_have_ended(grid_e
     with pytest.raises(KeyboardInterrupt):
         jobs.run("train", tasks, settings)
     (note,) = (tmp_path / "jobs").rglob(jobs.SUBMITTED)
+    with pytest.raises(SystemExit):
+        jobs.run("train", tasks, replace(settings, keep_jobs=False, dry_run=True))
+    assert not (grid_engine / "qdel.txt").exists(), "a dry run cancels nothing"
     for index in (1, 2, 3):
         (note.parent / f"7.{index}.out").touch()
 
