@@ -49,6 +49,8 @@ LOST_AFTER = 60.0
 # Seconds between two looks at the queue: short ones for short jobs.
 SHORTEST_WAIT, LONGEST_WAIT = 0.3, 10.0
 LAST_LINES = 12
+# So often a task that was warned goes back into the queue though it has saved nothing new since it started.
+MOST_IN_VAIN = 3
 # Set by a recipe to its process number: where that is gone, nobody waits any more.
 RECIPE = "SPEECHEQ_RECIPE_PID"
 
@@ -120,7 +122,8 @@ class Scheduler:
     job_variable: str  # of a task's environment
     index_variable: str
     step: Tuple[str, ...] = ()  # starts a task's command on all its nodes
-    again: Tuple[str, ...] = ()  # puts a task that has saved and ended back into the queue
+    again: Tuple[str, ...] = ()  # puts a task that has saved and ended back into the queue ...
+    restarts_variable: str = ""  # ... and of its environment, how often it was
     inside: str = ""  # a variable of the environment wherever a job, or a session on nodes, runs ...
     of_jobs: str = ""  # ... where those that begin so ask the same for jobs that are submitted, as for this one ...
     of_cluster: Tuple[str, ...] = ()  # ... but for these
@@ -162,6 +165,7 @@ SCHEDULERS = {
         index_variable="SLURM_ARRAY_TASK_ID",
         step=("srun", "--nodes={nodes}", "--ntasks={nodes}", "--kill-on-bad-exit=1"),
         again=("scontrol", "requeue", "{job}_{index}"),
+        restarts_variable="SLURM_RESTART_COUNT",
         inside="SLURM_JOB_ID",
         of_jobs="SLURM_",
         of_cluster=("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_MPI_TYPE"),
@@ -207,11 +211,12 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Task:
-    """One task of an array: what it is called, its command line, and the folder of its log, if not the array's own."""
+    """One task of an array: what it is called, its command line, and where its log and what it saves lie."""
 
     title: str
     command: Tuple[str, ...]
-    logs: Optional[Path] = None
+    logs: Optional[Path] = None  # a folder; None: that of the array
+    saves: Optional[Path] = None  # the file that it writes anew when it is asked to stop, and goes on from
 
 
 @dataclass(frozen=True)
@@ -483,8 +488,8 @@ class _Array:
         write_text(folder / TASKS, json.dumps({
             "scheduler": self.settings.cmd, "cwd": os.getcwd(), "nodes": self.settings.nodes,
             "requeue": self.settings.requeue,
-            "tasks": [{"title": task.title, "command": task.command, "logs": str(task.logs or folder)}
-                      for task in tasks],
+            "tasks": [{"title": task.title, "command": task.command, "logs": str(task.logs or folder),
+                       "saves": task.saves and str(task.saves)} for task in tasks],
         }, indent=1))
         done = self._ask(command, folder)
         job = re.match(r"\d+", done.stdout)
@@ -575,7 +580,7 @@ class _Array:
 
 
 def _tasks(folder: Path) -> List[Task]:
-    return [Task(task["title"], tuple(task["command"]), Path(task["logs"]))
+    return [Task(task["title"], tuple(task["command"]), Path(task["logs"]), task["saves"] and Path(task["saves"]))
             for task in read_json(folder / TASKS)["tasks"]]
 
 
@@ -634,11 +639,20 @@ def _free_port() -> int:
         return found.getsockname()[1]
 
 
+def _version(path: Optional[Path]) -> Optional[Tuple[int, int]]:
+    """Another one wherever the file was written anew; None where there is none."""
+    if path is None or not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
 def run_task(folder: Path) -> int:
     """On a node: run the task of ``folder``'s array that the environment names; returns its exit status.
 
     Its log is written, and its exit status left for who waits. On several nodes the command is started on each of
-    them, with ``--rendezvous`` at this one, the first.
+    them, with ``--rendezvous`` at this one, the first. With ``requeue`` a task that was warned goes back into the
+    queue, where it got further, and MOST_IN_VAIN times where it did not.
     """
     content = read_json(folder / TASKS)
     scheduler = SCHEDULERS[content["scheduler"]]
@@ -656,13 +670,17 @@ def run_task(folder: Path) -> int:
     if nodes > 1:
         command += ["--rendezvous", f"{socket.gethostname()}:{_free_port()}"]
     task.logs.mkdir(parents=True, exist_ok=True)
+    before = _version(task.saves)
     with open(task.logs / f"{content['scheduler']}-{job}_{index}.log", "ab") as output:
         status, warned = _run_command(command, output)
         if warned and content["requeue"] and scheduler.again:
             # asked to make room, it saved in time, which the scheduler takes for an end of its own
             values = {"job": job, "index": index}
             again = [part.format(**values) for part in scheduler.again]
-            if subprocess.run(again, stdout=output, stderr=subprocess.STDOUT).returncode == 0:
+            restarts = int(os.environ.get(scheduler.restarts_variable, 0))
+            if _version(task.saves) == before and restarts >= MOST_IN_VAIN:
+                output.write(f"started again {restarts} times, it saved nothing new: it stays ended\n".encode())
+            elif subprocess.run(again, stdout=output, stderr=subprocess.STDOUT).returncode == 0:
                 return status
     write_json(result, {"job": job, "status": status})
     return status

@@ -386,6 +386,8 @@ def test_what_a_dry_run_prints_is_read_by_a_shell_as_comments(grid_engine, tmp_p
 SAVES_ON_SIGTERM = """
 import os, pathlib, signal, sys
 def end(*_):
+    if "SAVES" in os.environ:
+        pathlib.Path("last.new").touch(); os.rename("last.new", "last.pt")
     print("saved"); sys.exit(143)
 signal.signal(signal.SIGTERM, end)
 pathlib.Path("pid.new").write_text(str(os.getpid()))
@@ -402,7 +404,8 @@ def on_node(tmp_path):
     def start(scheduler, requeue, **environment):
         (tmp_path / jobs.TASKS).write_text(json.dumps({
             "scheduler": scheduler, "cwd": str(tmp_path), "nodes": 1, "requeue": requeue,
-            "tasks": [{"title": "a", "command": [sys.executable, "-c", SAVES_ON_SIGTERM], "logs": str(tmp_path)}]}))
+            "tasks": [{"title": "a", "command": [sys.executable, "-c", SAVES_ON_SIGTERM], "logs": str(tmp_path),
+                       "saves": "last.pt"}]}))
         process = subprocess.Popen([sys.executable, "-m", "speecheq.jobs", str(tmp_path)],
                                    env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
         started.append(process)
@@ -425,15 +428,21 @@ def test_grid_engines_warning_reaches_a_task_as_sigterm(on_node, tmp_path, numbe
     assert json.loads((tmp_path / "results/1.json").read_text()) == {"job": "7", "status": 143}
 
 
-@pytest.mark.parametrize("requeue, ended, again", [(True, False, True), (True, True, False), (False, False, False)])
-def test_a_task_that_was_warned_goes_back_into_the_queue_if_wanted(on_node, tmp_path, requeue, ended, again):
-    """A warning goes to the task alone; a job that is ended or cancelled gets the signal in all its processes."""
+@pytest.fixture
+def programs_of_a_node(tmp_path):
+    """The environment of a task of Slurm, with stand-ins of srun and scontrol, which notes what it is asked."""
     (tmp_path / "srun").write_text('#!/bin/sh\nwhile :; do case $1 in --*) shift;; *) exec "$@";; esac; done\n')
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho \"$@\" >{tmp_path}/asked\n")
     for name in ("srun", "scontrol"):
         (tmp_path / name).chmod(0o755)
-    process, task = on_node("slurm", requeue, SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="1",
-                            PATH=f"{tmp_path}:{os.environ['PATH']}")
+    return {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("requeue, ended, again", [(True, False, True), (True, True, False), (False, False, False)])
+def test_a_task_that_was_warned_goes_back_into_the_queue_if_wanted(on_node, programs_of_a_node, tmp_path, requeue,
+                                                                   ended, again):
+    """A warning goes to the task alone; a job that is ended or cancelled gets the signal in all its processes."""
+    process, task = on_node("slurm", requeue, **programs_of_a_node)
     if ended:
         process.terminate()
     os.kill(task, signal.SIGTERM)
@@ -441,3 +450,17 @@ def test_a_task_that_was_warned_goes_back_into_the_queue_if_wanted(on_node, tmp_
     assert (tmp_path / "asked").exists() == again != (tmp_path / "results/1.json").exists()
     if again:
         assert (tmp_path / "asked").read_text() == "requeue 7_1\n"
+
+
+@pytest.mark.parametrize("restarts, saves, again", [(2, False, True), (3, False, False), (3, True, True)])
+def test_a_task_that_gets_no_further_does_not_go_back_for_ever(on_node, programs_of_a_node, tmp_path, restarts, saves,
+                                                               again):
+    (tmp_path / "last.pt").touch()  # of an earlier start
+    process, task = on_node("slurm", True, SLURM_RESTART_COUNT=str(restarts), **programs_of_a_node,
+                            **({"SAVES": ""} if saves else {}))
+    os.kill(task, signal.SIGTERM)
+    assert process.wait() == 143
+    assert (tmp_path / "asked").exists() == again
+    if not again:
+        assert "started again 3 times, it saved nothing new: it stays ended" in (tmp_path / "slurm-7_1.log").read_text()
+        assert json.loads((tmp_path / "results/1.json").read_text()) == {"job": "7", "status": 143}
