@@ -124,14 +124,16 @@ class Scheduler:
     step: Tuple[str, ...] = ()  # starts a task's command on all its nodes
     again: Tuple[str, ...] = ()  # puts a task that has saved and ended back into the queue ...
     restarts_variable: str = ""  # ... and of its environment, how often it was
-    inside: str = ""  # a variable of the environment wherever a job, or a session on nodes, runs ...
-    of_jobs: str = ""  # ... where those that begin so ask the same for jobs that are submitted, as for this one ...
-    of_cluster: Tuple[str, ...] = ()  # ... but for these
+    allocation_variable: str = ""  # of the environment inside an allocation: of a job, or of a session on a node ...
+    allocation_prefix: str = ""  # ... whose variables begin so, by which jobs would ask for the same as it did ...
+    cluster_variables: Tuple[str, ...] = ()  # ... but for these
 
     def environment(self) -> Dict[str, str]:
-        """This process' environment, for the program that submits and so for jobs: inside a job without its own."""
+        """That of this process, for the programs of the scheduler, and so for jobs, without what an allocation set."""
+        if self.allocation_variable not in os.environ:
+            return dict(os.environ)
         return {name: value for name, value in os.environ.items()
-                if self.inside not in os.environ or not name.startswith(self.of_jobs) or name in self.of_cluster}
+                if not name.startswith(self.allocation_prefix) or name in self.cluster_variables}
 
 
 SCHEDULERS = {
@@ -166,9 +168,9 @@ SCHEDULERS = {
         step=("srun", "--nodes={nodes}", "--ntasks={nodes}", "--kill-on-bad-exit=1"),
         again=("scontrol", "requeue", "{job}_{index}"),
         restarts_variable="SLURM_RESTART_COUNT",
-        inside="SLURM_JOB_ID",
-        of_jobs="SLURM_",
-        of_cluster=("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_MPI_TYPE"),
+        allocation_variable="SLURM_JOB_ID",
+        allocation_prefix="SLURM_",
+        cluster_variables=("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_MPI_TYPE"),
     ),
     "sge": Scheduler(
         # -notify: SIGUSR2 before SIGKILL, which run_task hands on as SIGTERM
@@ -580,8 +582,9 @@ class _Array:
 
 
 def _tasks(folder: Path) -> List[Task]:
-    return [Task(task["title"], tuple(task["command"]), Path(task["logs"]), task["saves"] and Path(task["saves"]))
-            for task in read_json(folder / TASKS)["tasks"]]
+    # arrays that are still in the queue may have been submitted before tasks had "saves"
+    return [Task(task["title"], tuple(task["command"]), Path(task["logs"]),
+                 Path(task["saves"]) if task.get("saves") else None) for task in read_json(folder / TASKS)["tasks"]]
 
 
 def _end(flight: _Flight, state: Optional[State]) -> Optional[str]:
