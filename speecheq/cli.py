@@ -5,6 +5,7 @@ import multiprocessing
 import multiprocessing.connection
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
@@ -213,11 +214,13 @@ def _trainings(given: argparse.Namespace, here: bool = True) -> List:
     """
     from speecheq.evaluate import pick_device
     from speecheq.losses import resolve_ctc_backend
+    from speecheq.shar import check_processes
     from speecheq.train import Job, check, learns_phonemes
 
     trainings: List[Job] = []
     for job in _unchecked_trainings(given):
         trainings.append(job)
+        check_processes(job.config, given.gpus * given.nodes)
         check(job, here)
     for backend, device in sorted({(job.config.loss.ctc_backend, job.config.run.device) for job in trainings
                                    if here and learns_phonemes(job)}):
@@ -272,7 +275,8 @@ def _train(given: argparse.Namespace) -> None:
         on_gpus = any(job.config.run.device != "cpu" for job in trainings)
         parts = [_of_run(partial(train, job), job.system, job.fold, job.config.run.seed, job.folder)
                  for job in trainings]
-        jobs.run("train", _missing(given, parts), jobs.Settings.of(given, given.gpus if on_gpus else 0, given.nodes))
+        tasks = [replace(task, saves=task.logs / "last.pt") for task in _missing(given, parts)]
+        jobs.run("train", tasks, jobs.Settings.of(given, given.gpus if on_gpus else 0, given.nodes))
         return
     trainings = _trainings(given)
     devices = [pick_device(job.config.run.device) for job in trainings]

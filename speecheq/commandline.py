@@ -6,12 +6,15 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from typing import Callable, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List
 
 from speecheq.errors import InputError
 from speecheq.files import NO_SPACE
 from speecheq.progress import log
 from speecheq.stages import status
+
+# What a scheduler and Ctrl-C send.
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def true_or_false(value: str) -> bool:
@@ -71,6 +74,43 @@ def sigterm_ends() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class StopRequest:
+    """While it is entered, SIGTERM and SIGINT (Ctrl-C) set ``signal`` instead of ending the process.
+
+    So a step is never cut in two. A signal that is ignored, as SIGINT is by jobs in the background, stays so. Only the
+    main thread of a process can watch signals; elsewhere nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0  # the one that came, 0 before
+        self.before: Dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            watched = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self._ask) for number in watched}
+        return self
+
+    def __exit__(self, *_error: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: Any) -> None:
+        self.signal = number
+
+
+@contextmanager
+def stopping_put_off() -> Iterator[None]:
+    """While it is entered, SIGTERM and SIGINT wait until it is left."""
+    request = StopRequest()
+    try:
+        with request:
+            yield
+    finally:
+        if request.signal:
+            signal.raise_signal(request.signal)
 
 
 def exit_status(action: Callable[[], None]) -> int:

@@ -448,7 +448,7 @@ def launch(arguments: Sequence[str], number: int, nodes: int = 1, rendezvous: Op
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher import api
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // number)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // number)))
     interface, endpoint, settings = "lo", "localhost:0", {}  # of one machine, whose name need not resolve
     if nodes > 1:
         host, port = _endpoint(rendezvous)

@@ -30,6 +30,7 @@ from speecheq.corpus import load_card
 from speecheq.errors import InputError
 from speecheq.files import (
     folder_in_use,
+    make_parent,
     note_sizes,
     remove_leftovers,
     sizes_are_as_noted,
@@ -374,6 +375,7 @@ def compute_features(
     if stage.is_done():
         return
     if parts is not None:
+        make_parent(out_dir)
         with folder_in_use(manifests), folder_in_use(out_dir):  # many jobs may have parts, but none beside a whole run
             _compute(stage, corpus, manifests, out_dir, nj, config, card, parts)
         return

@@ -193,7 +193,10 @@ def locked_folder(folder: PathLike, wait: bool = False) -> Iterator[None]:
 
 @contextmanager
 def folder_in_use(folder: PathLike) -> Iterator[None]:
-    """While it is entered, nobody has ``folder`` for himself (``locked_folder``); who has it already is waited for."""
+    """While it is entered, nobody has ``folder`` for himself (``locked_folder``); who has it already is waited for.
+
+    Nothing holds a folder whose parent is absent: who writes there makes that before (``make_parent``).
+    """
     path = _lock_file(folder)
     try:
         stream = open(path, "r+" if path.exists() else "a+", encoding="utf-8")
@@ -205,6 +208,12 @@ def folder_in_use(folder: PathLike) -> Iterator[None]:
     with stream:
         _wait_for(stream, fcntl.LOCK_SH, IN_USE, folder)
         yield
+
+
+def make_parent(path: PathLike) -> None:
+    """The folder in which ``path`` is to be, where it is not there yet."""
+    with write_fault_is_an_input_error(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
 def is_locked(folder: PathLike) -> bool:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
@@ -26,7 +27,14 @@ from pathlib import Path
 from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from xml.etree import ElementTree
 
-from speecheq.commandline import OneLineParser, exit_status, positive_whole, sigterm_ends, true_or_false
+from speecheq.commandline import (
+    OneLineParser,
+    exit_status,
+    positive_whole,
+    sigterm_ends,
+    stopping_put_off,
+    true_or_false,
+)
 from speecheq.errors import InputError
 from speecheq.files import locked_folder, read_json, remove_leftovers, write_json, write_text
 from speecheq.progress import Progress, log, one_line, set_up_logging
@@ -41,6 +49,8 @@ LOST_AFTER = 60.0
 # Seconds between two looks at the queue: short ones for short jobs.
 SHORTEST_WAIT, LONGEST_WAIT = 0.3, 10.0
 LAST_LINES = 12
+# So often a task that was warned goes back into the queue though it has saved nothing new since it started.
+MOST_IN_VAIN = 3
 # Set by a recipe to its process number: where that is gone, nobody waits any more.
 RECIPE = "SPEECHEQ_RECIPE_PID"
 
@@ -86,15 +96,16 @@ def _read_qstat(text: str) -> States:
     return found
 
 
-def _read_scontrol(text: str) -> int:
+def _read_scontrol(text: str) -> Optional[int]:
     """``MaxArraySize = 1001`` of ``scontrol show config``: indices are smaller than that, and ours begin at 1."""
-    return int(re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)[1]) - 1
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
+    return max(int(found[1]) - 1, 0) if found else None
 
 
-def _read_qconf(text: str) -> int:
-    """``max_aj_tasks 75000`` of ``qconf -sconf``; 0, or no such line: no limit."""
+def _read_qconf(text: str) -> Optional[int]:
+    """``max_aj_tasks 75000`` of ``qconf -sconf``; 0 is no limit."""
     found = re.search(r"^max_aj_tasks\s+(\d+)", text, re.MULTILINE)
-    return int(found[1]) if found else 0
+    return int(found[1]) or None if found else None
 
 
 @dataclass(frozen=True)
@@ -107,11 +118,20 @@ class Scheduler:
     read_queue: Callable[[str], States]  # ... and this reads it
     cancel: Tuple[str, ...]
     limits: Tuple[str, ...]  # prints what it is configured to ...
-    read_longest: Callable[[str], int]  # ... and this finds in it how many tasks an array may have; 0: any number
+    read_longest: Callable[[str], Optional[int]]  # ... and this finds in it how many tasks an array may have
     job_variable: str  # of a task's environment
     index_variable: str
     step: Tuple[str, ...] = ()  # starts a task's command on all its nodes
-    again: Tuple[str, ...] = ()  # puts a task that has saved and ended back into the queue
+    again: Tuple[str, ...] = ()  # puts a task that has saved and ended back into the queue ...
+    restarts_variable: str = ""  # ... and of its environment, how often it was
+    inside: str = ""  # a variable of the environment wherever a job, or a session on nodes, runs ...
+    of_jobs: str = ""  # ... where those that begin so ask the same for jobs that are submitted, as for this one ...
+    of_cluster: Tuple[str, ...] = ()  # ... but for these
+
+    def environment(self) -> Dict[str, str]:
+        """This process' environment, for the program that submits and so for jobs: inside a job without its own."""
+        return {name: value for name, value in os.environ.items()
+                if self.inside not in os.environ or not name.startswith(self.of_jobs) or name in self.of_cluster}
 
 
 SCHEDULERS = {
@@ -145,6 +165,10 @@ SCHEDULERS = {
         index_variable="SLURM_ARRAY_TASK_ID",
         step=("srun", "--nodes={nodes}", "--ntasks={nodes}", "--kill-on-bad-exit=1"),
         again=("scontrol", "requeue", "{job}_{index}"),
+        restarts_variable="SLURM_RESTART_COUNT",
+        inside="SLURM_JOB_ID",
+        of_jobs="SLURM_",
+        of_cluster=("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_MPI_TYPE"),
     ),
     "sge": Scheduler(
         # -notify: SIGUSR2 before SIGKILL, which run_task hands on as SIGTERM
@@ -187,11 +211,12 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Task:
-    """One task of an array: what it is called, its command line, and the folder of its log, if not the array's own."""
+    """One task of an array: what it is called, its command line, and where its log and what it saves lie."""
 
     title: str
     command: Tuple[str, ...]
-    logs: Optional[Path] = None
+    logs: Optional[Path] = None  # a folder; None: that of the array
+    saves: Optional[Path] = None  # the file that it writes anew when it is asked to stop, and goes on from
 
 
 @dataclass(frozen=True)
@@ -237,9 +262,14 @@ class Settings:
     def command(self, name: str, tasks: int, folder: Path, after: str = "") -> List[str]:
         """The command line that submits an array of ``tasks`` from ``folder``, where its script and its tasks lie.
 
-        ``after``: the scheduler's number of a job for whose end it waits.
+        ``after``: the scheduler's number of a job for whose end it waits. InputError where the scheduler cannot write
+        its output there.
         """
-        output_folder = str(folder.absolute()).replace("%", "%%")  # a % begins what Slurm fills in
+        # to Slurm a % begins what it fills in, and a backslash anywhere means that it fills in nothing
+        output_folder = str(folder.absolute()).replace("%", "%%")
+        if self.cmd == "slurm" and "\\" in output_folder:
+            raise InputError(f"{folder.absolute()}: Slurm cannot name its output in a folder with a backslash in its "
+                             "path; name another (--exp).")
         values = {**asdict(self), "name": f"speecheq-{name}", "tasks": tasks, "folder": output_folder,
                   "after": after}
         scheduler = SCHEDULERS[self.cmd]
@@ -311,6 +341,11 @@ class _Flight(NamedTuple):
     index: int
     task: Task
 
+    @property
+    def output(self) -> Path:
+        """What the scheduler itself wrote of it."""
+        return self.folder / f"{self.job}.{self.index}.out"
+
 
 def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
     """Run ``tasks`` as one array and wait for all of them. ``name`` is that of the stage.
@@ -321,24 +356,31 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
     Tasks that an earlier start left in the queue are not submitted again but waited for. InputError where the scheduler
     is not there or refuses, or tasks failed, after each was told of with the last lines of its log. With ``dry_run``
     what would be submitted is printed, and SystemExit raised with NOT_DONE. KeyboardInterrupt, and SystemExit after
-    a SIGTERM, cancel the tasks, unless ``keep_jobs``.
+    a SIGTERM, cancel the tasks, unless ``keep_jobs``, also while they are submitted.
     """
     if not tasks:
         return
     array = _Array(name, settings)
     settings.jobs_folder.mkdir(parents=True, exist_ok=True)
-    with locked_folder(settings.jobs_folder):
-        flights = array.in_flight(tasks)
-        if flights:
-            log.info("%s: %d jobs are in the queue from an earlier start, they are waited for", name, len(flights))
-        flying = {flight.task.command for flight in flights}
-        new = [task for task in tasks if task.command not in flying]
-        if settings.dry_run:
-            array.show(new)
-            raise SystemExit(NOT_DONE)  # what later stages would submit depends on this
-        if new:
-            flights += array.submit(new)
-    array.wait(flights)
+    flights: List[_Flight] = []  # those that are waited for, and have not ended
+    with sigterm_ends():
+        try:
+            with locked_folder(settings.jobs_folder):
+                earlier = array.in_flight(tasks)
+                if earlier:
+                    log.info("%s: %d jobs are in the queue from an earlier start, they are waited for", name,
+                             len(earlier))
+                flying = {flight.task.command for flight in earlier}
+                new = [task for task in tasks if task.command not in flying]
+                if settings.dry_run:
+                    array.show(new)
+                    raise SystemExit(NOT_DONE)  # what later stages would submit depends on this
+                flights += earlier
+                array.submit(new, flights)
+            array.wait(flights)
+        except (KeyboardInterrupt, SystemExit):
+            array.stop(flights)
+            raise
 
 
 class _Array:
@@ -350,7 +392,9 @@ class _Array:
 
     def _ask(self, command: Sequence[str], folder: Optional[Path] = None) -> "subprocess.CompletedProcess[str]":
         try:
-            return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+            # in a session of its own: Ctrl-C is for this process, which needs the answer
+            return subprocess.run(command, capture_output=True, text=True, cwd=folder, start_new_session=True,
+                                  env=self.scheduler.environment())
         except FileNotFoundError as error:
             raise InputError(
                 f"--cmd {self.settings.cmd}: there is no {command[0]} on this machine; run the recipe on one that "
@@ -398,7 +442,11 @@ class _Array:
         """Tasks as many at a time as the cluster takes in an array."""
         done = self._ask(self.scheduler.limits) if shutil.which(self.scheduler.limits[0]) else None
         # where it does not say, the program that submits will
-        longest = (self.scheduler.read_longest(done.stdout) if done and done.returncode == 0 else 0) or len(tasks)
+        longest = self.scheduler.read_longest(done.stdout) if done and done.returncode == 0 else None
+        if longest == 0:
+            raise InputError(f"--cmd {self.settings.cmd}: this cluster takes no arrays of jobs, as its "
+                             f"`{shlex.join(self.scheduler.limits)}` says; have them allowed, or give --cmd local.")
+        longest = longest or len(tasks)
         return [tasks[first : first + longest] for first in range(0, len(tasks), longest)]
 
     def show(self, tasks: Sequence[Task]) -> None:
@@ -412,17 +460,22 @@ class _Array:
                 print(f"# {index}: {one_line(shlex.join(task.command))}")  # a comment of the shell ends with its line
             after = self.settings.at_once and "JOB"  # the number that the line above prints when it is run
 
-    def submit(self, tasks: Sequence[Task]) -> List[_Flight]:
-        """An array of ``tasks``, or several. InputError where the scheduler refuses one; it stops the others."""
-        flights: List[_Flight] = []
-        for part in self._split(tasks):
+    def submit(self, tasks: Sequence[Task], flights: List[_Flight]) -> None:
+        """Add an array of ``tasks``, or several, to the ``flights``.
+
+        InputError where the scheduler refuses one; it stops the others.
+        """
+        earlier = len(flights)
+        for part in self._split(tasks) if tasks else []:
+            after = flights[-1].job if len(flights) > earlier and self.settings.at_once else ""
             try:
-                flights += self._submit(part, flights[-1].job if flights and self.settings.at_once else "")
+                with stopping_put_off():  # what is submitted is known, so that it can be cancelled
+                    flights += self._submit(part, after)
             except InputError:
-                if flights:
-                    self._stop(flights)
+                submitted = flights[earlier:]
+                del flights[earlier:]
+                self.stop(submitted)
                 raise
-        return flights
 
     def _submit(self, tasks: Sequence[Task], after: str) -> List[_Flight]:
         folder = self._folder(tasks)
@@ -435,8 +488,8 @@ class _Array:
         write_text(folder / TASKS, json.dumps({
             "scheduler": self.settings.cmd, "cwd": os.getcwd(), "nodes": self.settings.nodes,
             "requeue": self.settings.requeue,
-            "tasks": [{"title": task.title, "command": task.command, "logs": str(task.logs or folder)}
-                      for task in tasks],
+            "tasks": [{"title": task.title, "command": task.command, "logs": str(task.logs or folder),
+                       "saves": task.saves and str(task.saves)} for task in tasks],
         }, indent=1))
         done = self._ask(command, folder)
         job = re.match(r"\d+", done.stdout)
@@ -446,23 +499,20 @@ class _Array:
         log.info("%s: %d jobs submitted to %s as the array %s", self.name, len(tasks), self.settings.cmd, job[0])
         return [_Flight(folder, job[0], index, task) for index, task in enumerate(_tasks(folder), 1)]
 
-    def wait(self, flights: Sequence[_Flight]) -> None:
-        """Until all have ended; InputError where some failed."""
-        left, failed = list(flights), []
-        try:
-            with sigterm_ends(), Progress(f"{self.name} on {self.settings.cmd}", len(flights), "jobs") as shown:
-                for flight, why in self._ends(left, shown):
-                    if why:
-                        failed.append(f"{flight.job}_{flight.index} ({flight.task.title}: {why})")
-                        _tell_failure(flight, why, self.settings.cmd)
-        except (KeyboardInterrupt, SystemExit):
-            self._stop(left)
-            raise
-        for folder in {flight.folder for flight in flights}:
-            (folder / SUBMITTED).unlink(missing_ok=True)
-            for output in folder.glob("*.out"):
-                if not output.stat().st_size:
-                    output.unlink()
+    def wait(self, left: List[_Flight]) -> None:
+        """Until all have ended, each is taken out of ``left`` then; InputError where some failed."""
+        flights, failed = list(left), []
+        with Progress(f"{self.name} on {self.settings.cmd}", len(flights), "jobs") as shown:
+            for flight, why in self._ends(left, shown):
+                if why:
+                    failed.append(f"{flight.job}_{flight.index} ({flight.task.title}: {why})")
+                    _tell_failure(flight, why, self.settings.cmd)
+        for folder, waited_for in Counter(flight.folder for flight in flights).items():
+            if waited_for == len(_tasks(folder)):  # else others of the array may still run
+                (folder / SUBMITTED).unlink(missing_ok=True)
+        for flight in flights:
+            if flight.output.is_file() and not flight.output.stat().st_size:
+                flight.output.unlink()
         if failed:
             raise InputError(
                 f"{self.name}: {len(failed)} of {len(flights)} jobs failed: {'; '.join(failed)}. The same command "
@@ -505,8 +555,10 @@ class _Array:
             if left:
                 time.sleep(min(max((now - started) / 20, SHORTEST_WAIT), LONGEST_WAIT))
 
-    def _stop(self, left: Sequence[_Flight]) -> None:
+    def stop(self, left: Sequence[_Flight]) -> None:
         """Cancel what has not ended, unless it is to be kept, and say how to go on."""
+        if not left:
+            return
         if self.settings.keep_jobs:
             log.warning("%s: %d jobs are left to %s; the same command waits for them again, %s cancels them", self.name,
                         len(left), self.settings.cmd, self.scheduler.cancel[0])
@@ -514,11 +566,12 @@ class _Array:
         by_job: Dict[str, List[int]] = {}
         for flight in left:
             by_job.setdefault(flight.job, []).append(flight.index)
-        for job, indices in by_job.items():
-            values = {"job": job, "indices": as_ranges(indices)}
-            done = self._ask([part.format(**values) for part in self.scheduler.cancel])
-            if done.returncode:
-                log.warning("%s", _last_line(done.stderr))
+        with stopping_put_off():
+            for job, indices in by_job.items():
+                values = {"job": job, "indices": as_ranges(indices)}
+                done = self._ask([part.format(**values) for part in self.scheduler.cancel])
+                if done.returncode:
+                    log.warning("%s", _last_line(done.stderr))
         log.warning("%s: its %d jobs are cancelled, and waited for until they have saved (once more: not to wait); the "
                     "same command goes on with what is missing", self.name, len(left))
         with Progress(f"{self.name}: ending", len(left), "jobs") as shown:
@@ -527,7 +580,7 @@ class _Array:
 
 
 def _tasks(folder: Path) -> List[Task]:
-    return [Task(task["title"], tuple(task["command"]), Path(task["logs"]))
+    return [Task(task["title"], tuple(task["command"]), Path(task["logs"]), task["saves"] and Path(task["saves"]))
             for task in read_json(folder / TASKS)["tasks"]]
 
 
@@ -554,7 +607,7 @@ def _end(flight: _Flight, state: Optional[State]) -> Optional[str]:
 def _tell_failure(flight: _Flight, why: str, cmd: str) -> None:
     """The last lines of a task's log, and of what the scheduler wrote beside it."""
     name = f"{cmd}-{flight.job}_{flight.index}.log"
-    for path in (flight.task.logs / name, flight.folder / f"{flight.job}.{flight.index}.out"):
+    for path in (flight.task.logs / name, flight.output):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         if lines:
             log.error("job %s_%d (%s) %s; the end of %s:", flight.job, flight.index, flight.task.title, why, path)
@@ -586,11 +639,20 @@ def _free_port() -> int:
         return found.getsockname()[1]
 
 
+def _version(path: Optional[Path]) -> Optional[Tuple[int, int]]:
+    """Another one wherever the file was written anew; None where there is none."""
+    if path is None or not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
 def run_task(folder: Path) -> int:
     """On a node: run the task of ``folder``'s array that the environment names; returns its exit status.
 
     Its log is written, and its exit status left for who waits. On several nodes the command is started on each of
-    them, with ``--rendezvous`` at this one, the first.
+    them, with ``--rendezvous`` at this one, the first. With ``requeue`` a task that was warned goes back into the
+    queue, where it got further, and MOST_IN_VAIN times where it did not.
     """
     content = read_json(folder / TASKS)
     scheduler = SCHEDULERS[content["scheduler"]]
@@ -608,13 +670,17 @@ def run_task(folder: Path) -> int:
     if nodes > 1:
         command += ["--rendezvous", f"{socket.gethostname()}:{_free_port()}"]
     task.logs.mkdir(parents=True, exist_ok=True)
+    before = _version(task.saves)
     with open(task.logs / f"{content['scheduler']}-{job}_{index}.log", "ab") as output:
         status, warned = _run_command(command, output)
         if warned and content["requeue"] and scheduler.again:
             # asked to make room, it saved in time, which the scheduler takes for an end of its own
             values = {"job": job, "index": index}
             again = [part.format(**values) for part in scheduler.again]
-            if subprocess.run(again, stdout=output, stderr=subprocess.STDOUT).returncode == 0:
+            restarts = int(os.environ.get(scheduler.restarts_variable, 0))
+            if _version(task.saves) == before and restarts >= MOST_IN_VAIN:
+                output.write(f"started again {restarts} times, it saved nothing new: it stays ended\n".encode())
+            elif subprocess.run(again, stdout=output, stderr=subprocess.STDOUT).returncode == 0:
                 return status
     write_json(result, {"job": job, "status": status})
     return status

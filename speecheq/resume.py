@@ -1,11 +1,9 @@
-"""Going on with a training that was broken off: what a checkpoint keeps for it, and how it is asked to stop.
+"""Going on with a training that was broken off: what a checkpoint keeps for it.
 
 Nothing random is kept: what is drawn follows from the seed and the step, or from the seed and the place in a stream.
 """
 
 import random
-import signal
-import threading
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
@@ -16,9 +14,6 @@ from speecheq import checkpoint
 from speecheq.data import MultitaskBatch, Position
 from speecheq.errors import InputError
 from speecheq.progress import log
-
-# What a scheduler and Ctrl-C send.
-STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
@@ -91,28 +86,3 @@ def find_checkpoint(folder: Path, key: str) -> Optional[Dict[str, Any]]:
         log.warning("%s The training starts anew.", error)
         return None
     return content
-
-
-class StopRequest:
-    """While it is entered, SIGTERM and SIGINT (Ctrl-C) set ``signal`` instead of ending the process.
-
-    So a step is never cut in two. A signal that is ignored, as SIGINT is by jobs in the background, stays so. Only the
-    main thread of a process can watch signals; elsewhere nothing changes.
-    """
-
-    def __init__(self) -> None:
-        self.signal = 0  # the one that came, 0 before
-        self.before: Dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            watched = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
-            self.before = {number: signal.signal(number, self._ask) for number in watched}
-        return self
-
-    def __exit__(self, *_error: Any) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _frame: Any) -> None:
-        self.signal = number

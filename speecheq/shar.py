@@ -36,7 +36,15 @@ from speecheq.data import Position, Request, Source
 from speecheq.dealing import Dealing, Epoch
 from speecheq.errors import InputError
 from speecheq.features import TICK_POWER, FbankConfig, load_features, load_waveform
-from speecheq.files import folder_in_use, note_sizes, read_json, remove_leftovers, sizes_are_as_noted, whole_file
+from speecheq.files import (
+    folder_in_use,
+    make_parent,
+    note_sizes,
+    read_json,
+    remove_leftovers,
+    sizes_are_as_noted,
+    whole_file,
+)
 from speecheq.parallel import in_processes
 from speecheq.progress import Progress
 from speecheq.stages import Stage, require
@@ -194,6 +202,7 @@ def write_shards(
     if writing.stage.is_done():
         return
     if numbers is not None:
+        make_parent(out_dir)
         with folder_in_use(source), folder_in_use(out_dir):  # many jobs may have shards, but none beside a whole run
             _write(writing, nj, numbers)
         return

@@ -20,6 +20,7 @@ from lhotse.cut import Cut
 
 from speecheq import checkpoint, distributed, metrics, shar
 from speecheq import config as configuration
+from speecheq.commandline import StopRequest
 from speecheq.config import Config
 from speecheq.cuts import cuts_of, sample
 from speecheq.data import (
@@ -45,7 +46,7 @@ from speecheq.phones.table import PhoneTable
 from speecheq.pictures import confusion_picture
 from speecheq.progress import Progress, log
 from speecheq.provenance import run_information
-from speecheq.resume import StopRequest, TrainingState, find_checkpoint, seed_step
+from speecheq.resume import TrainingState, find_checkpoint, seed_step
 from speecheq.schedule import Schedule
 from speecheq.seqm import ClassTable
 from speecheq.stages import Stage, require

@@ -494,6 +494,26 @@ def steps_of(folder) -> int:
     return checkpoint.read(folder / "nano-speecheq/seqd.official/fold1/seed1/last.pt")["step"]
 
 
+def test_processes_share_the_cores_that_this_one_may_use(monkeypatch):
+    """A job of a cluster may use some of its machine."""
+    from torch.distributed.launcher import api
+
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(api, "LocalElasticAgent", api.LocalElasticAgent)
+    monkeypatch.setattr(api, "elastic_launch", lambda *_: lambda *_: None)
+    distributed.launch(["train"], 2)
+    assert environment["OMP_NUM_THREADS"] == "3"
+
+
+def test_processes_that_cannot_share_the_shards_are_told_of_before_jobs_are_submitted(data, tmp_path):
+    options = ["--shar", "--gpus", "3", "--nodes", "2", "--cmd", "slurm", "--jobs-folder", tmp_path / "jobs"]
+    status, shown = ended(start("speecheq.cli", *command(data, tmp_path, *options)))
+    assert status == 1 and "shar.lanes is 8, but 6 processes train" in shown.splitlines()[-1], shown
+
+
 def test_gpus_starts_so_many_processes_and_torchrun_does_the_same(data, tmp_path):
     status, shown = ended(start("speecheq.cli", *command(data, tmp_path, "--gpus", "2")))
     assert status == 0 and "on cpu, in 2 processes" in shown and steps_of(tmp_path) == 4, shown

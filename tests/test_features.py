@@ -155,6 +155,11 @@ def test_one_job_and_two_give_equal_archives(toy):
     assert all(np.array_equal(a.load_features(), b.load_features()) for a, b in zip(one, two))
 
 
+def test_the_first_job_of_all_holds_the_folder_that_it_writes_to(toy):
+    compute_features("toy", toy / "manifests", toy / "first" / "fbank", parts=[0])
+    assert (toy / "first" / ".fbank.lock").is_file()
+
+
 def test_jobs_that_share_the_parts_leave_what_one_run_leaves(toy):
     compute(toy, "alone")
     where = ("toy", toy / "manifests", toy / "fbank")

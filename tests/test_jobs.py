@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from argparse import ArgumentParser
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from speecheq import jobs
 from speecheq.errors import InputError
+from speecheq.files import write_json
 from speecheq.jobs import Settings, Task
 from speecheq.protocol import parse_numbers
 from speecheq.stages import NOT_DONE, ONLY_ASK
@@ -67,9 +69,29 @@ def test_the_commands_of_both_schedulers(tmp_path):
     assert "--gpus-per-node=2" in Settings.of(parsed("--cmd", "slurm"), gpus=2).command("train", 1, tmp_path)
 
 
+def test_a_folder_that_slurm_cannot_write_to_is_refused(tmp_path):
+    with pytest.raises(InputError, match="Slurm cannot name its output in a folder with a backslash"):
+        Settings("slurm", tmp_path).command("train", 1, tmp_path / "a\\b")
+    assert "qsub" in Settings("sge", tmp_path).command("train", 1, tmp_path / "a\\b")
+
+
 def test_what_grid_engine_cannot_do_is_refused():
     with pytest.raises(InputError, match="--cmd sge: nodes cannot be asked for there"):
         Settings.of(parsed("--cmd", "sge"), nodes=2)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_of_slurms_variables_jobs_get_those_of_no_other_job(monkeypatch, inside):
+    """Outside of an allocation they are the user's own settings."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    given = {"SLURM_CONF": "a", "SLURM_GPUS_PER_NODE": "1", "SBATCH_QOS": "high"}
+    given.update({"SLURM_JOB_ID": "1"} if inside else {})
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    left = set(jobs.SCHEDULERS["slurm"].environment())
+    assert set(os.environ) - left == ({"SLURM_JOB_ID", "SLURM_GPUS_PER_NODE"} if inside else set())
+    assert jobs.SCHEDULERS["sge"].environment() == dict(os.environ)
 
 
 def test_without_the_scheduler_the_sentence_says_so(tmp_path, monkeypatch):
@@ -174,7 +196,17 @@ def test_tasks_get_their_words_where_they_were_given(grid_engine, tmp_path):
 def test_what_the_cluster_says_of_the_longest_array():
     slurm, sge = jobs.SCHEDULERS["slurm"].read_longest, jobs.SCHEDULERS["sge"].read_longest
     assert slurm("MaxArraySize            = 1001\nMaxBatchRequeue         = 5\n") == 1000
-    assert sge("max_u_jobs                   0\nmax_aj_tasks                 75000\n") == 75000 and sge("") == 0
+    assert sge("max_u_jobs                   0\nmax_aj_tasks                 75000\n") == 75000
+    assert sge("max_aj_tasks 0\n") is sge("") is slurm("") is None
+
+
+@pytest.mark.parametrize("largest", [0, 1])
+def test_a_cluster_without_arrays_is_told_of(tmp_path, monkeypatch, largest):
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho 'MaxArraySize            = {largest}'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match="--cmd slurm: this cluster takes no arrays of jobs, as its `scontrol show"):
+        jobs.run("train", [Task("a", ("true",))], Settings("slurm", tmp_path / "jobs"))
 
 
 QCONF = "#!/bin/sh\necho 'max_aj_instances 2000'\necho 'max_aj_tasks {}'\n"
@@ -273,6 +305,67 @@ def test_an_interrupted_wait_cancels_or_leaves_what_still_runs(grid_engine, tmp_
     assert [task["title"] for task in by_job["8"]] == ["b"] and len(by_job["7"]) == 3
 
 
+STOPPED_WHILE_IT_SUBMITS = """#!/bin/sh
+# the {number}th array of two; its session is written down
+submits={folder}/submits
+cut -d" " -f6 /proc/$$/stat >>$submits
+[ "$(wc -l <$submits)" -ne {number} ] || {{ kill -{signal} $PPID; sleep 0.2; }}
+echo "$((6 + $(wc -l <$submits))).1-2:1"
+"""
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("number, name, raised", [(1, "INT", KeyboardInterrupt), (2, "TERM", SystemExit)])
+def test_a_stop_while_jobs_are_submitted_leaves_none_unknown(grid_engine, tmp_path, number, name, raised, keep):
+    (grid_engine / "qconf").write_text(QCONF.format(2))
+    (grid_engine / "qsub").write_text(
+        STOPPED_WHILE_IT_SUBMITS.format(number=number, signal=name, folder=grid_engine))
+    (grid_engine / "qconf").chmod(0o755)
+    tasks = [Task(each, ("true", each)) for each in "abcdef"]
+    with pytest.raises(raised):
+        jobs.run("train", tasks, Settings("sge", tmp_path / "jobs", keep_jobs=keep))
+    sessions = (grid_engine / "submits").read_text().split()
+    assert len(sessions) == number and str(os.getsid(0)) not in sessions
+    known = sorted(json.loads(path.read_text())["job"] for path in (tmp_path / "jobs").rglob(jobs.SUBMITTED))
+    assert known == ["7", "8"][:number]
+    cancelled = [] if keep else [word for job in known for word in (job, "-t", "1-2")]
+    asked = grid_engine / "qdel.txt"
+    assert (asked.read_text().split() if asked.exists() else []) == cancelled
+
+
+def test_what_others_of_an_array_do_is_not_forgotten_when_some_have_ended(grid_engine, tmp_path, monkeypatch):
+    """A command that waited for one task of an array leaves the others to the next, which submits none again."""
+    (grid_engine / "qsub").write_text("#!/bin/sh\necho submitted >>../../submits\necho 7.1-3:1\n")
+    settings = Settings("sge", tmp_path / "jobs", keep_jobs=True)
+    tasks = [Task(name, ("true", name)) for name in "abc"]
+
+    def interrupted(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.time, "sleep", interrupted)
+    (grid_engine / "queue.xml").write_text(in_queue(1, 2, 3))
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run("train", tasks, settings)
+    (note,) = (tmp_path / "jobs").rglob(jobs.SUBMITTED)
+    with pytest.raises(SystemExit):
+        jobs.run("train", tasks, replace(settings, keep_jobs=False, dry_run=True))
+    assert not (grid_engine / "qdel.txt").exists(), "a dry run cancels nothing"
+    for index in (1, 2, 3):
+        (note.parent / f"7.{index}.out").touch()
+
+    def end_of_the_first(_seconds):
+        write_json(note.parent / jobs.RESULTS / "1.json", {"job": "7", "status": 0})
+        (grid_engine / "queue.xml").write_text(in_queue(2, 3))
+
+    monkeypatch.setattr(jobs.time, "sleep", end_of_the_first)
+    jobs.run("train", tasks[:1], settings)
+    assert sorted(path.name for path in note.parent.glob("*.out")) == ["7.2.out", "7.3.out"]
+    monkeypatch.setattr(jobs.time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run("train", tasks[1:], settings)
+    assert (tmp_path / "submits").read_text() == "submitted\n"
+
+
 def test_a_dry_run_prints_and_ends(grid_engine, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         jobs.run("train", [Task("a", ("echo", "a b"))], Settings("sge", tmp_path / "jobs", dry_run=True))
@@ -293,6 +386,8 @@ def test_what_a_dry_run_prints_is_read_by_a_shell_as_comments(grid_engine, tmp_p
 SAVES_ON_SIGTERM = """
 import os, pathlib, signal, sys
 def end(*_):
+    if "SAVES" in os.environ:
+        pathlib.Path("last.new").touch(); os.rename("last.new", "last.pt")
     print("saved"); sys.exit(143)
 signal.signal(signal.SIGTERM, end)
 pathlib.Path("pid.new").write_text(str(os.getpid()))
@@ -309,7 +404,8 @@ def on_node(tmp_path):
     def start(scheduler, requeue, **environment):
         (tmp_path / jobs.TASKS).write_text(json.dumps({
             "scheduler": scheduler, "cwd": str(tmp_path), "nodes": 1, "requeue": requeue,
-            "tasks": [{"title": "a", "command": [sys.executable, "-c", SAVES_ON_SIGTERM], "logs": str(tmp_path)}]}))
+            "tasks": [{"title": "a", "command": [sys.executable, "-c", SAVES_ON_SIGTERM], "logs": str(tmp_path),
+                       "saves": "last.pt"}]}))
         process = subprocess.Popen([sys.executable, "-m", "speecheq.jobs", str(tmp_path)],
                                    env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
         started.append(process)
@@ -332,15 +428,21 @@ def test_grid_engines_warning_reaches_a_task_as_sigterm(on_node, tmp_path, numbe
     assert json.loads((tmp_path / "results/1.json").read_text()) == {"job": "7", "status": 143}
 
 
-@pytest.mark.parametrize("requeue, ended, again", [(True, False, True), (True, True, False), (False, False, False)])
-def test_a_task_that_was_warned_goes_back_into_the_queue_if_wanted(on_node, tmp_path, requeue, ended, again):
-    """A warning goes to the task alone; a job that is ended or cancelled gets the signal in all its processes."""
+@pytest.fixture
+def programs_of_a_node(tmp_path):
+    """The environment of a task of Slurm, with stand-ins of srun and scontrol, which notes what it is asked."""
     (tmp_path / "srun").write_text('#!/bin/sh\nwhile :; do case $1 in --*) shift;; *) exec "$@";; esac; done\n')
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho \"$@\" >{tmp_path}/asked\n")
     for name in ("srun", "scontrol"):
         (tmp_path / name).chmod(0o755)
-    process, task = on_node("slurm", requeue, SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="1",
-                            PATH=f"{tmp_path}:{os.environ['PATH']}")
+    return {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("requeue, ended, again", [(True, False, True), (True, True, False), (False, False, False)])
+def test_a_task_that_was_warned_goes_back_into_the_queue_if_wanted(on_node, programs_of_a_node, tmp_path, requeue,
+                                                                   ended, again):
+    """A warning goes to the task alone; a job that is ended or cancelled gets the signal in all its processes."""
+    process, task = on_node("slurm", requeue, **programs_of_a_node)
     if ended:
         process.terminate()
     os.kill(task, signal.SIGTERM)
@@ -348,3 +450,17 @@ def test_a_task_that_was_warned_goes_back_into_the_queue_if_wanted(on_node, tmp_
     assert (tmp_path / "asked").exists() == again != (tmp_path / "results/1.json").exists()
     if again:
         assert (tmp_path / "asked").read_text() == "requeue 7_1\n"
+
+
+@pytest.mark.parametrize("restarts, saves, again", [(2, False, True), (3, False, False), (3, True, True)])
+def test_a_task_that_gets_no_further_does_not_go_back_for_ever(on_node, programs_of_a_node, tmp_path, restarts, saves,
+                                                               again):
+    (tmp_path / "last.pt").touch()  # of an earlier start
+    process, task = on_node("slurm", True, SLURM_RESTART_COUNT=str(restarts), **programs_of_a_node,
+                            **({"SAVES": ""} if saves else {}))
+    os.kill(task, signal.SIGTERM)
+    assert process.wait() == 143
+    assert (tmp_path / "asked").exists() == again
+    if not again:
+        assert "started again 3 times, it saved nothing new: it stays ended" in (tmp_path / "slurm-7_1.log").read_text()
+        assert json.loads((tmp_path / "results/1.json").read_text()) == {"job": "7", "status": 143}

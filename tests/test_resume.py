@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from speecheq import checkpoint
 from speecheq import data as streams
+from speecheq.commandline import StopRequest
 from speecheq.config import Config
 from speecheq.corpus import Request, prepare
 from speecheq.data import Position, endless_stream, training_cuts
@@ -23,7 +24,7 @@ from speecheq.errors import InputError
 from speecheq.features import compute_features
 from speecheq.msud import Recipe, unify
 from speecheq.phonemes import phonemes
-from speecheq.resume import StopRequest, TrainingState, find_checkpoint, seed_step
+from speecheq.resume import TrainingState, find_checkpoint, seed_step
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.train import Job, number_earlier_events, train
 

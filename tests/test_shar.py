@@ -157,6 +157,8 @@ def test_several_processes_and_several_jobs_write_the_same(data, tmp_path):
     with pytest.raises(InputError, match=r"stage 3 \(shar\) has not been run"):
         Shards(tmp_path / "jobs", SMALL)
     write_shards(source, tmp_path / "jobs", "stored", 9, numbers=missing[2:])
+    write_shards(source, tmp_path / "first" / "jobs", "stored", 9, numbers=missing[:1])
+    assert (tmp_path / "first" / ".jobs.lock").is_file(), "held, though it was the first there"
     write_shards(source, tmp_path / "jobs", "stored", 9)
     expected = content(shards_folder(data, "phoneme"))
     assert content(tmp_path / "processes") == content(tmp_path / "jobs") == expected

@@ -32,6 +32,8 @@ REPLACED = [
     ("./run.sh --corpus", "./run.sh --stage 1 --stop-stage 4 --corpus"),
     # on a cluster: tests/egs/test_slurm.py
     ("--nj 16 --cmd slurm --partition gpu --time 10:00:00", "--nj 2 --stage 3 --stop-stage 3"),
+    ("--nj 16 --stop-stage 3 --cmd slurm --partition cpu", "--nj 2 --stage 3 --stop-stage 3"),
+    ("--stage 4 --cmd slurm --partition gpu --time 10:00:00", "--stage 4 --stop-stage 4"),
     ("--aishell /corpora/AISHELL-1 --stop-stage 2", "--aishell /corpora/AISHELL-1 --stage 2 --stop-stage 2"),
     ("--protocol emobox", "--stop-stage 4 --protocol emobox"),
     ("./run.sh --protocol speaker --stage 3", "./run.sh --protocol speaker --stage 3 --stop-stage 4"),

@@ -291,6 +291,19 @@ def test_more_jobs_than_an_array_may_have_become_several(cluster, tmp_path):
     assert max(seen) <= 2 and min(seen) >= 1
 
 
+def test_jobs_that_are_submitted_from_inside_an_allocation_ask_for_what_they_are_to(cluster, tmp_path, monkeypatch):
+    """What the allocation asked for would go on into the job, and there srun refuses, or takes it for its own."""
+    for name, value in {"JOB_ID": "1000", "MEM_PER_CPU": "50", "GPUS_PER_NODE": "1", "CPUS_PER_TASK": "2",
+                        "CPU_BIND": "map_cpu:63", "NNODES": "2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    task = jobs.Task("a job", ("sh", "-c", 'echo "$SLURM_JOB_ID $SLURM_MEM_PER_NODE $SLURM_NNODES" >"$1"', "-",
+                               str(tmp_path / "of job")))
+    jobs.run("inside", [task], jobs.Settings("slurm", tmp_path / ODD, memory="100M"))
+    job, *rest = (tmp_path / "of job").read_text().split()
+    assert job != "1000" and rest == ["100", "1"]
+
+
 def test_what_slurm_refuses_is_one_sentence(mandarin, training):
     arguments, _ = training
     refused = mandarin.refused(*arguments("--partition", "none"))
