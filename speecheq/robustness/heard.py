@@ -71,6 +71,6 @@ def _folder_of(weights: Path, after: Path) -> Path:
     elif not ((weights.parent / STAMP).is_file() and (weights.parent / "run.json").is_file()):
         why = f"have no {STAMP} and run.json of their training beside them"
     if why:
-        raise InputError(f"{weights}: {after} started from these weights, which {why}, so it cannot be "
+        raise InputError(f"{weights.absolute()}: {after} started from these weights, which {why}, so it cannot be "
                          "checked what they had learned from; put back the folder of that training.")
     return weights.parent
