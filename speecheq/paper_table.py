@@ -177,9 +177,13 @@ def published_sections(published: Sequence[Published], summaries: Sequence[Mappi
         numbers = sorted({figure.classes for figure in theirs})
         among = [_among(number, [figure for figure in theirs if figure.classes == number],
                         [summary for summary in members if _classes(summary) == number]) for number in numbers]
-        apart = [f"{_called(summary)} is over {_classes(summary)} classes, the published figures over "
-                 f"{' or '.join(map(str, numbers))}: they are not comparable (--classes corpus keeps a corpus' own)"
-                 for summary in members if _classes(summary) not in numbers]
+        others: Dict[int, List[str]] = defaultdict(list)
+        for summary in members:
+            if _classes(summary) not in numbers:
+                others[_classes(summary)].append(_called(summary))
+        apart = [f"over {number} classes, where the published figures are over {' or '.join(map(str, numbers))}, and so "
+                 f"not comparable (--classes corpus keeps a corpus' own): {', '.join(names)}"
+                 for number, names in sorted(others.items())]
         made.append(tables.Section(
             f"{target}, {protocol}: ours among published figures", [table for table in among if table is not None],
             [PUBLISHED] * any(among) + apart))
