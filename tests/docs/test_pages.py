@@ -17,8 +17,8 @@ from speecheq.readme import with_tables
 
 RECIPES = ("mandarin", "iemocap", "mtl_aug")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-# Options that a page shows as they are typed, of no program, or of a cluster.
-INVENTED = {"--name", "--qos"}
+# Options that a page shows as they are typed, of no program, or of a cluster or container.
+INVENTED = {"--name", "--qos", "--gres", "--nv"}
 
 
 def help_of(*command):
