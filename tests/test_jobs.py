@@ -384,7 +384,7 @@ def test_what_a_dry_run_prints_is_read_by_a_shell_as_comments(grid_engine, tmp_p
 # ---- on a node
 
 SAVES_ON_SIGTERM = """
-import os, pathlib, signal, sys
+import os, pathlib, signal, sys, time
 def end(*_):
     if "SAVES" in os.environ:
         pathlib.Path("last.new").touch(); os.rename("last.new", "last.pt")
@@ -392,7 +392,7 @@ def end(*_):
 signal.signal(signal.SIGTERM, end)
 pathlib.Path("pid.new").write_text(str(os.getpid()))
 os.rename("pid.new", "pid")
-while True: signal.pause()
+while True: time.sleep(0.05)  # signal.pause() would miss a signal that comes just before it
 """
 
 
