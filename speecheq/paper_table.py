@@ -181,8 +181,8 @@ def published_sections(published: Sequence[Published], summaries: Sequence[Mappi
         for summary in members:
             if _classes(summary) not in numbers:
                 others[_classes(summary)].append(_called(summary))
-        apart = [f"over {number} classes, where the published figures are over {' or '.join(map(str, numbers))}, and so "
-                 f"not comparable (--classes corpus keeps a corpus' own): {', '.join(names)}"
+        apart = [f"over {number} classes, where the published figures are over {' or '.join(map(str, numbers))}, and "
+                 f"so not comparable (--classes corpus keeps a corpus' own): {', '.join(names)}"
                  for number, names in sorted(others.items())]
         made.append(tables.Section(
             f"{target}, {protocol}: ours among published figures", [table for table in among if table is not None],
