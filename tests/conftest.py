@@ -239,6 +239,14 @@ def experiment(prepare, tmp_path_factory):
     return trained
 
 
+@pytest.fixture
+def own_experiment(experiment, tmp_path):
+    """A copy of ``experiment`` that a test may change; its data are those of the original."""
+    folder = tmp_path / "exp" / experiment.relative_to(experiment.parents[3])
+    shutil.copytree(experiment, folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium that notes what its console says and what it loads; skips where there is none."""

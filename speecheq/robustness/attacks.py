@@ -2,9 +2,8 @@
 class, the cross-entropy where no other is named.
 
 FGSM (Goodfellow et al., 2015), BIM (Kurakin et al., 2017), PGD (Madry et al., 2018), APGD-CE and APGD-DLR (Croce and
-Hein, 2020).
-``logits`` maps inputs (N, ...) to (N, K) and treats every clip of a mini-batch apart; ``gold`` (N,) are class numbers.
-All return inputs like those of the ball's centre.
+Hein, 2020). ``logits`` maps inputs (N, ...) to (N, K) and treats every clip of a mini-batch apart; ``gold`` (N,) are
+class numbers. All return inputs like those of the ball's centre.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a model has heard, also before: real trainings, of which the second starts from the weights of the first."""
 
-import shutil
-
 import pytest
 
 from speecheq import config as configuration
@@ -12,29 +10,21 @@ from speecheq.train import Job, train
 
 
 @pytest.fixture
-def before(experiment, tmp_path):
-    """A copy of a training on CASIA that learned phonemes from AISHELL-1."""
-    folder = tmp_path / "exp" / experiment.relative_to(experiment.parents[3])
-    shutil.copytree(experiment, folder)
-    return folder
-
-
-@pytest.fixture
-def tuned(before, experiment, tmp_path):
-    """A training without phonemes from the weights of ``before``."""
-    config = configuration.load(before / "config.yaml")
+def tuned(own_experiment, experiment, tmp_path):
+    """A training without phonemes from the weights of one on CASIA that learned phonemes from AISHELL-1."""
+    config = configuration.load(own_experiment / "config.yaml")
     config.loss.beta, config.data.corpora, config.optim.max_steps = 0.0, "target", 1
     folder = tmp_path / "exp-tuned" / "nano-wo_mtl" / "casia.speaker" / "fold1" / "seed1"
     train(Job(config, "nano", (), "wo_mtl", experiment.parents[4] / "msud" / "casia.speaker", 1, None, folder,
-              init_from=before / "best.pt"))
+              init_from=own_experiment / "best.pt"))
     return folder
 
 
-def test_what_was_learned_from_is_that_of_all_trainings(before, tuned):
-    of_before, = trainings(before)
+def test_what_was_learned_from_is_that_of_all_trainings(own_experiment, tuned):
+    of_before, = trainings(own_experiment)
     assert (of_before.corpora, of_before.phoneme_corpus) == (("casia",), "aishell")
     found = trainings(tuned)
-    assert [training.folder for training in found] == [tuned, before]
+    assert [training.folder for training in found] == [tuned, own_experiment]
     assert found[0].phoneme_corpus is None and found[1] == of_before
     with pytest.raises(InputError, match="aishell: speecheq learned phonemes from it"):
         check_unheard("aishell", [of_before])
@@ -58,21 +48,22 @@ def leave_alone(folder):
 
 @pytest.mark.parametrize("change, words", [(remove, "are not there any more"), (replace, "are others now"),
                                            (leave_alone, "have no stage.json and run.json")])
-def test_weights_of_unknown_origin_are_refused(before, tuned, change, words):
-    change(before)
+def test_weights_of_unknown_origin_are_refused(own_experiment, tuned, change, words):
+    change(own_experiment)
     with pytest.raises(InputError) as refused:
         trainings(tuned)
-    assert str(refused.value).startswith(f"{before / 'best.pt'}: {tuned} started from these weights, which {words}")
+    weights = own_experiment / "best.pt"
+    assert str(refused.value).startswith(f"{weights}: {tuned} started from these weights, which {words}")
 
 
-def test_a_phoneme_corpus_that_is_gone_cannot_be_checked(before, tmp_path):
-    of_before, = trainings(before)
+def test_a_phoneme_corpus_that_is_gone_cannot_be_checked(own_experiment, tmp_path):
+    of_before, = trainings(own_experiment)
     moved = of_before._replace(run={**of_before.run, "phonemes": str(tmp_path / "gone")})
     with pytest.raises(InputError, match="gone/phonemes.json: is not there any more, but .* was trained with"):
         check_unheard("emodb", [moved])
 
 
-def test_older_trainings_do_not_name_the_weights_they_started_from(before):
-    of_before, = trainings(before)
+def test_older_trainings_do_not_name_the_weights_they_started_from(own_experiment):
+    of_before, = trainings(own_experiment)
     run = {name: value for name, value in of_before.run.items() if name != "init_from"}
     assert of_before._replace(run=run).weights_before is None

@@ -59,11 +59,9 @@ def rooms(tmp_path_factory):
 
 
 @pytest.fixture
-def fold(experiment, tmp_path):
-    """A copy of the trained and scored fold; its data are those of the original."""
-    folder = tmp_path / "exp" / experiment.relative_to(experiment.parents[3])
-    shutil.copytree(experiment, folder)
-    return folder
+def fold(own_experiment):
+    """A trained and scored fold."""
+    return own_experiment
 
 
 @pytest.fixture
@@ -318,13 +316,13 @@ def test_a_masked_gradient_is_counted_and_does_not_hide_from_dlr(fold, msud, mon
 
         def forward(self, features, lengths, tasks):
             found = self.model(features, lengths, tasks=tasks)
-            return replace(found, esc_logits=1e6 * found.esc_logits)
+            return replace(found, esc_logits=1e12 * found.esc_logits)
 
     monkeypatch.setattr(adversarial, "WhiteBox", lambda model, *others: box_of(Scaled(model), *others))
     try_conditions(fold, msud, 1, AttackTrial("fbank", ("fgsm", "apgd", "apgd_dlr"), (30.0,)))
     rows = rows_of(fold, ATTACK_ON_FBANK)
     counts = rows["clean"].facts["gradients"]
-    assert counts["without"] > counts["attacked"] / 2
+    assert counts["without"] == counts["attacked"] > 0
     assert f"{counts['without']} have a gradient of the cross-entropy that is 0 or not finite" in caplog.text
     accuracy = {name: row.metrics["wa"] for name, row in rows.items()}
     assert accuracy["AutoPGD+DLR at 30 dB"] < accuracy["FGSM at 30 dB"]
