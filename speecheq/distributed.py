@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 import torch
@@ -91,6 +92,9 @@ def processes(rendezvous: Optional[str] = None) -> Iterator[None]:
         yield
         return
     global _between_gpus
+    # Imported later, as torch's optimizers do, it would keep the group of all processes as a default argument: gloo's
+    # threads would outlive destroy_process_group, and one that frees a tensor while Python ends aborts the process.
+    import_module("torch.distributed.nn")
     where = rendezvous or f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     met = {}
     try:
@@ -109,13 +113,14 @@ def processes(rendezvous: Optional[str] = None) -> Iterator[None]:
         log.setLevel(logging.ERROR)
     try:
         yield
+        any_of(0)  # the first process may still be writing
     except KeyboardInterrupt:
         if _place() == 0:
             raise
         raise SystemExit(130) from None  # the first process of the machine tells it
-    any_of(0)  # the first process may still be writing
-    dist.destroy_process_group()
-    _between_gpus = None
+    finally:
+        dist.destroy_process_group()
+        _between_gpus = None
 
 
 def use(device: torch.device) -> torch.device:

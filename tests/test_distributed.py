@@ -370,6 +370,33 @@ def test_the_first_process_alone_writes(trainings):
 
 # ---- one of them fails, or is asked to stop
 
+@pytest.mark.parametrize("how, status", [("pass", 0), ("raise SystemExit(3)", 3)])
+def test_no_thread_of_gloo_outlives_the_training(how, status):
+    """One that frees a tensor while Python ends would abort the process, after all is done."""
+    program = f"""
+import os, sys, torch
+from speecheq import distributed
+try:
+    with distributed.processes():
+        weight = torch.nn.Parameter(torch.ones(3))
+        weight.sum().backward()
+        distributed.sum_gradients([weight])
+        torch.optim.Adam([weight]).step()  # with torch 2 the first one imports what takes the group as a default
+        distributed.objects(weight)
+        assert len(os.listdir("/proc/self/task")) > 1
+        {how}
+finally:
+    print(len(os.listdir("/proc/self/task")))
+"""
+    places = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo",
+              "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
+                                env={**os.environ, **places, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+               for rank in range(2)]
+    assert [process.communicate(timeout=120)[0].split() for process in running] == [["1"], ["1"]]
+    assert [process.returncode for process in running] == [status, status]
+
+
 # Gloo and torchrun see a process that ended at once; nobody waits for the patience of distributed.py to run out.
 AT_ONCE = 20.0
 
