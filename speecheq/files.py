@@ -186,8 +186,8 @@ def locked_folder(folder: PathLike, wait: bool = False) -> Iterator[None]:
             )
         with write_fault_is_an_input_error(path):
             stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            stream.flush()
+            # past the stream, which would try in vain once more when it is closed
+            os.write(stream.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 

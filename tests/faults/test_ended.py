@@ -30,7 +30,8 @@ def test_a_stage_that_is_ended_anywhere_goes_on(stages, stage, number, capfd):
     stages.undo(stage)
     status, touched = stages.child(stage).end()
     assert status == 0 and touched > 1
-    for place in random.Random(f"{stage} {number} {sys.version_info}").sample(range(1, touched + 1), min(touched, PLACES)):
+    drawn = random.Random(f"{stage} {number} {sys.version_info}")
+    for place in drawn.sample(range(1, touched + 1), min(touched, PLACES)):
         stages.undo(stage)
         capfd.readouterr()
         status, _ = stages.child(stage, place, lambda: os.kill(os.getpid(), number)).end()

@@ -1,7 +1,7 @@
 """A whole recipe that is killed, ended or started twice at once, and started again, ends as one that was not.
 
-The moments of the kills are parts of the time that an unbroken run takes, drawn with a fixed seed, one in each of as many equal
-spans. SPEECHEQ_KILLS is their number (``make faults``: 50); else each stack takes every other one of 8.
+The moments of the kills are parts of the time that an unbroken run takes, drawn with a fixed seed, one in each of as
+many equal spans. SPEECHEQ_KILLS is their number (``make faults``: 50); else each stack takes every other one of 8.
 """
 
 import os

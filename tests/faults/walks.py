@@ -107,7 +107,7 @@ def check_kept(found, before):
 
 
 # The stages, in the order of the recipe.
-NAMES = ("synthesise", "manifests", "features", "unify", "phonemes", "train", "score", "report")
+NAMES = ("synthesise", "manifests", "features", "unify", "phonemes", "shards", "train", "score", "report")
 
 
 class Child:
@@ -155,11 +155,12 @@ class Stages:
         self.runs = ["--data", root / "data", "--exp", root / "exp", "--config", NANO, "--systems", "speecheq",
                      "--target", "casia", "--protocol", "random10", "--folds", "1"]
         self.conf = EGS / "mandarin" / "conf"
+        self.learned_from = ["--phonemes", "aishell", "--systems-file", self.conf / "systems.yaml"]
         # the folder of each
         self.written = {
             "synthesise": "corpora/casia", "manifests": "data/manifests/casia", "features": "data/fbank/casia",
             "unify": "data/msud/casia.random10/fold1", "phonemes": "data/phonemes/aishell",
-            "train": "exp/nano-speecheq/casia.random10/fold1/seed1",
+            "shards": "data/shar/stored/casia.random10/fold1", "train": "exp/nano-speecheq/casia.random10/fold1/seed1",
             "score": "exp/nano-speecheq/casia.random10/fold1/seed1", "report": "exp/tables",
         }
         for name in NAMES:
@@ -213,9 +214,12 @@ class Stages:
     def phonemes(self):
         return self.cli("phonemes", "--data", self.root / "data", "--corpus", "aishell")
 
-    def train(self, exp=None):
-        return self.cli("train", *self.runs, "--phonemes", "aishell", "--systems-file", self.conf / "systems.yaml",
-                        "--set", "run.checkpoint_steps=1", *(["--exp", exp] if exp else []))
+    def shards(self):
+        return self.cli("shar", *self.runs, *self.learned_from, "--shard-clips", 8, "--nj", 1)
+
+    def train(self, *options, exp=None):
+        return self.cli("train", *self.runs, *self.learned_from, "--set", "run.checkpoint_steps=1", *options,
+                        *(["--exp", exp] if exp else []))
 
     def score(self):
         return self.cli("score", *self.runs, "--train-clips")
@@ -225,4 +229,4 @@ class Stages:
                         self.root / "RESULTS.md", "--table", self.conf / "table.yaml")
 
 
-NAMES = ("synthesise", "manifests", "features", "unify", "phonemes", "train", "score", "report")
+NAMES = ("synthesise", "manifests", "features", "unify", "phonemes", "shards", "train", "score", "report")
