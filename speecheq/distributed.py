@@ -27,11 +27,14 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import timedelta
 from functools import partial
-from importlib import import_module
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Imported later, as torch's optimizers do, it would keep the group of all processes as a default argument: gloo's
+# threads would outlive destroy_process_group, and one that frees a tensor while Python ends aborts the process.
+import torch.distributed.nn
 from torch import Tensor, nn
 
 from speecheq.errors import InputError
@@ -92,9 +95,6 @@ def processes(rendezvous: Optional[str] = None) -> Iterator[None]:
         yield
         return
     global _between_gpus
-    # Imported later, as torch's optimizers do, it would keep the group of all processes as a default argument: gloo's
-    # threads would outlive destroy_process_group, and one that frees a tensor while Python ends aborts the process.
-    import_module("torch.distributed.nn")
     where = rendezvous or f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     met = {}
     try:
