@@ -18,6 +18,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 from speecheq import corpus as corpus_module  # noqa: E402
 from speecheq.seqm import EMOTIONS  # noqa: E402
@@ -30,6 +31,9 @@ TEXTS = ("今天天气很好", "我们去公园散步", "他在图书馆看书",
 COLUMNS = ("utt", "speaker", "gender", "emotion", "category", "level", "split", "text")
 
 torch.set_num_threads(1)
+# No test fails for the time that it takes: the machine may have other work.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 # What a shell has started in the background ignores Ctrl-C, which tests send.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -168,7 +168,7 @@ def test_clips_shorter_than_a_window(samples):
     assert torch.isfinite(found).all() and found.shape[1] == int(new.max())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(1, 6000), st.floats(-12, 12), st.floats(0.5, 2)), min_size=1, max_size=4))
 def test_any_factors_give_exact_lengths_and_finite_samples(clips):
     sizes, semitones, tempi = (list(column) for column in zip(*clips))

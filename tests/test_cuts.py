@@ -27,7 +27,7 @@ def write(path, corpora):
 
 @given(corpora=st.lists(st.sampled_from(["a", "b", "ab", "emotion"]), min_size=1, max_size=12),
        wanted=st.sampled_from(["a", "b", "ab", None]), most=st.integers(1, 15))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_holds_what_lhotse_reads_of_the_corpus(tmp_path_factory, corpora, wanted, most):
     path = write(tmp_path_factory.mktemp("m") / "m.jsonl.gz", corpora)
     expected = [cut for cut in CutSet.from_file(path) if wanted in (None, cut.supervisions[0].custom["corpus"])]

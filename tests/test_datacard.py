@@ -109,7 +109,7 @@ def test_a_file_that_is_no_card_is_refused(tmp_path, content, says):
     assert message.startswith(str(tmp_path / "tiny.yaml")) and says in message
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_no_value_makes_reading_fail_otherwise(tmp_path, data):
     key = data.draw(st.sampled_from([*CARD, "obtain", "else"]))

@@ -56,7 +56,7 @@ def mini_batches(epoch):
 
 
 @given(epochs())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_every_clip_comes_once_an_epoch_and_no_mini_batch_is_too_large_or_too_small(case):
     epoch, clips, lengths = case
     dealing, batches = epoch.dealing, mini_batches(epoch)
@@ -71,7 +71,7 @@ def test_every_clip_comes_once_an_epoch_and_no_mini_batch_is_too_large_or_too_sm
 
 
 @given(epochs())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_clip_j_of_a_mini_batch_is_of_lane_j(case):
     """So the shares of processes, whose number divides the lanes, are of lanes of their own."""
     epoch, _, _ = case
@@ -80,7 +80,7 @@ def test_clip_j_of_a_mini_batch_is_of_lane_j(case):
 
 
 @given(epochs())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_reader_reads_each_shard_forwards_and_what_no_other_reads(case):
     epoch, clips, _ = case
     dealing, read = epoch.dealing, []
@@ -101,7 +101,7 @@ def test_a_reader_reads_each_shard_forwards_and_what_no_other_reads(case):
 
 
 @given(epochs())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_part_goes_on_at_every_mini_batch(case):
     epoch, _, _ = case
     for part in range(epoch.dealing.parts):
@@ -110,7 +110,7 @@ def test_a_part_goes_on_at_every_mini_batch(case):
 
 
 @given(epochs())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_parts_take_turns_as_long_as_they_have_a_mini_batch(case):
     epoch, _, _ = case
     turns, parts = epoch.turns(), range(epoch.dealing.parts)

@@ -207,7 +207,7 @@ NEAR_FILES = st.lists(
 ).map("\n".join)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(file=st.sampled_from(["wav.scp", "utt2spk", "utt2emo", "utt2int", "spk2gender", "text", "segments",
                              "utt2split"]),
        text=st.one_of(st.text(), NEAR_FILES))

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from speecheq import checkpoint
@@ -31,7 +31,6 @@ def padded(lengths, dim=3, seed=0):
 # ---- mixup
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 12), min_size=2, max_size=6), st.data())
 def test_a_mixed_clip_is_the_sum_of_both_by_their_shares(lengths, data):
     features, lengths_ = padded(lengths)
@@ -104,7 +103,6 @@ def test_the_loss_of_mixed_clips_is_that_of_both_labels_by_their_shares():
 # ---- masks
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(0, 3), st.integers(0, 3),
        st.floats(0.0, 0.5), st.floats(0.0, 1.0), st.integers(0, 12), st.integers(0, 9))
 def test_masks_lie_within_the_clip_and_are_no_wider_than_asked(

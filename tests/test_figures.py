@@ -228,7 +228,7 @@ def test_every_clip_is_in_one_group_and_one_bar(clips):
         assert shares.tolist() == [expected[place] / len(group) for place in range(16)]
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(some_clips, some_clips)
 def test_bars_are_as_high_as_the_shares(training, test):
     figure = figures.eis_figure({"training": training, "test": test}, SEQM_CLASSES)

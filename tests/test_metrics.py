@@ -21,7 +21,7 @@ PHONES = st.lists(st.integers(1, 4), max_size=9)
 
 
 @given(PAIRS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @pytest.mark.filterwarnings("ignore")
 def test_accuracies_and_confusion_are_those_of_scikit_learn(pairs):
     gold, predicted = map(list, zip(*pairs))
@@ -32,7 +32,7 @@ def test_accuracies_and_confusion_are_those_of_scikit_learn(pairs):
 
 
 @given(PAIRS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_recall_precision_and_f1_are_those_of_scikit_learn(pairs):
     gold, predicted = map(list, zip(*pairs))
     found = metrics.class_scores(gold, predicted, 9)
@@ -51,7 +51,7 @@ POSTERIORS = st.lists(
 
 
 @given(POSTERIORS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_calibration_bins_are_those_of_scikit_learn(pairs):
     gold = [label for label, _ in pairs]
     posteriors = np.array([weights for _, weights in pairs], dtype=float)
@@ -90,7 +90,7 @@ def test_unweighted_accuracy_by_hand():
 
 
 @given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 1.5, 2.5, 3.5]), st.floats(-1, 5)), min_size=2, max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_scores_of_the_eis_take_clips_with_a_label(pairs):
     kept = [(g, p) for g, p in pairs if g >= 0]
     gold, predicted = zip(*pairs)
@@ -141,7 +141,7 @@ def distance(reference, hypothesis):
 
 
 @given(st.lists(st.tuples(PHONES, PHONES), max_size=6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_per_is_all_errors_over_all_phones(pairs):
     errors = [distance(r, h) for r, h in pairs]
     assert [metrics.phone_errors(r, h) for r, h in pairs] == errors
@@ -151,7 +151,7 @@ def test_per_is_all_errors_over_all_phones(pairs):
 
 
 @given(st.lists(PHONES, min_size=1, max_size=5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_best_constant_is_no_worse_than_silence_and_is_reached(references):
     best = metrics.phone_error_rate(references, [metrics.greedy_constant(references)] * len(references))
     if not any(references):

@@ -221,7 +221,7 @@ def of_bursts(made, **counts):
     return Frontend(made, CPU, None, None)(MultitaskBatch(**streams))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(1, 30), st.floats(0.7, 1.4)), min_size=1, max_size=4), st.data())
 def test_frames_are_read_as_numpy_interpolates(clips, data):
     frames = torch.tensor([length for length, _ in clips])

@@ -189,7 +189,7 @@ HARMFUL = st.sampled_from(["</script>", "<script>", "<!--", "</title>", "<", "&l
 TEXTS = st.lists(HARMFUL | st.text()).map("".join)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(TEXTS, st.dictionaries(TEXTS, st.lists(TEXTS)))
 def test_no_text_ends_an_element_of_the_page(title, value):
     parsed = Parsed(page._document(title, {"A": "<p>x</p>"}, "run();", json.dumps(value, ensure_ascii=False)))

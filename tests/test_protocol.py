@@ -36,7 +36,7 @@ def corpora(draw):
 
 
 @given(corpora(), st.sampled_from(["random10", "random5", "speaker", "session", "text"]), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_folds_partition_the_clips_and_nothing_leaks(clips, protocol, seed):
     assume(protocol != "session" or len({c.session for c in clips}) > 1)
     folds = make_folds(protocol, clips, seed)
@@ -58,7 +58,7 @@ def test_folds_partition_the_clips_and_nothing_leaks(clips, protocol, seed):
 
 
 @given(corpora())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_random10_is_stratified_by_label_and_speaker(clips):
     folds = make_folds("random10", clips)
     of = {clip.id: clip for clip in clips}
@@ -290,7 +290,7 @@ def test_lists_of_folds_as_other_programs_write_them(tmp_path):
 
 
 @given(st.text() | st.text(alphabet="clip\ttest_fold,12\n\r\"a"))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_text_makes_the_list_fail_with_anything_but_a_sentence(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.tsv"
     for content in (text, HEAD + text):

@@ -336,7 +336,7 @@ def process(rank, size):
 
 @given(shard_clips=st.integers(1, 200), lanes=st.sampled_from([1, 2, 4, 6]), parts=st.integers(1, 4),
        most=st.integers(1, 6), loaders=st.integers(1, 3), buffer=st.integers(1, 200), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_processes_and_loaders_share_an_epoch_and_none_sees_another_ones_clips(
     data, tmp_path_factory, shard_clips, lanes, parts, most, loaders, buffer, seed,
 ):

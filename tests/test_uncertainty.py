@@ -46,7 +46,7 @@ def random_answers(speakers, clips, seed=0, right=0.7):
 
 
 @given(CLIPS, st.sampled_from([(1,), (1, 2)]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_accuracies_are_those_of_the_metrics(clips, seeds):
     of, gold, predicted = answers(clips, seeds), [clip[1] for clip in clips], [clip[2] for clip in clips]
     assert accuracies(of).wa == pytest.approx(metrics.weighted_accuracy(gold, predicted))
@@ -106,7 +106,7 @@ def test_of_few_units_a_mean_has_the_interval_and_the_p_of_students_t(units):
 
 
 @given(st.integers(2, 40), st.integers(0, 2**32 - 1), st.floats(-2, 2))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_interval_and_p_agree_on_where_0_lies(units, seed, middle):
     """But for the sample itself, which the p counts: where all draws lie on one side, of few units p is still large."""
     differences = np.random.default_rng(seed).normal(middle, 1, 2000)
@@ -175,7 +175,7 @@ def test_one_speaker_has_no_interval():
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_mcnemar_is_the_binomial_test_of_scipy(first_only, second_only):
     trials = first_only + second_only
     expected = binomtest(first_only, trials).pvalue if trials else 1.0
@@ -189,7 +189,7 @@ def test_mcnemar_of_many_clips():
 
 
 @given(P_VALUES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_holm_is_monotone_and_between_none_and_bonferroni(values):
     corrected = holm(values)
     assert all(p <= c <= min(1, p * len(values)) + 1e-12 for p, c in zip(values, corrected))
@@ -204,7 +204,7 @@ def test_holm_by_hand():
 
 
 @given(CLIPS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_system_never_differs_from_itself(clips):
     found = difference(answers(clips), answers(clips))
     assert (found.ua, found.first_only, found.second_only, found.mcnemar) == (0, 0, 0, 1)
@@ -212,7 +212,7 @@ def test_a_system_never_differs_from_itself(clips):
 
 
 @given(CLIPS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_other_way_round_a_difference_is_the_same(clips):
     there, back = (difference(answers(clips, which=a), answers(clips, which=1 - a)) for a in (0, 1))
     assert there.ua == pytest.approx(-back.ua, abs=1e-12) and there.mcnemar == back.mcnemar

@@ -202,7 +202,7 @@ def test_the_real_clips(samples, prepare, refused, tmp_path):
 
 
 @given(st.binary() | st.text().map(str.encode) | st.text(alphabet="S0001 FM\t\n\r好", max_size=60).map(str.encode))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_bytes_make_a_table_fail_with_anything_but_a_sentence(toys, tmp_path_factory, content):
     script, path = toys.script("aishell"), tmp_path_factory.getbasetemp() / "table.txt"
     path.write_bytes(content)

@@ -279,7 +279,7 @@ NAMES = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=(
 
 
 @given(NAMES | st.sampled_from(["WangZhe", "liuchanhong"]), NAMES | st.sampled_from(["Angry", "normal", "sad "]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_folder_name_fails_with_anything_but_a_sentence(toys, tmp_path_factory, speaker, emotion):
     """Names only: the audio is read later."""
     script, root = toys.script("casia"), tmp_path_factory.getbasetemp()

@@ -111,7 +111,7 @@ def test_the_real_clips(samples, prepare, tmp_path):
 
 @given(st.text(alphabet=st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), max_size=40)
        | st.text(alphabet="0123456789abWLEAFNT", min_size=7, max_size=7))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_name_fails_with_anything_but_a_sentence(toys, tmp_path_factory, name):
     """Names only: the audio is read later."""
     script = toys.script("emodb")

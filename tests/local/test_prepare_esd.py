@@ -200,7 +200,7 @@ TEXTS = st.text() | st.lists(
 ).map("\n".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(content=st.binary() | st.tuples(TEXTS, st.sampled_from(["utf-8", "utf-16", "gb18030"])).map(
     lambda pair: pair[0].encode(pair[1])), language=st.sampled_from(["Mandarin", "English"]))
 def test_no_content_makes_a_table_fail_but_with_a_sentence(script, tmp_path_factory, content, language):

@@ -352,7 +352,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.one_of(PIECES, st.text(max_size=9)), max_size=12), st.sampled_from(["utf-8", "utf-16", "gb18030"]))
 def test_no_text_makes_a_parser_fail_but_with_a_sentence(script, tmp_path_factory, pieces, encoding):
     path = tmp_path_factory.getbasetemp() / "Ses01F_impro01.txt"
@@ -368,7 +368,7 @@ def test_no_text_makes_a_parser_fail_but_with_a_sentence(script, tmp_path_factor
     script.read_transcripts(path, script.Counter())
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.text(st.sampled_from(string.digits + ".,-+nasif \t"), max_size=20))
 def test_values_are_three_numbers_or_missing_or_refused(script, text):
     try:

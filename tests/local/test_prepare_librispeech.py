@@ -206,7 +206,7 @@ LINES = st.text() | st.lists(
 ).map("\n".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(content=st.binary() | LINES.map(lambda text: text.encode("utf-8")))
 def test_no_content_makes_a_table_fail_but_with_a_sentence(script, tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "librispeech-table.txt"

@@ -257,7 +257,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.one_of(PIECES, st.text(max_size=9)), max_size=12), st.sampled_from(["utf-8", "utf-16", "gb18030"]))
 def test_no_text_makes_the_parser_fail_but_with_a_sentence(script, tmp_path_factory, pieces, encoding):
     path = tmp_path_factory.getbasetemp() / "Evaluation.txt"

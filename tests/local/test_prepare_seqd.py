@@ -70,7 +70,7 @@ def test_a_holders_copy_with_the_papers_counts_needs_no_option(prepare, toys, tm
 
 
 @given(st.text() | st.text(alphabet="F01\tneutral-\n\r train好\"", max_size=80))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_text_makes_the_table_fail_with_anything_but_a_sentence(toys, tmp_path_factory, text):
     folder = tmp_path_factory.getbasetemp()
     for content in (text, "\t".join(toys.columns) + "\n" + text):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from speecheq.losses import ccc, eis_loss
@@ -25,7 +25,6 @@ def test_direct_formula():
 
 
 @given(PAIRS)
-@settings(deadline=None)
 def test_symmetric_and_within_one(pair):
     value = float(ccc(pair[0], pair[1]))
     assert value == pytest.approx(float(ccc(pair[1], pair[0])), abs=1e-6)
@@ -33,7 +32,6 @@ def test_symmetric_and_within_one(pair):
 
 
 @given(PAIRS)
-@settings(deadline=None)
 def test_one_at_equality(pair):
     x = pair[0]
     if float(x.var(unbiased=False)) > 1e-3:
@@ -42,7 +40,6 @@ def test_one_at_equality(pair):
 
 
 @given(PAIRS)
-@settings(deadline=None)
 def test_gradients_are_finite(pair):
     predicted = pair[0].clone().requires_grad_()
     eis_loss(predicted, pair[1]).backward()

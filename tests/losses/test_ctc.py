@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from speecheq.errors import InputError
@@ -173,7 +173,6 @@ def test_auto_takes_the_faster_one_on_a_cpu():
 
 
 @given(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=20), min_size=1, max_size=5))
-@settings(deadline=None)
 def test_greedy_decode(paths):
     logits = torch.full((len(paths), max(map(len, paths)), 5), -1.0)
     for n, path in enumerate(paths):

@@ -169,7 +169,7 @@ def test_stronger_attacks_leave_no_more_clips_right_here(model, clips):
     assert len(x) > one >= ten >= right(apgd(model, ball, gold, 40, share)) > 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_no_point_lies_outside_the_ball(data):
     numbers = st.floats(-2, 2, width=32)

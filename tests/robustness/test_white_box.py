@@ -87,7 +87,7 @@ def test_the_clean_logits_are_those_of_scoring(waveforms):
     torch.testing.assert_close(with_gradient.detach(), expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(level=st.floats(-90, 0), gain=st.floats(0.01, 3), length=st.integers(10, 400), seed=st.integers(0, 99))
 def test_the_change_of_a_waveform_is_as_far_below_it_as_its_level_says(level, gain, length, seed):
     random = torch.Generator().manual_seed(seed)
