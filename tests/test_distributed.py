@@ -388,8 +388,8 @@ try:
 finally:
     print(len(os.listdir("/proc/self/task")))
 """
-    places = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo",
-              "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    places = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+              "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
                                 env={**os.environ, **places, "RANK": str(rank), "LOCAL_RANK": str(rank)})
                for rank in range(2)]

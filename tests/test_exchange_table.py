@@ -257,7 +257,8 @@ def test_genders():
         gender("woman")
 
 
-FEW_SHARED = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+FEW_SHARED = settings(max_examples=150,
+                      suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 NEAR_TABLES = st.lists(
     st.lists(st.sampled_from(["path", "speaker", "emotion", "gender", "wav/a.wav", "s1", "happy", "other", "f", "weak",
                               '"', "", "start", "0.05", "utt", "\ufeff", "x\r", "1e999"]), max_size=5).map(",".join),

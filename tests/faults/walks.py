@@ -216,8 +216,8 @@ class Stages:
     def shards(self):
         return self.cli("shar", *self.runs, *self.learned_from, "--shard-clips", 8, "--nj", 1)
 
-    def train(self, *options, exp=None):
-        return self.cli("train", *self.runs, *self.learned_from, "--set", "run.checkpoint_steps=1", *options,
+    def train(self, exp=None):
+        return self.cli("train", *self.runs, *self.learned_from, "--set", "run.checkpoint_steps=1",
                         *(["--exp", exp] if exp else []))
 
     def score(self):
