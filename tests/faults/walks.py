@@ -226,6 +226,3 @@ class Stages:
     def report(self):
         return self.cli("report", "--exp", self.root / "exp", "--title", "faults", "--results",
                         self.root / "RESULTS.md", "--table", self.conf / "table.yaml")
-
-
-NAMES = ("synthesise", "manifests", "features", "unify", "phonemes", "shards", "train", "score", "report")
