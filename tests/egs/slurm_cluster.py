@@ -137,7 +137,7 @@ class Cluster:
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def queue(self):
+    def queue(self, *options):
         """State by ``array job_index`` of what waits or runs."""
-        lines = self.ask("squeue", "--me", "--array", "--noheader", "--format=%i %T").splitlines()
+        lines = self.ask("squeue", "--me", "--array", "--noheader", "--format=%i %T", *options).splitlines()
         return dict(line.split() for line in lines)

@@ -44,19 +44,37 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
-def out_of_time(cluster, tmp_path_factory):
-    """A job that heeds no warning and runs into its limit of a minute, while other tests run: who waits for it."""
-    folder = tmp_path_factory.mktemp("time")
-    (folder / "stubborn.sh").write_text(
-        f'[ -z "${ONLY_ASK}" ] || exit {NOT_DONE}\ntrap "" TERM\necho at work\nwhile :; do sleep 1; done\n')
-    command = jobs.speecheq("jobs", "--name", "stubborn", "--cmd", "slurm", "--time", "1", "--jobs-folder", str(folder))
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}) as waiting:
-        waiting.stdin.write("\0".join(["a job", "2", "sh", str(folder / "stubborn.sh"), ""]))
-        waiting.stdin.close()
-        waiting.stdin = None  # communicate would write to it
-        yield waiting
-        waiting.terminate()
+def beside(cluster, tmp_path_factory):
+    """``beside(name, script, *options)``: who waits, while other tests run, for a job with a limit of a minute."""
+    with ExitStack() as started:
+        def start(name, script, *options):
+            folder = tmp_path_factory.mktemp(name)
+            (folder / "job.sh").write_text(f'[ -z "${ONLY_ASK}" ] || exit {NOT_DONE}\ncd "$1"\n{script}')
+            command = jobs.speecheq("jobs", "--name", name, "--cmd", "slurm", "--time", "1",
+                                    "--jobs-folder", str(folder / "jobs"), *options)
+            waiting = started.enter_context(subprocess.Popen(
+                command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}))
+            waiting.stdin.write("\0".join(["a job", "3", "sh", str(folder / "job.sh"), str(folder), ""]))
+            waiting.stdin.close()
+            waiting.stdin = None  # communicate would write to it
+            started.callback(waiting.terminate)
+            return waiting
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def out_of_time(beside):
+    """A job that heeds no warning and runs into its limit."""
+    return beside("stubborn", 'trap "" TERM\necho at work\nwhile :; do sleep 1; done\n')
+
+
+@pytest.fixture(scope="module")
+def back_in_the_queue(beside):
+    """A job that ends when it is warned, goes back into the queue, where Slurm lets it wait, and then goes on."""
+    return beside("patient", '[ ! -e begun ] || exec mv begun "gone on"\n>begun\nexec sleep 1000\n',
+                  "--requeue", "true")
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +141,7 @@ def submitted(told):
     return [(name, int(number)) for name, number in re.findall(r"INFO (\w+): (\d+) jobs submitted to slurm", told)]
 
 
-def test_a_recipe_on_slurm_equals_a_local_one(out_of_time, mandarin, corpora, walked, tmp_path):
+def test_a_recipe_on_slurm_equals_a_local_one(out_of_time, back_in_the_queue, mandarin, corpora, walked, tmp_path):
     folder, done = walked
     assert submitted(done.stderr) == [("manifests", 2), ("features", 2), ("unify", 2), ("phonemes", 1), ("train", 2),
                                       ("score", 2)]
@@ -195,7 +213,7 @@ def running_array(cluster, started):
     """The number of the array that a recipe waits for."""
     arrays = set(re.findall(r"submitted to slurm as the array (\d+)", "".join(started.told)))
     running = {job.split("_")[0] for job, state in cluster.queue().items() if state == "RUNNING"}
-    (array,) = arrays & running  # the job of out_of_time may run too
+    (array,) = arrays & running  # others run beside it
     return array
 
 
@@ -231,7 +249,7 @@ def test_time_limit_and_cancelled_array_save_and_go_on(cluster, mandarin, traini
 
 def pending(cluster):
     """The jobs of the closed partition."""
-    return {job for job, state in cluster.queue().items() if state == "PENDING"}
+    return {job for job, state in cluster.queue("--partition=closed").items() if state == "PENDING"}
 
 
 def test_the_end_of_the_waiting_recipe_cancels_its_jobs(cluster, mandarin, training):
@@ -323,3 +341,10 @@ def test_a_job_that_heeds_no_warning_runs_out_of_time(out_of_time):
     _, told = out_of_time.communicate(timeout=LIMIT)
     assert out_of_time.returncode == 1 and "stubborn: 1 of 1 jobs failed" in told, told
     assert "(a job) ran out of its time limit (--time)" in told and "    at work" in told
+
+
+def test_a_job_that_was_warned_goes_on_from_the_queue(back_in_the_queue):
+    _, told = back_in_the_queue.communicate(timeout=LIMIT)
+    assert back_in_the_queue.returncode == 0 and submitted(told) == [("patient", 1)], told
+    folder = Path(back_in_the_queue.args[back_in_the_queue.args.index("--jobs-folder") + 1]).parent
+    assert (folder / "gone on").is_file()
