@@ -14,14 +14,19 @@ from speecheq import jobs
 from speecheq.commandline import OneLineParser, exit_status, numbers, positive, positive_whole, true_or_false
 from speecheq.errors import InputError
 from speecheq.progress import log, set_up_logging
-from speecheq.stages import only_asked
+from speecheq.stages import STAMP, Stage, only_asked
 
 # Subcommands import what they need themselves, so that --help answers at once.
 
 
-def _own_task(given: argparse.Namespace, title: str, *changed: str, logs: Optional[Path] = None) -> jobs.Task:
-    """The command that was given, here and now, with some of its options changed, as a task of an array."""
-    return jobs.Task(title, jobs.speecheq(*jobs.without_options(given.arguments), *changed), logs)
+def _own_task(given: argparse.Namespace, title: str, *changed: str, logs: Optional[Path] = None,
+              stages: Iterable[Stage] = ()) -> jobs.Task:
+    """The command that was given, here and now, with some of its options changed, as a task of an array.
+
+    ``stages``: those that it does.
+    """
+    command = jobs.speecheq(*jobs.without_options(given.arguments), *changed)
+    return jobs.Task(title, command, logs, makes=tuple(stage.folder / STAMP for stage in stages))
 
 
 # What one task of an array does, its title, the options that make it of the command, the folder of its log.
@@ -35,7 +40,7 @@ def _missing(given: argparse.Namespace, parts: Iterable[Part]) -> List[jobs.Task
         with only_asked() as missing:
             work()
         if missing:
-            tasks.append(_own_task(given, title, *changed, logs=logs))
+            tasks.append(_own_task(given, title, *changed, logs=logs, stages=missing))
     return tasks
 
 
@@ -162,8 +167,9 @@ def _unify(given: argparse.Namespace) -> None:
         return
     with only_asked() as stages:
         folds = work()
-    missing = {stage.options["fold"] for stage in stages}
-    tasks = [_own_task(given, f"{recipe.name}, fold {fold}", "--folds", str(fold)) for fold in folds if fold in missing]
+    missing = {stage.options["fold"]: stage for stage in stages}
+    tasks = [_own_task(given, f"{recipe.name}, fold {fold}", "--folds", str(fold), stages=[missing[fold]])
+             for fold in folds if fold in missing]
     jobs.run("unify", tasks, jobs.Settings.of(given))
 
 

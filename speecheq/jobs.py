@@ -219,6 +219,7 @@ class Task:
     command: Tuple[str, ...]
     logs: Optional[Path] = None  # a folder; None: that of the array
     saves: Optional[Path] = None  # the file that it writes anew when it is asked to stop, and goes on from
+    makes: Tuple[Path, ...] = ()  # files that it writes anew before it ends well
 
 
 @dataclass(frozen=True)
@@ -311,19 +312,21 @@ def without_options(arguments: Sequence[str]) -> List[str]:
 
 
 def missing_of(listed: bytes) -> List[Task]:
-    """Of tasks that a shell lists (each a title, a number of words and these words, all ended by NUL) those to be done.
+    """Of tasks that a shell lists those to be done.
 
-    Their commands are run with stages.ONLY_ASK; SystemExit with the status of one that meets a fault, which it tells.
+    Each is a title, the file that it makes (or nothing), a number of words and these words, all ended by NUL. Their
+    commands are run with stages.ONLY_ASK; SystemExit with the status of one that meets a fault, which it tells.
     """
     words = iter([os.fsdecode(word) for word in listed.split(b"\0")[:-1]])
     tasks = []
     for title in words:
+        makes = tuple(Path(path) for path in [next(words)] if path)
         command = tuple(islice(words, int(next(words))))
         status = subprocess.run(command, env={**os.environ, ONLY_ASK: "1"}).returncode
         if status not in (0, NOT_DONE):
             raise SystemExit(status)
         if status == NOT_DONE:
-            tasks.append(Task(title, command))
+            tasks.append(Task(title, command, makes=makes))
     return tasks
 
 
@@ -355,8 +358,9 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
     Where the cluster takes no array so long they become several; with ``at_once`` one after the other, so that no more
     run at once than are asked for.
 
-    Tasks that an earlier start left in the queue are not submitted again but waited for. InputError where the scheduler
-    is not there or refuses, or tasks failed, after each was told of with the last lines of its log. With ``dry_run``
+    Tasks that an earlier start left in the queue are not submitted again but waited for. What they make is there when
+    this returns. InputError where the scheduler is not there or refuses, tasks failed, after each was told of with the
+    last lines of its log, or what they made cannot be seen from here. With ``dry_run``
     what would be submitted is printed, and SystemExit raised with NOT_DONE. KeyboardInterrupt, and SystemExit after
     a SIGTERM, cancel the tasks, unless ``keep_jobs``, also while they are submitted.
     """
@@ -364,6 +368,7 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
         return
     array = _Array(name, settings)
     settings.jobs_folder.mkdir(parents=True, exist_ok=True)
+    before = {path: _version(path) for task in tasks for path in task.makes}
     flights: List[_Flight] = []  # those that are waited for, and have not ended
     with sigterm_ends():
         try:
@@ -383,6 +388,29 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
         except (KeyboardInterrupt, SystemExit):
             array.stop(flights)
             raise
+        _wait_to_see(name, before)
+
+
+def _wait_to_see(name: str, before: Mapping[Path, Optional[Tuple[int, int]]]) -> None:
+    """Until these files, of which there were the versions ``before``, are there anew.
+
+    Where files are shared over a network, a machine may remember for LOST_AFTER seconds what there was when it looked.
+    InputError where one is not there even then.
+    """
+    end, told = time.monotonic() + LOST_AFTER, False
+    while [path for path, version in before.items() if _version(path) in (None, version)]:
+        if time.monotonic() > end:
+            missing = [path for path in before if not path.exists()]
+            if missing:
+                raise InputError(
+                    f"{name}: its jobs ended well, but {missing[0]}, which they wrote, is not there for this machine; "
+                    "name folders that all machines share."
+                )
+            return  # another process may have made them between two looks at them
+        if not told:
+            log.info("%s: its jobs have ended; waiting for this machine to see what they wrote", name)
+        told = True
+        time.sleep(1.0)
 
 
 class _Array:
@@ -484,6 +512,7 @@ class _Array:
         command = self.settings.command(self.name, len(tasks), folder, after)
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / RESULTS, ignore_errors=True)  # of the same tasks, when they were submitted before
+        (folder / RESULTS).mkdir()  # here, for a job's new file in it is seen sooner than a new folder
         remove_leftovers(folder)
         write_text(folder / "job.sh", SCRIPT)
         # in ASCII, as a file name need not be UTF-8

@@ -127,13 +127,14 @@ def test_of_listed_commands_those_that_are_not_done_become_tasks(tmp_path, monke
                       "sys.exit(int(os.fsencode(sys.argv[1]).decode()))\n")
     script.chmod(0o755)
 
-    def listed(status):
+    def listed(status, made=""):
         words = [str(script), str(status), *ODD]
-        return b"".join(os.fsencode(word) + b"\0" for word in (f"title {status}", str(len(words)), *words))
+        return b"".join(os.fsencode(word) + b"\0" for word in (f"title {status}", made, str(len(words)), *words))
 
     assert jobs.missing_of(listed(0)) == []
-    assert jobs.missing_of(listed(NOT_DONE) + listed(0) + listed(NOT_DONE)) == \
-        2 * [Task(f"title {NOT_DONE}", (str(script), str(NOT_DONE), *ODD))]
+    missing = Task(f"title {NOT_DONE}", (str(script), str(NOT_DONE), *ODD))
+    assert jobs.missing_of(listed(NOT_DONE) + listed(0) + listed(NOT_DONE, "a file")) == \
+        [missing, replace(missing, makes=(Path("a file"),))]
     with pytest.raises(SystemExit) as ended:
         jobs.missing_of(listed(0) + listed(1))
     assert ended.value.code == 1
@@ -256,6 +257,33 @@ def test_tasks_that_fail_are_told_of_and_the_others_are_run(grid_engine, tmp_pat
     assert "job 7_1 (the first) exit status 7; the end of" in told and "    49\n" in told and "    30\n" not in told
     assert "    no-such-program: No such file or directory" in told
     assert Path("two.json").is_file()
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_what_jobs_have_made_is_waited_for_until_it_is_seen_here(grid_engine, tmp_path, monkeypatch, caplog, before):
+    made, slept = tmp_path / "made", []
+    if before:
+        made.write_text(before)
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            write_json(made, "new")
+
+    monkeypatch.setattr(jobs.time, "sleep", sleep)
+    jobs.run("train", [Task("a", ("true",), makes=(made,))], Settings("sge", tmp_path / "jobs"))
+    assert len(slept) == 3
+    assert caplog.text.count("waiting for this machine to see what they wrote") == 1
+
+
+def test_what_is_not_seen_here_is_not_waited_for_without_end(grid_engine, tmp_path, monkeypatch):
+    """What is there as it was before may have been made just before it was looked at."""
+    monkeypatch.setattr(jobs, "LOST_AFTER", 0.0)
+    old, missing = tmp_path / "old", tmp_path / "on another disk"
+    old.write_text("old")
+    jobs.run("train", [Task("a", ("true",), makes=(old,))], Settings("sge", tmp_path / "jobs"))
+    with pytest.raises(InputError, match="train: its jobs ended well, but .*on another disk, which they wrote, is not"):
+        jobs.run("train", [Task("b", ("true", "b"), makes=(missing,))], Settings("sge", tmp_path / "jobs"))
 
 
 def test_a_job_in_an_error_state_or_lost_has_failed(grid_engine, tmp_path, monkeypatch):

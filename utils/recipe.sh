@@ -283,9 +283,9 @@ fi
 # What later stages would submit depends on what the first that is not done would leave.
 if $dry_run; then trap '[[ $? != 3 ]] || exit 0' EXIT; fi
 
-# run_or_list TITLE COMMAND...: runs it, or, where $listing, takes it to the tasks of an array
+# run_or_list NAME COMMAND...: runs what makes the manifests NAME, or, where $listing, takes it to the tasks of an array
 run_or_list() {
-  if $listing; then tasks+=("$1" "$(($# - 1))" "${@:2}"); else "${@:2}"; fi
+  if $listing; then tasks+=("$1" "$data/manifests/$1/stage.json" "$(($# - 1))" "${@:2}"); else "${@:2}"; fi
 }
 listing=false tasks=()
 

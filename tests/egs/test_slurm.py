@@ -55,7 +55,7 @@ def beside(cluster, tmp_path_factory):
             waiting = started.enter_context(subprocess.Popen(
                 command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}))
-            waiting.stdin.write("\0".join(["a job", "3", "sh", str(folder / "job.sh"), str(folder), ""]))
+            waiting.stdin.write("\0".join(["a job", "", "3", "sh", str(folder / "job.sh"), str(folder), ""]))
             waiting.stdin.close()
             waiting.stdin = None  # communicate would write to it
             started.callback(waiting.terminate)
@@ -303,7 +303,7 @@ def test_more_jobs_than_an_array_may_have_become_several(cluster, tmp_path):
     command = jobs.speecheq("jobs", "--name", "many", "--cmd", "slurm", "--jobs-folder", str(tmp_path / "jobs"),
                             "--jobs-at-once", "2")
     words = [["sh", str(tmp_path / "count.sh"), str(tmp_path), str(number)] for number in range(11)]
-    listed = "".join("\0".join([f"job {number}", str(len(each)), *each, ""]) for number, each in enumerate(words))
+    listed = "".join("\0".join([f"job {number}", "", str(len(each)), *each, ""]) for number, each in enumerate(words))
     done = subprocess.run(command, input=listed, stderr=subprocess.PIPE, text=True,
                           env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])})
     assert done.returncode == 0 and submitted(done.stderr) == [("many", 8), ("many", 3)], done.stderr
