@@ -10,6 +10,7 @@ of those that could not, the scheduler tells.
 
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -24,7 +25,20 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 from xml.etree import ElementTree
 
 from speecheq.commandline import (
@@ -665,10 +679,23 @@ def as_ranges(numbers: Iterable[int]) -> str:
 # ---- there: one task
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as found:
-        found.bind(("", 0))
-        return found.getsockname()[1]
+def free_port() -> int:
+    """A TCP port of this machine that nobody has.
+
+    Below those that Linux gives away by itself, so that nobody is given it before it is used.
+    """
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):
+        first = 0
+    draw = random.Random()  # not that which trainings seed
+    while True:
+        with closing(socket.socket()) as tried:
+            try:
+                tried.bind(("", draw.randrange(10000, first) if first > 11000 else 0))
+                return tried.getsockname()[1]
+            except OSError:  # somebody has it
+                continue
 
 
 def _version(path: Optional[Path]) -> Optional[Tuple[int, int]]:
@@ -700,7 +727,7 @@ def run_task(folder: Path) -> int:
         command.append(f"--cpus-per-task={os.environ['SLURM_CPUS_PER_TASK']}")
     command += task.command
     if nodes > 1:
-        command += ["--rendezvous", f"{socket.gethostname()}:{_free_port()}"]
+        command += ["--rendezvous", f"{socket.gethostname()}:{free_port()}"]
     task.logs.mkdir(parents=True, exist_ok=True)
     before = _version(task.saves)
     with open(task.logs / f"{content['scheduler']}-{job}_{index}.log", "ab") as output:
@@ -724,11 +751,18 @@ def _run_command(command: Sequence[str], output: BinaryIO) -> Tuple[int, bool]:
     So a scheduler warns before a time limit and before a job has to make room; when it ends a job, this process is told
     too. Grid Engine's warnings come to this process, and reach the command as SIGTERM.
     """
-    told, started = [], []
+    told, started, warned = [], [], []
+
+    def warn(number: int, _frame: Any) -> None:
+        if started:
+            started[0].terminate()
+        else:
+            warned.append(number)
+
     # Slurm sends it to the step too; this process stays to tell how that ended
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, lambda *_: [process.terminate() for process in started])
+        signal.signal(number, warn)
     try:
         # in a session of its own: Grid Engine warns a job's whole process group, with signals that would end it
         started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
@@ -736,6 +770,8 @@ def _run_command(command: Sequence[str], output: BinaryIO) -> Tuple[int, bool]:
     except OSError as error:
         output.write(os.fsencode(f"{command[0]}: {os.strerror(error.errno)}\n"))
         return 127, False
+    if warned:  # while the command was started
+        started[0].terminate()
     status = started[0].wait()
     status = 128 - status if status < 0 else status
     return status, status == 128 + signal.SIGTERM and not told

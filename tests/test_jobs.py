@@ -451,9 +451,26 @@ def on_node(tmp_path):
 def test_grid_engines_warning_reaches_a_task_as_sigterm(on_node, tmp_path, number):
     process, _ = on_node("sge", False, JOB_ID="7", SGE_TASK_ID="1")
     process.send_signal(number)
-    assert process.wait() == 143
+    assert process.wait(600) == 143
     assert (tmp_path / "sge-7_1.log").read_text() == "saved\n"
     assert json.loads((tmp_path / "results/1.json").read_text()) == {"job": "7", "status": 143}
+
+
+def test_a_warning_while_a_task_is_started_reaches_it():
+    program = """
+import os, signal, subprocess
+from speecheq import jobs
+real = subprocess.Popen
+def warned(*arguments, **options):
+    process = real(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    return process
+subprocess.Popen = warned
+print(jobs._run_command(["sleep", "1000"], open(os.devnull, "wb")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=600,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stdout == "(143, True)\n"
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import soundfile
 
 from speecheq import cli
 from speecheq.errors import InputError
+from speecheq.jobs import free_port
 from speecheq.listen import in_words, of_recording, page
 from speecheq.predict import Prediction, Predictor
 
@@ -96,17 +97,18 @@ def test_a_port_that_is_taken_is_named(experiment, capsys):
 
 
 def test_the_command_serves_the_model_of_the_package_until_ctrl_c():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "speecheq.cli", "listen", "--port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as serving:
-        for line in serving.stderr:  # ends with the process
-            if f"the page is at http://127.0.0.1:{port}/" in line:
-                break
-        assert "SpeechEQ" in urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read().decode()
-        serving.send_signal(signal.SIGINT)
-        assert serving.wait(60) == 0
+        try:
+            for line in serving.stderr:  # ends with the process
+                if f"the page is at http://127.0.0.1:{port}/" in line:
+                    break
+            assert "SpeechEQ" in urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read().decode()
+            serving.send_signal(signal.SIGINT)
+            assert serving.wait(60) == 0
+        finally:
+            serving.kill()
 
 
 def test_without_gradio_it_says_what_to_install(predictor, monkeypatch):

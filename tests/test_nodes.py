@@ -12,8 +12,10 @@ import sys
 import threading
 
 import pytest
-from test_distributed import ROOT, command, data, free_port, steps_of  # noqa: F401
+from test_distributed import ROOT, command, data, steps_of  # noqa: F401
 from test_resume import assert_same
+
+from speecheq.jobs import free_port
 
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
 EXPERIMENT = "nano-speecheq/seqd.official/fold1/seed1"
@@ -146,9 +148,15 @@ def test_a_recipe_on_two_nodes_trains_as_two_processes_of_one(nodes, data, tmp_p
     assert_same(tmp_path / "one" / EXPERIMENT, tmp_path / "two" / EXPERIMENT)
 
 
+def started_at(process):
+    """In ticks since the machine's; numbers of processes begin anew at some point."""
+    with open(f"/proc/{process}/stat") as stat:
+        return int(stat.read().rpartition(")")[2].split()[19])
+
+
 def kill_worker(first, second):
     """The process on the second node that trains: the last that was started."""
-    os.kill(max(second.processes()), signal.SIGKILL)
+    os.kill(max(second.processes(), key=started_at), signal.SIGKILL)
 
 
 # What happens to the nodes, and which of them then tell why they end; all meet at the first.

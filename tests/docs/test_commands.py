@@ -10,7 +10,6 @@ import http.server
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -202,11 +201,8 @@ def shell(checkout, nano, made):
     environment["SPEECHEQ_VENV"] = sys.prefix
 
     def run(code, folder="", times=1):
-        with socket.socket() as taken:
-            taken.bind(("", 0))
-            port = taken.getsockname()[1]
         for text, replacement in REPLACED:
-            code = code.replace(text, replacement.format(**places, port=port))
+            code = code.replace(text, replacement.format(**places, port=free_port()))
         line = f"set -euo pipefail; . {checkout}/path.sh; {code}"
         running = [subprocess.Popen(["bash", "-c", line], cwd=checkout / folder, env=environment, text=True,
                                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -7,8 +7,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
+
+from speecheq.jobs import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 # Far beyond what anything here takes, also on a machine with other work: a test that waits so long has failed.
@@ -39,7 +41,7 @@ AccountingStorageType=accounting_storage/none
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
-KillWait=5
+MessageTimeout=100
 MaxArraySize=9
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0
 SlurmdParameters=config_overrides
@@ -91,11 +93,9 @@ class Cluster:
         self.folder = Path(self.opened.enter_context(folder))
         self.environment = {**os.environ, "PATH": SYSTEM_PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
         (self.folder / "state").mkdir()
-        with ExitStack() as held:
-            sockets = [held.enter_context(closing(socket.socket())) for _ in range(3)]
-            for one in sockets:
-                one.bind(("", 0))
-            ports = [one.getsockname()[1] for one in sockets]
+        ports = []
+        while len(ports) < 3:
+            ports += {free_port()} - set(ports)
         values = {"folder": self.folder, "host": socket.gethostname().split(".")[0], "user": getpass.getuser()}
         (self.folder / "slurm.conf").write_text(CONFIGURATION.format(ports=ports, **values))
         key = self.folder / "munge.key"
