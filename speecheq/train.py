@@ -404,10 +404,14 @@ def _log_to(path: Path, mode: str) -> Iterator[None]:
             handler.close()
 
 
-def _open_folder(folder: Path, stage: Stage, opened: ExitStack) -> Optional[Dict[str, Any]]:
-    """Lock the folder, clear what is of no use any more, log to it; the checkpoint's content to go on with, if any."""
+def _open_folder(folder: Path, stage: Stage, opened: ExitStack) -> Tuple[bool, Optional[Dict[str, Any]]]:
+    """Lock the folder, clear what is of no use any more, log to it.
+
+    Whether there is still something to do, as another process may have ended it meanwhile, and the checkpoint's content
+    to go on with, if any.
+    """
     if not opened.enter_context(stage.alone(wait=False)):
-        raise InputError(f"{folder}: another process has ended this training meanwhile; run the same command again.")
+        return False, None
     with write_fault_is_an_input_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     before = find_checkpoint(folder, stage.key)
@@ -420,7 +424,7 @@ def _open_folder(folder: Path, stage: Stage, opened: ExitStack) -> Optional[Dict
         for bad in folder.glob("bad_step*.pt"):
             bad.unlink()
     opened.enter_context(_log_to(folder / "train.log", "w" if before is None else "a"))
-    return before
+    return True, before
 
 
 def train(job: Job) -> None:
@@ -459,7 +463,9 @@ def train(job: Job) -> None:
         torch.set_num_threads(config.run.threads)
 
     with ExitStack() as opened:
-        before = distributed.from_first(lambda: _open_folder(folder, stage, opened))
+        is_missing, before = distributed.from_first(lambda: _open_folder(folder, stage, opened))
+        if not is_missing:
+            return
         with distributed.together():
             if phones:
                 config.model.num_phones = len(phones)

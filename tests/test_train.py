@@ -30,6 +30,7 @@ from speecheq.numerics import Precision
 from speecheq.phonemes import phonemes
 from speecheq.score import read_embeddings, read_scores, score
 from speecheq.seqm import SEQM_CLASSES
+from speecheq.stages import Stage
 from speecheq.step import stream_loss, train_step
 from speecheq.summary import scored_folders, summarise
 from speecheq.train import Job, check, train
@@ -302,6 +303,21 @@ def test_a_finished_training_is_skipped_and_other_settings_redo_it(data, tmp_pat
     assert (folder / "last.pt").stat().st_mtime_ns == first
     train(job(data, folder, optim__max_steps=3))
     assert checkpoint.read(folder / "last.pt")["step"] == 3
+
+
+def test_a_training_that_another_process_ends_meanwhile_is_left_as_it_is(data, tmp_path, monkeypatch):
+    def written():
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+
+    def is_done(stage):
+        looks.append(stage)
+        return len(looks) > 1 and really_done(stage)  # at the first look the other one had not ended
+
+    train(job(data, tmp_path / "run", optim__max_steps=2))
+    before, looks, really_done = written(), [], Stage.is_done
+    monkeypatch.setattr(Stage, "is_done", is_done)
+    train(job(data, tmp_path / "run", optim__max_steps=2))
+    assert len(looks) == 2 and written() == before
 
 
 # ---- what the paper does not have
