@@ -66,7 +66,8 @@ def read_table(path: Path, encodings: Sequence[str]) -> Dict[str, Tuple[str, str
         if not tab:
             *words, last = label.split() or [""]
             text, label = (" ".join(words), last) if last in {**TABLE_LABELS, **LABELS} else (label, "")
-        row = (" ".join(text.split()), TABLE_LABELS.get(label.strip(), label.strip()))
+        label = " ".join(label.split())
+        row = (" ".join(text.split()), TABLE_LABELS.get(label, label))
         if rows.setdefault(name, row) != row:
             rows[name] = ("", row[1])
     return rows

@@ -6,7 +6,7 @@ from typing import Dict, Iterator, Tuple
 
 from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, iter_folders, keep_matched, read_lines, run
 from speecheq.errors import InputError
-from speecheq.progress import log
+from speecheq.progress import log, one_line
 from speecheq.stages import Drops
 
 # Utterances of each subset. They are downloaded one by one, so any set of whole subsets is a whole copy.
@@ -44,7 +44,8 @@ def read_genders(path: Path) -> Dict[str, str]:
         if len(fields) != 5 or not fields[0] or fields[1] not in ("F", "M"):
             raise InputError(f"{where}: expected '<speaker> | F or M | <subset> | <minutes> | <name>', found {line!r}.")
         if genders.setdefault(fields[0], fields[1]) != fields[1]:
-            raise InputError(f"{where}: the speaker {fields[0]} is {fields[1]} here and {genders[fields[0]]} above.")
+            raise InputError(
+                f"{where}: the speaker {one_line(fields[0])} is {fields[1]} here and {genders[fields[0]]} above.")
     return genders
 
 

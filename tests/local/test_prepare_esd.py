@@ -5,7 +5,7 @@ import shutil
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
@@ -203,6 +203,7 @@ TEXTS = st.text() | st.lists(
 @settings(max_examples=150)
 @given(content=st.binary() | st.tuples(TEXTS, st.sampled_from(["utf-8", "utf-16", "gb18030"])).map(
     lambda pair: pair[0].encode(pair[1])), language=st.sampled_from(["Mandarin", "English"]))
+@example(content=b"0000_000000 x\ta\rb", language="English")
 def test_no_content_makes_a_table_fail_but_with_a_sentence(script, tmp_path_factory, content, language):
     path = tmp_path_factory.getbasetemp() / "esd-table.txt"
     path.write_bytes(content)
