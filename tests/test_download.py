@@ -94,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(module, "WAIT", 0.0)
-    monkeypatch.setattr(module, "TIMEOUT", 5.0)
+    monkeypatch.setattr(module, "TIMEOUT", 300.0)
     made = Server()
     made.files[f"/{NAME}"] = BODY
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -238,7 +238,7 @@ def test_a_refused_connection_is_one_sentence(server, tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    message = refusal(lambda: fetch(f"http://127.0.0.1:{port}/{NAME}", tmp_path / NAME, known()))
+        message = refusal(lambda: fetch(f"http://127.0.0.1:{port}/{NAME}", tmp_path / NAME, known()))
     assert "refused" in message and "connection" in message
 
 

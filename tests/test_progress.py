@@ -1,5 +1,6 @@
 import logging
 import time
+from types import SimpleNamespace
 
 from speecheq import progress as module
 from speecheq.progress import Progress, log, progress, set_up_logging
@@ -32,7 +33,8 @@ def test_on_a_terminal_there_is_a_bar(capsys):
     assert "2/2" in capsys.readouterr().err
 
 
-def test_what_was_done_before_counts_but_not_for_the_speed(caplog, capsys):
+def test_what_was_done_before_counts_but_not_for_the_speed(caplog, capsys, monkeypatch):
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 100.0))
     with Progress("work", total=10, unit="steps", terminal=False, done=8) as shown:
         shown.started -= 2.0
         shown.update(1)

@@ -213,12 +213,13 @@ def assert_same(one: Path, other: Path) -> None:
 def unbroken(data, tmp_path_factory):
     """(its folder, the seconds it took)"""
     folder = tmp_path_factory.mktemp("unbroken")
-    (told,) = drive(data, folder, """
-        started = time.time()
-        report(status=attempt(folder), seconds=time.time() - started)
+    told = drive(data, folder, """
+        for out in (folder, folder / "again"):
+            started = time.monotonic()
+            report(status=attempt(out), seconds=time.monotonic() - started)
     """)
-    assert told["status"] == 0
-    return folder, told["seconds"]
+    assert [attempt["status"] for attempt in told] == [0, 0]
+    return folder, min(attempt["seconds"] for attempt in told)  # one may have been held up
 
 
 def test_the_toy_training_has_several_epochs_and_a_best_one(unbroken):

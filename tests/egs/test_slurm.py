@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -45,12 +46,15 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def beside(cluster, tmp_path_factory):
-    """``beside(name, script, *options)``: who waits, while other tests run, for a job with a limit of a minute."""
+    """``beside(name, script, *options)``: who waits, while other tests run, for a job with a limit of two minutes.
+
+    Slurm may end a job of one minute as soon as it runs: it warns a minute before the limit, or 30 s sooner.
+    """
     with ExitStack() as started:
         def start(name, script, *options):
             folder = tmp_path_factory.mktemp(name)
             (folder / "job.sh").write_text(f'[ -z "${ONLY_ASK}" ] || exit {NOT_DONE}\ncd "$1"\n{script}')
-            command = jobs.speecheq("jobs", "--name", name, "--cmd", "slurm", "--time", "1",
+            command = jobs.speecheq("jobs", "--name", name, "--cmd", "slurm", "--time", "2",
                                     "--jobs-folder", str(folder / "jobs"), *options)
             waiting = started.enter_context(subprocess.Popen(
                 command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -197,7 +201,7 @@ def trainings(folder):
 
 def test_a_killed_job_goes_on_from_its_last_step(mandarin, training):
     arguments, folder = training
-    long = arguments("--set", "optim.max_steps=30")
+    long = arguments("--set", "optim.max_steps=100")
     started = Started(mandarin, long)
     wait_until((folder / "fold1/seed1/last.pt").exists, "a first step")
     for process in trainings(folder / "fold1/seed1"):
@@ -206,7 +210,7 @@ def test_a_killed_job_goes_on_from_its_last_step(mandarin, training):
     assert status == 1 and "fold 1, seed 1: was killed (SIGKILL)" in told and "1 of 2 jobs failed" in told
     assert submitted(mandarin.run(*long).stderr) == [("train", 1)]
     assert "going on after step" in (folder / "fold1/seed1/train.log").read_text()
-    assert json.loads((folder / "fold1/seed1/run.json").read_text())["steps"] == 30
+    assert json.loads((folder / "fold1/seed1/run.json").read_text())["steps"] == 100
 
 
 def running_array(cluster, started):
@@ -217,22 +221,30 @@ def running_array(cluster, started):
     return array
 
 
+def goes_on(log, times):
+    """Whether a training has gone on so often, and is at work again."""
+    text = log.read_text()
+    return text.count("going on after step") == times and "; dev " in text.rpartition("going on after step")[2]
+
+
 def test_time_limit_and_cancelled_array_save_and_go_on(cluster, mandarin, training):
-    """A training is warned a minute before its limit, here as soon as Slurm sees that the limit was lowered."""
+    """A training is warned a minute before its limit, here soon after that was lowered to the next minute but one."""
     arguments, folder = training
     endless = arguments("--set", "optim.max_steps=1000000")
     logs = [folder / f"fold{fold}/seed1/train.log" for fold in (1, 2)]
+    began = time.monotonic()
     started = Started(mandarin, [*endless, "--time", "10"])
     for log in logs:
         wait_until((log.parent / "last.pt").exists, f"a first step of {log.parent}")
-    cluster.ask("scontrol", "update", f"JobId={running_array(cluster, started)}", "TimeLimit=1")
+    minutes = 2 + int(time.monotonic() - began) // 60
+    cluster.ask("scontrol", "update", f"JobId={running_array(cluster, started)}", f"TimeLimit={minutes}")
     status, told = started.end()
     assert status == 1 and "2 of 2 jobs failed" in told
     assert told.count("asked to stop; step") == 2 and "was asked to stop (SIGTERM)" in told
 
     started = Started(mandarin, endless)  # with another time limit, it is the same training
     for log in logs:
-        wait_until(lambda: "going on after step" in log.read_text(), f"{log} to go on")
+        wait_until(lambda: goes_on(log, 1), f"{log} to go on")
     cluster.ask("scancel", running_array(cluster, started))
     status, told = started.end()
     assert status == 1 and told.splitlines()[-1].count("seed 1: was cancelled)") == 2, told
@@ -240,7 +252,7 @@ def test_time_limit_and_cancelled_array_save_and_go_on(cluster, mandarin, traini
 
     started = Started(mandarin, endless)
     for log in logs:
-        wait_until(lambda: log.read_text().count("going on after step") == 2, f"{log} to go on")
+        wait_until(lambda: goes_on(log, 2), f"{log} to go on")
     os.killpg(started.process.pid, signal.SIGINT)  # as Ctrl-C in a terminal
     status, told = started.end()
     assert status != 0 and "its 2 jobs are cancelled" in told

@@ -21,6 +21,8 @@ def test_it_is_conv1d(batch, frames, into, out, kernel, dilation, relu):
     x, grad = torch.randn(batch, frames, into, requires_grad=True), torch.randn(batch, frames, out)
     again = x.detach().clone().requires_grad_()
     y, expected = ours(x), theirs(again.transpose(1, 2)).transpose(1, 2)
+    if relu:  # where it is 0 but for rounding, chance decides whether the gradient passes
+        grad = grad * (expected.detach().abs() > 1e-5)
     expected = expected.relu() if relu else expected
     y.backward(grad)
     expected.backward(grad)

@@ -22,7 +22,7 @@ def run(*command, cwd=None, **environment):
     """Run a command; ``environment`` is added to this process' own, None takes a variable away."""
     env = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
     return subprocess.run(
-        [str(word) for word in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=60
+        [str(word) for word in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=600
     )
 
 
