@@ -374,9 +374,9 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
 
     Tasks that an earlier start left in the queue are not submitted again but waited for. What they make is there when
     this returns. InputError where the scheduler is not there or refuses, tasks failed, after each was told of with the
-    last lines of its log, or what they made cannot be seen from here. With ``dry_run``
-    what would be submitted is printed, and SystemExit raised with NOT_DONE. KeyboardInterrupt, and SystemExit after
-    a SIGTERM, cancel the tasks, unless ``keep_jobs``, also while they are submitted.
+    last lines of its log, or what they made cannot be seen from here. With ``dry_run`` what would be submitted is
+    printed, and SystemExit raised with NOT_DONE. KeyboardInterrupt, and SystemExit after a SIGTERM, cancel the tasks,
+    unless ``keep_jobs``, also while they are submitted.
     """
     if not tasks:
         return
@@ -526,7 +526,7 @@ class _Array:
         command = self.settings.command(self.name, len(tasks), folder, after)
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / RESULTS, ignore_errors=True)  # of the same tasks, when they were submitted before
-        (folder / RESULTS).mkdir()  # here, for a job's new file in it is seen sooner than a new folder
+        (folder / RESULTS).mkdir(exist_ok=True)  # here, for a job's new file in it is seen sooner than a new folder
         remove_leftovers(folder)
         write_text(folder / "job.sh", SCRIPT)
         # in ASCII, as a file name need not be UTF-8

@@ -39,7 +39,7 @@ from speecheq.phones.table import PhoneTable
 from speecheq.progress import log
 from speecheq.protocol import CROSS
 from speecheq.provenance import git_revision
-from speecheq.stages import Stage, is_only_asked, require
+from speecheq.stages import Stage, is_only_asked, only_asked, require
 
 # Raised when what scoring writes changes its meaning.
 FORMAT = 3
@@ -236,10 +236,14 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
     if training_clips and note["protocol"] == CROSS:
         log.info("%s: trains on no clip of %s, so no training clip of it is scored", title, note["target"])
         training_clips = False
-    scored, embedded = scores.is_done(), embeddings.is_done()
-    if scored and not embedded and not (folder / "best.pt").exists():
-        log.info("%s: best.pt is not there any more, so no embeddings are made", title)
-        embedded = True
+    scored = scores.is_done()
+    if scored and not scores.is_missing and not (folder / "best.pt").exists():
+        with only_asked() as not_to_be_made:
+            embedded = embeddings.is_done()
+        if not_to_be_made:
+            log.info("%s: best.pt is not there any more, so no embeddings are made", title)
+    else:
+        embedded = embeddings.is_done()
     training_scored = not training_clips or training.is_done()
     if scored and embedded and training_scored:
         return {} if is_only_asked() else read_metrics(folder)

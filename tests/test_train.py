@@ -30,7 +30,7 @@ from speecheq.numerics import Precision
 from speecheq.phonemes import phonemes
 from speecheq.score import read_embeddings, read_scores, score
 from speecheq.seqm import SEQM_CLASSES
-from speecheq.stages import Stage
+from speecheq.stages import Stage, only_asked
 from speecheq.step import stream_loss, train_step
 from speecheq.summary import scored_folders, summarise
 from speecheq.train import Job, check, train
@@ -712,6 +712,9 @@ def test_a_scored_folder_is_completed_without_being_scored_again(trained, data, 
     (folder / "embeddings.npz").unlink()
     assert score(folder, msud, 1) == metrics
     assert "best.pt is not there any more, so no embeddings are made" in caplog.text
+    with only_asked() as missing:
+        score(folder, msud, 1)
+    assert missing == [], "no job would make them"
     (folder / "train_scores.tsv").unlink()
     with pytest.raises(InputError, match="best.pt: is not as stage 4 .train. left it"):
         score(folder, msud, 1, training_clips=True)
