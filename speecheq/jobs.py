@@ -25,20 +25,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import (
-    Any,
-    BinaryIO,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from xml.etree import ElementTree
 
 from speecheq.commandline import (
@@ -682,7 +669,8 @@ def as_ranges(numbers: Iterable[int]) -> str:
 def free_port() -> int:
     """A TCP port of this machine that nobody has.
 
-    Below those that Linux gives away by itself, so that nobody is given it before it is used.
+    From 10000, above those of well-known services, to those that Linux gives away by itself, so that nobody is given it
+    before it is used; where there are no such ports, one that the system gives.
     """
     try:
         first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
@@ -753,7 +741,7 @@ def _run_command(command: Sequence[str], output: BinaryIO) -> Tuple[int, bool]:
     """
     told, started, warned = [], [], []
 
-    def warn(number: int, _frame: Any) -> None:
+    def warn(number: int, _frame: object) -> None:
         if started:
             started[0].terminate()
         else:
