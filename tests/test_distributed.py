@@ -403,7 +403,7 @@ finally:
 
 
 # Gloo and torchrun see a process that ended at once; nobody waits for the patience of distributed.py to run out.
-AT_ONCE = 120.0
+AT_ONCE = 20.0
 
 
 def test_a_lost_process_ends_all_and_the_same_command_goes_on(data, trainings, tmp_path):
