@@ -39,8 +39,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speecheq", "speecheq.*"]),
-    package_data={"speecheq": ["starter/*", "templates/*"]},
-    entry_points={"console_scripts": ["speecheq = speecheq.cli:main"]},
+    package_data={"speecheq.inference": ["starter/*"], "speecheq.reporting": ["templates/*"]},
+    entry_points={"console_scripts": ["speecheq = speecheq.cli.main:main"]},
     install_requires=[
         "torch>=1.13.1",
         "lhotse>=1.31.1",

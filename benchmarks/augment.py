@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from speecheq.augment import (
+from speecheq.features.augment_waveforms import (
     SAMPLING_RATE,
     Augmenter,
     SoundBank,
@@ -20,8 +20,8 @@ from speecheq.augment import (
     simulated_responses,
     time_stretch,
 )
-from speecheq.config import AugmentConfig
-from speecheq.features import BatchedFbank
+from speecheq.config.schema import AugmentConfig
+from speecheq.features.storage import BatchedFbank
 
 
 def seconds_of(work, repeat: int, device: torch.device) -> float:

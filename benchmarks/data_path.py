@@ -24,15 +24,15 @@ import soundfile
 import torch
 from lhotse import MonoCut, Recording
 
-from speecheq import sounds
-from speecheq.checkpoint import new_model
-from speecheq.config import Config, apply_layer, parse_assignment, read_yaml, set_value
-from speecheq.data import WORKERS, MultitaskBatch, multitask_batches, training_cuts
-from speecheq.features import load_waveform
-from speecheq.frontend import Frontend
+from speecheq.corpora import audio_folder
+from speecheq.models.checkpoint import new_model
+from speecheq.config.schema import Config, apply_layer, parse_assignment, read_yaml, set_value
+from speecheq.dataset.loader import WORKERS, MultitaskBatch, multitask_batches, training_cuts
+from speecheq.features.storage import load_waveform
+from speecheq.training.frontend import Frontend
 from speecheq.losses import LossWeights, resolve_ctc_backend
-from speecheq.numerics import Precision
-from speecheq.step import train_step
+from speecheq.training.precision import Precision
+from speecheq.training.step import train_step
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -85,7 +85,7 @@ def noise_of(folder: Path) -> Path:
     (folder / "noise").mkdir()
     noise = 0.1 * np.random.default_rng(0).standard_normal(600 * 16000)
     soundfile.write(folder / "noise" / "white.wav", noise, 16000)
-    sounds.prepare("noise", "noises", folder / "noise", folder / "manifest")
+    audio_folder.prepare("noise", "noises", folder / "noise", folder / "manifest")
     return folder / "manifest"
 
 

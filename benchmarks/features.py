@@ -28,8 +28,8 @@ LHOTSE = dict(sampling_rate=16000, num_filters=80, window_type="hamming", low_fr
 
 def stored(paths: List[Path], batch: int) -> float:
     """Stage 2 as a recipe runs it: from wav on disk to archives and manifests; seconds."""
-    from speecheq.corpus import Corpus, Request, Utterance, prepare
-    from speecheq.features import compute_features
+    from speecheq.corpora.prepare import Corpus, Request, Utterance, prepare
+    from speecheq.features.storage import compute_features
 
     corpus = Corpus("clips", "clips", "Mandarin", "DIR/*.wav", labels={"neutral": "neutral"})
     utterances = [Utterance(f"{number}", path, "s", "F", label="neutral") for number, path in enumerate(paths)]
@@ -84,13 +84,13 @@ def in_batches(extract: Callable) -> Callable[[List[Path], int], float]:
 
 
 def ours() -> Callable:
-    from speecheq.features import Fbank
+    from speecheq.features.storage import Fbank
 
     return lambda clip: Fbank().extract(clip, 16000)
 
 
 def twin() -> Callable:
-    from speecheq.features import BatchedFbank
+    from speecheq.features.storage import BatchedFbank
 
     return BatchedFbank()
 

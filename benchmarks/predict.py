@@ -21,12 +21,13 @@ import numpy as np
 import soundfile
 import torch
 
-from speecheq import checkpoint, seqm
-from speecheq.config import Config
-from speecheq.export import export_model
-from speecheq.predict import Predictor
-from speecheq.recordings import Part
-from speecheq.trained import DEFAULT_MODEL
+from speecheq.models import checkpoint
+from speecheq import seqm
+from speecheq.config.schema import Config
+from speecheq.inference.export import export_model
+from speecheq.inference.predictor import Predictor
+from speecheq.inference.recordings import Part
+from speecheq.inference.trained_model import DEFAULT_MODEL
 
 RATE = 16000
 PEER = "SpeechBrain's ECAPA-TDNN"
@@ -100,7 +101,7 @@ def first_answer(model: Path, clip: Path, rounds: int) -> float:
     took = []
     for _ in range(rounds):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "speecheq.predict", "--model", str(model), str(clip)], check=True,
+        subprocess.run([sys.executable, "-m", "speecheq.inference.predictor", "--model", str(model), str(clip)], check=True,
                        capture_output=True)
         took.append(time.perf_counter() - started)
     return min(took)

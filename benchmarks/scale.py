@@ -116,9 +116,9 @@ def make_features(corpus: str, data: Path) -> None:
     from lhotse import CutSet, Features
     from lhotse.features.io import LilcomChunkyWriter
 
-    from speecheq.corpus import load_card
-    from speecheq.features import FORMAT, corpus_cuts
-    from speecheq.stages import Stage
+    from speecheq.corpora.prepare import load_card
+    from speecheq.features.storage import FORMAT, corpus_cuts
+    from speecheq.common.stages import Stage
 
     manifests, folder = data / "manifests" / corpus, data / "fbank" / corpus
     card = load_card(manifests, corpus)

@@ -23,12 +23,12 @@ import numpy as np
 import start
 import torch
 
-from speecheq.config import DataConfig, SharConfig
-from speecheq.data import endless_stream, training_cuts
-from speecheq.dealing import Dealing, Epoch
-from speecheq.files import read_json, write_json
-from speecheq.shar import Shards, training_set, write_shards
-from speecheq.stages import tree_sizes
+from speecheq.config.schema import DataConfig, SharConfig
+from speecheq.dataset.loader import endless_stream, training_cuts
+from speecheq.dataset.shard_plan import Dealing, Epoch
+from speecheq.common.files import read_json, write_json
+from speecheq.dataset.shard_reader import Shards, training_set, write_shards
+from speecheq.common.stages import tree_sizes
 
 
 class Took(NamedTuple):

@@ -16,14 +16,14 @@ from typing import List
 
 import scale
 
-from speecheq.files import read_json, write_json
+from speecheq.common.files import read_json, write_json
 
 CLIPS, SECONDS = 500, 10
 TRAINING_SETS = ("emotion", "gender", "train")
 # ends the training after its first step
 ONE_STEP = """
 import os, sys
-import speecheq.train as training
+import speecheq.training.train as training
 from speecheq.cli import main
 step = training.train_step
 def first(*given):

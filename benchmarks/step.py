@@ -18,9 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch  # noqa: E402
 from turns import Turns  # noqa: E402
 
-from speecheq import checkpoint, step  # noqa: E402
-from speecheq import config as configuration  # noqa: E402
-from speecheq.data import MultitaskBatch, Stream  # noqa: E402
+from speecheq.models import checkpoint  # noqa: E402
+from speecheq.training import step  # noqa: E402
+from speecheq.config import schema as configuration  # noqa: E402
+from speecheq.dataset.loader import MultitaskBatch, Stream  # noqa: E402
 from speecheq.losses import LossWeights, resolve_ctc_backend  # noqa: E402
 from speecheq.models.ecapa import (  # noqa: E402
     AttentiveStatisticsPooling,
@@ -28,7 +29,7 @@ from speecheq.models.ecapa import (  # noqa: E402
     SqueezeExcitation,
     TdnnUnit,
 )
-from speecheq.numerics import Precision  # noqa: E402
+from speecheq.training.precision import Precision  # noqa: E402
 
 SMALL = Path(__file__).resolve().parent.parent / "egs/mandarin/conf/small.yaml"
 PHONES_A_SECOND = 9  # of Mandarin read aloud

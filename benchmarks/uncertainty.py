@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from speecheq.uncertainty import RESAMPLES, Answers, difference, holm, interval, resampled
+from speecheq.evaluation.significance import RESAMPLES, Answers, difference, holm, interval, resampled
 
 CLASSES = 6
 # clips, test speakers, seeds: CASIA, RAVDESS, ESD, one of a large crowd

@@ -4,9 +4,9 @@
 from pathlib import Path
 from typing import Iterator
 
-from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, iter_folders, run
-from speecheq.errors import InputError
-from speecheq.stages import Drops
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, run
+from speecheq.common.errors import InputError
+from speecheq.common.stages import Drops
 
 CASIA = Corpus(
     name="casia",

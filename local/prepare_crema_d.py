@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import Dict, Iterator, Tuple
 
-from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, read_lines, run
-from speecheq.errors import InputError
-from speecheq.progress import log
-from speecheq.stages import Drops
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, read_lines, run
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log
+from speecheq.common.stages import Drops
 
 CREMA_D = Corpus(
     name="crema_d",

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Iterator
 
-from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, run
-from speecheq.errors import InputError
-from speecheq.stages import Drops
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, run
+from speecheq.common.errors import InputError
+from speecheq.common.stages import Drops
 
 # by the first letter of the German word: Wut, Langeweile, Ekel, Angst, Freude, Trauer
 EMOTIONS = {

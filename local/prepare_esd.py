@@ -12,10 +12,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Dict, Iterator, List, Sequence, Tuple
 
-from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, iter_folders, read_lines, run_parts
-from speecheq.errors import InputError
-from speecheq.progress import log
-from speecheq.stages import Drops
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, read_lines, run_parts
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log
+from speecheq.common.stages import Drops
 
 # in the order of their numbers
 LABELS = {"Neutral": "neutral", "Angry": "anger", "Happy": "joy", "Sad": "sadness", "Surprise": "surprise"}

@@ -20,10 +20,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional
 
-from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, iter_folders, keep_matched, read_lines, run
-from speecheq.errors import InputError
-from speecheq.progress import log
-from speecheq.stages import Drops
+from speecheq.corpora.prepare import (
+    Corpus,
+    Utterance,
+    find_root,
+    iter_clips,
+    iter_folders,
+    keep_matched,
+    read_lines,
+    run,
+)
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log
+from speecheq.common.stages import Drops
 
 IEMOCAP = Corpus(
     name="iemocap",

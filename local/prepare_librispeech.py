@@ -4,10 +4,19 @@
 from pathlib import Path
 from typing import Dict, Iterator, Tuple
 
-from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, iter_folders, keep_matched, read_lines, run
-from speecheq.errors import InputError
-from speecheq.progress import log, one_line
-from speecheq.stages import Drops
+from speecheq.corpora.prepare import (
+    Corpus,
+    Utterance,
+    find_root,
+    iter_clips,
+    iter_folders,
+    keep_matched,
+    read_lines,
+    run,
+)
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log, one_line
+from speecheq.common.stages import Drops
 
 # Utterances of each subset. They are downloaded one by one, so any set of whole subsets is a whole copy.
 SUBSETS = {

@@ -21,10 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Dict, Iterator, Optional
 
-from speecheq.corpus import Corpus, Utterance, find_root, keep_matched, read_lines, run
-from speecheq.errors import InputError
-from speecheq.progress import log
-from speecheq.stages import Drops, iter_tree
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, keep_matched, read_lines, run
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log
+from speecheq.common.stages import Drops, iter_tree
 
 MSP_IMPROV = Corpus(
     name="msp_improv",

@@ -11,10 +11,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional
 
-from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, iter_folders, read_header, run
-from speecheq.errors import InputError
-from speecheq.progress import log
-from speecheq.stages import Drops
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, read_header, run
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log
+from speecheq.common.stages import Drops
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 LEVELS = ("normal", "strong")

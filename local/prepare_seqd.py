@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Dict, Iterator
 
 from speecheq import seqm
-from speecheq.corpus import Corpus, Utterance, find_root, iter_clips, iter_folders, keep_matched, read_lines, run
-from speecheq.errors import InputError
-from speecheq.stages import Drops
+from speecheq.corpora.prepare import (
+    Corpus,
+    Utterance,
+    find_root,
+    iter_clips,
+    iter_folders,
+    keep_matched,
+    read_lines,
+    run,
+)
+from speecheq.common.errors import InputError
+from speecheq.common.stages import Drops
 
 # Table 1, by category; neutral is 73
 COUNTS = {

@@ -20,7 +20,7 @@ import soundfile  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-from speecheq import corpus as corpus_module  # noqa: E402
+from speecheq.corpora import prepare as corpus_module  # noqa: E402
 from speecheq.seqm import EMOTIONS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -218,12 +218,12 @@ def nano(tmp_path_factory):
 @pytest.fixture(scope="session")
 def experiment(prepare, tmp_path_factory):
     """A tiny SpeechEQ, trained for two steps on noise and scored: exp/.../fold1/seed1, four folders below data."""
-    from speecheq.config import Config
-    from speecheq.features import compute_features
-    from speecheq.msud import Recipe, unify
-    from speecheq.phonemes import phonemes
-    from speecheq.score import score
-    from speecheq.train import Job, train
+    from speecheq.config.schema import Config
+    from speecheq.features.storage import compute_features
+    from speecheq.dataset.msud import Recipe, unify
+    from speecheq.dataset.phoneme_cuts import phonemes
+    from speecheq.evaluation.score import score
+    from speecheq.training.train import Job, train
 
     folder = tmp_path_factory.mktemp("experiment")
     toy = {"casia": make_casia(folder / "casia", seconds=0.5), "aishell": make_aishell(folder / "aishell")}

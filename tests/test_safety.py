@@ -20,15 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lhotse import CutSet, Features, MonoCut
 
-from speecheq import checkpoint, model_folder, sounds
-from speecheq.commandline import exit_status
-from speecheq.datacard import find_card
-from speecheq.download import download, unpack_zip
-from speecheq.errors import InputError
-from speecheq.features import load_features
-from speecheq.progress import log, one_line, set_up_logging
-from speecheq.recordings import find_parts
-from speecheq.score import EMBEDDINGS, read_embeddings
+from speecheq.models import checkpoint
+from speecheq.inference import model_folder
+from speecheq.corpora import audio_folder
+from speecheq.common.command_line import exit_status
+from speecheq.corpora.data_card import find_card
+from speecheq.corpora.download import download, unpack_zip
+from speecheq.common.errors import InputError
+from speecheq.features.storage import load_features
+from speecheq.common.progress import log, one_line, set_up_logging
+from speecheq.inference.recordings import find_parts
+from speecheq.evaluation.score import EMBEDDINGS, read_embeddings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,13 +55,13 @@ UNSAFE_METHODS = {"extract": None, "extractall": "filter='data'", "load_features
                   "load_array": None}
 OF_ARCHIVES = {"extract", "extractall"}
 ALLOWED = {
-    ("speecheq/config.py", "yaml.load"): "its loader is a SafeLoader that also refuses keys that repeat",
-    ("speecheq/distributed.py", "torch.distributed.all_gather_object"): "between the processes of one training, of one "
+    ("speecheq/config/schema.py", "yaml.load"): "its loader is a SafeLoader that also refuses keys that repeat",
+    ("speecheq/cluster/distributed.py", "torch.distributed.all_gather_object"): "between the processes of one training, of one "
                                                                        "user, who has named where they meet",
-    ("speecheq/distributed.py", "torch.distributed.broadcast_object_list"): "the same",
-    ("speecheq/download.py", "importlib.import_module"): "lhotse's recipes of two corpora that are named in that file",
-    ("speecheq/download.py", ".extract"): "of zipfile, which makes files and folders alone, after a look at all names",
-    ("speecheq/features.py", ".load_features"): "after a look at how they are stored",
+    ("speecheq/cluster/distributed.py", "torch.distributed.broadcast_object_list"): "the same",
+    ("speecheq/corpora/download.py", "importlib.import_module"): "lhotse's recipes of two corpora that are named in that file",
+    ("speecheq/corpora/download.py", ".extract"): "of zipfile, which makes files and folders alone, after a look at all names",
+    ("speecheq/features/storage.py", ".load_features"): "after a look at how they are stored",
 }
 
 
@@ -297,7 +299,7 @@ def test_a_tar_that_reaches_outside_is_refused(tmp_path, monkeypatch, kind, nest
             archive.addfile(speaker, io.BytesIO(bad))
         bad = stream.getvalue()
     folder = tmp_path / "corpora/aishell"
-    monkeypatch.setattr("speecheq.download.fetch", lambda _url, path, _known: path.write_bytes(bad))
+    monkeypatch.setattr("speecheq.corpora.download.fetch", lambda _url, path, _known: path.write_bytes(bad))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="an archive could not be unpacked"):
         download(find_card("aishell"), tmp_path / "corpora")
@@ -309,7 +311,7 @@ def test_a_tar_that_reaches_outside_is_refused(tmp_path, monkeypatch, kind, nest
 def test_absolute_names_in_a_tar_are_taken_for_relative_ones(tmp_path, monkeypatch):
     outside = tmp_path / "outside"
     content = tar_of(member(f"{outside}/harm"))
-    monkeypatch.setattr("speecheq.download.fetch", lambda _url, path, _known: path.write_bytes(content))
+    monkeypatch.setattr("speecheq.corpora.download.fetch", lambda _url, path, _known: path.write_bytes(content))
     assert exit_status(lambda: download(find_card("aishell"), tmp_path / "corpora")) == 1, "it is no AISHELL-1"
     assert not outside.exists() and list(tmp_path.glob(f"corpora/aishell/aishell/{outside}/harm".replace("//", "/")))
 
@@ -357,7 +359,7 @@ def test_a_name_that_is_not_utf_8_is_refused_in_one_sentence(toys, tmp_path, cap
     os.rename(tmp_path / "noise/a.wav", os.fsencode(tmp_path / "noise") + b"/a\xff.wav")
     before = log.handlers[:]
     try:
-        assert sounds.main("noise", "noises", [str(tmp_path / "noise"), str(tmp_path / "out")]) == 1
+        assert audio_folder.main("noise", "noises", [str(tmp_path / "noise"), str(tmp_path / "out")]) == 1
     finally:
         log.handlers[:] = before
     assert r"noise/a\udcff.wav: the name of a file or folder is not UTF-8; rename it." in capsys.readouterr().err

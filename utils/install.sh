@@ -191,7 +191,7 @@ import kaldi_native_fbank, lhotse, lilcom, numpy, pypinyin, rapidfuzz, sentencep
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401
 
 import speecheq  # noqa: F401
-from speecheq.phones.english import predict
+from speecheq.dataset.phones.english import predict
 
 assert predict("speechify")  # g2p_en, which is particular about its surroundings
 said = [f"Python {platform.python_version()}", f"torch {torch.__version__}", f"lhotse {lhotse.__version__}"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import ctc_loss as torch_ctc_loss
 
-from speecheq.errors import InputError
-from speecheq.progress import log
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log
 
 BLANK = 0  # silence
 BACKENDS = ("k2", "torch")

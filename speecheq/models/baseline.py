@@ -23,7 +23,7 @@ from torch.nn.functional import max_pool1d
 from speecheq.models.config import ModelConfig
 from speecheq.models.ecapa import VARIANCE_FLOOR, TdnnUnit
 from speecheq.models.heads import TASKS, MultitaskHeads, Predictions
-from speecheq.models.masking import Frames
+from speecheq.models.padding_mask import Frames
 from speecheq.models.res_bigru import reversed_speech
 
 POOLING = 3  # frames that a max-pooling makes one of

@@ -18,7 +18,7 @@ from speecheq.models.config import ModelConfig
 from speecheq.models.convolution import Convolution
 from speecheq.models.ecapa import TdnnUnit
 from speecheq.models.heads import TASKS, MultitaskHeads, Predictions
-from speecheq.models.masking import Frames
+from speecheq.models.padding_mask import Frames
 
 
 class CnnBlstmEncoder(nn.Module):

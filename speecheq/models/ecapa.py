@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from speecheq.models.config import ModelConfig
 from speecheq.models.convolution import Convolution
-from speecheq.models.masking import Frames, MaskedBatchNorm1d
+from speecheq.models.padding_mask import Frames, MaskedBatchNorm1d
 from speecheq.models.res_bigru import ResBiGRU
 
 DILATIONS = (2, 3, 4)

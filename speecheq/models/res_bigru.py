@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from speecheq.models.convolution import convolve
-from speecheq.models.gru_training import BidirectionalGru
-from speecheq.models.masking import Frames
+from speecheq.models.fast_gru import BidirectionalGru
+from speecheq.models.padding_mask import Frames
 
 
 class ResBiGRU(nn.Module):

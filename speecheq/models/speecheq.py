@@ -7,7 +7,7 @@ from torch import Tensor
 from speecheq.models.config import ModelConfig
 from speecheq.models.ecapa import EcapaTdnn
 from speecheq.models.heads import TASKS, MultitaskHeads, Predictions
-from speecheq.models.masking import Frames
+from speecheq.models.padding_mask import Frames
 
 
 class SpeechEQ(MultitaskHeads):

@@ -9,9 +9,9 @@ import pytest
 from doc_pages import blocks
 from lhotse import SupervisionSet
 
-from speecheq.corpus import main
-from speecheq.exchange import import_corpus
-from speecheq.files import read_json
+from speecheq.corpora.prepare import main
+from speecheq.corpora.exchange import import_corpus
+from speecheq.common.files import read_json
 
 MOST_LINES = 40
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from doc_pages import FILES, PAGES, ROOT, blocks, inline_code, prose, tables, text_of
 
-from speecheq.cli import parser
-from speecheq.config import Config, resolve, setting_names
-from speecheq.jobs import SCHEDULERS
-from speecheq.protocol import read_folds_file
-from speecheq.readme import with_tables
+from speecheq.cli.main import parser
+from speecheq.config.schema import Config, resolve, setting_names
+from speecheq.cluster.job_arrays import SCHEDULERS
+from speecheq.dataset.protocols import read_folds_file
+from speecheq.reporting.readme_tables import with_tables
 
 RECIPES = ("mandarin", "iemocap", "mtl_aug")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")

@@ -5,7 +5,7 @@ import shlex
 import pytest
 from doc_pages import blocks, given, inline_code, prose
 
-from speecheq import cli
+from speecheq.cli import main
 
 PAGE = "docs/prediction.md"
 # In place of what stands on the page: a machine without a GPU, and the protocol of the model that lies there.
@@ -31,7 +31,7 @@ def run(home):
         for text, replacement in [("exp/.../fold1/seed1", str(home)), *REPLACED]:
             line = line.replace(text, replacement)
         words = shlex.split(line)
-        assert words[0] == "speecheq" and cli.main(words[1:]) == 0, line
+        assert words[0] == "speecheq" and main.main(words[1:]) == 0, line
 
     return run_one
 
@@ -60,7 +60,7 @@ def test_what_the_tables_give_is_taken(words, run, capsys):
     assert capsys.readouterr().out or words.startswith("--output")
 
 
-# `python -m speecheq.predict`, which the page names too, is run in tests/test_predict.py.
+# `python -m speecheq.inference.predictor`, which the page names too, is run in tests/test_predict.py.
 def test_standard_input_is_taken(run, tmp_path, capsys, monkeypatch):
     assert "-" in given(PAGE)
     with open(tmp_path / "some.wav") as stream:

@@ -11,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from speecheq import cli, corpus, features, msud, phonemes, score, sounds, train
-from speecheq.files import write_text
-from speecheq.stages import STAMP
-from speecheq.status import DONE, Status
+from speecheq.cli import main
+from speecheq.corpora import prepare as corpus, audio_folder
+from speecheq.features import storage
+from speecheq.dataset import msud, phoneme_cuts
+from speecheq.evaluation import score
+from speecheq.training import train
+from speecheq.common.files import write_text
+from speecheq.common.stages import STAMP
+from speecheq.reporting.recipe_status import DONE, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 AISHELL_TEXTS = "aishell/data_aishell/transcript/aishell_transcript_v0.8.txt"
@@ -42,7 +47,7 @@ class Recipe:
         for name, folder in (("casia", casia), ("seqd", "corpora/seqd"), ("aishell", "corpora/aishell")):
             options = ["--hours", hours] if hours and name == "aishell" else []
             assert self.prepare(name, folder, f"data/manifests/{name}", "--partial", "true", *options) == 0
-        assert sounds.main("noise", "noises", ["corpora/noise", "data/manifests/noise"]) == 0
+        assert audio_folder.main("noise", "noises", ["corpora/noise", "data/manifests/noise"]) == 0
         labels = ["--target", "casia", "--protocol", protocol, "--folds", folds, "--neutral-eis", neutral]
         self.run("features", "--corpora", "casia", "seqd", "aishell", "--nj", 1)
         self.run("unify", *labels, "--dev", dev, "--corpora", "casia", "seqd", "--recipe-corpora", "casia", "seqd",
@@ -60,7 +65,7 @@ class Recipe:
 
     @staticmethod
     def run(command, *arguments):
-        assert cli.main([command, "--data", "data", *map(str, arguments)]) == 0
+        assert main.main([command, "--data", "data", *map(str, arguments)]) == 0
 
     @staticmethod
     def stamps():
@@ -174,10 +179,10 @@ def test_a_change_of_files_redoes_what_depends_on_it_and_the_status_says_so(reci
 
 @pytest.mark.parametrize("module, redone", [
     (corpus, {*MANIFESTS, *FEATURES, FOLD, PHONEMES, *TRAININGS}),
-    (sounds, {"data/manifests/noise", OF_WAVEFORMS}),
-    (features, {*FEATURES, FOLD, PHONEMES, *TRAININGS}),
+    (audio_folder, {"data/manifests/noise", OF_WAVEFORMS}),
+    (storage, {*FEATURES, FOLD, PHONEMES, *TRAININGS}),
     (msud, {FOLD, *TRAININGS}),
-    (phonemes, {PHONEMES, OF_SPEECHEQ}),
+    (phoneme_cuts, {PHONEMES, OF_SPEECHEQ}),
     (train, TRAININGS),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_another_format_redoes_what_depends_on_it_and_the_status_says_so(recipe, monkeypatch, module, redone):
@@ -195,7 +200,7 @@ def test_another_format_of_scores_redoes_scores_alone(recipe, monkeypatch):
 
 def test_other_features_redo_all_but_manifests(recipe, monkeypatch):
     """Their options have no command line; a resampler of another name is one too, where something is resampled."""
-    monkeypatch.setattr(features, "TICK_POWER", features.TICK_POWER - 1)
+    monkeypatch.setattr(storage, "TICK_POWER", storage.TICK_POWER - 1)
     assert_redone(recipe, {*FEATURES, FOLD, PHONEMES, *TRAININGS})
 
 

@@ -96,7 +96,7 @@ def test_noises_are_added_to_what_is_prepared_and_the_page_tells_what_a_part_is_
 
 
 def test_the_systems_are_one_thing_apart(mtl_aug):
-    from speecheq.config import resolve, systems_of
+    from speecheq.config.schema import resolve, systems_of
 
     systems = mtl_aug.folder / "conf/systems.yaml"
     for size in ("best", "small", "mini"):

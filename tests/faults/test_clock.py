@@ -8,8 +8,8 @@ import time
 import pytest
 from walks import NAMES, Stages, check_equal, results
 
-from speecheq.progress import set_up_logging
-from speecheq.stages import STAMP
+from speecheq.common.progress import set_up_logging
+from speecheq.common.stages import STAMP
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import json
 import pytest
 from walks import Stages, check_equal, results
 
-from speecheq.progress import set_up_logging
-from speecheq.stages import STAMP
+from speecheq.common.progress import set_up_logging
+from speecheq.common.stages import STAMP
 
 MANIFESTS, FBANK, FOLD = "data/manifests/casia", "data/fbank/casia", "data/msud/casia.random10/fold1"
 PHONEMES, TRAINED = "data/phonemes/aishell", "exp/nano-speecheq/casia.random10/fold1/seed1"

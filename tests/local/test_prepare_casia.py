@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
-from speecheq.errors import InputError
-from speecheq.files import read_json
-from speecheq.stages import Drops
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
+from speecheq.common.stages import Drops
 
 CATEGORIES = {
     "angry": "anger", "fear": "fear", "happy": "joy", "neutral": "neutral", "sad": "sadness", "surprise": "surprise"

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
-from speecheq.errors import InputError
-from speecheq.files import read_json
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
 
 PARTIAL = ("--partial", "true")
 HEADING = '"ActorID","Age","Sex","Race","Ethnicity"'

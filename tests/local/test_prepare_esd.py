@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
-from speecheq.errors import InputError
-from speecheq.files import read_json
-from speecheq.stages import Drops
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
+from speecheq.common.stages import Drops
 
 PARTIAL = ("--partial", "true")
 FIRST = {"Neutral": 1, "Angry": 351, "Happy": 701, "Sad": 1051, "Surprise": 1401}
@@ -321,7 +321,7 @@ def test_audio_that_cannot_be_used(refused, esd):
 
 
 def test_a_part_has_to_be_named(script, esd, tmp_path, capsys):
-    from speecheq.corpus import main
+    from speecheq.corpora.prepare import main
 
     for given_options in ((), ("--part", "fr")):
         capsys.readouterr()

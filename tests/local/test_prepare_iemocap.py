@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
-from speecheq.errors import InputError
-from speecheq.files import read_json
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
 
 PARTIAL = ("--partial", "true")
 HEADING = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
-from speecheq.errors import InputError
-from speecheq.files import read_json
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
 from speecheq.seqm import EMOTIONS
 
 PARTIAL = ("--partial", "true")
@@ -161,7 +161,7 @@ def test_a_corrected_label_is_not_overlooked(prepare, seqd, tmp_path, capsys):
 def test_the_synthesised_mini_corpus_is_prepared(prepare, tmp_path):
     pytest.importorskip("espeakng_loader", reason="espeakng_loader is absent: install the extra `demo`")
     pytest.importorskip("scipy", reason="scipy is absent: install the extra `demo`")
-    from speecheq.synth import synthesise
+    from speecheq.corpora.synthetic import synthesise
 
     for name in ("casia", "aishell", "seqd"):
         counts = synthesise(name, tmp_path / name, "nano")

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speecheq.errors import InputError
+from speecheq.common.errors import InputError
 from speecheq.losses import ctc_loss, greedy_decode, resolve_ctc_backend
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

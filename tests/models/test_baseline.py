@@ -5,17 +5,17 @@ import dataclasses
 import pytest
 import torch
 
-from speecheq import checkpoint
-from speecheq.config import Config, load, save
-from speecheq.data import MultitaskBatch, Stream
-from speecheq.errors import InputError
+from speecheq.models import checkpoint
+from speecheq.config.schema import Config, load, save
+from speecheq.dataset.loader import MultitaskBatch, Stream
+from speecheq.common.errors import InputError
 from speecheq.losses import LossWeights
 from speecheq.models import TASKS, Baseline, ModelConfig, SpeechEQ, build_model
 from speecheq.models.baseline import max_pooled
-from speecheq.models.masking import Frames
-from speecheq.numerics import Precision
+from speecheq.models.padding_mask import Frames
+from speecheq.training.precision import Precision
 from speecheq.seqm import SEQM_CLASSES
-from speecheq.step import stream_loss, train_step
+from speecheq.training.step import stream_loss, train_step
 
 FIELDS = ("phoneme_logits", "gender_logits", "esc_logits", "eis")
 CPU = torch.device("cpu")
@@ -232,7 +232,7 @@ def test_ctc_counts_the_frames_of_the_logits(kind, frames, feasible):
 
 
 def test_decoding_ignores_frames_behind_the_end(monkeypatch):
-    from speecheq import evaluate
+    from speecheq.evaluation import predictions as evaluate
 
     class Cut:
         def __init__(self, name):

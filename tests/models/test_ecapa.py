@@ -5,7 +5,7 @@ import torch
 
 from speecheq.models import ModelConfig
 from speecheq.models.ecapa import AttentiveStatisticsPooling, EcapaTdnn, Res2Convolution, moments
-from speecheq.models.masking import Frames
+from speecheq.models.padding_mask import Frames
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from speecheq.models.masking import Frames
+from speecheq.models.padding_mask import Frames
 from speecheq.models.res_bigru import ResBiGRU
 
 CPU = torch.device("cpu")

@@ -1,0 +1,1 @@
+"""``speecheq``, the console command: one module of subcommands a package."""

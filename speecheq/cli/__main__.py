@@ -1,0 +1,7 @@
+"""``python -m speecheq.cli``."""
+
+import sys
+
+from speecheq.cli.main import main
+
+sys.exit(main())

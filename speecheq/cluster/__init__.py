@@ -1,0 +1,1 @@
+"""Job arrays of Slurm and Grid Engine, torchrun, and the collectives of several processes."""

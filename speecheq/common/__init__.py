@@ -1,0 +1,1 @@
+"""Files, logs, progress, signals, stage stamps and transfers: nothing here knows speech."""

@@ -1,0 +1,149 @@
+"""What the command lines of the package and of the prep scripts share. Imports nothing heavy."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List
+
+from speecheq.common.errors import InputError
+from speecheq.common.files import NO_SPACE
+from speecheq.common.progress import log
+from speecheq.common.stages import status
+
+# What a scheduler and Ctrl-C send.
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+def true_or_false(value: str) -> bool:
+    """Parse a boolean option; argparse turns the ValueError into a message."""
+    if value not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
+    return value == "true"
+
+
+def positive(value: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number above 0")
+    return number
+
+
+def numbers(value: str) -> List[float]:
+    """Numbers between spaces or commas, each once, at least one."""
+    try:
+        found = list(dict.fromkeys(map(float, value.replace(",", " ").split())))
+    except ValueError:
+        found = []
+    if not found or not all(abs(number) < float("inf") for number in found):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a list of numbers")
+    return found
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse whose errors are one sentence and exit status 1, and whose options are written in full."""
+
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> None:
+        raise InputError(f"{self.prog}: {message}; see {self.prog} --help.")
+
+
+def positive_whole(value: str) -> int:
+    """A whole number above 0."""
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
+    return int(value)
+
+
+@contextmanager
+def sigterm_ends() -> Iterator[None]:
+    """While it is entered, a SIGTERM raises SystemExit: what was begun is removed, and child processes are ended."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class StopRequest:
+    """While it is entered, SIGTERM and SIGINT (Ctrl-C) set ``signal`` instead of ending the process.
+
+    So a step is never cut in two. A signal that is ignored, as SIGINT is by jobs in the background, stays so. Only the
+    main thread of a process can watch signals; elsewhere nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0  # the one that came, 0 before
+        self.before: Dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            watched = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self._ask) for number in watched}
+        return self
+
+    def __exit__(self, *_error: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: Any) -> None:
+        self.signal = number
+
+
+@contextmanager
+def stopping_put_off() -> Iterator[None]:
+    """While it is entered, SIGTERM and SIGINT wait until it is left."""
+    request = StopRequest()
+    try:
+        with request:
+            yield
+    finally:
+        if request.signal:
+            signal.raise_signal(request.signal)
+
+
+def exit_status(action: Callable[[], None]) -> int:
+    """Run ``action``: 0; 1 after a fault of the input or the system, told in one sentence; 130 when interrupted, and
+    SystemExit with 143 after a SIGTERM.
+
+    Where stages are only asked what is missing (stages.py), their answer in place of 0.
+
+    A fault of the program keeps its traceback.
+    """
+    try:
+        with sigterm_ends():
+            action()
+    except InputError as error:
+        log.error("%s", error)
+        return 1
+    except OSError as error:
+        if error.errno is None or error.filename is None and error.errno not in NO_SPACE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        log.error("%s%s.", where, os.strerror(error.errno).lower())
+        return 1
+    except UnicodeEncodeError as error:
+        if not "\udc80" <= error.object[error.start] <= "\udcff":  # so Python keeps bytes of file names
+            raise
+        around = error.object[max(0, error.start - 100) : error.end + 100].encode("utf-8", "backslashreplace").decode()
+        log.error("%s: the name of a file or folder is not UTF-8; rename it.", around)
+        return 1
+    except KeyboardInterrupt:
+        log.error("interrupted; the same command goes on with what is not done yet.")
+        return 130
+    except SystemExit as ended:
+        if ended.code == 128 + signal.SIGTERM:
+            log.warning("ended by SIGTERM; the same command goes on with what is not done yet.")
+        raise
+    return status()

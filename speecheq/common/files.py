@@ -1,0 +1,257 @@
+"""Writing files so that what stands under the final name is always whole."""
+
+import errno
+import fcntl
+import glob
+import json
+import os
+import re
+import shutil
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterable, Iterator, TextIO, Tuple, Union
+
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log
+
+PathLike = Union[str, Path]
+
+# What the system reports when a write does not fit: disk full, quota used up, file size limit reached.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What it reports where nothing may be written at all.
+NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def write_fault_is_an_input_error(path: PathLike) -> Iterator[None]:
+    """Turn "no room for this file" and "nothing may be written there" into an InputError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*NO_SPACE, *NO_WRITING):
+            raise
+        path = re.sub(r"\.tmp\d+\.", "", str(path))  # the name that it was to have
+        remedy = "free some space" if error.errno in NO_SPACE else "make its folder writable, or name another,"
+        raise InputError(
+            f"{path}: could not be written, {os.strerror(error.errno).lower()}; {remedy} and run the same command "
+            "again."
+        ) from error
+
+
+@contextmanager
+def whole_file(path: PathLike) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; on success it is renamed to ``path``, on failure removed.
+
+    The temporary name ends like ``path``, so that writers that look at the extension (``.jsonl.gz``) work.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".tmp{os.getpid()}.{path.name}")
+    try:
+        with write_fault_is_an_input_error(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+@contextmanager
+def whole_folder(path: PathLike) -> Iterator[Path]:
+    """Yield a new empty folder beside ``path``; on success it takes the place of ``path``.
+
+    On failure it is removed and what was at ``path`` stays. InputError where ``path`` is a file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file where a folder is to be written; remove it or name another folder.")
+    temporary = path.with_name(f".tmp{os.getpid()}.{path.name}")
+    previous = path.with_name(f".old{os.getpid()}.{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with write_fault_is_an_input_error(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for written in temporary.rglob("*"):
+                if written.is_file():
+                    with open(written, "rb") as stream:
+                        os.fsync(stream.fileno())
+            if path.exists():
+                os.replace(path, previous)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                if previous.exists():
+                    os.replace(previous, path)
+                raise
+        shutil.rmtree(previous, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def whole_folder_of(path: PathLike, kind: str, suffixes: Tuple[str, ...]) -> Iterator[Path]:
+    """As ``whole_folder``; InputError where ``path`` holds files of other endings, which would be lost."""
+    others = [found.name for found in Path(path).glob("*") if found.suffix not in suffixes]
+    if others:
+        raise InputError(f"{path}: holds files that are no {kind} ({', '.join(sorted(others))}); move them away.")
+    with whole_folder(path) as temporary:
+        yield temporary
+
+
+# The temporary names of whole_file and whole_folder.
+LEFTOVERS = (".tmp[0-9]*", ".old[0-9]*")
+
+
+def remove_leftovers(path: PathLike) -> None:
+    """Remove what killed processes had begun to write under the name ``path``, and, where it is a folder, in it.
+
+    Only for who knows that no living process writes there (``locked_folder``).
+    """
+    path = Path(path)
+    names = glob.escape(path.name)
+    found = [left for kind in LEFTOVERS for left in path.parent.glob(f"{kind}.{names}")]
+    found += [left for kind in LEFTOVERS for left in path.glob(f"{kind}.*")]
+    for left in found:
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+# The bytes of a lock's file: who writes holds both alone, who only reads shares the second with others.
+WRITING, IN_USE = 0, 1
+# Of file systems without locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def _lock_file(folder: PathLike) -> Path:
+    """Beside the folder, which may be replaced while it is locked. The file stays."""
+    folder = Path(os.path.abspath(folder))
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _is_taken(stream: TextIO, kind: int, byte: int) -> bool:
+    """Take one byte of a lock's file, without waiting; whether another process has it."""
+    try:
+        fcntl.lockf(stream, kind | fcntl.LOCK_NB, 1, byte)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            log.warning("%s: the file system knows no locks; start nothing else in the same folder", stream.name)
+            return False
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        return True
+    return False
+
+
+def _holder(stream: TextIO) -> str:
+    stream.seek(0)
+    return stream.read().strip() or "another process"
+
+
+def _wait_for(stream: TextIO, kind: int, byte: int, folder: PathLike) -> None:
+    if _is_taken(stream, kind, byte):
+        log.info("%s: %s is writing there, which is waited for", folder, _holder(stream))
+        fcntl.lockf(stream, kind, 1, byte)
+
+
+@contextmanager
+def locked_folder(folder: PathLike, wait: bool = False) -> Iterator[None]:
+    """Keep a folder for this process while it is entered, to write there.
+
+    Where another process writes there already it is waited for if ``wait``, and else an InputError that names it; an
+    InputError too where another reads there (``folder_in_use``). The lock ends with the process, however that ends. It
+    is one of fcntl's, which a child does not inherit: a data loader that outlives its training for some seconds holds
+    nothing. The same process must not lock a folder twice.
+    """
+    path = _lock_file(folder)
+    with write_fault_is_an_input_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = open(path, "a+", encoding="utf-8")
+    with stream:
+        if wait:
+            _wait_for(stream, fcntl.LOCK_EX, WRITING, folder)
+        elif _is_taken(stream, fcntl.LOCK_EX, WRITING):
+            raise InputError(
+                f"{folder}: {_holder(stream)} is writing there; wait until it has ended, or name another folder."
+            )
+        if _is_taken(stream, fcntl.LOCK_EX, IN_USE):
+            raise InputError(
+                f"{folder}: another process works with what lies there and would be changed; wait until it has ended, "
+                "or name another folder."
+            )
+        with write_fault_is_an_input_error(path):
+            stream.truncate(0)
+            # past the stream, which would try in vain once more when it is closed
+            os.write(stream.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+
+
+@contextmanager
+def folder_in_use(folder: PathLike) -> Iterator[None]:
+    """While it is entered, nobody has ``folder`` for himself (``locked_folder``); who has it already is waited for.
+
+    Nothing holds a folder whose parent is absent: who writes there makes that before (``make_parent``).
+    """
+    path = _lock_file(folder)
+    try:
+        stream = open(path, "r+" if path.exists() else "a+", encoding="utf-8")
+    except OSError as error:
+        if error.errno not in (*NO_SPACE, *NO_WRITING, errno.ENOENT):
+            raise
+        yield  # nothing can be written there
+        return
+    with stream:
+        _wait_for(stream, fcntl.LOCK_SH, IN_USE, folder)
+        yield
+
+
+def make_parent(path: PathLike) -> None:
+    """The folder in which ``path`` is to be, where it is not there yet."""
+    with write_fault_is_an_input_error(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
+def is_locked(folder: PathLike) -> bool:
+    """Whether another process writes to the folder (``locked_folder``)."""
+    try:
+        with open(_lock_file(folder), encoding="utf-8") as stream:
+            return _is_taken(stream, fcntl.LOCK_SH, WRITING)
+    except FileNotFoundError:
+        return False
+
+
+def write_text(path: PathLike, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def note_sizes(note: PathLike, paths: Iterable[PathLike]) -> None:
+    """Note the sizes of files, by names relative to the note; to be written last, when they are whole."""
+    folder = Path(note).parent
+    write_json(note, {os.path.relpath(path, folder): os.path.getsize(path) for path in paths})
+
+
+def sizes_are_as_noted(note: PathLike) -> bool:
+    """Whether ``note_sizes`` has written that note and the files still have these sizes."""
+    note = Path(note)
+    if not note.is_file():
+        return False
+    paths = {Path(os.path.normpath(note.parent / name)): size for name, size in read_json(note).items()}
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
+
+
+def read_json(path: PathLike) -> Any:
+    """Read one JSON file; a file that is not JSON raises InputError."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: is not readable as JSON ({error}); remove it and run its stage again.") from error

@@ -1,0 +1,1 @@
+"""Declaring, preparing, checking, downloading, importing and synthesising corpora."""

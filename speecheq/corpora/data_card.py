@@ -1,0 +1,185 @@
+"""Data cards: what a corpus is, where it comes from and under which terms.
+
+A card is one file, ``local/cards/<corpus>.yaml``, with the fields of ``Card``. The README's table of corpora, the
+downloads of stage 0 and what stage 0 says of corpora that cannot be downloaded are made from the cards.
+"""
+
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any, Dict, Mapping, Optional, Tuple, Union, get_args, get_type_hints
+from urllib.parse import unquote, urlsplit
+
+from speecheq.config.schema import read_yaml
+from speecheq.common.errors import InputError
+
+CARDS = Path(__file__).resolve().parents[2] / "local" / "cards"
+# open: whoever agrees to the terms may download it; request: its owner gives it out; never_released: nobody does
+ACCESS = ("open", "request", "never_released")
+
+
+@dataclass(frozen=True)
+class Download:
+    """An archive of a corpus. What is known of it is checked; what cannot be verified is left out.
+
+    ``part`` is the part of the corpus that it holds, where parts are chosen one by one, and ``optional`` those that
+    are downloaded only when they are asked for. ``into`` is the folder of the corpus in which it is unpacked.
+    """
+
+    url: str
+    bytes: Optional[int] = None
+    md5: Optional[str] = None
+    sha256: Optional[str] = None
+    part: Optional[str] = None
+    optional: bool = False
+    into: str = ""
+
+    @property
+    def file(self) -> str:
+        """The archive's name."""
+        return unquote(PurePosixPath(urlsplit(self.url).path).name)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of one corpus. ``hours``, ``sampling_rate`` (Hz): None where no source could be found.
+
+    ``labels`` are the corpus' own words; ``intensity`` says how strongly emotions are graded; ``obtain`` where it is
+    asked for or how it is fetched, needed unless there are ``downloads``; ``prep`` the script that prepares it;
+    ``folder`` the folder that its archives make, which is the one that the prep script takes.
+    """
+
+    name: str
+    title: str
+    language: str
+    source: str
+    licence: str
+    access: str
+    clips: int
+    hours: Optional[float]
+    speakers: int
+    labels: Tuple[str, ...]
+    intensity: str
+    sampling_rate: Optional[int]
+    used_for: str
+    known_faults: Tuple[str, ...]
+    prep: str
+    obtain: str = ""
+    folder: str = ""
+    downloads: Tuple[Download, ...] = ()
+
+
+def _item(kind: type, values: Any, where: str) -> Any:
+    """The dataclass ``kind`` from a mapping; InputError that begins with ``where`` for what is wrong in it."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where}: must be 'key: value' lines, not {values!r}.")
+    kinds = get_type_hints(kind)
+    unknown = [str(key) for key in values if key not in kinds]
+    if unknown:
+        raise InputError(f"{where}: {unknown[0]!r} is not a key of a card; the keys are {', '.join(kinds)}.")
+    for item in fields(kind):
+        if item.default is MISSING and item.name not in values:
+            raise InputError(f"{where}: lacks the key {item.name}.")
+    return kind(**{key: _value(kinds[key], value, f"{where}: {key}") for key, value in values.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """``value`` as the type ``kind``, lists as tuples; InputError that begins with ``where`` for another type."""
+    arguments = get_args(kind)
+    if type(None) in arguments:
+        return None if value is None else _value(arguments[0], value, where)
+    if arguments:  # a tuple of any length
+        if not isinstance(value, list):
+            raise InputError(f"{where} is {value!r}, but it must be a list.")
+        make = _value if arguments[0] is str else _item
+        return tuple(make(arguments[0], one, f"{where}, item {number}") for number, one in enumerate(value, 1))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        words = {str: "text (in quotes, if it looks like a number)", int: "a whole number", float: "a number",
+                 bool: "true or false"}
+        raise InputError(f"{where} is {value!r}, but it must be {words[kind]}.")
+    return value
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def read_card(path: Union[str, Path]) -> Card:
+    """The card in a YAML file; InputError names the file and what is wrong in it."""
+    path = Path(path)
+    card = _item(Card, read_yaml(path), str(path))
+    if card.name != path.stem:
+        raise InputError(f"{path}: is the card of {card.name!r}; name the file {card.name}.yaml.")
+    if card.access not in ACCESS:
+        raise InputError(f"{path}: access is {card.access!r}, but it must be one of {', '.join(ACCESS)}.")
+    for key in ("clips", "speakers", "hours", "sampling_rate"):
+        value = getattr(card, key)
+        if value is not None and not value > 0:
+            raise InputError(f"{path}: {key} is {value!r}, but it must be above 0.")
+    if card.downloads and (card.access != "open" or not card.folder):
+        raise InputError(f"{path}: a corpus with downloads needs 'access: open' and the folder that they make.")
+    if not card.downloads and not card.obtain:
+        raise InputError(f"{path}: says neither in downloads nor in obtain how the corpus is had.")
+    if not _is_inside(card.folder):
+        raise InputError(f"{path}: folder is {card.folder!r}, which is not a folder inside another.")
+    for number, item in enumerate(card.downloads, 1):
+        where = f"{path}: downloads, item {number}"
+        if not item.url.startswith(("http://", "https://")) or not item.file:
+            raise InputError(f"{where}: url is {item.url!r}, which is not that of a file (http or https).")
+        if not _is_inside(item.into):
+            raise InputError(f"{where}: into is {item.into!r}, which is not a folder inside another.")
+        for key, length in (("md5", 32), ("sha256", 64)):
+            value = getattr(item, key)
+            if value is not None and (len(value) != length or set(value) - set("0123456789abcdef")):
+                raise InputError(f"{where}: {key} is {value!r}, which is not {length} digits 0-9 and a-f.")
+    return card
+
+
+def read_cards(folder: Union[str, Path] = CARDS) -> Dict[str, Card]:
+    """All cards of a folder by the names of their corpora, in alphabetical order."""
+    paths = sorted(Path(folder).glob("*.yaml"))
+    if not paths:
+        raise InputError(f"{folder}: holds no data card; run this from a checkout of the repository.")
+    return {path.stem: read_card(path) for path in paths}
+
+
+def find_card(name: str, folder: Union[str, Path] = CARDS) -> Card:
+    """The card of the corpus ``name``; InputError for a corpus without one."""
+    path = Path(folder) / f"{name}.yaml"
+    if not path.is_file():
+        raise InputError(f"{name}: there is no data card of this corpus; there are {', '.join(read_cards(folder))}.")
+    return read_card(path)
+
+
+def where_from(card: Card) -> str:
+    """One line: how a corpus is had, from where and under which terms."""
+    option = "--" + card.name.replace("_", "-")
+    corpus = f"{card.title} ({card.source}; licence: {card.licence})"
+    if card.downloads:
+        wanted = [item.bytes for item in card.downloads if not item.optional]
+        size = f"{sum(wanted) / 1e9:.1f} GB are" if all(wanted) else "it is"
+        return (
+            f"{corpus} is open: {size} downloaded by 'speecheq download {card.name} --out DIR'; then give {option} "
+            f"DIR/{card.name}/{card.folder}."
+        )
+    how = {"open": "is open, but not downloaded from here", "request": "is given out on request",
+           "never_released": "was never released"}[card.access]
+    return f"{corpus} {how}: {card.obtain}; then give {option} DIR."
+
+
+def table(cards: Mapping[str, Card]) -> str:
+    """The table of corpora in Markdown, by title."""
+    had = {"open": "open", "request": "on request", "never_released": "never released"}
+    lines = [
+        "| corpus | language | clips, hours, speakers | intensity | used for | licence | to be had |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for card in sorted(cards.values(), key=lambda card: card.title):
+        size = [f"{card.clips:,}", "?" if card.hours is None else f"{card.hours:g}", f"{card.speakers:,}"]
+        access = "by stage 0" if card.downloads else had[card.access]
+        cells = [f"[{card.title}]({card.source})", card.language, " / ".join(size), card.intensity or "-",
+                 card.used_for, card.licence, access]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,223 @@
+"""``labels.yaml``: what a Kaldi data folder and a table do not say of a corpus themselves.
+
+    title: Our call centre            # by default the corpus' name
+    language: Mandarin
+    labels: {happy: joy, bored: boredom, other: null}   # own label: category or emotion of SEQM; null leaves out
+    levels: [weak, strong]            # two or three, weak to strong; or, for continuous intensity,
+    scale: [1, 5]                     # its lowest and highest value; neither where intensity is not labelled
+    neutral_eis: metric               # or corpus, see ``speecheq.corpora.prepare.Corpus``
+    has_transcripts: false
+    columns: {path: file, emotion: label}   # tables only: our column: the name it has there
+
+Every scalar is read as it is written: the labels ``no`` and ``01`` stay what they are, without quotes.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+
+import yaml
+
+from speecheq import seqm
+from speecheq.corpora.prepare import NEUTRAL_RULES, Corpus
+from speecheq.common.errors import InputError
+from speecheq.common.files import write_text
+
+LABELS_FILE = "labels.yaml"
+KEYS = ("title", "language", "labels", "levels", "scale", "neutral_eis", "has_transcripts", "columns")
+GENDERS = {"f": "F", "female": "F", "m": "M", "male": "M", "": None}
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A corpus as ``labels.yaml`` declares it; clips with a label of ``left_out`` are not taken."""
+
+    corpus: Corpus
+    left_out: FrozenSet[str] = frozenset()
+    columns: Optional[Mapping[str, str]] = None
+
+    def check_label(self, label: str) -> None:
+        """ValueError for a label that labels.yaml does not have."""
+        if label not in self.left_out and label not in self.corpus.labels:
+            known = ", ".join([*self.corpus.labels, *sorted(self.left_out)]) or "none"
+            raise ValueError(f"the label {label!r} is not one of {LABELS_FILE}'s: {known}")
+
+    def intensity(self, text: str) -> Tuple[Optional[str], Optional[float]]:
+        """(level, None) or (None, value on the scale) of what a file says; ValueError for what is neither."""
+        levels, scale = self.corpus.levels, self.corpus.scale
+        if not text:
+            return None, None
+        if levels:
+            if text not in levels:
+                raise ValueError(f"the level {text!r} is not one of {LABELS_FILE}'s: {', '.join(levels)}")
+            return text, None
+        if scale is None:
+            raise ValueError(f"has the intensity {text!r}, but {LABELS_FILE} declares neither levels nor a scale")
+        value = number(text)
+        seqm.eis_from_scale(value, *scale)
+        return None, value
+
+
+def number(text: str) -> float:
+    """ValueError, in words, for a text that is not a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a number")
+    return value
+
+
+def gender(text: str) -> Optional[str]:
+    """F or M, of f, m, female and male in any case; None of nothing; ValueError for anything else."""
+    if text.lower() not in GENDERS:
+        raise ValueError(f"the gender {text!r} is none of F, M, female, male (empty where it is unknown)")
+    return GENDERS[text.lower()]
+
+
+def prefixed(corpus: str, name: str) -> str:
+    """The name of an utterance or a recording among many corpora: it begins with its corpus."""
+    name = "_".join(name.split())
+    return name if name.startswith(f"{corpus}-") else f"{corpus}-{name}"
+
+
+class _File:
+    """The nodes of one labels.yaml as texts, lists and mappings; each fault names its line."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(
+                f"{path}: there is no such file; it says what the labels mean, for instance "
+                "'language: Mandarin' and 'labels: {happy: joy, angry: anger}'."
+            )
+        try:
+            text = self.path.read_bytes().decode("utf-8-sig")
+            self.root = yaml.compose(text, Loader=yaml.BaseLoader)
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise InputError(f"{path}, line {line}: is not UTF-8; convert the file.") from error
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            position = getattr(error, "position", None)
+            line = mark.line if mark else text.count("\n", 0, position) if position else 0
+            problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
+            raise InputError(f"{path}, line {line + 1}: is not YAML ({' '.join(str(problem).split())}).") from error
+        except RecursionError as error:
+            raise InputError(f"{path}, line 1: is nested too deeply to be read.") from error
+
+    def fault(self, node: Optional[yaml.Node], problem: str) -> InputError:
+        return InputError(f"{self.path}, line {node.start_mark.line + 1 if node else 1}: {problem}.")
+
+    def mapping(self, node: Optional[yaml.Node], what: str) -> Dict[str, yaml.Node]:
+        if not isinstance(node, yaml.MappingNode):
+            raise self.fault(node, f"{what} must be written as 'key: value'")
+        found: Dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            name = self.text(key, f"a key of {what}")
+            if name in found:
+                raise self.fault(key, f"the key {name!r} repeats")
+            found[name] = value
+        return found
+
+    def list(self, node: yaml.Node, what: str) -> List[str]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise self.fault(node, f"{what} must be a list, such as [1, 5]")
+        return [self.text(item, f"an item of {what}") for item in node.value]
+
+    def text(self, node: yaml.Node, what: str) -> str:
+        if not isinstance(node, yaml.ScalarNode) or not node.value.strip() or "\n" in node.value:
+            raise self.fault(node, f"{what} must be one word or one line of text")
+        return node.value.strip()
+
+    def choice(self, node: yaml.Node, what: str, choices: Sequence[str]) -> str:
+        value = self.text(node, what)
+        if value not in choices:
+            raise self.fault(node, f"{what} is {value!r}, not one of {', '.join(choices)}")
+        return value
+
+
+def _is_null(node: yaml.Node) -> bool:
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    return plain and node.value.lower() in ("", "~", "null")
+
+
+def read_declaration(path: Path, name: str, layout: str, columns: Sequence[str] = ()) -> Declaration:
+    """The corpus ``name`` as the file at ``path`` declares it.
+
+    ``columns`` are those that a table can have (none for a Kaldi folder). InputError names the line that is wrong.
+    """
+    file = _File(path)
+    given = file.mapping(file.root, f"what {LABELS_FILE} says")
+    known = KEYS if columns else KEYS[:-1]
+    for key, node in given.items():
+        if key not in known:
+            raise file.fault(node, f"{key!r} is not a key of {LABELS_FILE}; they are {', '.join(known)}")
+    if "language" not in given or "labels" not in given:
+        raise file.fault(file.root, "language and labels are needed (labels: {} for a corpus without emotions)")
+
+    labels, left_out = {}, set()
+    for label, node in file.mapping(given["labels"], "labels").items():
+        if _is_null(node):
+            left_out.add(label)
+            continue
+        labels[label] = file.text(node, f"what {label!r} means")
+        if labels[label] not in seqm.EMOTIONS:
+            raise file.fault(
+                node, f"{label!r} is mapped to {labels[label]!r}, which is not an emotion of SEQM; its categories are "
+                f"{', '.join(seqm.CATEGORIES)} (null leaves clips with the label out)",
+            )
+    options: Dict[str, Any] = {}
+    if "levels" in given:
+        options["levels"] = tuple(file.list(given["levels"], "levels"))
+        if len(set(options["levels"])) != len(options["levels"]):
+            raise file.fault(given["levels"], "a level repeats")
+    if "scale" in given:
+        try:
+            low, high = map(number, file.list(given["scale"], "scale"))
+        except ValueError as error:
+            raise file.fault(given["scale"], "scale must be two numbers, the lowest and the highest value") from error
+        options["scale"] = (low, high)
+    if "neutral_eis" in given:
+        options["neutral_eis"] = file.choice(given["neutral_eis"], "neutral_eis", NEUTRAL_RULES)
+    if "has_transcripts" in given:
+        said = file.choice(given["has_transcripts"], "has_transcripts", ("true", "false"))
+        options["has_transcripts"] = said == "true"
+    try:
+        corpus = Corpus(
+            name=name, title=file.text(given["title"], "title") if "title" in given else name,
+            language=file.text(given["language"], "language"), layout=layout, labels=labels, **options,
+        )
+    except ValueError as error:
+        raise file.fault(given.get("levels") or given.get("scale"), str(error)) from error
+    return Declaration(corpus, frozenset(left_out), _renamed(file, given.get("columns"), columns))
+
+
+def _renamed(file: _File, node: Optional[yaml.Node], columns: Sequence[str]) -> Dict[str, str]:
+    """Column of ours -> its name in the table."""
+    names = dict(zip(columns, columns))
+    if node is None:
+        return names
+    for column, value in file.mapping(node, "columns").items():
+        if column not in names:
+            raise file.fault(value, f"{column!r} is not a column that can be read; they are {', '.join(columns)}")
+        names[column] = file.text(value, f"the name of the column {column}")
+    used = {}
+    for column, name in names.items():
+        if used.setdefault(name, column) != column:
+            raise file.fault(node, f"the columns {used[name]} and {column} are both named {name!r}")
+    return names
+
+
+def write_declaration(corpus: Corpus, path: Path) -> None:
+    """Write the ``labels.yaml`` with which ``read_declaration`` gives the same labels."""
+    said: Dict[str, Any] = {"title": corpus.title, "language": corpus.language, "labels": dict(corpus.labels)}
+    if corpus.levels:
+        said["levels"] = list(corpus.levels)
+    if corpus.scale:
+        said["scale"] = [float(value) for value in corpus.scale]
+    said["neutral_eis"] = corpus.neutral_eis
+    said["has_transcripts"] = corpus.has_transcripts
+    write_text(path, yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=120))

@@ -1,0 +1,90 @@
+"""Mini version of ESD, Mandarin and English part, with what makes real copies hard to read.
+
+The text tables come in four encodings, separated by tabs or by spaces; the clips of a speaker lie in the official
+parts (train, evaluation, test) or flat beside each other.
+"""
+
+import random
+from typing import Dict, NamedTuple, Tuple
+
+from speecheq.seqm import NEUTRAL
+from speecheq.corpora.synthetic.plan import Clip, Plan, cast, emotional_prosody
+from speecheq.corpora.synthetic.sentences import ENGLISH_LINES, MANDARIN_LINES
+
+
+class Folder(NamedTuple):
+    """How the files of a speaker look."""
+
+    gender: str
+    encoding: str
+    separator: str
+    in_parts: bool
+
+
+SPEAKERS: Dict[str, Folder] = {
+    "0001": Folder("F", "gb2312", "\t", True),
+    "0003": Folder("F", "utf-16", "\t", False),
+    "0004": Folder("M", "gb2312", "  ", False),
+    "0006": Folder("M", "utf-16", "\t", True),
+    "0011": Folder("M", "utf-8", "\t", True),
+    "0012": Folder("M", "utf-16", "\t", True),
+    "0015": Folder("F", "utf-8", "  ", False),
+    "0016": Folder("F", "latin-1", "\t", False),
+}
+LAST_MANDARIN_SPEAKER = "0010"
+# emotion -> (direction, its Mandarin name), in the order of the ids, 350 of each
+EMOTIONS = {
+    "Neutral": (NEUTRAL, "中立"), "Angry": ("anger", "生气"), "Happy": ("joy", "快乐"), "Sad": ("sadness", "伤心"),
+    "Surprise": ("surprise", "惊喜"),
+}  # fmt: skip
+IDS_EACH = 350
+# size -> part -> numbers inside an emotion; in nano the speakers take turns with the two,
+# such that the one whose table is Latin-1 has number 1, whose text has an accent
+NUMBERS = {
+    "mini": {"evaluation": (1,), "test": (21, 22), "train": (51, 52, 53, 54, 55)},
+    "nano": {"evaluation": (1, 2), "test": (21, 22), "train": (51, 52)},
+}
+
+
+def _texts(mandarin: bool) -> Dict[int, str]:
+    """Number inside an emotion -> text, the same for every speaker and emotion."""
+    lines = MANDARIN_LINES[10:] if mandarin else ENGLISH_LINES  # CASIA's mini version has the first ten
+    numbers = {number for parts in NUMBERS.values() for numbers in parts.values() for number in numbers}
+    return dict(zip(sorted(numbers), lines))
+
+
+def _numbers(size: str, place: int) -> Tuple[Tuple[str, int], ...]:
+    """(part, number inside an emotion) of the speaker at ``place``."""
+    return tuple(
+        (part, number)
+        for part, numbers in NUMBERS[size].items()
+        for number in (numbers if size == "mini" else [numbers[(place + 1) % 2]])
+    )
+
+
+def plan_esd(size: str, rng: random.Random) -> Plan:
+    """``<speaker>/<Emotion>/[<part>/]<speaker>_NNNNNN.wav`` and ``<speaker>/<speaker>.txt``."""
+    clips, files = [], {}
+    counts = {"speakers": len(SPEAKERS), "train": 0, "evaluation": 0, "test": 0}
+    for place, speaker in enumerate(cast({name: folder.gender for name, folder in SPEAKERS.items()})):
+        folder, mandarin, table = SPEAKERS[speaker.name], speaker.name <= LAST_MANDARIN_SPEAKER, ""
+        texts = _texts(mandarin)
+        for order, (emotion, (category, mandarin_name)) in enumerate(EMOTIONS.items()):
+            for part, number in _numbers(size, place):
+                utterance = f"{speaker.name}_{order * IDS_EACH + number:06d}"
+                inside = f"{emotion}/{part}" if folder.in_parts else emotion
+                clips.append(
+                    Clip(
+                        path=f"{speaker.name}/{inside}/{utterance}.wav",
+                        text=texts[number],
+                        speaker=speaker,
+                        prosody=emotional_prosody(category, 1.0, rng),
+                        language="cmn" if mandarin else "en-us",
+                    )
+                )
+                written = texts[number] + ("。" if mandarin else ".")
+                label = mandarin_name if mandarin else emotion
+                table += folder.separator.join((utterance, written, label)) + "\n"
+                counts[part] += 1
+        files[f"{speaker.name}/{speaker.name}.txt"] = table.encode(folder.encoding)
+    return Plan(clips, files, counts)

@@ -1,0 +1,60 @@
+"""The table that numbers phones, and what both languages need to refuse a text."""
+
+from pathlib import Path
+from typing import Dict, List, Sequence, Union
+
+from speecheq.common.errors import InputError
+from speecheq.common.files import write_text
+
+# Silence is number 0 in every table and is the blank of CTC: the dictionary sizes of the paper (202 and 85)
+# leave no room for a separate blank.
+SILENCE = "sil"
+
+
+class NoPhones(ValueError):
+    """A text that cannot be turned into phones: ``reason`` is its kind (for counting), ``found`` the culprit."""
+
+    def __init__(self, reason: str, found: str):
+        super().__init__(f"{reason}: {found!r}")
+        self.reason, self.found = reason, found
+
+
+class PhoneTable:
+    """Symbols and their numbers; number 0 is silence and the blank."""
+
+    def __init__(self, symbols: Sequence[str]):
+        if not symbols or symbols[0] != SILENCE:
+            raise ValueError(f"a phone table begins with {SILENCE!r}, the blank")
+        if len(set(symbols)) != len(symbols):
+            raise ValueError("a phone table holds a symbol twice")
+        self.symbols: List[str] = list(symbols)
+        self.index: Dict[str, int] = {symbol: number for number, symbol in enumerate(symbols)}
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def encode(self, phones: Sequence[str]) -> List[int]:
+        """Phones to numbers; KeyError for a phone that the table lacks."""
+        return [self.index[phone] for phone in phones]
+
+    def decode(self, numbers: Sequence[int]) -> List[str]:
+        """Numbers to phones."""
+        return [self.symbols[number] for number in numbers]
+
+    def save(self, path: Union[str, Path]) -> None:
+        """Write one ``symbol number`` line a phone, the form that k2 and Kaldi read."""
+        write_text(path, "".join(f"{symbol} {number}\n" for number, symbol in enumerate(self.symbols)))
+
+    @classmethod
+    def load(cls, path: Union[str, Path]) -> "PhoneTable":
+        """Read what ``save`` wrote; InputError names the first line that is not ``symbol number``."""
+        symbols: List[str] = []
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines()):
+            fields = line.split()
+            if len(fields) != 2 or fields[1] != str(number):
+                raise InputError(f"{path}, line {number + 1}: expected '<symbol> {number}', found {line!r}.")
+            symbols.append(fields[0])
+        try:
+            return cls(symbols)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}.") from error

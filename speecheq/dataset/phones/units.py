@@ -1,0 +1,205 @@
+"""What the phoneme task predicts of a transcript: the phones of its language, or pieces of its spelling.
+
+``Phones`` (the paper's) reads a text aloud with the rules and dictionary of its language. ``Pieces`` cuts its
+spelling into the units of a byte-pair encoding that sentencepiece has trained on the training transcripts; it
+needs no dictionary, so it serves any language. Both number their symbols by a ``PhoneTable``.
+"""
+
+import io
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Tuple
+
+from speecheq.common.errors import InputError
+from speecheq.common.files import whole_file, write_text
+from speecheq.dataset.phones.phone_table import SILENCE, NoPhones, PhoneTable
+
+UNITS = ("phone", "bpe")
+# The model of the pieces, and what was predicted of words that the dictionary lacks, beside the phoneme cuts.
+MODEL = "bpe.model"
+PREDICTED_WORDS = "predicted_words.tsv"
+# Written without spaces between words: transcripts that have some, such as AISHELL's, mean nothing by them.
+WITHOUT_SPACES = ("Mandarin",)
+
+
+def _mandarin() -> Tuple[PhoneTable, Callable[[str], List[str]]]:
+    from speecheq.dataset.phones import mandarin
+
+    return mandarin.TABLE, mandarin.text_to_phones
+
+
+def _english() -> Tuple[PhoneTable, Callable[[str], List[str]]]:
+    from speecheq.dataset.phones import english
+
+    return english.TABLE, english.Reader()
+
+
+# language of a corpus -> its phone table and what reads its texts; a language is imported only when it is asked for
+PHONES: Dict[str, Callable[[], Tuple[PhoneTable, Callable[[str], List[str]]]]] = {
+    "Mandarin": _mandarin,
+    "English": _english,
+}
+
+
+class Phones:
+    """The phones of a language; InputError for a language without."""
+
+    name = "phone"
+
+    def __init__(self, language: str):
+        if language not in PHONES:
+            raise InputError(
+                f"phones of {language} are not to be had, only of {', '.join(PHONES)}; pieces are to be had of every "
+                "language, with --units bpe."
+            )
+        self.table, self.read = PHONES[language]()
+
+    def encode(self, text: str) -> List[int]:
+        """A transcript to numbers of the table; raises NoPhones where a part of it has no reading."""
+        return self.table.encode(self.read(text))
+
+    def note(self) -> Dict[str, Any]:
+        """How many words were predicted (different ones, and in all), and how many could not be."""
+        predicted, unresolved = self._words()
+        return {
+            "predicted_words": len(predicted),
+            "predicted_occurrences": sum(predicted.values()),
+            "unresolved_words": len(unresolved),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write phones.txt, and predicted_words.tsv (word, phones, how often) where words were predicted."""
+        self.table.save(folder / "phones.txt")
+        predicted, _ = self._words()
+        if predicted:
+            from speecheq.dataset.phones.english import predict
+
+            lines = [f"{word}\t{' '.join(predict(word))}\t{times}\n" for word, times in sorted(predicted.items())]
+            write_text(folder / PREDICTED_WORDS, "word\tphones\ttimes\n" + "".join(lines))
+
+    def _words(self) -> Tuple[Counter, Counter]:
+        """Words predicted and words unresolved, each with how often; none in a language without a predictor."""
+        return getattr(self.read, "predicted", Counter()), getattr(self.read, "unresolved", Counter())
+
+
+def spelling(text: str, language: str) -> str:
+    """A transcript as its pieces spell it: capitals, without marks but the apostrophes inside words.
+
+    Raises NoPhones for what has no one reading: brackets, digits, or nothing to speak at all.
+    """
+    kept = []
+    for character in unicodedata.normalize("NFKC", text).replace("’", "'").upper():
+        kind = unicodedata.category(character)
+        if kind in ("Ps", "Pe"):
+            raise NoPhones("brackets", character)
+        if kind.startswith("N"):
+            raise NoPhones("digits", character)
+        kept.append(character if kind[0] in "LM" or character == "'" else " ")
+    words = [word.strip("'") for word in "".join(kept).split()]
+    spelt = ("" if language in WITHOUT_SPACES else " ").join(word for word in words if word)
+    if not spelt:
+        raise NoPhones("nothing to speak", text)
+    return spelt
+
+
+class Pieces:
+    """Pieces of a language's spelling: number 0 is silence and the blank, 1 a character that training had not."""
+
+    name = "bpe"
+
+    def __init__(self, language: str, model: bytes):
+        from sentencepiece import SentencePieceProcessor
+
+        self.language, self.model = language, model
+        self.processor = SentencePieceProcessor(model_proto=model)
+        self.table = PhoneTable([self.processor.id_to_piece(number) for number in range(len(self.processor))])
+        self.unknown = 0
+
+    @classmethod
+    def train(cls, language: str, texts: Iterable[str], size: int) -> "Pieces":
+        """``size`` pieces of the transcripts ``texts``, those without a spelling left out; the same ones every time.
+
+        InputError where the texts hold too few different pieces for the size, or too many different characters.
+        """
+        from sentencepiece import SentencePieceTrainer
+
+        written = io.BytesIO()
+        try:
+            SentencePieceTrainer.train(
+                sentence_iterator=_spellings(language, texts),
+                model_writer=written,
+                model_type="bpe",
+                vocab_size=max(size, 2),  # of less, sentencepiece does not say how much is needed
+                character_coverage=1.0,
+                normalization_rule_name="identity",  # ``spelling`` does that
+                add_dummy_prefix=language not in WITHOUT_SPACES,
+                max_sentence_length=2**20,
+                pad_id=0,
+                pad_piece=SILENCE,  # never a piece of a text: those are in capitals
+                unk_id=1,
+                bos_id=-1,
+                eos_id=-1,
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise _refusal(size, error) from error
+        return cls(language, written.getvalue())
+
+    @classmethod
+    def load(cls, language: str, folder: Path) -> "Pieces":
+        """The pieces that ``save`` wrote into ``folder``; InputError where the model is not to be read."""
+        path = Path(folder) / MODEL
+        try:
+            return cls(language, path.read_bytes())
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"{path}: is no model of sentencepiece ({error}); run stage 3 again.") from error
+
+    def encode(self, text: str) -> List[int]:
+        """A transcript to numbers of the table; raises NoPhones where it cannot be spelt."""
+        numbers = self.processor.encode(spelling(text, self.language))
+        self.unknown += numbers.count(self.processor.unk_id())
+        return numbers
+
+    def decode(self, numbers: List[int]) -> str:
+        """Numbers back to the text as ``spelling`` writes it; blanks give nothing."""
+        return self.processor.decode(list(numbers))
+
+    def note(self) -> Dict[str, Any]:
+        """How often a character occurred that the training transcripts do not hold."""
+        return {"unknown_pieces": self.unknown}
+
+    def save(self, folder: Path) -> None:
+        """Write phones.txt, the table, and the model."""
+        self.table.save(folder / "phones.txt")
+        with whole_file(folder / MODEL) as temporary:
+            temporary.write_bytes(self.model)
+
+
+def _spellings(language: str, texts: Iterable[str]):
+    for text in texts:
+        try:
+            yield spelling(text, language)
+        except NoPhones:
+            continue
+
+
+def _refusal(size: int, error: RuntimeError) -> Exception:
+    """What sentencepiece says of a size that does not fit, as a sentence; any other error as it is."""
+    most = re.search(r"size too high.*<= (\d+)", str(error))
+    if most:
+        return InputError(
+            f"--bpe-size {size}: the training transcripts have too few different pieces; at most {most.group(1)} are "
+            "possible."
+        )
+    least = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
+    if least:
+        return InputError(
+            f"--bpe-size {size}: is too small for the different characters of the training transcripts; at least "
+            f"{least.group(1)} are needed."
+        )
+    if "sentences_.empty()" in str(error):
+        return InputError("no training transcript can be spelt, so there are no pieces of them.")
+    return error

@@ -1,0 +1,1 @@
+"""Predictions, metrics, score files, significance, robustness."""

@@ -1,0 +1,1 @@
+"""Filter banks, reading and resampling audio, stored features, augmentation (section 2.5)."""

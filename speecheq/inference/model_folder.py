@@ -1,0 +1,84 @@
+"""A trained model as a folder that can be handed on: weights, settings, labels and a model card.
+
+    model.safetensors   the weights, in a form that cannot hold code
+    config.yaml         all settings of the training
+    labels.json         the classes, genders and phones that the outputs stand for
+    README.md           the model card: data, protocol, scores, licences, limits
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Dict
+
+from speecheq.models import checkpoint
+from speecheq.config import schema as configuration
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json, whole_folder
+from speecheq.inference.model_card import model_card
+
+WEIGHTS, SETTINGS, LABELS, CARD = FILES = ("model.safetensors", "config.yaml", "labels.json", "README.md")
+LABEL_TABLES = ("classes", "class_esc", "genders", "phones")
+# Raised when what the folder holds changes its meaning.
+FORMAT = 1
+
+
+def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> None:
+    """Write the best model of a trained and scored ``experiment`` (exp/.../fold<k>/seed<s>) as a model folder.
+
+    ``name`` heads the card (default: the folder's), ``licence`` is that of the weights. InputError where stage 4 or 5
+    has not run.
+    """
+    from safetensors.torch import save
+
+    experiment, folder = Path(experiment), Path(folder)
+    content = checkpoint.read(experiment / "best.pt")
+    model, config = checkpoint.built(content, str(experiment / "best.pt"))
+    card = model_card(experiment, name or folder.name, licence, config, sum(p.numel() for p in model.parameters()))
+    tables = {"format": FORMAT, **{table: content[table] for table in LABEL_TABLES}}
+    with whole_folder(folder) as temporary:
+        weights = {key: value.contiguous() for key, value in content["model"].items()}
+        (temporary / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
+        configuration.save(config, temporary / SETTINGS)
+        (temporary / LABELS).write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (temporary / CARD).write_text(card, encoding="utf-8")
+
+
+def read(folder: Path) -> Dict[str, Any]:
+    """What a checkpoint of the same model holds (see ``checkpoint.save``), without a training's state.
+
+    InputError for a folder that lacks a file, or whose files are not whole.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    for name in (WEIGHTS, SETTINGS, LABELS):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: is not a model folder, it lacks {name}; speecheq package makes one of a "
+                             "trained experiment.")
+    tables = read_json(folder / LABELS)
+    if not isinstance(tables, dict) or tables.get("format") != FORMAT or any(k not in tables for k in LABEL_TABLES):
+        raise InputError(f"{folder / LABELS}: is not the label table of a model folder of this version (format "
+                         f"{FORMAT}).")
+    try:
+        weights = load_file(str(folder / WEIGHTS))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{folder / WEIGHTS}: is not a whole file of weights ({error}); copy it again.") from error
+    return {"config": configuration.read_yaml(folder / SETTINGS), "model": weights, **tables}
+
+
+def fetch(model_id: str) -> Path:
+    """The folder of a model of the Hugging Face hub, downloaded or from its cache; InputError where there is none."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise InputError(
+            f"{model_id}: there is no such file or folder here; to take it as a model id of the hub, install "
+            "huggingface_hub (pip install huggingface_hub)."
+        ) from error
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=list(FILES)))
+    except Exception as error:  # of the network, of the hub, of the disk
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"{model_id}: there is no such file or folder here, and the hub does not give a model of that "
+                         f"id ({reason}).") from error

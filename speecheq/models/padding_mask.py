@@ -1,0 +1,145 @@
+"""Which frames of a padded batch are speech, and the layers that must know: sums, batch norm.
+
+Batches are (N, T, C): utterances, frames, channels; utterance n has ``lengths[n]`` frames, the rest is padding.
+"""
+
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+
+from speecheq.cluster import distributed
+
+
+def _is_exported() -> bool:
+    """Whether the operations are being recorded for another program (torch.onnx, torch.export)."""
+    exporting = getattr(getattr(torch, "compiler", None), "is_exporting", None)  # torch 1.13 has neither
+    return torch.jit.is_tracing() or (exporting is not None and exporting())
+
+
+class Frames(NamedTuple):
+    """The valid frames of a batch."""
+
+    lengths: Tensor  # (N,) int64, on the batch's device
+    mask: Optional[Tensor]  # (N, T, 1) float32, 1 on valid frames; None where no frame is padding
+    counts: Tensor  # (N, 1) float32: lengths, as divisor of a sum over time
+    total: Tensor  # () float32: the batch's valid frames
+    of_phonemes: bool = False  # the batch is of the phoneme stream, whose speech has batch statistics of its own
+
+    @classmethod
+    def of(cls, lengths: Tensor, num_frames: int, device: torch.device, of_phonemes: bool = False) -> "Frames":
+        """``lengths`` (N,) int of a batch of ``num_frames`` frames; ValueError outside 1..num_frames.
+
+        The lengths are looked at only where they lie on the CPU: there a batch without padding skips every
+        mask; lengths on a GPU are always masked, which spares the wait for the GPU. So are those of a model that is
+        exported: it must serve batches with padding and without.
+        """
+        padded = True
+        if lengths.device.type == "cpu" and not _is_exported():
+            shortest, longest = int(lengths.min()), int(lengths.max())
+            if shortest < 1 or longest > num_frames:
+                raise ValueError(f"lengths run from {shortest} to {longest}; with {num_frames} frames in the batch "
+                                 f"they must lie in 1..{num_frames}")
+            padded = shortest < num_frames
+        lengths = lengths.to(device=device, dtype=torch.int64, non_blocking=True)
+        mask = None
+        if padded:
+            mask = (torch.arange(num_frames, device=device) < lengths[:, None]).unsqueeze(2).float()
+        counts = lengths.float().unsqueeze(1)
+        return cls(lengths, mask, counts, counts.sum(), of_phonemes)
+
+    def zeroed(self, x: Tensor) -> Tensor:
+        """``x`` (N, T, C) with zeros in place of padding."""
+        return x if self.mask is None else x * self.mask.to(x.dtype)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """(N, T, C) -> (N, C): the mean over each utterance's own frames."""
+        return self.zeroed(x).sum(1) / self.counts
+
+
+class MaskedBatchNorm1d(nn.BatchNorm1d):
+    """nn.BatchNorm1d over (N, T, C) whose batch statistics come from valid frames only, in float32.
+
+    Parameters, buffers and, without padding, results are nn.BatchNorm1d's. What it gives on padded frames is
+    finite and of no meaning. With ``per_stream`` the phoneme stream, read speech of another corpus, has running
+    statistics of its own; weight and bias are shared. Where a mini-batch is shared out (distributed.py) the statistics
+    are those of all processes' valid frames.
+    """
+
+    def __init__(self, channels: int, per_stream: bool = False):
+        super().__init__(channels)
+        self.per_stream = per_stream
+        if per_stream:
+            self.register_buffer("phoneme_mean", torch.zeros(channels))
+            self.register_buffer("phoneme_var", torch.ones(channels))
+
+    def forward(self, x: Tensor, frames: Optional[Frames] = None) -> Tensor:
+        """``x`` (N, T, C) with its frames, or (N, C) without any: of the same shape, normalised."""
+        running_mean, running_var = self.running_mean, self.running_var
+        if self.per_stream and frames.of_phonemes:
+            running_mean, running_var = self.phoneme_mean, self.phoneme_var
+        mask = None if frames is None else frames.mask
+        if not self.training or mask is None and not distributed.is_shared_out():
+            if self.training:
+                self.num_batches_tracked += 1
+            # as rows (N T, C), the only shape in which batch norm of channels that come last is fast
+            return batch_norm(
+                x.flatten(0, -2), running_mean, running_var, self.weight, self.bias, self.training, self.momentum,
+                self.eps,
+            ).view_as(x)
+        total = torch.tensor(float(len(x)), device=x.device) if frames is None else frames.total
+        y, mean, unbiased = _BatchNormOfValidFrames.apply(
+            x.unsqueeze(1) if frames is None else x, self.weight, self.bias,
+            x.new_ones(1, 1, 1) if mask is None else mask, total, self.eps,
+        )
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            running_mean.lerp_(mean, self.momentum)
+            running_var.lerp_(unbiased, self.momentum)
+        return y.view_as(x)
+
+
+class _BatchNormOfValidFrames(torch.autograd.Function):
+    """Batch norm with the statistics of masked frames, its gradient written out.
+
+    One CPU thread, 32 x 300 x 384, forward and backward: 12 ms; torch's, blind to padding, 3.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, mask, total, eps):
+        x = x.float()
+        mean = (x * mask).sum((0, 1)) / total
+        # Centred before squaring: the difference of two large sums would lose the variance of offset channels.
+        centred = (x - mean).mul_(mask)
+        squares = torch.linalg.vector_norm(centred, dim=(0, 1)).square()
+        ctx.shared_out = distributed.is_shared_out()
+        if ctx.shared_out:
+            totals, means, others = distributed.gather(torch.cat([total[None], mean, squares])).split(
+                [1, len(mean), len(mean)], dim=1)
+            total, own_mean = totals.sum(), mean
+            mean = (totals * means).sum(0) / total
+            squares = (others + totals * (means - mean).square()).sum(0)
+            centred.add_(own_mean - mean).mul_(mask)
+        variance = squares / total
+        inverse_std = torch.rsqrt(variance + eps)
+        unbiased = variance * (total / (total - 1).clamp(min=1))
+        ctx.save_for_backward(centred, weight, inverse_std, mask, total)
+        ctx.mark_non_differentiable(mean, unbiased)
+        y = torch.addcmul(bias, centred, weight * inverse_std)
+        return y, mean, unbiased
+
+    @staticmethod
+    def backward(ctx, grad, _mean, _unbiased):
+        centred, weight, inverse_std, mask, total = ctx.saved_tensors
+        grad = grad.float() * mask
+        grad_bias = grad.sum((0, 1))
+        grad_weight = (grad * centred).sum((0, 1)) * inverse_std
+        all_bias, all_weight = grad_bias, grad_weight
+        if ctx.shared_out:  # the statistics carry the gradients of all processes
+            all_bias, all_weight = distributed.gather(torch.stack([grad_bias, grad_weight])).sum(0)
+        scale = weight * inverse_std
+        along = scale * inverse_std * all_weight / total
+        grad_x = grad.mul_(scale).sub_(scale * all_bias / total)
+        grad_x = grad_x.addcmul_(centred, along, value=-1).mul_(mask)
+        return grad_x, grad_weight, grad_bias, None, None, None

@@ -1,0 +1,87 @@
+"""What keeps numbers and memory in bounds: mixed precision, steps that are not finite, batches that do not fit."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator
+
+import torch
+from torch import nn
+
+from speecheq.models import checkpoint
+from speecheq.dataset.loader import MultitaskBatch, Stream
+from speecheq.common.errors import InputError
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# What to lower where a stream's largest mini-batch does not fit.
+SIZE_SETTINGS = {
+    "emotion": "data.batch_size or data.max_seconds",
+    "gender": "data.batch_size or data.max_seconds",
+    "unlabelled": "data.batch_size or data.max_seconds",
+    "phoneme": "data.phoneme_batch_seconds or data.batch_size",
+}
+
+
+class Precision:
+    """In what the model computes: ``run.precision`` on a device. Weights, losses and statistics stay in float32.
+
+    fp16 scales the loss so that small gradients survive; the scale is part of a checkpoint. InputError where the
+    device does not have the type.
+    """
+
+    def __init__(self, choice: str, device: torch.device):
+        on_gpu = device.type == "cuda"
+        if choice == "fp16" and not on_gpu:
+            raise InputError("run.precision is fp16, which needs a GPU; on a CPU take bf16 or fp32.")
+        if choice == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
+            raise InputError("run.precision is bf16, which this GPU does not have; take fp16 or fp32.")
+        self.device, self.type = device, TYPES[choice]
+        newer = getattr(torch.amp, "GradScaler", None)  # torch 2.3 and later
+        self.scaler = newer("cuda", enabled=choice == "fp16") if newer else torch.cuda.amp.GradScaler(
+            enabled=choice == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """The context that the model's forward pass runs in."""
+        lower = self.type != torch.float32
+        return torch.autocast(self.device.type, dtype=self.type if lower else None, enabled=lower)
+
+    def may_lower_scale(self) -> bool:
+        """Whether gradients that are not finite may come from a scale that is still too high: fp16's way to find it."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > 1
+
+
+class NotFinite(InputError):
+    """A loss or a gradient that is not a number, or infinite."""
+
+
+def snapshot(model: nn.Module) -> Dict[str, torch.Tensor]:
+    """Copies of the model's buffers: a forward pass changes the running statistics of batch norm."""
+    return {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
+@torch.no_grad()
+def restore(model: nn.Module, buffers: Dict[str, torch.Tensor]) -> None:
+    """Give the buffers back what ``snapshot`` saw."""
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+
+
+def save_batch(path: Path, batch: MultitaskBatch, error: str) -> None:
+    """Write a mini-batch, to be looked at: by stream ids, inputs (N, T, D), lengths and targets; and the error."""
+    streams: Dict[str, Any] = {
+        name: {"ids": stream.ids, "inputs": stream.inputs.cpu(), "lengths": stream.lengths, "targets": stream.targets}
+        for name, stream in batch.streams().items()
+    }
+    checkpoint.write(path, {"error": error, **streams})
+
+
+@contextmanager
+def enough_memory(name: str, stream: Stream) -> Iterator[None]:
+    """Turn "no memory left on the GPU" while ``stream`` is computed into an InputError that names what to lower."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        clips, frames = stream.inputs.shape[:2]
+        raise InputError(
+            f"the GPU's memory does not hold a {name} mini-batch of {clips} clips of {frames / 100:.1f} s; lower "
+            f"{SIZE_SETTINGS[name]}, or take run.precision bf16 or fp16."
+        ) from error

@@ -1,0 +1,117 @@
+"""The page for microphone and files, served and asked over HTTP as a browser asks."""
+
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from speecheq.cli import main
+from speecheq.common.errors import InputError
+from speecheq.cluster.job_arrays import free_port
+from speecheq.inference.web_page import in_words, of_recording, page
+from speecheq.inference.predictor import Prediction, Predictor
+
+gradio = pytest.importorskip("gradio", reason="gradio is not installed (utils/install.sh --extras listen)")
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def predictor(experiment):
+    return Predictor(experiment / "best.pt", "cpu", gender=True)
+
+
+@pytest.fixture(scope="module")
+def ask(predictor):
+    """A function of a path: what the page answers to it."""
+    import gradio_client
+
+    blocks = page(predictor, "a test")
+    _, address, _ = blocks.launch(share=False, ssr_mode=False, quiet=True, prevent_thread_lock=True)
+    client = gradio_client.Client(address, verbose=False, analytics_enabled=False)
+    yield lambda path: client.predict(path and gradio_client.handle_file(str(path)), api_name="/predict")
+    client.close()
+    blocks.close()
+
+
+def write(path, seconds, level=0.1, rate=RATE):
+    soundfile.write(path, level * np.random.default_rng(1).standard_normal(int(seconds * rate)), rate)
+    return path
+
+
+def test_the_page_answers_as_the_predictor(ask, predictor, tmp_path):
+    wav = write(tmp_path / "noise of a test.wav", 1.5)
+    words, posterior, timeline = ask(wav)
+    (clip,) = predictor(wav)
+    assert words.startswith(f"{clip.name}: {clip.emotion} ") and f"gender {clip.gender}" in words
+    assert posterior["label"] == clip.emotion
+    shown = {entry["label"]: entry["confidence"] for entry in posterior["confidences"]}
+    assert shown == pytest.approx(clip.posterior, abs=1e-6)
+    assert timeline["data"] == [[0.0, 1.5, clip.emotion, clip.name, round(clip.eis, 2)]]
+
+
+def test_a_model_without_intensities_is_told_by_its_class(tmp_path):
+    heard = Prediction("a.wav", 0.0, 1.0, "anger", "rage", 3.5, {"anger": 0.75, "joy": 0.25})
+    assert in_words(heard) == "rage: anger 0.75, EIS 3.50 of 4"
+    assert in_words(replace(heard, name=None, eis=None)) == "anger 0.75"
+
+
+def test_a_long_recording_gets_a_timeline_and_the_mean_of_its_windows(predictor, tmp_path):
+    wav = write(tmp_path / "long.wav", 31)
+    words, posterior, timeline = of_recording(predictor, str(wav))
+    clips = predictor(wav)
+    assert len(clips) > 5 and words.startswith(f"{len(clips)} windows, 0 of them silence")
+    for name in posterior:
+        assert posterior[name] == pytest.approx(np.mean([clip.posterior[name] for clip in clips]))
+    assert [line[:2] for line in timeline] == [[round(clip.start, 2), round(clip.end, 2)] for clip in clips]
+
+
+def test_silence(ask, tmp_path):
+    words, posterior, timeline = ask(write(tmp_path / "silence.wav", 1, level=0))
+    assert words == "Nothing is said of silence." and not posterior.get("confidences")
+    assert timeline["data"] == [[0.0, 1.0, "silence", "", ""]]
+
+
+def test_bad_input_is_one_sentence(ask, tmp_path):
+    text = tmp_path / "text.wav"
+    text.write_text("no sound\n")
+    with pytest.raises(Exception, match="text.wav: .*") as told:
+        ask(text)
+    assert "/" not in str(told.value).split("text.wav")[0] and "Traceback" not in str(told.value)
+    with pytest.raises(Exception, match="record something, or choose a file"):
+        ask(None)
+
+
+def test_a_port_that_is_taken_is_named(experiment, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main.main(["listen", "--model", str(experiment / "best.pt"), "--port", str(port)]) == 1
+    assert f"the port {port} of 127.0.0.1 cannot be served" in capsys.readouterr().err
+
+
+def test_the_command_serves_the_model_of_the_package_until_ctrl_c():
+    port = free_port()
+    command = [sys.executable, "-m", "speecheq.cli", "listen", "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as serving:
+        try:
+            for line in serving.stderr:  # ends with the process
+                if f"the page is at http://127.0.0.1:{port}/" in line:
+                    break
+            assert "SpeechEQ" in urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read().decode()
+            serving.send_signal(signal.SIGINT)
+            assert serving.wait(60) == 0
+        finally:
+            serving.kill()
+
+
+def test_without_gradio_it_says_what_to_install(predictor, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(InputError, match="--extras listen"):
+        page(predictor, "a test")

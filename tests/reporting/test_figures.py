@@ -1,0 +1,504 @@
+"""The pictures of an experiment: what they show is what the score files say."""
+
+import itertools
+import re
+import shutil
+import time
+from collections import Counter
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
+from matplotlib.text import Text
+from sklearn.calibration import calibration_curve
+from sklearn.manifold import trustworthiness
+from sklearn.metrics import confusion_matrix, recall_score
+from test_report import make, rewrite, summarised
+from torch.utils.tensorboard import SummaryWriter
+
+from speecheq.config import schema
+from speecheq.reporting import figures, report
+from speecheq.evaluation import metrics, score
+from speecheq.common.errors import InputError
+from speecheq.evaluation.predictions import ClipPrediction
+from speecheq.seqm import CATEGORIES, SEQM_CLASSES
+from speecheq.evaluation.significance import Answers
+
+SVG = "{http://www.w3.org/2000/svg}"
+EPOCHS, STEPS = 4, 40
+ALL = ["eis", "confusion", "learning_curves", "embeddings", "calibration", "speakers"]
+
+
+def clip(number, gold=0, eis=-1.0, predicted_eis=1.0, posterior=None, speaker="s"):
+    return ClipPrediction(f"clip-{number}", "toy", speaker, gold, posterior or [1.0] + [0.0] * 8, eis, predicted_eis,
+                          "F", "F")
+
+
+def clips_of(folder):
+    return score.read_scores(folder / "scores.tsv")["test"]
+
+
+def complete(folder, best_epoch=3, training=True):
+    """Beside the scores of a folder all that pictures are drawn of."""
+    number = int(folder.parent.name[len("fold"):])
+    with SummaryWriter(str(folder / "tensorboard")) as curves:
+        for step in range(1, STEPS + 1):
+            curves.add_scalar("train/total", number + 1 / step, step)
+        for epoch in range(1, EPOCHS + 1):
+            for name in ("wa", "ua", "eis_ccc", "per"):
+                curves.add_scalar(f"dev/{name}", epoch / 10, epoch * STEPS // EPOCHS)
+    clips = clips_of(folder)
+    random = np.random.default_rng(number)
+    for made in clips:
+        made.embedding = (5 * np.eye(9, 12)[made.gold_esc] + random.normal(size=12)).astype(np.float16)
+    score.write_embeddings(folder / "embeddings.npz", clips)
+    if training:
+        score.write_scores(folder / "train_scores.tsv", {"train": clips[:7]}, SEQM_CLASSES)
+    rewrite(folder, best_epoch=best_epoch)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An experiment of two folds and two seeds with all of its files."""
+    made = make(tmp_path_factory.mktemp("exp"), seeds=(1, 2))
+    for path in made.glob("fold*/seed*"):
+        complete(path)
+    return made
+
+
+@pytest.fixture(scope="module")
+def experiment(folder):
+    return summarised(folder)
+
+
+@pytest.fixture(scope="module")
+def pictures(experiment):
+    return {picture.name: picture for picture in figures.pictures_of(experiment)}
+
+
+def texts(picture):
+    return [element.text for element in ElementTree.fromstring(picture.svg).iter(f"{SVG}text")]
+
+
+# ---- all pictures
+
+
+def test_each_picture_is_one_whole_svg_and_needs_nothing_else(pictures):
+    assert list(pictures) == ALL
+    for picture in pictures.values():
+        root = ElementTree.fromstring(picture.svg)
+        assert root.tag == f"{SVG}svg" and picture.svg.startswith("<svg")
+        references = [value for element in root.iter() for name, value in element.attrib.items() if "href" in name]
+        references += re.findall(r"url\((.*?)\)", picture.svg)
+        assert not [value for value in references if not value.startswith("#")], "a link leads out of the file"
+        assert not list(root.iter(f"{SVG}image")) and "@import" not in picture.svg
+        assert picture.pdf.startswith(b"%PDF") and picture.title and picture.caption.endswith(".")
+        assert "fold" in picture.caption and "seed" in picture.caption
+
+
+def test_the_same_scores_give_the_same_bytes(experiment, pictures):
+    for picture in figures.pictures_of(experiment):
+        assert picture.svg == pictures[picture.name].svg and picture.pdf == pictures[picture.name].pdf
+
+
+def test_what_is_absent_is_left_out_and_said(tmp_path, caplog):
+    """Score files alone give the pictures that need no more."""
+    caplog.set_level("INFO")
+    found = figures.pictures_of(summarised(make(tmp_path)))
+    assert [picture.name for picture in found] == ["eis", "confusion", "calibration", "speakers"]
+    assert "no picture learning_curves: there are no TensorBoard events" in caplog.text
+    assert "no picture embeddings: " in caplog.text and "embeddings.npz is not there" in caplog.text
+    assert "Training clips were not scored (run.sh --score-train true does)" in found[0].caption
+
+
+def test_what_is_damaged_is_left_out_and_said(folder, tmp_path, caplog):
+    shutil.copytree(folder, tmp_path / "exp")
+    caplog.set_level("INFO")
+    for name in ("embeddings.npz", "train_scores.tsv"):
+        path = tmp_path / "exp/fold1/seed1" / name
+        path.write_bytes(path.read_bytes()[:-30])
+    found = {picture.name: picture for picture in figures.pictures_of(summarised(tmp_path / "exp"))}
+    assert list(found) == [name for name in ALL if name != "embeddings"]
+    assert "embeddings.npz: is cut off" in caplog.text and "train_scores.tsv: is cut off" in caplog.text
+    assert "Training clips (with the model that learned from them): 14 clips, 21 answers" in found["eis"].caption
+
+
+def test_stage_5_writes_them_and_links_them(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "small-speecheq/toy.random10")
+    report.report(tmp_path, "a test", tmp_path / "R.md")
+    own = tmp_path / "small-speecheq/toy.random10"
+    page = (own / "RESULTS.md").read_text()
+    linked = re.findall(r"!\[.*\]\((.*)\)", page)
+    assert linked == [f"pictures/{name}.svg" for name in ALL]
+    assert {path.name for path in (own / "pictures").iterdir()} == {f"{name}.{end}" for name in ALL
+                                                                   for end in ("svg", "pdf")}
+    ElementTree.parse(own / linked[0])
+    # what cannot be drawn any more goes
+    for path in own.glob("fold*/seed*/embeddings.npz"):
+        path.unlink()
+    report.report(tmp_path, "a test", tmp_path / "R.md")
+    assert not (own / "pictures/embeddings.svg").exists() and (own / "pictures/confusion.pdf").is_file()
+
+
+def test_a_folder_of_other_files_is_refused(pictures, tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds files that are no pictures \(holiday.jpg\); move them away"):
+        figures.write_pictures(tmp_path, list(pictures.values()))
+
+
+@given(st.text(max_size=60))
+def test_any_name_is_a_label_that_xml_can_hold(name):
+    label = figures.printable(name)
+    assert len(label) <= 24 and (label == name or len(name) > 24 or not name.isprintable())
+    escaped = label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")  # ]]> may not stand there
+    assert (ElementTree.fromstring(f"<t>{escaped}</t>").text or "") == label
+
+
+def assert_no_labels_overlap(figure, monkeypatch):
+    drawn, draw = [], Text.draw
+    FigureCanvasAgg(figure).draw()  # lays it out
+    with monkeypatch.context() as patched:
+        patched.setattr(Text, "draw", lambda text, renderer: (drawn.append(text), draw(text, renderer)))
+        FigureCanvasAgg(figure).draw()
+    boxes = [(text.get_text(), text.get_window_extent()) for text in drawn
+             if text.get_text() and not text.get_rotation() and text.get_visible()]
+    assert len(boxes) >= 10
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        along = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert across <= 1 or along <= 1, f"{one!r} lies on {other!r}"
+    width, height = figure.get_size_inches() * figure.dpi
+    for name, box in boxes:
+        assert -1 <= box.x0 and box.x1 <= width + 1 and -1 <= box.y0 and box.y1 <= height + 1, f"{name!r} is cut off"
+
+
+def test_labels_do_not_overlap_with_many_classes_and_speakers(monkeypatch):
+    random = np.random.default_rng(0)
+    speakers = [figures.SpeakerScore(f"a speaker of a long name $<{number}>", number / 24, 1200)
+                for number in range(25)]
+    every = [clip(number, number % 9, (-1.0, 0.0, 1.5, 2.5, 3.5)[number % 5], number % 40 / 10)
+             for number in range(900)]
+    bins = metrics.calibration(random.integers(0, 9, 9000), random.dirichlet(np.full(9, 0.2), 9000))
+    curve = [(step, 1000.0 / step) for step in range(1, 600)]
+    runs = {f"fold {fold}, seed {seed}": {f"{part}/{name}": curve for part, names in
+                                         (("train", figures.LOSSES), ("dev", figures.DEV_SCORES)) for name in names}
+            for fold in range(1, 5) for seed in (1, 2)}
+    with style.context(["default", figures.STYLE]):
+        for figure in (
+            figures.confusion_figure(random.integers(0, 12000, (9, 9)), CATEGORIES),
+            figures.speakers_figure(speakers, 0.5),
+            figures.eis_figure({"training": every, "test": every}, SEQM_CLASSES),
+            figures.calibration_figure(bins, 0.1),
+            figures.curves_figure(runs, dict.fromkeys(runs, 5)),
+            figures.map_figure(random.normal(size=(900, 2)), np.arange(900) % 9, CATEGORIES),
+        ):
+            assert_no_labels_overlap(figure, monkeypatch)
+
+
+# ---- 1: the distributions of EIS
+
+
+@pytest.mark.parametrize(
+    "esc, eis, intensity",
+    [("joy", -1.0, "unspecified"), ("neutral", -1.0, "unspecified"), ("neutral", 0.0, "neutral"),
+     ("neutral", 2.5, "neutral"), ("joy", 1.5, "low"), ("joy", 2.0, "medium"), ("joy", 2.5, "medium"),
+     ("joy", 3.0, "high"), ("joy", 3.5, "high")],
+)
+def test_the_gold_level_of_a_clip(esc, eis, intensity):
+    assert figures.intensity_of(clip(1, CATEGORIES.index(esc), eis), SEQM_CLASSES) == intensity
+
+
+eis_values = st.floats(0, 4, allow_nan=False)
+some_clips = st.lists(
+    st.builds(clip, st.integers(), st.integers(0, 8), st.one_of(st.just(-1.0), eis_values), eis_values),
+    min_size=1, max_size=40)
+
+
+@given(some_clips)
+def test_every_clip_is_in_one_group_and_one_bar(clips):
+    groups = figures.by_intensity(clips, SEQM_CLASSES)
+    assert sum(map(len, groups.values())) == len(clips) and all(groups.values())
+    assert list(groups) == [name for name in figures.INTENSITIES if name in groups]
+    for group in groups.values():
+        shares = figures.eis_shares(group)
+        expected = Counter(min(int(made.predicted_eis / 0.25), 15) for made in group)
+        assert shares.tolist() == [expected[place] / len(group) for place in range(16)]
+
+
+@settings(max_examples=5)
+@given(some_clips, some_clips)
+def test_bars_are_as_high_as_the_shares(training, test):
+    figure = figures.eis_figure({"training": training, "test": test}, SEQM_CLASSES)
+    grid = np.array(figure.axes).reshape(-1, 2)
+    assert [axes.get_title() for axes in grid[0]] == ["training clips", "test clips"]
+    rows = [axes.get_ylabel().split("\n")[0] for axes in grid[:, 0]]
+    for column, clips in zip(grid.T, (training, test)):
+        groups = figures.by_intensity(clips, SEQM_CLASSES)
+        for axes, name in zip(column, rows):
+            heights = [bar.get_height() for bar in axes.patches]
+            note = axes.texts[0].get_text()
+            if name in groups:
+                assert heights == figures.eis_shares(groups[name]).tolist() and f"n = {len(groups[name]):,}" in note
+            else:
+                assert heights == [] and note == "no clip"
+
+
+def test_the_caption_counts_clips_without_a_level(experiment, pictures):
+    assert "Test clips: 48 clips, 96 answers, folds 1 2 of 2, seeds 1 2." in pictures["eis"].caption
+    assert "Training clips (with the model that learned from them): 14 clips, 28 answers" in pictures["eis"].caption
+    assert "Without a gold level" not in pictures["eis"].caption
+    assert {"training clips", "test clips", "predicted EIS"} <= set(texts(pictures["eis"]))
+    for fold in experiment.scored:
+        for made in fold.sets["test"][:5]:
+            made.gold_eis = -1.0
+    try:
+        caption = figures.DRAWINGS["eis"](experiment).caption
+    finally:
+        for fold in experiment.scored:
+            fold.sets["test"][:] = clips_of(fold.folder)
+    assert caption.endswith("Without a gold level (unspecified): 0 of 28 answers to training clips, 20 of 96 answers "
+                            "to test clips.")
+
+
+# ---- 2: the confusion matrix
+
+
+def test_the_confusion_matrix_says_percent_and_counts(experiment, pictures):
+    gold, predicted = experiment.answers.gold, experiment.answers.predicted
+    counts = confusion_matrix(gold, predicted, labels=range(9))
+    rows = [row for row in counts if row.sum()]
+    figure = figures.confusion_figure(counts, CATEGORIES)
+    written = [text.get_text() for text in figure.axes[0].texts]
+    expected = [part for row in rows for value in row if value
+                for part in (f"{100 * value / row.sum():.0f}", f"{value:,}")]
+    assert written == expected
+    assert figure.axes[0].collections[0].get_array().ravel().tolist() == pytest.approx(
+        [value / row.sum() for row in rows for value in row])
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["neutral", "joy", "anger"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == list(CATEGORIES)
+    assert set(expected) <= set(texts(pictures["confusion"]))
+
+
+def test_a_share_that_rounds_to_nothing_is_not_called_nothing():
+    figure = figures.confusion_figure(np.array([[999, 1], [0, 0]]), ["a", "b"])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["100", "999", "<1", "1"]
+
+
+# ---- 3: learning curves
+
+
+@given(st.lists(st.floats(-1e3, 1e3), max_size=300), st.integers(1, 50))
+def test_windows_keep_the_mean_and_the_order(values, most):
+    curve = figures.in_windows(list(enumerate(values, 1)), most)
+    assert len(curve) == min(most, len(values))
+    steps = [step for step, _ in curve]
+    assert steps == sorted(steps)
+    sizes = [len(part) for part in np.array_split(np.arange(len(values)), max(1, len(curve)))]
+    assert sum(size * value for size, (_, value) in zip(sizes, curve)) == pytest.approx(sum(values), abs=1e-6)
+
+
+def test_intensities_that_were_not_learned_are_not_drawn(tmp_path):
+    made = make(tmp_path / "exp")
+    for path in made.glob("fold*/seed*"):
+        complete(path)
+    without = summarised(made)
+    assert without.summary["pooled.test.eis_mse"] is not None
+    for path in made.glob("fold*/seed*"):
+        settings = schema.load(path / "config.yaml")
+        settings.loss.alpha = 0.0
+        schema.save(settings, path / "config.yaml")
+    with pytest.raises(InputError, match="it was not trained on EIS"):
+        figures.DRAWINGS["eis"](without)
+
+
+def test_values_that_are_not_finite_have_no_point():
+    assert figures.in_windows([(1, float("nan")), (2, 3.0), (3, float("inf"))]) == [(2.0, 3.0)]
+    assert figures.in_windows([(1, float("nan"))]) == []
+
+
+def test_curves_are_those_of_the_events_and_a_step_that_was_done_again_counts_once(tmp_path):
+    with SummaryWriter(str(tmp_path / "tensorboard")) as curves:
+        for step in (1, 2, 3):
+            curves.add_scalar("train/total", float(step), step)
+    with SummaryWriter(str(tmp_path / "tensorboard"), purge_step=3) as curves:
+        for step in (3, 4):
+            curves.add_scalar("train/total", 10.0 * step, step)
+    assert figures.read_curves(tmp_path) == {"train/total": [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]}
+    assert figures.read_curves(tmp_path / "nowhere") == {}
+
+
+@pytest.mark.parametrize("shift", [-5000, 0, 5000])
+def test_curves_of_a_training_that_was_broken_off_while_the_clock_was_set(tmp_path, monkeypatch, shift):
+    real = time.time
+    for number, (first, steps) in enumerate([(1, range(1, 7)), (5, range(5, 7)), (5, range(5, 9)), (7, range(7, 10))]):
+        monkeypatch.setattr(time, "time", lambda: real() + number * shift)
+        with SummaryWriter(str(tmp_path / "tensorboard"), purge_step=first) as curves:
+            for step in steps:
+                curves.add_scalar("train/total", 10 * number + step, step)
+            if number == 0:
+                curves.add_scalar("dev/ua", 0.5, 6)  # not scored again yet
+    assert figures.read_curves(tmp_path) == {
+        "train/total": [(1, 1), (2, 2), (3, 3), (4, 4), (5, 25), (6, 26), (7, 37), (8, 38), (9, 39)]}
+
+
+def test_each_fold_and_seed_has_a_curve_and_a_star_at_its_checkpoint(folder, pictures):
+    runs = {name: figures.read_curves(folder / place) for name, place in
+            (("fold 1, seed 1", "fold1/seed1"), ("fold 2, seed 1", "fold2/seed1"))}
+    figure = figures.curves_figure(runs, {"fold 1, seed 1": 30, "fold 2, seed 1": None})
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_visible()}
+    assert list(panels) == ["total loss", "dev WA %", "dev UA %", "dev EIS CCC", "dev PER %"]
+    lines = panels["dev UA %"].lines
+    assert lines[0].get_xdata().tolist() == [10, 20, 30, 40] and lines[0].get_ydata() == pytest.approx([10, 20, 30, 40])
+    stars = [line for line in lines if line.get_marker() == "*"]
+    assert [(star.get_xdata().tolist(), star.get_ydata().tolist()) for star in stars] == [([30], [pytest.approx(30)])]
+    assert len({line.get_linestyle() for line in lines if line not in stars}) == 2, "colour alone tells them apart"
+    assert panels["total loss"].lines[1].get_ydata() == pytest.approx([2 + 1 / step for step in range(1, STEPS + 1)])
+    assert "fold 2, seed 2" in texts(pictures["learning_curves"])
+
+
+def test_the_star_is_at_the_epoch_of_the_metrics(folder, experiment, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "curves_figure", lambda runs, best: drawn.append(best))
+    assert "Star: the epoch whose model was kept" in figures.DRAWINGS["learning_curves"](experiment).caption
+    assert drawn == [{f"fold {fold}, seed {seed}": 30 for fold in (1, 2) for seed in (1, 2)}]
+
+
+# ---- 4: the embedding map
+
+
+def test_the_map_has_a_point_a_clip_and_a_marker_a_class(experiment, pictures):
+    clips = experiment.scored[0].sets["test"]
+    places = np.random.default_rng(0).normal(size=(len(clips), 2))
+    gold = [made.gold_esc for made in clips]
+    groups = [made for made in figures.map_figure(places, gold, CATEGORIES).axes[0].collections
+              if isinstance(made, PathCollection)]
+    for group, number in zip(groups, sorted(set(gold)), strict=True):
+        assert group.get_offsets().tolist() == places[np.array(gold) == number].tolist()
+        assert group.get_label() == f"{CATEGORIES[number]} ({gold.count(number)})"
+    assert len({group.get_paths()[0].vertices.tobytes() for group in groups}) == len(groups)
+    assert {f"{name} (8)" for name in ("neutral", "joy", "anger")} <= set(texts(pictures["embeddings"]))
+    assert "(24), fold 1, seed 1," in pictures["embeddings"].caption
+
+
+def test_what_is_near_stays_near():
+    random = np.random.default_rng(0)
+    vectors = (10 * np.eye(9, 20)[np.arange(60) % 9] + random.normal(size=(60, 20))).astype(np.float32)
+    places = figures.two_dimensional(vectors)
+    assert places.shape == (60, 2) and trustworthiness(vectors, places) > 0.9
+    assert (figures.two_dimensional(vectors) == places).all()
+
+
+@pytest.mark.parametrize("vectors, reason", [
+    (np.ones((24, 5)), "all alike or not finite"), (np.full((24, 5), np.inf), "all alike or not finite")])
+def test_embeddings_that_give_no_map(tmp_path, vectors, reason):
+    folder = make(tmp_path, folds=(1,)) / "fold1/seed1"
+    clips = clips_of(folder)
+    for made, vector in zip(clips, vectors):
+        made.embedding = vector.astype(np.float16)
+    score.write_embeddings(folder / "embeddings.npz", clips)
+    with pytest.raises(InputError, match=reason):
+        figures.DRAWINGS["embeddings"](summarised(folder.parent.parent))
+
+
+def test_embeddings_come_back_in_the_order_of_the_scores(folder):
+    path = folder / "fold1/seed1"
+    ids = [made.id for made in clips_of(path)]
+    found = score.read_embeddings(path / "embeddings.npz", ids)
+    assert found.dtype == np.float16 and found.shape == (24, 12)
+    with pytest.raises(InputError, match="embeddings.npz: is not of the test clips of scores.tsv beside it; remove it"):
+        score.read_embeddings(path / "embeddings.npz", ids[::-1])
+
+
+@pytest.mark.parametrize("damage", [
+    lambda whole: whole[:-40], lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: b"a text\n",
+    lambda whole: whole.replace(b"embeddings.npy", b"embeddingz.npy"),
+    lambda whole: whole[:200] + bytes(60) + whole[260:],
+])
+def test_damaged_embeddings_are_one_sentence(folder, tmp_path, damage):
+    whole = (folder / "fold1/seed1/embeddings.npz").read_bytes()
+    (tmp_path / "embeddings.npz").write_bytes(damage(whole))
+    with pytest.raises(InputError) as refused:
+        score.read_embeddings(tmp_path / "embeddings.npz", [made.id for made in clips_of(folder / "fold1/seed1")])
+    assert "is cut off, or no file of embeddings" in str(refused.value) and "\n" not in str(refused.value)
+    assert str(tmp_path / "embeddings.npz") in str(refused.value) and "run stage 5 (score) again" in str(refused.value)
+
+
+def test_an_array_is_no_file_of_embeddings(tmp_path):
+    np.save(tmp_path / "embeddings.npy", np.zeros(3))
+    with pytest.raises(InputError, match="no file of embeddings"):
+        score.read_embeddings(tmp_path / "embeddings.npy", ["a"])
+
+
+# ---- 5: calibration
+
+
+def test_calibration_is_that_of_scikit_learn_and_the_ece_that_of_the_metrics(experiment, pictures):
+    random = np.random.default_rng(0)
+    posteriors = random.dirichlet(np.full(9, 0.3), 2000)
+    gold = random.integers(0, 9, 2000)
+    figure = figures.calibration_figure(metrics.calibration(gold, posteriors), 0.25)
+    upper, lower = figure.axes
+    right = posteriors.argmax(1) == gold
+    accuracy, confidence = calibration_curve(right, posteriors.max(1), n_bins=metrics.CALIBRATION_BINS)
+    heights = [bar.get_height() for bar in upper.patches]
+    counts = np.array([bar.get_height() for bar in lower.patches])
+    assert [height for height, clips in zip(heights, counts) if clips] == pytest.approx(accuracy.tolist())
+    points = upper.lines[1]
+    assert points.get_xdata() == pytest.approx(confidence) and points.get_ydata() == pytest.approx(accuracy)
+    assert counts.sum() == 2000 and len(counts) == metrics.CALIBRATION_BINS
+    assert [text.get_text() for text in lower.texts] == [str(int(number)) for number in counts if number]
+
+    clips = [made for fold in experiment.scored for made in fold.sets["test"]]
+    error = metrics.calibration_error([made.gold_esc for made in clips], [made.posterior for made in clips])
+    assert f"ECE {100 * error:.2f} %" in texts(pictures["calibration"])
+    assert f"together is {100 * error:.2f} %" in pictures["calibration"].caption
+
+
+# ---- 6: speakers
+
+
+def test_the_ua_of_a_speaker_is_the_mean_recall_of_the_own_classes():
+    random = np.random.default_rng(0)
+    rows = [(1, 1, f"clip-{number:03d}", f"s{number % 5}", int(random.integers(0, 1 + number % 5 + 2)),
+             int(random.integers(0, 6))) for number in range(200)]
+    found = figures.speaker_scores(Answers.of(rows))
+    assert [found_one.ua for found_one in found] == sorted(found_one.ua for found_one in found)
+    for speaker, ua, clips in found:
+        own = [row for row in rows if row[3] == speaker]
+        gold, predicted = [row[4] for row in own], [row[5] for row in own]
+        expected = recall_score(gold, predicted, labels=sorted(set(gold)), average="macro", zero_division=0)
+        assert ua == pytest.approx(expected) and clips == len(own) == 40
+    assert len(found) == 5
+
+
+def test_a_clip_of_several_seeds_counts_once():
+    rows = [(seed, 1, name, "s", 0, answer) for seed, answer in ((1, 0), (2, 1)) for name in ("a", "b")]
+    assert figures.speaker_scores(Answers.of(rows)) == [figures.SpeakerScore("s", 0.5, 2)]
+
+
+def test_bars_of_speakers_are_sorted_and_the_line_is_the_pooled_ua(experiment, pictures):
+    scores = figures.speaker_scores(experiment.answers)
+    figure = figures.speakers_figure(scores, experiment.summary["pooled.test.ua"])
+    axes = figure.axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [made.ua for made in scores]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [made.speaker for made in scores]
+    assert axes.lines[0].get_xdata()[0] == experiment.summary["pooled.test.ua"]
+    written = texts(pictures["speakers"])
+    assert f"pooled UA {100 * experiment.summary['pooled.test.ua']:.1f} %" in written
+    assert all(f"{100 * made.ua:.1f} %, {made.clips} clips" in written for made in scores)
+
+
+def test_of_very_many_speakers_the_ends_are_drawn_and_that_is_said(experiment, monkeypatch):
+    many = [figures.SpeakerScore(f"s{number:03d}", number / 200, 3) for number in range(200)]
+    drawn = []
+    monkeypatch.setattr(figures, "speaker_scores", lambda answers: many)
+    monkeypatch.setattr(figures, "speakers_figure", lambda scores, pooled: drawn.append(scores))
+    caption = figures.DRAWINGS["speakers"](experiment).caption
+    assert drawn == [many[:30] + many[-30:]] and "each of the 200 test speakers" in caption
+    assert caption.endswith("Only the 30 lowest and the 30 highest are drawn.")

@@ -1,0 +1,140 @@
+"""The paper's tables with our figures: the right experiment in the right cell, nothing made up."""
+
+from pathlib import Path
+
+import pytest
+
+from speecheq.common.errors import InputError
+from speecheq.reporting.published_results import PUBLISHED, paper_tables, published_sections, read_table
+from speecheq.reporting.tables import comma_separated, markdown
+
+EGS = Path(__file__).resolve().parents[2] / "egs"
+TABLE = """
+title: Table 9
+columns:
+  - {heading: A %, target: casia, protocol: random10, score: wa}
+  - {heading: MSE, target: seqd, protocol: official, score: eis_mse}
+rows:
+  - {name: Cited, system: null, figures: [50, null]}
+  - {name: Full, system: speecheq, figures: [96.45, 0.68]}
+published:
+  - {name: Better, target: casia, protocols: [random10, text], classes: 6, score: ua, figure: 91, how: in some way}
+  - {name: Worse, target: casia, protocols: [random10], classes: 6, score: wa, figure: 34.5, how: in another}
+  - {name: Unseen, target: casia, protocols: [speaker], classes: 6, score: wa, figure: 50, how: in a third}
+parts:
+  - {name: doing it, system: speecheq, without: wo_mtl}
+notes: [All of this is made up.]
+"""
+
+
+def summary(system="speecheq", target="casia", protocol="random10", config="small", assignments=(), **changes):
+    run = {"system": system, "target": target, "protocol": protocol, "config": config, "set": list(assignments),
+           "classes_of": "seqm", "neutral_eis": "declared", "folds": [1, 2], "of_folds": 10, "seeds": [1],
+           "corpora": ["casia", "seqd"], "trained_at_git": ["abc"], "label_sets": {"test": list("abcdef")}, **changes}
+    return {"test.wa": 0.8765, "test.eis_mse": 0.4321, "test.restricted_wa": 0.9, "test.restricted_ua": 0.8, "run": run}
+
+
+def table(tmp_path, text=TABLE):
+    (tmp_path / "table.yaml").write_text(text)
+    return tmp_path / "table.yaml"
+
+
+def test_each_figure_stands_beside_the_papers(tmp_path):
+    ((made, notes),) = paper_tables(
+        read_table(table(tmp_path)), [summary(), summary(target="seqd", protocol="official", of_folds=1)])
+    assert made.caption == "Table 9, small"
+    assert "| Cited | - / 50.00 | - / - |" in markdown(made)
+    assert "| Full (speecheq) | 87.65 / 96.45 | 0.43 / 0.68 |" in markdown(made)
+    assert "Full (speecheq),87.65,96.45,0.43,0.68" in comma_separated(made)
+    assert notes[0] == "speecheq, casia random10: folds 1 2 of 10, seeds 1, emotion data casia, seqd, git abc"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [dict(protocol="speaker"), dict(system="wo_mtl"), dict(target="ravdess"), dict(classes_of="corpus"),
+     dict(neutral_eis="metric")],
+)
+def test_experiments_of_another_kind_stay_out(tmp_path, other):
+    assert paper_tables(read_table(table(tmp_path)), [summary(**other)]) == []
+
+
+def test_configurations_are_not_mixed(tmp_path):
+    made = paper_tables(read_table(table(tmp_path)), [summary(), summary(config="paper"), summary(assignments=["a=1"])])
+    assert [beside.caption for beside, _ in made] == ["Table 9, paper", "Table 9, small", "Table 9, small (a=1)"]
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("title: Table 9", "", "expected the keys title, columns, rows, published"),
+        ("score: wa", "score: f1", "column 1: the score 'f1' is not one of"),
+        ("heading: A %, ", "", "column 1: expected the keys heading, target"),
+        ("figures: [50, null]", "figures: [50]", "row 1: expected 2 figures"),
+        ("figures: [50, null]", "figures: [50, good]", "row 1: a figure is a number, or null"),
+        ("{name: Cited, system: null, figures: [50, null]}", "Cited", "row 1: expected the keys name"),
+        ("score: ua", "score: uai", "published figure 1: its score is wa or ua"),
+        ("[speaker]", "speaker", "published figure 3: its score is wa or ua, and its protocols are a list"),
+        ("figure: 91", "figure: high", "published figure 1: the figure is a number"),
+        ("classes: 6", "classes: six", "published figure 1: the figure is a number, and that of its classes a whole"),
+        ("[All of this is made up.]", "All", "must be lists"),
+        ("how: in some way", "why: in some way", "published figure 1: expected the keys name, target"),
+        ("system: speecheq, without", "system: null, without", "part 1: its name and its two systems are words"),
+        ("without: wo_mtl", "minus: wo_mtl", "part 1: expected the keys name, system, without"),
+    ],
+)
+def test_tables_that_are_wrong(tmp_path, old, new, words):
+    with pytest.raises(InputError) as refused:
+        read_table(table(tmp_path, TABLE.replace(old, new)))
+    assert str(refused.value).startswith(str(tmp_path / "table.yaml")) and words in str(refused.value)
+
+
+@pytest.mark.parametrize("recipe, rows, columns", [("mandarin", 6, 6), ("iemocap", 6, 3)])
+def test_the_recipes_tables_name_systems_that_are_there(recipe, rows, columns):
+    from speecheq.config.schema import systems_of
+
+    made = read_table(EGS / recipe / "conf" / "table.yaml")
+    assert (len(made.rows), len(made.columns)) == (rows, columns)
+    assert {row.system for row in made.rows} - {None} <= set(systems_of(EGS / recipe / "conf" / "systems.yaml"))
+    full = next(row for row in made.rows if row.system == "speecheq")
+    assert full.figures[-1] == {"mandarin": 0.68, "iemocap": 0.74}[recipe]
+
+
+def test_ours_stand_among_published_figures_of_the_same_corpus_and_kind_of_folds(tmp_path):
+    published = read_table(table(tmp_path)).published
+    (made,) = published_sections(published, [summary(), summary(protocol="official"), summary(target="seqd")])
+    assert made.heading == "casia, random10: ours among published figures"
+    (among,) = made.tables
+    assert among.caption == "6 classes" and among.rows == [
+        ["Better", "n/a", "91.00", "in some way"],
+        ["small-speecheq", "90.00", "80.00", "ours: folds 1 2 of 10, seeds 1, git abc"],
+        ["Worse", "34.50", "n/a", "in another"],
+    ]
+    assert made.sentences == [PUBLISHED]
+
+
+def test_figures_over_other_numbers_of_classes_are_not_put_beside_each_other(tmp_path):
+    """Where SEQM merges two of a corpus' classes the task is an easier one."""
+    published = read_table(table(tmp_path)).published
+    merged = [summary(system, label_sets={"test": list("abcde")}) for system in ("wo_mtl", "wo_msud")]
+    apart = ("over 5 classes, where the published figures are over 6, and so not comparable (--classes corpus keeps a "
+             "corpus' own): small-wo_mtl, small-wo_msud")
+    (made,) = published_sections(published, [summary(), *merged])
+    assert [row[0] for row in made.tables[0].rows] == ["Better", "small-speecheq", "Worse"]
+    assert made.sentences == [PUBLISHED, apart]
+    (made,) = published_sections(published, merged)
+    assert (made.tables, made.sentences) == ([], [apart])
+
+
+@pytest.mark.parametrize("recipe, targets", [("mandarin", {"casia"}), ("iemocap", {"ravdess", "emodb"})])
+def test_published_figures_of_the_recipes(recipe, targets):
+    published = read_table(EGS / recipe / "conf" / "table.yaml").published
+    assert {figure.target for figure in published} == targets and all(30 < figure.figure < 95 for figure in published)
+
+
+@pytest.mark.parametrize("recipe", ["mandarin", "iemocap", "mtl_aug"])
+def test_the_parts_of_the_recipes_are_of_systems_that_are_there(recipe):
+    from speecheq.config.schema import systems_of
+
+    parts = read_table(EGS / recipe / "conf" / "table.yaml").parts
+    assert parts and {name for part in parts for name in (part.system, part.without)} <= set(
+        systems_of(EGS / recipe / "conf" / "systems.yaml"))

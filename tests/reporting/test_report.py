@@ -1,0 +1,426 @@
+"""Summaries, comparisons and pages from score files alone: made here, without any training."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from speecheq.config import schema
+from speecheq.reporting import report
+from speecheq.evaluation import score, significance
+from speecheq.reporting.comparison import FEWEST_SPEAKERS, Pair, compare, why_not_comparable
+from speecheq.common.errors import InputError
+from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
+from speecheq.common.files import write_json
+from speecheq.seqm import SEQM_CLASSES
+from speecheq.common.stages import STAMP
+from speecheq.reporting.experiment import scored_folders, summarise
+
+LABELS = ["neutral", "joy", "anger"]
+RUN = {
+    "set": [], "name": "toy.random10", "target": "toy", "protocol": "random10", "partition": "p", "dev": "clips",
+    "classes": list(SEQM_CLASSES.names), "class_esc": list(SEQM_CLASSES.categories), "classes_of": "seqm",
+    "neutral_eis": "declared", "use": {}, "folds_file": None, "left_out": [], "folds": 2, "corpora": ["toy"],
+    "phonemes": None, "per_set": None, "units": None, "ctc_backend": "none", "device": "cpu", "threads": 1, "steps": 5,
+    "train_seconds": 1.0, "best_epoch": 1, "test_speakers_in_training": 4, "trained_at_git": "abc",
+    "scored_at_git": "abc", "label_sets": {"test": LABELS},
+}
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pages and tables alone: pictures take seconds, and have tests of their own."""
+    monkeypatch.setattr(report, "pictures_of", lambda experiment: [])
+
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+def predictions(fold, seed, right, speakers, clips=24):
+    """``clips`` of a fold, a share ``right`` of them right; the wrong answers are trust, which the corpus lacks."""
+    random = np.random.default_rng([fold, seed, round(1000 * right)])
+    made = []
+    for number in range(clips):
+        gold = SEQM_CLASSES.names.index(LABELS[number % 3])
+        posterior = [0.01] * 9
+        posterior[1] = 0.3  # trust
+        posterior[gold] = 0.62 if random.random() < right else 0.1
+        made.append(ClipPrediction(
+            f"toy-{fold}-{number:02d}", "toy", f"s{number // 3 % speakers:02d}", gold,
+            [value / sum(posterior) for value in posterior], [0.0, 1.5, 2.5][number % 3], 1.0 + number % 2, "F", "F"))
+    return made
+
+
+def rewrite(folder, made=None, **changes):
+    """Write the score files of ``folder`` and the stamps of stages 4 and 5."""
+    metrics = json.loads((folder / "metrics.json").read_text()) if made is None else None
+    if made is not None:
+        own = [SEQM_CLASSES.names.index(label) for label in LABELS]
+        found = detailed_scores(made, False, SEQM_CLASSES, own)
+        metrics = {**{f"test.{name}": value for name, value in found.items()}, "test.clips": len(made),
+                   "test.per": None, "run": changes}
+        score.write_scores(folder / "scores.tsv", {"test": made}, SEQM_CLASSES)
+    metrics["run"].update(changes)
+    write_json(folder / "metrics.json", metrics)
+    sizes = {f"../{name}": (folder / name).stat().st_size for name in ("metrics.json", "scores.tsv")}
+    stamp = {"stage": "score", "title": str(folder), "key": "k", "inputs": {}, "format": score.FORMAT, "outputs": sizes,
+             "in": 24, "out": 24, "dropped": {}}
+    (folder / score.STAMP_FOLDER).mkdir(exist_ok=True)
+    write_json(folder / score.STAMP_FOLDER / STAMP, stamp)
+    return folder
+
+
+def make(exp, system="speecheq", right=0.8, folds=(1, 2), seeds=(1,), speakers=8, **changes):
+    """An experiment of one system, trained and scored as far as its files tell; returns its folder."""
+    run = {**RUN, **changes}
+    experiment = exp / f"small-{system}" / run["name"]
+    for fold in folds:
+        for seed in seeds:
+            folder = experiment / f"fold{fold}" / f"seed{seed}"
+            folder.mkdir(parents=True)
+            settings = schema.Config()
+            settings.run.seed = seed
+            schema.save(settings, folder / "config.yaml")
+            size = (folder / "config.yaml").stat().st_size
+            outputs = {"config.yaml": size, "best.pt": 10, "last.pt": 10}  # the checkpoints are gone
+            write_json(folder / STAMP, {"stage": "train", "title": str(folder), "key": "t", "inputs": {}, "format": 1,
+                                        "outputs": outputs, "in": 48, "out": 48, "dropped": {}})
+            rewrite(folder, predictions(fold, seed, right, speakers), **run, system=system, config="small", fold=fold,
+                    seed=seed)
+    return experiment
+
+
+def summarised(experiment):
+    return summarise(experiment, scored_folders(experiment)[0])
+
+
+def table(exp, name):
+    with open(exp / "tables" / f"{name}.csv", encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+# ---- an experiment
+
+
+def test_means_spreads_and_pooled_scores(tmp_path):
+    experiment = make(tmp_path, seeds=(1, 2, 3))
+    summary = summarised(experiment).summary
+    ua = np.array([[json.loads((experiment / f"fold{fold}/seed{seed}/metrics.json").read_text())["test.ua"]
+                    for seed in (1, 2, 3)] for fold in (1, 2)])
+    assert summary["test.ua"] == pytest.approx(ua.mean())
+    assert summary["std.test.ua"] == pytest.approx(ua.std(ddof=1))
+    assert summary["std_of_folds.test.ua"] == pytest.approx(ua.mean(1).std(ddof=1))
+    assert summary["std_of_seeds.test.ua"] == pytest.approx(ua.mean(0).std(ddof=1))
+    # as many clips of each class in both folds: pooled over them is the mean
+    assert summary["pooled.test.ua"] == pytest.approx(ua.mean())
+    assert summary["low.pooled.test.ua"] < summary["pooled.test.ua"] < summary["high.pooled.test.ua"]
+    assert summary["run"]["test_speakers"] == 8 and summary["run"]["seeds"] == [1, 2, 3]
+
+
+def test_pooled_scores_are_taken_over_all_clips_together(tmp_path):
+    """Two folds of unequal size: the mean of folds and the pooled score differ."""
+    experiment = make(tmp_path, right=1.0)
+    run = json.loads((experiment / "fold2/seed1/metrics.json").read_text())["run"]
+    rewrite(experiment / "fold2/seed1", predictions(2, 1, 0.0, 8, clips=6), **run)
+    summary = summarised(experiment).summary
+    assert summary["test.wa"] == 0.5 and summary["pooled.test.wa"] == pytest.approx(24 / 30)
+    merged = score.read_scores(experiment / "scores.tsv")
+    assert {name: len(clips) for name, clips in merged.items()} == {"test/fold1/seed1": 24, "test/fold2/seed1": 6}
+
+
+def test_spreads_are_over_the_folds_that_every_seed_has(tmp_path):
+    experiment = make(tmp_path, seeds=(1, 2))
+    shutil.rmtree(experiment / "fold2/seed2")
+    summary = summarised(experiment).summary
+    ua = [json.loads((experiment / f"fold1/seed{seed}/metrics.json").read_text())["test.ua"] for seed in (1, 2)]
+    assert summary["std_of_folds.test.ua"] is None
+    assert summary["std_of_seeds.test.ua"] == pytest.approx(np.std(ua, ddof=1))
+
+
+def test_intensities_that_no_fold_learned_are_not_scored_over_all_folds_either(tmp_path):
+    experiment = make(tmp_path)
+    assert summarised(experiment).summary["pooled.test.eis_mse"] is not None
+    for folder in experiment.glob("fold*/seed*"):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        write_json(folder / "metrics.json", {name: None if name.startswith("test.eis") else value
+                                             for name, value in metrics.items()})
+        rewrite(folder)
+    assert summarised(experiment).summary["pooled.test.eis_mse"] is None
+
+
+def test_restricted_scores_are_of_the_corpus_own_classes(tmp_path):
+    """Every wrong answer is a class that the corpus lacks."""
+    summary = summarised(make(tmp_path, right=0.5)).summary
+    assert summary["test.ua"] < 0.8 and summary["test.restricted_ua"] == 1.0
+    page = (tmp_path / "small-speecheq/toy.random10/metrics.json").read_text()
+    assert "test.recall.joy" in page and "test.precision.trust" in page
+    assert summary["test.recall.trust"] is None and summary["test.precision.trust"] == 0
+    assert summary["test.eis_mae"] > 0 and -1 <= summary["test.eis_pearson"] <= 1 and 0 < summary["test.ece"] < 1
+
+
+def test_the_labels_of_a_test_set():
+    note = {"classes": list(SEQM_CLASSES.names), "class_esc": list(SEQM_CLASSES.categories), "protocol": "random10",
+            "target": "toy", "target_esc": ["anger", "joy", "surprise"], "use": {},
+            "sets": {"test": {"class": {"joy": 2}}, "test_other": {"class": {"fear": 1, "joy": 1}}}}
+    assert score.label_set(note, "test") == ["joy", "anger", "surprise"], "also those that this fold's test clips lack"
+    assert score.label_set({**note, "use": {"*": ["joy", "fear"]}}, "test") == ["joy"]
+    assert score.label_set({**note, "use": {"toy": None, "*": ["joy"]}}, "test") == ["joy", "anger", "surprise"]
+    assert score.label_set(note, "test_other") == ["joy", "fear"]
+    assert score.label_set({**note, "protocol": "cross"}, "test") == ["joy"]
+
+
+# ---- score files that are damaged or mixed
+
+
+@pytest.mark.parametrize(
+    "damage, sentence",
+    [
+        (lambda text: text[:-1], "is cut off, its last line does not end"),
+        (lambda text: text[: text.rindex("\ttoy\t")] + "\n", "line 25: is damaged"),
+        (lambda text: text[: text.rindex("\ntest") + 1], "has 23 clips of the set test, but metrics.json beside it is"),
+        (lambda text: text.replace("\t0.010101", "\tx"), "line 2: is damaged (could not convert string to float"),
+        (lambda text: text.replace("\t0.010101", "\tnan"), "line 2: is damaged (a number is not finite)"),
+        (lambda text: text.replace("\tneutral\t", "\tnoise\t", 1), "line 2: is damaged"),
+        (lambda text: text.replace("predicted_esc", "answer"), "is no table of scores"),
+        (lambda text: "", "is cut off"),
+        (lambda text: re.sub(r"(toy\ts\d+\t\w+)\t\w+\t", r"\1\tfear\t", text), "fear is not its most probable class"),
+    ],
+)
+def test_damaged_scores_are_one_sentence(tmp_path, damage, sentence):
+    folder = make(tmp_path) / "fold1/seed1"
+    text = (folder / "scores.tsv").read_text()
+    assert damage(text) != text
+    (folder / "scores.tsv").write_text(damage(text))
+    rewrite(folder)  # of the same size as the stamp says
+    with pytest.raises(InputError) as refused:
+        summarised(folder.parent.parent)
+    assert sentence in str(refused.value) and str(folder / "scores.tsv") in str(refused.value)
+    assert "run stage 5 (score) again" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_scores_that_are_no_text(tmp_path):
+    (tmp_path / "scores.tsv").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(InputError, match="is no text"):
+        score.read_scores(tmp_path / "scores.tsv")
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [('{"test.ua": 0.5', "not readable as JSON"), ("[]", "does not say what was run"),
+     ('{"run": {}}', "does not say what was run")],
+)
+def test_damaged_metrics_are_one_sentence(tmp_path, text, sentence):
+    folder = make(tmp_path) / "fold1/seed1"
+    (folder / "metrics.json").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        score.read_metrics(folder)
+
+
+def test_what_is_not_whole_is_left_out_and_named_on_the_page(tmp_path, caplog):
+    experiment = make(tmp_path)
+    whole = (experiment / "fold2/seed1/scores.tsv").read_bytes()
+    (experiment / "fold2/seed1/scores.tsv").write_bytes(whole[:900])
+    page = report.report(tmp_path, "a test", tmp_path / "R.md")
+    assert "fold2/seed1/scores.tsv: is not as stage 5 (score) left it" in page.split("## Left out")[1]
+    assert "scores.tsv: is not as" in caplog.text and "| speecheq | small | 1 of 2 |" in page
+
+
+def test_scores_of_another_version_are_left_out(tmp_path):
+    experiment = make(tmp_path)
+    for stamp in experiment.glob(f"*/*/{score.STAMP_FOLDER}/{STAMP}"):
+        write_json(stamp, {**json.loads(stamp.read_text()), "format": score.FORMAT - 1})
+    with pytest.raises(InputError, match="scored by another version of the program; run stage 5"):
+        report.report(tmp_path, "a test", tmp_path / "R.md")
+
+
+def test_a_training_without_its_stamp_is_left_out(tmp_path):
+    experiment = make(tmp_path)
+    (experiment / "fold1/seed1" / STAMP).unlink()
+    folders, reasons = scored_folders(experiment)
+    assert [folder.parent.name for folder in folders] == ["fold2"] and "stage 4 (train) has not been run" in reasons[0]
+
+
+def test_a_fold_in_the_place_of_another(tmp_path):
+    experiment = make(tmp_path)
+    for name in ("scores.tsv", "metrics.json"):
+        shutil.copy(experiment / "fold1/seed1" / name, experiment / "fold2/seed1")
+    rewrite(experiment / "fold2/seed1")
+    with pytest.raises(InputError, match="holds the scores of fold1/seed1, but lies in fold2/seed1"):
+        summarised(experiment)
+    rewrite(experiment / "fold2/seed1", fold=2)
+    with pytest.raises(InputError, match="clip toy-1-00 is also one of .*fold1/seed1, so the score files of different"):
+        summarised(experiment)
+
+
+@pytest.mark.parametrize("changes, named", [({"partition": "q"}, "partition"), ({"system": "wo_mtl"}, "system"),
+                                            ({"corpora": ["toy", "b"]}, "corpora")])
+def test_folds_of_other_data_are_not_averaged(tmp_path, changes, named):
+    experiment = make(tmp_path)
+    rewrite(experiment / "fold2/seed1", **changes)
+    with pytest.raises(InputError, match=f"differ in {named}, so no mean"):
+        summarised(experiment)
+
+
+def test_mixed_revisions_are_said(tmp_path):
+    experiment = make(tmp_path)
+    make(tmp_path, system="wo_mtl", trained_at_git="xyz")
+    rewrite(experiment / "fold2/seed1", trained_at_git="def")
+    page = report.report(tmp_path, "a test", tmp_path / "R.md")
+    assert page.count("were trained at different revisions of the program, which its means mix") == 1
+    assert "these systems were trained at different revisions of the program" in page and "abc, def" in page
+
+
+# ---- comparisons
+
+
+def test_identical_systems_do_not_differ(tmp_path):
+    pairs, others = compare([summarised(make(tmp_path, system=name)) for name in ("a", "b", "c")])
+    assert len(pairs) == 3 and not others
+    assert {pair.verdict for pair in pairs} == {"the difference does not stand"}
+    assert {(pair.mcnemar, pair.bootstrap) for pair in pairs} == {(1.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    "speakers, verdict",
+    [(8, "the difference stands"), (1, "the difference stands for this one speaker's clips only, too few"),
+     (FEWEST_SPEAKERS - 1, "the difference stands for these 5 speakers' clips only, too few speakers")],
+)
+def test_a_clear_difference(tmp_path, speakers, verdict):
+    good, bad = (summarised(make(tmp_path, system=name, right=right, speakers=speakers))
+                 for name, right in (("good", 1.0), ("bad", 0.2)))
+    (pair,), _ = compare([bad, good])
+    assert pair.verdict.startswith(verdict) and pair.difference.ua < 0
+    assert pair.stands == (speakers >= FEWEST_SPEAKERS)
+
+
+@pytest.mark.parametrize(
+    "ua, first_only, mcnemar, bootstrap, verdict",
+    [
+        (0.1, 20, 0.01, 0.01, "the difference stands"),
+        (0.1, 20, 0.05, 0.01, "the difference does not stand"),
+        (0.1, 20, 0.01, 0.05, "the difference does not stand"),
+        # more clips right, but of classes that UA gives less weight: the two tests favour one system each
+        (-0.1, 20, 0.01, 0.01, "the difference does not stand"),
+    ],
+)
+def test_a_difference_stands_where_both_tests_say_so(ua, first_only, mcnemar, bootstrap, verdict):
+    of = significance.Difference(ua, ua - 0.05, ua + 0.05, first_only, 5, 0.001, 0.001, FEWEST_SPEAKERS)
+    assert Pair(None, None, of, mcnemar, bootstrap).verdict == verdict
+
+
+def test_p_values_are_corrected_over_the_pairs_of_the_table(tmp_path):
+    systems = [summarised(make(tmp_path, system=name, right=right))
+               for name, right in (("a", 0.9), ("b", 0.6), ("c", 0.5))]
+    pairs, _ = compare(systems)
+    alone = [significance.difference(pair.first.answers, pair.second.answers) for pair in pairs]
+    assert [pair.mcnemar for pair in pairs] == significance.holm([of.mcnemar for of in alone])
+    assert [pair.bootstrap for pair in pairs] == significance.holm([of.bootstrap for of in alone])
+
+
+def test_only_pairs_that_are_one_thing_apart_are_tested(tmp_path):
+    a, b, a_long = (summarised(make(tmp_path / name, system=system, set=assignments))
+                    for name, system, assignments in (("1", "a", []), ("2", "b", []), ("3", "a", ["optim.epochs=9"])))
+    pairs, others = compare([a, b, a_long])
+    assert [(pair.first, pair.second) for pair in pairs] == [(a, b), (a, a_long)] and not others
+    compared = report.Compared([a, b, a_long], pairs, others)
+    not_tested = "pairs that differ in more than one of system, configuration and data are not tested"
+    assert "over the 2 pairs of this table" in compared.section().sentences[0]
+    assert not_tested in compared.section().sentences and len(compared.section().tables[0].rows) == 2
+    assert not_tested not in report.Compared([a, b], *compare([a, b])).section().sentences
+    # the part of one system: both pairs are a's, one is b's
+    assert not_tested not in compared.section(a).sentences and not_tested in compared.section(b).sentences
+    assert "over the 2 pairs of all systems" in compared.section(b).sentences[0]
+    other_data = summarised(make(tmp_path / "4", system="a", set=["optim.epochs=9"], corpora=["toy", "more"]))
+    assert compare([a, other_data]) == ([], []) and len(compare([a_long, other_data])[0]) == 1
+    assert len(compared.section(a).tables[0].rows) == 2 and len(compared.section(b).tables[0].rows) == 1
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        (dict(folds=(1,)), "other folds (1 2 against 1)"),
+        (dict(seeds=(1, 2)), "other seeds (1 against 1 2)"),
+        (dict(protocol="speaker"), "other protocol (random10 against speaker)"),
+        (dict(target="b"), "other target (toy against b)"),
+        (dict(speakers=3), "labels or speakers of the same clips differ (toy-1-"),
+    ],
+)
+def test_what_is_not_comparable_is_said_with_its_reason(tmp_path, changes, reason):
+    first, second = summarised(make(tmp_path)), summarised(make(tmp_path, system="b", **changes))
+    assert reason in why_not_comparable(first, second)
+    assert compare([first, second])[0] == [] and why_not_comparable(first, first) is None
+
+
+def test_other_test_clips_are_not_comparable(tmp_path):
+    first, experiment = summarised(make(tmp_path)), make(tmp_path, system="b")
+    clips = predictions(2, 1, 0.5, 8)
+    for clip in clips:
+        clip.id = "x" + clip.id
+    run = json.loads((experiment / "fold2/seed1/metrics.json").read_text())["run"]
+    rewrite(experiment / "fold2/seed1", clips, **run)
+    assert why_not_comparable(first, summarised(experiment)) == "the folds hold other test clips"
+
+
+# ---- the page and the tables
+
+
+def test_the_page_says_in_words_what_stands(tmp_path):
+    make(tmp_path, right=1.0)
+    make(tmp_path, system="wo_mtl", right=0.2)
+    make(tmp_path, system="wo_msud", folds=(1,))
+    page = report.report(tmp_path, "a test", tmp_path / "R.md")
+    line = next(line for line in page.splitlines() if line.startswith("- small-speecheq has a UA"))
+    assert "points higher than small-wo_mtl (McNemar p <0.001, bootstrap p 0.010): the difference stands" in line
+    assert "small-speecheq and small-wo_msud are not comparable: other folds (1 2 against 1)" in page
+    assert "corrected (Holm) over the 1 pair of this table" in page
+    assert "95 % interval" in page and "it rests on 8 test speakers and is coarse" in page
+    assert "restricted scores are of neutral, joy, anger" in page
+
+
+def test_one_test_speaker_is_said(tmp_path):
+    experiment = make(tmp_path, speakers=1)
+    page = report.report(tmp_path, "a test", tmp_path / "R.md")
+    assert "all test clips are of one speaker: no interval" in page
+    assert json.loads((experiment / "metrics.json").read_text())["low.pooled.test.ua"] is None
+    assert table(tmp_path, "toy.random10.test.uncertainty")[0]["pooled UA % low"] == "n/a"
+
+
+def test_tables_hold_the_figures_of_the_page(tmp_path):
+    experiment = make(tmp_path, right=0.9, seeds=(1, 2))
+    make(tmp_path, system="wo_mtl", right=0.5, seeds=(1, 2))
+    page = report.report(tmp_path, "a test", tmp_path / "R.md")
+    summary = json.loads((experiment / "metrics.json").read_text())
+    row = table(tmp_path, "toy.random10.test.categories")[0]
+    assert row["system"] == "speecheq" and row["UA %"] == f"{100 * summary['test.ua']:.2f}"
+    assert row["UA % deviation"] == f"{100 * summary['std.test.ua']:.2f}" and row["seeds"] == "1 2"
+    assert f"{row['UA %']} ± {row['UA % deviation']}" in page
+    row = table(tmp_path, "toy.random10.test.uncertainty")[0]
+    assert row["deviation of UA over seeds"] == f"{100 * summary['std_of_seeds.test.ua']:.2f}"
+    assert (row["pooled UA % low"], row["pooled UA % high"]) == tuple(
+        f"{100 * summary[f'{end}.pooled.test.ua']:.2f}" for end in ("low", "high"))
+    row = table(tmp_path, "toy.random10.test.classes")[0]
+    assert row["joy recall %"] == f"{100 * summary['test.recall.joy']:.2f}" and "trust recall %" not in row
+    assert len(table(tmp_path, "toy.random10.test.differences")) == 1
+    assert {path.stem for path in (tmp_path / "tables").glob("*.tex")} == {
+        f"toy.random10.test.{name}" for name in ("categories", "classes", "differences", "other_tasks", "uncertainty")}
+    assert "## toy, random10" in page and page == (tmp_path / "R.md").read_text()
+    assert "## Test clips of toy" in (experiment / "RESULTS.md").read_text()
+
+
+def test_the_same_score_files_give_the_same_page(tmp_path):
+    make(tmp_path, seeds=(1, 2))
+    def written():
+        return {path: path.read_text() for path in [*tmp_path.glob("tables/*"), *tmp_path.rglob("report.html")]}
+
+    first = report.report(tmp_path, "a test", tmp_path / "R.md")
+    pages = written()
+    assert report.report(tmp_path, "a test", tmp_path / "R.md") == first
+    assert written() == pages and len(pages) > 2
+
+
+def test_nothing_scored_is_said(tmp_path):
+    with pytest.raises(InputError, match="no experiment has been scored"):
+        report.report(tmp_path, "a test", tmp_path / "RESULTS.md")
