@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Speed of augmentation: 32 clips of 3 s, each change by itself, all together, and the features after them.
 
-    python benchmarks/augment.py [--device cuda] [--threads 1] [--batch 32] [--seconds 3] [--repeat 5]
+python benchmarks/augment.py [--device cuda] [--threads 1] [--batch 32] [--seconds 3] [--repeat 5]
 """
 
 import argparse
@@ -10,6 +10,7 @@ import time
 
 import torch
 
+from speecheq.config.schema import AugmentConfig
 from speecheq.features.augment_waveforms import (
     SAMPLING_RATE,
     Augmenter,
@@ -20,7 +21,6 @@ from speecheq.features.augment_waveforms import (
     simulated_responses,
     time_stretch,
 )
-from speecheq.config.schema import AugmentConfig
 from speecheq.features.storage import BatchedFbank
 
 

@@ -8,22 +8,23 @@ Each row runs in a process of its own; the processes take turns, a mini-batch a 
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch  # noqa: E402
-from turns import Turns  # noqa: E402
+import torch
+from turns import Turns
 
-from speecheq.losses import ctc_loss  # noqa: E402
+from speecheq.losses import ctc_loss
 
 
 class Size(NamedTuple):
     """A phoneme mini-batch: utterances of ``seconds`` (from, to), ``labels`` a second, ``classes`` with the blank."""
 
     utterances: int
-    seconds: Tuple[float, float]
+    seconds: tuple[float, float]
     labels: float
     classes: int
     rate: int = 100  # frames a second of the logits
@@ -38,13 +39,14 @@ SIZES = {
 }
 
 
-def mini_batch(size: Size) -> Tuple[torch.Tensor, torch.Tensor, List[torch.Tensor]]:
+def mini_batch(size: Size) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """Random logits (N, T, C), lengths (N,) and targets, the same in every process."""
     randomness = torch.Generator().manual_seed(0)
     seconds = torch.linspace(*size.seconds, size.utterances)
     lengths = (seconds * size.rate).long()
-    targets = [torch.randint(1, size.classes, (int(duration * size.labels),), generator=randomness)
-               for duration in seconds]
+    targets = [
+        torch.randint(1, size.classes, (int(duration * size.labels),), generator=randomness) for duration in seconds
+    ]
     return torch.randn(size.utterances, int(lengths.max()), size.classes, generator=randomness), lengths, targets
 
 
@@ -82,8 +84,10 @@ def main() -> None:
             continue
         k2, plain = rows["k2"], rows["torch"]
         apart = abs(k2.result - plain.result) / abs(plain.result)
-        print(f"{title:40s} {1000 * k2.seconds:8.1f} {1000 * plain.seconds:8.1f} {k2.seconds / plain.seconds:8.2f} "
-              f"{k2.mebibytes:7.0f} {plain.mebibytes:7.0f} {apart:8.1e}")
+        print(
+            f"{title:40s} {1000 * k2.seconds:8.1f} {1000 * plain.seconds:8.1f} {k2.seconds / plain.seconds:8.2f} "
+            f"{k2.mebibytes:7.0f} {plain.mebibytes:7.0f} {apart:8.1e}"
+        )
 
 
 if __name__ == "__main__":

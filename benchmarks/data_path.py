@@ -14,23 +14,23 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Callable, Iterator, List
 
 import numpy as np
 import soundfile
 import torch
 from lhotse import MonoCut, Recording
 
-from speecheq.corpora import audio_folder
-from speecheq.models.checkpoint import new_model
 from speecheq.config.schema import Config, apply_layer, parse_assignment, read_yaml, set_value
+from speecheq.corpora import audio_folder
 from speecheq.dataset.loader import WORKERS, MultitaskBatch, multitask_batches, training_cuts
 from speecheq.features.storage import load_waveform
-from speecheq.training.frontend import Frontend
 from speecheq.losses import LossWeights, resolve_ctc_backend
+from speecheq.models.checkpoint import new_model
+from speecheq.training.frontend import Frontend
 from speecheq.training.precision import Precision
 from speecheq.training.step import train_step
 
@@ -75,9 +75,9 @@ def seconds_a_step(step: Callable[[MultitaskBatch], None], batches: Iterator[Mul
 
 
 def on_device(batch: MultitaskBatch, device: torch.device) -> MultitaskBatch:
-    return MultitaskBatch(**{
-        name: replace(stream, inputs=stream.inputs.to(device)) for name, stream in batch.streams().items()
-    })
+    return MultitaskBatch(
+        **{name: replace(stream, inputs=stream.inputs.to(device)) for name, stream in batch.streams().items()}
+    )
 
 
 def noise_of(folder: Path) -> Path:
@@ -121,10 +121,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         frontend = Frontend(config, device, given.noise or noise_of(Path(folder)), given.rir)
     step = steps_of(frontend, config, device)
-    held: List[MultitaskBatch] = [on_device(batch, device) for batch in islice(batches(), given.steps + 1)]
+    held: list[MultitaskBatch] = [on_device(batch, device) for batch in islice(batches(), given.steps + 1)]
     name = torch.cuda.get_device_name() if on_gpu else platform.machine()
-    print(f"torch {torch.__version__}, {name}, {given.threads} CPU thread(s), "
-          f"{WORKERS[device.type] if config.data.workers is None else config.data.workers} worker(s) a stream")
+    print(
+        f"torch {torch.__version__}, {name}, {given.threads} CPU thread(s), "
+        f"{WORKERS[device.type] if config.data.workers is None else config.data.workers} worker(s) a stream"
+    )
     files, memory = [], []
     for _ in range(given.rounds):
         memory.append(seconds_a_step(step, iter(held), given.steps))
@@ -132,10 +134,13 @@ def main() -> None:
         print(f"from files {files[-1]:.3f} s a step, waveforms on the device {memory[-1]:.3f} s", flush=True)
     ratio = statistics.median(files) / statistics.median(memory)
     print(f"medians: {statistics.median(files):.3f} s, {statistics.median(memory):.3f} s, ratio {ratio:.3f}")
-    peak, worker = (resource.getrusage(who).ru_maxrss / 1024
-                    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"peak memory: {peak:.0f} MB in the training, {worker:.0f} MB in the largest worker (what they share "
-          "counts in both)")
+    peak, worker = (
+        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    print(
+        f"peak memory: {peak:.0f} MB in the training, {worker:.0f} MB in the largest worker (what they share "
+        "counts in both)"
+    )
     if on_gpu:
         print(f"peak memory of the GPU: {torch.cuda.max_memory_allocated() / 2**20:.0f} MB")
     loading(3.0, config.data.batch_size)

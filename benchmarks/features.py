@@ -17,16 +17,23 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 # all rows: 80 filter banks up to 8 kHz, Hamming window, 25 ms every 10 ms
-LHOTSE = dict(sampling_rate=16000, num_filters=80, window_type="hamming", low_freq=20.0, high_freq=8000.0, dither=0.0,
-              snip_edges=False)
+LHOTSE = dict(
+    sampling_rate=16000,
+    num_filters=80,
+    window_type="hamming",
+    low_freq=20.0,
+    high_freq=8000.0,
+    dither=0.0,
+    snip_edges=False,
+)
 
 
-def stored(paths: List[Path], batch: int) -> float:
+def stored(paths: list[Path], batch: int) -> float:
     """Stage 2 as a recipe runs it: from wav on disk to archives and manifests; seconds."""
     from speecheq.corpora.prepare import Corpus, Request, Utterance, prepare
     from speecheq.features.storage import compute_features
@@ -41,16 +48,16 @@ def stored(paths: List[Path], batch: int) -> float:
         return time.perf_counter() - started
 
 
-def read(paths: List[Path]) -> List:
+def read(paths: list[Path]) -> list:
     import soundfile
 
     return [soundfile.read(path, dtype="float32")[0] for path in paths]
 
 
-def one_by_one(extract: Callable) -> Callable[[List[Path], int], float]:
+def one_by_one(extract: Callable) -> Callable[[list[Path], int], float]:
     """A row that takes clip by clip, already in memory."""
 
-    def row(paths: List[Path], _batch: int) -> float:
+    def row(paths: list[Path], _batch: int) -> float:
         clips, work = read(paths), extract()
         work(clips[0])
         started = time.perf_counter()
@@ -61,10 +68,10 @@ def one_by_one(extract: Callable) -> Callable[[List[Path], int], float]:
     return row
 
 
-def in_batches(extract: Callable) -> Callable[[List[Path], int], float]:
+def in_batches(extract: Callable) -> Callable[[list[Path], int], float]:
     """A row that takes padded batches of clips of like lengths, already in memory."""
 
-    def row(paths: List[Path], batch: int) -> float:
+    def row(paths: list[Path], batch: int) -> float:
         import torch
 
         clips, work = sorted(map(torch.from_numpy, read(paths)), key=len), extract()
@@ -113,19 +120,30 @@ def torchaudio_kaldi() -> Callable:
     import torch
     from torchaudio.compliance.kaldi import fbank
 
-    return lambda clip: fbank(torch.from_numpy(clip)[None], num_mel_bins=80, window_type="hamming", dither=0.0,
-                              snip_edges=False, low_freq=20, high_freq=8000)
+    return lambda clip: fbank(
+        torch.from_numpy(clip)[None],
+        num_mel_bins=80,
+        window_type="hamming",
+        dither=0.0,
+        snip_edges=False,
+        low_freq=20,
+        high_freq=8000,
+    )
 
 
 def librosa_mel() -> Callable:
     import librosa
     import numpy as np
 
-    return lambda clip: np.log(1e-10 + librosa.feature.melspectrogram(
-        y=clip, sr=16000, n_fft=512, win_length=400, hop_length=160, window="hamming", n_mels=80, fmin=20, fmax=8000))
+    return lambda clip: np.log(
+        1e-10
+        + librosa.feature.melspectrogram(
+            y=clip, sr=16000, n_fft=512, win_length=400, hop_length=160, window="hamming", n_mels=80, fmin=20, fmax=8000
+        )
+    )
 
 
-ROWS: Dict[str, Callable[[List[Path], int], float]] = {
+ROWS: dict[str, Callable[[list[Path], int], float]] = {
     "stage 2, from wav to archive": stored,
     "Fbank (kaldi-native-fbank)": one_by_one(ours),
     "lhotse.Fbank": one_by_one(lhotse_extractor),
@@ -136,7 +154,7 @@ ROWS: Dict[str, Callable[[List[Path], int], float]] = {
 }
 
 
-def run_row(title: str, paths: List[Path], batch: int) -> None:
+def run_row(title: str, paths: list[Path], batch: int) -> None:
     """What a process of its own does: prints seconds and peak MB, or nothing where a library is missing."""
     import torch
 
@@ -150,12 +168,17 @@ def run_row(title: str, paths: List[Path], batch: int) -> None:
     print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def measured(title: str, given: argparse.Namespace) -> Tuple[float, float]:
+def measured(title: str, given: argparse.Namespace) -> tuple[float, float]:
     """(seconds, peak MB) of a row in a process of its own; (nan, nan) where it cannot run."""
     command = [sys.executable, __file__, given.corpus, "--clips", given.clips, "--batch", given.batch, "--row", title]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    answer = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True,
-                            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}).stdout.split()
+    answer = subprocess.run(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    ).stdout.split()
     return (float(answer[0]), float(answer[1])) if answer else (float("nan"), float("nan"))
 
 

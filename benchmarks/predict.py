@@ -13,28 +13,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Callable, Dict, List, Tuple
 
 import numpy as np
 import soundfile
 import torch
 
-from speecheq.models import checkpoint
 from speecheq import seqm
 from speecheq.config.schema import Config
 from speecheq.inference.export import export_model
 from speecheq.inference.predictor import Predictor
 from speecheq.inference.recordings import Part
 from speecheq.inference.trained_model import DEFAULT_MODEL
+from speecheq.models import checkpoint
 
 RATE = 16000
 PEER = "SpeechBrain's ECAPA-TDNN"
-Run = Callable[[List[Path]], None]
+Run = Callable[[list[Path]], None]
 
 
-def write_clips(folder: Path, clips: int, seconds: float) -> List[Path]:
+def write_clips(folder: Path, clips: int, seconds: float) -> list[Path]:
     noise = np.random.default_rng(0)
     paths = [folder / f"{number}.wav" for number in range(clips)]
     for path in paths:
@@ -42,7 +42,7 @@ def write_clips(folder: Path, clips: int, seconds: float) -> List[Path]:
     return paths
 
 
-def write_models(folder: Path, channels: int) -> Dict[str, Path]:
+def write_models(folder: Path, channels: int) -> dict[str, Path]:
     """An untrained model in all its forms, by name."""
     config = Config()
     config.model.channels = channels
@@ -68,25 +68,27 @@ def speechbrain(channels: int, batch_size: int) -> Run:
     from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
     fbank = Fbank(n_mels=80)
-    model = ECAPA_TDNN(80, channels=[channels] * 4 + [1536], kernel_sizes=[5, 3, 3, 3, 1], dilations=[1, 2, 3, 4, 1],
-                       lin_neurons=192).eval()
+    model = ECAPA_TDNN(
+        80, channels=[channels] * 4 + [1536], kernel_sizes=[5, 3, 3, 3, 1], dilations=[1, 2, 3, 4, 1], lin_neurons=192
+    ).eval()
 
-    def predict(paths: List[Path]) -> None:
+    def predict(paths: list[Path]) -> None:
         for start in range(0, len(paths), batch_size):
-            clips = [torch.from_numpy(soundfile.read(path, dtype="float32")[0])
-                     for path in paths[start : start + batch_size]]
+            clips = [
+                torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths[start : start + batch_size]
+            ]
             with torch.inference_mode():
                 model(fbank(torch.stack(clips)))
 
     return predict
 
 
-def seconds_of(runs: Dict[Tuple[str, int], Run], paths: List[Path], rounds: int) -> Dict[Tuple[str, int], float]:
+def seconds_of(runs: dict[tuple[str, int], Run], paths: list[Path], rounds: int) -> dict[tuple[str, int], float]:
     """The best of ``rounds`` of each, after one that is not counted; all take turns, so that noise falls on all.
 
     Seconds of the CPU: on one core they are those of the clock, less what other programs took of it.
     """
-    took: Dict[Tuple[str, int], List[float]] = {key: [] for key in runs}
+    took: dict[tuple[str, int], list[float]] = {key: [] for key in runs}
     for number in range(rounds + 1):
         for key, run in runs.items():
             started = time.process_time()
@@ -101,8 +103,11 @@ def first_answer(model: Path, clip: Path, rounds: int) -> float:
     took = []
     for _ in range(rounds):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "speecheq.inference.predictor", "--model", str(model), str(clip)], check=True,
-                       capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "speecheq.inference.predictor", "--model", str(model), str(clip)],
+            check=True,
+            capture_output=True,
+        )
         took.append(time.perf_counter() - started)
     return min(took)
 

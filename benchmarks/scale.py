@@ -17,8 +17,9 @@ import subprocess
 import sys
 import time
 import wave
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Sequence
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("manifests", "features", "phonemes", "import", "unify")
@@ -27,8 +28,14 @@ STAGES = ("manifests", "features", "phonemes", "import", "unify")
 AISHELL_PARTS = {"train": (120_098, 340), "dev": (14_326, 40), "test": (7_176, 20)}
 AISHELL_SIZE = sum(utterances for utterances, _ in AISHELL_PARTS.values())
 TEXTS = (
-    "今天 早上 的 火车 晚 了 半 个 小时", "城市 中心 的 书店 重新 开门", "研究 人员 公布 了 新 的 结果", "孩子 们 在 公园 里 放 风筝",
-    "这 家 公司 去年 的 利润 有所 下降", "请 把 窗户 关 上", "比赛 因为 下雨 推迟 到 周末", "他 用 两 年 时间 学会 了 弹 钢琴",
+    "今天 早上 的 火车 晚 了 半 个 小时",
+    "城市 中心 的 书店 重新 开门",
+    "研究 人员 公布 了 新 的 结果",
+    "孩子 们 在 公园 里 放 风筝",
+    "这 家 公司 去年 的 利润 有所 下降",
+    "请 把 窗户 关 上",
+    "比赛 因为 下雨 推迟 到 周末",
+    "他 用 两 年 时间 学会 了 弹 钢琴",
 )
 EMOTION_SPEAKERS = 500
 LABELS = {"happy": "joy", "angry": "anger", "sad": "sadness", "calm": "neutral"}
@@ -42,7 +49,7 @@ class Clips:
 
     def __init__(self, folder: Path, lengths: Sequence[int]):
         folder.mkdir(parents=True)
-        self.files: List[Path] = []
+        self.files: list[Path] = []
         self.next = 0
         noise = random.Random(0)
         for number, length in enumerate(lengths):
@@ -72,8 +79,10 @@ def make_aishell(folder: Path, utterances: int, lengths: Sequence[int] = CLIP_LE
     (corpus / "data_aishell" / "transcript").mkdir(parents=True)
     (corpus / "resource_aishell").mkdir()
     number = 2  # the first speaker is S0002
-    with open(corpus / "data_aishell" / "transcript" / "aishell_transcript_v0.8.txt", "w", encoding="utf-8") as texts, \
-            open(corpus / "resource_aishell" / "speaker.info", "w", encoding="utf-8") as genders:
+    with (
+        open(corpus / "data_aishell" / "transcript" / "aishell_transcript_v0.8.txt", "w", encoding="utf-8") as texts,
+        open(corpus / "resource_aishell" / "speaker.info", "w", encoding="utf-8") as genders,
+    ):
         for part, (_, speakers) in AISHELL_PARTS.items():
             for place in range(speakers):
                 speaker = f"S{number:04d}"
@@ -93,8 +102,10 @@ def make_table(folder: Path, utterances: int, lengths: Sequence[int] = CLIP_LENG
     corpus = folder / "emotions"
     corpus.mkdir()
     (corpus / "labels.yaml").write_text(
-        "language: Mandarin\nlabels: {" + ", ".join(f"{label}: {category}" for label, category in LABELS.items())
-        + f"}}\nlevels: [{', '.join(LEVELS)}]\n", encoding="utf-8",
+        "language: Mandarin\nlabels: {"
+        + ", ".join(f"{label}: {category}" for label, category in LABELS.items())
+        + f"}}\nlevels: [{', '.join(LEVELS)}]\n",
+        encoding="utf-8",
     )
     labels = list(LABELS)
     with open(corpus / "clips.csv", "w", encoding="utf-8", newline="") as stream:
@@ -106,8 +117,16 @@ def make_table(folder: Path, utterances: int, lengths: Sequence[int] = CLIP_LENG
                 path = f"speaker{speaker:04d}/clip{take:06d}.wav"
                 clips.link(f"{corpus}/{path}")
                 label = labels[take % len(labels)]
-                table.writerow([path, f"speaker{speaker:04d}", "FM"[speaker % 2], label, LEVELS[take // 4 % 2],
-                                TEXTS[take % len(TEXTS)].replace(" ", "")])
+                table.writerow(
+                    [
+                        path,
+                        f"speaker{speaker:04d}",
+                        "FM"[speaker % 2],
+                        label,
+                        LEVELS[take // 4 % 2],
+                        TEXTS[take % len(TEXTS)].replace(" ", ""),
+                    ]
+                )
 
 
 def make_features(corpus: str, data: Path) -> None:
@@ -116,9 +135,9 @@ def make_features(corpus: str, data: Path) -> None:
     from lhotse import CutSet, Features
     from lhotse.features.io import LilcomChunkyWriter
 
+    from speecheq.common.stages import Stage
     from speecheq.corpora.prepare import load_card
     from speecheq.features.storage import FORMAT, corpus_cuts
-    from speecheq.common.stages import Stage
 
     manifests, folder = data / "manifests" / corpus, data / "fbank" / corpus
     card = load_card(manifests, corpus)
@@ -130,9 +149,18 @@ def make_features(corpus: str, data: Path) -> None:
     def cuts():
         for cut in corpus_cuts(manifests, corpus, card["splits"]):
             cut.features = Features(
-                type="speecheq-fbank", num_frames=round(cut.duration * 100), num_features=80, frame_shift=0.01,
-                sampling_rate=16000, start=cut.start, duration=cut.duration, storage_type=kind, storage_path=path,
-                storage_key=key, recording_id=cut.recording.id, channels=0,
+                type="speecheq-fbank",
+                num_frames=round(cut.duration * 100),
+                num_features=80,
+                frame_shift=0.01,
+                sampling_rate=16000,
+                start=cut.start,
+                duration=cut.duration,
+                storage_type=kind,
+                storage_path=path,
+                storage_key=key,
+                recording_id=cut.recording.id,
+                channels=0,
             )
             yield cut
 
@@ -156,8 +184,12 @@ def measure(stage: str, utterances: int, command: Sequence[str]) -> Measured:
     started = time.monotonic()
     with open(os.devnull) as nothing:
         process = subprocess.Popen(
-            [sys.executable, *map(str, command)], stdin=nothing, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            [sys.executable, *map(str, command)],
+            stdin=nothing,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
     said = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)  # the peak of this child alone
@@ -191,10 +223,19 @@ def run_stages(folder: Path, utterances: int, stages: Sequence[str], nj: int) ->
     if {"manifests", "features", "phonemes"} & set(stages):
         in_a_process_of_its_own(make_aishell, folder / "read", utterances)
         partial = "false" if utterances == AISHELL_SIZE else "true"
-        yield measure("manifests", utterances, [
-            ROOT / "local" / "prepare_aishell.py", folder / "read" / "AISHELL-1", data / "manifests" / "aishell",
-            "--partial", partial, "--nj", nj,
-        ])
+        yield measure(
+            "manifests",
+            utterances,
+            [
+                ROOT / "local" / "prepare_aishell.py",
+                folder / "read" / "AISHELL-1",
+                data / "manifests" / "aishell",
+                "--partial",
+                partial,
+                "--nj",
+                nj,
+            ],
+        )
         if {"features", "phonemes"} & set(stages):
             yield from features("aishell")
         if "phonemes" in stages:
@@ -202,21 +243,33 @@ def run_stages(folder: Path, utterances: int, stages: Sequence[str], nj: int) ->
     shutil.rmtree(folder / "read", ignore_errors=True)
     if {"import", "unify"} & set(stages):
         in_a_process_of_its_own(make_table, folder / "spoken", utterances)
-        yield measure("import", utterances, [
-            *cli, "import", folder / "spoken" / "emotions" / "clips.csv", data / "manifests" / "emotions",
-            "--name", "emotions", "--nj", nj,
-        ])
+        yield measure(
+            "import",
+            utterances,
+            [
+                *cli,
+                "import",
+                folder / "spoken" / "emotions" / "clips.csv",
+                data / "manifests" / "emotions",
+                "--name",
+                "emotions",
+                "--nj",
+                nj,
+            ],
+        )
         if "unify" in stages:
             in_a_process_of_its_own(make_features, "emotions", data)
-            yield measure("unify", utterances, [
-                *cli, "unify", "--data", data, "--target", "emotions", "--protocol", "random10", "--folds", "1",
-            ])
+            yield measure(
+                "unify",
+                utterances,
+                [*cli, "unify", "--data", data, "--target", "emotions", "--protocol", "random10", "--folds", "1"],
+            )
 
 
 def print_table(measured: Sequence[Measured]) -> None:
     """One line a stage and size; the bytes an utterance are the slope from the size before."""
     print("| stage | utterances | seconds | peak MB | bytes an utterance |\n| --- | ---: | ---: | ---: | ---: |")
-    smaller: Dict[str, Measured] = {}
+    smaller: dict[str, Measured] = {}
     for now in sorted(measured, key=lambda one: (STAGES.index(one.stage), one.utterances)):
         slope = "-"
         if now.stage in smaller:
@@ -230,20 +283,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="a new folder; it is removed at the end")
     parser.add_argument("--utterances", type=int, nargs="+", default=[14_160, AISHELL_SIZE, 1_000_000], metavar="N")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, metavar="STAGE",
-                        default=[stage for stage in STAGES if stage != "features"], help=", ".join(STAGES))
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        choices=STAGES,
+        metavar="STAGE",
+        default=[stage for stage in STAGES if stage != "features"],
+        help=", ".join(STAGES),
+    )
     parser.add_argument("--nj", type=int, default=2, help="threads that read headers, processes that make features")
     given = parser.parse_args()
     if given.folder.exists():
         sys.exit(f"{given.folder}: is there already; name a new folder.")
-    measured: List[Measured] = []
+    measured: list[Measured] = []
     try:
         for utterances in sorted(set(given.utterances)):
             for one in run_stages(given.folder / str(utterances), utterances, given.stages, given.nj):
                 measured.append(one)
-                print(f"{one.stage}: {one.utterances} utterances, {one.seconds:.1f} s, {one.processor:.1f} s of the "
-                      f"processor, {one.peak / 1e6:.0f} MB",
-                      file=sys.stderr, flush=True)
+                print(
+                    f"{one.stage}: {one.utterances} utterances, {one.seconds:.1f} s, {one.processor:.1f} s of the "
+                    f"processor, {one.peak / 1e6:.0f} MB",
+                    file=sys.stderr,
+                    flush=True,
+                )
             shutil.rmtree(given.folder / str(utterances))
     finally:
         shutil.rmtree(given.folder, ignore_errors=True)

@@ -5,8 +5,9 @@
 
 SOURCE is what stage 3 left: a fold (data/msud/casia.random10/fold1) or phonemes (data/phonemes/aishell). Its clips,
 so many times under other names that there are more shards than runs, are written as shards of features and of audio,
-and read as a training reads them, by one process, beside the same clips found one by one. A row is the best of the rounds. "cold" is read after the kernel was asked to forget the files, which
-it may not do for all of them; the machine under it may remember them too.
+and read as a training reads them, by one process, beside the same clips found one by one. A row is the best of the
+rounds. "cold" is read after the kernel was asked to forget the files, which it may not do for all of them; the machine
+under it may remember them too.
 """
 
 import argparse
@@ -15,20 +16,21 @@ import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import start
 import torch
 
+from speecheq.common.files import read_json, write_json
+from speecheq.common.stages import tree_sizes
 from speecheq.config.schema import DataConfig, SharConfig
 from speecheq.dataset.loader import endless_stream, training_cuts
 from speecheq.dataset.shard_plan import Dealing, Epoch
-from speecheq.common.files import read_json, write_json
 from speecheq.dataset.shard_reader import Shards, training_set, write_shards
-from speecheq.common.stages import tree_sizes
 
 
 class Took(NamedTuple):
@@ -59,10 +61,12 @@ def forget(paths: Iterable[Path]) -> None:
 
 def one_epoch(stream: str, clips: object, config: DataConfig, seed: int) -> Callable[[], None]:
     """A function that loads an epoch's mini-batches in this process."""
+
     def load() -> None:
         batches: Iterator = endless_stream(stream, clips, config, seed)
         for batch in takewhile(lambda batch: not batch.last, batches):
             del batch
+
     return load
 
 
@@ -97,8 +101,10 @@ def measure(source: Path, folder: Path, rounds: int, shard_clips: int) -> None:
     print(f"  {'':34s} {'MB an hour':>10s} {'clips/s':>9s} {'x real time':>11s} {'clips/s by clock':>17s}")
 
     def row(name: str, took: Took, megabytes: float = float("nan")) -> None:
-        print(f"  {name:34s} {megabytes:10.1f} {len(cuts) / took.processor:9.0f} "
-              f"{3600 * hours / took.processor:11.0f} {len(cuts) / took.clock:17.0f}")
+        print(
+            f"  {name:34s} {megabytes:10.1f} {len(cuts) / took.processor:9.0f} "
+            f"{3600 * hours / took.processor:11.0f} {len(cuts) / took.clock:17.0f}"
+        )
 
     for kind in ("stored", "waveform"):
         out = folder / kind / source.name
@@ -107,14 +113,19 @@ def measure(source: Path, folder: Path, rounds: int, shard_clips: int) -> None:
         shards = sum(size for name, size in sizes.items() if name.endswith(".tar"))
         tables = sum(size for name, size in sizes.items() if not name.endswith(".tar"))
         row(f"{kind}: written as shards", took, shards / 1e6 / hours)
-        print(f"  {'of it manifests and clips.npy':34s} {tables / 1e6 / hours:10.1f}, {tables / len(cuts):.0f} bytes a clip")
+        a_clip = f"{tables / len(cuts):.0f} bytes a clip"
+        print(f"  {'of it manifests and clips.npy':34s} {tables / 1e6 / hours:10.1f}, {a_clip}")
         config = DataConfig(input=kind, workers=0)
         shar = Shards(out, SharConfig(True, lanes=8, parts=4, buffer=4096))
-        places = {"cuts": (training_cuts(manifest), archives if kind == "stored" else audio),
-                  "shards": (shar, list(out.rglob("*.tar")))}
+        places = {
+            "cuts": (training_cuts(manifest), archives if kind == "stored" else audio),
+            "shards": (shar, list(out.rglob("*.tar"))),
+        }
         for name, (clips, files) in places.items():
-            row(f"{kind}: read from {name}", best(
-                timed(one_epoch(stream, clips, config, seed)) for seed in range(rounds)))
+            row(
+                f"{kind}: read from {name}",
+                best(timed(one_epoch(stream, clips, config, seed)) for seed in range(rounds)),
+            )
 
             def cold() -> Iterator[Took]:
                 for seed in range(rounds):
@@ -135,8 +146,10 @@ def deal(clips: int) -> None:
     dealing = Dealing(clips, 8, 4, 32, 320.0, 4096, "phoneme")
     found = []
     took = timed(lambda: found.extend(Epoch(dealing, np.diff(first), "0", durations_of).turns()))
-    print(f"an epoch of {clips} clips ({durations.sum() / 3600:.0f} h) is dealt to {len(found)} mini-batches in "
-          f"{took.processor:.1f} s")
+    print(
+        f"an epoch of {clips} clips ({durations.sum() / 3600:.0f} h) is dealt to {len(found)} mini-batches in "
+        f"{took.processor:.1f} s"
+    )
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ import argparse
 import gzip
 import shutil
 from pathlib import Path
-from typing import List
 
 import scale
 
@@ -56,10 +55,27 @@ def prepare(folder: Path) -> Path:
     scale.make_aishell(folder / "read", CLIPS, lengths)
     scale.make_table(folder / "spoken", CLIPS, lengths)
     for name, command in (
-        ("manifests", [scale.ROOT / "local" / "prepare_aishell.py", folder / "read" / "AISHELL-1",
-                       data / "manifests" / "aishell", "--partial", "true"]),
-        ("import", [*cli, "import", folder / "spoken" / "emotions" / "clips.csv", data / "manifests" / "emotions",
-                    "--name", "emotions"]),
+        (
+            "manifests",
+            [
+                scale.ROOT / "local" / "prepare_aishell.py",
+                folder / "read" / "AISHELL-1",
+                data / "manifests" / "aishell",
+                "--partial",
+                "true",
+            ],
+        ),
+        (
+            "import",
+            [
+                *cli,
+                "import",
+                folder / "spoken" / "emotions" / "clips.csv",
+                data / "manifests" / "emotions",
+                "--name",
+                "emotions",
+            ],
+        ),
         ("features", [*cli, "features", "--data", data, "--corpora", "emotions", "aishell"]),
         ("unify", [*cli, "unify", "--data", data, "--target", "emotions", "--protocol", "random10", "--folds", "1"]),
         ("phonemes", [*cli, "phonemes", "--data", data, "--corpus", "aishell"]),
@@ -68,15 +84,38 @@ def prepare(folder: Path) -> Path:
     return data
 
 
-def start(data: Path, folder: Path, options: List[str]) -> scale.Measured:
+def start(data: Path, folder: Path, options: list[str]) -> scale.Measured:
     """Run `speecheq train` to the end of its first step."""
     shutil.rmtree(folder, ignore_errors=True)
     conf = scale.ROOT / "egs" / "mandarin" / "conf"
-    return scale.measure("start", 1, [
-        "-c", ONE_STEP, "train", "--data", data, "--exp", folder, "--target", "emotions", "--protocol", "random10",
-        "--folds", "1", "--phonemes", "aishell", "--systems", "speecheq", "--config", conf / "small.yaml",
-        "--systems-file", conf / "systems.yaml", *options,
-    ])
+    return scale.measure(
+        "start",
+        1,
+        [
+            "-c",
+            ONE_STEP,
+            "train",
+            "--data",
+            data,
+            "--exp",
+            folder,
+            "--target",
+            "emotions",
+            "--protocol",
+            "random10",
+            "--folds",
+            "1",
+            "--phonemes",
+            "aishell",
+            "--systems",
+            "speecheq",
+            "--config",
+            conf / "small.yaml",
+            "--systems-file",
+            conf / "systems.yaml",
+            *options,
+        ],
+    )
 
 
 def main() -> None:
@@ -88,8 +127,10 @@ def main() -> None:
     given.folder.mkdir(parents=True)
     try:
         data = prepare(given.folder)
-        print("| hours a set | clips a set | system | seconds to the end of the first step | peak MB |\n"
-              "| ---: | ---: | --- | ---: | ---: |")
+        print(
+            "| hours a set | clips a set | system | seconds to the end of the first step | peak MB |\n"
+            "| ---: | ---: | --- | ---: | ---: |"
+        )
         for hours in given.hours:
             clips = hours * 3600 // SECONDS
             for path in data.rglob("*.jsonl.gz"):

@@ -10,26 +10,22 @@ machine falls on all of them. README.md beside this file says what a row is and 
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, NamedTuple, Tuple
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch  # noqa: E402
-from turns import Turns  # noqa: E402
+import torch
+from turns import Turns
 
-from speecheq.models import checkpoint  # noqa: E402
-from speecheq.training import step  # noqa: E402
-from speecheq.config import schema as configuration  # noqa: E402
-from speecheq.dataset.loader import MultitaskBatch, Stream  # noqa: E402
-from speecheq.losses import LossWeights, resolve_ctc_backend  # noqa: E402
-from speecheq.models.ecapa import (  # noqa: E402
-    AttentiveStatisticsPooling,
-    Res2Convolution,
-    SqueezeExcitation,
-    TdnnUnit,
-)
-from speecheq.training.precision import Precision  # noqa: E402
+from speecheq.config import schema as configuration
+from speecheq.dataset.loader import MultitaskBatch, Stream
+from speecheq.losses import LossWeights, resolve_ctc_backend
+from speecheq.models import checkpoint
+from speecheq.models.ecapa import AttentiveStatisticsPooling, Res2Convolution, SqueezeExcitation, TdnnUnit
+from speecheq.training import step
+from speecheq.training.precision import Precision
 
 SMALL = Path(__file__).resolve().parent.parent / "egs/mandarin/conf/small.yaml"
 PHONES_A_SECOND = 9  # of Mandarin read aloud
@@ -39,12 +35,12 @@ class Row(NamedTuple):
     """What is trained: ``system`` speecheq or speechbrain, with ``settings`` over the paper's."""
 
     system: str
-    settings: Dict[str, object]
+    settings: dict[str, object]
     precision: str = "fp32"
     compiled: bool = False
 
 
-def rows_of(device: str) -> Dict[str, Row]:
+def rows_of(device: str) -> dict[str, Row]:
     """The rows of the table by title; each SpeechEQ is compared with the last SpeechBrain above it."""
     plain = {"model.res_bigru": "none"}
     rows = {
@@ -92,7 +88,7 @@ def made_up_batch(clips: int, seconds: float, shortest: float, config: configura
     )
 
 
-def speecheq_step(row: Row, batch: MultitaskBatch, device: torch.device) -> Tuple[Callable[[], object], int]:
+def speecheq_step(row: Row, batch: MultitaskBatch, device: torch.device) -> tuple[Callable[[], object], int]:
     """A training step of SpeechEQ, as stage 4 makes it, and the parameters."""
     config = settings_of(row)
     model = checkpoint.new_model(config).to(device)
@@ -108,7 +104,7 @@ def speecheq_step(row: Row, batch: MultitaskBatch, device: torch.device) -> Tupl
     return lambda: step.train_step(model, optimizer, batch, config, backend, device, weights, precision), parameters
 
 
-def speechbrain_step(row: Row, batch: MultitaskBatch, device: torch.device) -> Tuple[Callable[[], object], int]:
+def speechbrain_step(row: Row, batch: MultitaskBatch, device: torch.device) -> tuple[Callable[[], object], int]:
     """The same update of SpeechBrain's ECAPA-TDNN and its own classifier and loss, on the same three mini-batches."""
     from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
     from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
@@ -116,8 +112,11 @@ def speechbrain_step(row: Row, batch: MultitaskBatch, device: torch.device) -> T
     config = settings_of(row)
     size = config.model
     network = ECAPA_TDNN(
-        size.feature_dim, lin_neurons=size.embedding_dim, channels=[size.channels] * 4 + [size.mfa_channels],
-        attention_channels=size.bottleneck, se_channels=size.bottleneck,
+        size.feature_dim,
+        lin_neurons=size.embedding_dim,
+        channels=[size.channels] * 4 + [size.mfa_channels],
+        attention_channels=size.bottleneck,
+        se_channels=size.bottleneck,
     ).to(device)
     classifier = Classifier(size.embedding_dim, out_neurons=size.num_esc).to(device)
     loss_of = LogSoftmaxWrapper(AdditiveAngularMargin(margin=0.2, scale=30))
@@ -168,8 +167,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="timed together, a round")
     parser.add_argument("--only", default="", help="rows whose title holds this text")
     given = parser.parse_args()
-    print(f"torch {torch.__version__}, {given.device}, CPU threads: {given.threads}; 3 x {given.clips} clips of "
-          f"{given.seconds:g} s a step, {given.rounds} rounds")
+    print(
+        f"torch {torch.__version__}, {given.device}, CPU threads: {given.threads}; 3 x {given.clips} clips of "
+        f"{given.seconds:g} s a step, {given.rounds} rounds"
+    )
     rows = {title: row for title, row in rows_of(given.device).items() if given.only in title}
     turns = Turns(given.device, given.threads)
     for title, row in rows.items():
@@ -180,8 +181,10 @@ def main() -> None:
         seconds, fastest, slowest = (value / given.steps for value in measured[:3])
         if rows[title].system == "speechbrain":
             against = seconds
-        print(f"{title:44s} {measured.result / 1e6:6.2f} {seconds:7.3f} {fastest:7.3f} {slowest:7.3f} "
-              f"{3 * given.clips / seconds:8.1f} {against / seconds:6.2f} {measured.mebibytes:7.0f}")
+        print(
+            f"{title:44s} {measured.result / 1e6:6.2f} {seconds:7.3f} {fastest:7.3f} {slowest:7.3f} "
+            f"{3 * given.clips / seconds:8.1f} {against / seconds:6.2f} {measured.mebibytes:7.0f}"
+        )
 
 
 if __name__ == "__main__":

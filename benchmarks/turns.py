@@ -5,12 +5,13 @@ import os
 import resource
 import statistics
 import time
-from typing import Any, Callable, Dict, List, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 # before torch starts its threads: one that spins while it waits takes the core from the process that is measured
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch  # noqa: E402
+import torch
 
 
 class Measured(NamedTuple):
@@ -50,7 +51,7 @@ class Turns:
 
     def __init__(self, device: str, threads: int):
         self.device, self.threads = torch.device(device), threads
-        self.pipes: Dict[str, Any] = {}
+        self.pipes: dict[str, Any] = {}
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
     def add(self, name: str, prepare: Callable, *arguments: Any) -> None:
@@ -68,9 +69,9 @@ class Turns:
         else:
             print(f"{name} is not measured: {refusal} (benchmarks/README.md says how to install what is compared with)")
 
-    def take(self, rounds: int) -> Dict[str, Measured]:
+    def take(self, rounds: int) -> dict[str, Measured]:
         """Give each process a turn a round; what was measured, by name."""
-        times: Dict[str, List[float]] = {name: [] for name in self.pipes}
+        times: dict[str, list[float]] = {name: [] for name in self.pipes}
         for _ in range(rounds):
             for name, pipe in self.pipes.items():
                 pipe.send(True)

@@ -18,10 +18,13 @@ def made_up(clips: int, speakers: int, seeds: int, system: int) -> Answers:
     """Two thirds of the answers are right; ``system`` sets which."""
     random, gold = np.random.default_rng(system), np.random.default_rng(0).integers(CLASSES, size=clips)
     answers = [np.where(random.random(clips) < 2 / 3, gold, random.integers(CLASSES, size=clips)) for _ in range(seeds)]
-    return Answers.of([
-        (seed, clip % 10, f"{clip:06d}", f"s{clip % speakers}", int(gold[clip]), int(answer))
-        for seed in range(seeds) for clip, answer in enumerate(answers[seed])
-    ])
+    return Answers.of(
+        [
+            (seed, clip % 10, f"{clip:06d}", f"s{clip % speakers}", int(gold[clip]), int(answer))
+            for seed in range(seeds)
+            for clip, answer in enumerate(answers[seed])
+        ]
+    )
 
 
 def main() -> None:
@@ -36,8 +39,10 @@ def main() -> None:
         one, started = time.perf_counter() - started, time.perf_counter()
         found = [difference(first, second) for first, second in itertools.combinations(systems, 2)]
         holm([of.mcnemar for of in found])
-        print(f"{clips:7d} clips, {speakers:4d} speakers, {seeds} seeds: intervals of a system {one:6.3f} s, all pairs "
-              f"{time.perf_counter() - started:6.2f} s")
+        print(
+            f"{clips:7d} clips, {speakers:4d} speakers, {seeds} seeds: intervals of a system {one:6.3f} s, all pairs "
+            f"{time.perf_counter() - started:6.2f} s"
+        )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 """AISHELL-1: read Mandarin speech with transcripts, the phoneme data of Experiment 1 (section 3.1)."""
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Dict, Iterator, Sequence
 
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log
+from speecheq.common.stages import Drops
 from speecheq.corpora.prepare import (
     Corpus,
     Utterance,
@@ -15,9 +18,6 @@ from speecheq.corpora.prepare import (
     read_lines,
     run,
 )
-from speecheq.common.errors import InputError
-from speecheq.common.progress import log
-from speecheq.common.stages import Drops
 
 AISHELL = Corpus(
     name="aishell",
@@ -34,7 +34,7 @@ SPEAKERS = Path("resource_aishell/speaker.info")
 SPEAKER = re.compile(r"S\d{4}")
 
 
-def read_transcripts(path: Path) -> Dict[str, str]:
+def read_transcripts(path: Path) -> dict[str, str]:
     """Utterance id -> text; words may be separated by spaces (the release) or not."""
     transcripts = {}
     for where, line in read_lines(path):
@@ -47,12 +47,12 @@ def read_transcripts(path: Path) -> Dict[str, str]:
     return transcripts
 
 
-def read_genders(path: Path) -> Dict[str, str]:
+def read_genders(path: Path) -> dict[str, str]:
     """Speaker (with its S) -> F or M; lines are ``ID SEX``, usually without the leading S."""
     if not path.is_file():
         log.warning("AISHELL-1: %s is missing, so no gender is known", path)
         return {}
-    genders: Dict[str, str] = {}
+    genders: dict[str, str] = {}
     for where, line in read_lines(path):
         fields = line.split()
         if len(fields) != 2 or fields[1].upper() not in ("F", "M"):
@@ -63,9 +63,9 @@ def read_genders(path: Path) -> Dict[str, str]:
     return genders
 
 
-def find_clips(wav: Path, splits: Sequence[str]) -> Dict[str, str]:
+def find_clips(wav: Path, splits: Sequence[str]) -> dict[str, str]:
     """Utterance id -> its file. InputError for a folder that is no speaker, a clip out of place."""
-    clips: Dict[str, str] = {}
+    clips: dict[str, str] = {}
     for split in splits:
         for folder in iter_folders(wav / split):
             if not SPEAKER.fullmatch(folder.name):

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """CASIA: six acted emotions in Mandarin; the public part has 4 speakers x 6 emotions x 50 texts."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, run
 from speecheq.common.errors import InputError
 from speecheq.common.stages import Drops
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, run
 
 CASIA = Corpus(
     name="casia",

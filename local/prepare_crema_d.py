@@ -5,27 +5,20 @@
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Dict, Iterator, Tuple
 
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, read_lines, run
 from speecheq.common.errors import InputError
 from speecheq.common.progress import log
 from speecheq.common.stages import Drops
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, read_lines, run
 
 CREMA_D = Corpus(
     name="crema_d",
     title="CREMA-D",
     language="English",
     layout="DIR/{AudioWAV/<actor>_<sentence>_<emotion>_<level>.wav,VideoDemographics.csv}",
-    labels={
-        "ANG": "anger",
-        "DIS": "disgust",
-        "FEA": "fear",
-        "HAP": "joy",
-        "NEU": "neutral",
-        "SAD": "sadness",
-    },
+    labels={"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "joy", "NEU": "neutral", "SAD": "sadness"},
     levels=("LO", "MD", "HI"),
     counts={"the 7442 clips less the silent one": 7441},
     count_by={"label": {"ANG": 1271, "DIS": 1271, "FEA": 1271, "HAP": 1271, "NEU": 1087, "SAD": 1270}},
@@ -41,7 +34,7 @@ GENDERS = {"Female": "F", "Male": "M"}
 LFS_POINTER = b"version https://git-lfs"
 
 
-def read_demographics(path: Path) -> Dict[str, Tuple[str, int]]:
+def read_demographics(path: Path) -> dict[str, tuple[str, int]]:
     """Actor -> (F or M, age in years); InputError names the first line that is wrong."""
 
     def fields(line: str):
@@ -51,7 +44,7 @@ def read_demographics(path: Path) -> Dict[str, Tuple[str, int]]:
     _, heading = next(lines, ("", ""))
     if fields(heading)[:3] != COLUMNS:
         raise InputError(f"{path}, line 1: expected the columns {', '.join(COLUMNS)} first, separated by commas.")
-    actors: Dict[str, Tuple[str, int]] = {}
+    actors: dict[str, tuple[str, int]] = {}
     for where, line in lines:
         row = fields(line)
         if len(row) != len(fields(heading)):
@@ -67,7 +60,7 @@ def read_demographics(path: Path) -> Dict[str, Tuple[str, int]]:
     return actors
 
 
-def parse_name(clip: Path) -> Tuple[str, str, str, str]:
+def parse_name(clip: Path) -> tuple[str, str, str, str]:
     """The actor, sentence, emotion and level of a clip; InputError for a name that is no clip's of CREMA-D."""
     name = NAME.fullmatch(clip.stem)
     if not name:

@@ -5,17 +5,15 @@
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, run
 from speecheq.common.errors import InputError
 from speecheq.common.stages import Drops
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, run
 
 # by the first letter of the German word: Wut, Langeweile, Ekel, Angst, Freude, Trauer
-EMOTIONS = {
-    "W": "anger", "L": "boredom", "E": "disgust", "A": "fear", "F": "happiness", "N": "neutral", "T": "sadness"
-}
+EMOTIONS = {"W": "anger", "L": "boredom", "E": "disgust", "A": "fear", "F": "happiness", "N": "neutral", "T": "sadness"}
 EMODB = Corpus(
     name="emodb",
     title="EMODB",
@@ -32,9 +30,7 @@ EMODB = Corpus(
     },
     counts={"selected clips": 535},
     count_by={
-        "label": {
-            "anger": 127, "boredom": 81, "disgust": 46, "fear": 69, "happiness": 71, "neutral": 79, "sadness": 62
-        }
+        "label": {"anger": 127, "boredom": 81, "disgust": 46, "fear": 69, "happiness": 71, "neutral": 79, "sadness": 62}
     },
 )
 GENDERS = {**dict.fromkeys(["03", "10", "11", "12", "15"], "M"), **dict.fromkeys(["08", "09", "13", "14", "16"], "F")}
@@ -55,7 +51,9 @@ def find_utterances(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[U
             raise InputError(f"{clip}: is not named like 03a01Wa (speaker, sentence, emotion, version); remove it.")
         speaker, sentence, emotion, version = name.groups()
         for what, code, codes in (
-            ("speaker", speaker, GENDERS), ("sentence", sentence, SENTENCES), ("emotion", emotion, EMOTIONS)
+            ("speaker", speaker, GENDERS),
+            ("sentence", sentence, SENTENCES),
+            ("emotion", emotion, EMOTIONS),
         ):
             if code not in codes:
                 raise InputError(

@@ -9,13 +9,13 @@ first 20 are the official development part ("evaluation"), the next 30 the test 
 import functools
 import re
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Tuple
 
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, read_lines, run_parts
 from speecheq.common.errors import InputError
 from speecheq.common.progress import log
 from speecheq.common.stages import Drops
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, read_lines, run_parts
 
 # in the order of their numbers
 LABELS = {"Neutral": "neutral", "Angry": "anger", "Happy": "joy", "Sad": "sadness", "Surprise": "surprise"}
@@ -52,12 +52,12 @@ ESD_ZH = declare("esd_zh", "Mandarin", SPEAKERS[:10])
 ESD_EN = declare("esd_en", "English", SPEAKERS[10:])
 
 
-def read_table(path: Path, encodings: Sequence[str]) -> Dict[str, Tuple[str, str]]:
+def read_table(path: Path, encodings: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Clip -> (text, label); the text is empty where two lines of a clip differ, the label where it is absent.
 
     A line is id, text and label between tabs, but some lines have a space in place of one tab or both.
     """
-    rows: Dict[str, Tuple[str, str]] = {}
+    rows: dict[str, tuple[str, str]] = {}
     for where, line in read_lines(path, encodings):
         name, *rest = line.split(maxsplit=1)
         if not CLIP.fullmatch(name):
@@ -73,7 +73,7 @@ def read_table(path: Path, encodings: Sequence[str]) -> Dict[str, Tuple[str, str
     return rows
 
 
-def place_of(clip: Path, speaker: str, label: str) -> Tuple[int, str]:
+def place_of(clip: Path, speaker: str, label: str) -> tuple[int, str]:
     """(sentence, 1 to 350; split) of a clip by its name; InputError where it lies in another's folder."""
     match = CLIP.fullmatch(clip.stem)
     if not match:
@@ -90,7 +90,7 @@ def place_of(clip: Path, speaker: str, label: str) -> Tuple[int, str]:
     return sentence, split
 
 
-def clips_of(speaker_folder: Path) -> Iterator[Tuple[str, Path]]:
+def clips_of(speaker_folder: Path) -> Iterator[tuple[str, Path]]:
     """(emotion, clip), from the folders of the official parts or straight from the emotion's."""
     for emotion_folder in iter_folders(speaker_folder):
         if emotion_folder.name not in LABELS:
@@ -110,7 +110,7 @@ def holds_speakers(folder: Path) -> bool:
 def find_part(corpus: Corpus, corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[Utterance]:
     """The clips of one part. What is odd in the tables of texts is counted in the log and changes no label."""
     root = find_root(corpus_dir, holds_speakers, corpus)
-    odd: Dict[str, List[str]] = defaultdict(list)
+    odd: dict[str, list[str]] = defaultdict(list)
     for speaker_folder in iter_folders(root):
         speaker = speaker_folder.name
         if speaker not in SPEAKERS:

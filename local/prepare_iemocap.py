@@ -16,10 +16,13 @@ them its prefix Ses01F or Ses01M means.
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
 
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log
+from speecheq.common.stages import Drops
 from speecheq.corpora.prepare import (
     Corpus,
     Utterance,
@@ -30,9 +33,6 @@ from speecheq.corpora.prepare import (
     read_lines,
     run,
 )
-from speecheq.common.errors import InputError
-from speecheq.common.progress import log
-from speecheq.common.stages import Drops
 
 IEMOCAP = Corpus(
     name="iemocap",
@@ -49,8 +49,14 @@ IEMOCAP = Corpus(
     has_transcripts=True,
 )
 # the labels that are in none of the four classes
-LEFT_OUT = {"fru": "frustration", "fea": "fear", "sur": "surprise", "dis": "disgust", "oth": "other emotion",
-            "xxx": "no agreement"}
+LEFT_OUT = {
+    "fru": "frustration",
+    "fea": "fear",
+    "sur": "surprise",
+    "dis": "disgust",
+    "oth": "other emotion",
+    "xxx": "no agreement",
+}
 NAME = re.compile(r"Ses0([1-5])[FM]_[A-Za-z0-9_]+_([FM])[0-9]{3}")
 EVALUATION = re.compile(r"\[[^\]]*\]\s+(\S+)\s+(\S+)\s+\[([^\]]*)\]")
 ANNOTATOR = re.compile(r"[AC]-\w+:")
@@ -60,7 +66,7 @@ WILD = 3.0  # an average of judges may leave the scale a little (0.5 occurs), ne
 ENCODINGS = ("utf-8", "latin-1")  # annotators' own words may be in either
 
 
-def read_values(text: str, where: str) -> List[Optional[float]]:
+def read_values(text: str, where: str) -> list[float | None]:
     """Valence, activation and dominance, None for what is missing; InputError for what is not numbers."""
     parts = [part.strip() for part in text.split(",")]
     if not all(NUMBER.fullmatch(part) for part in parts):
@@ -76,9 +82,9 @@ def read_values(text: str, where: str) -> List[Optional[float]]:
     return [value if math.isfinite(value) else None for value in values]
 
 
-def read_evaluations(path: Path, session: str, wav: Path) -> Dict[str, Utterance]:
+def read_evaluations(path: Path, session: str, wav: Path) -> dict[str, Utterance]:
     """``<dialog>/<utterance>`` -> utterance, of any label; InputError names a line that is wrong."""
-    utterances: Dict[str, Utterance] = {}
+    utterances: dict[str, Utterance] = {}
     lowest, highest = IEMOCAP.scale
     for where, line in read_lines(path, ENCODINGS):
         fields = EVALUATION.fullmatch(line.strip())
@@ -116,9 +122,9 @@ def read_evaluations(path: Path, session: str, wav: Path) -> Dict[str, Utterance
     return utterances
 
 
-def read_transcripts(path: Path, notes: Counter) -> Dict[str, str]:
+def read_transcripts(path: Path, notes: Counter) -> dict[str, str]:
     """``<dialog>/<utterance>`` -> words, from ``<utterance> [<start>-<end>]: <words>``; other lines are noted."""
-    texts: Dict[str, str] = {}
+    texts: dict[str, str] = {}
     for _, line in read_lines(path, ENCODINGS):
         spoken = SPOKEN.fullmatch(line.strip())
         clip = f"{path.stem}/{spoken[1]}" if spoken else ""
@@ -129,7 +135,7 @@ def read_transcripts(path: Path, notes: Counter) -> Dict[str, str]:
     return texts
 
 
-def find_sessions(folder: Path) -> Dict[str, Path]:
+def find_sessions(folder: Path) -> dict[str, Path]:
     """Session number -> folder, below ``folder`` or the release's own folder in it."""
     for root in (folder / "IEMOCAP_full_release", folder):
         found = {number: root / f"Session{number}" for number in IEMOCAP.count_by["session"]}
@@ -153,8 +159,8 @@ def find_utterances(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[U
         tables, texts, wav = folder / "dialog/EmoEvaluation", folder / "dialog/transcriptions", folder / "sentences/wav"
         if not wav.is_dir():
             raise InputError(f"{wav}: is missing from IEMOCAP; unpack the corpus again.")
-        utterances: Dict[str, Utterance] = {}
-        words: Dict[str, str] = {}
+        utterances: dict[str, Utterance] = {}
+        words: dict[str, str] = {}
         for table in iter_clips(tables, ".txt"):
             utterances.update(read_evaluations(table, session, wav))
         for table in iter_clips(texts, ".txt") if texts.is_dir() else ():

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """LibriSpeech (SLR12): read English speech with transcripts, the phoneme data of Experiment 2 (section 3.1)."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Dict, Iterator, Tuple
 
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log, one_line
+from speecheq.common.stages import Drops
 from speecheq.corpora.prepare import (
     Corpus,
     Utterance,
@@ -14,9 +17,6 @@ from speecheq.corpora.prepare import (
     read_lines,
     run,
 )
-from speecheq.common.errors import InputError
-from speecheq.common.progress import log, one_line
-from speecheq.common.stages import Drops
 
 # Utterances of each subset. They are downloaded one by one, so any set of whole subsets is a whole copy.
 SUBSETS = {
@@ -39,12 +39,12 @@ LIBRISPEECH = Corpus(
 )
 
 
-def read_genders(path: Path) -> Dict[str, str]:
+def read_genders(path: Path) -> dict[str, str]:
     """Speaker -> F or M from SPEAKERS.TXT; lines are ``ID | SEX | SUBSET | MINUTES | NAME``, comments begin with ;."""
     if not path.is_file():
         log.warning("LibriSpeech: %s is missing, so no gender is known", path)
         return {}
-    genders: Dict[str, str] = {}
+    genders: dict[str, str] = {}
     # Latin-1 takes any bytes: only names are not ASCII, and they are not used
     for where, line in read_lines(path, ("utf-8", "latin-1")):
         if line.startswith(";"):
@@ -54,13 +54,14 @@ def read_genders(path: Path) -> Dict[str, str]:
             raise InputError(f"{where}: expected '<speaker> | F or M | <subset> | <minutes> | <name>', found {line!r}.")
         if genders.setdefault(fields[0], fields[1]) != fields[1]:
             raise InputError(
-                f"{where}: the speaker {one_line(fields[0])} is {fields[1]} here and {genders[fields[0]]} above.")
+                f"{where}: the speaker {one_line(fields[0])} is {fields[1]} here and {genders[fields[0]]} above."
+            )
     return genders
 
 
-def read_transcripts(path: Path, chapter: str) -> Dict[str, str]:
+def read_transcripts(path: Path, chapter: str) -> dict[str, str]:
     """Utterance -> text from a *.trans.txt; ``chapter`` is ``<speaker>-<chapter>``, with which utterances begin."""
-    transcripts: Dict[str, str] = {}
+    transcripts: dict[str, str] = {}
     for where, line in read_lines(path):
         name, *text = line.split(maxsplit=1)
         if not text:
@@ -73,10 +74,10 @@ def read_transcripts(path: Path, chapter: str) -> Dict[str, str]:
     return transcripts
 
 
-def read_subset(subset: Path) -> Tuple[Dict[str, Path], Dict[str, str]]:
+def read_subset(subset: Path) -> tuple[dict[str, Path], dict[str, str]]:
     """Utterance -> audio file, and utterance -> text, of all chapters of a subset."""
-    clips: Dict[str, Path] = {}
-    transcripts: Dict[str, str] = {}
+    clips: dict[str, Path] = {}
+    transcripts: dict[str, str] = {}
     for speaker in iter_folders(subset):
         for folder in iter_folders(speaker):
             chapter = f"{speaker.name}-{folder.name}"

@@ -17,14 +17,14 @@ condition. Activation is left out: it is said to run from active (1) to calm (5)
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, Iterator, Optional
 
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, keep_matched, read_lines, run
 from speecheq.common.errors import InputError
 from speecheq.common.progress import log
 from speecheq.common.stages import Drops, iter_tree
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, keep_matched, read_lines, run
 
 MSP_IMPROV = Corpus(
     name="msp_improv",
@@ -46,14 +46,14 @@ EVALUATION = re.compile(
 ENCODINGS = ("utf-8", "latin-1")  # annotators' own words may be in either
 
 
-def number_or_none(text: str) -> Optional[float]:
+def number_or_none(text: str) -> float | None:
     value = float(text)
     return value if math.isfinite(value) else None
 
 
-def read_evaluations(table: Path) -> Dict[str, Utterance]:
+def read_evaluations(table: Path) -> dict[str, Utterance]:
     """Turn, such as S01A-F01-P-FM01, -> utterance, of any label; InputError names a line that is wrong."""
-    utterances: Dict[str, Utterance] = {}
+    utterances: dict[str, Utterance] = {}
     for where, line in read_lines(table, ENCODINGS):
         if "IMPROV-" not in line:
             continue  # what one annotator says
@@ -89,9 +89,9 @@ def read_evaluations(table: Path) -> Dict[str, Utterance]:
     return utterances
 
 
-def find_clips(root: Path) -> Dict[str, Path]:
+def find_clips(root: Path) -> dict[str, Path]:
     """Turn -> file, of all clips below ``root``; InputError for a clip that lies there twice."""
-    clips: Dict[str, Path] = {}
+    clips: dict[str, Path] = {}
     for clip in map(root.joinpath, iter_tree(root)):
         if clip.name.startswith("MSP-IMPROV-") and clip.suffix.lower() == ".wav":
             turn = clip.stem[len("MSP-IMPROV-") :]

@@ -8,13 +8,14 @@ A clip is named by seven codes, ``modality-channel-emotion-intensity-statement-r
 import hashlib
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional
+from typing import NamedTuple
 
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, read_header, run
 from speecheq.common.errors import InputError
 from speecheq.common.progress import log
 from speecheq.common.stages import Drops
+from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, read_header, run
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 LEVELS = ("normal", "strong")
@@ -74,7 +75,7 @@ def parse_name(clip: Path) -> Name:
     return name
 
 
-def speech_folder(folder: Path) -> Optional[Path]:
+def speech_folder(folder: Path) -> Path | None:
     """The folder that holds the actors: the archive's own inside ``folder`` (its case varies), or ``folder``."""
     inside = [path for path in iter_folders(folder) if path.name.lower() == SPEECH]
     for path in [*inside, Path(folder)]:
@@ -83,7 +84,7 @@ def speech_folder(folder: Path) -> Optional[Path]:
     return None
 
 
-def report_faults(clips: List[Path]) -> None:
+def report_faults(clips: list[Path]) -> None:
     """Say which clips are stereo and which hold the same bytes; both are known of the release, and kept."""
     stereo = [clip.name for clip in clips if read_header(clip).channels > 1]
     if stereo:

@@ -5,11 +5,13 @@ The corpus was never released; a holder lays it out as ``wav/<speaker>/<utt>.wav
 first line names the columns utt, speaker, gender, emotion, category, level, split, text (tab separated).
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, Iterator
 
 from speecheq import seqm
+from speecheq.common.errors import InputError
+from speecheq.common.stages import Drops
 from speecheq.corpora.prepare import (
     Corpus,
     Utterance,
@@ -20,8 +22,6 @@ from speecheq.corpora.prepare import (
     read_lines,
     run,
 )
-from speecheq.common.errors import InputError
-from speecheq.common.stages import Drops
 
 # Table 1, by category; neutral is 73
 COUNTS = {
@@ -43,8 +43,11 @@ SEQD = Corpus(
         "split": {"train": 1493, "test": 155},
         "label": {
             seqm.NEUTRAL: 73,
-            **{names[seqm.LEVELS.index(level)]: count for level, counts in COUNTS.items()
-               for names, count in zip(seqm.LEVEL_NAMES.values(), counts)},
+            **{
+                names[seqm.LEVELS.index(level)]: count
+                for level, counts in COUNTS.items()
+                for names, count in zip(seqm.LEVEL_NAMES.values(), counts)
+            },
         },
     },
 )
@@ -52,14 +55,14 @@ COLUMNS = ["utt", "speaker", "gender", "emotion", "category", "level", "split", 
 NO_LEVEL = "-"
 
 
-def read_labels(table: Path, wav: Path) -> Dict[str, Utterance]:
+def read_labels(table: Path, wav: Path) -> dict[str, Utterance]:
     """Path below ``wav`` -> utterance, one a line; InputError names the first line that is wrong."""
     lines = read_lines(table)
     _, heading = next(lines, ("", ""))
     if heading.split("\t") != COLUMNS:
         raise InputError(f"{table}, line 1: expected the columns {' '.join(COLUMNS)}, separated by tabs.")
-    utterances: Dict[str, Utterance] = {}
-    names: Dict[str, str] = {}
+    utterances: dict[str, Utterance] = {}
+    names: dict[str, str] = {}
     for where, line in lines:
         fields = [value.strip() for value in line.split("\t")]
         if len(fields) != len(COLUMNS):

@@ -9,12 +9,12 @@ its medium level, for which this module uses the plain noun (joy, sadness, fear,
 """
 
 import math
-from typing import Dict, NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple
 
 NEUTRAL = "neutral"
 
 # category -> its names at low, medium and high intensity
-LEVEL_NAMES: Dict[str, Tuple[str, str, str]] = {
+LEVEL_NAMES: dict[str, tuple[str, str, str]] = {
     "trust": ("acceptance", "trust", "admiration"),
     "joy": ("serenity", "joy", "ecstasy"),
     "anticipation": ("interest", "anticipation", "vigilance"),
@@ -26,9 +26,9 @@ LEVEL_NAMES: Dict[str, Tuple[str, str, str]] = {
 }
 
 # The order of the nine ESC classes is part of every trained model: append, never reorder.
-CATEGORIES: Tuple[str, ...] = (NEUTRAL,) + tuple(LEVEL_NAMES)
-ESC_INDEX: Dict[str, int] = {category: index for index, category in enumerate(CATEGORIES)}
-LEVELS: Tuple[str, str, str] = ("low", "medium", "high")
+CATEGORIES: tuple[str, ...] = (NEUTRAL,) + tuple(LEVEL_NAMES)
+ESC_INDEX: dict[str, int] = {category: index for index, category in enumerate(CATEGORIES)}
+LEVELS: tuple[str, str, str] = ("low", "medium", "high")
 
 EIS_MIN, EIS_MAX = 0.0, 4.0
 NEUTRAL_MAX = 1.0
@@ -37,7 +37,7 @@ NEUTRAL_EIS = 0.0
 UNSPECIFIED = -1.0
 
 # The gold EIS of a corpus with three and with two levels (section 2.1).
-LEVEL_EIS: Dict[int, Tuple[float, ...]] = {3: (1.5, 2.5, 3.5), 2: (2.0, 3.0)}
+LEVEL_EIS: dict[int, tuple[float, ...]] = {3: (1.5, 2.5, 3.5), 2: (2.0, 3.0)}
 
 
 class Emotion(NamedTuple):
@@ -45,11 +45,11 @@ class Emotion(NamedTuple):
 
     name: str
     category: str
-    level: Optional[str]
+    level: str | None
     eis: float
 
 
-def _emotions() -> Dict[str, Emotion]:
+def _emotions() -> dict[str, Emotion]:
     named = {NEUTRAL: Emotion(NEUTRAL, NEUTRAL, None, NEUTRAL_EIS)}
     for category, names in LEVEL_NAMES.items():
         for level, name, eis in zip(LEVELS, names, LEVEL_EIS[3]):
@@ -58,14 +58,14 @@ def _emotions() -> Dict[str, Emotion]:
 
 
 # the 25 emotions by name
-EMOTIONS: Dict[str, Emotion] = _emotions()
+EMOTIONS: dict[str, Emotion] = _emotions()
 
 
 class ClassTable(NamedTuple):
     """The classes that a model tells apart, in the order of its outputs, and the SEQM category of each."""
 
-    names: Tuple[str, ...]
-    categories: Tuple[str, ...]
+    names: tuple[str, ...]
+    categories: tuple[str, ...]
 
 
 # The paper's: the nine ESC categories themselves.
@@ -128,7 +128,7 @@ def level_from_eis(eis: float) -> str:
     return LEVELS[min(max(int(eis) - 1, 0), 2)]
 
 
-def emotion_name(esc: Union[int, str], eis: float) -> str:
+def emotion_name(esc: int | str, eis: float) -> str:
     """The SEQM name of a category (name or class number) at an EIS: one of the 25.
 
     The category decides: neutral is neutral at every EIS, and an emotional category with an EIS below 1

@@ -5,23 +5,23 @@ import os
 # before torch is imported: spinning OpenMP threads of several test processes take each other's cores
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import fcntl  # noqa: E402
-import importlib.util  # noqa: E402
-import itertools  # noqa: E402
-import shutil  # noqa: E402
-import signal  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
+import fcntl
+import importlib.util
+import itertools
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import soundfile  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import HealthCheck, settings  # noqa: E402
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import HealthCheck, settings
 
-from speecheq.corpora import prepare as corpus_module  # noqa: E402
-from speecheq.seqm import EMOTIONS  # noqa: E402
+from speecheq.corpora import prepare as corpus_module
+from speecheq.seqm import EMOTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 CASIA_SPEAKERS = ("liuchanhg", "wangzhe", "ZhaoZuoxiang", "zhaoquanyin")
@@ -33,8 +33,9 @@ COLUMNS = ("utt", "speaker", "gender", "emotion", "category", "level", "split", 
 torch.set_num_threads(1)
 # No test fails for the time that it takes: the machine may have other work.
 # CI judges a change by the same examples as the run before it; all other runs draw new ones.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow],
-                          derandomize="SPEECHEQ_CI" in os.environ)
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="SPEECHEQ_CI" in os.environ
+)
 settings.load_profile("untimed")
 # What a shell has started in the background ignores Ctrl-C, which tests send.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -81,8 +82,16 @@ def seqd_rows(clips=2):
         for number in range(clips):
             speaker, sex = (("F01", "F"), ("M01", "M"))[(place + number) % 2]
             split = "test" if number == clips - 1 else "train"
-            yield [f"{speaker}_{emotion.name}_{number}", speaker, sex, emotion.name, emotion.category,
-                   emotion.level or "-", split, TEXTS[place % len(TEXTS)]]
+            yield [
+                f"{speaker}_{emotion.name}_{number}",
+                speaker,
+                sex,
+                emotion.name,
+                emotion.category,
+                emotion.level or "-",
+                split,
+                TEXTS[place % len(TEXTS)],
+            ]
 
 
 def make_seqd(folder, rows=None):
@@ -208,7 +217,17 @@ def nano(tmp_path_factory):
     def synthesised(*corpora):
         missing = [name for name in corpora if not (folder / name).is_dir()]
         if missing:
-            command = [sys.executable, "-m", "speecheq.cli", "synth", "--out", str(folder), "--size", "nano", "--corpora"]
+            command = [
+                sys.executable,
+                "-m",
+                "speecheq.cli",
+                "synth",
+                "--out",
+                str(folder),
+                "--size",
+                "nano",
+                "--corpora",
+            ]
             subprocess.run([*command, *missing], check=True, cwd=ROOT, capture_output=True)
         return folder
 
@@ -219,10 +238,10 @@ def nano(tmp_path_factory):
 def experiment(prepare, tmp_path_factory):
     """A tiny SpeechEQ, trained for two steps on noise and scored: exp/.../fold1/seed1, four folders below data."""
     from speecheq.config.schema import Config
-    from speecheq.features.storage import compute_features
     from speecheq.dataset.msud import Recipe, unify
     from speecheq.dataset.phoneme_cuts import phonemes
     from speecheq.evaluation.score import score
+    from speecheq.features.storage import compute_features
     from speecheq.training.train import Job, train
 
     folder = tmp_path_factory.mktemp("experiment")
@@ -233,14 +252,25 @@ def experiment(prepare, tmp_path_factory):
     unify(Recipe("casia", "speaker", ["casia"]), "1", folder / "manifests", folder / "fbank", folder / "msud")
     phonemes("aishell", folder / "manifests", folder / "fbank", folder / "phonemes" / "aishell")
     config = Config()
-    for name, value in dict(channels=16, mfa_channels=32, scale=4, bottleneck=16, embedding_dim=16,
-                            batch_statistics="per_stream").items():
+    for name, value in dict(
+        channels=16, mfa_channels=32, scale=4, bottleneck=16, embedding_dim=16, batch_statistics="per_stream"
+    ).items():
         setattr(config.model, name, value)
     config.optim.epochs, config.optim.max_steps, config.optim.learning_rate = None, 2, 3e-3
     config.data.batch_size, config.data.workers, config.loss.ctc_backend = 8, 0, "torch"
     trained = folder / "exp" / "nano-speecheq" / "casia.speaker" / "fold1" / "seed1"
-    train(Job(config, "nano", (), "speecheq", folder / "msud" / "casia.speaker", 1, folder / "phonemes" / "aishell",
-              trained))
+    train(
+        Job(
+            config,
+            "nano",
+            (),
+            "speecheq",
+            folder / "msud" / "casia.speaker",
+            1,
+            folder / "phonemes" / "aishell",
+            trained,
+        )
+    )
     score(trained, folder / "msud" / "casia.speaker", 1)
     return trained
 
@@ -264,8 +294,13 @@ def browser():
         pytest.skip("needs Debian's chromium and chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--mute-audio",
-                     "--autoplay-policy=no-user-gesture-required"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--mute-audio",
+        "--autoplay-policy=no-user-gesture-required",
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     started = webdriver.Chrome(options=options, service=Service(driver))  # given its driver, it downloads none

@@ -24,8 +24,9 @@ class Recipe:
         return {**os.environ, "SPEECHEQ_VENV": sys.prefix}
 
     def run(self, *arguments, check=True, cwd=None):
-        done = subprocess.run(self._command(arguments), capture_output=True, text=True, env=self._environment(),
-                              cwd=cwd)
+        done = subprocess.run(
+            self._command(arguments), capture_output=True, text=True, env=self._environment(), cwd=cwd
+        )
         assert "Traceback" not in done.stderr, done.stderr
         if check:
             assert done.returncode == 0, done.stderr
@@ -42,10 +43,25 @@ class Recipe:
         with open(log, "w") as told:
             # Ctrl-C is ignored by what a script starts in the background, which the tests may be
             return subprocess.Popen(
-                self._command(arguments), stdout=subprocess.DEVNULL, stderr=told, env=self._environment(),
-                start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                self._command(arguments),
+                stdout=subprocess.DEVNULL,
+                stderr=told,
+                env=self._environment(),
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
 
     @staticmethod
     def where(folder):
-        return ["--data", folder / "data", "--exp", folder / "exp", "--results", folder / "RESULTS.md",
-                "--config", NANO, "--folds", "1"]
+        return [
+            "--data",
+            folder / "data",
+            "--exp",
+            folder / "exp",
+            "--results",
+            folder / "RESULTS.md",
+            "--config",
+            NANO,
+            "--folds",
+            "1",
+        ]

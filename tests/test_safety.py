@@ -20,47 +20,89 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lhotse import CutSet, Features, MonoCut
 
-from speecheq.models import checkpoint
-from speecheq.inference import model_folder
-from speecheq.corpora import audio_folder
 from speecheq.common.command_line import exit_status
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log, one_line, set_up_logging
+from speecheq.corpora import audio_folder
 from speecheq.corpora.data_card import find_card
 from speecheq.corpora.download import download, unpack_zip
-from speecheq.common.errors import InputError
-from speecheq.features.storage import load_features
-from speecheq.common.progress import log, one_line, set_up_logging
-from speecheq.inference.recordings import find_parts
 from speecheq.evaluation.score import EMBEDDINGS, read_embeddings
+from speecheq.features.storage import load_features
+from speecheq.inference import model_folder
+from speecheq.inference.recordings import find_parts
+from speecheq.models import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # ---- what the program may call
 
 # A call that runs what it reads, by its full name; with the argument that makes it harmless, where there is one.
-UNSAFE_MODULES = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "runpy", "code",
-                  "xmlrpc", "torch.package", "torch.hub")
+UNSAFE_MODULES = (
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "marshal",
+    "shelve",
+    "runpy",
+    "code",
+    "xmlrpc",
+    "torch.package",
+    "torch.hub",
+)
 UNSAFE_CALLS = {
-    "torch.load": "weights_only=True", "numpy.load": "allow_pickle=False", "torch.jit.load": None,
-    "torch.export.load": None, "pandas.read_pickle": None,
-    "eval": None, "exec": None, "compile": None, "__import__": None, "importlib.import_module": None,
-    "os.system": None, "os.popen": None, "subprocess.getoutput": None, "subprocess.getstatusoutput": None,
-    "yaml.load": None, "yaml.load_all": None, "yaml.full_load": None, "yaml.unsafe_load": None,
-    "shutil.unpack_archive": None, "torch.distributed.all_gather_object": None,
-    "torch.distributed.broadcast_object_list": None, "torch.distributed.gather_object": None,
-    "torch.distributed.recv_object_list": None, "torch.distributed.scatter_object_list": None,
+    "torch.load": "weights_only=True",
+    "numpy.load": "allow_pickle=False",
+    "torch.jit.load": None,
+    "torch.export.load": None,
+    "pandas.read_pickle": None,
+    "eval": None,
+    "exec": None,
+    "compile": None,
+    "__import__": None,
+    "importlib.import_module": None,
+    "os.system": None,
+    "os.popen": None,
+    "subprocess.getoutput": None,
+    "subprocess.getstatusoutput": None,
+    "yaml.load": None,
+    "yaml.load_all": None,
+    "yaml.full_load": None,
+    "yaml.unsafe_load": None,
+    "shutil.unpack_archive": None,
+    "torch.distributed.all_gather_object": None,
+    "torch.distributed.broadcast_object_list": None,
+    "torch.distributed.gather_object": None,
+    "torch.distributed.recv_object_list": None,
+    "torch.distributed.scatter_object_list": None,
 }
 # The same of methods, whatever they are called on: of archives, where those are imported, and of lhotse, which for some
 # manifests runs a command or unpickles.
-UNSAFE_METHODS = {"extract": None, "extractall": "filter='data'", "load_features": None, "load_audio": None,
-                  "load_array": None}
+UNSAFE_METHODS = {
+    "extract": None,
+    "extractall": "filter='data'",
+    "load_features": None,
+    "load_audio": None,
+    "load_array": None,
+}
 OF_ARCHIVES = {"extract", "extractall"}
 ALLOWED = {
     ("speecheq/config/schema.py", "yaml.load"): "its loader is a SafeLoader that also refuses keys that repeat",
-    ("speecheq/cluster/distributed.py", "torch.distributed.all_gather_object"): "between the processes of one training, of one "
-                                                                       "user, who has named where they meet",
+    (
+        "speecheq/cluster/distributed.py",
+        "torch.distributed.all_gather_object",
+    ): "between the processes of one training, of one user, who has named where they meet",
     ("speecheq/cluster/distributed.py", "torch.distributed.broadcast_object_list"): "the same",
-    ("speecheq/corpora/download.py", "importlib.import_module"): "lhotse's recipes of two corpora that are named in that file",
-    ("speecheq/corpora/download.py", ".extract"): "of zipfile, which makes files and folders alone, after a look at all names",
+    (
+        "speecheq/corpora/download.py",
+        "importlib.import_module",
+    ): "lhotse's recipes of two corpora that are named in that file",
+    (
+        "speecheq/corpora/download.py",
+        ".extract",
+    ): "of zipfile, which makes files and folders alone, after a look at all names",
     ("speecheq/features/storage.py", ".load_features"): "after a look at how they are stored",
 }
 
@@ -95,36 +137,46 @@ def unsafe(source):
     return found
 
 
-@pytest.mark.parametrize("line, found", [
-    ("import torch as t\nt.load(x, map_location='cpu')", ["torch.load"]),
-    ("import torch\ntorch.load(x, weights_only=True)", []),
-    ("from torch import load as f\nf(x, weights_only=False)", ["torch.load"]),
-    ("import numpy as np\nnp.load(x)", ["numpy.load"]),
-    ("import numpy as np\nnp.load(x, allow_pickle=False)", []),
-    ("from pickle import loads", ["pickle.loads"]),
-    ("import subprocess\nsubprocess.run(x, shell=True)", ["subprocess.run with a shell"]),
-    ("import os.path\nos.system(x)", ["os.system"]),
-    ("eval(x)\nmodel.eval()\nre.compile(x)", ["eval"]),
-    ("import tarfile\narchive.extractall(x)", [".extractall"]),
-    ("import tarfile\narchive.extractall(x, filter='data')", []),
-    ("fbank.extract(x)", []),
-    ("recording.load_audio()", [".load_audio"]),
-    ("import torch.distributed as dist\ndist.all_gather_object(x, y)", ["torch.distributed.all_gather_object"]),
-])
+@pytest.mark.parametrize(
+    "line, found",
+    [
+        ("import torch as t\nt.load(x, map_location='cpu')", ["torch.load"]),
+        ("import torch\ntorch.load(x, weights_only=True)", []),
+        ("from torch import load as f\nf(x, weights_only=False)", ["torch.load"]),
+        ("import numpy as np\nnp.load(x)", ["numpy.load"]),
+        ("import numpy as np\nnp.load(x, allow_pickle=False)", []),
+        ("from pickle import loads", ["pickle.loads"]),
+        ("import subprocess\nsubprocess.run(x, shell=True)", ["subprocess.run with a shell"]),
+        ("import os.path\nos.system(x)", ["os.system"]),
+        ("eval(x)\nmodel.eval()\nre.compile(x)", ["eval"]),
+        ("import tarfile\narchive.extractall(x)", [".extractall"]),
+        ("import tarfile\narchive.extractall(x, filter='data')", []),
+        ("fbank.extract(x)", []),
+        ("recording.load_audio()", [".load_audio"]),
+        ("import torch.distributed as dist\ndist.all_gather_object(x, y)", ["torch.distributed.all_gather_object"]),
+    ],
+)
 def test_unsafe_calls_are_found(line, found):
     assert unsafe(line) == found
 
 
 def test_the_program_makes_no_unsafe_call_but_those_with_a_reason():
-    found = {(str(path.relative_to(ROOT)), name) for folder in ("speecheq", "local", "utils", "benchmarks", "docs")
-             for path in (ROOT / folder).rglob("*.py") for name in unsafe(path.read_text(encoding="utf-8"))}
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for folder in ("speecheq", "local", "utils", "benchmarks", "docs")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in unsafe(path.read_text(encoding="utf-8"))
+    }
     assert found == set(ALLOWED)
 
 
 def test_no_shell_runs_a_string():
     """eval, sh -c and the like, in all shell files; where a script runs a word, it is one word."""
-    scripts = [path for path in [*ROOT.rglob("*.sh"), ROOT / ".ci/run"]
-               if not any(part.startswith(".venv") for part in path.parts)]
+    scripts = [
+        path
+        for path in [*ROOT.rglob("*.sh"), ROOT / ".ci/run"]
+        if not any(part.startswith(".venv") for part in path.parts)
+    ]
     assert len(scripts) > 8
     for path in scripts:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -166,13 +218,18 @@ def tar_then_zip(path):
         archive.writestr("archive/data.pkl", b"")
 
 
-@pytest.mark.parametrize("make", [
-    lambda path: torch.save({"format": checkpoint.FORMAT, "config": Harm(path.parent / "harm")}, path),
-    lambda path: torch.save(Harm(path.parent / "harm"), path, _use_new_zipfile_serialization=False),
-    lambda path: path.write_bytes(pickle.dumps(Harm(path.parent / "harm"))),
-    traced, legacy_tar, tar_then_zip,
-    lambda path: path.write_bytes(b""),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: torch.save({"format": checkpoint.FORMAT, "config": Harm(path.parent / "harm")}, path),
+        lambda path: torch.save(Harm(path.parent / "harm"), path, _use_new_zipfile_serialization=False),
+        lambda path: path.write_bytes(pickle.dumps(Harm(path.parent / "harm"))),
+        traced,
+        legacy_tar,
+        tar_then_zip,
+        lambda path: path.write_bytes(b""),
+    ],
+)
 def test_a_checkpoint_that_holds_a_program_is_refused(tmp_path, make, monkeypatch):
     make(tmp_path / "best.pt")
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("the program is loaded"))
@@ -192,8 +249,18 @@ def test_embeddings_that_hold_objects_are_refused(tmp_path):
 def test_features_that_are_stored_as_pickles_are_refused(tmp_path):
     """lhotse unpickles them: they lie in the manifest itself."""
     features = Features(
-        type="fbank", num_frames=2, num_features=80, frame_shift=0.01, sampling_rate=16000, start=0, duration=0.02,
-        storage_type="memory_raw", storage_path="", storage_key=pickle.dumps(Harm(tmp_path / "harm")), channels=0)
+        type="fbank",
+        num_frames=2,
+        num_features=80,
+        frame_shift=0.01,
+        sampling_rate=16000,
+        start=0,
+        duration=0.02,
+        storage_type="memory_raw",
+        storage_path="",
+        storage_key=pickle.dumps(Harm(tmp_path / "harm")),
+        channels=0,
+    )
     made = MonoCut("a", 0, 0.02, 0, features=features)
     written = made.to_dict()
     written["features"]["storage_key"] = base64.b64encode(features.storage_key).decode()
@@ -211,17 +278,22 @@ def refused_parts(*names):
         return [str(part) for part in find_parts(names, kept) if isinstance(part, InputError)]
 
 
-@pytest.mark.parametrize("source", [{"type": "command", "channels": [0], "source": "touch harm"},
-                                    {"type": "url", "channels": [0], "source": "pipe:touch harm"}])
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"type": "command", "channels": [0], "source": "touch harm"},
+        {"type": "url", "channels": [0], "source": "pipe:touch harm"},
+    ],
+)
 def test_recordings_that_are_commands_are_refused(tmp_path, source, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recording = {"id": "a", "sources": [source], "sampling_rate": 16000, "num_samples": 16000, "duration": 1.0}
     Path("cuts.jsonl").write_text(json.dumps(recording) + "\n")
-    refused, = refused_parts("cuts.jsonl")
+    (refused,) = refused_parts("cuts.jsonl")
     assert refused == "cuts.jsonl: a is not (a part of) one audio file."
     (tmp_path / "kaldi").mkdir()
     (tmp_path / "kaldi/wav.scp").write_text("a touch harm |\n")
-    refused, = refused_parts("kaldi")
+    (refused,) = refused_parts("kaldi")
     assert "is the output of a command, which is not run here" in refused
     assert sorted(os.listdir()) == ["cuts.jsonl", "kaldi"]
 
@@ -240,12 +312,15 @@ def handed_on(experiment, tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("name, content, sentence", [
-    ("config.yaml", "!!python/object/apply:os.mkdir [{harm}]\n", "config.yaml, line 1: is not YAML"),
-    ("config.yaml", "model: !!python/object/apply:os.mkdir [{harm}]\n", "config.yaml, line 1: is not YAML"),
-    ("labels.json", "__import__('os').mkdir('{harm}')", "labels.json: is not readable as JSON"),
-    ("model.safetensors", "cos\nmkdir\n(S'{harm}'\ntR.", "model.safetensors: is not a whole file of weights"),
-])
+@pytest.mark.parametrize(
+    "name, content, sentence",
+    [
+        ("config.yaml", "!!python/object/apply:os.mkdir [{harm}]\n", "config.yaml, line 1: is not YAML"),
+        ("config.yaml", "model: !!python/object/apply:os.mkdir [{harm}]\n", "config.yaml, line 1: is not YAML"),
+        ("labels.json", "__import__('os').mkdir('{harm}')", "labels.json: is not readable as JSON"),
+        ("model.safetensors", "cos\nmkdir\n(S'{harm}'\ntR.", "model.safetensors: is not a whole file of weights"),
+    ],
+)
 def test_a_model_folder_that_holds_a_program_is_refused(handed_on, tmp_path, name, content, sentence):
     (handed_on / name).write_text(content.format(harm=tmp_path / "harm"))
     with pytest.raises(InputError, match=re.escape(sentence)):
@@ -274,8 +349,10 @@ def tar_of(*members):
 
 BAD_MEMBERS = {
     "above": lambda out: [member("data_aishell/../../../harm")],
-    "through a symbolic link": lambda out: [member("data_aishell/link", tarfile.SYMTYPE, str(out)),
-                                            member("data_aishell/link/harm")],
+    "through a symbolic link": lambda out: [
+        member("data_aishell/link", tarfile.SYMTYPE, str(out)),
+        member("data_aishell/link/harm"),
+    ],
     "a relative symbolic link": lambda out: [member("data_aishell/link", tarfile.SYMTYPE, "../../../harm")],
     "a hard link": lambda out: [member("data_aishell/link", tarfile.LNKTYPE, "../../../secret")],
     "a device": lambda out: [member("data_aishell/null", tarfile.CHRTYPE)],
@@ -304,8 +381,10 @@ def test_a_tar_that_reaches_outside_is_refused(tmp_path, monkeypatch, kind, nest
     with pytest.raises(InputError, match="an archive could not be unpacked"):
         download(find_card("aishell"), tmp_path / "corpora")
     assert sorted(os.listdir(tmp_path)) == ["corpora", "outside", "secret"] and not os.listdir(outside)
-    assert not any(path.is_fifo() or path.is_char_device() or path.is_symlink() and not path.resolve().is_relative_to(
-        folder) for path in folder.rglob("*"))
+    assert not any(
+        path.is_fifo() or path.is_char_device() or path.is_symlink() and not path.resolve().is_relative_to(folder)
+        for path in folder.rglob("*")
+    )
 
 
 def test_absolute_names_in_a_tar_are_taken_for_relative_ones(tmp_path, monkeypatch):
@@ -367,8 +446,12 @@ def test_a_name_that_is_not_utf_8_is_refused_in_one_sentence(toys, tmp_path, cap
 
 
 def test_a_shells_log_is_one_line_too(tmp_path):
-    done = subprocess.run(["bash", "-c", '. "$1"; log "$2"', "-", ROOT / "utils/log.sh", "a\nb\033[2K"],
-                          stderr=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        ["bash", "-c", '. "$1"; log "$2"', "-", ROOT / "utils/log.sh", "a\nb\033[2K"],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     assert done.stderr.endswith(" a?b?[2K\n") and done.stderr.count("\n") == 1
 
 
@@ -379,8 +462,12 @@ def test_bash_evaluates_no_name_of_a_folder(tmp_path):
         folder = tmp_path / "data/manifests" / name
         folder.mkdir(parents=True)
         (folder / "stage.json").write_text("{}")
-    done = subprocess.run([ROOT / "egs/mandarin/run.sh", "--data", "data", "--exp", "exp", "--stage", "2"],
-                          cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "SPEECHEQ_VENV": sys.prefix})
+    done = subprocess.run(
+        [ROOT / "egs/mandarin/run.sh", "--data", "data", "--exp", "exp", "--stage", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SPEECHEQ_VENV": sys.prefix},
+    )
     assert done.returncode == 1 and "no corpus is given and none is prepared" in done.stderr, done.stderr
     assert sorted(os.listdir(tmp_path)) == ["data"] and not (ROOT / "egs/mandarin/harm").exists()

@@ -5,10 +5,11 @@ import multiprocessing
 import multiprocessing.connection
 import signal
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 from speecheq.cluster import job_arrays
 from speecheq.common.command_line import OneLineParser, exit_status, numbers, positive, positive_whole, true_or_false
@@ -19,8 +20,9 @@ from speecheq.common.stages import STAMP, Stage, only_asked
 # Subcommands import what they need themselves, so that --help answers at once.
 
 
-def _own_task(given: argparse.Namespace, title: str, *changed: str, logs: Optional[Path] = None,
-              stages: Iterable[Stage] = ()) -> job_arrays.Task:
+def _own_task(
+    given: argparse.Namespace, title: str, *changed: str, logs: Path | None = None, stages: Iterable[Stage] = ()
+) -> job_arrays.Task:
     """The command that was given, here and now, with some of its options changed, as a task of an array.
 
     ``stages``: those that it does.
@@ -30,10 +32,10 @@ def _own_task(given: argparse.Namespace, title: str, *changed: str, logs: Option
 
 
 # What one task of an array does, its title, the options that make it of the command, the folder of its log.
-Part = Tuple[Callable[[], Any], str, List[str], Optional[Path]]
+Part = tuple[Callable[[], Any], str, list[str], Path | None]
 
 
-def _missing(given: argparse.Namespace, parts: Iterable[Part]) -> List[job_arrays.Task]:
+def _missing(given: argparse.Namespace, parts: Iterable[Part]) -> list[job_arrays.Task]:
     """Of the parts of a command those that are not done, as tasks."""
     tasks = []
     for work, title, changed, logs in parts:
@@ -84,8 +86,17 @@ def _download(given: argparse.Namespace) -> None:
 def _import(given: argparse.Namespace) -> None:
     from speecheq.corpora.exchange import import_corpus
 
-    import_corpus(given.source, given.name, given.out, given.labels, given.partial, given.hours, given.seed, given.nj,
-                  given.check_only)
+    import_corpus(
+        given.source,
+        given.name,
+        given.out,
+        given.labels,
+        given.partial,
+        given.hours,
+        given.seed,
+        given.nj,
+        given.check_only,
+    )
 
 
 def _export(given: argparse.Namespace) -> None:
@@ -95,8 +106,8 @@ def _export(given: argparse.Namespace) -> None:
 
 
 def _check(given: argparse.Namespace) -> None:
-    from speecheq.corpora.audit import as_text, check
     from speecheq.common.files import write_json
+    from speecheq.corpora.audit import as_text, check
 
     report = check(given.manifests, given.nj)
     if given.json:
@@ -104,8 +115,9 @@ def _check(given: argparse.Namespace) -> None:
     print(as_text(report))
 
 
-def _run_in_shares(given: argparse.Namespace, stage: str, missing: Mapping[Any, Sequence[int]], option: str,
-                   parts: str) -> None:
+def _run_in_shares(
+    given: argparse.Namespace, stage: str, missing: Mapping[Any, Sequence[int]], option: str, parts: str
+) -> None:
     """The command that was given as an array: the missing parts of each whole in ``--nj`` jobs.
 
     ``option`` names a whole to the command, ``parts`` is what its parts are called there.
@@ -115,18 +127,29 @@ def _run_in_shares(given: argparse.Namespace, stage: str, missing: Mapping[Any, 
         size = -(-len(of_whole) // given.nj)
         for first in range(0, len(of_whole), size or 1):
             of_job = job_arrays.as_ranges(of_whole[first : first + size])
-            tasks.append(_own_task(given, f"{whole}, {parts} {of_job}", option, str(whole), f"--{parts}", of_job,
-                                   "--nj", given.cpus or "1"))
+            tasks.append(
+                _own_task(
+                    given,
+                    f"{whole}, {parts} {of_job}",
+                    option,
+                    str(whole),
+                    f"--{parts}",
+                    of_job,
+                    "--nj",
+                    given.cpus or "1",
+                )
+            )
     job_arrays.run(stage, tasks, job_arrays.Settings.of(given))
 
 
 def _features(given: argparse.Namespace) -> None:
-    from speecheq.features.storage import compute_features, missing_parts
     from speecheq.dataset.protocols import parse_numbers
+    from speecheq.features.storage import compute_features, missing_parts
 
     parts = parse_numbers(given.parts, "part") if given.parts else None
-    folders = {corpus: (corpus, given.data / "manifests" / corpus, given.data / "fbank" / corpus)
-               for corpus in given.corpora}
+    folders = {
+        corpus: (corpus, given.data / "manifests" / corpus, given.data / "fbank" / corpus) for corpus in given.corpora
+    }
     nj = given.nj
     if given.cmd != job_arrays.LOCAL:
         missing = {corpus: found for corpus in folders if (found := missing_parts(*folders[corpus])) is not None}
@@ -141,8 +164,15 @@ def _features(given: argparse.Namespace) -> None:
 def _phonemes(given: argparse.Namespace) -> None:
     from speecheq.dataset.phoneme_cuts import phonemes
 
-    work = partial(phonemes, given.corpus, given.data / "manifests", given.data / "fbank",
-                   _phonemes_folder(given, given.corpus), given.units, given.bpe_size)
+    work = partial(
+        phonemes,
+        given.corpus,
+        given.data / "manifests",
+        given.data / "fbank",
+        _phonemes_folder(given, given.corpus),
+        given.units,
+        given.bpe_size,
+    )
     if given.cmd == job_arrays.LOCAL:
         work()
     else:
@@ -158,8 +188,16 @@ def _unify(given: argparse.Namespace) -> None:
     from speecheq.dataset.msud import Recipe, parse_use, unify
 
     recipe = Recipe(
-        given.target, given.protocol, given.corpora, given.dev, given.fold_seed, given.classes, given.neutral_eis,
-        parse_use(given.use), given.folds_file, given.recipe_corpora,
+        given.target,
+        given.protocol,
+        given.corpora,
+        given.dev,
+        given.fold_seed,
+        given.classes,
+        given.neutral_eis,
+        parse_use(given.use),
+        given.folds_file,
+        given.recipe_corpora,
     )
     work = partial(unify, recipe, given.folds, given.data / "manifests", given.data / "fbank", given.data / "msud")
     if given.cmd == job_arrays.LOCAL:
@@ -168,8 +206,11 @@ def _unify(given: argparse.Namespace) -> None:
     with only_asked() as stages:
         folds = work()
     missing = {stage.options["fold"]: stage for stage in stages}
-    tasks = [_own_task(given, f"{recipe.name}, fold {fold}", "--folds", str(fold), stages=[missing[fold]])
-             for fold in folds if fold in missing]
+    tasks = [
+        _own_task(given, f"{recipe.name}, fold {fold}", "--folds", str(fold), stages=[missing[fold]])
+        for fold in folds
+        if fold in missing
+    ]
     job_arrays.run("unify", tasks, job_arrays.Settings.of(given))
 
 
@@ -209,27 +250,41 @@ def _unchecked_trainings(given: argparse.Namespace) -> Iterator:
         config = resolve(given.config, given.systems_file, system, {**recipe, "run.seed": seed}, given.set)
         if config.run.seed != seed:
             raise InputError("--set run.seed: the seeds are given by --seeds.")
-        yield Job(config, given.config.stem, tuple(given.set), system, msud, fold, phonemes, folder, given.init_from,
-                  given.noise, given.rir, given.unlabelled, given.data / "shar")
+        yield Job(
+            config,
+            given.config.stem,
+            tuple(given.set),
+            system,
+            msud,
+            fold,
+            phonemes,
+            folder,
+            given.init_from,
+            given.noise,
+            given.rir,
+            given.unlabelled,
+            given.data / "shar",
+        )
 
 
-def _trainings(given: argparse.Namespace, here: bool = True) -> List:
+def _trainings(given: argparse.Namespace, here: bool = True) -> list:
     """The same, all checked: a typing error shows at once, not after hours.
 
     ``here``: that this machine can run them too.
     """
+    from speecheq.dataset.shard_reader import check_processes
     from speecheq.evaluation.predictions import pick_device
     from speecheq.losses import resolve_ctc_backend
-    from speecheq.dataset.shard_reader import check_processes
     from speecheq.training.train import Job, check, learns_phonemes
 
-    trainings: List[Job] = []
+    trainings: list[Job] = []
     for job in _unchecked_trainings(given):
         trainings.append(job)
         check_processes(job.config, given.gpus * given.nodes)
         check(job, here)
-    for backend, device in sorted({(job.config.loss.ctc_backend, job.config.run.device) for job in trainings
-                                   if here and learns_phonemes(job)}):
+    for backend, device in sorted(
+        {(job.config.loss.ctc_backend, job.config.run.device) for job in trainings if here and learns_phonemes(job)}
+    ):
         resolve_ctc_backend(backend, pick_device(device))
     return trainings
 
@@ -238,15 +293,21 @@ def _shar(given: argparse.Namespace) -> None:
     from speecheq.dataset.protocols import parse_numbers
     from speecheq.dataset.shard_reader import missing_shards, write_shards
 
-    sets = {job.shards_of(source): (source, job.config.data.input) for job in _unchecked_trainings(given)
-            for source in job.training_sets()}
+    sets = {
+        job.shards_of(source): (source, job.config.data.input)
+        for job in _unchecked_trainings(given)
+        for source in job.training_sets()
+    }
     if given.only:
         sets = {out: found for out, found in sets.items() if out == given.only}
     shards = parse_numbers(given.shards, "shard") if given.shards else None
     nj = given.nj
     if given.cmd != job_arrays.LOCAL:
-        missing = {out: found for out, (source, kind) in sets.items()
-                   if (found := missing_shards(source, out, kind, given.shard_clips)) is not None}
+        missing = {
+            out: found
+            for out, (source, kind) in sets.items()
+            if (found := missing_shards(source, out, kind, given.shard_clips)) is not None
+        }
         _run_in_shares(given, "shar", missing, "--only", "shards")
         if given.dry_run:
             return
@@ -256,8 +317,12 @@ def _shar(given: argparse.Namespace) -> None:
 
 
 def _of_run(work: Callable[[], Any], system: str, fold: int, seed: int, folder: Path) -> Part:
-    return (work, f"{system}, fold {fold}, seed {seed}",
-            ["--systems", system, "--folds", str(fold), "--seeds", str(seed)], folder)
+    return (
+        work,
+        f"{system}, fold {fold}, seed {seed}",
+        ["--systems", system, "--folds", str(fold), "--seeds", str(seed)],
+        folder,
+    )
 
 
 def _train(given: argparse.Namespace) -> None:
@@ -279,8 +344,9 @@ def _train(given: argparse.Namespace) -> None:
             raise InputError(f"--rendezvous is for --cmd local: jobs of {given.cmd} find each other.")
         trainings = _trainings(given, here=False)
         on_gpus = any(job.config.run.device != "cpu" for job in trainings)
-        parts = [_of_run(partial(train, job), job.system, job.fold, job.config.run.seed, job.folder)
-                 for job in trainings]
+        parts = [
+            _of_run(partial(train, job), job.system, job.fold, job.config.run.seed, job.folder) for job in trainings
+        ]
         tasks = [replace(task, saves=task.logs / "last.pt") for task in _missing(given, parts)]
         job_arrays.run("train", tasks, job_arrays.Settings.of(given, given.gpus if on_gpus else 0, given.nodes))
         return
@@ -350,21 +416,30 @@ def _robustness(given: argparse.Namespace) -> None:
     from speecheq.evaluation.robustness.noise_trial import SNRS, NoiseTrial
     from speecheq.evaluation.robustness.run_trials import try_conditions
 
-    trials: List = []
+    trials: list = []
     if "noise" in given.settings:
         if given.noise is None:
             raise InputError("robustness noise: no noise is given; give --noise MANIFESTS (run.sh: --test-noise DIR).")
         trials.append(NoiseTrial(given.noise, given.rir, tuple(given.snr or SNRS)))
     if "attack" in given.settings:
-        levels = {"waveform": given.waveform_levels or LEVELS["waveform"],
-                  "fbank": given.fbank_levels or LEVELS["fbank"]}
-        trials += [AttackTrial(on, tuple(dict.fromkeys(given.attacks)), tuple(levels[on])) for on in ON
-                   if on in given.on]
+        levels = {
+            "waveform": given.waveform_levels or LEVELS["waveform"],
+            "fbank": given.fbank_levels or LEVELS["fbank"],
+        }
+        trials += [
+            AttackTrial(on, tuple(dict.fromkeys(given.attacks)), tuple(levels[on])) for on in ON if on in given.on
+        ]
     if "corpora" in given.settings:
         if not given.to:
             raise InputError("the setting corpora needs the names of some: give --to.")
-        trials.append(CorpusTrial(tuple(dict.fromkeys(given.to)), given.data / "manifests", given.data / "fbank",
-                                  tuple(dict.fromkeys(given.shots))))
+        trials.append(
+            CorpusTrial(
+                tuple(dict.fromkeys(given.to)),
+                given.data / "manifests",
+                given.data / "fbank",
+                tuple(dict.fromkeys(given.shots)),
+            )
+        )
     msud, runs = _msud_folder(given), list(_runs(given))
 
     def work(fold: int, folder: Path) -> None:
@@ -384,8 +459,12 @@ def _report(given: argparse.Namespace) -> None:
     from speecheq.reporting.report import report
 
     print(report(given.exp, given.title, given.results, given.table))
-    log.info("the tables above lie in %s, as LaTeX and CSV in %s; %s leads to the report of each experiment",
-             given.results, given.exp / "tables", given.exp / "report.html")
+    log.info(
+        "the tables above lie in %s, as LaTeX and CSV in %s; %s leads to the report of each experiment",
+        given.results,
+        given.exp / "tables",
+        given.exp / "report.html",
+    )
 
 
 def _readme(given: argparse.Namespace) -> None:
@@ -417,9 +496,9 @@ def _predict(given: argparse.Namespace) -> None:
 
 
 def _listen(given: argparse.Namespace) -> None:
-    from speecheq.inference.web_page import serve
     from speecheq.inference.predictor import Predictor
     from speecheq.inference.trained_model import open_model
+    from speecheq.inference.web_page import serve
 
     model = open_model(given.model, given.device)
     title = f"SpeechEQ: {Path(given.model).name}" if given.model else "SpeechEQ"
@@ -462,8 +541,12 @@ def parser() -> argparse.ArgumentParser:
 
     corpora = command("corpora", _corpora, "Say where corpora are to be had and under which terms.")
     corpora.add_argument("names", nargs="*", metavar="CORPUS", help="all, where none is named")
-    corpora.add_argument("--prepared", type=Path, metavar="MANIFESTS",
-                         help="print those that stage 1 prepared there and that have emotion labels")
+    corpora.add_argument(
+        "--prepared",
+        type=Path,
+        metavar="MANIFESTS",
+        help="print those that stage 1 prepared there and that have emotion labels",
+    )
 
     download = command("download", _download, "Stage 0: download a corpus that is open.")
     download.add_argument("corpus", metavar="CORPUS")
@@ -507,8 +590,11 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--protocol", required=True)
         made.add_argument("--folds", default="all")
         made.add_argument("--classes", default="seqm", help="seqm: the nine of SEQM; corpus: the target's own")
-        made.add_argument("--neutral-eis", default="declared",
-                          help="EIS of neutral clips: as each corpus declares, SEQM's 0 (metric), or the corpus' own")
+        made.add_argument(
+            "--neutral-eis",
+            default="declared",
+            help="EIS of neutral clips: as each corpus declares, SEQM's 0 (metric), or the corpus' own",
+        )
 
     phonemes = command("phonemes", _phonemes, "Stage 3: the phoneme cuts of an ASR corpus, shared by all folds.")
     phonemes.add_argument("--data", type=Path, default=Path("data"))
@@ -520,12 +606,26 @@ def parser() -> argparse.ArgumentParser:
     unify.add_argument("--data", type=Path, default=Path("data"))
     label_options(unify)
     unify.add_argument("--corpora", nargs="*", default=[], metavar="CORPUS", help="the corpora of MsUD")
-    unify.add_argument("--recipe-corpora", nargs="*", default=[], metavar="CORPUS",
-                       help="all that the recipe knows, to name those left out")
-    unify.add_argument("--dev", default="auto", help="clips: 10 %% of the training clips; speaker: one speaker's; "
-                       "official: the corpus' own dev part; auto: that with the protocol official, else clips")
-    unify.add_argument("--use", action="append", default=[], metavar="[CORPUS=]CATEGORY,...",
-                       help="take only these SEQM categories of a corpus (or of all)")
+    unify.add_argument(
+        "--recipe-corpora",
+        nargs="*",
+        default=[],
+        metavar="CORPUS",
+        help="all that the recipe knows, to name those left out",
+    )
+    unify.add_argument(
+        "--dev",
+        default="auto",
+        help="clips: 10 %% of the training clips; speaker: one speaker's; "
+        "official: the corpus' own dev part; auto: that with the protocol official, else clips",
+    )
+    unify.add_argument(
+        "--use",
+        action="append",
+        default=[],
+        metavar="[CORPUS=]CATEGORY,...",
+        help="take only these SEQM categories of a corpus (or of all)",
+    )
     unify.add_argument("--folds-file", type=Path, help="a table of published folds: columns clip and test_fold")
     unify.add_argument("--fold-seed", type=int, default=0)
     job_arrays.add_options(unify)
@@ -544,13 +644,22 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--phonemes", help="the phoneme corpus, if any")
         unit_options(made)
         made.add_argument("--systems-file", type=Path, default=Path("conf/systems.yaml"))
-        made.add_argument("--init-from", type=Path, metavar="CHECKPOINT",
-                          help="start from the weights of a trained model, also of other labels")
+        made.add_argument(
+            "--init-from",
+            type=Path,
+            metavar="CHECKPOINT",
+            help="start from the weights of a trained model, also of other labels",
+        )
         made.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises for augmented waveforms")
-        made.add_argument("--rir", type=Path, metavar="MANIFESTS",
-                          help="room impulse responses for augmented waveforms")
-        made.add_argument("--unlabelled", type=Path, metavar="MANIFESTS",
-                          help="unlabelled speech, for systems that learn from it (MTL-AUG)")
+        made.add_argument(
+            "--rir", type=Path, metavar="MANIFESTS", help="room impulse responses for augmented waveforms"
+        )
+        made.add_argument(
+            "--unlabelled",
+            type=Path,
+            metavar="MANIFESTS",
+            help="unlabelled speech, for systems that learn from it (MTL-AUG)",
+        )
         made.add_argument("--ctc-backend", choices=("k2", "torch", "auto"))
         made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
 
@@ -566,8 +675,12 @@ def parser() -> argparse.ArgumentParser:
     training_options(train)
     train.add_argument("--shar", action="store_true", help="read training clips from the shards of stage 3")
     train.add_argument("--jobs", type=positive_whole, default=1, help="trainings at once on this machine")
-    train.add_argument("--gpus", type=positive_whole, default=1,
-                       help="GPUs of this machine that share each training; on a CPU so many processes")
+    train.add_argument(
+        "--gpus",
+        type=positive_whole,
+        default=1,
+        help="GPUs of this machine that share each training; on a CPU so many processes",
+    )
     train.add_argument("--nodes", type=positive_whole, default=1, help="machines that share each training")
     train.add_argument("--rendezvous", metavar="HOST:PORT", help="where several nodes meet: one of them, a free port")
 
@@ -577,32 +690,64 @@ def parser() -> argparse.ArgumentParser:
 
     score = command("score", _score, "Stage 5: score trained folds.")
     run_options(score)
-    score.add_argument("--train-clips", action="store_true",
-                       help="the target's training clips too, for the distributions of EIS (Figure 3)")
+    score.add_argument(
+        "--train-clips",
+        action="store_true",
+        help="the target's training clips too, for the distributions of EIS (Figure 3)",
+    )
 
-    robustness = command("robustness", _robustness,
-                         "Stage 5 under other conditions: on other corpora, in noise, under attack.")
-    robustness.add_argument("settings", nargs="+", choices=("corpora", "noise", "attack"),
-                            metavar="corpora|noise|attack")
+    robustness = command(
+        "robustness", _robustness, "Stage 5 under other conditions: on other corpora, in noise, under attack."
+    )
+    robustness.add_argument(
+        "settings", nargs="+", choices=("corpora", "noise", "attack"), metavar="corpora|noise|attack"
+    )
     run_options(robustness)
-    robustness.add_argument("--to", nargs="+", default=[], metavar="CORPUS",
-                            help="of corpora: prepared corpora that the system was not trained on")
-    robustness.add_argument("--shots", nargs="+", type=positive_whole, default=[], metavar="N",
-                            help="of corpora: adapt the model first, by so many labelled clips of each class")
+    robustness.add_argument(
+        "--to",
+        nargs="+",
+        default=[],
+        metavar="CORPUS",
+        help="of corpora: prepared corpora that the system was not trained on",
+    )
+    robustness.add_argument(
+        "--shots",
+        nargs="+",
+        type=positive_whole,
+        default=[],
+        metavar="N",
+        help="of corpora: adapt the model first, by so many labelled clips of each class",
+    )
     robustness.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises of the test, none of the training")
-    robustness.add_argument("--rir", type=Path, metavar="MANIFESTS", help="room impulse responses of the test; without "
-                            "them reverberation is simulated")
-    robustness.add_argument("--snr", type=numbers, metavar="LIST",
-                            help='of the noise, in dB (default: "20 15 10 5 0")')
+    robustness.add_argument(
+        "--rir",
+        type=Path,
+        metavar="MANIFESTS",
+        help="room impulse responses of the test; without them reverberation is simulated",
+    )
+    robustness.add_argument("--snr", type=numbers, metavar="LIST", help='of the noise, in dB (default: "20 15 10 5 0")')
     attacks = ("fgsm", "bim", "pgd", "apgd", "apgd_dlr")
     robustness.add_argument("--attacks", nargs="+", choices=attacks, default=attacks, help="(default: all)")
-    robustness.add_argument("--on", nargs="+", choices=("waveform", "fbank"), default=["waveform", "fbank"],
-                            help="what the attacks change (default: each in turn)")
-    robustness.add_argument("--waveform-levels", type=numbers, metavar="LIST",
-                            help="the largest change of a sample, in dB relative to the clip's RMS, given with = "
-                            '(default: "-80 -70 -60 -50 -40 -30")')
-    robustness.add_argument("--fbank-levels", type=numbers, metavar="LIST",
-                            help='the largest change of an energy, in dB (default: "0.03 0.1 0.3 1 3")')
+    robustness.add_argument(
+        "--on",
+        nargs="+",
+        choices=("waveform", "fbank"),
+        default=["waveform", "fbank"],
+        help="what the attacks change (default: each in turn)",
+    )
+    robustness.add_argument(
+        "--waveform-levels",
+        type=numbers,
+        metavar="LIST",
+        help="the largest change of a sample, in dB relative to the clip's RMS, given with = "
+        '(default: "-80 -70 -60 -50 -40 -30")',
+    )
+    robustness.add_argument(
+        "--fbank-levels",
+        type=numbers,
+        metavar="LIST",
+        help='the largest change of an energy, in dB (default: "0.03 0.1 0.3 1 3")',
+    )
 
     report = command("report", _report, "Stage 5: the tables of all experiments of a recipe, from their score files.")
     report.add_argument("--exp", type=Path, default=Path("exp"))
@@ -619,21 +764,34 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--no-corpora", action="store_true", help="do not look whether the corpora have changed")
 
     predict = command("predict", _predict, "Say what a trained model hears in recordings.")
-    predict.add_argument("recordings", nargs="+", metavar="RECORDING",
-                         help="audio files, folders, lhotse manifests (.jsonl, .jsonl.gz), Kaldi data folders, - for "
-                         "standard input")
-    predict.add_argument("--model", metavar="MODEL", help="a best.pt, a model folder, an .onnx file, or the id of a "
-                         "model on the hub; default: the one that comes with the package, if one does")
+    predict.add_argument(
+        "recordings",
+        nargs="+",
+        metavar="RECORDING",
+        help="audio files, folders, lhotse manifests (.jsonl, .jsonl.gz), Kaldi data folders, - for standard input",
+    )
+    predict.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a best.pt, a model folder, an .onnx file, or the id of a "
+        "model on the hub; default: the one that comes with the package, if one does",
+    )
     predict.add_argument("--gender", action="store_true", help="the speaker's gender too")
     predict.add_argument("--phones", action="store_true", help="the phones too")
-    predict.add_argument("--window", type=positive, metavar="SECONDS", help="cut recordings that are longer into "
-                         "windows of this length (default: those above 30 s, into windows of 6 s)")
+    predict.add_argument(
+        "--window",
+        type=positive,
+        metavar="SECONDS",
+        help="cut recordings that are longer into "
+        "windows of this length (default: those above 30 s, into windows of 6 s)",
+    )
     predict.add_argument("--hop", type=positive, metavar="SECONDS", help="from window to window (default: half one)")
     predict.add_argument("--format", choices=("text", "json", "csv"), default="text", help="json: a line of JSON each")
     predict.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
     predict.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    predict.add_argument("--batch-size", type=positive_whole, help="clips that are predicted at once (default: 8 on a "
-                         "CPU, 32 on a GPU)")
+    predict.add_argument(
+        "--batch-size", type=positive_whole, help="clips that are predicted at once (default: 8 on a CPU, 32 on a GPU)"
+    )
     predict.add_argument("--threads", type=positive_whole, help="of the CPU; default: torch's own choice")
 
     listen = command("listen", _listen, "Serve a page that predicts what a microphone or a file gives.")
@@ -660,7 +818,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 1 after a fault of the input, which is printed as one sentence."""
     set_up_logging()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

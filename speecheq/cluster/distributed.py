@@ -23,11 +23,12 @@ import struct
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import timedelta
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -56,8 +57,8 @@ ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ELSEWHERE = "192.0.2.1"
 ADDRESS_OF_INTERFACE, END_WITH_PARENT = 0x8915, 1  # Linux' SIOCGIFADDR and PR_SET_PDEATHSIG
 
-_between_gpus: Optional[dist.ProcessGroup] = None  # nccl's
-_clips: Optional[int] = None  # of the mini-batch that is shared out at the moment
+_between_gpus: dist.ProcessGroup | None = None  # nccl's
+_clips: int | None = None  # of the mini-batch that is shared out at the moment
 
 
 def launched() -> bool:
@@ -86,7 +87,7 @@ def _place() -> int:
 
 
 @contextmanager
-def processes(rendezvous: Optional[str] = None) -> Iterator[None]:
+def processes(rendezvous: str | None = None) -> Iterator[None]:
     """Join the other processes of a training that torchrun has started; of these only the first logs.
 
     They meet where ``launch`` was told that nodes meet, or where torchrun says; InputError where they do not.
@@ -100,8 +101,11 @@ def processes(rendezvous: Optional[str] = None) -> Iterator[None]:
     try:
         if rendezvous:  # torchrun names a machine by its host name, which may lead to the machine itself
             host, port = _endpoint(rendezvous)
-            met = {"store": dist.PrefixStore("speecheq", dist.TCPStore(host, port, timeout=PATIENCE)),
-                   "rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+            met = {
+                "store": dist.PrefixStore("speecheq", dist.TCPStore(host, port, timeout=PATIENCE)),
+                "rank": int(os.environ["RANK"]),
+                "world_size": int(os.environ["WORLD_SIZE"]),
+            }
         dist.init_process_group("gloo", timeout=PATIENCE, **met)
     except RuntimeError as error:
         raise InputError(
@@ -151,8 +155,11 @@ def _watch_connections() -> None:
         with socket.socket(fileno=own) as connection:
             if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                for option, value in ((socket.TCP_KEEPIDLE, LOST_AFTER // 4), (socket.TCP_KEEPINTVL, LOST_AFTER // 12),
-                                      (socket.TCP_USER_TIMEOUT, 1000 * LOST_AFTER)):
+                for option, value in (
+                    (socket.TCP_KEEPIDLE, LOST_AFTER // 4),
+                    (socket.TCP_KEEPINTVL, LOST_AFTER // 12),
+                    (socket.TCP_USER_TIMEOUT, 1000 * LOST_AFTER),
+                ):
                     connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
@@ -194,7 +201,7 @@ def _all_reached() -> Iterator[None]:
         ) from error
 
 
-def _group(tensor: Tensor) -> Optional[dist.ProcessGroup]:
+def _group(tensor: Tensor) -> dist.ProcessGroup | None:
     return _between_gpus if tensor.is_cuda else None
 
 
@@ -214,11 +221,11 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def objects(value: Any) -> List[Any]:
+def objects(value: Any) -> list[Any]:
     """What each process gives, by process, in all of them."""
     if size() == 1:
         return [value]
-    found: List[Any] = [None] * size()
+    found: list[Any] = [None] * size()
     with _all_reached():
         dist.all_gather_object(found, value)
     return found
@@ -256,7 +263,7 @@ def from_first(make: Callable[[], T]) -> T:
     """What ``make`` gives in the first process, in all of them; its InputError ends all."""
     if size() == 1:
         return make()
-    box: List[Any] = [None]
+    box: list[Any] = [None]
     with together():
         if is_first():
             box[0] = make()
@@ -268,20 +275,20 @@ def from_first(make: Callable[[], T]) -> T:
 # ---- shares of work
 
 
-def share(items: List[T]) -> List[T]:
+def share(items: list[T]) -> list[T]:
     """What this process takes of ``items``; all of them where they are fewer than the processes."""
     return items[rank() :: size()] if len(items) >= size() else items
 
 
-def interleaved(shares: Sequence[Sequence[T]]) -> List[T]:
+def interleaved(shares: Sequence[Sequence[T]]) -> list[T]:
     """The items in their order, from what each process took of them."""
-    items: List[Any] = [None] * sum(map(len, shares))
+    items: list[Any] = [None] * sum(map(len, shares))
     for process, taken in enumerate(shares):
         items[process :: len(shares)] = taken
     return items
 
 
-def results_of(work: Callable[[List[T]], List[Any]], items: List[T]) -> List[Any]:
+def results_of(work: Callable[[list[T]], list[Any]], items: list[T]) -> list[Any]:
     """``work`` of all items, a result each and in their order, shared out and known to all processes."""
     with together():
         own = work(share(items))
@@ -347,7 +354,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 # ---- starting them
 
 
-def check_numbers(devices: Iterable[torch.device], number: int, nodes: int, rendezvous: Optional[str]) -> None:
+def check_numbers(devices: Iterable[torch.device], number: int, nodes: int, rendezvous: str | None) -> None:
     """InputError unless ``number`` processes on each of ``nodes`` machines can share trainings on such ``devices``."""
     if nodes > 1 and not re.fullmatch(r"[^:\s]+:\d{1,5}", rendezvous or ""):
         raise InputError(
@@ -360,7 +367,7 @@ def check_numbers(devices: Iterable[torch.device], number: int, nodes: int, rend
         raise InputError(f"--gpus is {number}, but torch finds {torch.cuda.device_count()} on this machine.")
 
 
-def _endpoint(rendezvous: str) -> Tuple[str, int]:
+def _endpoint(rendezvous: str) -> tuple[str, int]:
     host, _, port = rendezvous.rpartition(":")
     return host, int(port)
 
@@ -374,8 +381,10 @@ def _is_own(host: str) -> bool:
     try:
         found = {(family, address) for family, _, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)}
     except OSError as error:
-        raise InputError(f"--rendezvous: {host} is not known on this machine ({error.strerror}); name a node by an "
-                         "address that all of them reach.") from error
+        raise InputError(
+            f"--rendezvous: {host} is not known on this machine ({error.strerror}); name a node by an "
+            "address that all of them reach."
+        ) from error
     for family, address in found:
         with socket.socket(family, socket.SOCK_STREAM) as tried:
             try:
@@ -386,7 +395,7 @@ def _is_own(host: str) -> bool:
     return False
 
 
-def _interface_to(host: str) -> Optional[str]:
+def _interface_to(host: str) -> str | None:
     """The interface by which this machine reaches a host, or others, where the host is itself; None: it is not known.
 
     Gloo would take the one of the machine's name, which on many machines is the loopback.
@@ -435,12 +444,14 @@ def _in_child(host: str) -> None:
         return
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == -signal.SIGABRT:
-        raise InputError(f"the node that all meet at, {host}, is lost or does not answer; the same command goes on "
-                         "from the last checkpoint.")
+        raise InputError(
+            f"the node that all meet at, {host}, is lost or does not answer; the same command goes on "
+            "from the last checkpoint."
+        )
     raise SystemExit(status if status >= 0 else 128 - status)
 
 
-def launch(arguments: Sequence[str], number: int, nodes: int = 1, rendezvous: Optional[str] = None) -> None:
+def launch(arguments: Sequence[str], number: int, nodes: int = 1, rendezvous: str | None = None) -> None:
     """Run ``speecheq`` with ``arguments`` in ``number`` processes on this machine, through torchrun's own functions.
 
     With several ``nodes`` the same is called on each of them. SystemExit with the status of a process that failed and
@@ -468,8 +479,16 @@ def launch(arguments: Sequence[str], number: int, nodes: int = 1, rendezvous: Op
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     with tempfile.TemporaryDirectory(prefix="speecheq-") as logs:
         config = api.LaunchConfig(
-            nodes, nodes, number, run_id="speecheq", rdzv_backend="c10d", rdzv_endpoint=endpoint,
-            rdzv_configs=settings, max_restarts=0, monitor_interval=0.5, **_log_folder(api.LaunchConfig, logs),
+            nodes,
+            nodes,
+            number,
+            run_id="speecheq",
+            rdzv_backend="c10d",
+            rdzv_endpoint=endpoint,
+            rdzv_configs=settings,
+            max_restarts=0,
+            monitor_interval=0.5,
+            **_log_folder(api.LaunchConfig, logs),
         )
         # by default it waits for five minutes, also for a node that is lost; its configuration does not know of that
         api.LocalElasticAgent = partial(LocalElasticAgent, exit_barrier_timeout=TO_END_TOGETHER)
@@ -488,11 +507,13 @@ def launch(arguments: Sequence[str], number: int, nodes: int = 1, rendezvous: Op
         except SignalException as error:
             raise SystemExit(128 + error.sigval) from None
         except RendezvousError as error:
-            raise InputError(f"the {nodes} nodes did not meet at {rendezvous}, or lost each other "
-                             f"({_first_line(error)}); the same command goes on from the last checkpoint.") from error
+            raise InputError(
+                f"the {nodes} nodes did not meet at {rendezvous}, or lost each other "
+                f"({_first_line(error)}); the same command goes on from the last checkpoint."
+            ) from error
 
 
-def _log_folder(config: Any, folder: str) -> Dict[str, Any]:
+def _log_folder(config: Any, folder: str) -> dict[str, Any]:
     """Where torchrun keeps notes on its processes; by default a temporary folder that it never removes."""
     if "log_dir" in {item.name for item in fields(config)}:  # until torch 2.2
         return {"log_dir": folder}

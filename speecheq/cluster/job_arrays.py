@@ -21,11 +21,12 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import BinaryIO, NamedTuple
 from xml.etree import ElementTree
 
 from speecheq.common.command_line import (
@@ -64,7 +65,7 @@ class State(NamedTuple):
 
 
 WAITING, RUNNING, ENDED = "waiting", "running", "ended"
-States = Dict[Tuple[str, int], State]  # by job and index in the array
+States = dict[tuple[str, int], State]  # by job and index in the array
 
 
 def _indices(text: str) -> Iterator[int]:
@@ -97,13 +98,13 @@ def _read_qstat(text: str) -> States:
     return found
 
 
-def _read_scontrol(text: str) -> Optional[int]:
+def _read_scontrol(text: str) -> int | None:
     """``MaxArraySize = 1001`` of ``scontrol show config``: indices are smaller than that, and ours begin at 1."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
     return max(int(found[1]) - 1, 0) if found else None
 
 
-def _read_qconf(text: str) -> Optional[int]:
+def _read_qconf(text: str) -> int | None:
     """``max_aj_tasks 75000`` of ``qconf -sconf``; 0 is no limit."""
     found = re.search(r"^max_aj_tasks\s+(\d+)", text, re.MULTILINE)
     return int(found[1]) or None if found else None
@@ -113,35 +114,44 @@ def _read_qconf(text: str) -> Optional[int]:
 class Scheduler:
     """How a scheduler is spoken to. ``flags`` are its flags for what can be asked of it, in the words of Settings."""
 
-    submit: Tuple[str, ...]
-    flags: Mapping[str, Tuple[str, ...]]
-    queue: Tuple[str, ...]  # prints the user's own tasks ...
+    submit: tuple[str, ...]
+    flags: Mapping[str, tuple[str, ...]]
+    queue: tuple[str, ...]  # prints the user's own tasks ...
     read_queue: Callable[[str], States]  # ... and this reads it
-    cancel: Tuple[str, ...]
-    limits: Tuple[str, ...]  # prints what it is configured to ...
-    read_longest: Callable[[str], Optional[int]]  # ... and this finds in it how many tasks an array may have
+    cancel: tuple[str, ...]
+    limits: tuple[str, ...]  # prints what it is configured to ...
+    read_longest: Callable[[str], int | None]  # ... and this finds in it how many tasks an array may have
     job_variable: str  # of a task's environment
     index_variable: str
-    step: Tuple[str, ...] = ()  # starts a task's command on all its nodes
-    again: Tuple[str, ...] = ()  # puts a task that has saved and ended back into the queue ...
+    step: tuple[str, ...] = ()  # starts a task's command on all its nodes
+    again: tuple[str, ...] = ()  # puts a task that has saved and ended back into the queue ...
     restarts_variable: str = ""  # ... and of its environment, how often it was
     allocation_variable: str = ""  # of the environment inside an allocation: of a job, or of a session on a node ...
     allocation_prefix: str = ""  # ... whose variables begin so, by which jobs would ask for the same as it did ...
-    cluster_variables: Tuple[str, ...] = ()  # ... but for these
+    cluster_variables: tuple[str, ...] = ()  # ... but for these
 
-    def environment(self) -> Dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """That of this process, for the programs of the scheduler, and so for jobs, without what an allocation set."""
         if self.allocation_variable not in os.environ:
             return dict(os.environ)
-        return {name: value for name, value in os.environ.items()
-                if not name.startswith(self.allocation_prefix) or name in self.cluster_variables}
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(self.allocation_prefix) or name in self.cluster_variables
+        }
 
 
 SCHEDULERS = {
     "slurm": Scheduler(
         # TERM@60: a training has a minute to save before its time is up. It goes to the step, as preemption's does.
-        submit=("sbatch", "--parsable", "--export=ALL", "--open-mode=append", "--signal=TERM@60",
-                "--ntasks-per-node=1"),
+        submit=(
+            "sbatch",
+            "--parsable",
+            "--export=ALL",
+            "--open-mode=append",
+            "--signal=TERM@60",
+            "--ntasks-per-node=1",
+        ),
         flags={
             "name": ("--job-name={name}",),
             "output": ("--output={folder}/%A.%a.out",),
@@ -217,10 +227,10 @@ class Task:
     """One task of an array: what it is called, its command line, and where its log and what it saves lie."""
 
     title: str
-    command: Tuple[str, ...]
-    logs: Optional[Path] = None  # a folder; None: that of the array
-    saves: Optional[Path] = None  # the file that it writes anew when it is asked to stop, and goes on from
-    makes: Tuple[Path, ...] = ()  # files that it writes anew before it ends well
+    command: tuple[str, ...]
+    logs: Path | None = None  # a folder; None: that of the array
+    saves: Path | None = None  # the file that it writes anew when it is asked to stop, and goes on from
+    makes: tuple[Path, ...] = ()  # files that it writes anew before it ends well
 
 
 @dataclass(frozen=True)
@@ -239,7 +249,7 @@ class Settings:
     requeue: bool = False
     keep_jobs: bool = False
     dry_run: bool = False
-    job_option: Tuple[str, ...] = ()
+    job_option: tuple[str, ...] = ()
     gpus: int = 0  # a node
     nodes: int = 1
 
@@ -253,17 +263,20 @@ class Settings:
                 raise InputError(f"--cmd {made.cmd}: {name} cannot be asked for there, only with --cmd slurm.")
         return made
 
-    def _asked(self, after: str = "") -> List[str]:
+    def _asked(self, after: str = "") -> list[str]:
         """The names of the flags."""
         return [
-            "name", "output", "array_at_once" if self.at_once else "array", "requeue" if self.requeue else "no_requeue",
+            "name",
+            "output",
+            "array_at_once" if self.at_once else "array",
+            "requeue" if self.requeue else "no_requeue",
             *(name for name in ("partition", "account", "time", "memory", "cpus") if getattr(self, name)),
             *(["gpus" if self.gpu == "any" else "gpus_of_kind"] if self.gpus else []),
             *(["nodes"] if self.nodes > 1 else []),
             *(["after"] if after else []),
         ]
 
-    def command(self, name: str, tasks: int, folder: Path, after: str = "") -> List[str]:
+    def command(self, name: str, tasks: int, folder: Path, after: str = "") -> list[str]:
         """The command line that submits an array of ``tasks`` from ``folder``, where its script and its tasks lie.
 
         ``after``: the scheduler's number of a job for whose end it waits. InputError where the scheduler cannot write
@@ -272,32 +285,65 @@ class Settings:
         # to Slurm a % begins what it fills in, and a backslash anywhere means that it fills in nothing
         output_folder = str(folder.absolute()).replace("%", "%%")
         if self.cmd == "slurm" and "\\" in output_folder:
-            raise InputError(f"{folder.absolute()}: Slurm cannot name its output in a folder with a backslash in its "
-                             "path; name another (--exp).")
-        values = {**asdict(self), "name": f"speecheq-{name}", "tasks": tasks, "folder": output_folder,
-                  "after": after}
+            raise InputError(
+                f"{folder.absolute()}: Slurm cannot name its output in a folder with a backslash in its "
+                "path; name another (--exp)."
+            )
+        values = {**asdict(self), "name": f"speecheq-{name}", "tasks": tasks, "folder": output_folder, "after": after}
         scheduler = SCHEDULERS[self.cmd]
         flags = [part.format(**values) for asked in self._asked(after) for part in scheduler.flags[asked]]
-        return [*scheduler.submit, *flags, *self.job_option, "job.sh", sys.executable, "-m", "speecheq.cluster.job_arrays", "."]
+        return [
+            *scheduler.submit,
+            *flags,
+            *self.job_option,
+            "job.sh",
+            sys.executable,
+            "-m",
+            "speecheq.cluster.job_arrays",
+            ".",
+        ]
 
 
 def add_options(made: ArgumentParser) -> None:
     """The options of every command that can send its work to a scheduler."""
     made.add_argument("--cmd", choices=(LOCAL, *SCHEDULERS), default=LOCAL, help="where it runs: here or as jobs")
     made.add_argument("--jobs-folder", type=Path, default=Path("exp/jobs"), help="where arrays are kept, with --cmd")
-    for name, help in (("partition", "of Slurm, or queue of Grid Engine"), ("account", "or project"),
-                       ("time", "limit of a job, such as 10:00:00"), ("memory", "of a job, such as 8G"),
-                       ("cpus", "of a job")):
+    for name, help in (
+        ("partition", "of Slurm, or queue of Grid Engine"),
+        ("account", "or project"),
+        ("time", "limit of a job, such as 10:00:00"),
+        ("memory", "of a job, such as 8G"),
+        ("cpus", "of a job"),
+    ):
         made.add_argument(f"--{name}", default="", help=help)
     made.add_argument("--gpu", default="any", help="what a GPU is called there (a100); any; none: ask for none")
-    made.add_argument("--jobs-at-once", dest="at_once", type=_number_or_nothing, default="", metavar="N",
-                      help="of an array, at most (default: as many as there is room for)")
-    made.add_argument("--requeue", type=true_or_false, default=False,
-                      help="true: jobs that had to make room, or whose time is up, save and start again")
-    made.add_argument("--keep-jobs", type=true_or_false, default=False,
-                      help="true: Ctrl-C and SIGTERM leave the jobs, the same command waits for them again")
-    made.add_argument("--job-option", action="append", default=[], metavar="FLAG",
-                      help="another flag of sbatch or qsub, may be repeated: --job-option=--qos=high")
+    made.add_argument(
+        "--jobs-at-once",
+        dest="at_once",
+        type=_number_or_nothing,
+        default="",
+        metavar="N",
+        help="of an array, at most (default: as many as there is room for)",
+    )
+    made.add_argument(
+        "--requeue",
+        type=true_or_false,
+        default=False,
+        help="true: jobs that had to make room, or whose time is up, save and start again",
+    )
+    made.add_argument(
+        "--keep-jobs",
+        type=true_or_false,
+        default=False,
+        help="true: Ctrl-C and SIGTERM leave the jobs, the same command waits for them again",
+    )
+    made.add_argument(
+        "--job-option",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="another flag of sbatch or qsub, may be repeated: --job-option=--qos=high",
+    )
     made.add_argument("--dry-run", type=true_or_false, default=False, help="true: print what would be submitted")
 
 
@@ -305,14 +351,14 @@ def _number_or_nothing(value: str) -> str:
     return str(positive_whole(value)) if value else ""
 
 
-def without_options(arguments: Sequence[str]) -> List[str]:
+def without_options(arguments: Sequence[str]) -> list[str]:
     """A command's arguments without those of ``add_options``."""
     mine = OneLineParser(add_help=False)
     add_options(mine)
     return mine.parse_known_args(list(arguments))[1]
 
 
-def missing_of(listed: bytes) -> List[Task]:
+def missing_of(listed: bytes) -> list[Task]:
     """Of tasks that a shell lists those to be done.
 
     Each is a title, the file that it makes (or nothing), a number of words and these words, all ended by NUL. Their
@@ -331,7 +377,7 @@ def missing_of(listed: bytes) -> List[Task]:
     return tasks
 
 
-def speecheq(*arguments: str) -> Tuple[str, ...]:
+def speecheq(*arguments: str) -> tuple[str, ...]:
     """The command line of ``speecheq`` with ``arguments`` in this environment."""
     return (sys.executable, "-m", "speecheq.cli", *arguments)
 
@@ -370,14 +416,15 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
     array = _Array(name, settings)
     settings.jobs_folder.mkdir(parents=True, exist_ok=True)
     before = {path: _version(path) for task in tasks for path in task.makes}
-    flights: List[_Flight] = []  # those that are waited for, and have not ended
+    flights: list[_Flight] = []  # those that are waited for, and have not ended
     with sigterm_ends():
         try:
             with locked_folder(settings.jobs_folder):
                 earlier = array.in_flight(tasks)
                 if earlier:
-                    log.info("%s: %d jobs are in the queue from an earlier start, they are waited for", name,
-                             len(earlier))
+                    log.info(
+                        "%s: %d jobs are in the queue from an earlier start, they are waited for", name, len(earlier)
+                    )
                 flying = {flight.task.command for flight in earlier}
                 new = [task for task in tasks if task.command not in flying]
                 if settings.dry_run:
@@ -392,7 +439,7 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
         _wait_to_see(name, before)
 
 
-def _wait_to_see(name: str, before: Mapping[Path, Optional[Tuple[int, int]]]) -> None:
+def _wait_to_see(name: str, before: Mapping[Path, tuple[int, int] | None]) -> None:
     """Until these files, of which there were the versions ``before``, are there anew.
 
     Where files are shared over a network, a machine may remember for LOST_AFTER seconds what there was when it looked.
@@ -421,18 +468,24 @@ class _Array:
         self.name, self.settings, self.scheduler = name, settings, SCHEDULERS[settings.cmd]
         self.silent = False
 
-    def _ask(self, command: Sequence[str], folder: Optional[Path] = None) -> "subprocess.CompletedProcess[str]":
+    def _ask(self, command: Sequence[str], folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
         try:
             # in a session of its own: Ctrl-C is for this process, which needs the answer
-            return subprocess.run(command, capture_output=True, text=True, cwd=folder, start_new_session=True,
-                                  env=self.scheduler.environment())
+            return subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                cwd=folder,
+                start_new_session=True,
+                env=self.scheduler.environment(),
+            )
         except FileNotFoundError as error:
             raise InputError(
                 f"--cmd {self.settings.cmd}: there is no {command[0]} on this machine; run the recipe on one that "
                 "submits jobs, or with --cmd local."
             ) from error
 
-    def _states(self) -> Optional[States]:
+    def _states(self) -> States | None:
         """What the scheduler says of the user's tasks; None where it does not answer at the moment."""
         done = self._ask(self.scheduler.queue)
         if done.returncode == 0:
@@ -443,10 +496,13 @@ class _Array:
         self.silent = True
         return None
 
-    def in_flight(self, wanted: Iterable[Task]) -> List[_Flight]:
+    def in_flight(self, wanted: Iterable[Task]) -> list[_Flight]:
         """Those of the ``wanted`` tasks that wait or run; notes of arrays that have ended are removed."""
-        notes = [path for path in sorted(self.settings.jobs_folder.glob(f"*/{SUBMITTED}"))
-                 if read_json(path)["scheduler"] == self.settings.cmd]
+        notes = [
+            path
+            for path in sorted(self.settings.jobs_folder.glob(f"*/{SUBMITTED}"))
+            if read_json(path)["scheduler"] == self.settings.cmd
+        ]
         if not notes:
             return []
         states = self._states()
@@ -459,8 +515,11 @@ class _Array:
         found = []
         for note in notes:
             job = read_json(note)["job"]
-            flights = [_Flight(note.parent, job, index, task) for index, task in enumerate(_tasks(note.parent), 1)
-                       if states.get((job, index), State(ENDED, "")).phase != ENDED]
+            flights = [
+                _Flight(note.parent, job, index, task)
+                for index, task in enumerate(_tasks(note.parent), 1)
+                if states.get((job, index), State(ENDED, "")).phase != ENDED
+            ]
             found += [flight for flight in flights if flight.task.command in commands]
             if not flights:
                 note.unlink()
@@ -469,14 +528,16 @@ class _Array:
     def _folder(self, tasks: Sequence[Task]) -> Path:
         return self.settings.jobs_folder / f"{self.name}-{digest([(task.title, task.command) for task in tasks])}"
 
-    def _split(self, tasks: Sequence[Task]) -> List[Sequence[Task]]:
+    def _split(self, tasks: Sequence[Task]) -> list[Sequence[Task]]:
         """Tasks as many at a time as the cluster takes in an array."""
         done = self._ask(self.scheduler.limits) if shutil.which(self.scheduler.limits[0]) else None
         # where it does not say, the program that submits will
         longest = self.scheduler.read_longest(done.stdout) if done and done.returncode == 0 else None
         if longest == 0:
-            raise InputError(f"--cmd {self.settings.cmd}: this cluster takes no arrays of jobs, as its "
-                             f"`{shlex.join(self.scheduler.limits)}` says; have them allowed, or give --cmd local.")
+            raise InputError(
+                f"--cmd {self.settings.cmd}: this cluster takes no arrays of jobs, as its "
+                f"`{shlex.join(self.scheduler.limits)}` says; have them allowed, or give --cmd local."
+            )
         longest = longest or len(tasks)
         return [tasks[first : first + longest] for first in range(0, len(tasks), longest)]
 
@@ -491,7 +552,7 @@ class _Array:
                 print(f"# {index}: {one_line(shlex.join(task.command))}")  # a comment of the shell ends with its line
             after = self.settings.at_once and "JOB"  # the number that the line above prints when it is run
 
-    def submit(self, tasks: Sequence[Task], flights: List[_Flight]) -> None:
+    def submit(self, tasks: Sequence[Task], flights: list[_Flight]) -> None:
         """Add an array of ``tasks``, or several, to the ``flights``.
 
         InputError where the scheduler refuses one; it stops the others.
@@ -508,7 +569,7 @@ class _Array:
                 self.stop(submitted)
                 raise
 
-    def _submit(self, tasks: Sequence[Task], after: str) -> List[_Flight]:
+    def _submit(self, tasks: Sequence[Task], after: str) -> list[_Flight]:
         folder = self._folder(tasks)
         command = self.settings.command(self.name, len(tasks), folder, after)
         folder.mkdir(parents=True, exist_ok=True)
@@ -517,12 +578,27 @@ class _Array:
         remove_leftovers(folder)
         write_text(folder / "job.sh", SCRIPT)
         # in ASCII, as a file name need not be UTF-8
-        write_text(folder / TASKS, json.dumps({
-            "scheduler": self.settings.cmd, "cwd": os.getcwd(), "nodes": self.settings.nodes,
-            "requeue": self.settings.requeue,
-            "tasks": [{"title": task.title, "command": task.command, "logs": str(task.logs or folder),
-                       "saves": task.saves and str(task.saves)} for task in tasks],
-        }, indent=1))
+        write_text(
+            folder / TASKS,
+            json.dumps(
+                {
+                    "scheduler": self.settings.cmd,
+                    "cwd": os.getcwd(),
+                    "nodes": self.settings.nodes,
+                    "requeue": self.settings.requeue,
+                    "tasks": [
+                        {
+                            "title": task.title,
+                            "command": task.command,
+                            "logs": str(task.logs or folder),
+                            "saves": task.saves and str(task.saves),
+                        }
+                        for task in tasks
+                    ],
+                },
+                indent=1,
+            ),
+        )
         done = self._ask(command, folder)
         job = re.match(r"\d+", done.stdout)
         if done.returncode or not job:
@@ -531,7 +607,7 @@ class _Array:
         log.info("%s: %d jobs submitted to %s as the array %s", self.name, len(tasks), self.settings.cmd, job[0])
         return [_Flight(folder, job[0], index, task) for index, task in enumerate(_tasks(folder), 1)]
 
-    def wait(self, left: List[_Flight]) -> None:
+    def wait(self, left: list[_Flight]) -> None:
         """Until all have ended, each is taken out of ``left`` then; InputError where some failed."""
         flights, failed = list(left), []
         with Progress(f"{self.name} on {self.settings.cmd}", len(flights), "jobs") as shown:
@@ -551,7 +627,7 @@ class _Array:
                 "submits again what is missing."
             )
 
-    def _ends(self, left: List[_Flight], shown: Progress, cancelled: bool = False) -> Iterator[Tuple[_Flight, str]]:
+    def _ends(self, left: list[_Flight], shown: Progress, cancelled: bool = False) -> Iterator[tuple[_Flight, str]]:
         """Each flight as it ends, with the reason if it failed; takes them out of ``left``.
 
         One that the scheduler does not know any more may still tell its end for LOST_AFTER seconds, unless it was
@@ -582,8 +658,9 @@ class _Array:
                 failed += bool(why)
                 yield flight, why
             because = f" ({', '.join(sorted(reasons))})" if reasons else ""
-            shown.update(phases[ENDED],
-                         f"{phases[WAITING]} waiting{because}, {phases[RUNNING]} running, {failed} failed")
+            shown.update(
+                phases[ENDED], f"{phases[WAITING]} waiting{because}, {phases[RUNNING]} running, {failed} failed"
+            )
             if left:
                 time.sleep(min(max((now - started) / 20, SHORTEST_WAIT), LONGEST_WAIT))
 
@@ -592,10 +669,15 @@ class _Array:
         if not left:
             return
         if self.settings.keep_jobs:
-            log.warning("%s: %d jobs are left to %s; the same command waits for them again, %s cancels them", self.name,
-                        len(left), self.settings.cmd, self.scheduler.cancel[0])
+            log.warning(
+                "%s: %d jobs are left to %s; the same command waits for them again, %s cancels them",
+                self.name,
+                len(left),
+                self.settings.cmd,
+                self.scheduler.cancel[0],
+            )
             return
-        by_job: Dict[str, List[int]] = {}
+        by_job: dict[str, list[int]] = {}
         for flight in left:
             by_job.setdefault(flight.job, []).append(flight.index)
         with stopping_put_off():
@@ -604,20 +686,31 @@ class _Array:
                 done = self._ask([part.format(**values) for part in self.scheduler.cancel])
                 if done.returncode:
                     log.warning("%s", _last_line(done.stderr))
-        log.warning("%s: its %d jobs are cancelled, and waited for until they have saved (once more: not to wait); the "
-                    "same command goes on with what is missing", self.name, len(left))
+        log.warning(
+            "%s: its %d jobs are cancelled, and waited for until they have saved (once more: not to wait); the "
+            "same command goes on with what is missing",
+            self.name,
+            len(left),
+        )
         with Progress(f"{self.name}: ending", len(left), "jobs") as shown:
             for _ in self._ends(list(left), shown, cancelled=True):
                 pass
 
 
-def _tasks(folder: Path) -> List[Task]:
+def _tasks(folder: Path) -> list[Task]:
     # arrays that are still in the queue may have been submitted before tasks had "saves"
-    return [Task(task["title"], tuple(task["command"]), Path(task["logs"]),
-                 Path(task["saves"]) if task.get("saves") else None) for task in read_json(folder / TASKS)["tasks"]]
+    return [
+        Task(
+            task["title"],
+            tuple(task["command"]),
+            Path(task["logs"]),
+            Path(task["saves"]) if task.get("saves") else None,
+        )
+        for task in read_json(folder / TASKS)["tasks"]
+    ]
 
 
-def _end(flight: _Flight, state: Optional[State]) -> Optional[str]:
+def _end(flight: _Flight, state: State | None) -> str | None:
     """How a task ended that neither waits nor runs: "" if well, else why not; None where nothing says so yet."""
     result = flight.folder / RESULTS / f"{flight.index}.json"
     found = read_json(result) if result.is_file() else {}
@@ -654,7 +747,7 @@ def _last_line(text: str) -> str:
 
 def as_ranges(numbers: Iterable[int]) -> str:
     """``1-3,5`` of 1, 2, 3, 5."""
-    ranges: List[List[int]] = []
+    ranges: list[list[int]] = []
     for number in sorted(numbers):
         if ranges and number == ranges[-1][1] + 1:
             ranges[-1][1] = number
@@ -686,7 +779,7 @@ def free_port() -> int:
                 continue
 
 
-def _version(path: Optional[Path]) -> Optional[Tuple[int, int]]:
+def _version(path: Path | None) -> tuple[int, int] | None:
     """Another one wherever the file was written anew; None where there is none."""
     if path is None or not path.exists():
         return None
@@ -733,7 +826,7 @@ def run_task(folder: Path) -> int:
     return status
 
 
-def _run_command(command: Sequence[str], output: BinaryIO) -> Tuple[int, bool]:
+def _run_command(command: Sequence[str], output: BinaryIO) -> tuple[int, bool]:
     """The exit status of a command, as a shell has it, and whether it was a SIGTERM that ended it, and it alone.
 
     So a scheduler warns before a time limit and before a job has to make room; when it ends a job, this process is told
@@ -753,8 +846,11 @@ def _run_command(command: Sequence[str], output: BinaryIO) -> Tuple[int, bool]:
         signal.signal(number, warn)
     try:
         # in a session of its own: Grid Engine warns a job's whole process group, with signals that would end it
-        started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                        start_new_session=True))
+        started.append(
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        )
     except OSError as error:
         output.write(os.fsencode(f"{command[0]}: {os.strerror(error.errno)}\n"))
         return 127, False
@@ -765,10 +861,10 @@ def _run_command(command: Sequence[str], output: BinaryIO) -> Tuple[int, bool]:
     return status, status == 128 + signal.SIGTERM and not told
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """What a job runs: ``python -m speecheq.cluster.job_arrays FOLDER``. Returns the task's exit status."""
     set_up_logging()
-    status: List[int] = []
+    status: list[int] = []
     folder = Path((sys.argv[1:] if argv is None else argv)[0])
     return exit_status(lambda: status.append(run_task(folder))) or status[0]
 

@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import NO_SPACE
@@ -35,7 +36,7 @@ def positive(value: str) -> float:
     return number
 
 
-def numbers(value: str) -> List[float]:
+def numbers(value: str) -> list[float]:
     """Numbers between spaces or commas, each once, at least one."""
     try:
         found = list(dict.fromkeys(map(float, value.replace(",", " ").split())))
@@ -85,7 +86,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal = 0  # the one that came, 0 before
-        self.before: Dict[int, Any] = {}
+        self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():

@@ -8,14 +8,15 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator, TextIO, Tuple, Union
+from typing import Any, TextIO
 
 from speecheq.common.errors import InputError
 from speecheq.common.progress import log
 
-PathLike = Union[str, Path]
+PathLike = str | Path
 
 # What the system reports when a write does not fit: disk full, quota used up, file size limit reached.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -93,7 +94,7 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder_of(path: PathLike, kind: str, suffixes: Tuple[str, ...]) -> Iterator[Path]:
+def whole_folder_of(path: PathLike, kind: str, suffixes: tuple[str, ...]) -> Iterator[Path]:
     """As ``whole_folder``; InputError where ``path`` holds files of other endings, which would be lost."""
     others = [found.name for found in Path(path).glob("*") if found.suffix not in suffixes]
     if others:

@@ -1,10 +1,11 @@
 """Work that is shared between processes, a bounded part of it in memory at a time."""
 
 import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 

@@ -4,7 +4,8 @@ import logging
 import re
 import sys
 import time
-from typing import Iterable, Iterator, Optional, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -62,8 +63,9 @@ class Progress:
     at the end.
     """
 
-    def __init__(self, title: str, total: Optional[int] = None, unit: str = "it", terminal: Optional[bool] = None,
-                 done: int = 0):
+    def __init__(
+        self, title: str, total: int | None = None, unit: str = "it", terminal: bool | None = None, done: int = 0
+    ):
         self.title, self.total, self.unit, self.done = title, total, unit, done
         self.count, self.note, self.started = done, "", time.monotonic()
         self.last_line = self.started
@@ -114,7 +116,7 @@ class Progress:
             self._line()
 
 
-def progress(items: Iterable[T], title: str, total: Optional[int] = None, unit: str = "it") -> Iterator[T]:
+def progress(items: Iterable[T], title: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Yield ``items`` and report each as one unit of work."""
     if total is None and hasattr(items, "__len__"):
         total = len(items)

@@ -7,7 +7,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 PACKAGES = ("torch", "k2", "lhotse", "torchaudio", "kaldi_native_fbank", "pypinyin", "numpy", "tensorboard")
 
@@ -28,7 +28,7 @@ def git_revision() -> str:
         return "unknown"
 
 
-def versions() -> Dict[str, str]:
+def versions() -> dict[str, str]:
     """The installed versions of Python and of the packages that matter."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -39,7 +39,7 @@ def versions() -> Dict[str, str]:
     return found
 
 
-def run_information(**more: Any) -> Dict[str, Any]:
+def run_information(**more: Any) -> dict[str, Any]:
     """All of it as one mapping that JSON can hold."""
     return {
         "versions": versions(),

@@ -12,9 +12,10 @@ import json
 import os
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
+from typing import Any
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import folder_in_use, locked_folder, read_json, remove_leftovers, whole_folder, write_json
@@ -32,11 +33,11 @@ NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "shar": 3, "
 
 
 # Where commands are only asked: the stages that are not done.
-_missing: Optional[List["Stage"]] = [] if os.environ.get(ONLY_ASK) else None
+_missing: list["Stage"] | None = [] if os.environ.get(ONLY_ASK) else None
 
 
 @contextmanager
-def only_asked() -> Iterator[List["Stage"]]:
+def only_asked() -> Iterator[list["Stage"]]:
     """While it is entered, every stage is taken for done and so does nothing; yields those that are not."""
     global _missing
     before, _missing = _missing, []
@@ -61,7 +62,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def iter_tree(folder: Path, left_out: Optional[List[str]] = None) -> Iterator[str]:
+def iter_tree(folder: Path, left_out: list[str] | None = None) -> Iterator[str]:
     """The relative names of the files below ``folder`` in a fixed order; links are followed.
 
     Dead links and folders that cannot be listed are left out; their names are added to ``left_out``.
@@ -88,7 +89,7 @@ def iter_tree(folder: Path, left_out: Optional[List[str]] = None) -> Iterator[st
                 left_out.append(path)
 
 
-def tree_sizes(folder: Path) -> Dict[str, int]:
+def tree_sizes(folder: Path) -> dict[str, int]:
     """Sizes in bytes of the files below ``folder`` by relative name."""
     return {name: os.path.getsize(os.path.join(folder, name)) for name in iter_tree(folder)}
 
@@ -107,14 +108,14 @@ def _describe_file(path: Path) -> Any:
     return path.stat().st_size
 
 
-def _read_stamp(folder: Path) -> Dict[str, Any]:
+def _read_stamp(folder: Path) -> dict[str, Any]:
     """The stamp in a stage's folder; InputError where it is damaged."""
     path = folder / STAMP
     try:
         stamp = read_json(path)
     except InputError:
         stamp = None
-    if not isinstance(stamp, dict) or not STAMPED <= set(stamp):
+    if not isinstance(stamp, dict) or not set(stamp) >= STAMPED:
         raise InputError(f"{path}: is damaged; run its stage again, which writes it anew.")
     return stamp
 
@@ -132,7 +133,7 @@ class Drops:
     """Utterances that a stage left out, by reason, so that none is lost silently."""
 
     def __init__(self) -> None:
-        self.by_reason: Dict[str, List[str]] = defaultdict(list)
+        self.by_reason: dict[str, list[str]] = defaultdict(list)
 
     def add(self, reason: str, utterance: str) -> None:
         self.by_reason[reason].append(utterance)
@@ -147,7 +148,7 @@ class Drops:
             other.by_reason[reason] = list(names)
         return other
 
-    def counts(self) -> Dict[str, int]:
+    def counts(self) -> dict[str, int]:
         return {reason: len(names) for reason, names in sorted(self.by_reason.items())}
 
     def report(self, title: str, examples: int = 3) -> None:
@@ -165,13 +166,7 @@ class Stage:
     """
 
     def __init__(
-        self,
-        name: str,
-        title: str,
-        folder: Path,
-        options: Mapping[str, Any],
-        inputs: Iterable[Path],
-        version: int,
+        self, name: str, title: str, folder: Path, options: Mapping[str, Any], inputs: Iterable[Path], version: int
     ):
         self.name, self.title, self.folder = name, title, Path(folder)
         self.inputs = {str(path): describe_input(Path(path)) for path in inputs}
@@ -180,9 +175,9 @@ class Stage:
         self.key = digest([name, self.options, sorted(map(str, self.inputs.values())), version])
         self.started = time.monotonic()
         self.is_missing = False
-        self._found: Optional[Dict[str, Any]] = None  # the stamp that was looked at last
+        self._found: dict[str, Any] | None = None  # the stamp that was looked at last
 
-    def _stamp(self) -> Optional[Dict[str, Any]]:
+    def _stamp(self) -> dict[str, Any] | None:
         """None where there is none; one that is damaged is empty."""
         if not (self.folder / STAMP).is_file():
             return None
@@ -284,8 +279,8 @@ class Stage:
         folder: Path,
         went_in: int,
         came_out: int,
-        drops: Optional[Drops] = None,
-        outputs: Optional[Sequence[str]] = None,
+        drops: Drops | None = None,
+        outputs: Sequence[str] | None = None,
         unit: str = "utterances",
     ) -> None:
         """Write the stamp into ``folder`` (which may still have its temporary name) and log the counts.
@@ -303,7 +298,7 @@ class Stage:
             "format": self.version,
             "in": went_in,
             "out": came_out,
-            "dropped": {reason: names for reason, names in sorted(drops.by_reason.items())},
+            "dropped": dict(sorted(drops.by_reason.items())),
             "seconds": round(time.monotonic() - self.started, 2),
             "outputs": {name: size for name, size in sizes.items() if name != STAMP},
         }
@@ -311,12 +306,19 @@ class Stage:
         drops.report(self.title)
         log.info(
             "stage %d (%s) of %s: %d %s in, %d out, %d dropped, %.1f s -> %s",
-            NUMBERS[self.name], self.name, self.title, went_in, unit, came_out, len(drops), stamp["seconds"],
+            NUMBERS[self.name],
+            self.name,
+            self.title,
+            went_in,
+            unit,
+            came_out,
+            len(drops),
+            stamp["seconds"],
             self.folder,
         )
 
 
-def require(folder: Path, name: str, without: Sequence[str] = ()) -> Dict[str, Any]:
+def require(folder: Path, name: str, without: Sequence[str] = ()) -> dict[str, Any]:
     """The stamp of an earlier stage.
 
     InputError that names the stage to run where it has not run, where its outputs (but those of ``without``, which
@@ -346,16 +348,16 @@ def require(folder: Path, name: str, without: Sequence[str] = ()) -> Dict[str, A
     return stamp
 
 
-def history(folders: Iterable[Path]) -> Dict[Path, Dict[str, Any]]:
+def history(folders: Iterable[Path]) -> dict[Path, dict[str, Any]]:
     """The stamps of stages' folders and of all stages behind them, by folder, the earlier stages first.
 
     An input that is gone, or was made anew since, is left out with all behind it: its stamp is not of what was read.
     Of a folder that was copied, one is taken.
     """
-    found: Dict[Path, Dict[str, Any]] = {}
+    found: dict[Path, dict[str, Any]] = {}
     seen = set()
 
-    def add(folder: Path, key: Optional[str]) -> None:
+    def add(folder: Path, key: str | None) -> None:
         if folder in found or not (folder / STAMP).is_file():
             return
         stamp = _read_stamp(folder)

@@ -7,9 +7,11 @@ Layers, later ones win: the defaults here (the paper's values) < the configurati
 
 import difflib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -25,19 +27,31 @@ def setting(default: Any, help: str, low: float = None, high: float = None, choi
 
 @dataclass
 class DataConfig:
-    corpora: str = setting("all", "whose emotion and gender clips are trained on: all of MsUD, or the target's only",
-                           choices=("all", "target"))
+    corpora: str = setting(
+        "all",
+        "whose emotion and gender clips are trained on: all of MsUD, or the target's only",
+        choices=("all", "target"),
+    )
     batch_size: int = setting(32, "clips a mini-batch of each of the three streams (section 3.2)", low=2)
-    input: str = setting("stored", "what is trained on: the features of stage 2, or waveforms, which are augmented and "
-                         "turned into the same features on the training device", choices=("stored", "waveform"))
+    input: str = setting(
+        "stored",
+        "what is trained on: the features of stage 2, or waveforms, which are augmented and "
+        "turned into the same features on the training device",
+        choices=("stored", "waveform"),
+    )
     max_seconds: float = setting(6.0, "emotion and gender clips are cropped to this length, at random", low=0.1)
     phoneme_batch_seconds: float = setting(320.0, "a phoneme mini-batch holds at most this much speech", low=1.0)
     cmvn: str = setting("global", "normalisation of the features", choices=("utterance", "global", "none"))
-    unlabelled: bool = setting(False, "learn from unlabelled speech too (MTL-AUG): a mini-batch of it a step, with the "
-                               "losses that need no labels")
+    unlabelled: bool = setting(
+        False,
+        "learn from unlabelled speech too (MTL-AUG): a mini-batch of it a step, with the losses that need no labels",
+    )
     dev_phoneme_clips: int = setting(500, "dev utterances, at most, whose phones are scored every epoch", low=1)
-    workers: Optional[int] = setting(None, "processes that load each stream; null: 1, or 4 where a GPU trains; 0 loads "
-                                     "in the training process", low=0)
+    workers: int | None = setting(
+        None,
+        "processes that load each stream; null: 1, or 4 where a GPU trains; 0 loads in the training process",
+        low=0,
+    )
 
 
 @dataclass
@@ -46,20 +60,30 @@ class LossConfig:
     alpha: float = setting(1.0, "weight of the CCC loss for EIS (equation 4); with 0 EIS is not scored", low=0.0)
     beta: float = setting(0.1, "weight of the CTC loss for phonemes (equation 4); 0 leaves the task out", low=0.0)
     eta: float = setting(0.1, "weight of the focal loss for gender (equation 4); 0 leaves the task out", low=0.0)
-    augmentation: float = setting(0.0, "weight of the loss of the augmentation's type (MTL-AUG); 0 leaves the task out",
-                                  low=0.0)
-    reconstruction: float = setting(0.0, "weight of the loss of the features before augmentation (MTL-AUG); 0 leaves "
-                                    "the task out", low=0.0)
+    augmentation: float = setting(
+        0.0, "weight of the loss of the augmentation's type (MTL-AUG); 0 leaves the task out", low=0.0
+    )
+    reconstruction: float = setting(
+        0.0, "weight of the loss of the features before augmentation (MTL-AUG); 0 leaves the task out", low=0.0
+    )
     finetune_beta: float = setting(0.01, "beta at the end of the fine-tuning stage (section 3.2)", low=0.0)
     finetune_eta: float = setting(0.01, "eta at the end of the fine-tuning stage (section 3.2)", low=0.0)
-    label_smoothing: float = setting(0.0, "so much of each label of ESC and gender is spread evenly over all classes",
-                                     low=0.0, high=0.9)
-    class_balance: str = setting("none", "weights of the ESC classes: none, or inverse to the number of their training "
-                                 "clips", choices=("none", "inverse"))
-    label_ignore: str = setting("fill", "clips without EIS: filled with the prediction (Algorithm 1), or dropped",
-                                choices=("fill", "drop"))
-    ctc_backend: str = setting("auto", "who computes CTC; auto takes torch on a CPU, k2 on a GPU if it imports",
-                               choices=("auto", "k2", "torch"))
+    label_smoothing: float = setting(
+        0.0, "so much of each label of ESC and gender is spread evenly over all classes", low=0.0, high=0.9
+    )
+    class_balance: str = setting(
+        "none",
+        "weights of the ESC classes: none, or inverse to the number of their training clips",
+        choices=("none", "inverse"),
+    )
+    label_ignore: str = setting(
+        "fill", "clips without EIS: filled with the prediction (Algorithm 1), or dropped", choices=("fill", "drop")
+    )
+    ctc_backend: str = setting(
+        "auto",
+        "who computes CTC; auto takes torch on a CPU, k2 on a GPU if it imports",
+        choices=("auto", "k2", "torch"),
+    )
 
 
 # Impulse responses are cut to this length: by then those of ordinary rooms have decayed by 60 dB.
@@ -74,10 +98,14 @@ AUGMENTATIONS = ("none", "speed", "pitch", "noise", "reverberation", "specaugmen
 class AugmentConfig:
     """How often and how far waveforms are changed; a probability of 0 leaves that change out."""
 
-    one_of: str = setting("", "each clip has exactly one of these changes, or none, at equal odds (MTL-AUG), such as "
-                          "'speed pitch noise'; empty: changes come one by one, by their probabilities")
-    speed_low: float = setting(0.85, "of speed, which with one_of is a change of tempo and pitch alike: the slowest",
-                               low=0.5, high=2.0)
+    one_of: str = setting(
+        "",
+        "each clip has exactly one of these changes, or none, at equal odds (MTL-AUG), such as "
+        "'speed pitch noise'; empty: changes come one by one, by their probabilities",
+    )
+    speed_low: float = setting(
+        0.85, "of speed, which with one_of is a change of tempo and pitch alike: the slowest", low=0.5, high=2.0
+    )
     speed_high: float = setting(1.15, "the fastest speed", low=0.5, high=2.0)
 
     pitch_probability: float = setting(1.0, "how many clips are shifted in pitch (section 2.5)", low=0.0, high=1.0)
@@ -87,14 +115,17 @@ class AugmentConfig:
     tempo_low: float = setting(0.8, "the slowest tempo; the duration is divided by it", low=0.5, high=2.0)
     tempo_high: float = setting(1.3, "the fastest tempo", low=0.5, high=2.0)
     reverb_probability: float = setting(0.5, "how many clips are reverberated", low=0.0, high=1.0)
-    t60_low: float = setting(0.2, "of simulated reverberation: shortest time in seconds to fall by 60 dB", low=0.05,
-                             high=RIR_SECONDS)
+    t60_low: float = setting(
+        0.2, "of simulated reverberation: shortest time in seconds to fall by 60 dB", low=0.05, high=RIR_SECONDS
+    )
     t60_high: float = setting(0.8, "the longest such time", low=0.05, high=RIR_SECONDS)
-    direct_low: float = setting(0.0, "the direct path over the simulated reverberation in dB, at least", low=-20.0,
-                                high=40.0)
+    direct_low: float = setting(
+        0.0, "the direct path over the simulated reverberation in dB, at least", low=-20.0, high=40.0
+    )
     direct_high: float = setting(12.0, "and at most", low=-20.0, high=40.0)
-    noise_probability: float = setting(0.5, "how many clips have a noise added, where noises are given", low=0.0,
-                                       high=1.0)
+    noise_probability: float = setting(
+        0.5, "how many clips have a noise added, where noises are given", low=0.0, high=1.0
+    )
     snr_low: float = setting(10.0, "the lowest signal-to-noise ratio in dB (section 2.5)", low=-20.0, high=80.0)
     snr_high: float = setting(25.0, "the highest signal-to-noise ratio in dB", low=-20.0, high=80.0)
     noise_hours: float = setting(10.0, "hours of noise held in memory at most, 0.23 GB each", low=0.01)
@@ -112,10 +143,11 @@ class AugmentConfig:
     @property
     def active(self) -> bool:
         """Whether any clip is changed at all."""
-        return bool(self.one_of) or any((self.pitch_probability, self.tempo_probability, self.reverb_probability,
-                                         self.noise_probability))
+        return bool(self.one_of) or any(
+            (self.pitch_probability, self.tempo_probability, self.reverb_probability, self.noise_probability)
+        )
 
-    def chosen(self) -> Tuple[str, ...]:
+    def chosen(self) -> tuple[str, ...]:
         """The names in ``one_of``."""
         return tuple(self.one_of.split())
 
@@ -155,29 +187,46 @@ class SharConfig:
 
     use: bool = setting(False, "training clips come from the shards that stage 3 wrote (run.sh --shar true)")
     lanes: int = setting(8, "runs that each mini-batch is dealt from, a multiple of the processes that train", low=1)
-    parts: int = setting(4, "lots of such runs, from which mini-batches come in turn: as many as loading processes a "
-                         "stream, or more", low=1)
+    parts: int = setting(
+        4,
+        "lots of such runs, from which mini-batches come in turn: as many as loading processes a stream, or more",
+        low=1,
+    )
     buffer: int = setting(4096, "clips of a stream, over all runs and processes, among which is shuffled", low=1)
 
 
 @dataclass
 class OptimConfig:
-    epochs: Optional[int] = setting(60, "passes over the emotion stream; null: max_steps decides", low=1)
-    max_steps: Optional[int] = setting(None, "stop after so many steps, if that comes first", low=1)
-    optimizer: str = setting("adam", "adam (section 3.2), or adamw, whose weight decay is decoupled from the gradient "
-                             "and leaves biases and norms alone", choices=("adam", "adamw"))
+    epochs: int | None = setting(60, "passes over the emotion stream; null: max_steps decides", low=1)
+    max_steps: int | None = setting(None, "stop after so many steps, if that comes first", low=1)
+    optimizer: str = setting(
+        "adam",
+        "adam (section 3.2), or adamw, whose weight decay is decoupled from the gradient "
+        "and leaves biases and norms alone",
+        choices=("adam", "adamw"),
+    )
     learning_rate: float = setting(1e-4, "of Adam (section 3.2)", low=0.0)
     weight_decay: float = setting(1e-5, "of Adam (section 3.2)", low=0.0)
-    ema: float = setting(0.0, "decay a step of a moving average of the weights, which is then scored on the dev part "
-                         "and is what best.pt holds; 0: none", low=0.0, high=0.99999)
+    ema: float = setting(
+        0.0,
+        "decay a step of a moving average of the weights, which is then scored on the dev part "
+        "and is what best.pt holds; 0: none",
+        low=0.0,
+        high=0.99999,
+    )
     warmup_steps: int = setting(0, "the learning rate rises linearly over so many steps", low=0)
     schedule: str = setting("constant", "of the learning rate after the warm-up", choices=("constant", "cosine"))
-    finetune: float = setting(0.0, "the last so large a part of the training, 0.25 say, is the fine-tuning stage of "
-                              "section 3.2", low=0.0, high=1.0)
+    finetune: float = setting(
+        0.0,
+        "the last so large a part of the training, 0.25 say, is the fine-tuning stage of section 3.2",
+        low=0.0,
+        high=1.0,
+    )
     finetune_learning_rate: float = setting(1e-6, "at the end of the fine-tuning stage (section 3.2)", low=0.0)
     clip_gradient: float = setting(5.0, "the gradient is scaled down to this norm; 0: never", low=0.0)
-    max_bad_steps: int = setting(10, "steps whose loss or gradient is not finite are skipped; so many in a row end the "
-                                 "training", low=1)
+    max_bad_steps: int = setting(
+        10, "steps whose loss or gradient is not finite are skipped; so many in a row end the training", low=1
+    )
 
 
 @dataclass
@@ -185,8 +234,9 @@ class RunConfig:
     seed: int = setting(1, "of weights, sampling and cropping", low=0)
     device: str = setting("auto", "auto takes a GPU where torch finds one", choices=("auto", "cpu", "cuda"))
     threads: int = setting(0, "of torch on the CPU; 0 leaves torch's own choice", low=0)
-    precision: str = setting("fp32", "in what the model computes; weights and losses stay in float32",
-                             choices=("fp32", "bf16", "fp16"))
+    precision: str = setting(
+        "fp32", "in what the model computes; weights and losses stay in float32", choices=("fp32", "bf16", "fp16")
+    )
     checkpoint_steps: int = setting(200, "last.pt is written every so many steps, and at the end of every epoch", low=1)
 
 
@@ -213,14 +263,20 @@ class Config:
         if self.optim.schedule != "constant" and self.optim.finetune > 0:
             raise ValueError("optim.finetune is the last stage of the constant schedule; set it to 0 with another")
         if self.specaugment.active and self.data.cmvn == "none":
-            raise ValueError("specaugment masks with 0, which is the mean of normalised features only; with data.cmvn "
-                             "none set its masks to 0")
+            raise ValueError(
+                "specaugment masks with 0, which is the mean of normalised features only; with data.cmvn "
+                "none set its masks to 0"
+            )
         if self.shar.use and self.data.batch_size % self.shar.lanes:
-            raise ValueError(f"data.batch_size is {self.data.batch_size}, but from shards it must be a multiple of "
-                             f"shar.lanes, which is {self.shar.lanes}")
+            raise ValueError(
+                f"data.batch_size is {self.data.batch_size}, but from shards it must be a multiple of "
+                f"shar.lanes, which is {self.shar.lanes}"
+            )
         if self.shar.use and (self.data.workers or 0) > self.shar.parts:
-            raise ValueError(f"data.workers is {self.data.workers}, but only shar.parts, which is {self.shar.parts}, "
-                             "can load from shards")
+            raise ValueError(
+                f"data.workers is {self.data.workers}, but only shar.parts, which is {self.shar.parts}, "
+                "can load from shards"
+            )
         chosen = self.augment.chosen()
         if chosen and self.data.input != "waveform":
             raise ValueError("augment.one_of changes waveforms; with it data.input must be waveform")
@@ -237,17 +293,21 @@ class Config:
         if self.data.unlabelled and not self.label_free_tasks():
             raise ValueError("data.unlabelled has no loss without labels; set loss.augmentation or loss.reconstruction")
 
-    def label_free_tasks(self) -> Tuple[str, ...]:
+    def label_free_tasks(self) -> tuple[str, ...]:
         """MTL-AUG's tasks that are trained: those whose weight is not 0."""
         return tuple(task for task in LABEL_FREE_TASKS if getattr(self.loss, task) > 0)
 
-    def tasks(self) -> List[str]:
+    def tasks(self) -> list[str]:
         """The streams that are trained: emotion always, gender and phoneme where their weight is not 0, unlabelled."""
-        return (["emotion"] + ["gender"] * (self.loss.eta > 0) + ["phoneme"] * (self.loss.beta > 0)
-                + ["unlabelled"] * self.data.unlabelled)
+        return (
+            ["emotion"]
+            + ["gender"] * (self.loss.eta > 0)
+            + ["phoneme"] * (self.loss.beta > 0)
+            + ["unlabelled"] * self.data.unlabelled
+        )
 
 
-def setting_names(config: Any = None, prefix: str = "") -> List[str]:
+def setting_names(config: Any = None, prefix: str = "") -> list[str]:
     """All keys in dotted form, such as ``loss.gamma``."""
     config = Config() if config is None else config
     names = []
@@ -262,7 +322,7 @@ def setting_names(config: Any = None, prefix: str = "") -> List[str]:
 
 def _converted(value: Any, kind: Any) -> Any:
     """``value`` as the type ``kind``; ValueError where it is something else. YAML reads 1e-4 as text."""
-    if get_origin(kind) is Union:
+    if get_origin(kind) in (Union, UnionType):
         if value is None:
             return None
         kind = next(argument for argument in get_args(kind) if argument is not type(None))
@@ -275,14 +335,13 @@ def _converted(value: Any, kind: Any) -> Any:
     elif kind is float:
         if isinstance(value, (int, float, str)) and not isinstance(value, bool) and math.isfinite(float(value)):
             return float(value)
-    elif kind is str:
-        if isinstance(value, str):
-            return value
+    elif kind is str and isinstance(value, str):
+        return value
     raise ValueError
 
 
 def _in_words(kind: Any) -> str:
-    if get_origin(kind) is Union:
+    if get_origin(kind) in (Union, UnionType):
         return " or ".join(_in_words(argument) for argument in get_args(kind))
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a word", type(None): "null"}[kind]
 
@@ -317,9 +376,9 @@ def set_value(config: Config, name: str, value: Any, source: str) -> None:
     setattr(part, last, converted)
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> Dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as one mapping with dotted keys."""
-    found: Dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
             found.update(flat(value, f"{prefix}{key}."))
@@ -341,7 +400,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file that holds a mapping (or nothing); InputError names the file, and the line where there is one."""
     path = Path(path)
     if not path.is_file():
@@ -358,7 +417,7 @@ def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
     return values or {}
 
 
-def layers_of(path: Union[str, Path], above: Sequence[Path] = ()) -> List[Tuple[Path, Dict[str, Any]]]:
+def layers_of(path: str | Path, above: Sequence[Path] = ()) -> list[tuple[Path, dict[str, Any]]]:
     """(file, settings) of a configuration, the lowest first: what its ``base`` names, in that order, then its own.
 
     ``base`` is a file or a list of files, relative to the one that names them. InputError where it names something
@@ -393,7 +452,7 @@ def parse_assignment(assignment: str) -> tuple:
         raise InputError(f"--set {assignment!r}: the value cannot be read.") from error
 
 
-def systems_of(path: Union[str, Path]) -> Dict[str, Mapping[str, Any]]:
+def systems_of(path: str | Path) -> dict[str, Mapping[str, Any]]:
     """The systems that ``conf/systems.yaml`` names, each with its settings."""
     systems = read_yaml(path)
     for name, values in systems.items():
@@ -413,11 +472,7 @@ FIXED = {
 
 
 def resolve(
-    size: Union[str, Path],
-    systems: Union[str, Path],
-    system: str,
-    recipe: Mapping[str, Any] = (),
-    assignments: Sequence[str] = (),
+    size: str | Path, systems: str | Path, system: str, recipe: Mapping[str, Any] = (), assignments: Sequence[str] = ()
 ) -> Config:
     """The settings of ``system`` at ``size``: all layers in their order, checked. InputError names the culprit."""
     config = Config()
@@ -445,11 +500,16 @@ def resolve(
 
 
 # These say where a training runs and how it is secured, not what it learns.
-NOT_LEARNED = (("run", "device"), ("run", "threads"), ("run", "checkpoint_steps"), ("data", "workers"),
-               ("optim", "max_bad_steps"))
+NOT_LEARNED = (
+    ("run", "device"),
+    ("run", "threads"),
+    ("run", "checkpoint_steps"),
+    ("data", "workers"),
+    ("optim", "max_bad_steps"),
+)
 
 
-def learned(config: Config) -> Dict[str, Any]:
+def learned(config: Config) -> dict[str, Any]:
     """The settings that change what is learned: all but those of NOT_LEARNED."""
     values = asdict(config)
     for part, name in NOT_LEARNED:
@@ -459,12 +519,12 @@ def learned(config: Config) -> Dict[str, Any]:
     return values
 
 
-def save(config: Config, path: Union[str, Path]) -> None:
+def save(config: Config, path: str | Path) -> None:
     """Write all settings, resolved."""
     write_text(path, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True))
 
 
-def load(path: Union[str, Path]) -> Config:
+def load(path: str | Path) -> Config:
     """Read what ``save`` wrote."""
     config = Config()
     apply_layer(config, read_yaml(path), str(path))

@@ -12,21 +12,21 @@ import os
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
-from typing import Iterable, List, Optional, Sequence, Union
 
 import numpy as np
 import soundfile
 from lhotse import Recording, RecordingSet
 
 from speecheq.common.command_line import OneLineParser, exit_status, positive, positive_whole, true_or_false
-from speecheq.corpora.prepare import read_recording
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
 from speecheq.common.progress import log, progress, set_up_logging
 from speecheq.common.stages import Drops, Stage, iter_tree
+from speecheq.corpora.prepare import read_recording
 
 # Endings of the formats that libsndfile reads, and of audio that it does not; the other files of a folder (licences,
 # lists) are left aside.
@@ -35,8 +35,11 @@ OTHER_SUFFIXES = (".m4a", ".aac", ".wma", ".amr", ".ape", ".wv")
 # What below a folder is not even tried to be decoded, and what to do.
 FORMAT_UNKNOWN, DEAD_LINK = "in a format that cannot be read", "a dead link or without access"
 LOCKED = "a folder that cannot be listed"
-REMEDIES = {FORMAT_UNKNOWN: "convert it to WAV or FLAC, or remove it", LOCKED: "make it readable, or remove it",
-            DEAD_LINK: "put back what it leads to, or remove it"}
+REMEDIES = {
+    FORMAT_UNKNOWN: "convert it to WAV or FLAC, or remove it",
+    LOCKED: "make it readable, or remove it",
+    DEAD_LINK: "put back what it leads to, or remove it",
+}
 # Of shorter speech, in seconds, there is nothing to be learned.
 LEAST_SPEECH = 0.5
 # Samples decoded at once, so that an hour of noise needs no more memory than a second.
@@ -49,7 +52,7 @@ class HarmfulSound(InputError):
     """A file that is whole but would spoil speech: silence, or values that are not finite."""
 
 
-def find_sounds(folder: Path, what: str) -> List[str]:
+def find_sounds(folder: Path, what: str) -> list[str]:
     """The audio files below ``folder``, relative to it and sorted, without hidden ones; ``what`` names them.
 
     Among them are dead links and folders that cannot be listed, so that these are counted with what cannot be read.
@@ -60,7 +63,7 @@ def find_sounds(folder: Path, what: str) -> List[str]:
         raise InputError(f"{folder}: there is no such folder; give one that holds {what}.")
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file, not a folder; give one that holds {what}.")
-    left_out: List[str] = []
+    left_out: list[str] = []
     files = _without_hidden(iter_tree(folder, left_out))
     sounds = [name for name in files if name.lower().endswith(SUFFIXES + OTHER_SUFFIXES)]
     if len(sounds) < len(files):
@@ -71,11 +74,11 @@ def find_sounds(folder: Path, what: str) -> List[str]:
     return sounds
 
 
-def _without_hidden(names: Iterable[str]) -> List[str]:
+def _without_hidden(names: Iterable[str]) -> list[str]:
     return [name for name in names if not any(p.startswith(".") for p in Path(name).parts)]
 
 
-def _untried(path: Path) -> Optional[str]:
+def _untried(path: Path) -> str | None:
     """Why a file need not be decoded; None: it is to be."""
     # os.path says no, where pathlib raises, if a folder above gives no access
     if os.path.isdir(path):
@@ -109,8 +112,14 @@ def read_sound(sound_id: str, path: Path) -> Recording:
 
 
 def prepare(
-    name: str, what: str, folder: Path, out_dir: Path, partial: bool = False, nj: int = 1, speech: bool = False,
-    hours: Optional[float] = None,
+    name: str,
+    what: str,
+    folder: Path,
+    out_dir: Path,
+    partial: bool = False,
+    nj: int = 1,
+    speech: bool = False,
+    hours: float | None = None,
 ) -> None:
     """Write the manifest and the card of the sounds below ``folder`` into ``out_dir``, unless they are up to date.
 
@@ -133,13 +142,19 @@ def prepare(
 
 
 def _write(
-    name: str, sounds: Sequence[str], folder: Path, stage: Stage, partial: bool, nj: int, speech: bool,
-    hours: Optional[float],
+    name: str,
+    sounds: Sequence[str],
+    folder: Path,
+    stage: Stage,
+    partial: bool,
+    nj: int,
+    speech: bool,
+    hours: float | None,
 ) -> None:
     """The manifest and the card of ``sounds``, files below ``folder``."""
     drops = Drops()
 
-    def read(sound: str) -> Union[Recording, str]:
+    def read(sound: str) -> Recording | str:
         """The recording, or why there is none."""
         untried = _untried(folder / sound)
         if untried is not None:
@@ -172,15 +187,17 @@ def _write(
         recordings = _some(recordings, hours, drops)
     if not recordings:
         why = ", ".join(f"{count} {reason}" for reason, count in drops.counts().items())
-        raise InputError(f"{folder}: none of its {len(sounds)} audio files can be used ({why}); copy the folder again, "
-                         "as WAV or FLAC.")
+        raise InputError(
+            f"{folder}: none of its {len(sounds)} audio files can be used ({why}); copy the folder again, "
+            "as WAV or FLAC."
+        )
     with stage.anew() as written:
         RecordingSet.from_recordings(recordings).to_file(written / f"{name}_recordings_all.jsonl.gz")
         write_json(written / f"{name}_card.json", card(name, recordings))
         stage.finish(written, len(sounds), len(recordings), drops, unit="files")
 
 
-def _some(recordings: Sequence[Recording], hours: float, drops: Drops) -> List[Recording]:
+def _some(recordings: Sequence[Recording], hours: float, drops: Drops) -> list[Recording]:
     """Recordings in their order, of a random choice that fills at least ``hours`` hours; all where they are fewer."""
     shuffled = list(recordings)
     random.Random("hours").shuffle(shuffled)
@@ -203,7 +220,7 @@ def card(name: str, recordings: Sequence[Recording]) -> dict:
     }
 
 
-def main(name: str, what: str, argv: Optional[Sequence[str]] = None, speech: bool = False) -> int:
+def main(name: str, what: str, argv: Sequence[str] | None = None, speech: bool = False) -> int:
     """The command line of a prep script of sounds: CORPUS_DIR OUT_DIR and options. Returns the exit status."""
     set_up_logging()
     parser = OneLineParser(prog=f"prepare_{name}.py", description=f"Write the lhotse manifest of a folder of {what}.")
@@ -221,8 +238,16 @@ def main(name: str, what: str, argv: Optional[Sequence[str]] = None, speech: boo
             found = find_sounds(given.corpus_dir, what)
             log.info("%s: %s holds %d audio files", name, given.corpus_dir, len(found))
             return
-        prepare(name, what, given.corpus_dir, given.out_dir, given.partial, given.nj, speech,
-                given.hours if speech else None)
+        prepare(
+            name,
+            what,
+            given.corpus_dir,
+            given.out_dir,
+            given.partial,
+            given.nj,
+            speech,
+            given.hours if speech else None,
+        )
 
     return exit_status(action)
 

@@ -7,19 +7,20 @@ for people. Nothing is changed: a corpus with faults stays as it is, and which o
 import hashlib
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
 from lhotse import MonoCut
 
-from speecheq.corpora.prepare import load_card
-from speecheq.features.storage import corpus_cuts
 from speecheq.common.progress import Progress
 from speecheq.common.stages import require
+from speecheq.corpora.prepare import load_card
+from speecheq.features.storage import corpus_cuts
 
 # Silence is heard in frames of 10 ms: 40 dB below the clip's loudest; a clip is silent if that is below -60 dBFS.
 FRAMES_A_SECOND = 100
@@ -70,7 +71,7 @@ def _clip(cut: MonoCut) -> Clip:
     return Clip(cut.id, cut.recording.sources[0].source, rate, first, round((cut.start + cut.duration) * rate) - first)
 
 
-def longest_run(marks: np.ndarray, before: int) -> Tuple[int, int]:
+def longest_run(marks: np.ndarray, before: int) -> tuple[int, int]:
     """(longest run of true values, length of the run at the end), where ``before`` true values came before."""
     if not marks.any():
         return before, 0
@@ -135,7 +136,7 @@ def measure(clip: Clip) -> Sound:
     )
 
 
-def _heard(cuts: Iterator[MonoCut], title: str, total: int, nj: int) -> Iterator[Tuple[MonoCut, Sound]]:
+def _heard(cuts: Iterator[MonoCut], title: str, total: int, nj: int) -> Iterator[tuple[MonoCut, Sound]]:
     """Every cut with what was heard in it, by ``nj`` threads, a batch at a time."""
     with ThreadPoolExecutor(max(1, nj)) as pool, Progress(f"{title}: listening", total, "clips") as shown:
         while True:
@@ -147,7 +148,7 @@ def _heard(cuts: Iterator[MonoCut], title: str, total: int, nj: int) -> Iterator
                 yield cut, sound
 
 
-def _summary(values: Sequence[float]) -> Optional[Dict[str, float]]:
+def _summary(values: Sequence[float]) -> dict[str, float] | None:
     """Lowest, mean, highest and percentiles; None of nothing."""
     array = np.asarray([value for value in values if math.isfinite(value)])
     if not len(array):
@@ -157,7 +158,7 @@ def _summary(values: Sequence[float]) -> Optional[Dict[str, float]]:
     return {name: round(float(value), 3) for name, value in named.items()}
 
 
-def _histogram(seconds: Sequence[float]) -> List[Dict[str, float]]:
+def _histogram(seconds: Sequence[float]) -> list[dict[str, float]]:
     """Counts in bins of one round width, from 0 s to the longest."""
     longest = max(seconds)
     width = next((width for width in BIN_SECONDS if longest < MOST_BINS * width), longest / (MOST_BINS - 1))
@@ -168,7 +169,7 @@ def _histogram(seconds: Sequence[float]) -> List[Dict[str, float]]:
     ]
 
 
-def _overlaps(parts: Dict[str, List[Tuple[float, float, str]]]) -> List[List[str]]:
+def _overlaps(parts: dict[str, list[tuple[float, float, str]]]) -> list[list[str]]:
     """Pairs of utterances of one recording of which the later begins before the earlier ends."""
     pairs = []
     for segments in parts.values():
@@ -185,14 +186,14 @@ class _Faults:
     """The faults by kind: what each is, and the utterances (or groups of them) that have it."""
 
     def __init__(self) -> None:
-        self.found: List[Dict[str, Any]] = []
+        self.found: list[dict[str, Any]] = []
 
     def add(self, kind: str, says: str, utterances: Sequence[Any]) -> None:
         if utterances:
             self.found.append({"kind": kind, "says": says, "utterances": list(utterances)})
 
 
-def _uncommon(kind: str, clips: Dict[Any, List[str]], faults: _Faults, unit: str) -> None:
+def _uncommon(kind: str, clips: dict[Any, list[str]], faults: _Faults, unit: str) -> None:
     """Clips whose channels or sampling rate are not those of most."""
     usual = max(clips, key=lambda value: len(clips[value]), default=None)
     for value in sorted(clips):
@@ -200,7 +201,7 @@ def _uncommon(kind: str, clips: Dict[Any, List[str]], faults: _Faults, unit: str
             faults.add(kind, f"clips with {value} {unit} (most have {usual})", clips[value])
 
 
-def check(manifests: Path, nj: int = 1) -> Dict[str, Any]:
+def check(manifests: Path, nj: int = 1) -> dict[str, Any]:
     """Listen to the prepared corpus in the folder ``manifests`` and report on it.
 
     Times are seconds, levels dBFS. Each of ``faults`` has its kind, what it says and its utterances. InputError where
@@ -208,14 +209,14 @@ def check(manifests: Path, nj: int = 1) -> Dict[str, Any]:
     """
     name = require(manifests, "manifests")["options"]["corpus"]["name"]
     card = load_card(manifests, name)
-    counts: Dict[str, Counter] = {
+    counts: dict[str, Counter] = {
         key: Counter() for key in (*COUNTED, "speaker", "gender", "sampling_rate", "channels")
     }
-    genders: Dict[str, Optional[str]] = {}
+    genders: dict[str, str | None] = {}
     texts: Counter = Counter()
     by_content, by_channels, by_rate = defaultdict(list), defaultdict(list), defaultdict(list)
-    parts: Dict[str, List[Tuple[float, float, str]]] = defaultdict(list)
-    values: Dict[str, List[float]] = {key: [] for key in ("seconds", "level", "peak", "leading", "trailing")}
+    parts: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    values: dict[str, list[float]] = {key: [] for key in ("seconds", "level", "peak", "leading", "trailing")}
     unread, silent, clipped, offset, labels = [], [], [], [], {}
     samples_at_full_scale = samples = 0
 
@@ -288,18 +289,18 @@ def check(manifests: Path, nj: int = 1) -> Dict[str, Any]:
     }
 
 
-def _sorted(counter: Counter) -> Dict[str, int]:
+def _sorted(counter: Counter) -> dict[str, int]:
     return dict(sorted(counter.items()))
 
 
-def _line_of(counts: Dict[str, int], most: int = 40) -> str:
+def _line_of(counts: dict[str, int], most: int = 40) -> str:
     if list(counts) == ["None"]:
         return "none"
     items = [f"{name} {count}" for name, count in counts.items()]
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _line_of_summary(summary: Optional[Dict[str, float]], unit: str) -> str:
+def _line_of_summary(summary: dict[str, float] | None, unit: str) -> str:
     if summary is None:
         return "-"
     middle = ", ".join(f"{percentile} % {summary[f'p{percentile}']:.2f}" for percentile in PERCENTILES)
@@ -311,7 +312,7 @@ def _named(utterances: Iterable[Any], most: int = 10) -> str:
     return "; ".join(names[:most]) + (f"; and {len(names) - most} more" if len(names) > most else "")
 
 
-def as_text(report: Dict[str, Any]) -> str:
+def as_text(report: dict[str, Any]) -> str:
     """The report for people: one line a fact, then a histogram of the durations, then the faults."""
     counts, texts = report["counts"], report["texts"]
     said = {

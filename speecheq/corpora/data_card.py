@@ -4,13 +4,14 @@ A card is one file, ``local/cards/<corpus>.yaml``, with the fields of ``Card``. 
 downloads of stage 0 and what stage 0 says of corpora that cannot be downloaded are made from the cards.
 """
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, Mapping, Optional, Tuple, Union, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 from urllib.parse import unquote, urlsplit
 
-from speecheq.config.schema import read_yaml
 from speecheq.common.errors import InputError
+from speecheq.config.schema import read_yaml
 
 CARDS = Path(__file__).resolve().parents[2] / "local" / "cards"
 # open: whoever agrees to the terms may download it; request: its owner gives it out; never_released: nobody does
@@ -26,10 +27,10 @@ class Download:
     """
 
     url: str
-    bytes: Optional[int] = None
-    md5: Optional[str] = None
-    sha256: Optional[str] = None
-    part: Optional[str] = None
+    bytes: int | None = None
+    md5: str | None = None
+    sha256: str | None = None
+    part: str | None = None
     optional: bool = False
     into: str = ""
 
@@ -55,17 +56,17 @@ class Card:
     licence: str
     access: str
     clips: int
-    hours: Optional[float]
+    hours: float | None
     speakers: int
-    labels: Tuple[str, ...]
+    labels: tuple[str, ...]
     intensity: str
-    sampling_rate: Optional[int]
+    sampling_rate: int | None
     used_for: str
-    known_faults: Tuple[str, ...]
+    known_faults: tuple[str, ...]
     prep: str
     obtain: str = ""
     folder: str = ""
-    downloads: Tuple[Download, ...] = ()
+    downloads: tuple[Download, ...] = ()
 
 
 def _item(kind: type, values: Any, where: str) -> Any:
@@ -95,8 +96,12 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
-        words = {str: "text (in quotes, if it looks like a number)", int: "a whole number", float: "a number",
-                 bool: "true or false"}
+        words = {
+            str: "text (in quotes, if it looks like a number)",
+            int: "a whole number",
+            float: "a number",
+            bool: "true or false",
+        }
         raise InputError(f"{where} is {value!r}, but it must be {words[kind]}.")
     return value
 
@@ -106,7 +111,7 @@ def _is_inside(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def read_card(path: Union[str, Path]) -> Card:
+def read_card(path: str | Path) -> Card:
     """The card in a YAML file; InputError names the file and what is wrong in it."""
     path = Path(path)
     card = _item(Card, read_yaml(path), str(path))
@@ -137,7 +142,7 @@ def read_card(path: Union[str, Path]) -> Card:
     return card
 
 
-def read_cards(folder: Union[str, Path] = CARDS) -> Dict[str, Card]:
+def read_cards(folder: str | Path = CARDS) -> dict[str, Card]:
     """All cards of a folder by the names of their corpora, in alphabetical order."""
     paths = sorted(Path(folder).glob("*.yaml"))
     if not paths:
@@ -145,7 +150,7 @@ def read_cards(folder: Union[str, Path] = CARDS) -> Dict[str, Card]:
     return {path.stem: read_card(path) for path in paths}
 
 
-def find_card(name: str, folder: Union[str, Path] = CARDS) -> Card:
+def find_card(name: str, folder: str | Path = CARDS) -> Card:
     """The card of the corpus ``name``; InputError for a corpus without one."""
     path = Path(folder) / f"{name}.yaml"
     if not path.is_file():
@@ -164,8 +169,11 @@ def where_from(card: Card) -> str:
             f"{corpus} is open: {size} downloaded by 'speecheq download {card.name} --out DIR'; then give {option} "
             f"DIR/{card.name}/{card.folder}."
         )
-    how = {"open": "is open, but not downloaded from here", "request": "is given out on request",
-           "never_released": "was never released"}[card.access]
+    how = {
+        "open": "is open, but not downloaded from here",
+        "request": "is given out on request",
+        "never_released": "was never released",
+    }[card.access]
     return f"{corpus} {how}: {card.obtain}; then give {option} DIR."
 
 
@@ -179,7 +187,14 @@ def table(cards: Mapping[str, Card]) -> str:
     for card in sorted(cards.values(), key=lambda card: card.title):
         size = [f"{card.clips:,}", "?" if card.hours is None else f"{card.hours:g}", f"{card.speakers:,}"]
         access = "by stage 0" if card.downloads else had[card.access]
-        cells = [f"[{card.title}]({card.source})", card.language, " / ".join(size), card.intensity or "-",
-                 card.used_for, card.licence, access]
+        cells = [
+            f"[{card.title}]({card.source})",
+            card.language,
+            " / ".join(size),
+            card.intensity or "-",
+            card.used_for,
+            card.licence,
+            access,
+        ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

@@ -21,11 +21,11 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence, Tuple
+from typing import Any
 from urllib.parse import quote
 
-from speecheq.corpora.data_card import Card, Download, where_from
 from speecheq.common.errors import InputError
 from speecheq.common.files import (
     locked_folder,
@@ -35,6 +35,7 @@ from speecheq.common.files import (
     write_json,
 )
 from speecheq.common.progress import Progress, log, progress
+from speecheq.corpora.data_card import Card, Download, where_from
 
 THROUGH_LHOTSE = ("aishell", "librispeech")
 # A transfer that breaks is taken up again; after so many times without a byte more it is given up.
@@ -58,7 +59,7 @@ class _Broken(Exception):
 NETWORK = (_Broken, urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
-def fetch(url: str, path: Path, known: Optional[Download] = None) -> None:
+def fetch(url: str, path: Path, known: Download | None = None) -> None:
     """The file at ``url`` as ``path``, resumed and repeated as needed; nothing to do where it lies there already.
 
     ``known`` holds what is known of it. InputError for an address that does not answer or does not have the file,
@@ -165,7 +166,7 @@ def _transfer(url: str, part: Path, tag: Path, known: Download) -> None:
         raise _Broken(f"the connection ended after {have} of {total} bytes")
 
 
-def _content_range(value: Optional[str]) -> Tuple[int, Optional[int]]:
+def _content_range(value: str | None) -> tuple[int, int | None]:
     """First byte and size of the whole file from ``bytes 100-199/200``; the size is None where it is ``*``."""
     try:
         span, total = (value or "").replace("bytes", "", 1).split("/")
@@ -174,7 +175,7 @@ def _content_range(value: Optional[str]) -> Tuple[int, Optional[int]]:
         raise _Broken(f"the server sends a part of the file, but not which ({value!r})") from None
 
 
-def _check_room(part: Path, have: int, total: Optional[int]) -> None:
+def _check_room(part: Path, have: int, total: int | None) -> None:
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - have > free:
         raise InputError(
@@ -202,7 +203,7 @@ def _fault(path: Path, known: Download) -> str:
     return ""
 
 
-def unpack_zip(archives: Sequence[Tuple[Path, str]], folder: Path) -> None:
+def unpack_zip(archives: Sequence[tuple[Path, str]], folder: Path) -> None:
     """Unpack each archive into the folder inside ``folder`` that is named with it; all of it appears, or nothing.
 
     InputError for a member that would lie outside, and for a damaged archive, which is removed.
@@ -250,15 +251,18 @@ def _through_lhotse(card: Card, items: Sequence[Download], folder: Path, base_ur
         log.info("%s: is being unpacked", filename)
 
     if not hasattr(tarfile, "data_filter"):
-        raise InputError(f"--download {card.name}: this Python unpacks what an archive likes to any place; take a "
-                         "later one of its version (3.10.12, 3.11.4), or unpack the archives by hand.")
+        raise InputError(
+            f"--download {card.name}: this Python unpacks what an archive likes to any place; take a "
+            "later one of its version (3.10.12, 3.11.4), or unpack the archives by hand."
+        )
 
     def unpack(archive: tarfile.TarFile, path: Path) -> None:
         # lhotse's own looks at names, but not where links lead, nor for devices
         archive.extractall(path, filter="data")
 
-    with write_fault_is_an_input_error(folder), _replaced(
-        module, resumable_download=transfer, safe_extract=unpack, tqdm=lambda steps, **_: steps
+    with (
+        write_fault_is_an_input_error(folder),
+        _replaced(module, resumable_download=transfer, safe_extract=unpack, tqdm=lambda steps, **_: steps),
     ):
         try:
             if card.name == "aishell":
@@ -272,7 +276,7 @@ def _through_lhotse(card: Card, items: Sequence[Download], folder: Path, base_ur
             ) from error
 
 
-def _chosen(card: Card, parts: Optional[Sequence[str]]) -> Sequence[Download]:
+def _chosen(card: Card, parts: Sequence[str] | None) -> Sequence[Download]:
     """The archives of the parts; those that are not optional, where none is named. InputError for an unknown part."""
     if not parts:
         return [item for item in card.downloads if not item.optional]
@@ -285,9 +289,7 @@ def _chosen(card: Card, parts: Optional[Sequence[str]]) -> Sequence[Download]:
     return [item for item in card.downloads if item.part in parts]
 
 
-def download(
-    card: Card, out_dir: Path, parts: Optional[Sequence[str]] = None, base_url: Optional[str] = None
-) -> Path:
+def download(card: Card, out_dir: Path, parts: Sequence[str] | None = None, base_url: str | None = None) -> Path:
     """Download and unpack a corpus; returns the folder that its prep script takes. A second call finds it done.
 
     ``base_url`` is another server: for AISHELL-1 and LibriSpeech one that mirrors openslr.org/resources, else a folder

@@ -19,12 +19,13 @@ import os
 import random
 import sys
 from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, NamedTuple
 
 import soundfile
 from lhotse import (
@@ -77,10 +78,10 @@ class Corpus:
     layout: str
     labels: Mapping[str, str] = field(default_factory=dict)
     levels: Sequence[str] = ()
-    scale: Optional[Tuple[float, float]] = None
-    neutral_eis: Optional[str] = None
+    scale: tuple[float, float] | None = None
+    neutral_eis: str | None = None
     splits: Sequence[str] = ()
-    test_split: Optional[str] = None
+    test_split: str | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     count_by: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     has_transcripts: bool = False
@@ -107,11 +108,11 @@ class Corpus:
             raise ValueError(f"the label {label!r} is not one of {self.title}'s: {', '.join(self.labels)}")
         return seqm.EMOTIONS[self.labels[label]]
 
-    def esc(self, label: Optional[str]) -> Optional[str]:
+    def esc(self, label: str | None) -> str | None:
         """The SEQM category of the corpus' label (None for None); ValueError for an undeclared label."""
         return None if label is None else self._emotion(label).category
 
-    def own_eis(self, label: Optional[str], level: Optional[str], intensity: Optional[float] = None) -> float:
+    def own_eis(self, label: str | None, level: str | None, intensity: float | None = None) -> float:
         """The EIS that the corpus' own intensity gives (section 2.1), neutral or not; -1 where it says nothing.
 
         ValueError for an undeclared level or a value outside the declared scale.
@@ -129,7 +130,7 @@ class Corpus:
             return seqm.eis_from_scale(intensity, *self.scale)
         return seqm.UNSPECIFIED
 
-    def eis(self, label: Optional[str], level: Optional[str], intensity: Optional[float] = None) -> float:
+    def eis(self, label: str | None, level: str | None, intensity: float | None = None) -> float:
         """The gold EIS: SEQM's 0 for neutral clips under the rule ``metric``, else what ``own_eis`` says."""
         own = self.own_eis(label, level, intensity)
         if self.neutral_eis == "metric" and self.esc(label) == seqm.NEUTRAL:
@@ -150,18 +151,18 @@ class Utterance:
     id: str
     audio: PathLike  # text where a corpus has very many clips: a Path takes some hundred bytes more
     speaker: str
-    gender: Optional[str] = None
+    gender: str | None = None
     text: str = ""
-    label: Optional[str] = None
-    level: Optional[str] = None
-    intensity: Optional[float] = None
-    split: Optional[str] = None
-    text_id: Optional[str] = None
-    session: Optional[str] = None
+    label: str | None = None
+    level: str | None = None
+    intensity: float | None = None
+    split: str | None = None
+    text_id: str | None = None
+    session: str | None = None
     start: float = 0.0
-    end: Optional[float] = None
+    end: float | None = None
     recording: str = ""
-    extra: Optional[Mapping[str, Any]] = None
+    extra: Mapping[str, Any] | None = None
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -177,7 +178,7 @@ class Request:
 
     corpus_dir: Path
     partial: bool = False
-    hours: Optional[float] = None
+    hours: float | None = None
     seed: int = 0
     nj: int = 1
 
@@ -226,12 +227,13 @@ def iter_folders(folder: Path) -> Iterator[Path]:
 def iter_clips(folder: Path, suffix: str = ".wav") -> Iterator[Path]:
     """The audio files inside ``folder`` by name, without hidden ones (macOS leaves ``._*.wav`` files behind)."""
     return (
-        path for path in sorted(Path(folder).iterdir())
+        path
+        for path in sorted(Path(folder).iterdir())
         if path.suffix.lower() == suffix and not path.name.startswith(".")
     )
 
 
-def _decoded(path: Path, encodings: Sequence[str]) -> Iterator[Tuple[int, str]]:
+def _decoded(path: Path, encodings: Sequence[str]) -> Iterator[tuple[int, str]]:
     """(number, text) of every line, in the first of ``encodings`` that the whole file is in."""
     content = path.read_bytes()
     has_mark = content.startswith((b"\xff\xfe", b"\xfe\xff"))
@@ -245,7 +247,7 @@ def _decoded(path: Path, encodings: Sequence[str]) -> Iterator[Tuple[int, str]]:
     return _decoded_line_by_line(path, content, encodings)
 
 
-def _decoded_line_by_line(path: Path, content: bytes, encodings: Sequence[str]) -> Iterator[Tuple[int, str]]:
+def _decoded_line_by_line(path: Path, content: bytes, encodings: Sequence[str]) -> Iterator[tuple[int, str]]:
     encoding = encodings[-1]
     for number, line in enumerate(io.BytesIO(content), 1):
         line = line.removesuffix(b"\n")
@@ -258,7 +260,7 @@ def _decoded_line_by_line(path: Path, content: bytes, encodings: Sequence[str]) 
             ) from error
 
 
-def read_lines(path: Path, encodings: Sequence[str] = ("utf-8",)) -> Iterator[Tuple[str, str]]:
+def read_lines(path: Path, encodings: Sequence[str] = ("utf-8",)) -> Iterator[tuple[str, str]]:
     """``<path>, line <number>`` and the text of every line that is not blank.
 
     The first of ``encodings`` that fits the whole file is taken; utf-16 fits only where the file begins with its
@@ -275,7 +277,7 @@ def read_lines(path: Path, encodings: Sequence[str] = ("utf-8",)) -> Iterator[Tu
 
 def keep_matched(
     clips: Iterable[str], labelled: Iterable[str], table: Path, audio: Path, partial: bool, drops: Drops, what: str
-) -> Set[str]:
+) -> set[str]:
     """The utterances that have both audio and a line in ``table``; the others are added to ``drops``.
 
     ``what`` names what a line holds (transcript, label). InputError where most clips have no line, or most lines
@@ -388,7 +390,7 @@ def _where(utterance: Utterance) -> str:
     return utterance.source or str(utterance.audio)
 
 
-def _custom(corpus: Corpus, utterance: Utterance) -> Dict[str, Any]:
+def _custom(corpus: Corpus, utterance: Utterance) -> dict[str, Any]:
     """The labels of an utterance in SEQM terms; InputError for one outside the declaration."""
     if corpus.splits and utterance.split not in corpus.splits:
         raise InputError(
@@ -420,8 +422,8 @@ def _supervision(corpus: Corpus, utterance: Utterance, header: Header) -> Superv
     end = whole if utterance.end is None else utterance.end
     if not 0 <= utterance.start <= end - FRAME_SECONDS or end > whole + ROUNDING_SECONDS:
         raise InputError(
-            f"{_where(utterance)}: the segment from {utterance.start:g} to {end:g} s is shorter than one frame of 25 ms "
-            f"or leaves its recording of {whole:.2f} s."
+            f"{_where(utterance)}: the segment from {utterance.start:g} to {end:g} s is shorter than one frame of "
+            f"25 ms or leaves its recording of {whole:.2f} s."
         )
     end = min(end, whole)
     return SupervisionSegment(
@@ -445,9 +447,9 @@ def check_utterances(corpus: Corpus, utterances: Sequence[Utterance], request: R
         raise InputError(
             f"{request.corpus_dir}: no utterance was found; {corpus.title} is expected as {corpus.layout}."
         )
-    by_id: Dict[str, Utterance] = {}
-    by_speaker: Dict[str, Utterance] = {}
-    by_recording: Dict[str, Utterance] = {}
+    by_id: dict[str, Utterance] = {}
+    by_speaker: dict[str, Utterance] = {}
+    by_recording: dict[str, Utterance] = {}
     for utterance in utterances:
         where = _where(utterance)
         other = by_id.setdefault(utterance.id, utterance)
@@ -473,9 +475,9 @@ def check_utterances(corpus: Corpus, utterances: Sequence[Utterance], request: R
         _custom(corpus, utterance)
 
 
-def _differences(corpus: Corpus, utterances: Sequence[Utterance]) -> List[str]:
+def _differences(corpus: Corpus, utterances: Sequence[Utterance]) -> list[str]:
     """What a copy has less or more of than the release, such as ``59 of 60 with the speaker 07``."""
-    found: List[str] = []
+    found: list[str] = []
     for name, official in corpus.count_by.items():
         have = Counter(str(getattr(utterance, name)) for utterance in utterances)
         for value in sorted({*official, *have}):
@@ -507,7 +509,7 @@ def _check_counts(corpus: Corpus, utterances: Sequence[Utterance], drops: Drops,
 
 
 def _take_hours(
-    corpus: Corpus, utterances: List[Utterance], headers: List[Header], request: Request, drops: Drops
+    corpus: Corpus, utterances: list[Utterance], headers: list[Header], request: Request, drops: Drops
 ) -> Sequence[int]:
     """Which places to keep, in order: of the training part those of a seeded subset of at least ``hours`` hours."""
     everything = range(len(utterances))
@@ -539,9 +541,20 @@ class _Counts:
 
     def __init__(self) -> None:
         self.seconds, self.utterances = 0.0, 0
-        self.by: Dict[str, Counter] = {
-            name: Counter() for name in
-            ("split", "session", "speaker", "gender", "emotion", "intensity", "esc", "eis", "sampling_rate", "channels")
+        self.by: dict[str, Counter] = {
+            name: Counter()
+            for name in (
+                "split",
+                "session",
+                "speaker",
+                "gender",
+                "emotion",
+                "intensity",
+                "esc",
+                "eis",
+                "sampling_rate",
+                "channels",
+            )
         }
 
     def add(self, supervision: SupervisionSegment, header: Header) -> None:
@@ -549,15 +562,16 @@ class _Counts:
         self.seconds += supervision.duration
         self.utterances += 1
         values = {name: custom.get(name) for name in ("split", "session", "emotion", "intensity", "esc", "eis")}
-        values.update(speaker=supervision.speaker, gender=supervision.gender, sampling_rate=header.rate,
-                      channels=header.channels)
+        values.update(
+            speaker=supervision.speaker, gender=supervision.gender, sampling_rate=header.rate, channels=header.channels
+        )
         if isinstance(values["intensity"], float):
             values["intensity"] = round(values["intensity"], 1)  # averages of judges have too many values to list
         values["eis"] = round(values["eis"], 1)
         for name, value in values.items():
             self.by[name][str(value)] += 1
 
-    def as_dict(self) -> Dict[str, Dict[str, int]]:
+    def as_dict(self) -> dict[str, dict[str, int]]:
         return {name: dict(sorted(counter.items())) for name, counter in self.by.items()}
 
 
@@ -587,7 +601,7 @@ def prepare(corpus: Corpus, find: Finder, request: Request, out_dir: Path) -> No
             _write(corpus, utterances, request, drops, stage)
 
 
-def _write(corpus: Corpus, utterances: List[Utterance], request: Request, drops: Drops, stage: Stage) -> None:
+def _write(corpus: Corpus, utterances: list[Utterance], request: Request, drops: Drops, stage: Stage) -> None:
     """The manifests and the card of ``utterances``, in their order."""
     went_in = len(utterances) + len(drops)
     reading = _read_headers(utterances, request.nj)
@@ -604,7 +618,7 @@ def _write(corpus: Corpus, utterances: List[Utterance], request: Request, drops:
 
 
 def _write_split(
-    corpus: Corpus, folder: Path, split: str, pairs: Iterator[Tuple[Utterance, Header]], counts: _Counts
+    corpus: Corpus, folder: Path, split: str, pairs: Iterator[tuple[Utterance, Header]], counts: _Counts
 ) -> None:
     """The two manifests of one part, a batch at a time."""
     with ExitStack() as stack:
@@ -633,7 +647,7 @@ def _write_split(
                 supervisions_file.write(supervision)
 
 
-def _card(corpus: Corpus, request: Request, splits: List[str], counts: _Counts) -> dict:
+def _card(corpus: Corpus, request: Request, splits: list[str], counts: _Counts) -> dict:
     """What later stages know of a corpus."""
     return {
         "name": corpus.name,
@@ -663,7 +677,7 @@ def load_card(folder: Path, name: str) -> dict:
     return card
 
 
-def main(parts: Mapping[str, Tuple[Corpus, Finder]], argv: Optional[Sequence[str]] = None) -> int:
+def main(parts: Mapping[str, tuple[Corpus, Finder]], argv: Sequence[str] | None = None) -> int:
     """The command line of a prep script: CORPUS_DIR OUT_DIR and options. Returns the exit status.
 
     ``parts`` are the corpora that the script prepares, chosen by ``--part``; a script for one has the part "".
@@ -703,6 +717,6 @@ def run(corpus: Corpus, find: Finder) -> None:
     sys.exit(main({"": (corpus, find)}))
 
 
-def run_parts(parts: Mapping[str, Tuple[Corpus, Finder]]) -> None:
+def run_parts(parts: Mapping[str, tuple[Corpus, Finder]]) -> None:
     """The same for a script that prepares several corpora, one at a time, chosen by ``--part``."""
     sys.exit(main(parts))

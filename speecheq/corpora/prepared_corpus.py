@@ -1,12 +1,12 @@
 """A corpus that stage 1 prepared, as the utterances from which it was made."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, Tuple
 
-from speecheq.corpora.prepare import Corpus, Utterance, load_card
 from speecheq.common.errors import InputError
-from speecheq.features.storage import corpus_cuts
 from speecheq.common.stages import require
+from speecheq.corpora.prepare import Corpus, Utterance, load_card
+from speecheq.features.storage import corpus_cuts
 
 # What a supervision's custom holds besides the facts that a prep script kept as ``extra``.
 LABELS = ("corpus", "emotion", "intensity", "esc", "eis", "eis_of_corpus", "split", "text_id", "session")
@@ -17,7 +17,7 @@ def declared(manifests: Path) -> Corpus:
     return Corpus(**require(manifests, "manifests")["options"]["corpus"])
 
 
-def iter_utterances(manifests: Path, corpus: Corpus) -> Iterator[Tuple[Utterance, float]]:
+def iter_utterances(manifests: Path, corpus: Corpus) -> Iterator[tuple[Utterance, float]]:
     """Each utterance with the seconds of its whole recording; texts on one line, as tables hold them."""
     for cut in corpus_cuts(Path(manifests), corpus.name, load_card(manifests, corpus.name)["splits"]):
         supervision, recording = cut.supervisions[0], cut.recording
@@ -26,20 +26,23 @@ def iter_utterances(manifests: Path, corpus: Corpus) -> Iterator[Tuple[Utterance
         custom = supervision.custom
         is_level = isinstance(custom["intensity"], str)
         is_whole = recording.id == cut.id and cut.start == 0 and abs(cut.duration - recording.duration) < 1e-6
-        yield Utterance(
-            id=cut.id,
-            audio=Path(recording.sources[0].source),
-            speaker=supervision.speaker,
-            gender=supervision.gender,
-            text=" ".join((supervision.text or "").split()),
-            label=custom["emotion"],
-            level=custom["intensity"] if is_level else None,
-            intensity=None if is_level else custom["intensity"],
-            split=custom.get("split"),
-            text_id=custom.get("text_id"),
-            session=custom.get("session"),
-            start=cut.start,
-            end=None if is_whole else cut.start + cut.duration,
-            recording="" if is_whole else recording.id,
-            extra={name: value for name, value in custom.items() if name not in LABELS},
-        ), recording.duration
+        yield (
+            Utterance(
+                id=cut.id,
+                audio=Path(recording.sources[0].source),
+                speaker=supervision.speaker,
+                gender=supervision.gender,
+                text=" ".join((supervision.text or "").split()),
+                label=custom["emotion"],
+                level=custom["intensity"] if is_level else None,
+                intensity=None if is_level else custom["intensity"],
+                split=custom.get("split"),
+                text_id=custom.get("text_id"),
+                session=custom.get("session"),
+                start=cut.start,
+                end=None if is_whole else cut.start + cut.duration,
+                recording="" if is_whole else recording.id,
+                extra={name: value for name, value in custom.items() if name not in LABELS},
+            ),
+            recording.duration,
+        )

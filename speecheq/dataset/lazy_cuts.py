@@ -4,8 +4,9 @@ the cuts that are wanted are made: of 1,000 hours that is the difference between
 import gzip
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any
 
 from lhotse import CutSet, Recording
 from lhotse.cut import Cut
@@ -18,7 +19,7 @@ class CutFile:
     A recording in their place counts as a cut of all of it.
     """
 
-    def __init__(self, path: Path, corpus: Optional[str] = None):
+    def __init__(self, path: Path, corpus: str | None = None):
         self.path, self.corpus = Path(path), corpus
 
     def lines(self) -> Iterator[bytes]:
@@ -33,7 +34,7 @@ class CutFile:
     def __iter__(self) -> Iterator[Cut]:
         return map(cut_of, self.lines())
 
-    def sample(self, most: int) -> List[Cut]:
+    def sample(self, most: int) -> list[Cut]:
         """At most ``most`` of the cuts, drawn from all of them, in their order; the same ones every time."""
         number = sum(1 for _ in self.lines())
         chosen = set(random.Random(0).sample(range(number), min(most, number)))
@@ -46,15 +47,15 @@ def cut_of(line: bytes) -> Cut:
     return item.to_cut() if isinstance(item, Recording) else item
 
 
-def _corpus_of(cut: Dict[str, Any]) -> str:
+def _corpus_of(cut: dict[str, Any]) -> str:
     return cut["supervisions"][0]["custom"]["corpus"]
 
 
-def cuts_of(path: Path, corpus: Optional[str] = None) -> CutSet:
+def cuts_of(path: Path, corpus: str | None = None) -> CutSet:
     """The cuts of a ``.jsonl.gz``, read one by one, of one ``corpus`` only where it is named."""
     return CutSet(CutFile(path, corpus))
 
 
-def sample(cuts: CutSet, most: int) -> List[Cut]:
+def sample(cuts: CutSet, most: int) -> list[Cut]:
     """At most ``most`` cuts of a set that ``cuts_of`` gave, the same ones every time."""
     return cuts.data.sample(most)

@@ -8,10 +8,11 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, cycle, islice
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, NamedTuple
 
 import torch
 from lhotse import CutSet
@@ -22,10 +23,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, IterableDataset
 
 from speecheq.cluster import distributed
+from speecheq.common.errors import InputError
 from speecheq.config.schema import DataConfig
 from speecheq.dataset.lazy_cuts import cuts_of
 from speecheq.dataset.shard_plan import BUCKETS
-from speecheq.common.errors import InputError
 from speecheq.features.augment_features import Changes
 from speecheq.features.storage import FbankConfig, load_features, load_waveform
 
@@ -48,6 +49,9 @@ class Position(NamedTuple):
     batch: int = 0
 
 
+START = Position()
+
+
 @dataclass
 class Stream:
     """One padded mini-batch of one data set.
@@ -63,13 +67,13 @@ class Stream:
 
     inputs: Tensor
     lengths: Tensor
-    ids: List[str]
-    targets: Dict[str, Any] = field(default_factory=dict)
-    position: Position = Position()
+    ids: list[str]
+    targets: dict[str, Any] = field(default_factory=dict)
+    position: Position = START
     last: bool = False
     changes: Changes = Changes()
-    all_ids: List[str] = None
-    clean: Optional[Tensor] = None
+    all_ids: list[str] = None
+    clean: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.all_ids is None:
@@ -96,11 +100,11 @@ class MultitaskBatch:
     """What one step trains on: a mini-batch of each data set; None for a task that is left out."""
 
     emotion: Stream
-    gender: Optional[Stream] = None
-    phoneme: Optional[Stream] = None
-    unlabelled: Optional[Stream] = None
+    gender: Stream | None = None
+    phoneme: Stream | None = None
+    unlabelled: Stream | None = None
 
-    def streams(self) -> Dict[str, Stream]:
+    def streams(self) -> dict[str, Stream]:
         """The streams that are there, by name, in the order of STREAMS."""
         return {name: getattr(self, name) for name in STREAMS if getattr(self, name) is not None}
 
@@ -111,7 +115,7 @@ def whole_stream(shares: Sequence[Stream]) -> Stream:
     if len(first.ids) == len(first.all_ids):
         return first
 
-    def rows(name: str) -> List[Any]:
+    def rows(name: str) -> list[Any]:
         return distributed.interleaved([list(share.targets[name]) for share in shares])
 
     def padded(name: str) -> Tensor:
@@ -123,12 +127,14 @@ def whole_stream(shares: Sequence[Stream]) -> Stream:
         clean=None if first.clean is None else padded("clean"),
         lengths=torch.tensor(distributed.interleaved([share.lengths.tolist() for share in shares])),
         ids=first.all_ids,
-        targets={name: torch.stack(rows(name)) if isinstance(value, Tensor) else rows(name)
-                 for name, value in first.targets.items()},
+        targets={
+            name: torch.stack(rows(name)) if isinstance(value, Tensor) else rows(name)
+            for name, value in first.targets.items()
+        },
     )
 
 
-def targets_of(stream: str, cuts: List[Cut]) -> Dict[str, Any]:
+def targets_of(stream: str, cuts: list[Cut]) -> dict[str, Any]:
     """The gold labels of a mini-batch for one task."""
     if stream == "unlabelled":
         return {}
@@ -143,7 +149,7 @@ def targets_of(stream: str, cuts: List[Cut]) -> Dict[str, Any]:
     return {"phones": [torch.tensor(s.custom["phones"], dtype=torch.int64) for s in supervisions]}
 
 
-def collate(stream: str, cuts: List[Cut], waveforms: bool = False) -> Stream:
+def collate(stream: str, cuts: list[Cut], waveforms: bool = False) -> Stream:
     """Load and pad a mini-batch of stored features, or of ``waveforms``: then (N, S), lengths in samples."""
     loaded = [torch.from_numpy(load_waveform(cut)) if waveforms else load_features(cut) for cut in cuts]
     lengths = torch.tensor([len(clip) for clip in loaded])
@@ -166,8 +172,8 @@ class Request(NamedTuple):
 
     position: Position
     last: bool
-    cuts: List[Cut]  # this process' share
-    all_ids: List[str]  # of the whole mini-batch
+    cuts: list[Cut]  # this process' share
+    all_ids: list[str]  # of the whole mini-batch
 
 
 class Source(ABC):
@@ -208,7 +214,7 @@ class _EndlessSampler:
     what came before it: the mini-batches of that epoch before ``start`` are only counted, their features not read.
     """
 
-    def __init__(self, cuts: CutSet, stream: str, config: DataConfig, seed: int, start: Position = Position()):
+    def __init__(self, cuts: CutSet, stream: str, config: DataConfig, seed: int, start: Position = START):
         clips = len(list(islice(cuts, BUCKETS)))
         if clips < 2:
             raise InputError(f"the {stream} set holds {clips} clip; a mini-batch needs two.")
@@ -246,7 +252,7 @@ class _EndlessSampler:
         yield self._request(Position(epoch, number), True, held)
 
     @staticmethod
-    def _request(position: Position, last: bool, cuts: List[Cut]) -> Request:
+    def _request(position: Position, last: bool, cuts: list[Cut]) -> Request:
         return Request(position, last, distributed.share(cuts), [cut.id for cut in cuts])
 
 
@@ -262,11 +268,12 @@ class _Batches(IterableDataset):
         self.stream, self.source, self.config, self.seed, self.start = stream, source, config, seed, start
         self.loader, self.loaders = loader, loaders
 
-    def __iter__(self) -> Iterator[Union[Stream, InputError]]:
+    def __iter__(self) -> Iterator[Stream | InputError]:
         """What cannot be read is handed over as an InputError: raised in a worker it would come with a traceback."""
         try:
-            for request in self.source.requests(self.stream, self.config, self.seed, self.start, self.loader,
-                                                self.loaders):
+            for request in self.source.requests(
+                self.stream, self.config, self.seed, self.start, self.loader, self.loaders
+            ):
                 yield self._load(request)
         except InputError as error:
             yield error
@@ -275,9 +282,7 @@ class _Batches(IterableDataset):
         chosen = request.cuts
         if self.stream != "phoneme":
             of_epoch = f"{self.seed} {self.stream} {request.position.epoch}"
-            chosen = [
-                crop(cut, self.config.max_seconds, random.Random(f"{of_epoch} {cut.id}")) for cut in chosen
-            ]
+            chosen = [crop(cut, self.config.max_seconds, random.Random(f"{of_epoch} {cut.id}")) for cut in chosen]
         batch = collate(self.stream, chosen, self.config.input == "waveform")
         return replace(batch, position=request.position, last=request.last, all_ids=request.all_ids)
 
@@ -300,8 +305,7 @@ def _end_after(parent: int) -> None:
 
 
 def endless_stream(
-    stream: str, cuts: Union[CutSet, Source], config: DataConfig, seed: int, start: Position = Position(),
-    device: str = "cpu",
+    stream: str, cuts: CutSet | Source, config: DataConfig, seed: int, start: Position = START, device: str = "cpu"
 ) -> Iterator[Stream]:
     """Mini-batches of one data set for ever, from ``start`` on, loaded by ``config.workers`` processes.
 
@@ -312,20 +316,25 @@ def endless_stream(
     workers = WORKERS[device] if config.workers is None else config.workers
     loaders = max(1, workers)
     # a loader a process: lhotse's sampler draws otherwise in a loader's second process than in its first
-    return _in_turn([
-        iter(DataLoader(
-            _Batches(stream, source, config, seed, start, number, loaders),
-            batch_size=None,
-            num_workers=min(1, workers),
-            multiprocessing_context="fork" if workers else None,
-            worker_init_fn=_end_with_training,
-            pin_memory=device == "cuda",
-        ))
-        for number in range(loaders)
-    ], source.turns(stream, config, seed, start, loaders))
+    return _in_turn(
+        [
+            iter(
+                DataLoader(
+                    _Batches(stream, source, config, seed, start, number, loaders),
+                    batch_size=None,
+                    num_workers=min(1, workers),
+                    multiprocessing_context="fork" if workers else None,
+                    worker_init_fn=_end_with_training,
+                    pin_memory=device == "cuda",
+                )
+            )
+            for number in range(loaders)
+        ],
+        source.turns(stream, config, seed, start, loaders),
+    )
 
 
-def _in_turn(loaders: List[Iterator[Union[Stream, InputError]]], turns: Iterator[int]) -> Iterator[Stream]:
+def _in_turn(loaders: list[Iterator[Stream | InputError]], turns: Iterator[int]) -> Iterator[Stream]:
     for number in turns:
         batch = next(loaders[number])
         if isinstance(batch, InputError):
@@ -334,7 +343,7 @@ def _in_turn(loaders: List[Iterator[Union[Stream, InputError]]], turns: Iterator
         yield batch
 
 
-def training_cuts(path: Path, target: Optional[str] = None) -> CutSet:
+def training_cuts(path: Path, target: str | None = None) -> CutSet:
     """The cuts of a set that stage 3 wrote; with ``target`` only those of that corpus. InputError where empty."""
     cuts = cuts_of(path, target)
     if next(iter(cuts), None) is None:
@@ -344,7 +353,10 @@ def training_cuts(path: Path, target: Optional[str] = None) -> CutSet:
 
 
 def multitask_batches(
-    cut_sets: Mapping[str, Union[CutSet, Source]], config: DataConfig, seed: int, starts: Mapping[str, Position] = {},
+    cut_sets: Mapping[str, CutSet | Source],
+    config: DataConfig,
+    seed: int,
+    starts: Mapping[str, Position] = {},
     device: str = "cpu",
 ) -> Iterator[MultitaskBatch]:
     """A mini-batch of each data set a step, for ever; an epoch is one pass over the emotion stream.
@@ -360,7 +372,7 @@ def multitask_batches(
         yield MultitaskBatch(**{name: next(stream) for name, stream in streams.items()})
 
 
-def largest_batch(cut_sets: Dict[str, CutSet], config: DataConfig) -> MultitaskBatch:
+def largest_batch(cut_sets: dict[str, CutSet], config: DataConfig) -> MultitaskBatch:
     """About the largest mini-batch of each stream: of the longest of its first LARGEST_AMONG cuts; one's share."""
     streams = {}
     for name, cuts in cut_sets.items():
@@ -369,12 +381,13 @@ def largest_batch(cut_sets: Dict[str, CutSet], config: DataConfig) -> MultitaskB
             longest = longest[: max(2, int(config.phoneme_batch_seconds / longest[0].duration))]
         else:
             longest = [crop(cut, config.max_seconds, random.Random(0)) for cut in longest]
-        streams[name] = replace(collate(name, distributed.share(longest), config.input == "waveform"),
-                                all_ids=[cut.id for cut in longest])
+        streams[name] = replace(
+            collate(name, distributed.share(longest), config.input == "waveform"), all_ids=[cut.id for cut in longest]
+        )
     return MultitaskBatch(**streams)
 
 
-def scoring_batches(stream: str, cuts: List[Cut], batch_size: int, waveforms: bool = False) -> Iterator[Stream]:
+def scoring_batches(stream: str, cuts: list[Cut], batch_size: int, waveforms: bool = False) -> Iterator[Stream]:
     """Every cut once and whole, of like durations together; stored features, or ``waveforms``."""
     ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
     for start in range(0, len(ordered), batch_size):

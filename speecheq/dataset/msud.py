@@ -16,20 +16,21 @@ import os
 import re
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
+from typing import Any
 
 from lhotse import MonoCut
 from lhotse.serialization import SequentialJsonlWriter
 
 from speecheq import seqm
-from speecheq.corpora.prepare import NEUTRAL_RULES, load_card
 from speecheq.common.errors import InputError
-from speecheq.features.storage import load_cuts
 from speecheq.common.files import read_json, write_json
 from speecheq.common.progress import log, progress
+from speecheq.common.stages import STAMP, Drops, Stage, digest, is_only_asked, require
+from speecheq.corpora.prepare import NEUTRAL_RULES, load_card
 from speecheq.dataset.protocols import (
     CROSS,
     RANDOM_PROTOCOLS,
@@ -41,7 +42,7 @@ from speecheq.dataset.protocols import (
     make_folds,
     parse_numbers,
 )
-from speecheq.common.stages import STAMP, Drops, Stage, digest, is_only_asked, require
+from speecheq.features.storage import load_cuts
 
 # Raised when what this module writes changes its meaning.
 FORMAT = 2
@@ -84,8 +85,8 @@ class Recipe:
     seed: int = 0
     classes: str = "seqm"
     neutral_eis: str = DECLARED
-    use: Mapping[str, Optional[Sequence[str]]] = field(default_factory=dict)
-    folds_file: Optional[Path] = None
+    use: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
+    folds_file: Path | None = None
     recipe_corpora: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -115,16 +116,16 @@ class Recipe:
         return experiment_name(self.target, self.protocol, self.classes, self.neutral_eis)
 
     @property
-    def others(self) -> List[str]:
+    def others(self) -> list[str]:
         return [name for name in dict.fromkeys(self.corpora) if name != self.target]
 
 
-def parse_use(texts: Sequence[str]) -> Dict[str, Optional[List[str]]]:
+def parse_use(texts: Sequence[str]) -> dict[str, list[str] | None]:
     """``joy,anger`` (every corpus) or ``esd_zh=joy,anger`` of ``--use`` -> corpus or "*" -> categories.
 
     Of two for the same corpus the later counts; ``all`` lifts a restriction (None).
     """
-    use: Dict[str, Optional[List[str]]] = {}
+    use: dict[str, list[str] | None] = {}
     for text in texts:
         corpus, equals, categories = text.rpartition("=")
         names = categories.replace(",", " ").split()
@@ -148,7 +149,7 @@ class ClassMap:
         labels = sorted(label for label in card["labels"] if card["counts"]["emotion"].get(label))
         self.table = seqm.ClassTable(tuple(labels), tuple(card["labels"][label] for label in labels))
         # Clips of other corpora: the label that is the plain category; of several, the one of the category's name.
-        self.of_category: Dict[str, str] = {}
+        self.of_category: dict[str, str] = {}
         for category in dict.fromkeys(self.table.categories):
             plain = [label for label in labels if card["labels"][label] == category and label in card["plain_labels"]]
             chosen = [label for label in plain if label.lower() == category] or plain
@@ -156,7 +157,7 @@ class ClassMap:
                 self.of_category[category] = chosen[0]
         self.index = {label: number for number, label in enumerate(labels)}
 
-    def class_of(self, custom: Mapping[str, Any]) -> Optional[int]:
+    def class_of(self, custom: Mapping[str, Any]) -> int | None:
         """The class number of an utterance, from its supervision's custom fields; None where it has none."""
         if not self.own:
             return seqm.esc_index(custom["esc"])
@@ -173,7 +174,7 @@ def clip_of(cut: MonoCut, label: str = "", with_path: bool = False) -> Clip:
     custom = supervision.custom
     source = cut.recording.sources[0].source if cut.has_recording else supervision.id
 
-    def shared(value: Optional[str]) -> Optional[str]:
+    def shared(value: str | None) -> str | None:
         return None if value is None else sys.intern(str(value))
 
     return Clip(
@@ -189,7 +190,7 @@ def clip_of(cut: MonoCut, label: str = "", with_path: bool = False) -> Clip:
     )
 
 
-def _neutral_rule(rule: str, custom: Dict[str, Any]) -> None:
+def _neutral_rule(rule: str, custom: dict[str, Any]) -> None:
     """Set the EIS of a neutral utterance as the switch ``neutral_eis`` says; a second time changes nothing."""
     if rule == DECLARED or custom["esc"] != seqm.NEUTRAL:
         return
@@ -205,22 +206,29 @@ class _Sets:
             name: stack.enter_context(SequentialJsonlWriter(folder / f"{name}.jsonl.gz", overwrite=True))
             for name in names
         }
-        self.counts: Dict[str, Dict[str, Counter]] = {name: defaultdict(Counter) for name in names}
+        self.counts: dict[str, dict[str, Counter]] = {name: defaultdict(Counter) for name in names}
 
     def add(self, name: str, cut: MonoCut, class_name: str) -> None:
         supervision = cut.supervisions[0]
         custom = supervision.custom
         self.files[name].write(cut)
         eis = "specified" if seqm.is_specified(custom["eis"]) else "unspecified"
-        values = {"corpus": custom["corpus"], "class": class_name, "esc": custom["esc"], "gender": supervision.gender,
-                  "eis": eis}
+        values = {
+            "corpus": custom["corpus"],
+            "class": class_name,
+            "esc": custom["esc"],
+            "gender": supervision.gender,
+            "eis": eis,
+        }
         for key, value in values.items():
             self.counts[name][key][str(value)] += 1
 
-    def note(self) -> Dict[str, Any]:
+    def note(self) -> dict[str, Any]:
         return {
-            name: {"clips": sum(counters["corpus"].values()),
-                   **{key: dict(sorted(counters[key].items())) for key in ("corpus", "class", "esc", "gender", "eis")}}
+            name: {
+                "clips": sum(counters["corpus"].values()),
+                **{key: dict(sorted(counters[key].items())) for key in ("corpus", "class", "esc", "gender", "eis")},
+            }
             for name, counters in self.counts.items()
         }
 
@@ -230,12 +238,13 @@ class _Clips:
     """The clips of a run: ``of`` a corpus by id, those that have a class and are in use; ``unused``, of the target,
     the others, which a list of folds may name too."""
 
-    of: Dict[str, Dict[str, Clip]]
-    unused: List[Clip]
+    of: dict[str, dict[str, Clip]]
+    unused: list[Clip]
 
 
-def _read_clips(recipe: Recipe, cards: Mapping[str, dict], classes: ClassMap, cuts: Mapping[str, Iterable[MonoCut]],
-                drops: Drops) -> _Clips:
+def _read_clips(
+    recipe: Recipe, cards: Mapping[str, dict], classes: ClassMap, cuts: Mapping[str, Iterable[MonoCut]], drops: Drops
+) -> _Clips:
     clips = _Clips({}, [])
     with_path = recipe.folds_file is not None
     for name in cards:
@@ -269,7 +278,7 @@ def _is_for_training(clip: Clip) -> bool:
     return clip.split is None or clip.split == "train"
 
 
-def _intersect(recipe: Recipe, clips: Dict[str, Dict[str, Clip]], drops: Drops) -> None:
+def _intersect(recipe: Recipe, clips: dict[str, dict[str, Clip]], drops: Drops) -> None:
     """Cross-corpus: keep the classes that the target and the training clips of the other corpora have in common."""
     if not recipe.others:
         raise InputError(f"the protocol 'cross' trains on other corpora than {recipe.target}: give some.")
@@ -288,7 +297,7 @@ def _intersect(recipe: Recipe, clips: Dict[str, Dict[str, Clip]], drops: Drops) 
             del clips[name][clip.id]
 
 
-def _folds(recipe: Recipe, card: Mapping[str, Any], clips: _Clips, drops: Drops) -> List[set]:
+def _folds(recipe: Recipe, card: Mapping[str, Any], clips: _Clips, drops: Drops) -> list[set]:
     """The test clips of every fold."""
     members = clips.of[recipe.target]
     if not members:
@@ -322,7 +331,7 @@ def _dev_rule(recipe: Recipe, clips: Mapping[str, Clip]) -> str:
     return recipe.dev
 
 
-def _target_parts(recipe: Recipe, dev: str, clips: Mapping[str, Clip], test: set) -> Dict[str, str]:
+def _target_parts(recipe: Recipe, dev: str, clips: Mapping[str, Clip], test: set) -> dict[str, str]:
     """Target utterance -> the set that it goes to."""
     if recipe.protocol == CROSS:
         return dict.fromkeys(clips, TEST)
@@ -334,10 +343,11 @@ def _target_parts(recipe: Recipe, dev: str, clips: Mapping[str, Clip], test: set
     return {name: TEST if name in test else DEV if name in dev_ids else TRAINING for name in clips}
 
 
-def _other_parts(recipe: Recipe, dev: str, cards: Mapping[str, dict], clips: Mapping[str, Mapping[str, Clip]],
-                 drops: Drops) -> Dict[str, Dict[str, str]]:
+def _other_parts(
+    recipe: Recipe, dev: str, cards: Mapping[str, dict], clips: Mapping[str, Mapping[str, Clip]], drops: Drops
+) -> dict[str, dict[str, str]]:
     """Other corpus -> utterance -> the set that it goes to: training, test_<corpus>, or (cross-corpus) dev."""
-    parts: Dict[str, Dict[str, str]] = {}
+    parts: dict[str, dict[str, str]] = {}
     for name in recipe.others:
         parts[name] = {}
         for clip in clips[name].values():
@@ -350,7 +360,9 @@ def _other_parts(recipe: Recipe, dev: str, cards: Mapping[str, dict], clips: Map
     if recipe.protocol == CROSS:  # the target must stay unseen: the dev part is taken from the training corpora
         pool = [
             clip._replace(speaker=f"{name} {clip.speaker}")
-            for name in recipe.others for clip in clips[name].values() if parts[name].get(clip.id) == TRAINING
+            for name in recipe.others
+            for clip in clips[name].values()
+            if parts[name].get(clip.id) == TRAINING
         ]
         for chosen in dev_part(pool, dev, recipe.seed):
             next(of for of in parts.values() if chosen in of)[chosen] = DEV
@@ -363,7 +375,7 @@ def _digest_of(path: Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def _note_of_any(folder: Path) -> Optional[Dict[str, Any]]:
+def _note_of_any(folder: Path) -> dict[str, Any] | None:
     """What ``msud.json`` says of one of the folds in ``folder``; None where none is there. Damaged ones are redone."""
     for path in sorted(folder.glob("fold*/msud.json")):
         try:
@@ -373,7 +385,7 @@ def _note_of_any(folder: Path) -> Optional[Dict[str, Any]]:
     return None
 
 
-def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Path) -> List[int]:
+def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Path) -> list[int]:
     """Write the cut sets of the asked ``folds``; returns their numbers.
 
     ``manifests`` and ``fbank`` hold one folder a corpus. The labels of a corpus come from its card. InputError for
@@ -390,7 +402,7 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
     options["left_out"] = [name for name in options.pop("recipe_corpora") if name not in cards]
     folder = out_dir / recipe.name
     inputs = [fbank / name for name in sorted(cards)]
-    stages: Dict[int, Stage] = {}
+    stages: dict[int, Stage] = {}
 
     def is_done(number: int) -> bool:
         """Whether that fold is there; looked up, and logged, once."""
@@ -401,11 +413,11 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
             done[number] = stage.is_done() and not stage.is_missing
         return done[number]
 
-    done: Dict[int, bool] = {}
+    done: dict[int, bool] = {}
     made = _note_of_any(folder)
     if made is not None and is_done(made["fold"]):  # folds that are all there need no look at the clips
         numbers = parse_numbers(folds, "fold", made["folds"])
-        if all([is_done(number) for number in numbers]):
+        if all(is_done(number) for number in numbers):
             return numbers
 
     classes = ClassMap(recipe, cards[recipe.target])
@@ -421,8 +433,10 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
     def write(number: int) -> None:
         """The sets of a fold."""
         of_fold = drops.copy()
-        parts = {recipe.target: _target_parts(recipe, dev, clips.of[recipe.target], all_folds[number - 1]),
-                 **_other_parts(recipe, dev, cards, clips.of, of_fold)}
+        parts = {
+            recipe.target: _target_parts(recipe, dev, clips.of[recipe.target], all_folds[number - 1]),
+            **_other_parts(recipe, dev, cards, clips.of, of_fold),
+        }
         shared_speakers = _check(recipe, clips.of, parts)
         with stages[number].anew() as temporary:
             sets = _write_sets(recipe, classes, cuts, parts, temporary)
@@ -451,7 +465,8 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
             without_gender = sets[TRAINING]["clips"] - sets[GENDER]["clips"]
             if without_gender:
                 log.warning(
-                    "%s: %d training clips have no gender and are not in the gender set", stages[number].title,
+                    "%s: %d training clips have no gender and are not in the gender set",
+                    stages[number].title,
                     without_gender,
                 )
             write_json(temporary / "msud.json", note)
@@ -467,8 +482,13 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
     return parse_numbers(folds, "fold", len(all_folds))
 
 
-def _write_sets(recipe: Recipe, classes: ClassMap, cuts: Mapping[str, Iterable[MonoCut]],
-                parts: Mapping[str, Mapping[str, str]], folder: Path) -> Dict[str, Any]:
+def _write_sets(
+    recipe: Recipe,
+    classes: ClassMap,
+    cuts: Mapping[str, Iterable[MonoCut]],
+    parts: Mapping[str, Mapping[str, str]],
+    folder: Path,
+) -> dict[str, Any]:
     """Write the sets of a fold, each cut with its class and its EIS; returns their counts."""
     names = sorted({TRAINING, DEV, TEST, GENDER} | {part for of in parts.values() for part in of.values()})
     with ExitStack() as stack:
@@ -490,7 +510,7 @@ def _write_sets(recipe: Recipe, classes: ClassMap, cuts: Mapping[str, Iterable[M
 
 def _check(recipe: Recipe, clips: Mapping[str, Mapping[str, Clip]], parts: Mapping[str, Mapping[str, str]]) -> int:
     """Leak checks of a fold (InputError); returns how many test speakers are trained on."""
-    by_part: Dict[str, List[Clip]] = defaultdict(list)
+    by_part: dict[str, list[Clip]] = defaultdict(list)
     for corpus, of in parts.items():
         for name, part in of.items():
             by_part[part].append(clips[corpus][name])
@@ -518,7 +538,7 @@ def class_table(note: Mapping[str, Any]) -> seqm.ClassTable:
     return seqm.ClassTable(tuple(note["classes"]), tuple(note["class_esc"]))
 
 
-def made_folds(msud_dir: Path, folds: str) -> List[int]:
+def made_folds(msud_dir: Path, folds: str) -> list[int]:
     """The fold numbers that ``folds`` asks for, each checked to be there; InputError where one is not."""
     notes = [read_json(path) for path in Path(msud_dir).glob("fold*/msud.json")]
     if not notes:

@@ -12,24 +12,25 @@ The cuts are read and written one at a time: at no moment are all of them in mem
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple, Union
+from typing import Any
 
 from lhotse import CutSet, MonoCut
 from lhotse.serialization import SequentialJsonlWriter
 
-from speecheq.corpora.prepare import load_card
 from speecheq.common.errors import InputError
-from speecheq.features.storage import load_cuts
 from speecheq.common.files import write_json
-from speecheq.dataset.phones.phone_table import NoPhones
-from speecheq.dataset.phones.units import UNITS, Phones, Pieces, spelling
 from speecheq.common.progress import log, progress
 from speecheq.common.stages import Drops, Stage
+from speecheq.corpora.prepare import load_card
+from speecheq.dataset.phones.phone_table import NoPhones
+from speecheq.dataset.phones.units import UNITS, Phones, Pieces, spelling
+from speecheq.features.storage import load_cuts
 
 # Raised when what this module writes changes its meaning.
 FORMAT = 2
@@ -42,12 +43,12 @@ HELD_OUT_SHARE = 0.1
 PIECES_FROM = 300_000
 
 
-def hold_out(utterances: Iterable[Tuple[str, str]]) -> Set[str]:
+def hold_out(utterances: Iterable[tuple[str, str]]) -> set[str]:
     """Of (id, speaker) pairs the ids of the last 10 % of each speaker; at least one, none of a speaker with one."""
-    by_speaker: Dict[str, List[str]] = defaultdict(list)
+    by_speaker: dict[str, list[str]] = defaultdict(list)
     for name, speaker in utterances:
         by_speaker[speaker].append(name)
-    held: Set[str] = set()
+    held: set[str] = set()
     for names in by_speaker.values():
         if len(names) > 1:
             held.update(sorted(names)[-max(1, round(HELD_OUT_SHARE * len(names))) :])
@@ -62,7 +63,7 @@ class _Corpus:
         # a corpus without official parts ("all") is one for training
         self.pooled = TRAIN not in card["splits"] and card["splits"] != ["all"]
         self.test = TEST if TEST in card["splits"] and not self.pooled else HELD_OUT
-        self.held: Set[str] = set()
+        self.held: set[str] = set()
 
     def cuts(self, doing: str) -> Iterator[MonoCut]:
         return progress(load_cuts(self.fbank), f"{self.card['name']}: {doing}", self.card["utterances"], "texts")
@@ -80,7 +81,7 @@ class _Corpus:
     def hold_out(self, readable: Callable[[str], Any]) -> None:
         """Decide what is held out of the utterances whose text ``readable`` accepts."""
 
-        def usable() -> Iterator[Tuple[str, str]]:
+        def usable() -> Iterator[tuple[str, str]]:
             for cut in self.cuts("choosing what is held out"):
                 if self.part(cut) != TRAIN:
                     continue
@@ -130,10 +131,10 @@ def phonemes(
     if units not in UNITS:
         raise InputError(f"--units is {' or '.join(UNITS)}, not {units!r}.")
     language = card["language"]
-    options: Dict[str, Any] = {"corpus": corpus, "units": units}
+    options: dict[str, Any] = {"corpus": corpus, "units": units}
     if units == "phone":
         try:
-            target: Optional[Phones] = Phones(language)
+            target: Phones | None = Phones(language)
         except InputError as error:
             raise InputError(f"{corpus}: {error}") from error
         options["table"] = target.table.symbols
@@ -147,14 +148,14 @@ def phonemes(
             _write(card, fbank / corpus, units, bpe_size, target, stage)
 
 
-def _write(card: dict, fbank: Path, units: str, bpe_size: int, phones: Optional[Phones], stage: Stage) -> None:
+def _write(card: dict, fbank: Path, units: str, bpe_size: int, phones: Phones | None, stage: Stage) -> None:
     """The phoneme cuts of a corpus, with its ``phones``, or, without them, with pieces that are trained first."""
     corpus, language = card["name"], card["language"]
     source = _Corpus(card, fbank)
     if source.test == HELD_OUT:
         # read with a reader of its own, since each counts what it predicts
         source.hold_out(Phones(language).encode if units == "phone" else partial(spelling, language=language))
-    target: Union[Phones, Pieces, None] = phones
+    target: Phones | Pieces | None = phones
     if target is None:
         try:
             target = Pieces.train(language, source.training_texts("pieces"), bpe_size)
@@ -164,7 +165,7 @@ def _write(card: dict, fbank: Path, units: str, bpe_size: int, phones: Optional[
     drops, clips = Drops(), Counter()
     with stage.anew() as temporary:
         with ExitStack() as files:
-            writers: Dict[str, SequentialJsonlWriter] = {}
+            writers: dict[str, SequentialJsonlWriter] = {}
 
             def writer(part: str) -> SequentialJsonlWriter:
                 if part not in writers:

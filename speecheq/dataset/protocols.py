@@ -7,8 +7,9 @@ import csv
 import random
 import re
 from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Callable, Dict, Hashable, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import NamedTuple
 
 from speecheq.common.errors import InputError
 
@@ -26,18 +27,18 @@ class Clip(NamedTuple):
     id: str
     speaker: str
     label: str
-    text_id: Optional[str] = None
-    split: Optional[str] = None
+    text_id: str | None = None
+    split: str | None = None
     corpus: str = ""
-    session: Optional[str] = None
+    session: str | None = None
     path: str = ""
     sound: int = 0
 
 
-Folds = List[Set[str]]
+Folds = list[set[str]]
 
 
-def _dealt(groups: Dict[Hashable, List[str]], parts: int, random_source: random.Random) -> Folds:
+def _dealt(groups: dict[Hashable, list[str]], parts: int, random_source: random.Random) -> Folds:
     """Deal shuffled groups out in turn, so that parts are equally large and groups spread evenly."""
     folds: Folds = [set() for _ in range(parts)]
     turn = 0
@@ -109,7 +110,7 @@ def all_clips(clips: Sequence[Clip], seed: int = 0) -> Folds:
 
 
 CROSS = "cross"
-PROTOCOLS: Dict[str, Callable[..., Folds]] = {
+PROTOCOLS: dict[str, Callable[..., Folds]] = {
     "random10": random_folds(10),
     "random5": random_folds(5),
     "speaker": leave_one_speaker_out,
@@ -121,8 +122,10 @@ PROTOCOLS: Dict[str, Callable[..., Folds]] = {
 # These deal single clips out at random, so that a fixed test part of the corpus would be trained on.
 RANDOM_PROTOCOLS = ("random10", "random5")
 # What must not be shared between training and test besides the clips.
-MUST_DIFFER: Dict[str, Sequence[str]] = {
-    "speaker": ("speaker",), "session": ("session", "speaker"), "text": ("text_id",),
+MUST_DIFFER: dict[str, Sequence[str]] = {
+    "speaker": ("speaker",),
+    "session": ("session", "speaker"),
+    "text": ("text_id",),
 }
 
 
@@ -146,7 +149,7 @@ def checked_folds(protocol: str, clips: Sequence[Clip], folds: Folds) -> Folds:
     return folds
 
 
-def read_folds_file(path: Path) -> List[Tuple[str, str, int]]:
+def read_folds_file(path: Path) -> list[tuple[str, str, int]]:
     """(``<path>, line <n>``, clip, its test fold) of a table of published folds, tab or comma separated.
 
     Its first line names the columns, ``clip`` and ``test_fold`` among them; folds count from 1 without a gap.
@@ -154,8 +157,8 @@ def read_folds_file(path: Path) -> List[Tuple[str, str, int]]:
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such file of folds.")
-    found: List[Tuple[str, str, int]] = []
-    seen: Dict[str, str] = {}
+    found: list[tuple[str, str, int]] = []
+    seen: dict[str, str] = {}
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -197,7 +200,7 @@ class PublishedFolds(NamedTuple):
     lines name clips that are not there."""
 
     folds: Folds
-    unnamed: List[str]
+    unnamed: list[str]
     absent: int
 
 
@@ -211,9 +214,9 @@ def folds_from_file(path: Path, clips: Sequence[Clip], may_lack_clips: bool) -> 
     rows = read_folds_file(path)
     places = {clip.casefold(): number for number, (_, clip, _) in enumerate(rows)}
     longest = max((name.count("/") for name in places), default=0) + 1
-    taken: Dict[int, str] = {}
+    taken: dict[int, str] = {}
     folds: Folds = [set() for _ in range(max((fold for _, _, fold in rows), default=0))]
-    unnamed: List[str] = []
+    unnamed: list[str] = []
     for clip in clips:
         parts = clip.path.casefold().split("/")
         names = [clip.id.casefold(), *("/".join(parts[-length:]) for length in range(longest, 0, -1))]
@@ -236,7 +239,7 @@ def folds_from_file(path: Path, clips: Sequence[Clip], may_lack_clips: bool) -> 
     return PublishedFolds(folds, unnamed, len(absent))
 
 
-def dev_part(training: Sequence[Clip], how: str = "clips", seed: int = 0) -> Set[str]:
+def dev_part(training: Sequence[Clip], how: str = "clips", seed: int = 0) -> set[str]:
     """The ids of the dev part inside the training clips of a fold.
 
     ``clips``: 10 %, stratified by label and speaker, at least one clip a label. ``speaker``: all clips of one
@@ -256,7 +259,7 @@ def dev_part(training: Sequence[Clip], how: str = "clips", seed: int = 0) -> Set
     by_label = defaultdict(lambda: defaultdict(list))
     for clip in training:
         by_label[clip.label][clip.speaker].append(clip.id)
-    dev: Set[str] = set()
+    dev: set[str] = set()
     for label in sorted(by_label):
         speakers = by_label[label]
         for name in sorted(speakers):
@@ -265,8 +268,12 @@ def dev_part(training: Sequence[Clip], how: str = "clips", seed: int = 0) -> Set
         # one clip of each speaker in turn, in an order drawn anew for each label
         order = sorted(speakers)
         source.shuffle(order)
-        rounds = [speakers[name][turn] for turn in range(max(map(len, speakers.values()))) for name in order
-                  if turn < len(speakers[name])]
+        rounds = [
+            speakers[name][turn]
+            for turn in range(max(map(len, speakers.values())))
+            for name in order
+            if turn < len(speakers[name])
+        ]
         if len(rounds) > 1:
             dev.update(rounds[: max(1, round(DEV_SHARE * len(rounds)))])
     return dev
@@ -279,7 +286,7 @@ def check_leaks(protocol: str, training: Iterable[Clip], dev: Iterable[Clip], te
     and texts are those of one corpus: another corpus may number its own the same way.
     """
 
-    def values(clips: List[Clip], field: str) -> Set[Tuple[str, str]]:
+    def values(clips: list[Clip], field: str) -> set[tuple[str, str]]:
         return {(clip.corpus, getattr(clip, field)) for clip in clips if getattr(clip, field) is not None}
 
     training, dev, test = list(training), list(dev), list(test)
@@ -305,7 +312,7 @@ def check_leaks(protocol: str, training: Iterable[Clip], dev: Iterable[Clip], te
         raise InputError(f"leak: {len(shared)} dev clip(s) are in training ({min(shared)[1]} for one).")
 
 
-def parse_numbers(text: str, what: str, available: Optional[int] = None) -> List[int]:
+def parse_numbers(text: str, what: str, available: int | None = None) -> list[int]:
     """``1 3-5``, ``1,2`` or ``all`` -> numbers in order; InputError for a number that does not exist.
 
     ``what`` names them (fold, seed); ``available`` is how many there are, which ``all`` needs.
@@ -314,7 +321,7 @@ def parse_numbers(text: str, what: str, available: Optional[int] = None) -> List
         if available is None:
             raise InputError(f"--{what}s all: there is no list of all {what}s; name them, for instance --{what}s 1-3.")
         return list(range(1, available + 1))
-    numbers: List[int] = []
+    numbers: list[int] = []
     for item in text.replace(",", " ").split():
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
         if not match:

@@ -13,8 +13,9 @@ Nothing is read here: all follows from the seed, how many clips each shard holds
 """
 
 import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Dealing:
     lanes: int
     parts: int
     batch_size: int
-    seconds: Optional[float]
+    seconds: float | None
     buffer: int
     name: str
 
@@ -49,11 +50,11 @@ class Dealing:
         # a part of its own is worth a mini-batch at least
         object.__setattr__(self, "parts", max(1, min(self.parts, self.clips // self.batch_size)))
 
-    def part(self, number: int) -> Tuple[int, int]:
+    def part(self, number: int) -> tuple[int, int]:
         """The first clip of a part, and the first after it, in the order of the epoch."""
         return self.clips * number // self.parts, self.clips * (number + 1) // self.parts
 
-    def run(self, part: int, lane: int) -> Tuple[int, int]:
+    def run(self, part: int, lane: int) -> tuple[int, int]:
         """The first clip of a lane, and the first after it; the first lanes are those that are longer by one."""
         first, stop = self.part(part)
         each, longer = divmod(stop - first, self.lanes)
@@ -74,7 +75,7 @@ class Dealing:
         start, stop = self.run(part, 0)
         return max(1, -(-(stop - start - 1) // self.rows_a_block))
 
-    def of_block(self, part: int, block: int, lane: int) -> Tuple[int, int]:
+    def of_block(self, part: int, block: int, lane: int) -> tuple[int, int]:
         """The clips that a block has of a lane, as ``run``."""
         start, stop = self.run(part, lane)
         first = start + block * self.rows_a_block
@@ -86,9 +87,9 @@ class Block(NamedTuple):
     mini-batches, each of some rows."""
 
     grid: np.ndarray
-    batches: List[slice]
+    batches: list[slice]
 
-    def clips(self, batch: slice) -> List[Tuple[int, int]]:
+    def clips(self, batch: slice) -> list[tuple[int, int]]:
         """(lane, place) of the clips of a mini-batch, in its order."""
         return [(lane, place) for row in self.grid[batch].tolist() for lane, place in enumerate(row) if place >= 0]
 
@@ -106,7 +107,7 @@ def make_block(dealing: Dealing, durations: Sequence[np.ndarray], randomness: np
     return Block(grid, [batches[place] for place in randomness.permutation(len(batches))])
 
 
-def _batches(dealing: Dealing, clips: List[int], seconds: List[float]) -> List[slice]:
+def _batches(dealing: Dealing, clips: list[int], seconds: list[float]) -> list[slice]:
     """Rows, given how many clips each has and how long they are, to mini-batches."""
     firsts, held = [0], 0.0
     for row, length in enumerate(seconds):
@@ -128,7 +129,7 @@ class Epoch:
     ``durations_of(pieces)`` gives the durations in seconds of the clips of such pieces of shards as ``pieces`` returns.
     """
 
-    def __init__(self, dealing: Dealing, shards: np.ndarray, seed: str, durations_of: Callable[[List], np.ndarray]):
+    def __init__(self, dealing: Dealing, shards: np.ndarray, seed: str, durations_of: Callable[[list], np.ndarray]):
         self.dealing, self.seed, self.durations_of = dealing, seed, durations_of
         self.order = self._randomness("shards").permutation(len(shards))
         self.ends = np.cumsum(shards[self.order])
@@ -137,7 +138,7 @@ class Epoch:
         # str hashes change from process to process, this does not
         return np.random.RandomState(random.Random(f"{self.seed} {of}").randrange(2**32))
 
-    def pieces(self, start: int, stop: int) -> List[Tuple[int, int, int]]:
+    def pieces(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """(shard, the first of its clips, the first after them) of a run of clips in the order of the epoch."""
         found = []
         place = int(np.searchsorted(self.ends, start, "right"))
@@ -153,18 +154,21 @@ class Epoch:
     def block(self, part: int, number: int) -> Block:
         """What comes together of the block with that number."""
         dealing = self.dealing
-        durations = [self.durations_of(self.pieces(*dealing.of_block(part, number, lane)))
-                     for lane in range(dealing.lanes)]
+        durations = [
+            self.durations_of(self.pieces(*dealing.of_block(part, number, lane))) for lane in range(dealing.lanes)
+        ]
         return make_block(dealing, durations, self._randomness(f"{part} {number}"))
 
-    def turns(self) -> List[int]:
+    def turns(self) -> list[int]:
         """The part that each mini-batch of the epoch is of: the parts in turn, as long as they have one."""
         dealing = self.dealing
-        left = [sum(len(self.block(part, number).batches) for number in range(dealing.blocks(part)))
-                for part in range(dealing.parts)]
+        left = [
+            sum(len(self.block(part, number).batches) for number in range(dealing.blocks(part)))
+            for part in range(dealing.parts)
+        ]
         return [part for turn in range(max(left)) for part in range(dealing.parts) if turn < left[part]]
 
-    def blocks_from(self, part: int, batch: int) -> Iterator[Tuple[int, Block]]:
+    def blocks_from(self, part: int, batch: int) -> Iterator[tuple[int, Block]]:
         """(number, block) of a part from the one that holds its mini-batch ``batch``, without those before it."""
         for number in range(self.dealing.blocks(part)):
             block = self.block(part, number)

@@ -16,10 +16,11 @@ import json
 import os
 import shutil
 import tarfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -30,12 +31,7 @@ from lhotse.shar.utils import fill_shar_placeholder, to_shar_placeholder
 from lhotse.utils import fastcopy
 
 from speecheq.cluster import distributed
-from speecheq.config.schema import Config, DataConfig, SharConfig
-from speecheq.dataset.lazy_cuts import CutFile, cut_of
-from speecheq.dataset.loader import Position, Request, Source
-from speecheq.dataset.shard_plan import Dealing, Epoch
 from speecheq.common.errors import InputError
-from speecheq.features.storage import TICK_POWER, FbankConfig, load_features, load_waveform
 from speecheq.common.files import (
     folder_in_use,
     make_parent,
@@ -48,6 +44,11 @@ from speecheq.common.files import (
 from speecheq.common.process_pool import in_processes
 from speecheq.common.progress import Progress
 from speecheq.common.stages import Stage, require
+from speecheq.config.schema import Config, DataConfig, SharConfig
+from speecheq.dataset.lazy_cuts import CutFile, cut_of
+from speecheq.dataset.loader import Position, Request, Source
+from speecheq.dataset.shard_plan import Dealing, Epoch
+from speecheq.features.storage import TICK_POWER, FbankConfig, load_features, load_waveform
 
 # Raised when what this module writes changes its meaning.
 FORMAT = 1
@@ -65,7 +66,7 @@ def folder_of(root: Path, kind: str, source: Path) -> Path:
     return Path(root) / kind / source.parent.name / source.name
 
 
-def training_set(source: Path) -> Tuple[Path, int]:
+def training_set(source: Path) -> tuple[Path, int]:
     """The training cuts that stage 3 left in a folder, and how many they are."""
     require(source, "unify")
     if (source / "msud.json").is_file():
@@ -79,7 +80,7 @@ class _Writing:
     def __init__(self, source: Path, out_dir: Path, kind: str, shard_clips: int):
         self.out, self.kind, self.shard_clips = Path(out_dir), kind, shard_clips
         self.manifest, self.clips = training_set(source)
-        options: Dict[str, Any] = {"input": kind, "shard_clips": shard_clips}
+        options: dict[str, Any] = {"input": kind, "shard_clips": shard_clips}
         if kind == "stored":
             options["tick_power"] = TICK_POWER
         title = f"{kind} shards of {source.parent.name}/{source.name}"
@@ -87,13 +88,13 @@ class _Writing:
         self.shards = range(-(-self.clips // shard_clips))
         self.folder, self.notes = self.out / f"shards-{self.stage.key}", self.out / f"notes-{self.stage.key}"
 
-    def paths(self, number: int) -> Tuple[Path, Path]:
+    def paths(self, number: int) -> tuple[Path, Path]:
         return _paths(self.folder, self.kind, number)
 
     def note(self, number: int) -> Path:
         return self.notes / f"{number:06d}.json"
 
-    def missing(self) -> List[int]:
+    def missing(self) -> list[int]:
         return [number for number in self.shards if not sizes_are_as_noted(self.note(number))]
 
     def write(self, numbers: Collection[int]) -> int:
@@ -101,7 +102,7 @@ class _Writing:
         # stage 3 leaves clips by corpus and speaker; a place in this order is a place in the shards
         places = np.random.RandomState(0).permutation(self.clips)
         chosen = np.isin(places // self.shard_clips, list(numbers))
-        lines: Dict[int, bytes] = {
+        lines: dict[int, bytes] = {
             int(place): line for place, wanted, line in zip(places, chosen, CutFile(self.manifest).lines()) if wanted
         }
         for number in numbers:
@@ -140,12 +141,12 @@ class _Writing:
             remove_leftovers(folder)
 
 
-def _paths(folder: Path, kind: str, number: int) -> Tuple[Path, Path]:
+def _paths(folder: Path, kind: str, number: int) -> tuple[Path, Path]:
     """(manifest, archive) of a shard."""
     return folder / f"cuts.{number:06d}.jsonl.gz", folder / f"{FIELDS[kind][0]}.{number:06d}.tar"
 
 
-def _for_shard(cut: Cut, kind: str) -> Tuple[Cut, bytes]:
+def _for_shard(cut: Cut, kind: str) -> tuple[Cut, bytes]:
     """A cut as a shard's manifest has it, and its features or audio."""
     if kind == "stored":
         import lilcom
@@ -163,17 +164,20 @@ def _for_shard(cut: Cut, kind: str) -> Tuple[Cut, bytes]:
 
 def _describe(manifests: Sequence[Path]) -> np.ndarray:
     """A row a clip: shard, id, duration in seconds, corpus, gender (empty: none is known)."""
-    columns: List[List[np.ndarray]] = [[], [], [], [], []]
+    columns: list[list[np.ndarray]] = [[], [], [], [], []]
     for number, manifest in enumerate(manifests):
         cuts = [json.loads(line) for line in CutFile(manifest).lines()]
         labels = [cut["supervisions"][0] for cut in cuts]
-        for column, values in zip(columns, (
-            np.full(len(cuts), number, np.int32),
-            np.array([cut["id"].encode() for cut in cuts]),
-            np.array([cut["duration"] for cut in cuts]),
-            np.array([of["custom"]["corpus"].encode() for of in labels]),
-            np.array([(of.get("gender") or "").encode() for of in labels], "S1"),
-        )):
+        for column, values in zip(
+            columns,
+            (
+                np.full(len(cuts), number, np.int32),
+                np.array([cut["id"].encode() for cut in cuts]),
+                np.array([cut["duration"] for cut in cuts]),
+                np.array([of["custom"]["corpus"].encode() for of in labels]),
+                np.array([(of.get("gender") or "").encode() for of in labels], "S1"),
+            ),
+        ):
             column.append(values)
     joined = [np.concatenate(column) for column in columns]
     names = ("shard", "id", "duration", "corpus", "gender")
@@ -183,14 +187,14 @@ def _describe(manifests: Sequence[Path]) -> np.ndarray:
     return table
 
 
-def missing_shards(source: Path, out_dir: Path, kind: str, shard_clips: int) -> Optional[List[int]]:
+def missing_shards(source: Path, out_dir: Path, kind: str, shard_clips: int) -> list[int] | None:
     """The numbers, from 0, of the shards that ``write_shards`` would write; None where all is done."""
     writing = _Writing(source, out_dir, kind, shard_clips)
     return None if writing.stage.is_done() else writing.missing()
 
 
 def write_shards(
-    source: Path, out_dir: Path, kind: str, shard_clips: int, nj: int = 1, numbers: Optional[Collection[int]] = None
+    source: Path, out_dir: Path, kind: str, shard_clips: int, nj: int = 1, numbers: Collection[int] | None = None
 ) -> None:
     """Write what stage 3 left in ``source``, a fold or phonemes, as shards of ``shard_clips`` clips below ``out_dir``.
 
@@ -212,7 +216,7 @@ def write_shards(
             writing.finish()
 
 
-def _write(writing: _Writing, nj: int, numbers: Optional[Collection[int]] = None) -> None:
+def _write(writing: _Writing, nj: int, numbers: Collection[int] | None = None) -> None:
     """The shards that are missing, of all or of ``numbers``."""
     missing = [number for number in writing.missing() if numbers is None or number in numbers]
     size = max(1, min(SHARDS_A_PASS, -(-len(missing) // nj)))
@@ -276,7 +280,7 @@ def _read_shard(manifest: Path, archive: Path, places: Sequence[int]) -> Iterato
 class Shards(Source):
     """A set that ``write_shards`` has written to ``folder``, with all its clips or those of one ``corpus``."""
 
-    def __init__(self, folder: Path, config: SharConfig, corpus: Optional[str] = None):
+    def __init__(self, folder: Path, config: SharConfig, corpus: str | None = None):
         folder = Path(folder)
         stamp = require(folder, "shar")
         self.kind, self.config = stamp["options"]["input"], config
@@ -294,10 +298,12 @@ class Shards(Source):
         """Which clips the stream has, as bools."""
         return self.of_corpus & (self.clips["gender"] != b"") if stream == "gender" else self.of_corpus
 
-    def _rows(self, wanted: np.ndarray, pieces: List[Tuple[int, int, int]]) -> List[Tuple[int, np.ndarray]]:
+    def _rows(self, wanted: np.ndarray, pieces: list[tuple[int, int, int]]) -> list[tuple[int, np.ndarray]]:
         """(shard, rows of clips.npy) of pieces of shards, counted in clips that are wanted."""
-        return [(shard, self.first[shard] + np.flatnonzero(wanted[self.first[shard] : self.first[shard + 1]])[a:b])
-                for shard, a, b in pieces]
+        return [
+            (shard, self.first[shard] + np.flatnonzero(wanted[self.first[shard] : self.first[shard + 1]])[a:b])
+            for shard, a, b in pieces
+        ]
 
     def _epoch(self, stream: str, config: DataConfig, seed: int, number: int, wanted: np.ndarray) -> Epoch:
         counts = np.add.reduceat(wanted.astype(np.int64), self.first[:-1])
@@ -305,12 +311,12 @@ class Shards(Source):
         shar = self.config
         dealing = Dealing(int(counts.sum()), shar.lanes, shar.parts, config.batch_size, seconds, shar.buffer, stream)
 
-        def durations(pieces: List[Tuple[int, int, int]]) -> np.ndarray:
+        def durations(pieces: list[tuple[int, int, int]]) -> np.ndarray:
             return self._column("duration", wanted, pieces)
 
         return Epoch(dealing, counts, f"{seed} {stream} {number}", durations)
 
-    def _column(self, name: str, wanted: np.ndarray, pieces: List[Tuple[int, int, int]]) -> np.ndarray:
+    def _column(self, name: str, wanted: np.ndarray, pieces: list[tuple[int, int, int]]) -> np.ndarray:
         return np.concatenate([self.clips[name][rows] for _, rows in self._rows(wanted, pieces)] or [np.empty(0)])
 
     def requests(self, stream, config, seed, start, loader, loaders):
@@ -321,8 +327,11 @@ class Shards(Source):
                 return  # nothing is left for it, and nobody asks
             turns = epoch.turns()
             before = turns[: start.batch] if number == start.epoch else []
-            parts = {part: self._part(epoch, wanted, part, before.count(part)) for part in set(turns)
-                     if part % loaders == loader}
+            parts = {
+                part: self._part(epoch, wanted, part, before.count(part))
+                for part in set(turns)
+                if part % loaders == loader
+            }
             for place, part in islice(enumerate(turns), len(before), None):
                 if part in parts:
                     cuts, ids = next(parts[part])
@@ -334,15 +343,15 @@ class Shards(Source):
             turns = self._epoch(stream, config, seed, number, wanted).turns()
             yield from (part % loaders for part in turns[start.batch if number == start.epoch else 0 :])
 
-    def _part(self, epoch: Epoch, wanted: np.ndarray, part: int, batch: int) -> Iterator[Tuple[List[Cut], List[str]]]:
+    def _part(self, epoch: Epoch, wanted: np.ndarray, part: int, batch: int) -> Iterator[tuple[list[Cut], list[str]]]:
         """This process' cuts, and the ids of all, of the mini-batches of a part from ``batch`` on.
 
         A block is read while the one before it is handed out.
         """
         lanes = range(distributed.rank(), epoch.dealing.lanes, distributed.size())
-        readers: Dict[int, Iterator[Cut]] = {}
+        readers: dict[int, Iterator[Cut]] = {}
 
-        def read(number: int) -> Dict[int, List[Cut]]:
+        def read(number: int) -> dict[int, list[Cut]]:
             cuts = {}
             for lane in lanes:
                 first, stop = epoch.dealing.of_block(part, number, lane)
@@ -351,7 +360,7 @@ class Shards(Source):
                 cuts[lane] = list(islice(readers[lane], stop - first))
             return cuts
 
-        def ids(number: int, lane: int) -> List[str]:
+        def ids(number: int, lane: int) -> list[str]:
             pieces = epoch.pieces(*epoch.dealing.of_block(part, number, lane))
             return [name.decode() for name in self._column("id", wanted, pieces)]
 
@@ -365,10 +374,12 @@ class Shards(Source):
                 names = {lane: ids(number, lane) for lane in range(epoch.dealing.lanes)}
                 for of_batch in block.batches:
                     clips = block.clips(of_batch)
-                    yield ([cuts[lane][place] for lane, place in clips if lane in cuts],
-                           [names[lane][place] for lane, place in clips])
+                    yield (
+                        [cuts[lane][place] for lane, place in clips if lane in cuts],
+                        [names[lane][place] for lane, place in clips],
+                    )
 
-    def _read(self, wanted: np.ndarray, pieces: List[Tuple[int, int, int]]) -> Iterator[Cut]:
+    def _read(self, wanted: np.ndarray, pieces: list[tuple[int, int, int]]) -> Iterator[Cut]:
         for shard, rows in self._rows(wanted, pieces):
             yield from _read_shard(*_paths(self.folder, self.kind, shard), (rows - self.first[shard]).tolist())
 

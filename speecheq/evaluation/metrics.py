@@ -4,7 +4,8 @@ WA (weighted accuracy) is the overall accuracy, UA (unweighted accuracy) the mea
 classes that occur, macro F1 the mean of their F1; scores of the EIS are taken over clips whose EIS is specified.
 """
 
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -17,15 +18,15 @@ def confusion(gold: Sequence[int], predicted: Sequence[int], classes: int) -> np
     return matrix
 
 
-def weighted_accuracy(gold: Sequence[int], predicted: Sequence[int]) -> Optional[float]:
+def weighted_accuracy(gold: Sequence[int], predicted: Sequence[int]) -> float | None:
     """WA: the share of clips whose class is right."""
     gold, predicted = np.asarray(gold), np.asarray(predicted)
     return float((gold == predicted).mean()) if len(gold) else None
 
 
 def unweighted_accuracy(
-    gold: Sequence[int], predicted: Sequence[int], classes: Optional[Sequence[int]] = None
-) -> Optional[float]:
+    gold: Sequence[int], predicted: Sequence[int], classes: Sequence[int] | None = None
+) -> float | None:
     """UA: the mean recall of the classes that occur in ``gold``, or of those of ``classes`` that do."""
     gold, predicted = np.asarray(gold), np.asarray(predicted)
     labels = [label for label in np.unique(gold) if classes is None or label in classes]
@@ -35,9 +36,9 @@ def unweighted_accuracy(
 class ClassScores(NamedTuple):
     """One number a class, by class number; None where it is not defined."""
 
-    recall: List[Optional[float]]
-    precision: List[Optional[float]]
-    f1: List[Optional[float]]
+    recall: list[float | None]
+    precision: list[float | None]
+    f1: list[float | None]
 
 
 def class_scores(gold: Sequence[int], predicted: Sequence[int], classes: int) -> ClassScores:
@@ -51,7 +52,7 @@ def class_scores(gold: Sequence[int], predicted: Sequence[int], classes: int) ->
     )
 
 
-def macro_f1(gold: Sequence[int], predicted: Sequence[int], classes: int) -> Optional[float]:
+def macro_f1(gold: Sequence[int], predicted: Sequence[int], classes: int) -> float | None:
     """The mean F1 of the classes that occur in ``gold``, the same that UA is about."""
     known = [value for value in class_scores(gold, predicted, classes).f1 if value is not None]
     return float(np.mean(known)) if known else None
@@ -85,7 +86,7 @@ def calibration(
     return Calibration(clips, *(values / np.maximum(clips, 1) for values in sums))
 
 
-def calibration_error(gold: Sequence[int], posteriors: Sequence[Sequence[float]]) -> Optional[float]:
+def calibration_error(gold: Sequence[int], posteriors: Sequence[Sequence[float]]) -> float | None:
     """ECE: the distance between confidence and accuracy of the bins of ``calibration``, weighted by their clips."""
     if not len(gold):
         return None
@@ -98,19 +99,19 @@ def specified(gold: Sequence[float]) -> np.ndarray:
     return np.asarray(gold, dtype=np.float64) >= 0
 
 
-def _labelled(gold: Sequence[float], predicted: Sequence[float]) -> Tuple[np.ndarray, np.ndarray]:
+def _labelled(gold: Sequence[float], predicted: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Gold and predicted EIS of the clips with a label."""
     keep = specified(gold)
     return np.asarray(gold, dtype=np.float64)[keep], np.asarray(predicted, dtype=np.float64)[keep]
 
 
-def mean_squared_error(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
+def mean_squared_error(gold: Sequence[float], predicted: Sequence[float]) -> float | None:
     """MSE of the EIS over clips with a label."""
     x, y = _labelled(gold, predicted)
     return float(((y - x) ** 2).mean()) if len(x) else None
 
 
-def mean_absolute_error(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
+def mean_absolute_error(gold: Sequence[float], predicted: Sequence[float]) -> float | None:
     """MAE of the EIS over clips with a label."""
     x, y = _labelled(gold, predicted)
     return float(np.abs(y - x).mean()) if len(x) else None
@@ -120,7 +121,7 @@ def _is_constant(values: np.ndarray) -> bool:
     return bool(values.var() < 1e-24)  # rounding leaves a variance of about 1e-32 to constants
 
 
-def correlation(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
+def correlation(gold: Sequence[float], predicted: Sequence[float]) -> float | None:
     """Pearson's correlation of the EIS over clips with a label; None with fewer than two, or where one is constant."""
     x, y = _labelled(gold, predicted)
     if len(x) < 2 or _is_constant(x) or _is_constant(y):
@@ -128,7 +129,7 @@ def correlation(gold: Sequence[float], predicted: Sequence[float]) -> Optional[f
     return float(((x - x.mean()) * (y - y.mean())).mean() / (x.std() * y.std()))
 
 
-def concordance(gold: Sequence[float], predicted: Sequence[float]) -> Optional[float]:
+def concordance(gold: Sequence[float], predicted: Sequence[float]) -> float | None:
     """Lin's CCC of the EIS over clips with a label; None with fewer than two, or where all labels are equal."""
     x, y = _labelled(gold, predicted)
     if len(x) < 2 or _is_constant(x):
@@ -142,7 +143,7 @@ def phone_errors(reference: Sequence[int], hypothesis: Sequence[int]) -> int:
     return int(Levenshtein.distance(list(reference), list(hypothesis)))
 
 
-def phone_error_rate(references: Sequence[Sequence[int]], hypotheses: Sequence[Sequence[int]]) -> Optional[float]:
+def phone_error_rate(references: Sequence[Sequence[int]], hypotheses: Sequence[Sequence[int]]) -> float | None:
     """PER: all errors over all reference phones; None without a reference phone."""
     total = sum(map(len, references))
     if not total:
@@ -150,19 +151,22 @@ def phone_error_rate(references: Sequence[Sequence[int]], hypotheses: Sequence[S
     return sum(phone_errors(r, h) for r, h in zip(references, hypotheses)) / total
 
 
-def greedy_constant(references: Sequence[Sequence[int]]) -> List[int]:
+def greedy_constant(references: Sequence[Sequence[int]]) -> list[int]:
     """One output for all utterances, with few errors: what a model that hears nothing can reach.
 
     It grows by the phone of the twelve most common, at any place, that helps most, as long as one helps.
     """
     total = sum(map(len, references))
-    candidates = sorted({phone for reference in references for phone in reference},
-                        key=lambda phone: (-sum(phone in reference for reference in references), phone))[:12]
-    constant: List[int] = []
+    candidates = sorted(
+        {phone for reference in references for phone in reference},
+        key=lambda phone: (-sum(phone in reference for reference in references), phone),
+    )[:12]
+    constant: list[int] = []
     best = total
     while candidates:
-        options = [constant[:place] + [phone] + constant[place:]
-                   for place in range(len(constant) + 1) for phone in candidates]
+        options = [
+            constant[:place] + [phone] + constant[place:] for place in range(len(constant) + 1) for phone in candidates
+        ]
         errors, option = min((sum(phone_errors(r, option) for r in references), option) for option in options)
         if errors >= best:
             break
@@ -172,7 +176,7 @@ def greedy_constant(references: Sequence[Sequence[int]]) -> List[int]:
 
 def emotion_scores(
     gold_esc: Sequence[int], predicted_esc: Sequence[int], gold_eis: Sequence[float], predicted_eis: Sequence[float]
-) -> Dict[str, Optional[float]]:
+) -> dict[str, float | None]:
     """wa, ua, eis_mse, eis_ccc of a set of clips."""
     return {
         "wa": weighted_accuracy(gold_esc, predicted_esc),

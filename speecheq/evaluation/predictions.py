@@ -3,18 +3,19 @@
 Training uses it on the dev part, scoring on the test sets; neither knows the other.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import torch
 from lhotse.cut import Cut
 from torch import nn
 
-from speecheq.evaluation import metrics
 from speecheq import seqm
-from speecheq.dataset.loader import GENDERS, Stream, scoring_batches
 from speecheq.common.errors import InputError
+from speecheq.dataset.loader import GENDERS, Stream, scoring_batches
+from speecheq.evaluation import metrics
 from speecheq.losses import greedy_decode
 from speecheq.models import clip_eis
 
@@ -30,12 +31,12 @@ class ClipPrediction:
     corpus: str
     speaker: str
     gold_esc: int
-    posterior: List[float]
+    posterior: list[float]
     gold_eis: float
     predicted_eis: float
-    gold_gender: Optional[str]
+    gold_gender: str | None
     predicted_gender: str
-    embedding: Optional[np.ndarray] = field(default=None, repr=False, compare=False)
+    embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def predicted_esc(self) -> int:
@@ -51,15 +52,19 @@ class PhonePrediction:
     """One utterance: gold and decoded phone numbers."""
 
     id: str
-    reference: List[int]
-    hypothesis: List[int]
+    reference: list[int]
+    hypothesis: list[int]
 
 
 @torch.no_grad()
 def predict_emotions(
-    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device, embeddings: bool = False,
-    of_waveforms: Optional[Callable[[Stream], Stream]] = None,
-) -> List[ClipPrediction]:
+    model: nn.Module,
+    cuts: Sequence[Cut],
+    batch_size: int,
+    device: torch.device,
+    embeddings: bool = False,
+    of_waveforms: Callable[[Stream], Stream] | None = None,
+) -> list[ClipPrediction]:
     """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``.
 
     ``of_waveforms`` turns a mini-batch of waveforms on ``device`` into the features that the model hears; without it
@@ -67,7 +72,7 @@ def predict_emotions(
     """
     model.eval()
     by_id = {cut.id: cut for cut in cuts}
-    found: Dict[str, ClipPrediction] = {}
+    found: dict[str, ClipPrediction] = {}
     for batch in scoring_batches("emotion", list(cuts), batch_size, of_waveforms is not None):
         batch = batch.to(device)
         if of_waveforms is not None:
@@ -97,10 +102,10 @@ def predict_emotions(
 @torch.no_grad()
 def predict_phones(
     model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device
-) -> List[PhonePrediction]:
+) -> list[PhonePrediction]:
     """The best-path phones of every cut, in the order of ``cuts``."""
     model.eval()
-    found: Dict[str, PhonePrediction] = {}
+    found: dict[str, PhonePrediction] = {}
     for batch in scoring_batches("phoneme", list(cuts), batch_size):
         batch = batch.to(device)
         predictions = model(batch.inputs, batch.lengths, tasks=("phoneme",))
@@ -115,9 +120,11 @@ IMPORTANT = ("neutral", "joy", "anger", "sadness")
 
 
 def emotion_scores(
-    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable = seqm.SEQM_CLASSES,
+    predictions: Sequence[ClipPrediction],
+    genders: bool,
+    classes: seqm.ClassTable = seqm.SEQM_CLASSES,
     intensities: bool = True,
-) -> Dict[str, Optional[float]]:
+) -> dict[str, float | None]:
     """wa, ua, uai; eis_mse, eis_ccc where the model was trained on them (``intensities``); so gender (accuracy)."""
     scores = metrics.emotion_scores(
         [p.gold_esc for p in predictions],
@@ -136,15 +143,18 @@ def emotion_scores(
     return scores
 
 
-def _intensities(predictions: Sequence[ClipPrediction], learned: bool) -> Tuple[List[float], List[float]]:
+def _intensities(predictions: Sequence[ClipPrediction], learned: bool) -> tuple[list[float], list[float]]:
     """Gold and predicted EIS; where it was not learned no clip has a gold one, so that nothing is scored."""
     return [p.gold_eis if learned else seqm.UNSPECIFIED for p in predictions], [p.predicted_eis for p in predictions]
 
 
 def detailed_scores(
-    predictions: Sequence[ClipPrediction], genders: bool, classes: seqm.ClassTable, own_classes: Sequence[int],
+    predictions: Sequence[ClipPrediction],
+    genders: bool,
+    classes: seqm.ClassTable,
+    own_classes: Sequence[int],
     intensities: bool = True,
-) -> Dict[str, Optional[float]]:
+) -> dict[str, float | None]:
     """What is said of a test set: ``emotion_scores``, and
 
     macro_f1; recall.<class>, precision.<class>; ece, the calibration error of the posteriors; eis_mae, eis_pearson;
@@ -176,7 +186,7 @@ def esc_loss(predictions: Sequence[ClipPrediction]) -> float:
     return float(-golds.log().mean())
 
 
-def phone_scores(predictions: Sequence[PhonePrediction]) -> Dict[str, Any]:
+def phone_scores(predictions: Sequence[PhonePrediction]) -> dict[str, Any]:
     """per over all utterances."""
     return {"per": metrics.phone_error_rate([p.reference for p in predictions], [p.hypothesis for p in predictions])}
 

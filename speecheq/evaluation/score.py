@@ -9,8 +9,9 @@ import math
 import random
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +19,18 @@ from lhotse import CutSet
 from torch import nn
 
 from speecheq import seqm
-from speecheq.models.checkpoint import load_model
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json, remove_leftovers, whole_file, write_fault_is_an_input_error, write_json
+from speecheq.common.progress import log
+from speecheq.common.provenance import git_revision
+from speecheq.common.stages import Stage, is_only_asked, only_asked, require
 from speecheq.config.schema import Config
 from speecheq.dataset.lazy_cuts import cuts_of
 from speecheq.dataset.loader import GENDERS, Stream
-from speecheq.common.errors import InputError
+from speecheq.dataset.msud import EVERY_CORPUS, TEST, class_table
+from speecheq.dataset.phones.phone_table import PhoneTable
+from speecheq.dataset.protocols import CROSS
+from speecheq.evaluation.metrics import greedy_constant, phone_error_rate, phone_errors
 from speecheq.evaluation.predictions import (
     ClipPrediction,
     PhonePrediction,
@@ -32,14 +40,7 @@ from speecheq.evaluation.predictions import (
     predict_emotions,
     predict_phones,
 )
-from speecheq.common.files import read_json, remove_leftovers, whole_file, write_fault_is_an_input_error, write_json
-from speecheq.evaluation.metrics import greedy_constant, phone_error_rate, phone_errors
-from speecheq.dataset.msud import EVERY_CORPUS, TEST, class_table
-from speecheq.dataset.phones.phone_table import PhoneTable
-from speecheq.common.progress import log
-from speecheq.dataset.protocols import CROSS
-from speecheq.common.provenance import git_revision
-from speecheq.common.stages import Stage, is_only_asked, only_asked, require
+from speecheq.models.checkpoint import load_model
 
 # Raised when what scoring writes changes its meaning.
 FORMAT = 3
@@ -61,11 +62,23 @@ AFTER = ["eis", "predicted_eis", "name", "gender", "predicted_gender"]
 NOT_AVAILABLE = "n/a"
 AGAIN = "remove it and run stage 5 (score) again."
 # What msud.json says of the labels and the protocol, the same in all folds of an experiment.
-EXPERIMENT = ("name", "target", "protocol", "partition", "dev", "classes", "class_esc", "classes_of", "neutral_eis",
-              "use", "folds_file", "left_out")
+EXPERIMENT = (
+    "name",
+    "target",
+    "protocol",
+    "partition",
+    "dev",
+    "classes",
+    "class_esc",
+    "classes_of",
+    "neutral_eis",
+    "use",
+    "folds_file",
+    "left_out",
+)
 
 
-def write_scores(path: Path, sets: Dict[str, Sequence[ClipPrediction]], classes: seqm.ClassTable) -> None:
+def write_scores(path: Path, sets: dict[str, Sequence[ClipPrediction]], classes: seqm.ClassTable) -> None:
     """``scores.tsv``: one line a clip, tab separated, with true and predicted labels.
 
     The predicted name is the SEQM name of the predicted class' category at the predicted EIS.
@@ -75,16 +88,25 @@ def write_scores(path: Path, sets: Dict[str, Sequence[ClipPrediction]], classes:
         writer.writerow([*BEFORE, *(POSTERIOR + name for name in classes.names), *AFTER])
         for name, predictions in sets.items():
             for p in predictions:
-                writer.writerow([
-                    name, p.id, p.corpus, p.speaker, classes.names[p.gold_esc], classes.names[p.predicted_esc],
-                    *(f"{value:.6f}" for value in p.posterior),
-                    f"{p.gold_eis:.4f}" if seqm.is_specified(p.gold_eis) else NOT_AVAILABLE, f"{p.predicted_eis:.4f}",
-                    seqm.emotion_name(classes.categories[p.predicted_esc], p.predicted_eis),
-                    p.gold_gender or NOT_AVAILABLE, p.predicted_gender,
-                ])
+                writer.writerow(
+                    [
+                        name,
+                        p.id,
+                        p.corpus,
+                        p.speaker,
+                        classes.names[p.gold_esc],
+                        classes.names[p.predicted_esc],
+                        *(f"{value:.6f}" for value in p.posterior),
+                        f"{p.gold_eis:.4f}" if seqm.is_specified(p.gold_eis) else NOT_AVAILABLE,
+                        f"{p.predicted_eis:.4f}",
+                        seqm.emotion_name(classes.categories[p.predicted_esc], p.predicted_eis),
+                        p.gold_gender or NOT_AVAILABLE,
+                        p.predicted_gender,
+                    ]
+                )
 
 
-def read_scores(path: Path) -> Dict[str, List[ClipPrediction]]:
+def read_scores(path: Path) -> dict[str, list[ClipPrediction]]:
     """Read what ``write_scores`` wrote: set -> predictions. InputError names the line of a file that is not whole."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -96,9 +118,10 @@ def read_scores(path: Path) -> Dict[str, List[ClipPrediction]]:
     heading = next(reader)
     classes = [name[len(POSTERIOR) :] for name in heading if name.startswith(POSTERIOR)]
     if heading != [*BEFORE, *(POSTERIOR + name for name in classes), *AFTER]:
-        raise InputError(f"{path}: is no table of scores, its columns are not {', '.join((*BEFORE, '...', *AFTER))}; "
-                         f"{AGAIN}")
-    sets: Dict[str, List[ClipPrediction]] = {}
+        raise InputError(
+            f"{path}: is no table of scores, its columns are not {', '.join((*BEFORE, '...', *AFTER))}; {AGAIN}"
+        )
+    sets: dict[str, list[ClipPrediction]] = {}
     for row in reader:
         try:
             made = _prediction(dict(zip(heading, row, strict=True)), classes)
@@ -136,11 +159,17 @@ def write_phones(path: Path, predictions: Sequence[PhonePrediction], table: Phon
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(["utt", "errors", "phones", "decoded"])
         for p in predictions:
-            writer.writerow([p.id, phone_errors(p.reference, p.hypothesis), " ".join(table.decode(p.reference)),
-                             " ".join(table.decode(p.hypothesis))])
+            writer.writerow(
+                [
+                    p.id,
+                    phone_errors(p.reference, p.hypothesis),
+                    " ".join(table.decode(p.reference)),
+                    " ".join(table.decode(p.hypothesis)),
+                ]
+            )
 
 
-def read_metrics(folder: Path) -> Dict[str, Any]:
+def read_metrics(folder: Path) -> dict[str, Any]:
     """``metrics.json`` of a scored folder; InputError where it is damaged."""
     path = Path(folder) / METRICS
     metrics = read_json(path)
@@ -150,7 +179,7 @@ def read_metrics(folder: Path) -> Dict[str, Any]:
     return metrics
 
 
-def label_set(note: Mapping[str, Any], name: str) -> List[str]:
+def label_set(note: Mapping[str, Any], name: str) -> list[str]:
     """The classes that the corpus of a test set has: those of its labels that are in use.
 
     Of a test set that is whole in every fold (another corpus', or all of the target) they are those that occur in it.
@@ -166,8 +195,11 @@ def label_set(note: Mapping[str, Any], name: str) -> List[str]:
 def write_embeddings(path: Path, predictions: Sequence[ClipPrediction]) -> None:
     """``embeddings.npz``: ``ids`` (clips,) and ``embeddings`` (clips, D) float16, in the order of ``predictions``."""
     with whole_file(path) as temporary:
-        np.savez_compressed(temporary, ids=np.array([p.id for p in predictions]),
-                            embeddings=np.stack([p.embedding for p in predictions]))
+        np.savez_compressed(
+            temporary,
+            ids=np.array([p.id for p in predictions]),
+            embeddings=np.stack([p.embedding for p in predictions]),
+        )
 
 
 def read_embeddings(path: Path, ids: Sequence[str]) -> np.ndarray:
@@ -200,14 +232,20 @@ class Trained(NamedTuple):
             torch.set_num_threads(config.run.threads)
         return cls(model.to(device), config, content, device)
 
-    def predict(self, cuts: Path, corpus: Optional[str] = None, embeddings: bool = False,
-                of_waveforms: Optional[Callable[[Stream], Stream]] = None) -> List[ClipPrediction]:
+    def predict(
+        self,
+        cuts: Path,
+        corpus: str | None = None,
+        embeddings: bool = False,
+        of_waveforms: Callable[[Stream], Stream] | None = None,
+    ) -> list[ClipPrediction]:
         """Of the cuts of a set, or of those of one corpus (see ``predict_emotions``)."""
-        return predict_emotions(self.model, list(cuts_of(cuts, corpus)), self.config.data.batch_size, self.device,
-                                embeddings, of_waveforms)
+        return predict_emotions(
+            self.model, list(cuts_of(cuts, corpus)), self.config.data.batch_size, self.device, embeddings, of_waveforms
+        )
 
 
-def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> Dict[str, Any]:
+def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> dict[str, Any]:
     """Stage 5 for one trained folder: writes scores.tsv, phones.tsv, metrics.json and embeddings.npz there, and, on
     request, train_scores.tsv of the target's training clips; returns the metrics.
 
@@ -280,13 +318,18 @@ def _finish(stage: Stage, folder: Path, written: Sequence[str], clips: int, unit
 
 
 def _score_tests(
-    stage: Stage, folder: Path, trained: Trained, run: Mapping[str, Any], note: Mapping[str, Any], fold_folder: Path,
-    phonemes: Optional[Path],
-) -> List[ClipPrediction]:
+    stage: Stage,
+    folder: Path,
+    trained: Trained,
+    run: Mapping[str, Any],
+    note: Mapping[str, Any],
+    fold_folder: Path,
+    phonemes: Path | None,
+) -> list[ClipPrediction]:
     """Write scores.tsv, phones.tsv and metrics.json; returns the target's test clips with their embeddings."""
     stage.begin()
     sets = {name: trained.predict(fold_folder / f"{name}.jsonl.gz", embeddings=name == TEST) for name in note["tests"]}
-    scores: Dict[str, Any] = {f"dev.{name}": value for name, value in trained.content["dev"].items()}
+    scores: dict[str, Any] = {f"dev.{name}": value for name, value in trained.content["dev"].items()}
     genders = "gender" in trained.config.tasks()
     classes = class_table(note)
     label_sets = {name: label_set(note, name) for name in sets}
@@ -296,7 +339,7 @@ def _score_tests(
         scores.update({f"{name}.{key}": value for key, value in found.items()})
         scores[f"{name}.clips"] = len(predictions)
     scores["test.per"] = None
-    phone_note: Dict[str, Any] = {}
+    phone_note: dict[str, Any] = {}
     if phonemes is not None:
         phone_note = read_json(phonemes / "phonemes.json")
         cuts = list(CutSet.from_jsonl_lazy(phonemes / f"{phone_note['test']}.jsonl.gz"))
@@ -311,21 +354,39 @@ def _score_tests(
     metrics = {
         **scores,
         "run": {
-            "system": run["system"], "config": run["config_name"], "set": run["assignments"],
+            "system": run["system"],
+            "config": run["config_name"],
+            "set": run["assignments"],
             **{key: note[key] for key in (*EXPERIMENT, "test_speakers_in_training")},
-            "label_sets": label_sets, "fold": note["fold"], "folds": note["folds"], "seed": run["seed"],
+            "label_sets": label_sets,
+            "fold": note["fold"],
+            "folds": note["folds"],
+            "seed": run["seed"],
             "corpora": note["corpora"] if trained.config.data.corpora == "all" else [note["target"]],
-            "phonemes": phone_note.get("corpus"), "per_set": phone_note.get("test"), "units": phone_note.get("units"),
-            "sounds": {kind: {name: of[name] for name in ("files", "hours")}
-                       for kind, of in run.get("sounds", {}).items()},
-            "ctc_backend": run["ctc_backend"], "device": run["device"], "threads": run["threads"],
-            "steps": run["steps"], "train_seconds": run["train_seconds"], "best_epoch": trained.content["epoch"],
-            "trained_at_git": run["git"], "scored_at_git": git_revision(),
+            "phonemes": phone_note.get("corpus"),
+            "per_set": phone_note.get("test"),
+            "units": phone_note.get("units"),
+            "sounds": {
+                kind: {name: of[name] for name in ("files", "hours")} for kind, of in run.get("sounds", {}).items()
+            },
+            "ctc_backend": run["ctc_backend"],
+            "device": run["device"],
+            "threads": run["threads"],
+            "steps": run["steps"],
+            "train_seconds": run["train_seconds"],
+            "best_epoch": trained.content["epoch"],
+            "trained_at_git": run["git"],
+            "scored_at_git": git_revision(),
         },
     }
     write_json(folder / METRICS, metrics)
-    _finish(stage, folder, [METRICS, SCORES] + ([PHONES] if phonemes is not None else []), sum(map(len, sets.values())),
-            "test clips")
+    _finish(
+        stage,
+        folder,
+        [METRICS, SCORES] + ([PHONES] if phonemes is not None else []),
+        sum(map(len, sets.values())),
+        "test clips",
+    )
     shown = [f"{set_name}.{name}" for set_name in sets for name in ("wa", "ua", "eis_ccc")] + ["test.per"]
     known = [f"{name} {scores[name]:.4f}" for name in shown if scores[name] is not None]
     log.info("%s: %s", stage.title, " ".join(known))

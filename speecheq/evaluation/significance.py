@@ -3,8 +3,9 @@
 The clips of one speaker resemble each other, so a speaker is what is resampled. Knows arrays, no files.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
@@ -32,7 +33,7 @@ class Answers(NamedTuple):
     predicted: np.ndarray
 
     @classmethod
-    def of(cls, rows: Sequence[Tuple[int, int, str, str, int, int]]) -> "Answers":
+    def of(cls, rows: Sequence[tuple[int, int, str, str, int, int]]) -> "Answers":
         """From (seed, fold, clip, speaker, gold, predicted) in any order."""
         return cls(*map(np.array, zip(*sorted(rows))))
 
@@ -46,11 +47,11 @@ class Answers(NamedTuple):
         return len(np.unique(self.clips))
 
     @property
-    def scored(self) -> Set[Tuple[int, int]]:
+    def scored(self) -> set[tuple[int, int]]:
         """The (seed, fold) that there are."""
         return set(zip(self.seeds.tolist(), self.folds.tolist()))
 
-    def only(self, scored: Set[Tuple[int, int]]) -> "Answers":
+    def only(self, scored: set[tuple[int, int]]) -> "Answers":
         """Those of some (seed, fold)."""
         kept = np.array([pair in scored for pair in zip(self.seeds.tolist(), self.folds.tolist())], dtype=bool)
         return Answers(*(values[kept] for values in self))
@@ -81,7 +82,7 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (values * weights).sum(-1) / np.where(total > 0, total, 1)
 
 
-def _accuracies(right: np.ndarray, clips: np.ndarray, times: Optional[np.ndarray] = None) -> Accuracies:
+def _accuracies(right: np.ndarray, clips: np.ndarray, times: np.ndarray | None = None) -> Accuracies:
     """From counts (..., rounds, classes) of right answers and of clips; UA is over the classes that occur.
 
     ``times`` (..., rounds): how often each round counts, once if not given.
@@ -89,11 +90,12 @@ def _accuracies(right: np.ndarray, clips: np.ndarray, times: Optional[np.ndarray
     of_round = clips.sum(-1)
     weights = (of_round > 0) * (1 if times is None else times)
     recalls = right / np.maximum(clips, 1)
-    return Accuracies(_mean(right.sum(-1) / np.maximum(of_round, 1), weights),
-                      _mean(_mean(recalls, clips > 0), weights))
+    return Accuracies(
+        _mean(right.sum(-1) / np.maximum(of_round, 1), weights), _mean(_mean(recalls, clips > 0), weights)
+    )
 
 
-def _speaker_counts(answers: Answers) -> Tuple[np.ndarray, np.ndarray]:
+def _speaker_counts(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     """Right answers and clips, each (speakers, rounds, classes), speakers in the order of their names.
 
     A round is a seed, or a seed and fold where ``every_fold_answers_all``; scores are averaged over rounds.
@@ -125,7 +127,7 @@ def _draws(number: int, resamples: int, seed: int) -> np.ndarray:
     return draw(number, np.full(number, 1 / number), resamples).astype(np.float64)
 
 
-def resampled(answers: Answers, resamples: int = RESAMPLES, seed: int = SEED) -> Optional[Accuracies]:
+def resampled(answers: Answers, resamples: int = RESAMPLES, seed: int = SEED) -> Accuracies | None:
     """``accuracies`` of that many bootstrap samples, (resamples,) each; None where there is only one speaker.
 
     A sample draws as many speakers as there are, with replacement, and takes every answer of a drawn speaker, of all
@@ -139,11 +141,14 @@ def resampled(answers: Answers, resamples: int = RESAMPLES, seed: int = SEED) ->
     if speakers < 2:
         return None
     times = _draws(speakers, resamples, seed)
-    return _accuracies(np.tensordot(times, right, 1), np.tensordot(times, clips, 1),
-                       _draws(rounds, resamples, seed + 1) if answers.every_fold_answers_all else None)
+    return _accuracies(
+        np.tensordot(times, right, 1),
+        np.tensordot(times, clips, 1),
+        _draws(rounds, resamples, seed + 1) if answers.every_fold_answers_all else None,
+    )
 
 
-def interval(values: np.ndarray, units: int, level: float = LEVEL) -> Tuple[float, float]:
+def interval(values: np.ndarray, units: int, level: float = LEVEL) -> tuple[float, float]:
     """The expanded percentile interval (Hesterberg, 2015, 4.4) of bootstrap samples over that many ``units``.
 
     Percentiles are taken so far out that the interval of a mean has the length of that by Student's t: a sample of few
@@ -180,7 +185,7 @@ def mcnemar(first_only: int, second_only: int) -> float:
     return min(1.0, 2 * total / 2**trials)
 
 
-def holm(p_values: Sequence[float]) -> List[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's correction of a family of p values (family-wise error), in their order."""
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
@@ -189,7 +194,7 @@ def holm(p_values: Sequence[float]) -> List[float]:
     return corrected
 
 
-def deviation(values: Sequence[float]) -> Optional[float]:
+def deviation(values: Sequence[float]) -> float | None:
     """The standard deviation of a sample (n - 1); None of fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
@@ -202,12 +207,12 @@ class Difference(NamedTuple):
     """
 
     ua: float
-    low: Optional[float]
-    high: Optional[float]
+    low: float | None
+    high: float | None
     first_only: int
     second_only: int
     mcnemar: float
-    bootstrap: Optional[float]
+    bootstrap: float | None
     speakers: int
 
 
@@ -229,6 +234,12 @@ def difference(first: Answers, second: Answers) -> Difference:
         low, high = interval(_but_for_rounding(differences), first.units)
         p = bootstrap_p(differences, first.units)
     return Difference(
-        float(accuracies(first).ua - accuracies(second).ua), low, high, first_only, second_only,
-        mcnemar(first_only, second_only), p, len(np.unique(first.speakers)),
+        float(accuracies(first).ua - accuracies(second).ua),
+        low,
+        high,
+        first_only,
+        second_only,
+        mcnemar(first_only, second_only),
+        p,
+        len(np.unique(first.speakers)),
     )

@@ -5,7 +5,8 @@ mini-batch as tensors; the model applies them to its normalised features, where 
 """
 
 import random
-from typing import NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,8 +39,9 @@ class Mixup(NamedTuple):
     def only(self, rows: Tensor) -> "Mixup":
         """The same where ``rows`` (N,) bool says so, and no mix elsewhere."""
         own = torch.arange(len(rows))
-        return Mixup(torch.where(rows, self.partners, own),
-                     torch.where(rows, self.shares, torch.ones_like(self.shares)))
+        return Mixup(
+            torch.where(rows, self.partners, own), torch.where(rows, self.shares, torch.ones_like(self.shares))
+        )
 
     def of_scale(self, gold: Tensor, unlabelled: float) -> Tensor:
         """A scale's gold values (N,) -> mixed ones; ``unlabelled`` where clip or partner is (that is, below 0)."""
@@ -66,8 +68,8 @@ class Masks(NamedTuple):
 class Changes(NamedTuple):
     """What happens to the features of a mini-batch; None for what does not."""
 
-    mixup: Optional[Mixup] = None
-    masks: Optional[Masks] = None
+    mixup: Mixup | None = None
+    masks: Masks | None = None
 
     def to(self, device: torch.device) -> "Changes":
         """The same on ``device``."""
@@ -108,7 +110,13 @@ def _intervals(randomness: random.Random, count: int, widest: int, size: int) ->
 
 
 def draw_masks(
-    config: SpecAugmentConfig, seed: int, stream: str, epoch: int, ids: Sequence[str], lengths: Tensor, num_frames: int,
+    config: SpecAugmentConfig,
+    seed: int,
+    stream: str,
+    epoch: int,
+    ids: Sequence[str],
+    lengths: Tensor,
+    num_frames: int,
     feature_dim: int,
 ) -> Masks:
     """Masks for clips of ``lengths`` (N,) frames on the CPU, in a mini-batch of ``num_frames`` frames."""
@@ -125,8 +133,14 @@ def draw_masks(
 
 
 def draw_changes(
-    config: Config, stream: str, epoch: int, ids: Sequence[str], lengths: Tensor, num_frames: int, feature_dim: int,
-    types: Optional[Tensor] = None,
+    config: Config,
+    stream: str,
+    epoch: int,
+    ids: Sequence[str],
+    lengths: Tensor,
+    num_frames: int,
+    feature_dim: int,
+    types: Tensor | None = None,
 ) -> Changes:
     """What ``config`` does to a mini-batch of features (N, T, D) of utterances ``ids``, ``lengths`` (N,) on the CPU.
 

@@ -8,9 +8,9 @@ device. Samples may leave [-1, 1]: the features need no clipping.
 
 import math
 import random
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import soundfile
@@ -19,10 +19,10 @@ from lhotse import Recording, RecordingSet
 from torch import Tensor
 from torch.nn.functional import max_pool1d, pad
 
-from speecheq.config.schema import AUGMENTATIONS, RIR_SECONDS, AugmentConfig
 from speecheq.common.errors import InputError
-from speecheq.features.storage import resampler
 from speecheq.common.progress import log, progress
+from speecheq.config.schema import AUGMENTATIONS, RIR_SECONDS, AugmentConfig
+from speecheq.features.storage import resampler
 
 SAMPLING_RATE = 16000
 # 40 ms every 10 ms: long enough for the harmonics of low voices, short enough to keep what changes fast in its place.
@@ -53,7 +53,7 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
     return _sent(values, like.device).to(like.dtype)[:, None]
 
 
-def _positions(steps: Tensor, count: int, device: torch.device) -> Tuple[Tensor, Tensor]:
+def _positions(steps: Tensor, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """0, step, 2 * step and so on for every step (N,): whole parts (N, count) int64, and what remains, float64."""
     # in float32 what remains would be lost after some seconds of samples
     position = _sent(steps.double(), device)[:, None] * torch.arange(count, device=device)
@@ -166,7 +166,7 @@ def pitch_factors(semitones: Tensor) -> Tensor:
 
 def change_pitch_and_tempo(
     waveforms: Tensor, lengths: Tensor, semitones: Tensor, tempo: Tensor
-) -> Tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Shift the pitch by ``semitones`` (N,) and divide the duration by ``tempo`` (N,): waveforms and new lengths.
 
     The new length is round(length / tempo), at least 1. The clip is stretched once for both and, where the pitch
@@ -314,7 +314,7 @@ def _read_channel(recording: Recording, seed: int) -> Tensor:
     return torch.from_numpy(samples)
 
 
-def _read_all(recordings: Sequence[Recording], seed: int, what: str) -> List[Tensor]:
+def _read_all(recordings: Sequence[Recording], seed: int, what: str) -> list[Tensor]:
     with ThreadPoolExecutor(4) as pool:
         read = pool.map(lambda recording: _read_channel(recording, seed), recordings)
         return list(progress(read, f"loading {what}", len(recordings), "files"))
@@ -330,7 +330,7 @@ def without_silence(noise: Tensor) -> Tensor:
     return kept if len(kept) else noise
 
 
-def noises_held(manifest: Path, hours: float, seed: int) -> Tuple[List[Recording], int]:
+def noises_held(manifest: Path, hours: float, seed: int) -> tuple[list[Recording], int]:
     """The noises that are used of a manifest of ``local/prepare_noise.py``, and how many it names.
 
     Where these are longer than ``hours``, some are used, by the seed.
@@ -370,11 +370,26 @@ def load_responses(manifest: Path, seed: int, device: torch.device = torch.devic
 
 # The random numbers of a clip, in the order in which they are drawn. All are drawn for every clip, so that a setting of
 # one change has no effect on the others.
-DRAWN = ("pitch", "semitones", "tempo", "tempo_factor", "reverb", "response", "t60", "direct", "noise", "snr", "sound",
-         "crop", "type", "speed_factor", "piece")
+DRAWN = (
+    "pitch",
+    "semitones",
+    "tempo",
+    "tempo_factor",
+    "reverb",
+    "response",
+    "t60",
+    "direct",
+    "noise",
+    "snr",
+    "sound",
+    "crop",
+    "type",
+    "speed_factor",
+    "piece",
+)
 
 
-def draw(seed: int, stream: str, epoch: int, ids: Sequence[str]) -> Dict[str, Tensor]:
+def draw(seed: int, stream: str, epoch: int, ids: Sequence[str]) -> dict[str, Tensor]:
     """Random numbers in [0, 1) for every clip: name of ``DRAWN`` -> (N,) float64 on the CPU."""
     rows = []
     for utterance in ids:
@@ -397,8 +412,8 @@ class Augmenter:
         self,
         config: AugmentConfig,
         seed: int,
-        noises: Optional[SoundBank] = None,
-        responses: Optional[SoundBank] = None,
+        noises: SoundBank | None = None,
+        responses: SoundBank | None = None,
         device: torch.device = torch.device("cpu"),
     ):
         """Without ``noises`` none is added; without ``responses`` reverberation is simulated."""
@@ -409,7 +424,7 @@ class Augmenter:
         generator = torch.Generator().manual_seed(seed)
         self.tail = torch.randn(TAIL_SAMPLES, generator=generator).to(device)  # drawn on the CPU: alike on all devices
 
-    def types(self, drawn: Dict[str, Tensor]) -> Optional[Tensor]:
+    def types(self, drawn: dict[str, Tensor]) -> Tensor | None:
         """The one change of every clip, (N,) int64 of AUGMENTATIONS; None where changes come one by one.
 
         Noise is left out where there is none. Each of those that are left has the same odds, and so has none.
@@ -420,11 +435,11 @@ class Augmenter:
 
     def __call__(
         self, waveforms: Tensor, lengths: Tensor, ids: Sequence[str], stream: str, epoch: int
-    ) -> Tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Waveforms (N, S) of utterances ``ids``, lengths (N,) -> changed ones (N, S'), lengths (N,) on the CPU."""
         return self.changed(waveforms, lengths, draw(self.seed, stream, epoch, ids))
 
-    def changed(self, waveforms: Tensor, lengths: Tensor, drawn: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
+    def changed(self, waveforms: Tensor, lengths: Tensor, drawn: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The same for what ``draw`` gave."""
         config, lengths = self.config, lengths.cpu()
         never = torch.zeros(len(lengths), dtype=torch.float64)

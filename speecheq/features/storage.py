@@ -10,11 +10,12 @@ import math
 import os
 import shutil
 import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import kaldi_native_fbank
 import numpy as np
@@ -26,7 +27,6 @@ from lhotse.features.io import LilcomChunkyWriter, MemoryLilcomReader
 from lhotse.features.kaldi.layers import Wav2LogFilterBank
 from torch import nn
 
-from speecheq.corpora.prepare import load_card
 from speecheq.common.errors import InputError
 from speecheq.common.files import (
     folder_in_use,
@@ -40,6 +40,7 @@ from speecheq.common.files import (
 from speecheq.common.process_pool import in_processes
 from speecheq.common.progress import Progress
 from speecheq.common.stages import Drops, Stage, require
+from speecheq.corpora.prepare import load_card
 
 # Values are stored as multiples of 2**-10, which keeps them within 0.0005 at 1.8 bytes a value.
 TICK_POWER = -10
@@ -67,11 +68,11 @@ class FbankConfig:
     low_freq: float = 20.0
     high_freq: float = 8000.0
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Dict[str, Any]) -> "FbankConfig":
+    def from_dict(cls, values: dict[str, Any]) -> "FbankConfig":
         return cls(**values)
 
     @property
@@ -154,7 +155,7 @@ class BatchedFbank(nn.Module):
                 num_filters=config.num_filters,
             )
 
-    def forward(self, samples: torch.Tensor, lengths: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Samples (N, S) in [-1, 1], padded, and their lengths (N,) in samples -> features (N, T, 80), frames (N,).
 
         The frames are on the device of the lengths. Where that is the CPU, nothing waits for the device of the samples.
@@ -264,30 +265,29 @@ def load_features(cut: MonoCut) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
 
 
-def _extract_part(cuts: List[MonoCut], config: FbankConfig, archive: Path) -> int:
+def _extract_part(cuts: list[MonoCut], config: FbankConfig, archive: Path) -> int:
     """Write the features of ``cuts`` to ``archive`` and their manifest beside it; returns how many."""
     extractor = Fbank(config)
     done = []
-    with whole_file(archive) as temporary:
-        with LilcomChunkyWriter(temporary, tick_power=TICK_POWER) as writer:
-            for cut in cuts:
-                samples = load_waveform(cut, config.sampling_rate)
-                features = extractor.extract(samples, config.sampling_rate)
-                cut.features = Features(
-                    type=extractor.name,
-                    num_frames=len(features),
-                    num_features=features.shape[1],
-                    frame_shift=config.frame_shift,
-                    sampling_rate=config.sampling_rate,
-                    start=cut.start,
-                    duration=cut.duration,
-                    storage_type=writer.name,
-                    storage_path=str(archive.resolve()),
-                    storage_key=writer.write(cut.id, features),
-                    recording_id=cut.recording.id,
-                    channels=0,
-                )
-                done.append(cut)
+    with whole_file(archive) as temporary, LilcomChunkyWriter(temporary, tick_power=TICK_POWER) as writer:
+        for cut in cuts:
+            samples = load_waveform(cut, config.sampling_rate)
+            features = extractor.extract(samples, config.sampling_rate)
+            cut.features = Features(
+                type=extractor.name,
+                num_frames=len(features),
+                num_features=features.shape[1],
+                frame_shift=config.frame_shift,
+                sampling_rate=config.sampling_rate,
+                start=cut.start,
+                duration=cut.duration,
+                storage_type=writer.name,
+                storage_path=str(archive.resolve()),
+                storage_key=writer.write(cut.id, features),
+                recording_id=cut.recording.id,
+                channels=0,
+            )
+            done.append(cut)
     with whole_file(archive.with_suffix(".jsonl.gz")) as temporary:
         CutSet.from_cuts(done).to_file(temporary)
     # written last: a part counts as done when this file is there and the sizes in it are right
@@ -310,7 +310,11 @@ def corpus_cuts(manifests: Path, corpus: str, splits: Sequence[str]) -> Iterator
                     )
             start, duration = supervision.start, supervision.duration
             cut = MonoCut(
-                id=supervision.id, start=start, duration=duration, channel=0, supervisions=[supervision],
+                id=supervision.id,
+                start=start,
+                duration=duration,
+                channel=0,
+                supervisions=[supervision],
                 recording=recording,
             )
             supervision.start = 0.0  # in a cut, times count from its start
@@ -326,8 +330,8 @@ def _note(archive: Path) -> Path:
 
 
 def _in_parts(
-    cuts: Iterable[MonoCut], folder: Path, numbers: Optional[Collection[int]] = None
-) -> Iterator[Tuple[Path, List[MonoCut]]]:
+    cuts: Iterable[MonoCut], folder: Path, numbers: Collection[int] | None = None
+) -> Iterator[tuple[Path, list[MonoCut]]]:
     """(archive, its cuts), CUTS_A_PART at a time; of the parts with these numbers, or of all."""
     cuts = iter(cuts)
     for number in count() if numbers is None else range(max(numbers) + 1):
@@ -345,9 +349,7 @@ def _stage(corpus: str, manifests: Path, out_dir: Path, card: Mapping[str, Any],
     return Stage("features", corpus, out_dir, options, [manifests], FORMAT)
 
 
-def missing_parts(
-    corpus: str, manifests: Path, out_dir: Path, config: FbankConfig = FbankConfig()
-) -> Optional[List[int]]:
+def missing_parts(corpus: str, manifests: Path, out_dir: Path, config: FbankConfig = FbankConfig()) -> list[int] | None:
     """The numbers, from 0, of the parts that ``compute_features`` would compute; None where the corpus is done."""
     manifests, out_dir = Path(manifests), Path(out_dir)
     card = load_card(manifests, corpus)
@@ -359,8 +361,12 @@ def missing_parts(
 
 
 def compute_features(
-    corpus: str, manifests: Path, out_dir: Path, nj: int = 1, config: FbankConfig = FbankConfig(),
-    parts: Optional[Collection[int]] = None,
+    corpus: str,
+    manifests: Path,
+    out_dir: Path,
+    nj: int = 1,
+    config: FbankConfig = FbankConfig(),
+    parts: Collection[int] | None = None,
 ) -> None:
     """Stage 2: the features of one corpus, ``out_dir``/cuts.jsonl.gz and archives beside it.
 
@@ -385,18 +391,24 @@ def compute_features(
 
 
 def _compute(
-    stage: Stage, corpus: str, manifests: Path, out_dir: Path, nj: int, config: FbankConfig, card: Mapping[str, Any],
-    parts: Optional[Collection[int]],
+    stage: Stage,
+    corpus: str,
+    manifests: Path,
+    out_dir: Path,
+    nj: int,
+    config: FbankConfig,
+    card: Mapping[str, Any],
+    parts: Collection[int] | None,
 ) -> None:
     """The archives that are missing, and, of all of them (no ``parts``), their cuts and the stamp."""
     parts_dir = out_dir / f"parts-{stage.key}"
     with write_fault_is_an_input_error(parts_dir):
         parts_dir.mkdir(parents=True, exist_ok=True)
-    archives: List[Path] = []
+    archives: list[Path] = []
     utterances = card["utterances"] if parts is None else min(card["utterances"], len(parts) * CUTS_A_PART)
     with Progress(f"{corpus}: features", utterances, "clips") as shown:
 
-        def missing() -> Iterator[Tuple[Path, List[MonoCut]]]:
+        def missing() -> Iterator[tuple[Path, list[MonoCut]]]:
             for archive, part in _in_parts(corpus_cuts(manifests, corpus, card["splits"]), parts_dir, parts):
                 archives.append(archive)
                 if sizes_are_as_noted(_note(archive)):

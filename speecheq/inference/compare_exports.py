@@ -1,18 +1,18 @@
 """What a form of a model costs: exported models scored on a fold's test clips, beside the checkpoint they came from."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 from lhotse import CutSet
 
-from speecheq.dataset.loader import scoring_batches
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
-from speecheq.evaluation.metrics import emotion_scores
 from speecheq.common.stages import require
+from speecheq.dataset.loader import scoring_batches
+from speecheq.evaluation.metrics import emotion_scores
 from speecheq.inference.trained_model import Answers, open_model
 
 BATCH_SIZE = 16
@@ -25,15 +25,15 @@ class Comparison:
     name: str
     megabytes: float
     clips: int
-    ua: Optional[float]
-    wa: Optional[float]
-    eis_mse: Optional[float]
+    ua: float | None
+    wa: float | None
+    eis_mse: float | None
     changed: int  # clips that get another class
     difference: float  # the largest of a posterior
     seconds: float
 
 
-def compare_models(experiment: Path, msud: Path, models: Sequence[str]) -> List[Comparison]:
+def compare_models(experiment: Path, msud: Path, models: Sequence[str]) -> list[Comparison]:
     """best.pt of ``experiment``, then each of ``models``, over the test clips of its fold in ``msud``, on the CPU.
 
     InputError where a stage has not run, or a model has other classes than the experiment's.
@@ -45,7 +45,7 @@ def compare_models(experiment: Path, msud: Path, models: Sequence[str]) -> List[
     batches = list(scoring_batches("emotion", list(CutSet.from_jsonl_lazy(fold / "test.jsonl.gz")), BATCH_SIZE))
     gold = np.concatenate([batch.targets["esc"].numpy() for batch in batches])
     gold_eis = np.concatenate([batch.targets["eis"].numpy() for batch in batches])
-    found: List[Comparison] = []
+    found: list[Comparison] = []
     classes, reference = None, None
     for name in (str(experiment / "best.pt"), *models):
         model = open_model(name, "cpu")
@@ -59,14 +59,23 @@ def compare_models(experiment: Path, msud: Path, models: Sequence[str]) -> List[
         reference = posterior if reference is None else reference
         predicted = posterior.argmax(1)
         scores = emotion_scores(gold, predicted, *_intensities(gold_eis, answers))
-        found.append(Comparison(
-            name, _megabytes(Path(name)), len(gold), scores["ua"], scores["wa"], scores["eis_mse"],
-            int((predicted != reference.argmax(1)).sum()), float(np.abs(posterior - reference).max()), seconds,
-        ))
+        found.append(
+            Comparison(
+                name,
+                _megabytes(Path(name)),
+                len(gold),
+                scores["ua"],
+                scores["wa"],
+                scores["eis_mse"],
+                int((predicted != reference.argmax(1)).sum()),
+                float(np.abs(posterior - reference).max()),
+                seconds,
+            )
+        )
     return found
 
 
-def _intensities(gold: np.ndarray, answers: Sequence[Answers]) -> Tuple[np.ndarray, np.ndarray]:
+def _intensities(gold: np.ndarray, answers: Sequence[Answers]) -> tuple[np.ndarray, np.ndarray]:
     """Gold and predicted EIS; of a model that was not trained on it none, so that nothing is scored."""
     if answers[0].eis is None:
         return np.zeros(0), np.zeros(0)
@@ -80,12 +89,17 @@ def _megabytes(path: Path) -> float:
 
 def as_text(comparisons: Sequence[Comparison]) -> str:
     """A table in Markdown."""
-    def shown(value: Optional[float]) -> str:
+
+    def shown(value: float | None) -> str:
         return "n/a" if value is None else f"{value:.4f}"
 
-    lines = ["| model | MB | clips | UA | WA | EIS MSE | other class | largest difference | s |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| model | MB | clips | UA | WA | EIS MSE | other class | largest difference | s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for row in comparisons:
-        lines.append(f"| {row.name} | {row.megabytes:.2f} | {row.clips} | {shown(row.ua)} | {shown(row.wa)} | "
-                     f"{shown(row.eis_mse)} | {row.changed} | {row.difference:.5f} | {row.seconds:.1f} |")
+        lines.append(
+            f"| {row.name} | {row.megabytes:.2f} | {row.clips} | {shown(row.ua)} | {shown(row.wa)} | "
+            f"{shown(row.eis_mse)} | {row.changed} | {row.difference:.5f} | {row.seconds:.1f} |"
+        )
     return "\n".join(lines)

@@ -10,23 +10,23 @@ import json
 import logging
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
-from speecheq.models import checkpoint
 from speecheq.common.errors import InputError
-from speecheq.features.storage import FbankConfig
 from speecheq.common.files import whole_file
+from speecheq.features.storage import FbankConfig
 from speecheq.inference.trained_model import INPUTS, PHONES, Inference, Labels, described, read_content
+from speecheq.models import checkpoint
 
 OPSET = 17
 ONNX, TORCH_EXPORT = ".onnx", ".pt2"
 
 
-def export_model(name: Union[str, Path, None], out: Path, int8: bool = False) -> None:
+def export_model(name: str | Path | None, out: Path, int8: bool = False) -> None:
     """Write the trained model ``name`` (a checkpoint, a model folder, a hub id) as ``out``, an .onnx or a .pt2 file.
 
     ``int8`` keeps the weights of an ONNX file in 8 bits. InputError for another suffix, or where what this needs is
@@ -50,7 +50,7 @@ def export_model(name: Union[str, Path, None], out: Path, int8: bool = False) ->
             _write_onnx(inference, labels, temporary)
 
 
-def _example() -> Tuple[Tensor, Tensor]:
+def _example() -> tuple[Tensor, Tensor]:
     """A padded batch to record the operations with."""
     return torch.randn(3, 60, FbankConfig().num_filters), torch.tensor([60, 41, 33])
 
@@ -91,14 +91,22 @@ def _write_onnx(inference: Inference, labels: Labels, path: Path) -> None:
     except ImportError as error:
         raise InputError("ONNX export needs onnx, which is not installed; install it with pip install onnx.") from error
     inference = _replaced(inference, nn.TransformerEncoderLayer, _PlainEncoderLayer)
-    open_axes: Dict[str, Dict[int, str]] = {INPUTS[0]: {0: "N", 1: "T"}, INPUTS[1]: {0: "N"}}
+    open_axes: dict[str, dict[int, str]] = {INPUTS[0]: {0: "N", 1: "T"}, INPUTS[1]: {0: "N"}}
     open_axes.update({name: {0: "N", 1: "frames"} if name == PHONES else {0: "N"} for name in inference.outputs})
     # The exporter that records one run writes nn.GRU as ONNX's GRU; torch 2's other one unrolls it over time.
     recording = {} if torch.__version__.startswith("1.") else {"dynamo": False}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they fear for N and T, which the tests try
-        torch.onnx.export(inference, _example(), str(path), input_names=list(INPUTS), dynamic_axes=open_axes,
-                          output_names=list(inference.outputs), opset_version=OPSET, **recording)
+        torch.onnx.export(
+            inference,
+            _example(),
+            str(path),
+            input_names=list(INPUTS),
+            dynamic_axes=open_axes,
+            output_names=list(inference.outputs),
+            opset_version=OPSET,
+            **recording,
+        )
     model = onnx.load(str(path))
     for key, value in described(labels, FbankConfig()).items():
         model.metadata_props.add(key=key, value=value)
@@ -112,8 +120,10 @@ def _write_int8(inference: Inference, labels: Labels, path: Path) -> None:
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
-        raise InputError("--int8 needs onnx and onnxruntime, which are not installed; install them with pip "
-                         "install onnx onnxruntime.") from error
+        raise InputError(
+            "--int8 needs onnx and onnxruntime, which are not installed; install them with pip "
+            "install onnx onnxruntime."
+        ) from error
     with tempfile.TemporaryDirectory() as folder:
         full = Path(folder) / "model.onnx"
         _write_onnx(inference, labels, full)
@@ -121,8 +131,12 @@ def _write_int8(inference: Inference, labels: Labels, path: Path) -> None:
         logging.disable(logging.WARNING)  # it recommends a preparation that changes nothing here
         try:
             # the type is that of values whose type it cannot infer
-            quantize_dynamic(str(full), str(path), weight_type=QuantType.QUInt8,
-                             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
+            quantize_dynamic(
+                str(full),
+                str(path),
+                weight_type=QuantType.QUInt8,
+                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+            )
         finally:
             logging.disable(logging.NOTSET)
 
@@ -137,8 +151,9 @@ def _part_shared_weights(path: Path) -> None:
 
     model = onnx.load(str(path))
     weights = {weight.name: weight for weight in model.graph.initializer}
-    same = {node.output[0]: node for node in model.graph.node
-            if node.op_type == "Identity" and node.input[0] in weights}
+    same = {
+        node.output[0]: node for node in model.graph.node if node.op_type == "Identity" and node.input[0] in weights
+    }
     for node in model.graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = same[name].input[0] if name in same else name
@@ -159,14 +174,14 @@ class _ScannedGru(nn.Module):
         super().__init__()
         self.gru = gru
 
-    def forward(self, steps: Tensor) -> Tuple[Tensor]:
+    def forward(self, steps: Tensor) -> tuple[Tensor]:
         """Steps (T, N, C) -> states (T, N, H), as the first of a tuple."""
         from torch._higher_order_ops.scan import scan
 
         projected = nn.functional.linear(steps, self.gru.weight_ih_l0, self.gru.bias_ih_l0)
         recurrent, bias = self.gru.weight_hh_l0.t(), self.gru.bias_hh_l0
 
-        def step(state: Tensor, x: Tensor) -> Tuple[Tensor, Tensor]:
+        def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
             reset_x, update_x, new_x = x.chunk(3, 1)
             reset_h, update_h, new_h = (state @ recurrent + bias).chunk(3, 1)
             new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
@@ -181,11 +196,14 @@ def _write_torch_export(inference: Inference, labels: Labels, path: Path) -> Non
         from torch._higher_order_ops.scan import scan  # noqa: F401
         from torch.export import Dim, export, save
     except ImportError as error:
-        raise InputError(f"torch.export is not in torch {torch.__version__}; use the modern stack, or export to "
-                         f"{ONNX}.") from error
+        raise InputError(
+            f"torch.export is not in torch {torch.__version__}; use the modern stack, or export to {ONNX}."
+        ) from error
     if any(isinstance(module, nn.LSTM) for module in inference.modules()):
-        raise InputError("a model with LSTMs (model.kind baseline or cnn_blstm) cannot leave through torch.export with "
-                         f"any length; export it to {ONNX}.")
+        raise InputError(
+            "a model with LSTMs (model.kind baseline or cnn_blstm) cannot leave through torch.export with "
+            f"any length; export it to {ONNX}."
+        )
     inference = _replaced(inference, nn.GRU, _ScannedGru)
     any_size = {INPUTS[0]: {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, INPUTS[1]: {0: Dim.DYNAMIC}}
     with torch.no_grad(), warnings.catch_warnings():

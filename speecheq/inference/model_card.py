@@ -1,28 +1,37 @@
 """The model card of a trained model: what it is for, what it learned from, how it scored, what it cannot do."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any
 
 import yaml
 
-from speecheq.config.schema import Config
-from speecheq.corpora.data_card import Card, read_cards
 from speecheq.common.files import read_json
 from speecheq.common.stages import require
+from speecheq.config.schema import Config
+from speecheq.corpora.data_card import Card, read_cards
 from speecheq.reporting.experiment import sounds_in_words
 
 # The scores that a card shows, in this order, and how it calls them.
 SCORES = {
-    "ua": "UA (mean recall of the classes)", "wa": "WA (accuracy)",
-    "uai": "UAI (UA of neutral, joy, anger, sadness)", "eis_mse": "EIS, mean squared error",
-    "eis_ccc": "EIS, CCC", "gender": "gender, accuracy", "per": "PER", "per_of_constant": "PER of one constant output",
+    "ua": "UA (mean recall of the classes)",
+    "wa": "WA (accuracy)",
+    "uai": "UAI (UA of neutral, joy, anger, sadness)",
+    "eis_mse": "EIS, mean squared error",
+    "eis_ccc": "EIS, CCC",
+    "gender": "gender, accuracy",
+    "per": "PER",
+    "per_of_constant": "PER of one constant output",
 }
 OTHER_LICENCE = "other"
-PROTOCOLS = {"random": "random folds: the test clips' speakers and texts are in training too",
-             "speaker": "the test clips' speaker is in no training clip",
-             "session": "the test clips' session is in no training clip",
-             "text": "the test clips' texts are in no training clip",
-             "official": "the corpus' own test part", "cross": "trained on other corpora, tested on the whole target"}
+PROTOCOLS = {
+    "random": "random folds: the test clips' speakers and texts are in training too",
+    "speaker": "the test clips' speaker is in no training clip",
+    "session": "the test clips' session is in no training clip",
+    "text": "the test clips' texts are in no training clip",
+    "official": "the corpus' own test part",
+    "cross": "trained on other corpora, tested on the whole target",
+}
 
 
 def model_card(experiment: Path, name: str, licence: str, config: Config, parameters: int) -> str:
@@ -36,25 +45,34 @@ def model_card(experiment: Path, name: str, licence: str, config: Config, parame
         _header(licence, used),
         f"# {name}",
         f"{_what(config, parameters)} It was trained with SpeechEQ "
-        f"(`{' '.join([protocol['config'], *protocol['set']])}`, system `{protocol['system']}`, seed {protocol['seed']}).",
-        "## Use", _use(config),
-        "## Data", *_data(run, used, config),
-        "## Protocol", _protocol(protocol, metrics),
-        "## Scores", *_scores(metrics),
-        "## Licences", *_licences(licence, used),
-        "## Limits", *_limits(run, metrics, config),
+        f"(`{' '.join([protocol['config'], *protocol['set']])}`, system `{protocol['system']}`, "
+        f"seed {protocol['seed']}).",
+        "## Use",
+        _use(config),
+        "## Data",
+        *_data(run, used, config),
+        "## Protocol",
+        _protocol(protocol, metrics),
+        "## Scores",
+        *_scores(metrics),
+        "## Licences",
+        *_licences(licence, used),
+        "## Limits",
+        *_limits(run, metrics, config),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _card_of(corpus: str, cards: Mapping[str, Card]) -> Optional[Card]:
+def _card_of(corpus: str, cards: Mapping[str, Card]) -> Card | None:
     """The data card of a corpus, also of one of its parts (esd_zh); None for a corpus without one."""
     return cards.get(corpus) or cards.get(corpus.rpartition("_")[0])
 
 
-def _header(licence: str, used: Mapping[str, Optional[Card]]) -> str:
-    header: Dict[str, Any] = {
-        "license": licence or OTHER_LICENCE, "library_name": "speecheq", "pipeline_tag": "audio-classification",
+def _header(licence: str, used: Mapping[str, Card | None]) -> str:
+    header: dict[str, Any] = {
+        "license": licence or OTHER_LICENCE,
+        "library_name": "speecheq",
+        "pipeline_tag": "audio-classification",
         "tags": ["speech-emotion-recognition", "speecheq"],
         "datasets": [card.title if card else corpus for corpus, card in used.items()],
     }
@@ -65,20 +83,25 @@ def _what(config: Config, parameters: int) -> str:
     tasks = ["the emotion category (ESC)"] + ["its intensity (EIS, 0 to 4)"] * (config.loss.alpha > 0)
     tasks += ["the speaker's gender"] * ("gender" in config.tasks())
     tasks += ["phonemes"] * ("phoneme" in config.tasks())
-    kind = {"speecheq": "An ECAPA-TDNN with Res-BiGRUs", "baseline": "A CNN with BiLSTM and self-attention",
-            "cnn_blstm": "A CNN with BiLSTM and attention"}
+    kind = {
+        "speecheq": "An ECAPA-TDNN with Res-BiGRUs",
+        "baseline": "A CNN with BiLSTM and self-attention",
+        "cnn_blstm": "A CNN with BiLSTM and attention",
+    }
     heard = " and ".join([", ".join(tasks[:-1])] * (len(tasks) > 1) + tasks[-1:])
     return f"{kind[config.model.kind]}, {parameters / 1e6:.2f} M parameters, that hears {heard} in speech."
 
 
 def _use(config: Config) -> str:
     more = " --gender" * ("gender" in config.tasks()) + " --phones" * ("phoneme" in config.tasks())
-    return (f"```\nspeecheq predict --model FOLDER_OR_ID{more} some.wav\n```\n\n"
-            "Features: 80 log mel filter banks of 16 kHz speech, 25 ms every 10 ms (Hamming window, no dither, "
-            f"`snip_edges=False`); normalisation: `{config.data.cmvn}`.")
+    return (
+        f"```\nspeecheq predict --model FOLDER_OR_ID{more} some.wav\n```\n\n"
+        "Features: 80 log mel filter banks of 16 kHz speech, 25 ms every 10 ms (Hamming window, no dither, "
+        f"`snip_edges=False`); normalisation: `{config.data.cmvn}`."
+    )
 
 
-def _data(run: Dict[str, Any], used: Mapping[str, Optional[Card]], config: Config) -> Iterator[str]:
+def _data(run: dict[str, Any], used: Mapping[str, Card | None], config: Config) -> Iterator[str]:
     sets = run["msud"]["sets"]
     clips = sets["emotion"]["corpus"]
     if config.data.corpora == "target":
@@ -90,8 +113,10 @@ def _data(run: Dict[str, Any], used: Mapping[str, Optional[Card]], config: Confi
         lines.append(f"| {title} | {card.language if card else '?'} | {uses} | {clips.get(corpus, '-')} |")
     yield "\n".join(lines)
     if run.get("sounds"):
-        yield (f"Also trained with {sounds_in_words(run['sounds'])}, of folders that only its maker knows, with their "
-               "licences.")
+        yield (
+            f"Also trained with {sounds_in_words(run['sounds'])}, of folders that only its maker knows, with their "
+            "licences."
+        )
     if config.data.corpora == "all":
         yield "Training clips by class: " + _counts(sets["emotion"]["class"]) + "."
         yield "Training clips by EIS: " + _counts(sets["emotion"]["eis"]) + "."
@@ -103,10 +128,12 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _protocol(protocol: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     words = next((text for name, text in PROTOCOLS.items() if protocol["protocol"].startswith(name)), "published folds")
-    return (f"`{protocol['name']}`, fold {protocol['fold']} of {protocol['folds']}: {words}. {metrics['test.clips']} "
-            f"test clips; {protocol['test_speakers_in_training']} of their speakers were trained on. The epoch "
-            f"({protocol['best_epoch']}) was chosen on a dev part of the training folds; the test clips were scored "
-            "once.")
+    return (
+        f"`{protocol['name']}`, fold {protocol['fold']} of {protocol['folds']}: {words}. {metrics['test.clips']} "
+        f"test clips; {protocol['test_speakers_in_training']} of their speakers were trained on. The epoch "
+        f"({protocol['best_epoch']}) was chosen on a dev part of the training folds; the test clips were scored "
+        "once."
+    )
 
 
 def _scores(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -118,15 +145,23 @@ def _scores(metrics: Mapping[str, Any]) -> Iterator[str]:
             cells = ["n/a" if value is None else f"{value:.3f}" for value in values]
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
     yield "\n".join(lines)
-    yield (f"Of one fold and one seed: how far such figures are from those of other folds and seeds is not known from "
-           f"them. Code at {metrics['run']['trained_at_git']}.")
+    yield (
+        f"Of one fold and one seed: how far such figures are from those of other folds and seeds is not known from "
+        f"them. Code at {metrics['run']['trained_at_git']}."
+    )
 
 
-def _licences(licence: str, used: Mapping[str, Optional[Card]]) -> Iterator[str]:
-    yield (f"The weights: {licence}." if licence else "The weights: no licence was named when this folder was made. "
-           "Whether they may be passed on depends on the terms of the corpora below.")
-    yield "\n".join(f"- {card.title}: {card.licence}" if card else f"- {corpus}: has no data card, its terms are not "
-                    "known here" for corpus, card in used.items())
+def _licences(licence: str, used: Mapping[str, Card | None]) -> Iterator[str]:
+    yield (
+        f"The weights: {licence}."
+        if licence
+        else "The weights: no licence was named when this folder was made. "
+        "Whether they may be passed on depends on the terms of the corpora below."
+    )
+    yield "\n".join(
+        f"- {card.title}: {card.licence}" if card else f"- {corpus}: has no data card, its terms are not known here"
+        for corpus, card in used.items()
+    )
 
 
 def _limits(run: Mapping[str, Any], metrics: Mapping[str, Any], config: Config) -> Iterator[str]:
@@ -135,7 +170,7 @@ def _limits(run: Mapping[str, Any], metrics: Mapping[str, Any], config: Config) 
         unseen = [name for name, esc in zip(note["classes"], note["class_esc"]) if esc not in note["target_esc"]]
     else:
         unseen = [name for name in note["classes"] if not note["sets"]["emotion"]["class"].get(name)]
-    limits: List[str] = [
+    limits: list[str] = [
         "Most emotion corpora are acted: how people act an emotion is not how they speak when they have it.",
         "It judges voices, not people. What it says of a person is no ground for a decision about that person.",
         "Other languages, microphones, rooms and ages than those of the corpora above were not tested.",
@@ -148,8 +183,10 @@ def _limits(run: Mapping[str, Any], metrics: Mapping[str, Any], config: Config) 
     elif not labels.get("specified"):
         limits.append("No training clip has an EIS label: its EIS, and the name that follows from it, mean nothing.")
     elif labels["specified"] < labels.get("unspecified", 0):
-        limits.append(f"Only {labels['specified']} of {sum(labels.values())} training clips have an EIS label: its "
-                      "EIS, and the name that follows from it, mean little of classes without one.")
+        limits.append(
+            f"Only {labels['specified']} of {sum(labels.values())} training clips have an EIS label: its "
+            "EIS, and the name that follows from it, mean little of classes without one."
+        )
     if config.loss.alpha > 0 and labels.get("specified") and metrics.get("test.eis_mse") is None:
         limits.append("No test clip has an EIS label: how good its EIS is was not measured.")
     if "gender" in config.tasks():

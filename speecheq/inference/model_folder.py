@@ -1,20 +1,20 @@
 """A trained model as a folder that can be handed on: weights, settings, labels and a model card.
 
-    model.safetensors   the weights, in a form that cannot hold code
-    config.yaml         all settings of the training
-    labels.json         the classes, genders and phones that the outputs stand for
-    README.md           the model card: data, protocol, scores, licences, limits
+model.safetensors   the weights, in a form that cannot hold code
+config.yaml         all settings of the training
+labels.json         the classes, genders and phones that the outputs stand for
+README.md           the model card: data, protocol, scores, licences, limits
 """
 
 import json
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
-from speecheq.models import checkpoint
-from speecheq.config import schema as configuration
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, whole_folder
+from speecheq.config import schema as configuration
 from speecheq.inference.model_card import model_card
+from speecheq.models import checkpoint
 
 WEIGHTS, SETTINGS, LABELS, CARD = FILES = ("model.safetensors", "config.yaml", "labels.json", "README.md")
 LABEL_TABLES = ("classes", "class_esc", "genders", "phones")
@@ -43,7 +43,7 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> 
         (temporary / CARD).write_text(card, encoding="utf-8")
 
 
-def read(folder: Path) -> Dict[str, Any]:
+def read(folder: Path) -> dict[str, Any]:
     """What a checkpoint of the same model holds (see ``checkpoint.save``), without a training's state.
 
     InputError for a folder that lacks a file, or whose files are not whole.
@@ -54,12 +54,14 @@ def read(folder: Path) -> Dict[str, Any]:
     folder = Path(folder)
     for name in (WEIGHTS, SETTINGS, LABELS):
         if not (folder / name).is_file():
-            raise InputError(f"{folder}: is not a model folder, it lacks {name}; speecheq package makes one of a "
-                             "trained experiment.")
+            raise InputError(
+                f"{folder}: is not a model folder, it lacks {name}; speecheq package makes one of a trained experiment."
+            )
     tables = read_json(folder / LABELS)
     if not isinstance(tables, dict) or tables.get("format") != FORMAT or any(k not in tables for k in LABEL_TABLES):
-        raise InputError(f"{folder / LABELS}: is not the label table of a model folder of this version (format "
-                         f"{FORMAT}).")
+        raise InputError(
+            f"{folder / LABELS}: is not the label table of a model folder of this version (format {FORMAT})."
+        )
     try:
         weights = load_file(str(folder / WEIGHTS))
     except (SafetensorError, OSError, ValueError) as error:
@@ -80,5 +82,7 @@ def fetch(model_id: str) -> Path:
         return Path(snapshot_download(model_id, allow_patterns=list(FILES)))
     except Exception as error:  # of the network, of the hub, of the disk
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"{model_id}: there is no such file or folder here, and the hub does not give a model of that "
-                         f"id ({reason}).") from error
+        raise InputError(
+            f"{model_id}: there is no such file or folder here, and the hub does not give a model of that "
+            f"id ({reason})."
+        ) from error

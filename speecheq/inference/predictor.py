@@ -1,6 +1,6 @@
 """What a trained model says of recordings: emotion (ESC), intensity (EIS), SEQM name, gender, phones.
 
-The command is ``speecheq predict``, also ``python -m speecheq.inference.predictor``; ``Predictor`` is the same in Python.
+The command is ``speecheq predict``, also ``python -m speecheq.predict``; ``Predictor`` is the same in Python.
 """
 
 import csv
@@ -8,11 +8,11 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
-from speecheq.features.storage import BatchedFbank
 from speecheq.common.files import whole_file
-from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.common.progress import log, one_line, progress
-from speecheq.inference.recordings import SILENCE, Clip, Part, Sound, Windows, clips_of, find_parts, heard, listen
+from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.evaluation.score import POSTERIOR
+from speecheq.features.storage import BatchedFbank
+from speecheq.inference.recordings import SILENCE, Clip, Part, Sound, Windows, clips_of, find_parts, heard, listen
 from speecheq.inference.trained_model import Labels, TrainedModel, open_model
 
 # Clips that are predicted at once, where nothing is said: more make a CPU slower.
@@ -53,13 +53,13 @@ class Prediction:
     source: str
     start: float  # seconds from the beginning of the recording
     end: float
-    emotion: Optional[str] = None
-    name: Optional[str] = None
-    eis: Optional[float] = None
-    posterior: Optional[Dict[str, float]] = None
-    gender: Optional[str] = None
-    gender_posterior: Optional[Dict[str, float]] = None
-    phones: Optional[List[str]] = None
+    emotion: str | None = None
+    name: str | None = None
+    eis: float | None = None
+    posterior: dict[str, float] | None = None
+    gender: str | None = None
+    gender_posterior: dict[str, float] | None = None
+    phones: list[str] | None = None
     note: str = ""
     windowed: bool = False  # one of several of its recording
 
@@ -81,8 +81,13 @@ class Predictor:
     """
 
     def __init__(
-        self, model: Union[str, Path, TrainedModel, None] = None, device: str = "auto", gender: bool = False,
-        phones: bool = False, windows: Windows = Windows(), batch_size: Optional[int] = None,
+        self,
+        model: str | Path | TrainedModel | None = None,
+        device: str = "auto",
+        gender: bool = False,
+        phones: bool = False,
+        windows: Windows = Windows(),
+        batch_size: int | None = None,
     ):
         self.model = open_model(model, device) if model is None or isinstance(model, (str, Path)) else model
         self.gender, self.phones, self.windows = gender, phones, windows
@@ -90,13 +95,15 @@ class Predictor:
         labels = self.labels = self.model.labels
         for asked, table, task in ((gender, labels.genders, "gender"), (phones, labels.phones, "phones")):
             if asked and not table:
-                raise InputError(f"the model was not trained on {task}, so it cannot be asked for {task}; leave "
-                                 f"--{task} out, or take another model.")
+                raise InputError(
+                    f"the model was not trained on {task}, so it cannot be asked for {task}; leave "
+                    f"--{task} out, or take another model."
+                )
         self.phone_table = PhoneTable(labels.phones) if phones else None
         self.rate = self.model.fbank.sampling_rate
         self.fbank = BatchedFbank(self.model.fbank).to(self.model.device)
 
-    def __call__(self, source: Union[str, Path, np.ndarray], rate: Optional[int] = None) -> List[Prediction]:
+    def __call__(self, source: str | Path | np.ndarray, rate: int | None = None) -> list[Prediction]:
         """What is said of a recording: a file, or samples (S,) or (S, channels) in [-1, 1] at ``rate`` Hz.
 
         One prediction; several, in their order, where it is long (see Windows). InputError where it cannot be used.
@@ -105,7 +112,7 @@ class Predictor:
             return self._of_samples(source, rate)
         return list(self.of_parts([Part(str(source), Path(source))], _raise))
 
-    def _of_samples(self, samples: np.ndarray, rate: Optional[int]) -> List[Prediction]:
+    def _of_samples(self, samples: np.ndarray, rate: int | None) -> list[Prediction]:
         samples = np.asarray(samples, dtype=np.float32)
         samples = samples[:, None] if samples.ndim == 1 else samples
         if not rate or samples.ndim != 2 or len(samples) < self.model.fbank.frame_length * rate:
@@ -116,7 +123,7 @@ class Predictor:
         return list(self._predict(list(zip(clips, sounds))))
 
     def of_parts(
-        self, parts: Iterable[Union[Part, InputError]], failed: Callable[[InputError], None]
+        self, parts: Iterable[Part | InputError], failed: Callable[[InputError], None]
     ) -> Iterator[Prediction]:
         """What is said of many recordings, in their order; those that cannot be read are handed to ``failed``.
 
@@ -124,7 +131,8 @@ class Predictor:
         """
         broken = set()
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as readers:
-            def taken(group: Sequence[Tuple[Clip, "Future[Sound]"]]) -> Iterator[Prediction]:
+
+            def taken(group: Sequence[tuple[Clip, "Future[Sound]"]]) -> Iterator[Prediction]:
                 sounds = []
                 for clip, reading in group:
                     try:
@@ -135,18 +143,16 @@ class Predictor:
                             failed(error)
                 yield from self._predict(sounds)
 
-            before: List[Tuple[Clip, "Future[Sound]"]] = []
+            before: list[tuple[Clip, Future[Sound]]] = []
             for group in self._groups(parts, failed):
                 reading = [(clip, readers.submit(listen, clip, self.rate)) for clip in group]
                 yield from taken(before)
                 before = reading
             yield from taken(before)
 
-    def _groups(
-        self, parts: Iterable[Union[Part, InputError]], failed: Callable[[InputError], None]
-    ) -> Iterator[List[Clip]]:
+    def _groups(self, parts: Iterable[Part | InputError], failed: Callable[[InputError], None]) -> Iterator[list[Clip]]:
         """The clips of all recordings, in groups that are read at once."""
-        group: List[Clip] = []
+        group: list[Clip] = []
         seconds = 0.0
         for part in parts:
             try:
@@ -165,9 +171,9 @@ class Predictor:
         if group:
             yield group
 
-    def _predict(self, sounds: Sequence[Tuple[Clip, Sound]]) -> Iterator[Prediction]:
+    def _predict(self, sounds: Sequence[tuple[Clip, Sound]]) -> Iterator[Prediction]:
         """In the order of ``sounds``; clips of like durations share a mini-batch."""
-        answers: Dict[int, Prediction] = {}
+        answers: dict[int, Prediction] = {}
         for number, (clip, sound) in enumerate(sounds):
             answers[number] = Prediction(clip.name, clip.start, clip.end, note=sound.note, windowed=clip.windowed)
         speaking = [number for number, (_, sound) in enumerate(sounds) if sound.note != SILENCE]
@@ -175,8 +181,8 @@ class Predictor:
             self._answer([sounds[number][1].samples for number in batch], [answers[number] for number in batch])
         yield from answers.values()
 
-    def _batches(self, numbers: Sequence[int], lengths: Sequence[int]) -> Iterator[List[int]]:
-        batch: List[int] = []
+    def _batches(self, numbers: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+        batch: list[int] = []
         for number in sorted(numbers, key=lambda number: lengths[number]):
             padded = (len(batch) + 1) * lengths[number]
             if batch and (len(batch) == self.batch_size or padded > BATCH_SECONDS * self.rate):
@@ -251,12 +257,23 @@ def _as_csv(predictions: Iterable[Prediction], labels: Labels) -> Iterator[str]:
     yield _csv_line(["source", "start", "end", "emotion", "name", "eis", *posteriors, "gender", "phones", "note"])
     for p in predictions:
         posterior = ["" if p.posterior is None else f"{p.posterior[name]:.6f}" for name in names]
-        yield _csv_line([p.source, f"{p.start:.3f}", f"{p.end:.3f}", p.emotion, p.name,
-                         "" if p.eis is None else f"{p.eis:.4f}", *posterior, p.gender,
-                         "" if p.phones is None else " ".join(p.phones), p.note])
+        yield _csv_line(
+            [
+                p.source,
+                f"{p.start:.3f}",
+                f"{p.end:.3f}",
+                p.emotion,
+                p.name,
+                "" if p.eis is None else f"{p.eis:.4f}",
+                *posterior,
+                p.gender,
+                "" if p.phones is None else " ".join(p.phones),
+                p.note,
+            ]
+        )
 
 
-def _csv_line(cells: Sequence[Optional[str]]) -> str:
+def _csv_line(cells: Sequence[str | None]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()
@@ -265,12 +282,12 @@ def _csv_line(cells: Sequence[Optional[str]]) -> str:
 WRITERS = dict(zip(FORMATS, (_as_text, _as_json, _as_csv)))
 
 
-def predict(names: Sequence[str], predictor: Predictor, format: str = "text", output: Optional[Path] = None) -> None:
+def predict(names: Sequence[str], predictor: Predictor, format: str = "text", output: Path | None = None) -> None:
     """The command: predict all recordings and write a line each (or a window), to ``output`` or standard output.
 
     What cannot be read is logged in one line and the rest goes on; an InputError at the end then says how many.
     """
-    failures: List[InputError] = []
+    failures: list[InputError] = []
 
     def failed(error: InputError) -> None:
         failures.append(error)

@@ -6,20 +6,21 @@ A recording is named by a file, a folder, a lhotse manifest, a Kaldi data folder
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 from lhotse import CutSet, Recording, RecordingSet, load_manifest_lazy
 from lhotse.cut import MonoCut
 
-from speecheq.corpora.audit import CLIPPED_RUN, FRAMES_A_SECOND, FULL_SCALE, SILENT_POWER, frame_powers, longest_run
-from speecheq.corpora.prepare import read_header
 from speecheq.common.errors import InputError
+from speecheq.corpora.audit import CLIPPED_RUN, FRAMES_A_SECOND, FULL_SCALE, SILENT_POWER, frame_powers, longest_run
 from speecheq.corpora.exchange.kaldi import recordings_of
+from speecheq.corpora.prepare import read_header
 from speecheq.features.storage import resampler
 
 STANDARD_INPUT = "-"
@@ -38,7 +39,7 @@ class Part(NamedTuple):
     name: str
     path: Path
     start: float = 0.0
-    end: Optional[float] = None
+    end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class Windows:
     With ``length`` all recordings that are longer than it. The last window ends where the recording ends.
     """
 
-    length: Optional[float] = None
-    hop: Optional[float] = None  # half a window where it is not given
+    length: float | None = None
+    hop: float | None = None  # half a window where it is not given
 
-    def of(self, frames: int, rate: int) -> List[Tuple[int, int]]:
+    def of(self, frames: int, rate: int) -> list[tuple[int, int]]:
         """(first sample, samples) of the windows of ``frames`` samples at ``rate`` Hz."""
         most = WHOLE_SECONDS if self.length is None else self.length
         if frames <= round(most * rate):
@@ -88,7 +89,7 @@ class Sound(NamedTuple):
     note: str
 
 
-def find_parts(names: Iterable[Union[str, Path]], kept: ExitStack) -> Iterator[Union[Part, InputError]]:
+def find_parts(names: Iterable[str | Path], kept: ExitStack) -> Iterator[Part | InputError]:
     """The recordings that ``names`` stand for, in their order; an InputError in place of each that is not there.
 
     Standard input is written to a temporary file, which is there until ``kept`` is closed.
@@ -134,7 +135,7 @@ def _parts_of_manifest(path: Path) -> Iterator[Part]:
         raise InputError(f"{path}: is not a manifest of recordings or cuts that lhotse can read ({error}).") from error
 
 
-def _part_of(item: Union[MonoCut, Recording], path: Path) -> Part:
+def _part_of(item: MonoCut | Recording, path: Path) -> Part:
     recording = item if isinstance(item, Recording) else getattr(item, "recording", None)
     if recording is None or [source.type for source in recording.sources] != ["file"]:
         raise InputError(f"{path}: {item.id} is not (a part of) one audio file.")
@@ -142,7 +143,7 @@ def _part_of(item: Union[MonoCut, Recording], path: Path) -> Part:
     return Part(item.id, Path(recording.sources[0].source), start, end)
 
 
-def clips_of(part: Part, windows: Windows) -> List[Clip]:
+def clips_of(part: Part, windows: Windows) -> list[Clip]:
     """The clips of a recording; InputError where it cannot be read, or has nothing at that place."""
     header = read_header(part.path)
     begins = round(part.start * header.rate)
@@ -165,8 +166,9 @@ def listen(clip: Clip, sampling_rate: int) -> Sound:
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise InputError(f"{clip.path}: cannot be read ({error}).") from error
     if len(samples) != clip.frames:
-        raise InputError(f"{clip.path}: ends {clip.frames - len(samples)} samples before its header says; copy it "
-                         "again.")
+        raise InputError(
+            f"{clip.path}: ends {clip.frames - len(samples)} samples before its header says; copy it again."
+        )
     return heard(samples, clip.rate, sampling_rate, str(clip.path))
 
 

@@ -6,23 +6,23 @@ Whatever it is, what comes back maps features to the same ``Answers``.
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speecheq.models import checkpoint
-from speecheq.inference import model_folder
 from speecheq import seqm
-from speecheq.config.schema import Config
 from speecheq.common.errors import InputError
+from speecheq.config.schema import Config
 from speecheq.evaluation.predictions import pick_device
 from speecheq.features.storage import FbankConfig
+from speecheq.inference import model_folder
 from speecheq.losses import greedy_decode
-from speecheq.models import clip_eis
+from speecheq.models import checkpoint, clip_eis
 from speecheq.models.normalisation import Normalised
 
 # The model that is taken where none is named: a model folder that comes with the package.
@@ -31,7 +31,12 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 # What an exported model gives, in this order; the outputs of a head that was not trained are left out.
 ESC, EIS, GENDER, EMBEDDING, PHONES, PHONE_FRAMES = OUTPUTS = (
-    "esc_posterior", "eis", "gender_posterior", "embedding", "phoneme_logits", "phoneme_lengths"
+    "esc_posterior",
+    "eis",
+    "gender_posterior",
+    "embedding",
+    "phoneme_logits",
+    "phoneme_lengths",
 )
 INPUTS = ("features", "lengths")
 # The key of an ONNX file's metadata under which labels and features are described, and the version of that.
@@ -45,12 +50,12 @@ class Labels:
     ``intensity`` is false where it was not trained on EIS."""
 
     classes: seqm.ClassTable
-    genders: Tuple[str, ...]
-    phones: Tuple[str, ...]
+    genders: tuple[str, ...]
+    phones: tuple[str, ...]
     intensity: bool = True
 
     @classmethod
-    def of(cls, content: Dict[str, Any], config: Config) -> "Labels":
+    def of(cls, content: dict[str, Any], config: Config) -> "Labels":
         """Those of a checkpoint's content."""
         return cls(
             seqm.ClassTable(tuple(content["classes"]), tuple(content["class_esc"])),
@@ -59,19 +64,28 @@ class Labels:
             config.loss.alpha > 0,
         )
 
-    def outputs(self) -> Tuple[str, ...]:
+    def outputs(self) -> tuple[str, ...]:
         """The outputs that such a model has, in the order of OUTPUTS."""
-        missing = {EIS: not self.intensity, GENDER: not self.genders, PHONES: not self.phones,
-                   PHONE_FRAMES: not self.phones}
+        missing = {
+            EIS: not self.intensity,
+            GENDER: not self.genders,
+            PHONES: not self.phones,
+            PHONE_FRAMES: not self.phones,
+        }
         return tuple(name for name in OUTPUTS if not missing.get(name))
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        return {"classes": self.classes.names, "class_esc": self.classes.categories, "genders": self.genders,
-                "phones": self.phones, "intensity": self.intensity}
+        return {
+            "classes": self.classes.names,
+            "class_esc": self.classes.categories,
+            "genders": self.genders,
+            "phones": self.phones,
+            "intensity": self.intensity,
+        }
 
     @classmethod
-    def from_dict(cls, values: Dict[str, Any]) -> "Labels":
+    def from_dict(cls, values: dict[str, Any]) -> "Labels":
         """What ``to_dict`` gave; KeyError where a table is missing."""
         classes = seqm.ClassTable(tuple(values["classes"]), tuple(values["class_esc"]))
         # files that do not say it have an EIS, which means nothing where it was not learned
@@ -82,9 +96,9 @@ class Answers(NamedTuple):
     """What a model says of N clips."""
 
     posterior: np.ndarray  # (N, classes)
-    eis: Optional[np.ndarray]  # (N,), in 0 to 4; None where the model was not trained on it
-    gender: Optional[np.ndarray]  # (N, genders), posterior; None where the model was not trained on it
-    phones: Optional[List[List[int]]]  # phone numbers of the best path; None where they were not asked for
+    eis: np.ndarray | None  # (N,), in 0 to 4; None where the model was not trained on it
+    gender: np.ndarray | None  # (N, genders), posterior; None where the model was not trained on it
+    phones: list[list[int]] | None  # phone numbers of the best path; None where they were not asked for
 
 
 class Inference(nn.Module):
@@ -101,13 +115,13 @@ class Inference(nn.Module):
         self.passes = tuple(tuple(sorted(tasks)) for tasks in passes if tasks)
         self.eval()
 
-    def forward(self, features: Tensor, lengths: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """Features (N, T, D), lengths (N,) in frames -> ``self.outputs``.
 
         Posteriors (N, classes) and (N, genders), EIS (N,), the embedding (N, E), phoneme logits (N, T', phones) and
         their valid frames (N,).
         """
-        found: Dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         for tasks in self.passes:
             predictions = self.model(features, lengths, tasks=tasks)
             if "esc" in tasks:
@@ -123,13 +137,13 @@ class Inference(nn.Module):
         return tuple(found[name] for name in self.outputs)
 
 
-def _wanted(labels: Labels, phones: bool) -> Tuple[str, ...]:
+def _wanted(labels: Labels, phones: bool) -> tuple[str, ...]:
     """The outputs that ``Answers`` are made of."""
     left_out = {EMBEDDING} if phones else {EMBEDDING, PHONES, PHONE_FRAMES}
     return tuple(name for name in labels.outputs() if name not in left_out)
 
 
-def _answers(found: Dict[str, Tensor]) -> Answers:
+def _answers(found: dict[str, Tensor]) -> Answers:
     phones = greedy_decode(found[PHONES], found[PHONE_FRAMES]) if PHONES in found else None
     gender = found[GENDER].cpu().numpy() if GENDER in found else None
     eis = found[EIS].cpu().numpy() if EIS in found else None
@@ -194,22 +208,27 @@ class OnnxModel:
         return _answers({name: torch.from_numpy(value) for name, value in zip(outputs, found)})
 
 
-TrainedModel = Union[TorchModel, OnnxModel]
+TrainedModel = TorchModel | OnnxModel
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def described(labels: Labels, fbank: FbankConfig, **more: Any) -> Dict[str, str]:
+def described(labels: Labels, fbank: FbankConfig, **more: Any) -> dict[str, str]:
     """An ONNX file's metadata: its labels, and how its features are made."""
-    features = {**fbank.to_dict(), "dither": 0.0, "snip_edges": False, "samples": "mono, in [-1, 1]",
-                "energies": "log of the power spectrum's mel bins, as Kaldi's compute-fbank-feats"}
+    features = {
+        **fbank.to_dict(),
+        "dither": 0.0,
+        "snip_edges": False,
+        "samples": "mono, in [-1, 1]",
+        "energies": "log of the power spectrum's mel bins, as Kaldi's compute-fbank-feats",
+    }
     values = {"format": METADATA_FORMAT, "labels": labels.to_dict(), "features": features, **more}
     return {METADATA_KEY: json.dumps(values, ensure_ascii=False)}
 
 
-def _described(path: Path, metadata: Dict[str, str]) -> Tuple[Labels, FbankConfig]:
+def _described(path: Path, metadata: dict[str, str]) -> tuple[Labels, FbankConfig]:
     """What ``described`` wrote; InputError for an ONNX file of another program."""
     try:
         values = json.loads(metadata[METADATA_KEY])
@@ -218,17 +237,18 @@ def _described(path: Path, metadata: Dict[str, str]) -> Tuple[Labels, FbankConfi
         settings = {name: values["features"][name] for name in FbankConfig().to_dict()}
         return Labels.from_dict(values["labels"]), FbankConfig.from_dict(settings)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is not an ONNX model of SpeechEQ, its metadata lack what speecheq export-model "
-                         "writes.") from error
+        raise InputError(
+            f"{path}: is not an ONNX model of SpeechEQ, its metadata lack what speecheq export-model writes."
+        ) from error
 
 
-def read_content(name: Union[str, Path, None]) -> Tuple[Dict[str, Any], Path]:
+def read_content(name: str | Path | None) -> tuple[dict[str, Any], Path]:
     """The content of a checkpoint or a model folder (see ``checkpoint.save``), and its path. InputError for others."""
     path = _local(name)
     return (model_folder.read(path) if path.is_dir() else checkpoint.read(path)), path
 
 
-def open_model(name: Union[str, Path, None] = None, device: str = "auto") -> TrainedModel:
+def open_model(name: str | Path | None = None, device: str = "auto") -> TrainedModel:
     """The trained model ``name``: a checkpoint, a model folder, an ONNX file or a hub id; None: the package's own.
 
     ``device`` is auto, cpu or cuda; an ONNX file runs on the CPU. InputError says what is wrong with the model.
@@ -237,20 +257,24 @@ def open_model(name: Union[str, Path, None] = None, device: str = "auto") -> Tra
     path = _local(name)
     if path.suffix == ".onnx":
         if device == "cuda":
-            raise InputError(f"{path}: an ONNX model runs on the CPU here; use --device cpu, or a checkpoint or model "
-                             "folder for a GPU.")
+            raise InputError(
+                f"{path}: an ONNX model runs on the CPU here; use --device cpu, or a checkpoint or model "
+                "folder for a GPU."
+            )
         return OnnxModel(path)
     content, path = read_content(path)
     model, config = checkpoint.built(content, str(path))
     return TorchModel(model, Labels.of(content, config), chosen)
 
 
-def _local(name: Union[str, Path, None]) -> Path:
+def _local(name: str | Path | None) -> Path:
     """The file or folder of a model, fetched from the hub where ``name`` is an id there."""
     if name is None:
         if not DEFAULT_MODEL.is_dir():
-            raise InputError("no model is given, and this version brings none: give one with --model (a best.pt, a "
-                             "model folder, an .onnx file or the id of a model on the hub).")
+            raise InputError(
+                "no model is given, and this version brings none: give one with --model (a best.pt, a "
+                "model folder, an .onnx file or the id of a model on the hub)."
+            )
         return DEFAULT_MODEL
     path = Path(name)
     if path.exists():

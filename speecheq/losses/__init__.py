@@ -6,5 +6,16 @@ from speecheq.losses.focal import focal_loss, inverse_weights
 from speecheq.losses.multitask import LossWeights, combine
 from speecheq.losses.reconstruction import reconstruction_loss
 
-__all__ = ["CtcResult", "LossWeights", "ccc", "combine", "ctc_loss", "eis_loss", "focal_loss", "greedy_decode",
-           "inverse_weights", "reconstruction_loss", "resolve_ctc_backend"]
+__all__ = [
+    "CtcResult",
+    "LossWeights",
+    "ccc",
+    "combine",
+    "ctc_loss",
+    "eis_loss",
+    "focal_loss",
+    "greedy_decode",
+    "inverse_weights",
+    "reconstruction_loss",
+    "resolve_ctc_backend",
+]

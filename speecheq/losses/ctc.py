@@ -1,8 +1,8 @@
 """CTC for phonemes (equation 1), through k2 or torch behind one function, and its best-path decoding."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import List, Sequence
 
 import torch
 from torch import Tensor
@@ -42,16 +42,22 @@ def resolve_ctc_backend(choice: str, device: torch.device) -> str:
         return "torch"
     try:
         import k2
-        k2.ctc_loss  # an unrelated or broken k2 lacks it
+
+        _ = k2.ctc_loss  # an unrelated or broken k2 lacks it
     except Exception as error:  # a k2 built for another torch or Python fails in many ways: ImportError, OSError, ...
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if choice == "k2":
-            raise InputError(f"k2 was asked for as CTC backend but cannot be imported ({reason}): install the k2 "
-                             "stack with 'utils/install.sh --stack k2', or use '--ctc-backend torch'") from error
+            raise InputError(
+                f"k2 was asked for as CTC backend but cannot be imported ({reason}): install the k2 "
+                "stack with 'utils/install.sh --stack k2', or use '--ctc-backend torch'"
+            ) from error
         log.info("CTC backend: torch, because k2 cannot be imported (%s)", reason)
         return "torch"
-    log.info("CTC backend: k2 %s, %s", metadata.version("k2"),
-             "as asked for" if choice == "k2" else "because it can be imported")
+    log.info(
+        "CTC backend: k2 %s, %s",
+        metadata.version("k2"),
+        "as asked for" if choice == "k2" else "because it can be imported",
+    )
     return "k2"
 
 
@@ -74,8 +80,10 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend
         raise ValueError(f"lengths are {lengths.tolist()}; each must lie in 1..{num_frames}")
     for index, target in enumerate(targets):
         if target.dim() != 1 or bool(((target < 1) | (target >= num_classes)).any()):
-            raise ValueError(f"target {index} of the batch must be a row of labels in 1..{num_classes - 1} "
-                             f"({BLANK} is the blank), but is {target.tolist()}")
+            raise ValueError(
+                f"target {index} of the batch must be a row of labels in 1..{num_classes - 1} "
+                f"({BLANK} is the blank), but is {target.tolist()}"
+            )
     needed = torch.tensor([len(target) + int((target[1:] == target[:-1]).sum()) for target in targets])
     feasible = needed <= lengths
 
@@ -96,14 +104,14 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend
     return CtcResult((losses / target_lengths).mean(), per_utterance, feasible)
 
 
-def _torch_losses(log_probs: Tensor, lengths: Tensor, targets: List[Tensor]) -> Tensor:
+def _torch_losses(log_probs: Tensor, lengths: Tensor, targets: list[Tensor]) -> Tensor:
     # On the CPU in one row, with plain lengths: CUDA then takes torch's own kernel, which knows empty targets.
     target_lengths = torch.tensor([len(target) for target in targets])
     labels = torch.cat(targets).to(log_probs.device, non_blocking=True)
     return torch_ctc_loss(log_probs.transpose(0, 1), labels, lengths, target_lengths, blank=BLANK, reduction="none")
 
 
-def _k2_losses(log_probs: Tensor, lengths: Tensor, targets: List[Tensor]) -> Tensor:
+def _k2_losses(log_probs: Tensor, lengths: Tensor, targets: list[Tensor]) -> Tensor:
     import k2
 
     graphs = k2.ctc_graph([target.tolist() for target in targets], modified=False, device=log_probs.device)
@@ -113,7 +121,7 @@ def _k2_losses(log_probs: Tensor, lengths: Tensor, targets: List[Tensor]) -> Ten
     return k2.ctc_loss(graphs, dense, output_beam=OUTPUT_BEAM, reduction="none", use_double_scores=True)
 
 
-def greedy_decode(logits: Tensor, lengths: Tensor) -> List[List[int]]:
+def greedy_decode(logits: Tensor, lengths: Tensor) -> list[list[int]]:
     """The best path's labels for ``logits`` (N, T, C), ``lengths`` (N,): repeats collapsed, then blanks dropped."""
     best = logits.detach().argmax(dim=2).cpu()
     decoded = []

@@ -1,6 +1,6 @@
 """Focal loss, for ESC and gender (equation 2)."""
 
-from typing import Mapping, Optional
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -21,8 +21,12 @@ def inverse_weights(counts: Mapping[int, int], num_classes: int) -> Tensor:
 
 
 def focal_loss(
-    logits: Tensor, targets: Tensor, gamma: float, class_weights: Optional[Tensor] = None, label_smoothing: float = 0.0,
-    clip_weights: Optional[Tensor] = None,
+    logits: Tensor,
+    targets: Tensor,
+    gamma: float,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    clip_weights: Tensor | None = None,
 ) -> Tensor:
     """Mean over the labelled utterances of -(1 - p)^gamma log p, p the probability of the target class.
 

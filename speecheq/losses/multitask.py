@@ -1,7 +1,6 @@
 """The objective of equation 4, and what MTL-AUG adds to it."""
 
 from dataclasses import dataclass, fields
-from typing import Dict
 
 from torch import Tensor
 
@@ -28,11 +27,17 @@ class LossWeights:
 
     def of(self, task: str) -> float:
         """The weight of a task's loss; KeyError for an unknown task."""
-        return {"esc": 1.0, "eis": self.alpha, "phoneme": self.beta, "gender": self.eta,
-                "augmentation": self.augmentation_weight, "reconstruction": self.reconstruction_weight}[task]
+        return {
+            "esc": 1.0,
+            "eis": self.alpha,
+            "phoneme": self.beta,
+            "gender": self.eta,
+            "augmentation": self.augmentation_weight,
+            "reconstruction": self.reconstruction_weight,
+        }[task]
 
 
-def combine(losses: Dict[str, Tensor], weights: LossWeights) -> Tensor:
+def combine(losses: dict[str, Tensor], weights: LossWeights) -> Tensor:
     """Equation 4 over the losses given by task (TASKS); absent tasks add nothing.
 
     As the sum is linear, calling this stream by stream and adding up gives the same gradient. ValueError for no

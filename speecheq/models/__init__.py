@@ -8,8 +8,17 @@ from speecheq.models.config import LABEL_FREE_TASKS, ModelConfig
 from speecheq.models.heads import TASKS, Predictions, clip_eis
 from speecheq.models.speecheq import SpeechEQ
 
-__all__ = ["Baseline", "CnnBlstm", "LABEL_FREE_TASKS", "ModelConfig", "Predictions", "SpeechEQ", "TASKS", "build_model",
-           "clip_eis"]
+__all__ = [
+    "Baseline",
+    "CnnBlstm",
+    "LABEL_FREE_TASKS",
+    "ModelConfig",
+    "Predictions",
+    "SpeechEQ",
+    "TASKS",
+    "build_model",
+    "clip_eis",
+]
 
 
 def build_model(config: ModelConfig) -> nn.Module:

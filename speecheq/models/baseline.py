@@ -14,7 +14,7 @@ As in the other models padding is masked everywhere: what an utterance gives doe
 """
 
 import math
-from typing import Iterable, Tuple
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ POOLING = 3  # frames that a max-pooling makes one of
 MOST_HEADS = 8  # of the self-attention
 
 
-def max_pooled(x: Tensor, frames: Frames, lengths: Tensor) -> Tuple[Tensor, Frames, Tensor]:
+def max_pooled(x: Tensor, frames: Frames, lengths: Tensor) -> tuple[Tensor, Frames, Tensor]:
     """Max-pooling of (N, T, C) over 3 frames: (N, T / 3, C), its frames and lengths (N,), each rounded up.
 
     A window takes the maximum of the speech in it. ``lengths`` are those of ``frames``, on the CPU if they were
@@ -70,11 +70,12 @@ class CnnRnnAttention(nn.Module):
         self.first = TdnnUnit(config.feature_dim, width, kernel=3, per_stream=per_stream)
         self.second = TdnnUnit(width, width, kernel=3, per_stream=per_stream)
         self.bilstm = BiLSTM(width)
-        self.attention = nn.TransformerEncoderLayer(width, math.gcd(width, MOST_HEADS), 2 * width, dropout=0.0,
-                                                    batch_first=True)
+        self.attention = nn.TransformerEncoderLayer(
+            width, math.gcd(width, MOST_HEADS), 2 * width, dropout=0.0, batch_first=True
+        )
         self.fc = nn.Linear(2 * width, config.embedding_dim)
 
-    def aggregate(self, features: Tensor, frames: Frames, lengths: Tensor) -> Tuple[Tensor, Frames, Tensor]:
+    def aggregate(self, features: Tensor, frames: Frames, lengths: Tensor) -> tuple[Tensor, Frames, Tensor]:
         """Features (N, T, feature_dim) -> frame level (N, T / 3, C), its frames and lengths (see max_pooled)."""
         x = features
         if frames.mask is not None:
@@ -107,5 +108,6 @@ class Baseline(MultitaskHeads):
         tasks = self.checked(tasks)
         frames = Frames.of(lengths, features.shape[1], features.device, of_phonemes=tasks == {"phoneme"})
         aggregated, frames, lengths = self.backbone.aggregate(features, frames, lengths)
-        return self.predict(tasks, lengths, features.shape[1], aggregated,
-                            lambda: self.backbone.embed(aggregated, frames, lengths))
+        return self.predict(
+            tasks, lengths, features.shape[1], aggregated, lambda: self.backbone.embed(aggregated, frames, lengths)
+        )

@@ -3,17 +3,18 @@
 import hashlib
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 import torch
 
-from speecheq.config import schema as configuration
 from speecheq import seqm
-from speecheq.dataset.loader import GENDERS
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
+from speecheq.config import schema as configuration
+from speecheq.dataset.loader import GENDERS
 from speecheq.models import build_model
 from speecheq.models.normalisation import Cmvn, Normalised
 
@@ -52,8 +53,14 @@ def _text_to_floats(value: Any) -> Any:
     return value
 
 
-def save(path: Path, model: Normalised, config: configuration.Config, classes: seqm.ClassTable, phones: Sequence[str],
-         **state: Any) -> None:
+def save(
+    path: Path,
+    model: Normalised,
+    config: configuration.Config,
+    classes: seqm.ClassTable,
+    phones: Sequence[str],
+    **state: Any,
+) -> None:
     """Write the model with its settings and label tables; ``state`` adds what training needs to go on."""
     content = {
         "format": FORMAT,
@@ -68,7 +75,7 @@ def save(path: Path, model: Normalised, config: configuration.Config, classes: s
     write(path, content)
 
 
-def write(path: Path, content: Dict[str, Any]) -> None:
+def write(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values so that torch.load reads them with weights_only; whole or not at all."""
     # torch reports a full disk in its own way, Python's write as the error that it is
     buffer = io.BytesIO()
@@ -77,7 +84,7 @@ def write(path: Path, content: Dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def read(path: Path) -> Dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """What ``save`` wrote, on the CPU; InputError for a file that is missing, not whole or of another kind."""
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such checkpoint; run stage 4 first.")
@@ -104,26 +111,27 @@ def _refuse_programs(path: Path) -> None:
             raise ValueError("it holds a program (TorchScript)")
 
 
-def config_of(content: Dict[str, Any], source: str) -> configuration.Config:
+def config_of(content: dict[str, Any], source: str) -> configuration.Config:
     """The settings that a checkpoint was trained with."""
     config = configuration.Config()
     configuration.apply_layer(config, content["config"], source)
     return config
 
 
-def new_model(config: configuration.Config, mean: Optional[Sequence[float]] = None,
-              deviation: Optional[Sequence[float]] = None) -> Normalised:
+def new_model(
+    config: configuration.Config, mean: Sequence[float] | None = None, deviation: Sequence[float] | None = None
+) -> Normalised:
     """An untrained model with its normalisation."""
     return Normalised(Cmvn(config.data.cmvn, config.model.feature_dim, mean, deviation), build_model(config.model))
 
 
-def load_model(path: Path) -> Tuple[Normalised, configuration.Config, Dict[str, Any]]:
+def load_model(path: Path) -> tuple[Normalised, configuration.Config, dict[str, Any]]:
     """(the trained model in eval mode, its Config, the checkpoint's content)."""
     content = read(path)
     return (*built(content, str(path)), content)
 
 
-def built(content: Dict[str, Any], source: str) -> Tuple[Normalised, configuration.Config]:
+def built(content: dict[str, Any], source: str) -> tuple[Normalised, configuration.Config]:
     """The trained model in eval mode and its settings; InputError that begins with ``source`` where they do not fit."""
     config = config_of(content, source)
     try:
@@ -140,7 +148,7 @@ def fingerprint(path: Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def read_start(path: Path, config: configuration.Config) -> Dict[str, Any]:
+def read_start(path: Path, config: configuration.Config) -> dict[str, Any]:
     """The content of a checkpoint whose weights a training with ``config`` may start from.
 
     InputError that names the differing settings where its backbone is another.
@@ -148,7 +156,8 @@ def read_start(path: Path, config: configuration.Config) -> Dict[str, Any]:
     content = read(path)
     source = config_of(content, str(path))
     differing = [
-        item.name for item in fields(source.model)
+        item.name
+        for item in fields(source.model)
         if item.name not in FREE_SETTINGS and getattr(source.model, item.name) != getattr(config.model, item.name)
     ]
     if differing:
@@ -162,8 +171,8 @@ def read_start(path: Path, config: configuration.Config) -> Dict[str, Any]:
 
 
 def start_from(
-    model: Normalised, content: Dict[str, Any], classes: seqm.ClassTable, phones: Sequence[str]
-) -> List[str]:
+    model: Normalised, content: dict[str, Any], classes: seqm.ClassTable, phones: Sequence[str]
+) -> list[str]:
     """Give the model the weights and the normalisation of what ``read_start`` gave.
 
     A head whose labels differ keeps its fresh weights; returns the names of those that have labels here. Of MTL-AUG's
@@ -172,12 +181,16 @@ def start_from(
     labels = {"classes": list(classes.names), "genders": list(GENDERS), "phones": list(phones)}
     fresh = [head for head, table in LABELS_OF_HEADS.items() if content[table] != labels[table]]
     kept = {
-        name: value for name, value in content["model"].items()
+        name: value
+        for name, value in content["model"].items()
         if not name.startswith(tuple(f"model.{head}." for head in fresh))
     }
     state = model.state_dict()
-    kept = {name: value for name, value in kept.items() if not name.startswith(LABEL_FREE_HEADS)
-            or name in state and state[name].shape == value.shape}
+    kept = {
+        name: value
+        for name, value in kept.items()
+        if not name.startswith(LABEL_FREE_HEADS) or name in state and state[name].shape == value.shape
+    }
     try:
         model.load_state_dict({**state, **kept})
     except RuntimeError as error:

@@ -8,7 +8,7 @@ LSTM's output, at 33 frames a second; a decoder (heads.py) turns each of its fra
 As in the other models padding is masked everywhere: what an utterance gives does not depend on its batch.
 """
 
-from typing import Iterable, Tuple
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class CnnBlstmEncoder(nn.Module):
         self.attention = Convolution(width, 1)
         self.fc = nn.Linear(width, config.embedding_dim)
 
-    def aggregate(self, features: Tensor, frames: Frames, lengths: Tensor) -> Tuple[Tensor, Frames, Tensor]:
+    def aggregate(self, features: Tensor, frames: Frames, lengths: Tensor) -> tuple[Tensor, Frames, Tensor]:
         """Features (N, T, feature_dim) -> frame level (N, T / 3, C), its frames and lengths (see max_pooled)."""
         x = features
         if frames.mask is not None:
@@ -62,5 +62,6 @@ class CnnBlstm(MultitaskHeads):
         tasks = self.checked(tasks)
         frames = Frames.of(lengths, features.shape[1], features.device, of_phonemes=tasks == {"phoneme"})
         aggregated, frames, lengths = self.backbone.aggregate(features, frames, lengths)
-        return self.predict(tasks, lengths, features.shape[1], aggregated,
-                            lambda: self.backbone.embed(aggregated, frames))
+        return self.predict(
+            tasks, lengths, features.shape[1], aggregated, lambda: self.backbone.embed(aggregated, frames)
+        )

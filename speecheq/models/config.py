@@ -38,8 +38,19 @@ class ModelConfig:
 
     def validate(self) -> "ModelConfig":
         """Return self; raise ValueError that names the field and its allowed range."""
-        least = dict(feature_dim=1, channels=2, mfa_channels=1, scale=2, bottleneck=1, embedding_dim=1, num_phones=2,
-                     num_esc=2, num_genders=2, num_augmentations=0, decoder_channels=0)
+        least = dict(
+            feature_dim=1,
+            channels=2,
+            mfa_channels=1,
+            scale=2,
+            bottleneck=1,
+            embedding_dim=1,
+            num_phones=2,
+            num_esc=2,
+            num_genders=2,
+            num_augmentations=0,
+            decoder_channels=0,
+        )
         for field in fields(self):
             value = getattr(self, field.name)
             lowest = least.get(field.name)

@@ -1,12 +1,10 @@
 """Convolution over time of batches (N, T, C)."""
 
-from typing import Optional
-
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor], dilation: int = 1, relu: bool = False) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int = 1, relu: bool = False) -> Tensor:
     """(N, T, in) -> (N, T, out), T kept by zeros at both ends; ``weight`` (out, in, an odd kernel), as nn.Conv1d's.
 
     To torch this is an image of one row, channels last, which oneDNN multiplies as it lies in memory. On one CPU

@@ -4,7 +4,7 @@ A unit is convolution, ReLU, batch norm. Padding is zeroed before every convolut
 out of every mean, softmax and batch statistic, so what an utterance gives does not depend on its batch.
 """
 
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ VARIANCE_FLOOR = 1e-5  # under the roots of the pooling: keeps their gradient fi
 class TdnnUnit(nn.Module):
     """Convolution over time, ReLU, batch norm: (N, T, in) -> (N, T, out)."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, dilation: int = 1,
-                 per_stream: bool = False):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 1, dilation: int = 1, per_stream: bool = False
+    ):
         super().__init__()
         self.convolution = Convolution(in_channels, out_channels, kernel, dilation, relu=True)
         self.norm = MaskedBatchNorm1d(out_channels, per_stream)
@@ -69,8 +70,15 @@ class SqueezeExcitation(nn.Module):
 class SERes2Block(nn.Module):
     """1x1 unit, Res2 convolution, 1x1 unit, squeeze-excitation, skip; with a Res-BiGRU before or after the SE."""
 
-    def __init__(self, channels: int, dilation: int, scale: int = 8, bottleneck: int = 128, res_bigru: str = "none",
-                 per_stream: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        dilation: int,
+        scale: int = 8,
+        bottleneck: int = 128,
+        res_bigru: str = "none",
+        per_stream: bool = False,
+    ):
         super().__init__()
         self.reduce = TdnnUnit(channels, channels, per_stream=per_stream)
         self.res2 = Res2Convolution(channels, scale, 3, dilation, per_stream)
@@ -116,7 +124,7 @@ class AttentiveStatisticsPooling(nn.Module):
         return torch.cat([mean, _root(variance)], dim=1)
 
 
-def moments(h: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor]:
+def moments(h: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted mean and variance over time, (N, C) each, of ``h`` (N, T, C).
 
     ``weights`` (N, T, C) or (N, T, 1) must sum to 1 over time: the gradient counts on it.
@@ -124,7 +132,7 @@ def moments(h: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor]:
     return _Moments.apply(h, weights) if torch.is_grad_enabled() else _moments(h, weights)
 
 
-def _moments(h: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor]:
+def _moments(h: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     mean = (weights * h).sum(1)
     return mean, (weights * (h - mean.unsqueeze(1)).square()).sum(1)
 
@@ -137,7 +145,7 @@ class _Moments(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, h: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(ctx, h: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         mean, variance = (torch.cat(parts) for parts in zip(*map(_moments, *_in_parts(h, weights))))
         ctx.save_for_backward(h, weights, mean)
         return mean, variance
@@ -159,7 +167,7 @@ class _Moments(torch.autograd.Function):
         return grad_h, grad_weights if of_weights else None
 
 
-def _in_parts(*tensors: Tensor) -> List[Sequence[Tensor]]:
+def _in_parts(*tensors: Tensor) -> list[Sequence[Tensor]]:
     """Tensors (N, ...) in the parts in which to compute."""
     return [x.split(1 if x.device.type == "cpu" else len(x)) for x in tensors]
 
@@ -177,8 +185,8 @@ class EcapaTdnn(nn.Module):
         per_stream = c.batch_statistics == "per_stream"
         self.first = TdnnUnit(c.feature_dim, c.channels, kernel=5, per_stream=per_stream)
         self.blocks = nn.ModuleList(
-            SERes2Block(c.channels, dilation, c.scale, c.bottleneck, c.res_bigru, per_stream)
-            for dilation in DILATIONS)
+            SERes2Block(c.channels, dilation, c.scale, c.bottleneck, c.res_bigru, per_stream) for dilation in DILATIONS
+        )
         self.mfa = Convolution(len(DILATIONS) * c.channels, c.mfa_channels, relu=True)
         self.pooling = AttentiveStatisticsPooling(c.mfa_channels, c.bottleneck)
         self.pooled_norm = MaskedBatchNorm1d(2 * c.mfa_channels)

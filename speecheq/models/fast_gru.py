@@ -32,11 +32,17 @@ class BidirectionalGru(torch.autograd.Function):
         hidden_news = torch.empty_like(news)
         hidden = projected.new_empty(2, batch, width)
         for gate_inputs, new_inputs, gate, new, hidden_new, before, after in zip(
-                projected[..., :2 * size].unbind(1), projected[..., 2 * size:].unbind(1), gates.unbind(1),
-                news.unbind(1), hidden_news.unbind(1), states[:, :-1].unbind(1), states[:, 1:].unbind(1)):
+            projected[..., : 2 * size].unbind(1),
+            projected[..., 2 * size :].unbind(1),
+            gates.unbind(1),
+            news.unbind(1),
+            hidden_news.unbind(1),
+            states[:, :-1].unbind(1),
+            states[:, 1:].unbind(1),
+        ):
             torch.bmm(before, recurrent, out=hidden)
-            torch.add(gate_inputs, hidden[..., :2 * size], out=gate).sigmoid_()
-            torch.add(hidden[..., 2 * size:], bias_new, out=hidden_new)
+            torch.add(gate_inputs, hidden[..., : 2 * size], out=gate).sigmoid_()
+            torch.add(hidden[..., 2 * size :], bias_new, out=hidden_new)
             torch.addcmul(new_inputs, gate[..., :size], hidden_new, out=new).tanh_()
             torch.addcmul(new, gate[..., size:], before - new, out=after)
         ctx.save_for_backward(states, gates, news, hidden_news, recurrent)
@@ -62,15 +68,16 @@ class BidirectionalGru(torch.autograd.Function):
             factors = torch.stack([of_reset, of_update, of_new * reset], dim=3)  # (2, frames, N, 3, H)
             to_hidden = torch.empty_like(factors)
             flow = torch.empty_like(of_new)  # the whole gradient of each state
-            for given, whole, factor, hidden, kept in zip(*(x.unbind(1)[::-1] for x in (
-                    grad[:, frames], flow, factors, to_hidden, update))):
+            for given, whole, factor, hidden, kept in zip(
+                *(x.unbind(1)[::-1] for x in (grad[:, frames], flow, factors, to_hidden, update))
+            ):
                 torch.add(given, carried, out=whole)
                 torch.mul(factor, whole.unsqueeze(2), out=hidden)
                 torch.mul(whole, kept, out=carried).baddbmm_(hidden.flatten(2), back)
             to_hidden = to_hidden.flatten(3)
-            grad_projected[:, frames, :, :2 * size] = to_hidden[..., :2 * size]
-            torch.mul(flow, of_new, out=grad_projected[:, frames, :, 2 * size:])
+            grad_projected[:, frames, :, : 2 * size] = to_hidden[..., : 2 * size]
+            torch.mul(flow, of_new, out=grad_projected[:, frames, :, 2 * size :])
             to_hidden = to_hidden.flatten(1, 2)
             grad_recurrent.baddbmm_(before.flatten(1, 2).transpose(1, 2), to_hidden)
-            grad_bias_new += to_hidden[..., 2 * size:].sum(1, keepdim=True)
+            grad_bias_new += to_hidden[..., 2 * size :].sum(1, keepdim=True)
         return grad_projected, grad_recurrent, grad_bias_new

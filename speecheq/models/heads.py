@@ -3,8 +3,8 @@
 Four heads are SpeechEQ's; two more, which need no labels, are MTL-AUG's and exist where the settings ask for them.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Callable, Iterable, Optional, Set
 
 from torch import Tensor, nn
 
@@ -20,13 +20,13 @@ class Predictions:
     """What the heads gave; None for a task that was not asked for."""
 
     lengths: Tensor  # (N,) valid frames of the phoneme logits, on the device of the lengths that the model was given
-    phoneme_logits: Optional[Tensor] = None  # (N, T, num_phones), at the model's own frame rate
-    gender_logits: Optional[Tensor] = None  # (N, num_genders)
-    esc_logits: Optional[Tensor] = None  # (N, num_esc)
-    eis: Optional[Tensor] = None  # (N,) the raw regression: see clip_eis
-    augmentation_logits: Optional[Tensor] = None  # (N, num_augmentations)
-    reconstruction: Optional[Tensor] = None  # (N, T, feature_dim), at the features' frame rate, normalised as they are
-    embedding: Optional[Tensor] = None  # (N, embedding_dim), with any of gender, esc, eis, augmentation
+    phoneme_logits: Tensor | None = None  # (N, T, num_phones), at the model's own frame rate
+    gender_logits: Tensor | None = None  # (N, num_genders)
+    esc_logits: Tensor | None = None  # (N, num_esc)
+    eis: Tensor | None = None  # (N,) the raw regression: see clip_eis
+    augmentation_logits: Tensor | None = None  # (N, num_augmentations)
+    reconstruction: Tensor | None = None  # (N, T, feature_dim), at the features' frame rate, normalised as they are
+    embedding: Tensor | None = None  # (N, embedding_dim), with any of gender, esc, eis, augmentation
 
 
 def clip_eis(eis: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class MultitaskHeads(nn.Module):
             self.decoder = FrameDecoder(frame_channels, config.decoder_channels, config.feature_dim, frames_each)
             self.known_tasks += ("reconstruction",)
 
-    def checked(self, tasks: Iterable[str]) -> Set[str]:
+    def checked(self, tasks: Iterable[str]) -> set[str]:
         """``tasks`` as a set; ValueError for none or one that there is no head for."""
         tasks = set(tasks)
         if not tasks or tasks - set(self.known_tasks):
@@ -87,7 +87,7 @@ class MultitaskHeads(nn.Module):
         return tasks
 
     def predict(
-        self, tasks: Set[str], lengths: Tensor, num_frames: int, frame_level: Tensor, embed: Callable[[], Tensor]
+        self, tasks: set[str], lengths: Tensor, num_frames: int, frame_level: Tensor, embed: Callable[[], Tensor]
     ) -> Predictions:
         """Predict ``tasks`` from the backbone's ``frame_level`` (N, T, C), ``lengths`` (N,), and what ``embed`` gives.
 

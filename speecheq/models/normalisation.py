@@ -1,6 +1,6 @@
 """Normalisation of features, a switch that the paper does not mention: ``utterance``, ``global`` or ``none``."""
 
-from typing import Callable, Optional, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ class Cmvn(nn.Module):
     ``utterance`` those of each utterance's own frames.
     """
 
-    def __init__(self, mode: str, feature_dim: int, mean: Optional[Sequence[float]] = None,
-                 deviation: Optional[Sequence[float]] = None):
+    def __init__(
+        self, mode: str, feature_dim: int, mean: Sequence[float] | None = None, deviation: Sequence[float] | None = None
+    ):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"cmvn is {mode!r}; it must be one of {', '.join(MODES)}")
@@ -55,7 +56,7 @@ class Normalised(nn.Module):
         super().__init__()
         self.cmvn, self.model = cmvn, model
 
-    def forward(self, features: Tensor, lengths: Tensor, change: Optional[Change] = None, **options):
+    def forward(self, features: Tensor, lengths: Tensor, change: Change | None = None, **options):
         """Features (N, T, D), lengths (N,) -> the model's predictions.
 
         ``change`` (in training) turns normalised features and their lengths into others of the same shape.

@@ -3,7 +3,7 @@
 Batches are (N, T, C): utterances, frames, channels; utterance n has ``lengths[n]`` frames, the rest is padding.
 """
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class Frames(NamedTuple):
     """The valid frames of a batch."""
 
     lengths: Tensor  # (N,) int64, on the batch's device
-    mask: Optional[Tensor]  # (N, T, 1) float32, 1 on valid frames; None where no frame is padding
+    mask: Tensor | None  # (N, T, 1) float32, 1 on valid frames; None where no frame is padding
     counts: Tensor  # (N, 1) float32: lengths, as divisor of a sum over time
     total: Tensor  # () float32: the batch's valid frames
     of_phonemes: bool = False  # the batch is of the phoneme stream, whose speech has batch statistics of its own
@@ -39,8 +39,10 @@ class Frames(NamedTuple):
         if lengths.device.type == "cpu" and not _is_exported():
             shortest, longest = int(lengths.min()), int(lengths.max())
             if shortest < 1 or longest > num_frames:
-                raise ValueError(f"lengths run from {shortest} to {longest}; with {num_frames} frames in the batch "
-                                 f"they must lie in 1..{num_frames}")
+                raise ValueError(
+                    f"lengths run from {shortest} to {longest}; with {num_frames} frames in the batch "
+                    f"they must lie in 1..{num_frames}"
+                )
             padded = shortest < num_frames
         lengths = lengths.to(device=device, dtype=torch.int64, non_blocking=True)
         mask = None
@@ -74,7 +76,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
             self.register_buffer("phoneme_mean", torch.zeros(channels))
             self.register_buffer("phoneme_var", torch.ones(channels))
 
-    def forward(self, x: Tensor, frames: Optional[Frames] = None) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames | None = None) -> Tensor:
         """``x`` (N, T, C) with its frames, or (N, C) without any: of the same shape, normalised."""
         running_mean, running_var = self.running_mean, self.running_var
         if self.per_stream and frames.of_phonemes:
@@ -85,13 +87,23 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
                 self.num_batches_tracked += 1
             # as rows (N T, C), the only shape in which batch norm of channels that come last is fast
             return batch_norm(
-                x.flatten(0, -2), running_mean, running_var, self.weight, self.bias, self.training, self.momentum,
+                x.flatten(0, -2),
+                running_mean,
+                running_var,
+                self.weight,
+                self.bias,
+                self.training,
+                self.momentum,
                 self.eps,
             ).view_as(x)
         total = torch.tensor(float(len(x)), device=x.device) if frames is None else frames.total
         y, mean, unbiased = _BatchNormOfValidFrames.apply(
-            x.unsqueeze(1) if frames is None else x, self.weight, self.bias,
-            x.new_ones(1, 1, 1) if mask is None else mask, total, self.eps,
+            x.unsqueeze(1) if frames is None else x,
+            self.weight,
+            self.bias,
+            x.new_ones(1, 1, 1) if mask is None else mask,
+            total,
+            self.eps,
         )
         with torch.no_grad():
             self.num_batches_tracked += 1
@@ -116,7 +128,8 @@ class _BatchNormOfValidFrames(torch.autograd.Function):
         ctx.shared_out = distributed.is_shared_out()
         if ctx.shared_out:
             totals, means, others = distributed.gather(torch.cat([total[None], mean, squares])).split(
-                [1, len(mean), len(mean)], dim=1)
+                [1, len(mean), len(mean)], dim=1
+            )
             total, own_mean = totals.sum(), mean
             mean = (totals * means).sum(0) / total
             squares = (others + totals * (means - mean).square()).sum(0)

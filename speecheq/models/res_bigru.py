@@ -40,7 +40,7 @@ class ResBiGRU(nn.Module):
         with torch.autocast("cpu", enabled=False):
             bias = torch.stack([there.bias_ih_l0, back.bias_ih_l0])
             hidden_bias = torch.stack([there.bias_hh_l0, back.bias_hh_l0])
-            bias = torch.cat([bias[:, :2 * size] + hidden_bias[:, :2 * size], bias[:, 2 * size:]], dim=1)
+            bias = torch.cat([bias[:, : 2 * size] + hidden_bias[:, : 2 * size], bias[:, 2 * size :]], dim=1)
             weight = torch.cat([there.weight_ih_l0, back.weight_ih_l0]).unsqueeze(2)
             projected = convolve(y, weight, bias.flatten())  # (N, T, 6H)
             # A row is a direction of a frame; steps want direction, step, utterance where the batch has utterance,
@@ -52,8 +52,9 @@ class ResBiGRU(nn.Module):
             inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
             steps = _Reordered.apply(projected.reshape(-1, 3 * size), order, inverse)
             recurrent = torch.stack([there.weight_hh_l0.t(), back.weight_hh_l0.t()])
-            states = BidirectionalGru.apply(steps.view(2, num_frames, batch, 3 * size), recurrent,
-                                            hidden_bias[:, None, 2 * size:])
+            states = BidirectionalGru.apply(
+                steps.view(2, num_frames, batch, 3 * size), recurrent, hidden_bias[:, None, 2 * size :]
+            )
             return _Reordered.apply(states.reshape(-1, size), inverse, order).view(batch, num_frames, width)
 
 

@@ -1,6 +1,6 @@
 """SpeechEQ (section 2.3, Figure 2): one backbone, four heads."""
 
-from typing import Iterable
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -25,5 +25,6 @@ class SpeechEQ(MultitaskHeads):
         tasks = self.checked(tasks)
         frames = Frames.of(lengths, features.shape[1], features.device, of_phonemes=tasks == {"phoneme"})
         aggregated = self.backbone.aggregate(features, frames)
-        return self.predict(tasks, lengths, features.shape[1], aggregated,
-                            lambda: self.backbone.embed(aggregated, frames))
+        return self.predict(
+            tasks, lengths, features.shape[1], aggregated, lambda: self.backbone.embed(aggregated, frames)
+        )

@@ -1,17 +1,17 @@
-"""What a part of a system is worth: the UA with it less that without it, under every condition that both were tried in.
-"""
+"""Ablation effects: the difference in UA with and without a component, per test condition."""
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 from speecheq.evaluation import significance
-from speecheq.reporting.comparison import FEWEST_SPEAKERS
 from speecheq.evaluation.robustness.conditions import CLEAN, OTHER_CORPORA, Row
+from speecheq.evaluation.significance import Answers
+from speecheq.reporting.comparison import FEWEST_SPEAKERS
 from speecheq.reporting.experiment import Experiment, called
 from speecheq.reporting.tables import NOT_AVAILABLE, Cell, Column, Section, Table, figure, numbers
-from speecheq.evaluation.significance import Answers
 
 OWN_CLIPS = "test clips as they are"
 # Where the 95 % interval of a difference lies.
@@ -48,7 +48,7 @@ class Worth:
         return f"{self.setting.lower()}: {self.condition}" if self.setting else self.condition
 
     @property
-    def place(self) -> Optional[str]:
+    def place(self) -> str | None:
         """Where the interval lies; None over fewer than FEWEST_SPEAKERS, which tell nothing of others.
 
         Clips of another corpus are answered by the training of every fold, and as many trainings are asked for there.
@@ -72,20 +72,25 @@ class NotCompared(NamedTuple):
     why: str
 
     def __str__(self) -> str:
-        return (f"{self.part.name}, {self.under}: {called(self.system)} and {called(self.without)} are not compared: "
-                f"{self.why}")
+        return (
+            f"{self.part.name}, {self.under}: {called(self.system)} and {called(self.without)} are not compared: "
+            f"{self.why}"
+        )
 
 
-def worths(parts: Sequence[Part], members: Sequence[Experiment]) -> Tuple[List[Worth], List[NotCompared]]:
+def worths(parts: Sequence[Part], members: Sequence[Experiment]) -> tuple[list[Worth], list[NotCompared]]:
     """What the parts are worth under every condition that both systems were tried in, and what is not compared.
 
     ``members`` are the experiments on one target under one protocol. Systems of one configuration are compared.
     """
-    found: List[Worth] = []
-    others: List[NotCompared] = []
+    found: list[Worth] = []
+    others: list[NotCompared] = []
     for part in parts:
-        pairs = [(system, without) for system, without in product(members, repeat=2)
-                 if (system.run["system"], without.run["system"]) == (part.system, part.without)]
+        pairs = [
+            (system, without)
+            for system, without in product(members, repeat=2)
+            if (system.run["system"], without.run["system"]) == (part.system, part.without)
+        ]
         alike = [pair for pair in pairs if all(pair[0].run[name] == pair[1].run[name] for name in ("config", "set"))]
         if pairs and not alike:
             others.append(NotCompared(part, *pairs[0], "all conditions", "their configurations differ"))
@@ -106,7 +111,7 @@ def worths(parts: Sequence[Part], members: Sequence[Experiment]) -> Tuple[List[W
     return found, list({str(other): other for other in others}.values())
 
 
-def _under_both(system: Experiment, without: Experiment) -> Iterator[Tuple[str, str, Answers, Answers, str]]:
+def _under_both(system: Experiment, without: Experiment) -> Iterator[tuple[str, str, Answers, Answers, str]]:
     """(the setting's title, condition, the answers of both, why they cannot be compared) of each that both have."""
     yield "", OWN_CLIPS, system.answers, without.answers, ""
     others = {(row.setting, row.condition): row for row in without.rows}
@@ -117,7 +122,7 @@ def _under_both(system: Experiment, without: Experiment) -> Iterator[Tuple[str, 
             yield row.setting.title, row.condition.name, row.answers, other.answers, why
 
 
-def _made(row: Row) -> Dict[str, object]:
+def _made(row: Row) -> dict[str, object]:
     return {name: value for name, value in row.facts.items() if name not in NO_MATTER}
 
 
@@ -136,7 +141,7 @@ EXPLAINED = (
 def worth_section(heading: str, parts: Sequence[Part], members: Sequence[Experiment]) -> Section:
     """A table of what parts are worth, a line a condition, and a sentence on each; empty where nothing can be told."""
     found, others = worths(parts, members)
-    of_pair: Dict[Tuple[str, str, str], Dict[str, Worth]] = defaultdict(dict)
+    of_pair: dict[tuple[str, str, str], dict[str, Worth]] = defaultdict(dict)
     for worth in found:
         of_pair[worth.part.name, called(worth.system), called(worth.without)][worth.under] = worth
     tables, sentences = [], []
@@ -145,17 +150,30 @@ def worth_section(heading: str, parts: Sequence[Part], members: Sequence[Experim
         for under in dict.fromkeys(worth.under for worth in found):
             own = [of.get(under) for of in of_pair.values()]
             rows.append([under, *map(_cell, own), *(_of_all(column, own) for column in ROW_FACTS)])
-        names = [name if sum(name == other for other, _, _ in of_pair) == 1 else f"{name} ({system})"
-                 for name, system, _ in of_pair]
-        tables.append(Table("parts", "pooled UA with the part less that without it, in points", [
-            Column("condition"), *(Column(name, (name, f"{name}, 95 % interval"), ", ") for name in names),
-            *map(Column, ROW_FACTS)], rows))
+        names = [
+            name if sum(name == other for other, _, _ in of_pair) == 1 else f"{name} ({system})"
+            for name, system, _ in of_pair
+        ]
+        tables.append(
+            Table(
+                "parts",
+                "pooled UA with the part less that without it, in points",
+                [
+                    Column("condition"),
+                    *(Column(name, (name, f"{name}, 95 % interval"), ", ") for name in names),
+                    *map(Column, ROW_FACTS),
+                ],
+                rows,
+            )
+        )
         of_parts = [list(of.values()) for of in of_pair.values()]
         is_judged = [any(worth.place for worth in of) for of in of_parts]
         sentences = [*EXPLAINED, *(_in_words(of) for of, judged in zip(of_parts, is_judged) if judged)]
         if not all(is_judged):
-            sentences.append(f"not judged, {TOO_FEW}: " + "; ".join(
-                _names(of[0]) for of, judged in zip(of_parts, is_judged) if not judged))
+            sentences.append(
+                f"not judged, {TOO_FEW}: "
+                + "; ".join(_names(of[0]) for of, judged in zip(of_parts, is_judged) if not judged)
+            )
         for of in of_parts:
             sentences += _apart(of[0].system, of[0].without)
     return Section(f"{heading}: what each part is worth", tables, [*dict.fromkeys(sentences), *map(str, others)])
@@ -170,18 +188,20 @@ ROW_FACTS = {
 }
 
 
-def _of_all(name: str, own: Sequence[Optional[Worth]]) -> str:
+def _of_all(name: str, own: Sequence[Worth | None]) -> str:
     values = ["-" if worth is None else ROW_FACTS[name](worth.answers) for worth in own]
     different = set(values) - {"-"}
     return different.pop() if len(different) == 1 else " / ".join(values)
 
 
-def _cell(worth: Optional[Worth]) -> Cell:
+def _cell(worth: Worth | None) -> Cell:
     if worth is None:
         return "-"
     of = worth.difference
-    return (figure(of.ua, "ua"),
-            NOT_AVAILABLE if of.low is None else f"{figure(of.low, 'ua')} to {figure(of.high, 'ua')}")
+    return (
+        figure(of.ua, "ua"),
+        NOT_AVAILABLE if of.low is None else f"{figure(of.low, 'ua')} to {figure(of.high, 'ua')}",
+    )
 
 
 def _in_words(of_part: Sequence[Worth]) -> str:
@@ -190,8 +210,10 @@ def _in_words(of_part: Sequence[Worth]) -> str:
     told = []
     for place, verb in ((ABOVE, "helps"), (BELOW, "does harm")):
         if placed[place]:
-            told.append(f"{verb} under {len(placed[place])} of {len(of_part)} conditions (the whole interval lies "
-                        f"{place}): " + "; ".join(_listed(placed[place])))
+            told.append(
+                f"{verb} under {len(placed[place])} of {len(of_part)} conditions (the whole interval lies "
+                f"{place}): " + "; ".join(_listed(placed[place]))
+            )
     if placed[AROUND]:
         told.append(f"shows no difference under {len(placed[AROUND])} of {len(of_part)} (0 lies in the interval)")
     if placed[None]:
@@ -205,7 +227,7 @@ def _names(worth: Worth) -> str:
 
 def _listed(worths: Sequence[Worth]) -> Iterator[str]:
     """Conditions with their differences, a setting at a time."""
-    by_setting: Dict[str, List[str]] = defaultdict(list)
+    by_setting: dict[str, list[str]] = defaultdict(list)
     for worth in worths:
         by_setting[worth.setting].append(f"{worth.condition} ({100 * worth.difference.ua:+.2f})")
     return (f"{setting.lower()}: {', '.join(of)}" if setting else ", ".join(of) for setting, of in by_setting.items())
@@ -217,5 +239,7 @@ def _apart(system: Experiment, without: Experiment) -> Iterator[str]:
     if system.run["trained_at_git"] != without.run["trained_at_git"]:
         yield f"{both} were trained at different revisions of the program, which may be part of their difference"
     if system.run["corpora"] != without.run["corpora"]:
-        yield (f"{both} were trained on other emotion data: {', '.join(system.run['corpora'])} against "
-               f"{', '.join(without.run['corpora'])}")
+        yield (
+            f"{both} were trained on other emotion data: {', '.join(system.run['corpora'])} against "
+            f"{', '.join(without.run['corpora'])}"
+        )

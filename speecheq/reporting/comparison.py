@@ -1,8 +1,8 @@
 """Which systems of a table may be compared, and whether their differences stand."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Pair:
     second: Experiment
     difference: significance.Difference
     mcnemar: float
-    bootstrap: Optional[float]
+    bootstrap: float | None
 
     @property
     def holds_for_clips(self) -> bool:
@@ -48,7 +48,7 @@ class Pair:
         return "the difference does not stand"
 
 
-def why_not_comparable(first: Experiment, second: Experiment) -> Optional[str]:
+def why_not_comparable(first: Experiment, second: Experiment) -> str | None:
     """In words; None where both answer the same test clips, with the same labels, in the same folds and seeds."""
     for what in ("target", "protocol", "classes", "folds", "seeds"):
         of_first, of_second = first.run[what], second.run[what]
@@ -69,13 +69,14 @@ def _listed(value) -> str:
 
 def _one_thing_apart(first: Experiment, second: Experiment) -> bool:
     """Whether a difference has one cause: the system in one configuration, or that of one system on the same data."""
+
     def alike(*names: str) -> bool:
         return all(first.run[name] == second.run[name] for name in names)
 
     return alike("config", "set") or alike("system", "corpora", "phonemes")
 
 
-def compare(experiments: Sequence[Experiment]) -> Tuple[List[Pair], List[Tuple[Experiment, Experiment, str]]]:
+def compare(experiments: Sequence[Experiment]) -> tuple[list[Pair], list[tuple[Experiment, Experiment, str]]]:
     """The pairs of a table: those that are comparable, tested, and the others with the reason.
 
     Pairs that differ in more than one thing are of neither list: nothing would follow from their difference, and each
@@ -93,6 +94,8 @@ def compare(experiments: Sequence[Experiment]) -> Tuple[List[Pair], List[Tuple[E
     mcnemar = significance.holm([of.mcnemar for _, _, of in tested])
     known = [of.bootstrap for _, _, of in tested if of.bootstrap is not None]
     bootstrap = iter(significance.holm(known))
-    pairs = [Pair(first, second, of, p, None if of.bootstrap is None else next(bootstrap))
-             for (first, second, of), p in zip(tested, mcnemar)]
+    pairs = [
+        Pair(first, second, of, p, None if of.bootstrap is None else next(bootstrap))
+        for (first, second, of), p in zip(tested, mcnemar)
+    ]
     return pairs, others

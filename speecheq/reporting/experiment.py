@@ -5,20 +5,22 @@ and no corpus is needed.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 
-from speecheq.evaluation import significance
-from speecheq.evaluation.robustness.conditions import Row
-from speecheq.config.schema import flat, learned, load
 from speecheq.common.errors import InputError
-from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.common.files import write_json
-from speecheq.dataset.msud import TEST
 from speecheq.common.progress import one_line
+from speecheq.common.stages import STAMP, require
+from speecheq.config.schema import flat, learned, load
+from speecheq.dataset.msud import TEST
+from speecheq.evaluation import significance
+from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
+from speecheq.evaluation.robustness.conditions import Row
 from speecheq.evaluation.score import (
     AGAIN,
     CHECKPOINTS,
@@ -32,7 +34,6 @@ from speecheq.evaluation.score import (
     write_scores,
 )
 from speecheq.seqm import ClassTable
-from speecheq.common.stages import STAMP, require
 
 # Besides EXPERIMENT, what its folds have in common: what was trained on which data, and scored against which labels.
 ALIKE = ("system", "config", "corpora", "phonemes", "per_set", "units", "label_sets")
@@ -45,7 +46,7 @@ def config_of(run: Mapping[str, Any]) -> str:
     return one_line(run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else ""))
 
 
-def scored_folders(experiment: Path) -> Tuple[List[Path], List[str]]:
+def scored_folders(experiment: Path) -> tuple[list[Path], list[str]]:
     """The folders of an experiment (``<config>-<system>/<target>.<protocol>``) whose scores are up to date, and why
     others are not.
 
@@ -69,7 +70,8 @@ def scored_folders(experiment: Path) -> Tuple[List[Path], List[str]]:
 def sounds_in_words(sounds: Mapping[str, Mapping[str, Any]]) -> str:
     """What a training had beside its corpora, by kind (``run.json``)."""
     return ", ".join(
-        f"{SOUNDS[kind]} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(sounds.items()))
+        f"{SOUNDS[kind]} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(sounds.items())
+    )
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,14 @@ def read_fold(folder: Path) -> ScoredFold:
     for name in metrics["run"]["label_sets"]:
         clips, expected = len(sets.get(name, ())), metrics.get(f"{name}.clips")
         if clips != expected:
-            raise InputError(f"{folder / SCORES}: has {clips} clips of the set {name}, but {METRICS} beside it is of "
-                             f"{expected}; {AGAIN}")
+            raise InputError(
+                f"{folder / SCORES}: has {clips} clips of the set {name}, but {METRICS} beside it is of "
+                f"{expected}; {AGAIN}"
+            )
     return ScoredFold(folder, metrics, sets)
 
 
-def _settings(fold: ScoredFold) -> Dict[str, Any]:
+def _settings(fold: ScoredFold) -> dict[str, Any]:
     """What folds of one experiment must have in common: all settings but the seed, and the data."""
     settings = flat(learned(load(fold.folder / "config.yaml")))
     del settings["run.seed"]
@@ -109,7 +113,7 @@ def _settings(fold: ScoredFold) -> Dict[str, Any]:
 def check_alike(folds: Sequence[ScoredFold]) -> None:
     """InputError where no mean can be taken: other settings or data, or a clip that two folds of a seed test."""
     first = _settings(folds[0])
-    tested: Dict[Tuple[int, str], Path] = {}
+    tested: dict[tuple[int, str], Path] = {}
     for fold in folds:
         other = _settings(fold)
         differ = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
@@ -135,7 +139,7 @@ class Experiment:
     ``rows`` are its scores under other conditions.
     """
 
-    summary: Dict[str, Any]
+    summary: dict[str, Any]
     scored: Sequence[ScoredFold]
     answers: significance.Answers
     rows: Sequence[Row] = ()
@@ -145,7 +149,7 @@ class Experiment:
         return self.summary["run"]
 
     @property
-    def folds(self) -> List[Mapping[str, Any]]:
+    def folds(self) -> list[Mapping[str, Any]]:
         """The ``metrics.json`` of its folds and seeds."""
         return [fold.metrics for fold in self.scored]
 
@@ -154,7 +158,7 @@ class Experiment:
         return ClassTable(tuple(self.run["classes"]), tuple(self.run["class_esc"]))
 
     @property
-    def tests(self) -> List[str]:
+    def tests(self) -> list[str]:
         """The names of its test sets."""
         return sorted(self.run["label_sets"])
 
@@ -164,16 +168,16 @@ def called(experiment: Experiment) -> str:
     return f"{config_of(experiment.run)}-{experiment.run['system']}"
 
 
-def _average(values: Sequence[Optional[float]]) -> Optional[float]:
+def _average(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
-def _known_deviation(values: Sequence[Optional[float]]) -> Optional[float]:
+def _known_deviation(values: Sequence[float | None]) -> float | None:
     return significance.deviation([value for value in values if value is not None])
 
 
-def _spreads(name: str, folds: Sequence[ScoredFold]) -> Dict[str, Optional[float]]:
+def _spreads(name: str, folds: Sequence[ScoredFold]) -> dict[str, float | None]:
     """Deviation over all folds and seeds, over folds (of their mean over seeds), over seeds (of their mean over folds).
 
     The last two are over the folds that every seed has.
@@ -188,23 +192,26 @@ def _spreads(name: str, folds: Sequence[ScoredFold]) -> Dict[str, Optional[float
     }
 
 
-def _pooled(folds: Sequence[ScoredFold], classes: ClassTable) -> Dict[str, Optional[float]]:
+def _pooled(folds: Sequence[ScoredFold], classes: ClassTable) -> dict[str, float | None]:
     """Scores over the clips of all folds of a seed together, averaged over seeds."""
-    by_seed: Dict[int, List[ClipPrediction]] = defaultdict(list)
+    by_seed: dict[int, list[ClipPrediction]] = defaultdict(list)
     for fold in folds:
         by_seed[fold.run["seed"]].extend(fold.sets[TEST])
     genders = any(fold.metrics.get("test.gender") is not None for fold in folds)
     intensities = any(fold.metrics.get("test.eis_mse") is not None for fold in folds)
     own_classes = [classes.names.index(label) for label in folds[0].run["label_sets"][TEST]]
-    each = [detailed_scores(predictions, genders, classes, own_classes, intensities)
-            for predictions in by_seed.values()]
+    each = [
+        detailed_scores(predictions, genders, classes, own_classes, intensities) for predictions in by_seed.values()
+    ]
     return {name: _average([scores[name] for scores in each]) for name in each[0]}
 
 
-def _intervals(answers: significance.Answers) -> Dict[str, Optional[float]]:
+def _intervals(answers: significance.Answers) -> dict[str, float | None]:
     samples = significance.resampled(answers)
-    ends = {name: significance.interval(values, answers.units) if samples is not None else (None, None)
-            for name, values in (samples or significance.accuracies(answers))._asdict().items()}
+    ends = {
+        name: significance.interval(values, answers.units) if samples is not None else (None, None)
+        for name, values in (samples or significance.accuracies(answers))._asdict().items()
+    }
     return {f"{end}.pooled.test.{name}": value for name, of in ends.items() for end, value in zip(("low", "high"), of)}
 
 
@@ -222,11 +229,14 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
     check_alike(folds)
     runs = [fold.run for fold in folds]
     first = runs[0]
-    answers = significance.Answers.of([
-        (fold.run["seed"], fold.run["fold"], clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
-        for fold in folds for clip in fold.sets[TEST]
-    ])
-    summary: Dict[str, Any] = {}
+    answers = significance.Answers.of(
+        [
+            (fold.run["seed"], fold.run["fold"], clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
+            for fold in folds
+            for clip in fold.sets[TEST]
+        ]
+    )
+    summary: dict[str, Any] = {}
     for name in sorted({name for fold in folds for name in fold.metrics if name != "run"}):
         summary[name] = _average([fold.metrics.get(name) for fold in folds])
         summary.update(_spreads(name, folds))
@@ -250,8 +260,13 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
         "scored_at_git": sorted({run["scored_at_git"] for run in runs}),
     }
     write_json(Path(experiment) / METRICS, summary)
-    write_scores(Path(experiment) / SCORES, {
-        f"{name}/fold{fold.run['fold']}/seed{fold.run['seed']}": predictions
-        for fold in folds for name, predictions in fold.sets.items()
-    }, classes)
+    write_scores(
+        Path(experiment) / SCORES,
+        {
+            f"{name}/fold{fold.run['fold']}/seed{fold.run['seed']}": predictions
+            for fold in folds
+            for name, predictions in fold.sets.items()
+        },
+        classes,
+    )
     return Experiment(summary, folds, answers)

@@ -7,12 +7,13 @@ points have markers, bars have words.
 
 import io
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
 from math import ceil
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import style
@@ -21,27 +22,43 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from speecheq.evaluation import metrics, significance
 from speecheq import seqm
-from speecheq.evaluation.robustness.conditions import CLEAN, Row, Setting, by_curve, by_setting
-from speecheq.config.schema import load
 from speecheq.common.errors import InputError
-from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.common.files import whole_folder_of
-from speecheq.dataset.msud import TEST
 from speecheq.common.progress import log
+from speecheq.config.schema import load
+from speecheq.dataset.msud import TEST
+from speecheq.evaluation import metrics, significance
+from speecheq.evaluation.predictions import ClipPrediction
+from speecheq.evaluation.robustness.conditions import CLEAN, Row, Setting, by_curve, by_setting
 from speecheq.evaluation.score import EMBEDDINGS, TRAINING_CLIPS, TRAINING_SCORES, read_embeddings, read_scores
 from speecheq.reporting.experiment import Experiment, ScoredFold
 from speecheq.reporting.tables import capital, slug
 
 # Text stays text: small, to be searched and read aloud. It is laid out for DejaVu Sans, wider than what may replace it.
 STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "speecheq", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9,
-    "legend.fontsize": 8, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
-    "text.parse_math": False, "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "speecheq",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,
+    "figure.constrained_layout.use": True,
 }
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#F0E442",
+)
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW, "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
 LINES = ("-", "--", ":", "-.")
@@ -57,8 +74,13 @@ INTENSITIES = dict(zip((NEUTRAL, *seqm.LEVELS, UNSPECIFIED), (GREEN, SKY, ORANGE
 EIS_BINS = np.linspace(seqm.EIS_MIN, seqm.EIS_MAX, 17)
 # Curves of losses are means over so many windows, else each would hold a point a step.
 LOSS_POINTS = 60
-LOSSES = {"total": "total loss", "esc": "ESC (focal)", "eis": "EIS (1 - CCC)", "gender": "gender (focal)",
-          "phoneme": "phonemes (CTC)"}
+LOSSES = {
+    "total": "total loss",
+    "esc": "ESC (focal)",
+    "eis": "EIS (1 - CCC)",
+    "gender": "gender (focal)",
+    "phoneme": "phonemes (CTC)",
+}
 DEV_SCORES = {"wa": "dev WA %", "ua": "dev UA %", "eis_ccc": "dev EIS CCC", "per": "dev PER %"}
 MOST_LINES = 8  # above it lines cannot be told apart and are drawn alike
 MOST_POINTS = 1000  # of the embedding map: t-SNE takes some seconds of them
@@ -90,7 +112,7 @@ class Drawing(NamedTuple):
 def printable(text: str, most: int = 24) -> str:
     """A name as a label: signs that XML cannot hold are replaced, the middle of a long one is left out."""
     text = "".join(sign if sign.isprintable() else "?" for sign in text)
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2):]}"
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -110,15 +132,17 @@ def _numbers(values: Sequence[int]) -> str:
 def _over(folds: Sequence[ScoredFold]) -> str:
     """Which folds and seeds."""
     of = folds[0].run["folds"]
-    return (f"fold{_numbers([fold.run['fold'] for fold in folds])} of {of}, "
-            f"seed{_numbers([fold.run['seed'] for fold in folds])}")
+    return (
+        f"fold{_numbers([fold.run['fold'] for fold in folds])} of {of}, "
+        f"seed{_numbers([fold.run['seed'] for fold in folds])}"
+    )
 
 
 def _called(fold: ScoredFold) -> str:
     return f"fold {fold.run['fold']}, seed {fold.run['seed']}"
 
 
-def _test_clips(experiment: Experiment) -> List[ClipPrediction]:
+def _test_clips(experiment: Experiment) -> list[ClipPrediction]:
     """The target's test clips of all folds and seeds."""
     return [clip for fold in experiment.scored for clip in fold.sets[TEST]]
 
@@ -141,9 +165,9 @@ def intensity_of(clip: ClipPrediction, classes: seqm.ClassTable) -> str:
     return seqm.level_from_eis(clip.gold_eis)
 
 
-def by_intensity(clips: Sequence[ClipPrediction], classes: seqm.ClassTable) -> Dict[str, List[ClipPrediction]]:
+def by_intensity(clips: Sequence[ClipPrediction], classes: seqm.ClassTable) -> dict[str, list[ClipPrediction]]:
     """The clips by gold level, levels that occur only, in the order of INTENSITIES."""
-    groups: Dict[str, List[ClipPrediction]] = {name: [] for name in INTENSITIES}
+    groups: dict[str, list[ClipPrediction]] = {name: [] for name in INTENSITIES}
     for clip in clips:
         groups[intensity_of(clip, classes)].append(clip)
     return {name: group for name, group in groups.items() if group}
@@ -169,8 +193,15 @@ def eis_figure(parts: Mapping[str, Sequence[ClipPrediction]], classes: seqm.Clas
             axes.set_xlim(EIS_BINS[0], EIS_BINS[-1])
             note = "no clip"
             if clips:
-                axes.bar(EIS_BINS[:-1], eis_shares(clips), np.diff(EIS_BINS), align="edge", color=INTENSITIES[name],
-                         edgecolor=BLACK, linewidth=0.5)
+                axes.bar(
+                    EIS_BINS[:-1],
+                    eis_shares(clips),
+                    np.diff(EIS_BINS),
+                    align="edge",
+                    color=INTENSITIES[name],
+                    edgecolor=BLACK,
+                    linewidth=0.5,
+                )
                 note = f"n = {len(clips):,}, mean {np.mean([clip.predicted_eis for clip in clips]):.2f}"
                 if name != UNSPECIFIED:
                     gold = float(np.mean([clip.gold_eis for clip in clips]))
@@ -186,7 +217,7 @@ def eis_figure(parts: Mapping[str, Sequence[ClipPrediction]], classes: seqm.Clas
     return figure
 
 
-def _training_clips(fold: ScoredFold) -> List[ClipPrediction]:
+def _training_clips(fold: ScoredFold) -> list[ClipPrediction]:
     """Empty where stage 5 was not asked to score them."""
     path = fold.folder / TRAINING_SCORES
     return list(read_scores(path).get(TRAINING_CLIPS, ())) if path.is_file() else []
@@ -208,16 +239,25 @@ def _draw_eis(experiment: Experiment) -> Drawing:
     trained = [clip for _, clips in of_folds.values() for clip in clips]
     parts = {**({"training": trained} if trained else {}), "test": tested}
     target, classes = experiment.run["target"], experiment.classes
-    caption = (f"Predicted EIS of the clips of {target} by their gold level, n answers each; dashed: the mean gold EIS "
-               "of the level. "
-               f"Test clips: {_counted(tested)}, {_over(experiment.scored)}. ")
-    caption += (f"Training clips (with the model that learned from them): {_counted(trained)}, {_over(known)}."
-                if trained else "Training clips were not scored (run.sh --score-train true does).")
+    caption = (
+        f"Predicted EIS of the clips of {target} by their gold level, n answers each; dashed: the mean gold EIS "
+        "of the level. "
+        f"Test clips: {_counted(tested)}, {_over(experiment.scored)}. "
+    )
+    caption += (
+        f"Training clips (with the model that learned from them): {_counted(trained)}, {_over(known)}."
+        if trained
+        else "Training clips were not scored (run.sh --score-train true does)."
+    )
     without = {part: len(by_intensity(clips, classes).get(UNSPECIFIED, ())) for part, clips in parts.items()}
     if any(without.values()):
-        caption += (" Without a gold level (unspecified): "
-                    + ", ".join(f"{number:,} of {len(parts[part]):,} answers to {part} clips"
-                                for part, number in without.items()) + ".")
+        caption += (
+            " Without a gold level (unspecified): "
+            + ", ".join(
+                f"{number:,} of {len(parts[part]):,} answers to {part} clips" for part, number in without.items()
+            )
+            + "."
+        )
     return Drawing("Distributions of the predicted EIS (Figure 3)", caption, eis_figure(parts, classes))
 
 
@@ -251,18 +291,20 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
 def _draw_confusion(experiment: Experiment) -> Drawing:
     answers, names = experiment.answers, experiment.classes.names
     counts = metrics.confusion(answers.gold, answers.predicted, len(names))
-    caption = (f"Test clips of {experiment.run['target']} by true class (rows) and predicted class (columns): "
-               f"{_counted(_test_clips(experiment))}, {_over(experiment.scored)}. Large: percent of the row; small: "
-               "answers. Classes without a test clip have no row.")
+    caption = (
+        f"Test clips of {experiment.run['target']} by true class (rows) and predicted class (columns): "
+        f"{_counted(_test_clips(experiment))}, {_over(experiment.scored)}. Large: percent of the row; small: "
+        "answers. Classes without a test clip have no row."
+    )
     return Drawing("Confusion matrix", caption, confusion_figure(counts, names))
 
 
 # ---- 3: learning curves
 
-Curve = List[Tuple[int, float]]  # (step, value)
+Curve = list[tuple[int, float]]  # (step, value)
 
 
-def read_curves(folder: Path) -> Dict[str, Curve]:
+def read_curves(folder: Path) -> dict[str, Curve]:
     """The curves in the TensorBoard events of a trained folder by name, such as "dev/ua"; none where it has no events.
 
     What a training wrote before it was broken off, and again when it went on, is there once.
@@ -273,12 +315,13 @@ def read_curves(folder: Path) -> Dict[str, Curve]:
     for path in (folder / "tensorboard").glob("*tfevents*"):
         events = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 1})
         events.Reload()
-        of_file = {name: [(event.step, event.value) for event in events.Scalars(name)]
-                   for name in events.Tags()["scalars"]}
+        of_file = {
+            name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]
+        }
         last = max((curve[-1][0] for curve in of_file.values()), default=0)
         written.append((_first_step(path), last, path.name, of_file))
     # each start goes on at the step of the one before or a later one; the names say when, but clocks are set back
-    curves: Dict[str, Curve] = {}
+    curves: dict[str, Curve] = {}
     for first, _, _, of_file in sorted(written, key=lambda file: file[:3]):
         curves = {name: [point for point in curve if point[0] < first] for name, curve in curves.items()}
         for name, curve in of_file.items():
@@ -301,10 +344,15 @@ def in_windows(curve: Curve, most: int = LOSS_POINTS) -> Curve:
     return [tuple(np.mean(window, axis=0)) for window in np.array_split(np.array(finite), min(most, len(finite)))]
 
 
-def curves_figure(runs: Mapping[str, Mapping[str, Curve]], best: Mapping[str, Optional[int]]) -> Figure:
+def curves_figure(runs: Mapping[str, Mapping[str, Curve]], best: Mapping[str, int | None]) -> Figure:
     """Training losses and dev scores, a panel each, of ``runs`` by their names; ``best``: the steps of checkpoints."""
-    panels = [(name, title) for part, of in (("train", LOSSES), ("dev", DEV_SCORES)) for key, title in of.items()
-              for name in [f"{part}/{key}"] if any(curves.get(name) for curves in runs.values())]
+    panels = [
+        (name, title)
+        for part, of in (("train", LOSSES), ("dev", DEV_SCORES))
+        for key, title in of.items()
+        for name in [f"{part}/{key}"]
+        if any(curves.get(name) for curves in runs.values())
+    ]
     columns = 3
     alike = len(runs) > MOST_LINES
     rows = ceil(len(panels) / columns)
@@ -318,22 +366,39 @@ def curves_figure(runs: Mapping[str, Mapping[str, Curve]], best: Mapping[str, Op
             if not curve:
                 continue
             steps, values = np.array(curve, dtype=float).T
-            axes.plot(steps, scale * values, color=BLUE if alike else colour, linestyle="-" if alike else line,
-                      linewidth=0.7 if alike else 1.2, label=run)
+            axes.plot(
+                steps,
+                scale * values,
+                color=BLUE if alike else colour,
+                linestyle="-" if alike else line,
+                linewidth=0.7 if alike else 1.2,
+                label=run,
+            )
             chosen = steps == best[run]
             if name.startswith("dev/") and chosen.any():
-                axes.plot(steps[chosen], scale * values[chosen], marker="*", markersize=9, linestyle="none",
-                          color=VERMILION if alike else colour, markeredgecolor=BLACK, markeredgewidth=0.5)
+                axes.plot(
+                    steps[chosen],
+                    scale * values[chosen],
+                    marker="*",
+                    markersize=9,
+                    linestyle="none",
+                    color=VERMILION if alike else colour,
+                    markeredgecolor=BLACK,
+                    markeredgewidth=0.5,
+                )
         axes.set_title(title)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    for axes in grid.flat[len(panels):]:
+    for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for place in range(max(0, len(panels) - columns), len(panels)):  # the lowest of each column
         grid.flat[place].set_xlabel("step")
         grid.flat[place].tick_params(labelbottom=True)
     if not alike:
-        handles = {label: handle for axes in grid.flat[: len(panels)]
-                   for handle, label in zip(*axes.get_legend_handles_labels())}
+        handles = {
+            label: handle
+            for axes in grid.flat[: len(panels)]
+            for handle, label in zip(*axes.get_legend_handles_labels())
+        }
         figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(4, len(handles)), handlelength=3)
     return figure
 
@@ -347,8 +412,10 @@ def _draw_curves(experiment: Experiment) -> Drawing:
     for fold in known:
         epochs, number = runs[_called(fold)].get("dev/ua", []), fold.run["best_epoch"]
         best[_called(fold)] = epochs[number - 1][0] if number <= len(epochs) else None
-    caption = (f"Training losses (means over at most {LOSS_POINTS} windows of steps) and scores of the dev part after "
-               f"each epoch: {_over(known)}; a line each. Star: the epoch whose model was kept.")
+    caption = (
+        f"Training losses (means over at most {LOSS_POINTS} windows of steps) and scores of the dev part after "
+        f"each epoch: {_over(known)}; a line each. Star: the epoch whose model was kept."
+    )
     absent = len(experiment.scored) - len(known)
     if absent:
         caption += f" {absent} more have no TensorBoard events."
@@ -376,9 +443,15 @@ def map_figure(places: np.ndarray, gold: Sequence[int], names: Sequence[str]) ->
     for number, name in enumerate(names):
         of = gold == number
         if of.any():
-            axes.scatter(*places[of].T, s=26 if len(gold) <= 500 else 12, label=f"{printable(name, 16)} ({of.sum():,})",
-                         marker=MARKERS[number % len(MARKERS)], color=COLOURS[number % len(COLOURS)],
-                         edgecolor=BLACK, linewidth=0.4)
+            axes.scatter(
+                *places[of].T,
+                s=26 if len(gold) <= 500 else 12,
+                label=f"{printable(name, 16)} ({of.sum():,})",
+                marker=MARKERS[number % len(MARKERS)],
+                color=COLOURS[number % len(COLOURS)],
+                edgecolor=BLACK,
+                linewidth=0.4,
+            )
     axes.set(xticks=[], yticks=[], aspect="equal")
     axes.spines[["top", "right"]].set_visible(True)
     axes.legend(title="true class (clips)", loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -397,11 +470,18 @@ def _draw_map(experiment: Experiment) -> Drawing:
         raise InputError(f"{path}: its embeddings are all alike or not finite.")
     chosen = np.sort(np.random.default_rng(0).permutation(len(clips))[:MOST_POINTS])
     drawn = f"{len(chosen):,} of its {len(clips):,}, drawn at random" if len(chosen) < len(clips) else f"{len(clips):,}"
-    caption = (f"Embeddings of the test clips of {experiment.run['target']} ({drawn}), {_called(fold)}, on a plane by "
-               f"t-SNE (perplexity {PERPLEXITY} at most). Other trainings have other embeddings, which do not go on "
-               "the same map. Only near and far mean something, axes and sizes of groups do not.")
-    return Drawing("Map of the embeddings", caption, map_figure(
-        two_dimensional(embeddings[chosen]), [clips[place].gold_esc for place in chosen], experiment.classes.names))
+    caption = (
+        f"Embeddings of the test clips of {experiment.run['target']} ({drawn}), {_called(fold)}, on a plane by "
+        f"t-SNE (perplexity {PERPLEXITY} at most). Other trainings have other embeddings, which do not go on "
+        "the same map. Only near and far mean something, axes and sizes of groups do not."
+    )
+    return Drawing(
+        "Map of the embeddings",
+        caption,
+        map_figure(
+            two_dimensional(embeddings[chosen]), [clips[place].gold_esc for place in chosen], experiment.classes.names
+        ),
+    )
 
 
 # ---- 5: calibration
@@ -415,15 +495,27 @@ def calibration_figure(bins: metrics.Calibration, error: float) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.bar(middles, bins.accuracy, edges[1], color=SKY, edgecolor=BLACK, linewidth=0.5, label="accuracy")
     upper.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="as it should be")
-    upper.plot(bins.confidence[full], bins.accuracy[full], color=VERMILION, marker="D", markersize=4, linestyle="none",
-               markeredgecolor=BLACK, markeredgewidth=0.4, clip_on=False, zorder=3, label="mean posterior")
+    upper.plot(
+        bins.confidence[full],
+        bins.accuracy[full],
+        color=VERMILION,
+        marker="D",
+        markersize=4,
+        linestyle="none",
+        markeredgecolor=BLACK,
+        markeredgewidth=0.4,
+        clip_on=False,
+        zorder=3,
+        label="mean posterior",
+    )
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy %")
     _percent(upper, "y")
     figure.legend(loc="outside upper center", ncols=3, title=f"ECE {100 * error:.2f} %", columnspacing=1)
     lower.bar(middles, bins.clips, edges[1], color="#999999", edgecolor=BLACK, linewidth=0.5)
     for x, number in zip(middles[full], bins.clips[full]):
-        lower.annotate(f"{number}", (x, number), (0, 1), textcoords="offset points", ha="center", va="bottom",
-                       fontsize=6)
+        lower.annotate(
+            f"{number}", (x, number), (0, 1), textcoords="offset points", ha="center", va="bottom", fontsize=6
+        )
     lower.set(xlabel="posterior of the predicted class, %", ylabel="answers", ylim=(0, 1.25 * bins.clips.max()))
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     _percent(lower, "x")
@@ -434,10 +526,12 @@ def _draw_calibration(experiment: Experiment) -> Drawing:
     clips = _test_clips(experiment)
     gold, posteriors = [clip.gold_esc for clip in clips], [clip.posterior for clip in clips]
     error = metrics.calibration_error(gold, posteriors)
-    caption = (f"How often the predicted class is right, by its posterior in {metrics.CALIBRATION_BINS} bins, and how "
-               f"many answers each bin holds: test clips of {experiment.run['target']}, {_counted(clips)}, "
-               f"{_over(experiment.scored)}. Bars below the diagonal: the model is too sure. The ECE of all of them "
-               f"together is {100 * error:.2f} %.")
+    caption = (
+        f"How often the predicted class is right, by its posterior in {metrics.CALIBRATION_BINS} bins, and how "
+        f"many answers each bin holds: test clips of {experiment.run['target']}, {_counted(clips)}, "
+        f"{_over(experiment.scored)}. Bars below the diagonal: the model is too sure. The ECE of all of them "
+        f"together is {100 * error:.2f} %."
+    )
     return Drawing("Calibration", caption, calibration_figure(metrics.calibration(gold, posteriors), error))
 
 
@@ -450,7 +544,7 @@ class SpeakerScore(NamedTuple):
     clips: int
 
 
-def speaker_scores(answers: significance.Answers) -> List[SpeakerScore]:
+def speaker_scores(answers: significance.Answers) -> list[SpeakerScore]:
     """UA of each test speaker over the classes that the speaker has (a seed at a time, averaged), the lowest first."""
     found = []
     for speaker in np.unique(answers.speakers):
@@ -477,8 +571,10 @@ def speakers_figure(scores: Sequence[SpeakerScore], pooled: float) -> Figure:
 
 def _draw_speakers(experiment: Experiment) -> Drawing:
     scores = speaker_scores(experiment.answers)
-    caption = (f"UA of each of the {len(scores)} test speakers of {experiment.run['target']} over the classes that the "
-               f"speaker has, with the number of clips: {_over(experiment.scored)}. Dashed: the pooled UA.")
+    caption = (
+        f"UA of each of the {len(scores)} test speakers of {experiment.run['target']} over the classes that the "
+        f"speaker has, with the number of clips: {_over(experiment.scored)}. Dashed: the pooled UA."
+    )
     if len(scores) > MOST_SPEAKERS:
         half = MOST_SPEAKERS // 2
         scores = scores[:half] + scores[-half:]
@@ -507,26 +603,53 @@ def conditions_figure(setting: Setting, panels: Mapping[str, Mapping[str, Sequen
     for axes, (title, lines) in zip(grid.flat, panels.items()):
         for label, rows in lines.items():
             colour, line, marker = looks[label]
-            placed = sorted((row for row in rows if row.condition.level is not None),
-                            key=lambda row: row.condition.level)
+            placed = sorted(
+                (row for row in rows if row.condition.level is not None), key=lambda row: row.condition.level
+            )
             for row in rows:
                 if row.condition.level is None:
-                    axes.axhline(row.metrics["ua"], color=colour, linestyle=line, linewidth=0.6 if placed else 1.0,
-                                 label="_" if placed else printable(label, 40))
+                    axes.axhline(
+                        row.metrics["ua"],
+                        color=colour,
+                        linestyle=line,
+                        linewidth=0.6 if placed else 1.0,
+                        label="_" if placed else printable(label, 40),
+                    )
             if not placed:
                 continue
-            axes.plot([row.condition.level for row in placed], [row.metrics["ua"] for row in placed], color=colour,
-                      linestyle=line, linewidth=1.2, marker=marker, markersize=5, markeredgecolor=BLACK,
-                      markeredgewidth=0.4, label=printable(label, 40))
+            axes.plot(
+                [row.condition.level for row in placed],
+                [row.metrics["ua"] for row in placed],
+                color=colour,
+                linestyle=line,
+                linewidth=1.2,
+                marker=marker,
+                markersize=5,
+                markeredgecolor=BLACK,
+                markeredgewidth=0.4,
+                label=printable(label, 40),
+            )
             known = [row for row in placed if row.metrics["low_ua"] is not None]
-            axes.vlines([row.condition.level for row in known], [row.metrics["low_ua"] for row in known],
-                        [row.metrics["high_ua"] for row in known], color=colour, linewidth=0.8)
+            axes.vlines(
+                [row.condition.level for row in known],
+                [row.metrics["low_ua"] for row in known],
+                [row.metrics["high_ua"] for row in known],
+                color=colour,
+                linewidth=0.8,
+            )
         axes.set(xscale="log" if setting.logarithmic else "linear", ylim=(0, 1), title=title)
         _percent(axes, "y")
-    for axes in grid.flat[len(panels):]:
+    for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    levels = sorted({row.condition.level for lines in panels.values() for rows in lines.values() for row in rows
-                     if row.condition.level is not None})
+    levels = sorted(
+        {
+            row.condition.level
+            for lines in panels.values()
+            for rows in lines.values()
+            for row in rows
+            if row.condition.level is not None
+        }
+    )
     grid.flat[0].set_xticks(levels, [f"{level:g}" for level in levels])
     grid.flat[0].minorticks_off()
     for place in range(max(0, len(panels) - columns), len(panels)):  # the lowest of each column
@@ -556,25 +679,32 @@ def _draw_conditions(setting: Setting, experiment: Experiment) -> Drawing:
     return Drawing(setting.title, caption, conditions_figure(setting, {"": by_curve(rows)}))
 
 
-def compared_conditions(heading: str, members: Sequence[Experiment], called: Callable[[Experiment], str]
-                        ) -> List[Picture]:
+def compared_conditions(
+    heading: str, members: Sequence[Experiment], called: Callable[[Experiment], str]
+) -> list[Picture]:
     """For each setting that several of these systems were tried in a picture with a panel a curve, a line a system."""
     pictures = []
     with style.context(["default", STYLE]):
         for setting in by_setting(row for member in members for row in member.rows):
-            own = {called(member): by_setting(member.rows)[setting] for member in members
-                   if setting in by_setting(member.rows)}
-            panels: Dict[str, Dict[str, List[Row]]] = {}
+            own = {
+                called(member): by_setting(member.rows)[setting]
+                for member in members
+                if setting in by_setting(member.rows)
+            }
+            panels: dict[str, dict[str, list[Row]]] = {}
             for name, rows in own.items():
                 clean = [row for row in rows if row.condition == CLEAN]
                 for curve, of in by_curve(rows).items():
                     if any(row.condition.level is not None for row in of):
                         panels.setdefault(curve, {})[name] = of + clean
             if len(own) > 1 and panels:
-                thin = " Thin lines: unchanged clips." * any(row.condition == CLEAN for rows in own.values()
-                                                             for row in rows)
-                caption = (f"{capital(heading)}: pooled UA{_bars([row for rows in own.values() for row in rows])}."
-                           f"{thin} " + "; ".join(f"{name}: {_of_clips(rows)}" for name, rows in own.items()) + ".")
+                thin = " Thin lines: unchanged clips." * any(
+                    row.condition == CLEAN for rows in own.values() for row in rows
+                )
+                caption = (
+                    f"{capital(heading)}: pooled UA{_bars([row for rows in own.values() for row in rows])}."
+                    f"{thin} " + "; ".join(f"{name}: {_of_clips(rows)}" for name, rows in own.items()) + "."
+                )
                 drawing = Drawing(f"{setting.title}: {heading}", caption, conditions_figure(setting, panels))
                 pictures.append(_rendered(slug(f"{members[0].run['name']}.{setting.name}"), drawing))
     return pictures
@@ -582,9 +712,13 @@ def compared_conditions(heading: str, members: Sequence[Experiment], called: Cal
 
 # ---- all of them
 
-DRAWINGS: Dict[str, Callable[[Experiment], Drawing]] = {
-    "eis": _draw_eis, "confusion": _draw_confusion, "learning_curves": _draw_curves, "embeddings": _draw_map,
-    "calibration": _draw_calibration, "speakers": _draw_speakers,
+DRAWINGS: dict[str, Callable[[Experiment], Drawing]] = {
+    "eis": _draw_eis,
+    "confusion": _draw_confusion,
+    "learning_curves": _draw_curves,
+    "embeddings": _draw_map,
+    "calibration": _draw_calibration,
+    "speakers": _draw_speakers,
 }
 
 
@@ -596,10 +730,10 @@ def _rendered(name: str, drawing: Drawing) -> Picture:
     drawing.figure.set_layout_engine("none")  # what it laid out stays
     drawing.figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     text = svg.getvalue()
-    return Picture(name, drawing.title, drawing.caption, text[text.index("<svg"):], pdf.getvalue())  # without a DTD
+    return Picture(name, drawing.title, drawing.caption, text[text.index("<svg") :], pdf.getvalue())  # without a DTD
 
 
-def pictures_of(experiment: Experiment) -> List[Picture]:
+def pictures_of(experiment: Experiment) -> list[Picture]:
     """The pictures of an experiment, from the files of its folds (``experiment.scored``) alone.
 
     A picture whose data are absent or damaged is left out, with a line in the log that says why.
@@ -607,14 +741,22 @@ def pictures_of(experiment: Experiment) -> List[Picture]:
     pictures = []
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # who looks at the SVG may have a font for it
-        drawings = {**DRAWINGS, **{setting.name: partial(_draw_conditions, setting)
-                                   for setting in by_setting(experiment.rows)}}
+        drawings = {
+            **DRAWINGS,
+            **{setting.name: partial(_draw_conditions, setting) for setting in by_setting(experiment.rows)},
+        }
         for name, draw in drawings.items():
             try:
                 pictures.append(_rendered(name, draw(experiment)))
             except InputError as absent:
-                log.info("%s-%s, %s: no picture %s: %s", experiment.run["config"], experiment.run["system"],
-                         experiment.run["name"], name, absent)
+                log.info(
+                    "%s-%s, %s: no picture %s: %s",
+                    experiment.run["config"],
+                    experiment.run["system"],
+                    experiment.run["name"],
+                    name,
+                    absent,
+                )
     return pictures
 
 

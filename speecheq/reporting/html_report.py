@@ -9,16 +9,17 @@ import hashlib
 import html
 import json
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Sequence
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from speecheq.reporting import lineage
 from speecheq import seqm
 from speecheq.config.schema import load
-from speecheq.reporting.figures import Picture
+from speecheq.reporting import lineage
 from speecheq.reporting.experiment import Experiment
+from speecheq.reporting.figures import Picture
 from speecheq.reporting.tables import Section, table_html
 
 REPORT = "report.html"
@@ -55,19 +56,32 @@ def _hash(text: str) -> str:
 def _document(title: str, parts: Mapping[str, str], script: str = "", data: str = "") -> str:
     """A page: ``parts`` is heading -> HTML; ``data`` is JSON that ``script`` reads from #clip-data."""
     style = _template("page.css")
-    policy = "; ".join([
-        "default-src 'none'", "img-src data:", "media-src 'self' file:", "base-uri 'none'", "form-action 'none'",
-        f"style-src {_hash(style)}", f"script-src {_hash(script)}"])
-    contents = "".join(f'<li><a href="#section-{number}">{html.escape(name)}</a></li>'
-                       for number, name in enumerate(parts))
-    body = "".join(f'<section aria-labelledby="section-{number}">\n<h2 id="section-{number}">{html.escape(name)}</h2>\n'
-                   f"{part}</section>\n" for number, (name, part) in enumerate(parts.items()))
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            "img-src data:",
+            "media-src 'self' file:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            f"style-src {_hash(style)}",
+            f"script-src {_hash(script)}",
+        ]
+    )
+    contents = "".join(
+        f'<li><a href="#section-{number}">{html.escape(name)}</a></li>' for number, name in enumerate(parts)
+    )
+    body = "".join(
+        f'<section aria-labelledby="section-{number}">\n<h2 id="section-{number}">{html.escape(name)}</h2>\n'
+        f"{part}</section>\n"
+        for number, (name, part) in enumerate(parts.items())
+    )
     data = data.replace("<", r"\u003c")  # the same in JSON, and no file's name can end the element
-    scripts = (f'<script type="application/json" id="clip-data">{data}</script>\n'
-               f"<script>{script}</script>" if script else "")
+    scripts = (
+        f'<script type="application/json" id="clip-data">{data}</script>\n<script>{script}</script>' if script else ""
+    )
     return Template(_template("page.html")).substitute(
-        title=html.escape(title), policy=html.escape(policy), style=style, contents=contents, body=body,
-        scripts=scripts)
+        title=html.escape(title), policy=html.escape(policy), style=style, contents=contents, body=body, scripts=scripts
+    )
 
 
 def _list(sentences: Iterable[str]) -> str:
@@ -80,18 +94,29 @@ def _section(section: Section) -> str:
 
 
 def _scores(scores: Sequence[Score]) -> str:
-    return '<dl class="scores">\n' + "".join(
-        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)} <small>{html.escape(more)}</small></dd></div>\n"
-        for name, value, more in scores) + "</dl>\n"
+    return (
+        '<dl class="scores">\n'
+        + "".join(
+            f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)} <small>{html.escape(more)}</small></dd></div>\n"
+            for name, value, more in scores
+        )
+        + "</dl>\n"
+    )
 
 
 def _pictures(pictures: Sequence[Picture]) -> str:
     """As images, not as parts of the page: pictures of one maker share ids, and their styles are the page's not."""
-    return '<div class="pictures">\n' + "".join(
-        f"<figure><h3>{html.escape(picture.title)}</h3>"
-        f'<img alt="{html.escape(picture.title)}: {html.escape(picture.caption)}" '
-        f'src="data:image/svg+xml;base64,{base64.b64encode(picture.svg.encode()).decode()}">'
-        f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>\n" for picture in pictures) + "</div>\n"
+    return (
+        '<div class="pictures">\n'
+        + "".join(
+            f"<figure><h3>{html.escape(picture.title)}</h3>"
+            f'<img alt="{html.escape(picture.title)}: {html.escape(picture.caption)}" '
+            f'src="data:image/svg+xml;base64,{base64.b64encode(picture.svg.encode()).decode()}">'
+            f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>\n"
+            for picture in pictures
+        )
+        + "</div>\n"
+    )
 
 
 def _address(place: lineage.Place, page: Path) -> str:
@@ -100,7 +125,7 @@ def _address(place: lineage.Place, page: Path) -> str:
     return path + (f"#t={place.part[0]:.3f},{place.part[1]:.3f}" if place.part else "")
 
 
-def clip_data(experiment: Experiment, recordings: Mapping[str, lineage.Place], page: Path) -> Dict[str, Any]:
+def clip_data(experiment: Experiment, recordings: Mapping[str, lineage.Place], page: Path) -> dict[str, Any]:
     """What the list of clips is drawn from: an answer a row, for every test clip of every fold and seed.
 
     ``columns`` say what the values of a row are: text, or a number with so many ``digits``; None is not known.
@@ -109,23 +134,41 @@ def clip_data(experiment: Experiment, recordings: Mapping[str, lineage.Place], p
     classes = experiment.classes
     knows_gender = "gender" in load(experiment.scored[0].folder / "config.yaml").tasks()
     text = ["clip", "true class", "predicted class"]
-    columns: List[Dict[str, Any]] = [{"heading": name} for name in text]
+    columns: list[dict[str, Any]] = [{"heading": name} for name in text]
     columns += [{"heading": name, "digits": EIS} for name in ("true EIS", "predicted EIS")]
-    columns += [{"heading": name} for name in (
-        "SEQM name", "gender", "predicted gender", "speaker", "corpus", "set")]
+    columns += [{"heading": name} for name in ("SEQM name", "gender", "predicted gender", "speaker", "corpus", "set")]
     columns += [{"heading": name, "digits": COUNT} for name in ("fold", "seed")]
     columns += [{"heading": f"p({name})", "digits": POSTERIOR, "posterior": True} for name in classes.names]
     rows = [
-        [p.id, classes.names[p.gold_esc], classes.names[p.predicted_esc],
-         p.gold_eis if seqm.is_specified(p.gold_eis) else None, round(p.predicted_eis, EIS + 1),
-         seqm.emotion_name(classes.categories[p.predicted_esc], p.predicted_eis), p.gold_gender,
-         p.predicted_gender if knows_gender else None, p.speaker, p.corpus, name, fold.run["fold"], fold.run["seed"],
-         *(round(value, POSTERIOR + 1) for value in p.posterior)]
-        for fold in experiment.scored for name, predictions in fold.sets.items() for p in predictions
+        [
+            p.id,
+            classes.names[p.gold_esc],
+            classes.names[p.predicted_esc],
+            p.gold_eis if seqm.is_specified(p.gold_eis) else None,
+            round(p.predicted_eis, EIS + 1),
+            seqm.emotion_name(classes.categories[p.predicted_esc], p.predicted_eis),
+            p.gold_gender,
+            p.predicted_gender if knows_gender else None,
+            p.speaker,
+            p.corpus,
+            name,
+            fold.run["fold"],
+            fold.run["seed"],
+            *(round(value, POSTERIOR + 1) for value in p.posterior),
+        ]
+        for fold in experiment.scored
+        for name, predictions in fold.sets.items()
+        for p in predictions
     ]
     audio = {row[0]: _address(recordings[row[0]], page) for row in rows if row[0] in recordings}
-    return {"columns": columns, "truth": text.index("true class"), "answer": text.index("predicted class"),
-            "classes": list(classes.names), "rows": rows, "audio": audio}
+    return {
+        "columns": columns,
+        "truth": text.index("true class"),
+        "answer": text.index("predicted class"),
+        "classes": list(classes.names),
+        "rows": rows,
+        "audio": audio,
+    }
 
 
 _CLIPS = """\
@@ -149,34 +192,50 @@ _CLIPS = """\
 
 def _clips(data: Mapping[str, Any]) -> str:
     clips = {row[0] for row in data["rows"]}
-    heard = f"{len(data['audio'])} of {len(clips)} can be heard here" if data["audio"] else (
-        "None can be heard: the recordings, or the data of stage 3 that name them, are not at hand where this page was "
-        "written")
-    return (f"<p>{len(data['rows'])} answers to {len(clips)} test clips, of all folds and seeds. {heard}. p(...) is "
-            "the posterior of a class; the SEQM name is that of the predicted class at the predicted EIS.</p>\n"
-            + _CLIPS)
+    heard = (
+        f"{len(data['audio'])} of {len(clips)} can be heard here"
+        if data["audio"]
+        else (
+            "None can be heard: the recordings, or the data of stage 3 that name them, are not at hand where this page "
+            "was written"
+        )
+    )
+    return (
+        f"<p>{len(data['rows'])} answers to {len(clips)} test clips, of all folds and seeds. {heard}. p(...) is "
+        "the posterior of a class; the SEQM name is that of the predicted class at the predicted EIS.</p>\n" + _CLIPS
+    )
 
 
 def _data(experiment: Experiment, stamps: lineage.Stamps) -> str:
     sets = lineage.sets_table(experiment)
     parts = ["" if sets is None else table_html(sets), table_html(lineage.stages_table(stamps))]
     if not lineage.has_data(stamps):
-        parts.append("<p>The data that this experiment was made from are not at hand where this page was written: what "
-                     "the stages before the training dropped is not known here.</p>\n")
+        parts.append(
+            "<p>The data that this experiment was made from are not at hand where this page was written: what "
+            "the stages before the training dropped is not known here.</p>\n"
+        )
     return "".join(parts)
 
 
 def _configuration(experiment: Experiment) -> str:
     first = experiment.scored[0]
     settings = (first.folder / "config.yaml").read_text(encoding="utf-8")
-    return (f"<p>Resolved settings of fold {first.run['fold']}, seed {first.run['seed']}; the others differ in the "
-            "seed, or in what does not change a result.</p>\n"
-            f'<pre tabindex="0" role="region" aria-label="settings">{html.escape(settings)}</pre>\n')
+    return (
+        f"<p>Resolved settings of fold {first.run['fold']}, seed {first.run['seed']}; the others differ in the "
+        "seed, or in what does not change a result.</p>\n"
+        f'<pre tabindex="0" role="region" aria-label="settings">{html.escape(settings)}</pre>\n'
+    )
 
 
 def experiment_report(
-    title: str, scores: Sequence[Score], facts: Sequence[str], sections: Sequence[Section],
-    pictures: Sequence[Picture], explained: Sequence[str], experiment: Experiment, page: Path,
+    title: str,
+    scores: Sequence[Score],
+    facts: Sequence[str],
+    sections: Sequence[Section],
+    pictures: Sequence[Picture],
+    explained: Sequence[str],
+    experiment: Experiment,
+    page: Path,
 ) -> str:
     """The report of one experiment, to be written to ``page``.
 
@@ -188,22 +247,30 @@ def experiment_report(
     if pictures:
         parts["Pictures"] = _pictures(pictures)
     parts.update((section.heading, _section(section)) for section in sections)
-    parts.update({
-        "Clips": _clips(clips),
-        "Data": _data(experiment, stamps),
-        "Settings": _configuration(experiment) + table_html(lineage.trainings_table(experiment)),
-        "How to read the scores": _list(explained),
-    })
+    parts.update(
+        {
+            "Clips": _clips(clips),
+            "Data": _data(experiment, stamps),
+            "Settings": _configuration(experiment) + table_html(lineage.trainings_table(experiment)),
+            "How to read the scores": _list(explained),
+        }
+    )
     data = json.dumps(clips, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return _document(title, parts, _template("clips.js"), data)
 
 
-def recipe_report(title: str, links: Sequence[Link], sections: Sequence[Section], explained: Sequence[str],
-                  pictures: Sequence[Picture] = ()) -> str:
+def recipe_report(
+    title: str,
+    links: Sequence[Link],
+    sections: Sequence[Section],
+    explained: Sequence[str],
+    pictures: Sequence[Picture] = (),
+) -> str:
     """The report of a recipe: links to those of its experiments, the ``pictures``, and the tables of ``sections``."""
     linked = "".join(
         f'<li><a href="{html.escape(quote(address))}">{html.escape(text)}</a>: {html.escape(beside)}</li>\n'
-        for text, address, beside in links)
+        for text, address, beside in links
+    )
     parts = {"Experiments": f"<ul>\n{linked}</ul>\n"}
     if pictures:
         parts["Pictures"] = _pictures(pictures)

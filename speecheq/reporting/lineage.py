@@ -3,13 +3,14 @@
 Read from what the stages noted (``stage.json``, ``run.json``, ``msud.json``); what is not at hand is left out.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
-from speecheq.dataset.lazy_cuts import cuts_of
 from speecheq.common.files import read_json
-from speecheq.evaluation.score import STAMP_FOLDER
 from speecheq.common.stages import NUMBERS, history
+from speecheq.dataset.lazy_cuts import cuts_of
+from speecheq.evaluation.score import STAMP_FOLDER
 from speecheq.reporting.experiment import Experiment, ScoredFold
 from speecheq.reporting.tables import NOT_AVAILABLE, Column, Table
 
@@ -33,25 +34,41 @@ def has_data(stamps: Stamps) -> bool:
 
 def stages_table(stamps: Stamps) -> Table:
     """What went into each stage, came out of it, and was dropped for which reasons."""
-    def why(dropped: Mapping[str, List[str]]) -> str:
+
+    def why(dropped: Mapping[str, list[str]]) -> str:
         return "; ".join(
             f"{len(names)}: {reason} ({', '.join(names[:EXAMPLES])}{', ...' * (len(names) > EXAMPLES)})"
-            for reason, names in sorted(dropped.items()))
+            for reason, names in sorted(dropped.items())
+        )
 
-    rows = [[f"stage {NUMBERS[stamp['stage']]} ({stamp['stage']})", stamp["title"], str(stamp["in"]), str(stamp["out"]),
-             str(sum(map(len, stamp["dropped"].values()))), why(stamp["dropped"])] for stamp in stamps.values()]
-    return Table("stages", "utterances that went in, came out and were dropped, stage by stage",
-                 [*map(Column, ("stage", "of", "in", "out", "dropped", "why"))], rows)
+    rows = [
+        [
+            f"stage {NUMBERS[stamp['stage']]} ({stamp['stage']})",
+            stamp["title"],
+            str(stamp["in"]),
+            str(stamp["out"]),
+            str(sum(map(len, stamp["dropped"].values()))),
+            why(stamp["dropped"]),
+        ]
+        for stamp in stamps.values()
+    ]
+    return Table(
+        "stages",
+        "utterances that went in, came out and were dropped, stage by stage",
+        [*map(Column, ("stage", "of", "in", "out", "dropped", "why"))],
+        rows,
+    )
 
 
-def _run_note(fold: ScoredFold) -> Dict[str, Any]:
+def _run_note(fold: ScoredFold) -> dict[str, Any]:
     """``run.json`` of a fold; empty where it is not at hand."""
     path = fold.folder / "run.json"
     return read_json(path) if path.is_file() else {}
 
 
-def sets_table(experiment: Experiment) -> Optional[Table]:
+def sets_table(experiment: Experiment) -> Table | None:
     """The clips of each set of each fold, counted; None where no fold noted them."""
+
     def counts(of: Mapping[str, int]) -> str:
         return ", ".join(f"{name} {count}" for name, count in sorted(of.items()))
 
@@ -59,12 +76,18 @@ def sets_table(experiment: Experiment) -> Optional[Table]:
     for fold in experiment.scored:
         for name, of in _run_note(fold).get("msud", {}).get("sets", {}).items():
             sets[fold.run["fold"], name] = of  # the same for all seeds
-    rows = [[str(number), name, str(of["clips"]), *(counts(of[what]) for what in ("corpus", "class", "eis", "gender"))]
-            for (number, name), of in sorted(sets.items())]
+    rows = [
+        [str(number), name, str(of["clips"]), *(counts(of[what]) for what in ("corpus", "class", "eis", "gender"))]
+        for (number, name), of in sorted(sets.items())
+    ]
     if not rows:
         return None
-    return Table("sets", "clips of each set (emotion and gender are trained on, dev chooses the checkpoint)", [
-        *map(Column, ("fold", "set", "clips", "corpora", "classes", "EIS", "gender"))], rows)
+    return Table(
+        "sets",
+        "clips of each set (emotion and gender are trained on, dev chooses the checkpoint)",
+        [*map(Column, ("fold", "set", "clips", "corpora", "classes", "EIS", "gender"))],
+        rows,
+    )
 
 
 def trainings_table(experiment: Experiment) -> Table:
@@ -72,26 +95,56 @@ def trainings_table(experiment: Experiment) -> Table:
     rows = []
     for fold in experiment.scored:
         run, note = fold.run, _run_note(fold)
-        rows.append([
-            str(run["fold"]), str(run["seed"]), str(run["steps"]), str(run["best_epoch"]),
-            f"{run['train_seconds']:.0f}", run["device"], run["trained_at_git"], run["scored_at_git"],
-            *(note.get(key, NOT_AVAILABLE) for key in ("started", "machine", "command")),
-            ", ".join(f"{name} {version}" for name, version in note.get("versions", {}).items()) or NOT_AVAILABLE])
-    return Table("trainings", "trainings", [*map(Column, (
-        "fold", "seed", "steps", "best epoch", "seconds", "device", "trained at git", "scored at git", "started",
-        "machine", "command", "versions"))], rows)
+        rows.append(
+            [
+                str(run["fold"]),
+                str(run["seed"]),
+                str(run["steps"]),
+                str(run["best_epoch"]),
+                f"{run['train_seconds']:.0f}",
+                run["device"],
+                run["trained_at_git"],
+                run["scored_at_git"],
+                *(note.get(key, NOT_AVAILABLE) for key in ("started", "machine", "command")),
+                ", ".join(f"{name} {version}" for name, version in note.get("versions", {}).items()) or NOT_AVAILABLE,
+            ]
+        )
+    return Table(
+        "trainings",
+        "trainings",
+        [
+            *map(
+                Column,
+                (
+                    "fold",
+                    "seed",
+                    "steps",
+                    "best epoch",
+                    "seconds",
+                    "device",
+                    "trained at git",
+                    "scored at git",
+                    "started",
+                    "machine",
+                    "command",
+                    "versions",
+                ),
+            )
+        ],
+        rows,
+    )
 
 
 class Place(NamedTuple):
     """Where a clip can be heard: a file, and from when to when, in seconds, where it is a part of it."""
 
     path: Path
-    part: Optional[Tuple[float, float]]
+    part: tuple[float, float] | None
 
 
-def recordings(stamps: Stamps) -> Dict[str, Place]:
+def recordings(stamps: Stamps) -> dict[str, Place]:
     """Test clip -> its recording, of those whose file is at hand; found through the cuts that stage 3 wrote."""
-    found: Dict[str, Place] = {}
+    found: dict[str, Place] = {}
     for folder, stamp in stamps.items():
         if "msud.json" not in stamp["outputs"]:
             continue

@@ -6,16 +6,17 @@ typed in.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
-from speecheq.reporting import tables
-from speecheq.config.schema import read_yaml
 from speecheq.common.errors import InputError
+from speecheq.config.schema import read_yaml
 from speecheq.dataset.msud import TEST
-from speecheq.reporting.experiment import config_of
+from speecheq.reporting import tables
 from speecheq.reporting.ablation import Part
+from speecheq.reporting.experiment import config_of
 
 SCORES = {"wa": 100.0, "ua": 100.0, "uai": 100.0, "eis_mse": 1.0}  # score -> what it is multiplied with in the table
 
@@ -35,8 +36,8 @@ class Row:
     """A line of the paper's table: its name, our system (None: a cited one), its figures, None where it has none."""
 
     name: str
-    system: Optional[str]
-    figures: Sequence[Optional[float]]
+    system: str | None
+    figures: Sequence[float | None]
 
 
 PUBLISHED = (
@@ -71,7 +72,7 @@ class PaperTable:
     notes: Sequence[str]
 
 
-def _fields(values: Any, names: Sequence[str], where: str) -> List[Any]:
+def _fields(values: Any, names: Sequence[str], where: str) -> list[Any]:
     if not isinstance(values, dict) or set(values) != set(names):
         raise InputError(f"{where}: expected the keys {', '.join(names)}, found {values!r}.")
     return [values[name] for name in names]
@@ -79,8 +80,7 @@ def _fields(values: Any, names: Sequence[str], where: str) -> List[Any]:
 
 def read_table(path: Path) -> PaperTable:
     """Read ``conf/table.yaml``; InputError names what is wrong in it."""
-    title, *lists = _fields(
-        read_yaml(path), ("title", "columns", "rows", "published", "parts", "notes"), str(path))
+    title, *lists = _fields(read_yaml(path), ("title", "columns", "rows", "published", "parts", "notes"), str(path))
     if not all(isinstance(values, list) for values in lists):
         raise InputError(f"{path}: columns, rows, published, parts and notes must be lists.")
     columns, rows, published, parts, notes = lists
@@ -115,23 +115,28 @@ def read_table(path: Path) -> PaperTable:
     return PaperTable(str(title), made_columns, made_rows, made_published, made_parts, [str(note) for note in notes])
 
 
-def _is_of(summary: Mapping[str, Any], system: Optional[str], column: Column) -> bool:
+def _is_of(summary: Mapping[str, Any], system: str | None, column: Column) -> bool:
     run = summary["run"]
     return (run["system"], run["target"], run["protocol"], run["classes_of"], run["neutral_eis"]) == (
-        system, column.target, column.protocol, "seqm", "declared")
+        system,
+        column.target,
+        column.protocol,
+        "seqm",
+        "declared",
+    )
 
 
-def _cell(summary: Optional[Mapping[str, Any]], column: Column, figure: Optional[float]) -> Tuple[str, str]:
+def _cell(summary: Mapping[str, Any] | None, column: Column, figure: float | None) -> tuple[str, str]:
     value = summary and summary.get(f"test.{column.score}")
     return ("-" if value is None else f"{value * SCORES[column.score]:.2f}", "-" if figure is None else f"{figure:.2f}")
 
 
-def paper_tables(table: PaperTable, summaries: Sequence[Mapping[str, Any]]) -> List[Tuple[tables.Table, List[str]]]:
+def paper_tables(table: PaperTable, summaries: Sequence[Mapping[str, Any]]) -> list[tuple[tables.Table, list[str]]]:
     """The table with cells "ours / the paper's", once for each configuration that was run, and notes on ours.
 
     The notes say which folds and seeds ours are over, for means over some folds are not the paper's means over all.
     """
-    by_config: Dict[str, List[Mapping[str, Any]]] = defaultdict(list)
+    by_config: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for summary in summaries:
         if any(_is_of(summary, row.system, column) for row in table.rows for column in table.columns):
             run = summary["run"]
@@ -142,31 +147,33 @@ def paper_tables(table: PaperTable, summaries: Sequence[Mapping[str, Any]]) -> L
     ]
     made = []
     for config, members in sorted(by_config.items()):
-        rows: List[List[tables.Cell]] = []
-        used: Dict[str, None] = {}
+        rows: list[list[tables.Cell]] = []
+        used: dict[str, None] = {}
         for row in table.rows:
             cells = []
             for column, figure in zip(table.columns, row.figures):
                 found = next((summary for summary in members if _is_of(summary, row.system, column)), None)
                 if found is not None:
                     run = found["run"]
-                    used[f"{row.system}, {run['target']} {run['protocol']}: folds {' '.join(map(str, run['folds']))} "
-                         f"of {run['of_folds']}, seeds {' '.join(map(str, run['seeds']))}, emotion data "
-                         f"{', '.join(run['corpora'])}, git {', '.join(run['trained_at_git'])}"] = None
+                    used[
+                        f"{row.system}, {run['target']} {run['protocol']}: folds {' '.join(map(str, run['folds']))} "
+                        f"of {run['of_folds']}, seeds {' '.join(map(str, run['seeds']))}, emotion data "
+                        f"{', '.join(run['corpora'])}, git {', '.join(run['trained_at_git'])}"
+                    ] = None
                 cells.append(_cell(found, column, figure))
             rows.append([row.name if row.system is None else f"{row.name} ({row.system})", *cells])
         made.append((tables.Table(f"paper.{config}", f"{table.title}, {config}", headings, rows), list(used)))
     return made
 
 
-def published_sections(published: Sequence[Published], summaries: Sequence[Mapping[str, Any]]) -> List[tables.Section]:
+def published_sections(published: Sequence[Published], summaries: Sequence[Mapping[str, Any]]) -> list[tables.Section]:
     """Our figures among those of others: a table for each target, protocol and number of classes of which there are
     both.
 
     Ours are the restricted scores, of the classes that the corpus has, as theirs are. SEQM may merge some of these;
     which of ours are over fewer classes than theirs, and so not among them, is said.
     """
-    ours: Dict[Tuple[str, str], List[Mapping[str, Any]]] = defaultdict(list)
+    ours: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for summary in summaries:
         ours[summary["run"]["target"], summary["run"]["protocol"]].append(summary)
     made = []
@@ -175,18 +182,30 @@ def published_sections(published: Sequence[Published], summaries: Sequence[Mappi
         if not theirs:
             continue
         numbers = sorted({figure.classes for figure in theirs})
-        among = [_among(number, [figure for figure in theirs if figure.classes == number],
-                        [summary for summary in members if _classes(summary) == number]) for number in numbers]
-        others: Dict[int, List[str]] = defaultdict(list)
+        among = [
+            _among(
+                number,
+                [figure for figure in theirs if figure.classes == number],
+                [summary for summary in members if _classes(summary) == number],
+            )
+            for number in numbers
+        ]
+        others: dict[int, list[str]] = defaultdict(list)
         for summary in members:
             if _classes(summary) not in numbers:
                 others[_classes(summary)].append(_called(summary))
-        apart = [f"over {number} classes, where the published figures are over {' or '.join(map(str, numbers))}, and "
-                 f"so not comparable (--classes corpus keeps a corpus' own): {', '.join(names)}"
-                 for number, names in sorted(others.items())]
-        made.append(tables.Section(
-            f"{target}, {protocol}: ours among published figures", [table for table in among if table is not None],
-            [PUBLISHED] * any(among) + apart))
+        apart = [
+            f"over {number} classes, where the published figures are over {' or '.join(map(str, numbers))}, and "
+            f"so not comparable (--classes corpus keeps a corpus' own): {', '.join(names)}"
+            for number, names in sorted(others.items())
+        ]
+        made.append(
+            tables.Section(
+                f"{target}, {protocol}: ours among published figures",
+                [table for table in among if table is not None],
+                [PUBLISHED] * any(among) + apart,
+            )
+        )
     return made
 
 
@@ -199,22 +218,34 @@ def _called(summary: Mapping[str, Any]) -> str:
     return f"{config_of(summary['run'])}-{summary['run']['system']}"
 
 
-def _among(classes: int, theirs: Sequence[Published], ours: Sequence[Mapping[str, Any]]) -> Optional[tables.Table]:
+def _among(classes: int, theirs: Sequence[Published], ours: Sequence[Mapping[str, Any]]) -> tables.Table | None:
     """The best first; None where there are none of ours."""
     if not ours:
         return None
-    rows: List[List[tables.Cell]] = []
+    rows: list[list[tables.Cell]] = []
     for summary in ours:
         run = summary["run"]
-        rows.append([
-            _called(summary), *(f"{100 * summary[f'test.restricted_{score}']:.2f}" for score in ("wa", "ua")),
-            f"ours: folds {' '.join(map(str, run['folds']))} of {run['of_folds']}, seeds "
-            f"{' '.join(map(str, run['seeds']))}, git {', '.join(run['trained_at_git'])}",
-        ])
+        rows.append(
+            [
+                _called(summary),
+                *(f"{100 * summary[f'test.restricted_{score}']:.2f}" for score in ("wa", "ua")),
+                f"ours: folds {' '.join(map(str, run['folds']))} of {run['of_folds']}, seeds "
+                f"{' '.join(map(str, run['seeds']))}, git {', '.join(run['trained_at_git'])}",
+            ]
+        )
     for figure in theirs:
-        rows.append([figure.name, *(f"{figure.figure:.2f}" if figure.score == score else tables.NOT_AVAILABLE
-                                    for score in ("wa", "ua")), figure.how])
+        rows.append(
+            [
+                figure.name,
+                *(f"{figure.figure:.2f}" if figure.score == score else tables.NOT_AVAILABLE for score in ("wa", "ua")),
+                figure.how,
+            ]
+        )
     rows.sort(key=lambda row: -max(float(cell) for cell in row[1:3] if cell != tables.NOT_AVAILABLE))
     run = ours[0]["run"]
-    return tables.Table(f"published.{run['target']}.{run['protocol']}.{classes}", f"{classes} classes",
-                        [tables.Column(heading) for heading in ("system", "WA %", "UA %", "how")], rows)
+    return tables.Table(
+        f"published.{run['target']}.{run['protocol']}.{classes}",
+        f"{classes} classes",
+        [tables.Column(heading) for heading in ("system", "WA %", "UA %", "how")],
+        rows,
+    )

@@ -4,11 +4,10 @@ The corpora are those of the data cards, the results those of the recipes' ``RES
 """
 
 from pathlib import Path
-from typing import Dict, List, Union
 
-from speecheq.corpora import data_card
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
+from speecheq.corpora import data_card
 from speecheq.reporting.tables import Column, Table, markdown, read_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +24,7 @@ def marked(text: str, name: str, content: str, where: str) -> str:
     return f"{before}{begin}\n{content}{end}{rest.split(end)[1]}"
 
 
-def _parts(text: str, mark: str) -> Dict[str, str]:
+def _parts(text: str, mark: str) -> dict[str, str]:
     """What follows each heading that begins with ``mark``, by the rest of its line."""
     found = [part.partition("\n") for part in f"\n{text}".split(f"\n{mark} ")[1:]]
     return {heading: below for heading, _, below in found}
@@ -36,12 +35,12 @@ def _cell(table: Table, row: int, heading: str, after: int = 0) -> str:
     return str(table.rows[row][[column.heading for column in table.columns].index(heading) + after])
 
 
-def results_table(pages: Dict[str, str]) -> str:
+def results_table(pages: dict[str, str]) -> str:
     """The test scores of every experiment in Markdown.
 
     ``pages`` are recipes' RESULTS.md by their paths. InputError for a page that does not hold what stage 5 writes.
     """
-    rows: List[List[str]] = []
+    rows: list[list[str]] = []
     for path, page in pages.items():
         try:
             for experiment, section in _parts(page, "##").items():
@@ -52,8 +51,13 @@ def results_table(pages: Dict[str, str]) -> str:
                 for row, cells in enumerate(scores.rows):
                     if cells[:2] != intervals.rows[row][:2]:
                         raise ValueError("the tables are not of the same systems")
-                    rows.append([experiment, *(_cell(scores, row, name) for name in SCORES),
-                                 _cell(intervals, row, "pooled UA %", after=1)])
+                    rows.append(
+                        [
+                            experiment,
+                            *(_cell(scores, row, name) for name in SCORES),
+                            _cell(intervals, row, "pooled UA %", after=1),
+                        ]
+                    )
         except (ValueError, IndexError) as fault:
             raise InputError(f"{path}: does not hold the tables of stage 5 (score); run stage 5 again.") from fault
     if not rows:
@@ -70,7 +74,7 @@ def with_tables(text: str, where: str, root: Path = ROOT) -> str:
     return marked(text, "results", results_table(pages), where)
 
 
-def update(path: Union[str, Path], root: Path = ROOT) -> bool:
+def update(path: str | Path, root: Path = ROOT) -> bool:
     """Write the tables into the page ``path``. Returns whether that changed it."""
     path = Path(path)
     if not path.is_file():

@@ -5,22 +5,28 @@ Everything is read from the folders and their stamps; nothing is changed.
 
 import os
 from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any
 
-from speecheq.evaluation.robustness import conditions
-from speecheq.corpora import prepare, audio_folder
-from speecheq.features import storage
-from speecheq.dataset import msud, phoneme_cuts, shard_reader
-from speecheq.evaluation import score
-from speecheq.training import train
 from speecheq.common.errors import InputError
 from speecheq.common.files import is_locked, read_json
 from speecheq.common.stages import NUMBERS, STAMP, describe_input
+from speecheq.corpora import audio_folder, prepare
+from speecheq.dataset import msud, phoneme_cuts, shard_reader
+from speecheq.evaluation import score
+from speecheq.evaluation.robustness import conditions
+from speecheq.features import storage
+from speecheq.training import train
 
 DONE, STALE, DAMAGED, RUNNING, BROKEN_OFF, MISSING = STATES = (
-    "done", "stale", "damaged", "running", "broken off", "missing"
+    "done",
+    "stale",
+    "damaged",
+    "running",
+    "broken off",
+    "missing",
 )
 # Manifests of sounds without labels, which have no stored features.
 SOUNDS = ("noise", "rir", "unlabelled", "test_noise", "test_rir")
@@ -55,15 +61,18 @@ def _format(stage: str, folder: Path) -> int:
     return {"features": storage, "shar": shard_reader, "train": train}[stage].FORMAT
 
 
-def _written(folder: Path, outputs: Mapping[str, int]) -> Iterator[Tuple[Path, int]]:
+def _written(folder: Path, outputs: Mapping[str, int]) -> Iterator[tuple[Path, int]]:
     for name, size in outputs.items():
         yield Path(os.path.normpath(folder / name)), size
 
 
 def _disk(folder: Path, below: Collection[str]) -> int:
     """Bytes of all files in a folder, but for the folders ``below`` in it, which another stage writes."""
-    return sum(path.lstat().st_size for path in folder.rglob("*")
-               if path.is_file() and not set(below) & set(path.relative_to(folder).parts))
+    return sum(
+        path.lstat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and not set(below) & set(path.relative_to(folder).parts)
+    )
 
 
 class Status:
@@ -74,7 +83,7 @@ class Status:
 
     def __init__(self, data: Path, exp: Path, corpora: bool = True):
         self.data, self.exp, self.corpora = Path(data), Path(exp), corpora
-        self._seen: Dict[str, Found] = {}
+        self._seen: dict[str, Found] = {}
 
     def look(self, stage: str, folder: Path) -> Found:
         """The state of the folder that a stage writes."""
@@ -82,18 +91,24 @@ class Status:
         if name not in self._seen:
             stamp, state, reason = self._state(stage, Path(folder))
             outputs = [path for path, _ in _written(folder, stamp.get("outputs", {}))]
-            disk = (sum(path.stat().st_size for path in outputs if path.is_file()) if stage == "score"
-                    else _disk(Path(folder), SCORED))
+            disk = (
+                sum(path.stat().st_size for path in outputs if path.is_file())
+                if stage == "score"
+                else _disk(Path(folder), SCORED)
+            )
             self._seen[name] = Found(stage, Path(folder), state, reason, stamp, disk)
         return self._seen[name]
 
-    def _state(self, stage: str, folder: Path) -> Tuple[Mapping[str, Any], str, str]:
+    def _state(self, stage: str, folder: Path) -> tuple[Mapping[str, Any], str, str]:
         if not (folder / STAMP).is_file():
             if is_locked(folder):
                 return {}, RUNNING, "a process is writing there"
             empty = not folder.is_dir() or not any(folder.iterdir())
-            return ({}, MISSING, f"stage {NUMBERS[stage]} has not been run for it") if empty else (
-                {}, BROKEN_OFF, "it has no stamp; the same command goes on with it")
+            return (
+                ({}, MISSING, f"stage {NUMBERS[stage]} has not been run for it")
+                if empty
+                else ({}, BROKEN_OFF, "it has no stamp; the same command goes on with it")
+            )
         try:
             stamp = read_json(folder / STAMP)
         except InputError as damaged:
@@ -111,7 +126,7 @@ class Status:
                 return stamp, STALE, reason
         return stamp, DONE, ""
 
-    def _why_stale(self, source: Path, key: Any) -> Optional[str]:
+    def _why_stale(self, source: Path, key: Any) -> str | None:
         if (source / STAMP).is_file():
             read = read_json(source / STAMP)
             if read["key"] != key:
@@ -122,18 +137,26 @@ class Status:
             return None
         return None if describe_input(source) == key else f"{source} has changed since"
 
-    def all(self) -> List[Found]:
+    def all(self) -> list[Found]:
         """Of all stages, in their order; with those folders that a stage could fill from what the one before left."""
         found = [self.look("manifests", folder) for folder in _folders(self.data / "manifests")]
-        found += [self.look("features", self.data / "fbank" / before.folder.name) for before in list(found)
-                  if before.folder.name not in SOUNDS]
+        found += [
+            self.look("features", self.data / "fbank" / before.folder.name)
+            for before in list(found)
+            if before.folder.name not in SOUNDS
+        ]
         found += [self.look("unify", folder) for folder in _folders(self.data / "phonemes")]
         found += [self.look("unify", fold) for name in _folders(self.data / "msud") for fold in _folders(name, "fold")]
-        found += [self.look("shar", folder) for kind in _folders(self.data / "shar") for name in _folders(kind)
-                  for folder in _folders(name)]
-        for experiment in (folder for system in _folders(self.exp) for folder in _folders(system)
-                           if _folders(folder, "fold")):
-            seeds: Dict[str, List[str]] = defaultdict(list)
+        found += [
+            self.look("shar", folder)
+            for kind in _folders(self.data / "shar")
+            for name in _folders(kind)
+            for folder in _folders(name)
+        ]
+        for experiment in (
+            folder for system in _folders(self.exp) for folder in _folders(system) if _folders(folder, "fold")
+        ):
+            seeds: dict[str, list[str]] = defaultdict(list)
             for fold in _folders(experiment, "fold"):
                 for seed in _folders(fold, "seed"):
                     seeds[seed.name].append(fold.name)
@@ -143,18 +166,21 @@ class Status:
                     trained = self.look("train", experiment / fold / seed)
                     found.append(trained)
                     if trained.stamp:
-                        found += [self.look("score", trained.folder / name) for name in SCORED
-                                  # what only pictures need, or nobody has asked for, is not missing
-                                  if name == score.STAMP_FOLDER or (trained.folder / name).is_dir()]
+                        found += [
+                            self.look("score", trained.folder / name)
+                            for name in SCORED
+                            # what only pictures need, or nobody has asked for, is not missing
+                            if name == score.STAMP_FOLDER or (trained.folder / name).is_dir()
+                        ]
         return sorted(found, key=lambda line: NUMBERS[line.stage])
 
 
-def _number(name: str) -> Tuple[int, str]:
+def _number(name: str) -> tuple[int, str]:
     digits = "".join(filter(str.isdigit, name))
     return int(digits or 0), name
 
 
-def _folders(folder: Path, prefix: str = "") -> List[Path]:
+def _folders(folder: Path, prefix: str = "") -> list[Path]:
     """The folders in a folder, fold2 before fold10; none where there is no such folder."""
     inside = folder.iterdir() if folder.is_dir() else ()
     found = [path for path in inside if path.is_dir() and path.name.startswith(prefix) and path.name[0] != "."]
@@ -177,7 +203,7 @@ def _time(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {left:02d} s"
 
 
-def in_lines(found: List[Found]) -> Iterator[str]:
+def in_lines(found: list[Found]) -> Iterator[str]:
     """A line a folder, a sum a stage."""
     if not found:
         yield "nothing has been run here yet"
@@ -187,8 +213,11 @@ def in_lines(found: List[Found]) -> Iterator[str]:
         of_stage = [line for line in found if line.stage == stage]
         if not of_stage:
             continue
-        counts = ", ".join(f"{sum(line.state == state for line in of_stage)} {state}" for state in STATES
-                           if any(line.state == state for line in of_stage))
+        counts = ", ".join(
+            f"{sum(line.state == state for line in of_stage)} {state}"
+            for state in STATES
+            if any(line.state == state for line in of_stage)
+        )
         seconds, disk = sum(line.stamp.get("seconds", 0) for line in of_stage), sum(line.bytes for line in of_stage)
         yield f"stage {number} ({stage}): {counts}; {_time(seconds)}, {_size(disk)}"
         for line in of_stage:

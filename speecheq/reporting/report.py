@@ -5,22 +5,25 @@ Everything is computed from the score files of the trained folders (``summary.py
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
-from speecheq.evaluation.robustness import conditions
-from speecheq.reporting import html_report
-from speecheq.reporting.comparison import Pair, compare
-from speecheq.evaluation.robustness.conditions import Row, Setting, by_curve, by_setting, masked_gradients
 from speecheq.common.errors import InputError
-from speecheq.reporting.figures import Picture, compared_conditions, pictures_of, write_pictures
 from speecheq.common.files import locked_folder, remove_leftovers, write_text
-from speecheq.evaluation.metrics import CALIBRATION_BINS, confusion
-from speecheq.dataset.msud import DECLARED, EVERY_CORPUS, TEST
-from speecheq.reporting.published_results import PaperTable, paper_tables, published_sections, read_table
 from speecheq.common.progress import log
+from speecheq.dataset.msud import DECLARED, EVERY_CORPUS, TEST
+from speecheq.evaluation.metrics import CALIBRATION_BINS, confusion
+from speecheq.evaluation.robustness import conditions
+from speecheq.evaluation.robustness.conditions import Row, Setting, by_curve, by_setting, masked_gradients
+from speecheq.evaluation.significance import FEW_SPEAKERS, RESAMPLES
+from speecheq.reporting import html_report
+from speecheq.reporting.ablation import Part, worth_section
+from speecheq.reporting.comparison import Pair, compare
 from speecheq.reporting.experiment import Experiment, called, config_of, scored_folders, sounds_in_words, summarise
+from speecheq.reporting.figures import Picture, compared_conditions, pictures_of, write_pictures
+from speecheq.reporting.published_results import PaperTable, paper_tables, published_sections, read_table
 from speecheq.reporting.tables import (
     NOT_AVAILABLE,
     Cell,
@@ -34,14 +37,21 @@ from speecheq.reporting.tables import (
     section_markdown,
     write_tables,
 )
-from speecheq.evaluation.significance import FEW_SPEAKERS, RESAMPLES
-from speecheq.reporting.ablation import Part, worth_section
 
 HEADINGS = {
-    "wa": "WA %", "ua": "UA %", "uai": "UAI %", "macro_f1": "macro F1 %", "restricted_wa": "restricted WA %",
-    "restricted_ua": "restricted UA %", "ece": "ECE %",
-    "eis_mse": "EIS MSE", "eis_mae": "EIS MAE", "eis_ccc": "EIS CCC", "eis_pearson": "EIS Pearson",
-    "gender": "gender %", "per": "PER %",
+    "wa": "WA %",
+    "ua": "UA %",
+    "uai": "UAI %",
+    "macro_f1": "macro F1 %",
+    "restricted_wa": "restricted WA %",
+    "restricted_ua": "restricted UA %",
+    "ece": "ECE %",
+    "eis_mse": "EIS MSE",
+    "eis_mae": "EIS MAE",
+    "eis_ccc": "EIS CCC",
+    "eis_pearson": "EIS Pearson",
+    "gender": "gender %",
+    "per": "PER %",
 }
 # The category, and the other tasks: a table each.
 CATEGORY_SCORES = ("wa", "ua", "uai", "macro_f1", "restricted_wa", "restricted_ua", "ece")
@@ -77,27 +87,27 @@ def _cell(metrics: Mapping[str, Any], set_name: str, score: str) -> Cell:
     return (value,) if deviation is None else (value, figure(deviation, score))
 
 
-def _columns(scores: Sequence[str]) -> List[Column]:
+def _columns(scores: Sequence[str]) -> list[Column]:
     return [Column(HEADINGS[score], (HEADINGS[score], f"{HEADINGS[score]} deviation"), " ± ") for score in scores]
 
 
-def _scores_of(group: Sequence[str], set_name: str) -> List[str]:
+def _scores_of(group: Sequence[str], set_name: str) -> list[str]:
     return [score for score in group if score != "per" or set_name == TEST]
 
 
-def _heading(run: Dict[str, Any]) -> str:
+def _heading(run: dict[str, Any]) -> str:
     """What separates tables: the target, the protocol, and switches that are not at their defaults."""
     marks = [f"its own {len(run['classes'])} classes"] * (run["classes_of"] == "corpus")
     marks += [f"neutral EIS {run['neutral_eis']}"] * (run["neutral_eis"] != DECLARED)
     return ", ".join([run["target"], run["protocol"], *marks])
 
 
-def _protocol(run: Dict[str, Any]) -> str:
+def _protocol(run: dict[str, Any]) -> str:
     """Target and protocol, and where the folds were read."""
     return f"{run['target']}, {run['protocol']}" + (f" (folds of {run['folds_file']})" if run["folds_file"] else "")
 
 
-def _classes(run: Dict[str, Any]) -> str:
+def _classes(run: dict[str, Any]) -> str:
     of = "the nine of SEQM"
     if run["classes_of"] == "corpus":
         of = f"the {len(run['classes'])} of {run['target']} itself ({', '.join(run['classes'])})"
@@ -123,8 +133,10 @@ def _uncertainty_in_words(summary: Mapping[str, Any]) -> str:
     if low is None:
         return "all test clips are of one speaker: no interval, how other speakers fare is not known"
     coarse = " and is coarse" if speakers < FEW_SPEAKERS else ""
-    return (f"pooled UA {figure(summary['pooled.test.ua'], 'ua')} %, 95 % interval {figure(low, 'ua')} to "
-            f"{figure(high, 'ua')}; it rests on {speakers} test speakers{coarse}")
+    return (
+        f"pooled UA {figure(summary['pooled.test.ua'], 'ua')} %, 95 % interval {figure(low, 'ua')} to "
+        f"{figure(high, 'ua')}; it rests on {speakers} test speakers{coarse}"
+    )
 
 
 def _main_scores_in_words(summary: Mapping[str, Any]) -> str:
@@ -132,7 +144,7 @@ def _main_scores_in_words(summary: Mapping[str, Any]) -> str:
     return f"{scores} (means over folds and seeds); {_uncertainty_in_words(summary)}"
 
 
-def _facts(summary: Dict[str, Any]) -> List[str]:
+def _facts(summary: dict[str, Any]) -> list[str]:
     run = summary["run"]
     corpora = ", ".join(run["corpora"])
     lines = [
@@ -141,8 +153,11 @@ def _facts(summary: Dict[str, Any]) -> List[str]:
         f"classes: {_classes(run)}; EIS of neutral clips: {run['neutral_eis']}; restricted scores are of "
         f"{', '.join(run['label_sets'][TEST])}",
         f"emotion and gender training data: {corpora}; phonemes: "
-        + (f"{run['phonemes']} ({run['units']}), CTC by {', '.join(run['ctc_backend'])}" if run["phonemes"]
-           else "not learned")
+        + (
+            f"{run['phonemes']} ({run['units']}), CTC by {', '.join(run['ctc_backend'])}"
+            if run["phonemes"]
+            else "not learned"
+        )
         + f"; corpora of the recipe that were not given: {', '.join(run['left_out']) or 'none'}",
         f"{numbers(run['steps'])} steps a fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of "
         f"training in all; git revision {', '.join(run['trained_at_git'])} (scored at "
@@ -167,7 +182,8 @@ def confusion_table(experiment: Experiment) -> Table:
     names, answers = experiment.classes.names, experiment.answers
     matrix = confusion(answers.gold, answers.predicted, len(names))
     return Table(
-        "confusion", "Test clips by true and predicted class, all folds and seeds",
+        "confusion",
+        "Test clips by true and predicted class, all folds and seeds",
         [Column("true"), *map(Column, names)],
         [[name, *map(str, row)] for name, row in zip(names, matrix.tolist()) if sum(row)],
     )
@@ -182,29 +198,52 @@ def _ends(row: Row, score: str) -> Cell:
 def _conditions_of(experiment: Experiment, setting: Setting, rows: Sequence[Row]) -> Table:
     """A line a condition: pooled UA and WA with their intervals."""
     intervals = [Column("95 % interval", (f"{score} low", f"{score} high"), " to ") for score in ("UA", "WA")]
-    return Table(setting.name, "pooled UA and WA by condition", [
-        Column("condition"), Column("UA %"), intervals[0], Column("WA %"), intervals[1],
-        *map(Column, ("folds", "seeds", "clips", "git"))], [
-        [row.condition.name, figure(row.metrics["ua"], "ua"), _ends(row, "ua"), figure(row.metrics["wa"], "wa"),
-         _ends(row, "wa"), f"{numbers(row.metrics['folds'])} of {experiment.run['of_folds']}",
-         numbers(row.metrics["seeds"]), str(row.metrics["clips"]), ", ".join(row.facts["git"])] for row in rows])
+    return Table(
+        setting.name,
+        "pooled UA and WA by condition",
+        [
+            Column("condition"),
+            Column("UA %"),
+            intervals[0],
+            Column("WA %"),
+            intervals[1],
+            *map(Column, ("folds", "seeds", "clips", "git")),
+        ],
+        [
+            [
+                row.condition.name,
+                figure(row.metrics["ua"], "ua"),
+                _ends(row, "ua"),
+                figure(row.metrics["wa"], "wa"),
+                _ends(row, "wa"),
+                f"{numbers(row.metrics['folds'])} of {experiment.run['of_folds']}",
+                numbers(row.metrics["seeds"]),
+                str(row.metrics["clips"]),
+                ", ".join(row.facts["git"]),
+            ]
+            for row in rows
+        ],
+    )
 
 
-def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Sequence[Row]]]) -> Table:
+def _condition_table(setting: Setting, members: Sequence[tuple[Experiment, Sequence[Row]]]) -> Table:
     """A line a system and curve, a column a level: pooled UA with its interval."""
+
     def place(row: Row) -> str:
         level = row.condition.level
         return row.condition.name if level is None else f"{level:g} {setting.unit}"
 
-    def cell(row: Optional[Row]) -> Cell:
+    def cell(row: Row | None) -> Cell:
         if row is None:
             return "-"
         ends = _ends(row, "ua")
         return (figure(row.metrics["ua"], "ua"), ends if isinstance(ends, str) else " to ".join(ends))
 
     alone = [row for _, rows in members for row in rows if row.condition.level is None]
-    placed = sorted((row for _, rows in members for row in rows if row.condition.level is not None),
-                    key=lambda row: row.condition.level)
+    placed = sorted(
+        (row for _, rows in members for row in rows if row.condition.level is not None),
+        key=lambda row: row.condition.level,
+    )
     places = list(dict.fromkeys(map(place, [*alone, *placed])))
     table = []
     for member, rows in members:
@@ -212,18 +251,30 @@ def _condition_table(setting: Setting, members: Sequence[Tuple[Experiment, Seque
         curves = {name: of for name, of in by_curve(rows).items() if of[0].condition.level is not None}
         for name, of in curves.items() or [("", [])]:
             found = {**own, **{place(row): row for row in of}}
-            table.append([member.run["system"], config_of(member.run), name,
-                          *(cell(found.get(name)) for name in places),
-                          f"{numbers(rows[0].metrics['folds'])} of {member.run['of_folds']}",
-                          numbers(rows[0].metrics["seeds"]), ", ".join(str(n) for n in dict.fromkeys(
-                              row.metrics["clips"] for row in found.values()))])
-    return Table(setting.name, "pooled UA % and its 95 % interval, by condition", [
-        *map(Column, ("system", "config", "curve")),
-        *(Column(name, (f"{name} UA %", f"{name} 95 % interval"), ", ") for name in places),
-        *map(Column, ("folds", "seeds", "clips"))], table)
+            table.append(
+                [
+                    member.run["system"],
+                    config_of(member.run),
+                    name,
+                    *(cell(found.get(name)) for name in places),
+                    f"{numbers(rows[0].metrics['folds'])} of {member.run['of_folds']}",
+                    numbers(rows[0].metrics["seeds"]),
+                    ", ".join(str(n) for n in dict.fromkeys(row.metrics["clips"] for row in found.values())),
+                ]
+            )
+    return Table(
+        setting.name,
+        "pooled UA % and its 95 % interval, by condition",
+        [
+            *map(Column, ("system", "config", "curve")),
+            *(Column(name, (f"{name} UA %", f"{name} 95 % interval"), ", ") for name in places),
+            *map(Column, ("folds", "seeds", "clips")),
+        ],
+        table,
+    )
 
 
-def condition_sections(members: Sequence[Experiment], heading: str = "") -> List[Section]:
+def condition_sections(members: Sequence[Experiment], heading: str = "") -> list[Section]:
     """For each setting that one of these systems was tried in its table, and how it was made.
 
     Below ``heading`` the systems stand side by side; without it all is told of one.
@@ -239,21 +290,28 @@ def condition_sections(members: Sequence[Experiment], heading: str = "") -> List
     return sections
 
 
-def experiment_sections(experiment: Experiment) -> List[Section]:
+def experiment_sections(experiment: Experiment) -> list[Section]:
     """The tables of an experiment's folds for every test set, and of its settings."""
     run, sections = experiment.run, []
     for set_name in experiment.tests:
         where = run["target"] if set_name == TEST else set_name.removeprefix(f"{TEST}_")
-        rows = [(f"fold {fold['run']['fold']}, seed {fold['run']['seed']}", fold, set_name)
-                for fold in experiment.folds]
+        rows = [
+            (f"fold {fold['run']['fold']}, seed {fold['run']['seed']}", fold, set_name) for fold in experiment.folds
+        ]
         rows.append(("mean of folds and seeds", experiment.summary, set_name))
         if set_name == TEST:
             rows.append(("pooled", experiment.summary, "pooled.test"))
         tables = []
         for caption, group in ((CATEGORIES, CATEGORY_SCORES), (OTHER_TASKS, OTHER_SCORES)):
             scores = _scores_of(group, set_name)
-            tables.append(Table("", caption, [Column("of"), *_columns(scores)], [
-                [title, *(_cell(metrics, prefix, score) for score in scores)] for title, metrics, prefix in rows]))
+            tables.append(
+                Table(
+                    "",
+                    caption,
+                    [Column("of"), *_columns(scores)],
+                    [[title, *(_cell(metrics, prefix, score) for score in scores)] for title, metrics, prefix in rows],
+                )
+            )
         tables.append(_class_table([experiment], set_name))
         if set_name == TEST:
             tables.append(confusion_table(experiment))
@@ -274,7 +332,7 @@ def experiment_page(experiment: Experiment, sections: Sequence[Section], picture
     return "\n".join(parts)
 
 
-def _main_scores(experiment: Experiment) -> List[html_report.Score]:
+def _main_scores(experiment: Experiment) -> list[html_report.Score]:
     """Means over folds and seeds with their deviation; of UA also the pooled one with its interval."""
     summary, scores = experiment.summary, []
     for score in MAIN_SCORES:
@@ -288,38 +346,76 @@ def _main_scores(experiment: Experiment) -> List[html_report.Score]:
 
 def _class_table(members: Sequence[Experiment], set_name: str) -> Table:
     """Recall and precision of the classes that occur."""
-    names = [name for name in members[0].classes.names
-             if any(member.summary.get(f"{set_name}.recall.{name}") is not None for member in members)]
+    names = [
+        name
+        for name in members[0].classes.names
+        if any(member.summary.get(f"{set_name}.recall.{name}") is not None for member in members)
+    ]
     columns = [Column(f"{name} %", (f"{name} recall %", f"{name} precision %"), " / ") for name in names]
-    rows = [[member.run["system"], config_of(member.run),
-             *(tuple(figure(member.summary.get(f"{set_name}.{of}.{name}"), of) for of in ("recall", "precision"))
-               for name in names)] for member in members]
+    rows = [
+        [
+            member.run["system"],
+            config_of(member.run),
+            *(
+                tuple(figure(member.summary.get(f"{set_name}.{of}.{name}"), of) for of in ("recall", "precision"))
+                for name in names
+            ),
+        ]
+        for member in members
+    ]
     return Table("classes", "recall / precision of each class", [Column("system"), Column("config"), *columns], rows)
 
 
 def _category_table(members: Sequence[Experiment], set_name: str) -> Table:
-    rows = [[
-        member.run["system"], config_of(member.run), f"{numbers(member.run['folds'])} of {member.run['of_folds']}",
-        numbers(member.run["seeds"]), *(_cell(member.summary, set_name, score) for score in CATEGORY_SCORES),
-        ", ".join(member.run["corpora"]), ", ".join(member.run["trained_at_git"]),
-    ] for member in members]
-    return Table("categories", CATEGORIES, [
-        *map(Column, ("system", "config", "folds", "seeds")), *_columns(CATEGORY_SCORES), Column("emotion data"),
-        Column("git")], rows)
+    rows = [
+        [
+            member.run["system"],
+            config_of(member.run),
+            f"{numbers(member.run['folds'])} of {member.run['of_folds']}",
+            numbers(member.run["seeds"]),
+            *(_cell(member.summary, set_name, score) for score in CATEGORY_SCORES),
+            ", ".join(member.run["corpora"]),
+            ", ".join(member.run["trained_at_git"]),
+        ]
+        for member in members
+    ]
+    return Table(
+        "categories",
+        CATEGORIES,
+        [
+            *map(Column, ("system", "config", "folds", "seeds")),
+            *_columns(CATEGORY_SCORES),
+            Column("emotion data"),
+            Column("git"),
+        ],
+        rows,
+    )
 
 
 def _other_table(members: Sequence[Experiment], set_name: str) -> Table:
     scores = _scores_of(OTHER_SCORES, set_name)
-    rows = [[member.run["system"], config_of(member.run), *(_cell(member.summary, set_name, score) for score in scores),
-             member.run["phonemes"] or "none"] for member in members]
-    return Table("other_tasks", OTHER_TASKS,
-                 [Column("system"), Column("config"), *_columns(scores), Column("phoneme data")], rows)
+    rows = [
+        [
+            member.run["system"],
+            config_of(member.run),
+            *(_cell(member.summary, set_name, score) for score in scores),
+            member.run["phonemes"] or "none",
+        ]
+        for member in members
+    ]
+    return Table(
+        "other_tasks",
+        OTHER_TASKS,
+        [Column("system"), Column("config"), *_columns(scores), Column("phoneme data")],
+        rows,
+    )
 
 
 def _uncertainty_table(members: Sequence[Experiment]) -> Table:
     """Pooled WA and UA with their intervals; the spread of folds and of seeds apart."""
-    def row(member: Experiment) -> List[Cell]:
-        cells: List[Cell] = [member.run["system"], config_of(member.run)]
+
+    def row(member: Experiment) -> list[Cell]:
+        cells: list[Cell] = [member.run["system"], config_of(member.run)]
         for score in ("wa", "ua"):
             cells.append(figure(member.summary[f"pooled.test.{score}"], score))
             ends = tuple(figure(member.summary[f"{end}.pooled.test.{score}"], score) for end in ("low", "high"))
@@ -330,13 +426,25 @@ def _uncertainty_table(members: Sequence[Experiment]) -> Table:
     def ends(score: str) -> Column:
         return Column("95 % interval", (f"pooled {score} low", f"pooled {score} high"), " to ")
 
-    return Table("uncertainty", "intervals and spreads", [
-        Column("system"), Column("config"), Column("pooled WA %"), ends("WA %"), Column("pooled UA %"), ends("UA %"),
-        Column("deviation of UA over folds"), Column("over seeds", ("deviation of UA over seeds",)),
-        Column("test speakers")], [row(member) for member in members])
+    return Table(
+        "uncertainty",
+        "intervals and spreads",
+        [
+            Column("system"),
+            Column("config"),
+            Column("pooled WA %"),
+            ends("WA %"),
+            Column("pooled UA %"),
+            ends("UA %"),
+            Column("deviation of UA over folds"),
+            Column("over seeds", ("deviation of UA over seeds",)),
+            Column("test speakers"),
+        ],
+        [row(member) for member in members],
+    )
 
 
-def _p(value: Optional[float]) -> str:
+def _p(value: float | None) -> str:
     return NOT_AVAILABLE if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -345,20 +453,44 @@ def _difference_table(pairs: Sequence[Pair]) -> Table:
     for pair in pairs:
         of = pair.difference
         ends = NOT_AVAILABLE if of.low is None else (figure(of.low, "ua"), figure(of.high, "ua"))
-        rows.append([called(pair.first), called(pair.second), figure(of.ua, "ua"), ends, str(of.first_only),
-                     str(of.second_only), _p(pair.mcnemar), _p(pair.bootstrap), pair.verdict])
-    return Table("differences", "differences between systems", [
-        Column("first"), Column("second"), Column("UA, first - second"),
-        Column("95 % interval", ("low", "high"), " to "), Column("clips right in the first only"),
-        Column("in the second only", ("clips right in the second only",)), Column("McNemar p"), Column("bootstrap p"),
-        Column("verdict")], rows)
+        rows.append(
+            [
+                called(pair.first),
+                called(pair.second),
+                figure(of.ua, "ua"),
+                ends,
+                str(of.first_only),
+                str(of.second_only),
+                _p(pair.mcnemar),
+                _p(pair.bootstrap),
+                pair.verdict,
+            ]
+        )
+    return Table(
+        "differences",
+        "differences between systems",
+        [
+            Column("first"),
+            Column("second"),
+            Column("UA, first - second"),
+            Column("95 % interval", ("low", "high"), " to "),
+            Column("clips right in the first only"),
+            Column("in the second only", ("clips right in the second only",)),
+            Column("McNemar p"),
+            Column("bootstrap p"),
+            Column("verdict"),
+        ],
+        rows,
+    )
 
 
 def _in_words(pair: Pair) -> str:
     ua = 100 * pair.difference.ua
     how = "the same UA as" if abs(ua) < 0.005 else f"a UA {abs(ua):.2f} points {'higher' if ua > 0 else 'lower'} than"
-    return (f"{called(pair.first)} has {how} {called(pair.second)} (McNemar p {_p(pair.mcnemar)}, bootstrap p "
-            f"{_p(pair.bootstrap)}): {pair.verdict}")
+    return (
+        f"{called(pair.first)} has {how} {called(pair.second)} (McNemar p {_p(pair.mcnemar)}, bootstrap p "
+        f"{_p(pair.bootstrap)}): {pair.verdict}"
+    )
 
 
 @dataclass(frozen=True)
@@ -367,43 +499,51 @@ class Compared:
 
     members: Sequence[Experiment]
     pairs: Sequence[Pair]
-    others: Sequence[Tuple[Experiment, Experiment, str]]
+    others: Sequence[tuple[Experiment, Experiment, str]]
 
-    def section(self, of: Optional[Experiment] = None) -> Section:
-        """The table of pairs, and the same in words, with what is not compared and why; of one system if it is named.
-        """
+    def section(self, of: Experiment | None = None) -> Section:
+        """The table of pairs, and the same in words, with what is not compared and why; of one system if named."""
+
         def is_asked_for(first: Experiment, second: Experiment) -> bool:
             return of is None or of is first or of is second
 
         pairs = [pair for pair in self.pairs if is_asked_for(pair.first, pair.second)]
         sentences = [_in_words(pair) for pair in pairs]
         others = [other for other in self.others if is_asked_for(*other[:2])]
-        sentences += [f"{called(first)} and {called(second)} are not comparable: {reason}"
-                      for first, second, reason in others]
+        sentences += [
+            f"{called(first)} and {called(second)} are not comparable: {reason}" for first, second, reason in others
+        ]
         if len(pairs) + len(others) < (math.comb(len(self.members), 2) if of is None else len(self.members) - 1):
             sentences.append("pairs that differ in more than one of system, configuration and data are not tested")
         if pairs:
-            sentences.insert(0, (
-                f"p values are corrected (Holm) over the {len(self.pairs)} pair{'s' * (len(self.pairs) > 1)} of "
-                f"{'this table' if of is None else 'all systems'}. A difference stands where both tests give p < 0.05 "
-                "in the same direction over at least six test speakers."))
+            sentences.insert(
+                0,
+                (
+                    f"p values are corrected (Holm) over the {len(self.pairs)} pair{'s' * (len(self.pairs) > 1)} of "
+                    f"{'this table' if of is None else 'all systems'}. A difference stands where both tests give "
+                    "p < 0.05 in the same direction over at least six test speakers."
+                ),
+            )
             if len({revision for member in self.members for revision in member.run["trained_at_git"]}) > 1:
-                sentences.append("these systems were trained at different revisions of the program, which may be part "
-                                 "of a difference")
+                sentences.append(
+                    "these systems were trained at different revisions of the program, which may be part "
+                    "of a difference"
+                )
         return Section("Differences to other systems", [_difference_table(pairs)] if pairs else [], sentences)
 
 
-def _groups(experiments: Sequence[Experiment]) -> Dict[Tuple[str, str], List[Experiment]]:
+def _groups(experiments: Sequence[Experiment]) -> dict[tuple[str, str], list[Experiment]]:
     """(heading, test set) -> the experiments that stand in one table."""
-    groups: Dict[Tuple[str, str], List[Experiment]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Experiment]] = defaultdict(list)
     for experiment in sorted(experiments, key=called):
         for set_name in experiment.tests:
             groups[_heading(experiment.run), set_name].append(experiment)
     return dict(sorted(groups.items(), key=lambda group: group[0]))
 
 
-def recipe_sections(groups: Mapping[Tuple[str, str], Sequence[Experiment]],
-                    compared: Mapping[str, Compared], parts: Sequence[Part] = ()) -> List[Section]:
+def recipe_sections(
+    groups: Mapping[tuple[str, str], Sequence[Experiment]], compared: Mapping[str, Compared], parts: Sequence[Part] = ()
+) -> list[Section]:
     """The tables of a recipe: for each target, protocol and test set a line an experiment; what ``parts`` are worth."""
     sections = []
     for (heading, set_name), members in groups.items():
@@ -416,27 +556,46 @@ def recipe_sections(groups: Mapping[Tuple[str, str], Sequence[Experiment]],
             differences = compared[heading].section()
             tables += differences.tables
             sentences = differences.sentences
-        sections.append(Section(heading + where, [
-            replace(table, name=f"{members[0].run['name']}.{set_name}.{table.name}") for table in tables], sentences))
+        sections.append(
+            Section(
+                heading + where,
+                [replace(table, name=f"{members[0].run['name']}.{set_name}.{table.name}") for table in tables],
+                sentences,
+            )
+        )
         if set_name == TEST:
             more = [*condition_sections(members, heading), worth_section(heading, parts, members)]
-            sections += [replace(section, tables=[
-                replace(table, name=f"{members[0].run['name']}.{TEST}.{table.name}") for table in section.tables])
-                for section in more if section.tables or section.sentences]
+            sections += [
+                replace(
+                    section,
+                    tables=[
+                        replace(table, name=f"{members[0].run['name']}.{TEST}.{table.name}") for table in section.tables
+                    ],
+                )
+                for section in more
+                if section.tables or section.sentences
+            ]
     return sections
 
 
-def recipe_page(title: str, experiments: Sequence[Experiment], sections: Sequence[Section],
-                notes: Sequence[str] = ()) -> str:
+def recipe_page(
+    title: str, experiments: Sequence[Experiment], sections: Sequence[Section], notes: Sequence[str] = ()
+) -> str:
     """RESULTS.md of a recipe; ``notes`` are what its table.yaml says of all its systems."""
-    parts = [f"# Results of {title}\n", INTRODUCTION, bullets([*EXPLAINED, *notes]), *map(section_markdown, sections),
-             f"{NOT_COMPARABLE}\n", "## How each was run\n"]
+    parts = [
+        f"# Results of {title}\n",
+        INTRODUCTION,
+        bullets([*EXPLAINED, *notes]),
+        *map(section_markdown, sections),
+        f"{NOT_COMPARABLE}\n",
+        "## How each was run\n",
+    ]
     for experiment in experiments:
         parts.append(f"### {called(experiment)}, {experiment.run['name']}\n\n" + bullets(_facts(experiment.summary)))
     return "\n".join(parts)
 
 
-def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -> str:
+def report(exp: Path, title: str, results: Path, table: Path | None = None) -> str:
     """Summarise every experiment below ``exp`` from its score files; returns the recipe's page.
 
     Writes metrics.json, scores.tsv, RESULTS.md, report.html and pictures of each experiment (and conditions.json, where
@@ -455,10 +614,10 @@ def report(exp: Path, title: str, results: Path, table: Optional[Path] = None) -
         return _report(exp, folders, title, results, of_paper)
 
 
-def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_paper: Optional[PaperTable]) -> str:
+def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_paper: PaperTable | None) -> str:
     """What ``report`` does, of the experiments in ``every`` folder."""
-    experiments: Dict[Path, Experiment] = {}
-    left_out: List[str] = []
+    experiments: dict[Path, Experiment] = {}
+    left_out: list[str] = []
     for folder in every:
         folders, reasons = scored_folders(folder)
         left_out += reasons
@@ -474,8 +633,11 @@ def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_pape
     for reason in left_out:
         log.warning("left out of the tables: %s", reason)
     groups = _groups(list(experiments.values()))
-    compared = {heading: Compared(members, *compare(members))
-                for (heading, set_name), members in groups.items() if set_name == TEST}
+    compared = {
+        heading: Compared(members, *compare(members))
+        for (heading, set_name), members in groups.items()
+        if set_name == TEST
+    }
     for folder, experiment in experiments.items():
         _write_experiment(folder, experiment, compared[_heading(experiment.run)])
 
@@ -499,19 +661,32 @@ def _report(exp: Path, every: Sequence[Path], title: str, results: Path, of_pape
         more.append(Section("Left out", (), left_out))
     write_text(results, text)
     write_tables(Path(exp) / TABLES, tables)
-    links = [html_report.Link(f"{called(experiment)}, {experiment.run['name']}",
-                       (folder / html_report.REPORT).relative_to(exp).as_posix(), _main_scores_in_words(experiment.summary))
-             for folder, experiment in experiments.items()]
-    pictures = [picture for (heading, set_name), members in groups.items() if set_name == TEST
-                for picture in compared_conditions(heading, members, called)]
+    links = [
+        html_report.Link(
+            f"{called(experiment)}, {experiment.run['name']}",
+            (folder / html_report.REPORT).relative_to(exp).as_posix(),
+            _main_scores_in_words(experiment.summary),
+        )
+        for folder, experiment in experiments.items()
+    ]
+    pictures = [
+        picture
+        for (heading, set_name), members in groups.items()
+        if set_name == TEST
+        for picture in compared_conditions(heading, members, called)
+    ]
     if pictures or (Path(exp) / PICTURES).is_dir():
         write_pictures(Path(exp) / PICTURES, pictures)
-    write_text(Path(exp) / html_report.REPORT, html_report.recipe_report(
-        f"Results of {title}", links, [*sections, *more], [*EXPLAINED, *notes_of_recipe, NOT_COMPARABLE], pictures))
+    write_text(
+        Path(exp) / html_report.REPORT,
+        html_report.recipe_report(
+            f"Results of {title}", links, [*sections, *more], [*EXPLAINED, *notes_of_recipe, NOT_COMPARABLE], pictures
+        ),
+    )
     return text
 
 
-def _with_headings(section: Section) -> List[Table]:
+def _with_headings(section: Section) -> list[Table]:
     """Its tables, to stand alone."""
     return [replace(table, caption=f"{section.heading}: {table.caption}") for table in section.tables]
 
@@ -526,6 +701,16 @@ def _write_experiment(folder: Path, experiment: Experiment, compared: Compared) 
     differences = compared.section(experiment)
     if differences.sentences:
         sections.append(differences)
-    write_text(folder / html_report.REPORT, html_report.experiment_report(
-        _title(experiment), _main_scores(experiment), _facts(experiment.summary), sections, pictures, EXPLAINED,
-        experiment, folder / html_report.REPORT))
+    write_text(
+        folder / html_report.REPORT,
+        html_report.experiment_report(
+            _title(experiment),
+            _main_scores(experiment),
+            _facts(experiment.summary),
+            sections,
+            pictures,
+            EXPLAINED,
+            experiment,
+            folder / html_report.REPORT,
+        ),
+    )

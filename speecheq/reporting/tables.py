@@ -4,15 +4,15 @@ import csv
 import html
 import io
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Optional, Sequence, Tuple, Union
 
 from speecheq.common.files import whole_folder_of, write_text
 from speecheq.common.progress import one_line
 
 # A column of several parts has a tuple in each row, else one text.
-Cell = Union[str, Tuple[str, ...]]
+Cell = str | tuple[str, ...]
 NOT_AVAILABLE = "n/a"
 NOT_PERCENT = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson")
 LONG = 40  # characters: a cell of more is set in several lines
@@ -23,7 +23,7 @@ class Column:
     """``parts``: what its cells are made of, set with ``joint`` between them; CSV has a column for each part."""
 
     heading: str
-    parts: Tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     joint: str = ""
 
     def text(self, cell: Cell) -> str:
@@ -58,7 +58,7 @@ class Section:
     sentences: Sequence[str] = ()
 
 
-def figure(value: Optional[float], score: str, digits: Optional[int] = None) -> str:
+def figure(value: float | None, score: str, digits: int | None = None) -> str:
     """A score, in percent where it is a share."""
     if value is None:
         return NOT_AVAILABLE
@@ -77,11 +77,17 @@ def slug(text: str) -> str:
 
 def markdown(table: Table) -> str:
     """Lines between bars; without the caption, which a page has as a heading."""
+
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |\n"
 
-    return (line(column.heading for column in table.columns) + "|" + " --- |" * len(table.columns) + "\n"
-            + "".join(map(line, table.texts())))
+    return (
+        line(column.heading for column in table.columns)
+        + "|"
+        + " --- |" * len(table.columns)
+        + "\n"
+        + "".join(map(line, table.texts()))
+    )
 
 
 def read_markdown(text: str) -> Table:
@@ -115,9 +121,14 @@ def capital(text: str) -> str:
 
 def table_html(table: Table) -> str:
     """A table in a box of its own, in which it scrolls; the box can be reached by keyboard."""
-    kinds = [' class="figure"' if table.is_of_figures(place)
-             else ' class="long"' if any(len(row[place]) > LONG for row in table.texts()) else ""
-             for place in range(len(table.columns))]
+    kinds = [
+        ' class="figure"'
+        if table.is_of_figures(place)
+        else ' class="long"'
+        if any(len(row[place]) > LONG for row in table.texts())
+        else ""
+        for place in range(len(table.columns))
+    ]
 
     def line(cells: Iterable[str], is_head: bool = False) -> str:
         made = []
@@ -127,13 +138,22 @@ def table_html(table: Table) -> str:
         return f"<tr>{''.join(made)}</tr>\n"
 
     caption = html.escape(capital(table.caption))
-    return (f'<div class="box" role="region" aria-label="{caption}" tabindex="0"><table><caption>{caption}</caption>\n'
-            f"<thead>{line((column.heading for column in table.columns), is_head=True)}</thead>\n"
-            f"<tbody>{''.join(map(line, table.texts()))}</tbody></table></div>\n")
+    return (
+        f'<div class="box" role="region" aria-label="{caption}" tabindex="0"><table><caption>{caption}</caption>\n'
+        f"<thead>{line((column.heading for column in table.columns), is_head=True)}</thead>\n"
+        f"<tbody>{''.join(map(line, table.texts()))}</tbody></table></div>\n"
+    )
 
 
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-          "<": r"$<$", ">": r"$>$", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "<": r"$<$",
+    ">": r"$>$",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
 
 
 def escaped(text: str) -> str:
@@ -143,25 +163,31 @@ def escaped(text: str) -> str:
 
 def latex(table: Table) -> str:
     """A ``table`` float with booktabs' rules; columns of figures are set flush right."""
+
     def line(cells: Iterable[str]) -> str:
         return " & ".join(map(escaped, cells)) + r" \\"
 
     alignment = "".join("r" if table.is_of_figures(place) else "l" for place in range(len(table.columns)))
-    return "\n".join([
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escaped(table.caption)}}}",
-        rf"\label{{tab:{slug(table.name).replace('_', '-')}}}",
-        rf"\begin{{tabular}}{{{alignment}}}",
-        r"\toprule",
-        line(column.heading for column in table.columns),
-        r"\midrule",
-        *map(line, table.texts()),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]) + "\n"
+    return (
+        "\n".join(
+            [
+                r"% needs \usepackage{booktabs}",
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{escaped(table.caption)}}}",
+                rf"\label{{tab:{slug(table.name).replace('_', '-')}}}",
+                rf"\begin{{tabular}}{{{alignment}}}",
+                r"\toprule",
+                line(column.heading for column in table.columns),
+                r"\midrule",
+                *map(line, table.texts()),
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+            ]
+        )
+        + "\n"
+    )
 
 
 def comma_separated(table: Table) -> str:

@@ -3,25 +3,25 @@
 import filecmp
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, Iterable, Optional, Tuple
 
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 from torch import Tensor
 
-from speecheq.features.augment_waveforms import Augmenter, draw, load_noises, load_responses
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
+from speecheq.common.progress import log
+from speecheq.common.stages import require
 from speecheq.config.schema import Config
 from speecheq.dataset.lazy_cuts import cuts_of
 from speecheq.dataset.loader import LABEL_FREE_STREAMS, MultitaskBatch, Stream
 from speecheq.features.augment_features import draw_changes
-from speecheq.common.errors import InputError
+from speecheq.features.augment_waveforms import Augmenter, draw, load_noises, load_responses
 from speecheq.features.storage import BatchedFbank
-from speecheq.common.files import read_json
-from speecheq.common.progress import log
-from speecheq.common.stages import require
 
 
 def sounds_manifest(folder: Path) -> Path:
@@ -30,7 +30,7 @@ def sounds_manifest(folder: Path) -> Path:
     return next(iter(sorted(Path(folder).glob("*_recordings_all.jsonl.gz"))))
 
 
-def sounds_in_short(folder: Path) -> Dict[str, float]:
+def sounds_in_short(folder: Path) -> dict[str, float]:
     """How many files and hours of sounds a folder of manifests names."""
     card = read_json(next(iter(sorted(Path(folder).glob("*_card.json")))))
     return {name: card[name] for name in ("files", "hours")}
@@ -47,18 +47,26 @@ def unlabelled_cuts(folder: Path, held_out: Iterable[Cut]) -> CutSet:
     for path in filter(os.path.isfile, of_held_out):
         of_size[os.path.getsize(path)].append(path)
     if sum(map(len, of_size.values())) < len(of_held_out):
-        log.warning("%d audio files of the dev and test part are gone, so no copies of them are found in %s",
-                    len(of_held_out) - sum(map(len, of_size.values())), folder)
+        log.warning(
+            "%d audio files of the dev and test part are gone, so no copies of them are found in %s",
+            len(of_held_out) - sum(map(len, of_size.values())),
+            folder,
+        )
     for cut in cuts:
         path = cut.recording.sources[0].source
         if not os.path.isfile(path):
             raise InputError(f"{path}: is not there any more; put it back or run stage 1 again.")
         file = os.path.realpath(path)
-        same = [file] if file in of_held_out else [
-            other for other in of_size.get(os.path.getsize(file), ()) if filecmp.cmp(file, other, shallow=False)]
+        same = (
+            [file]
+            if file in of_held_out
+            else [other for other in of_size.get(os.path.getsize(file), ()) if filecmp.cmp(file, other, shallow=False)]
+        )
         if same:
-            raise InputError(f"{path}: is among the unlabelled speech, but also (the same file, a link or a copy) "
-                             f"{of_held_out[same[0]]} of the dev or test part; give a folder of other recordings.")
+            raise InputError(
+                f"{path}: is among the unlabelled speech, but also (the same file, a link or a copy) "
+                f"{of_held_out[same[0]]} of the dev or test part; give a folder of other recordings."
+            )
     return cuts
 
 
@@ -73,8 +81,10 @@ def read_frames(features: Tensor, frames: Tensor, first: Tensor, steps: Tensor, 
     place = place.clamp(min=0).minimum(frames[:, None] - 1.0)
     whole, valid = place.floor().long(), number < kept[:, None]
     between = (place - whole).to(features)[:, :, None]
-    whole, following = (x.to(features.device)[:, :, None].expand(-1, -1, features.shape[2])
-                        for x in (whole, (whole + 1).minimum(frames[:, None] - 1)))
+    whole, following = (
+        x.to(features.device)[:, :, None].expand(-1, -1, features.shape[2])
+        for x in (whole, (whole + 1).minimum(frames[:, None] - 1))
+    )
     read = torch.lerp(features.gather(1, whole), features.gather(1, following), between)
     return read.masked_fill(~valid.to(features.device)[:, :, None], 0.0)
 
@@ -87,7 +97,7 @@ class Frontend:
     ``noises`` and ``responses`` are folders of manifests (None: no noise is added, reverberation is simulated).
     """
 
-    def __init__(self, config: Config, device: torch.device, noises: Optional[Path], responses: Optional[Path]):
+    def __init__(self, config: Config, device: torch.device, noises: Path | None, responses: Path | None):
         self.config, self.device = config, device
         self.of_waveforms = config.data.input == "waveform"
         if not self.of_waveforms:
@@ -121,8 +131,9 @@ class Frontend:
             return replace(stream, inputs=changed[0], lengths=changed[1])
         return self._cropped(stream, waveforms, changed, drawn)
 
-    def _cropped(self, stream: Stream, waveforms: Tensor, changed: Tuple[Tensor, Tensor], drawn: Dict[str, Tensor]
-                 ) -> Stream:
+    def _cropped(
+        self, stream: Stream, waveforms: Tensor, changed: tuple[Tensor, Tensor], drawn: dict[str, Tensor]
+    ) -> Stream:
         """The ``changed`` features and frames of ``stream``, cropped, and what they were made of.
 
         Another speed is another length, by which the type could be told. So of every clip, whatever its type, as many
@@ -138,8 +149,9 @@ class Frontend:
         clean = None
         if self.config.loss.reconstruction > 0:
             clean = read_frames(self.fbank(waveforms, stream.lengths)[0], before, first, before / frames, kept)
-        return replace(stream, inputs=read_frames(features, frames, first, torch.ones(len(kept)), kept), lengths=kept,
-                       clean=clean)
+        return replace(
+            stream, inputs=read_frames(features, frames, first, torch.ones(len(kept)), kept), lengths=kept, clean=clean
+        )
 
     def __call__(self, batch: MultitaskBatch) -> MultitaskBatch:
         """The same mini-batches with features (N, T, D) as inputs and frames (N,), on the CPU, as lengths."""
@@ -147,7 +159,16 @@ class Frontend:
         for name, stream in batch.streams().items():
             if self.of_waveforms:
                 stream = self._features(name, stream)
-            made[name] = replace(stream, changes=draw_changes(
-                self.config, name, stream.position.epoch, stream.ids, stream.lengths, *stream.inputs.shape[1:],
-                stream.targets.get("augmentation")))
+            made[name] = replace(
+                stream,
+                changes=draw_changes(
+                    self.config,
+                    name,
+                    stream.position.epoch,
+                    stream.ids,
+                    stream.lengths,
+                    *stream.inputs.shape[1:],
+                    stream.targets.get("augmentation"),
+                ),
+            )
         return MultitaskBatch(**made)

@@ -1,15 +1,16 @@
 """What keeps numbers and memory in bounds: mixed precision, steps that are not finite, batches that do not fit."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
-from speecheq.models import checkpoint
-from speecheq.dataset.loader import MultitaskBatch, Stream
 from speecheq.common.errors import InputError
+from speecheq.dataset.loader import MultitaskBatch, Stream
+from speecheq.models import checkpoint
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # What to lower where a stream's largest mini-batch does not fit.
@@ -36,8 +37,9 @@ class Precision:
             raise InputError("run.precision is bf16, which this GPU does not have; take fp16 or fp32.")
         self.device, self.type = device, TYPES[choice]
         newer = getattr(torch.amp, "GradScaler", None)  # torch 2.3 and later
-        self.scaler = newer("cuda", enabled=choice == "fp16") if newer else torch.cuda.amp.GradScaler(
-            enabled=choice == "fp16")
+        self.scaler = (
+            newer("cuda", enabled=choice == "fp16") if newer else torch.cuda.amp.GradScaler(enabled=choice == "fp16")
+        )
 
     def autocast(self) -> torch.autocast:
         """The context that the model's forward pass runs in."""
@@ -53,13 +55,13 @@ class NotFinite(InputError):
     """A loss or a gradient that is not a number, or infinite."""
 
 
-def snapshot(model: nn.Module) -> Dict[str, torch.Tensor]:
+def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
     """Copies of the model's buffers: a forward pass changes the running statistics of batch norm."""
     return {name: buffer.clone() for name, buffer in model.named_buffers()}
 
 
 @torch.no_grad()
-def restore(model: nn.Module, buffers: Dict[str, torch.Tensor]) -> None:
+def restore(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
     """Give the buffers back what ``snapshot`` saw."""
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
@@ -67,7 +69,7 @@ def restore(model: nn.Module, buffers: Dict[str, torch.Tensor]) -> None:
 
 def save_batch(path: Path, batch: MultitaskBatch, error: str) -> None:
     """Write a mini-batch, to be looked at: by stream ids, inputs (N, T, D), lengths and targets; and the error."""
-    streams: Dict[str, Any] = {
+    streams: dict[str, Any] = {
         name: {"ids": stream.ids, "inputs": stream.inputs.cpu(), "lengths": stream.lengths, "targets": stream.targets}
         for name, stream in batch.streams().items()
     }

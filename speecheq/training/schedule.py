@@ -59,6 +59,9 @@ class Schedule:
             return first + over * (last - first) if first > 0 else 0.0
 
         return LossWeights(
-            loss.alpha, falling(loss.beta, loss.finetune_beta), falling(loss.eta, loss.finetune_eta),
-            loss.augmentation, loss.reconstruction
+            loss.alpha,
+            falling(loss.beta, loss.finetune_beta),
+            falling(loss.eta, loss.finetune_eta),
+            loss.augmentation,
+            loss.reconstruction,
         )

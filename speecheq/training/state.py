@@ -4,16 +4,17 @@ Nothing random is kept: what is drawn follows from the seed and the step, or fro
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any
 
 import torch
 
-from speecheq.models import checkpoint
-from speecheq.dataset.loader import MultitaskBatch, Position
 from speecheq.common.errors import InputError
 from speecheq.common.progress import log
+from speecheq.dataset.loader import MultitaskBatch, Position
+from speecheq.models import checkpoint
 
 
 @dataclass
@@ -22,10 +23,10 @@ class TrainingState:
 
     step: int = 0  # steps taken
     epoch: int = 0  # whole passes over the emotion stream
-    positions: Dict[str, Position] = field(default_factory=dict)  # by stream: the mini-batch that comes next
-    sums: Dict[str, float] = field(default_factory=dict)  # of the losses of the running epoch
+    positions: dict[str, Position] = field(default_factory=dict)  # by stream: the mini-batch that comes next
+    sums: dict[str, float] = field(default_factory=dict)  # of the losses of the running epoch
     counted: int = 0  # steps in these sums
-    best: Optional[Dict[str, Any]] = None  # epoch, step and dev scores of best.pt
+    best: dict[str, Any] | None = None  # epoch, step and dev scores of best.pt
     bad_steps: int = 0  # steps in a row, up to the last one, that were not finite and skipped
     seconds: float = 0.0  # of training, over all runs
 
@@ -40,7 +41,7 @@ class TrainingState:
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.counted += 1
 
-    def means(self) -> Dict[str, float]:
+    def means(self) -> dict[str, float]:
         """The running epoch's mean losses."""
         return {name: total / max(1, self.counted) for name, total in self.sums.items()}
 
@@ -48,7 +49,7 @@ class TrainingState:
         """Begin the sums of the next epoch."""
         self.epoch, self.sums, self.counted = self.epoch + 1, {}, 0
 
-    def to_checkpoint(self) -> Dict[str, Any]:
+    def to_checkpoint(self) -> dict[str, Any]:
         """As plain values, for checkpoint.save."""
         return {**asdict(self), "positions": {name: list(position) for name, position in self.positions.items()}}
 
@@ -67,7 +68,7 @@ def seed_step(seed: int, step: int, process: int = 0) -> None:
     torch.manual_seed(derived)
 
 
-def find_checkpoint(folder: Path, key: str) -> Optional[Dict[str, Any]]:
+def find_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
     """The content of ``folder``'s last.pt if the training with this stage key wrote it; else None, with a log line.
 
     It is of no use either where the best.pt that it speaks of is gone.

@@ -1,33 +1,37 @@
 """A step as Algorithm 1 prints it: three mini-batches, four losses, one update."""
 
 import math
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from speecheq.cluster import distributed
+from speecheq.common.progress import log
 from speecheq.config.schema import Config
 from speecheq.dataset.loader import LABEL_FREE_STREAMS, MultitaskBatch, Stream
 from speecheq.features.augment_features import Mixup
 from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss, reconstruction_loss
 from speecheq.models import Predictions
 from speecheq.models.normalisation import Normalised
-from speecheq.training.precision import NotFinite, Precision, enough_memory, restore, snapshot
-from speecheq.common.progress import log
 from speecheq.seqm import UNSPECIFIED
+from speecheq.training.precision import NotFinite, Precision, enough_memory, restore, snapshot
 
 # The heads that each stream's loss needs, beside those of MTL-AUG (LABEL_FREE_STREAMS).
 TASKS = {"emotion": ("esc", "eis"), "gender": ("gender",), "phoneme": ("phoneme",), "unlabelled": ()}
 
 
-def in_short(values: Dict[str, Any]) -> str:
+def in_short(values: dict[str, Any]) -> str:
     """Numbers by name as one piece of a log line."""
     return " ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
 
 
 def classification_loss(
-    logits: torch.Tensor, targets: torch.Tensor, mixup: Optional[Mixup], config: Config,
-    class_weights: Optional[torch.Tensor] = None,
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    mixup: Mixup | None,
+    config: Config,
+    class_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The focal loss of logits (N, K) with targets (N,); one that ``mixup`` has mixed is its two labels by shares."""
     clip_weights = None
@@ -39,12 +43,12 @@ def classification_loss(
 
 def label_free_losses(
     model: Normalised, stream: Stream, predictions: Predictions, tasks: Sequence[str]
-) -> Dict[str, torch.Tensor]:
+) -> dict[str, torch.Tensor]:
     """The losses of those of MTL-AUG's tasks that are trained, by task.
 
     The decoder gives normalised features, as the model takes them, and is held against the clean ones.
     """
-    losses: Dict[str, torch.Tensor] = {}
+    losses: dict[str, torch.Tensor] = {}
     if "augmentation" in tasks:
         targets = distributed.whole(stream.targets["augmentation"])
         losses["augmentation"] = focal_loss(distributed.whole(predictions.augmentation_logits), targets, gamma=0.0)
@@ -57,9 +61,15 @@ def label_free_losses(
 
 
 def stream_loss(
-    model: Normalised, name: str, stream: Stream, config: Config, ctc_backend: str, weights: LossWeights,
-    precision: Precision, class_weights: Optional[torch.Tensor] = None,
-) -> Tuple[torch.Tensor, Dict[str, torch.Tensor], List[str]]:
+    model: Normalised,
+    name: str,
+    stream: Stream,
+    config: Config,
+    ctc_backend: str,
+    weights: LossWeights,
+    precision: Precision,
+    class_weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], list[str]]:
     """The part of equation 4 that one stream's mini-batch gives, its single losses by task, and who is left out.
 
     MTL-AUG adds the losses that need no labels; those of the unlabelled stream are named unlabelled_<task>. Left out of
@@ -74,7 +84,7 @@ def stream_loss(
         label_free = config.label_free_tasks() if name in LABEL_FREE_STREAMS else ()
         predictions = model(stream.inputs, stream.lengths, change, tasks=(*TASKS[name], *label_free))
     losses = label_free_losses(model, stream, predictions, label_free)
-    left_out: List[str] = []
+    left_out: list[str] = []
     if name == "emotion":
         esc, eis = whole(stream.targets["esc"]), whole(stream.targets["eis"])
         eis = eis if mixup is None else mixup.of_scale(eis, UNSPECIFIED)
@@ -93,9 +103,15 @@ def stream_loss(
 
 
 def gradients(
-    model: Normalised, batch: MultitaskBatch, config: Config, ctc_backend: str, device: torch.device,
-    weights: LossWeights, precision: Precision, class_weights: Optional[torch.Tensor] = None,
-) -> Tuple[Dict[str, torch.Tensor], Dict[str, torch.Tensor], List[str]]:
+    model: Normalised,
+    batch: MultitaskBatch,
+    config: Config,
+    ctc_backend: str,
+    device: torch.device,
+    weights: LossWeights,
+    precision: Precision,
+    class_weights: torch.Tensor | None = None,
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], list[str]]:
     """Add the gradients of equation 4; (the streams' parts of it, the losses by task, who is left out of CTC).
 
     Each stream is passed backward by itself: the same gradient as that of the sum, in a third of the memory. Every
@@ -103,9 +119,9 @@ def gradients(
     the unlabelled stream leaves the running statistics alone: no unlabelled clip is ever scored with them.
     """
     model.train()
-    parts: Dict[str, torch.Tensor] = {}
-    losses: Dict[str, torch.Tensor] = {}
-    left_out: List[str] = []
+    parts: dict[str, torch.Tensor] = {}
+    losses: dict[str, torch.Tensor] = {}
+    left_out: list[str] = []
     for name, stream in batch.streams().items():
         apart = name == "unlabelled" and config.model.batch_statistics == "per_stream"
         buffers = snapshot(model) if apart else None
@@ -123,18 +139,23 @@ def gradients(
 
 
 def train_step(
-    model: Normalised, optimizer: torch.optim.Optimizer, batch: MultitaskBatch, config: Config, ctc_backend: str,
-    device: torch.device, weights: LossWeights, precision: Precision, class_weights: Optional[torch.Tensor] = None,
-) -> Dict[str, float]:
+    model: Normalised,
+    optimizer: torch.optim.Optimizer,
+    batch: MultitaskBatch,
+    config: Config,
+    ctc_backend: str,
+    device: torch.device,
+    weights: LossWeights,
+    precision: Precision,
+    class_weights: torch.Tensor | None = None,
+) -> dict[str, float]:
     """One update (Algorithm 1, lines 4 to 22); returns every loss, their sum and the gradient's norm.
 
     NotFinite, which names the utterances, where a loss or the gradient is not finite; nothing is updated then but the
     statistics of batch norm. Under fp16 a norm that is not finite is returned while the loss' scale is searched.
     """
     optimizer.zero_grad(set_to_none=True)
-    parts, losses, left_out = gradients(
-        model, batch, config, ctc_backend, device, weights, precision, class_weights
-    )
+    parts, losses, left_out = gradients(model, batch, config, ctc_backend, device, weights, precision, class_weights)
     distributed.sum_gradients(model.parameters())
     precision.scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_gradient or float("inf"))
@@ -164,8 +185,13 @@ def train_step(
 
 
 def check_memory(
-    model: Normalised, largest: MultitaskBatch, config: Config, ctc_backend: str, device: torch.device,
-    weights: LossWeights, precision: Precision,
+    model: Normalised,
+    largest: MultitaskBatch,
+    config: Config,
+    ctc_backend: str,
+    device: torch.device,
+    weights: LossWeights,
+    precision: Precision,
 ) -> None:
     """Pass the ``largest`` mini-batches through the model; InputError if the GPU's memory does not hold them."""
     buffers = snapshot(model)
@@ -173,5 +199,7 @@ def check_memory(
     restore(model, buffers)
     model.zero_grad(set_to_none=True)
     if device.type == "cuda":
-        log.info("the largest mini-batches take %.1f GiB of the GPU's memory",
-                 torch.cuda.max_memory_allocated(device) / 2**30)
+        log.info(
+            "the largest mini-batches take %.1f GiB of the GPU's memory",
+            torch.cuda.max_memory_allocated(device) / 2**30,
+        )

@@ -1,6 +1,6 @@
 """Pictures for TensorBoard, drawn with Pillow, which TensorBoard brings along: those of stage 5 are in figures.py."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -26,6 +26,9 @@ def confusion_picture(counts: np.ndarray, names: Sequence[str]) -> np.ndarray:
             corner = (left + CELL * column, top)
             draw.rectangle([corner, (corner[0] + CELL - 2, top + CELL - 2)], fill=colour)
             if counts[row, column]:
-                draw.text((corner[0] + 12, top + CELL // 2 - 6), f"{100 * share:.0f}",
-                          fill="white" if share > 0.5 else "black")
+                draw.text(
+                    (corner[0] + 12, top + CELL // 2 - 6),
+                    f"{100 * share:.0f}",
+                    fill="white" if share > 0.5 else "black",
+                )
     return np.asarray(canvas)

@@ -7,24 +7,28 @@ import random
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-from speecheq.models import checkpoint
 from speecheq.cluster import distributed
-from speecheq.evaluation import metrics
-from speecheq.dataset import shard_reader
-from speecheq.config import schema as configuration
 from speecheq.common.command_line import StopRequest
+from speecheq.common.errors import InputError
+from speecheq.common.files import write_fault_is_an_input_error, write_json
+from speecheq.common.progress import Progress, log
+from speecheq.common.provenance import run_information
+from speecheq.common.stages import Stage, require
+from speecheq.config import schema as configuration
 from speecheq.config.schema import Config
+from speecheq.dataset import shard_reader
 from speecheq.dataset.lazy_cuts import cuts_of, sample
 from speecheq.dataset.loader import (
     MultitaskBatch,
@@ -36,7 +40,9 @@ from speecheq.dataset.loader import (
     training_cuts,
     whole_stream,
 )
-from speecheq.common.errors import InputError
+from speecheq.dataset.msud import class_table, load_fold
+from speecheq.dataset.phones.phone_table import PhoneTable
+from speecheq.evaluation import metrics
 from speecheq.evaluation.predictions import (
     emotion_scores,
     esc_loss,
@@ -45,22 +51,17 @@ from speecheq.evaluation.predictions import (
     predict_emotions,
     predict_phones,
 )
-from speecheq.common.files import write_fault_is_an_input_error, write_json
-from speecheq.training.frontend import Frontend, sounds_in_short, sounds_manifest, unlabelled_cuts
 from speecheq.losses import inverse_weights, resolve_ctc_backend
+from speecheq.models import checkpoint
 from speecheq.models.normalisation import Normalised
-from speecheq.dataset.msud import class_table, load_fold
-from speecheq.training.precision import NotFinite, Precision, restore, save_batch, snapshot
-from speecheq.training.optimizer import AverageModel, build_optimizer
-from speecheq.dataset.phones.phone_table import PhoneTable
-from speecheq.training.tensorboard import confusion_picture
-from speecheq.common.progress import Progress, log
-from speecheq.common.provenance import run_information
-from speecheq.training.state import TrainingState, find_checkpoint, seed_step
-from speecheq.training.schedule import Schedule
 from speecheq.seqm import ClassTable
-from speecheq.common.stages import Stage, require
+from speecheq.training.frontend import Frontend, sounds_in_short, sounds_manifest, unlabelled_cuts
+from speecheq.training.optimizer import AverageModel, build_optimizer
+from speecheq.training.precision import NotFinite, Precision, restore, save_batch, snapshot
+from speecheq.training.schedule import Schedule
+from speecheq.training.state import TrainingState, find_checkpoint, seed_step
 from speecheq.training.step import check_memory, in_short, train_step
+from speecheq.training.tensorboard import confusion_picture
 
 # Raised when what training writes changes its meaning.
 FORMAT = 3
@@ -74,27 +75,29 @@ class Job:
 
     config: Config
     config_name: str
-    assignments: Tuple[str, ...]  # of --set
+    assignments: tuple[str, ...]  # of --set
     system: str
     msud: Path
     fold: int
-    phonemes: Optional[Path]
+    phonemes: Path | None
     folder: Path
-    init_from: Optional[Path] = None  # a checkpoint whose weights it starts from
-    noise: Optional[Path] = None  # manifests of noises, where waveforms are augmented
-    rir: Optional[Path] = None  # manifests of room impulse responses; without them reverberation is simulated
-    unlabelled: Optional[Path] = None  # manifests of unlabelled speech
-    shards: Optional[Path] = None  # where stage 3 writes training sets as shards
+    init_from: Path | None = None  # a checkpoint whose weights it starts from
+    noise: Path | None = None  # manifests of noises, where waveforms are augmented
+    rir: Path | None = None  # manifests of room impulse responses; without them reverberation is simulated
+    unlabelled: Path | None = None  # manifests of unlabelled speech
+    shards: Path | None = None  # where stage 3 writes training sets as shards
 
-    def sounds(self) -> Dict[str, Path]:
+    def sounds(self) -> dict[str, Path]:
         """The folders of sounds that this training really uses, by kind."""
         augment, waveforms = self.config.augment, self.config.data.input == "waveform"
-        used = {"noise": self.noise if augment.uses("noise") else None,
-                "rir": self.rir if augment.uses("rir") else None,
-                "unlabelled": self.unlabelled if self.config.data.unlabelled else None}
+        used = {
+            "noise": self.noise if augment.uses("noise") else None,
+            "rir": self.rir if augment.uses("rir") else None,
+            "unlabelled": self.unlabelled if self.config.data.unlabelled else None,
+        }
         return {kind: folder for kind, folder in used.items() if folder is not None and waveforms}
 
-    def training_sets(self) -> List[Path]:
+    def training_sets(self) -> list[Path]:
         """What stage 3 left that this training learns from: its fold and, if it learns phonemes, those."""
         return [self.msud / f"fold{self.fold}", *([self.phonemes] if learns_phonemes(self) else [])]
 
@@ -140,25 +143,24 @@ def learns_phonemes(job: Job) -> bool:
     return True
 
 
-def _phoneme_sets(job: Job) -> Tuple[Optional[CutSet], List[Cut], List[str]]:
+def _phoneme_sets(job: Job) -> tuple[CutSet | None, list[Cut], list[str]]:
     """(training cuts, dev cuts, symbols of the phone table)."""
     if not learns_phonemes(job):
         return None, [], []
     require(job.phonemes, "unify")
     table = PhoneTable.load(job.phonemes / "phones.txt")
-    dev: List[Cut] = []
+    dev: list[Cut] = []
     if (job.phonemes / "dev.jsonl.gz").is_file():
         dev = sample(cuts_of(job.phonemes / "dev.jsonl.gz"), job.config.data.dev_phoneme_clips)
     return training_cuts(job.phonemes / "train.jsonl.gz"), dev, table.symbols
 
 
-def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
+def global_statistics(cut_sets: dict[str, CutSet]) -> tuple[Any, Any]:
     """Mean and deviation (D,) of the features of the training cuts (of at most CMVN_CUTS of each set).
 
     Unlabelled speech has no stored features and adds nothing.
     """
-    chosen = {cut.id: cut for name, cuts in cut_sets.items() if name != "unlabelled"
-              for cut in sample(cuts, CMVN_CUTS)}
+    chosen = {cut.id: cut for name, cuts in cut_sets.items() if name != "unlabelled" for cut in sample(cuts, CMVN_CUTS)}
     try:
         statistics = CutSet.from_cuts(chosen.values()).compute_global_feature_stats()
     except Exception:
@@ -168,7 +170,7 @@ def global_statistics(cut_sets: Dict[str, CutSet]) -> Tuple[Any, Any]:
     return statistics["norm_means"], statistics["norm_stds"]
 
 
-def esc_weights(config: Config, cuts: CutSet, device: torch.device) -> Optional[torch.Tensor]:
+def esc_weights(config: Config, cuts: CutSet, device: torch.device) -> torch.Tensor | None:
     """The weights (K,) of the ESC classes by ``loss.class_balance``, of the counts in ``cuts``; None: all are 1."""
     if config.loss.class_balance == "none":
         return None
@@ -179,8 +181,8 @@ def esc_weights(config: Config, cuts: CutSet, device: torch.device) -> Optional[
 
 
 def dev_scores(
-    model: Normalised, config: Config, classes: ClassTable, dev: List[Cut], phoneme_dev: List[Cut], device: torch.device
-) -> Tuple[Dict[str, Any], np.ndarray]:
+    model: Normalised, config: Config, classes: ClassTable, dev: list[Cut], phoneme_dev: list[Cut], device: torch.device
+) -> tuple[dict[str, Any], np.ndarray]:
     """All scores of the dev part and of the dev utterances of the phoneme corpus; the dev part's confusion matrix."""
     size = config.data.batch_size
     predictions = distributed.results_of(lambda cuts: predict_emotions(model, cuts, size, device), dev)
@@ -199,9 +201,21 @@ class Training:
     """A training under way, from its first step or from where a checkpoint leaves it; the first process writes."""
 
     def __init__(
-        self, name: str, folder: Path, key: str, config: Config, ctc_backend: str, device: torch.device,
-        classes: ClassTable, phones: List[str], cut_sets: Dict[str, CutSet], dev: List[Cut], phoneme_dev: List[Cut],
-        clips: int, frontend: Frontend, class_weights: Optional[torch.Tensor] = None,
+        self,
+        name: str,
+        folder: Path,
+        key: str,
+        config: Config,
+        ctc_backend: str,
+        device: torch.device,
+        classes: ClassTable,
+        phones: list[str],
+        cut_sets: dict[str, CutSet],
+        dev: list[Cut],
+        phoneme_dev: list[Cut],
+        clips: int,
+        frontend: Frontend,
+        class_weights: torch.Tensor | None = None,
         shards: Mapping[str, Source] = {},
     ):
         self.name, self.folder, self.key, self.config = name, folder, key, config
@@ -211,7 +225,7 @@ class Training:
         self.sources = {**cut_sets, **shards}  # of what steps are made
         self.schedule = Schedule(config, math.ceil(clips / config.data.batch_size))
 
-    def begin(self, before: Optional[Dict[str, Any]], start: Optional[Dict[str, Any]] = None) -> None:
+    def begin(self, before: dict[str, Any] | None, start: dict[str, Any] | None = None) -> None:
         """Build model and optimiser: as ``before`` has them, the content of a checkpoint to go on with, or anew.
 
         A new training starts from the weights of ``start``, the content of another training's checkpoint, if given.
@@ -248,8 +262,15 @@ class Training:
         if self.device.type == "cuda":
             with distributed.together():
                 largest = self.frontend(largest_batch(self.cut_sets, config.data))
-            check_memory(self.model, largest, config, self.ctc_backend, self.device,
-                         self.schedule.loss_weights(0, Position()), self.precision)
+            check_memory(
+                self.model,
+                largest,
+                config,
+                self.ctc_backend,
+                self.device,
+                self.schedule.loss_weights(0, Position()),
+                self.precision,
+            )
         parameters = sum(p.numel() for p in self.model.parameters())
         log.info("%.2f M parameters; tasks: %s", parameters / 1e6, ", ".join(config.tasks()))
 
@@ -263,10 +284,12 @@ class Training:
         state, config, first = self.state, self.config, distributed.is_first()
         if self.is_over():
             return
-        batches = multitask_batches(self.sources, config.data, config.run.seed, state.positions,
-                                    self.device.type)
-        with StopRequest() as stop, ExitStack() as opened, \
-                Progress(self.name, self.schedule.steps(), "steps", None if first else False, state.step) as shown:
+        batches = multitask_batches(self.sources, config.data, config.run.seed, state.positions, self.device.type)
+        with (
+            StopRequest() as stop,
+            ExitStack() as opened,
+            Progress(self.name, self.schedule.steps(), "steps", None if first else False, state.step) as shown,
+        ):
             if first:
                 from torch.utils.tensorboard import SummaryWriter
 
@@ -294,8 +317,11 @@ class Training:
                 if ends_epoch:
                     clips, epoch_started = 0, time.monotonic()
                 if asked and not self.is_over():
-                    log.warning("%s: asked to stop; step %d is saved, and the same command goes on from there",
-                                self.name, state.step)
+                    log.warning(
+                        "%s: asked to stop; step %d is saved, and the same command goes on from there",
+                        self.name,
+                        state.step,
+                    )
                     raise SystemExit(128 + asked)  # as a shell reports a process that the signal ended
 
     def _step(self, batch: MultitaskBatch) -> None:
@@ -307,8 +333,17 @@ class Training:
             group["lr"] = learning_rate
         buffers = snapshot(self.model)
         try:
-            row = train_step(self.model, self.optimizer, batch, self.config, self.ctc_backend, self.device, weights,
-                             self.precision, self.class_weights)
+            row = train_step(
+                self.model,
+                self.optimizer,
+                batch,
+                self.config,
+                self.ctc_backend,
+                self.device,
+                weights,
+                self.precision,
+                self.class_weights,
+            )
         except NotFinite as error:
             restore(self.model, buffers)
             self._skip(batch, error)
@@ -321,7 +356,7 @@ class Training:
         # curves count steps that are done, so that a checkpoint after step n has all events up to n
         self._draw("train", {**row, "learning_rate": learning_rate, **asdict(weights)}, state.step + 1)
 
-    def _draw(self, part: str, values: Dict[str, Optional[float]], step: int) -> None:
+    def _draw(self, part: str, values: dict[str, float | None], step: int) -> None:
         """Add a point to each curve; None has none."""
         if distributed.is_first():
             for name, value in values.items():
@@ -346,15 +381,22 @@ class Training:
         """Score the dev part, keep the best; ``whole`` unless the last step came before the epoch's end."""
         state = self.state
         model = self.model if self.average is None else self.average.model
-        scores, confusion = dev_scores(model, self.config, self.classes, self.dev, self.phoneme_dev,
-                                       self.device)
+        scores, confusion = dev_scores(model, self.config, self.classes, self.dev, self.phoneme_dev, self.device)
         self._draw("dev", scores, state.step)
         if distributed.is_first():
-            self.curves.add_image("dev/confusion", confusion_picture(confusion, self.classes.names), state.step,
-                                  dataformats="HWC")
+            self.curves.add_image(
+                "dev/confusion", confusion_picture(confusion, self.classes.names), state.step, dataformats="HWC"
+            )
         epoch = state.epoch + 1
-        log.info("%s: epoch %d, step %d: train %s; dev %s; %.1f clips/s", self.name, epoch, state.step,
-                 in_short(state.means()), in_short(scores), speed)
+        log.info(
+            "%s: epoch %d, step %d: train %s; dev %s; %.1f clips/s",
+            self.name,
+            epoch,
+            state.step,
+            in_short(state.means()),
+            in_short(scores),
+            speed,
+        )
         if state.best is None or _merit(scores) > _merit(state.best["dev"]):
             state.best = {"epoch": epoch, "step": state.step, "dev": scores}
             self._save("best.pt", model, **state.best)
@@ -362,10 +404,14 @@ class Training:
             state.end_epoch()
 
     def _save_last(self) -> None:
-        self._save("last.pt", self.model, optimizer=self.optimizer.state_dict(),
-                   scaler=self.precision.scaler.state_dict(),
-                   average=None if self.average is None else self.average.model.state_dict(),
-                   **self.state.to_checkpoint())
+        self._save(
+            "last.pt",
+            self.model,
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.precision.scaler.state_dict(),
+            average=None if self.average is None else self.average.model.state_dict(),
+            **self.state.to_checkpoint(),
+        )
 
     def _save(self, name: str, model: Normalised, **content: Any) -> None:
         if distributed.is_first():
@@ -373,7 +419,7 @@ class Training:
             checkpoint.save(self.folder / name, model, self.config, self.classes, self.phones, key=self.key, **content)
 
 
-def _merit(scores: Dict[str, Any]) -> Tuple[float, float]:
+def _merit(scores: dict[str, Any]) -> tuple[float, float]:
     """What makes one epoch's dev scores better than another's."""
     return scores["ua"], -scores["esc_loss"]
 
@@ -396,7 +442,7 @@ class _LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         with write_fault_is_an_input_error(self.baseFilename):
-            raise
+            raise  # noqa: PLE0704 (logging calls it inside its handler)
 
 
 @contextmanager
@@ -414,7 +460,7 @@ def _log_to(path: Path, mode: str) -> Iterator[None]:
             handler.close()
 
 
-def _open_folder(folder: Path, stage: Stage, opened: ExitStack) -> Tuple[bool, Optional[Dict[str, Any]]]:
+def _open_folder(folder: Path, stage: Stage, opened: ExitStack) -> tuple[bool, dict[str, Any] | None]:
     """Lock the folder, clear what is of no use any more, log to it.
 
     Whether there is still something to do, as another process may have ended it meanwhile, and the checkpoint's content
@@ -458,8 +504,11 @@ def train(job: Job) -> None:
             inputs += [job.shards_of(training_set) for training_set in job.training_sets()]
         start = checkpoint.read_start(job.init_from, config) if job.init_from is not None else None
         options = {
-            "config": configuration.learned(config), "config_name": job.config_name, "system": job.system,
-            "fold": job.fold, "init_from": checkpoint.fingerprint(job.init_from) if start else None,
+            "config": configuration.learned(config),
+            "config_name": job.config_name,
+            "system": job.system,
+            "fold": job.fold,
+            "init_from": checkpoint.fingerprint(job.init_from) if start else None,
         }
         name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
         title = f"{job.config_name}, {note['name']}: {name}"
@@ -487,30 +536,45 @@ def train(job: Job) -> None:
             if phoneme_train is not None:
                 ctc_backend = resolve_ctc_backend(config.loss.ctc_backend, device)
             information = run_information(
-                system=job.system, config_name=job.config_name, assignments=list(job.assignments),
-                phonemes=str(job.phonemes) if phoneme_train is not None else None, fold=job.fold,
-                seed=config.run.seed, msud=note, ctc_backend=ctc_backend, device=str(device),
-                threads=torch.get_num_threads(), processes=distributed.size(),
+                system=job.system,
+                config_name=job.config_name,
+                assignments=list(job.assignments),
+                phonemes=str(job.phonemes) if phoneme_train is not None else None,
+                fold=job.fold,
+                seed=config.run.seed,
+                msud=note,
+                ctc_backend=ctc_backend,
+                device=str(device),
+                threads=torch.get_num_threads(),
+                processes=distributed.size(),
                 init_from=str(job.init_from) if start is not None else None,
-                sounds={kind: {"manifests": str(folder), **sounds_in_short(folder)}
-                        for kind, folder in job.sounds().items()},
+                sounds={
+                    kind: {"manifests": str(folder), **sounds_in_short(folder)} for kind, folder in job.sounds().items()
+                },
             )
             if first:
                 configuration.save(config, folder / "config.yaml")
                 write_json(folder / "run.json", information)
-            log.info("training %s on %s%s", title, device,
-                     f", in {distributed.size()} processes" if distributed.size() > 1 else "")
+            log.info(
+                "training %s on %s%s",
+                title,
+                device,
+                f", in {distributed.size()} processes" if distributed.size() > 1 else "",
+            )
 
             target = note["target"] if config.data.corpora == "target" else None
-            cut_sets = {name: training_cuts(fold_folder / f"{name}.jsonl.gz", target)
-                        for name in config.tasks() if name in ("emotion", "gender")}
+            cut_sets = {
+                name: training_cuts(fold_folder / f"{name}.jsonl.gz", target)
+                for name in config.tasks()
+                if name in ("emotion", "gender")
+            }
             if phoneme_train is not None:
                 cut_sets["phoneme"] = phoneme_train
             dev = list(CutSet.from_jsonl_lazy(fold_folder / "dev.jsonl.gz"))
             if config.data.unlabelled:
                 tests = chain.from_iterable(cuts_of(fold_folder / f"{name}.jsonl.gz") for name in note["tests"])
                 cut_sets["unlabelled"] = unlabelled_cuts(job.unlabelled, chain(dev, tests))
-            shards: Dict[str, Source] = {}
+            shards: dict[str, Source] = {}
             if config.shar.use:
                 emotion = shard_reader.Shards(job.shards_of(fold_folder), config.shar, target)
                 # the gender stream takes those that have one
@@ -519,18 +583,38 @@ def train(job: Job) -> None:
                     shards["phoneme"] = shard_reader.Shards(job.shards_of(job.phonemes), config.shar)
             counts = note["sets"]["emotion"]
             clips = counts["clips"] if target is None else counts["corpus"][target]
-            training = Training(name, folder, stage.key, config, ctc_backend, device, classes, phones, cut_sets,
-                                dev, phoneme_dev, clips,
-                                Frontend(config, device, job.sounds().get("noise"), job.sounds().get("rir")),
-                                esc_weights(config, cut_sets["emotion"], device), shards)
+            training = Training(
+                name,
+                folder,
+                stage.key,
+                config,
+                ctc_backend,
+                device,
+                classes,
+                phones,
+                cut_sets,
+                dev,
+                phoneme_dev,
+                clips,
+                Frontend(config, device, job.sounds().get("noise"), job.sounds().get("rir")),
+                esc_weights(config, cut_sets["emotion"], device),
+                shards,
+            )
         training.begin(before, start)
         training.run()
         state = training.state
         if first:
             outcome = {"steps": state.step, "train_seconds": round(state.seconds, 1), "best": state.best}
             write_json(folder / "run.json", {**information, **outcome})
-            log.info("%s: %d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d", name, state.step,
-                     state.seconds, state.seconds / state.step, state.best["dev"]["ua"], state.best["epoch"])
+            log.info(
+                "%s: %d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d",
+                name,
+                state.step,
+                state.seconds,
+                state.seconds / state.step,
+                state.best["dev"]["ua"],
+                state.best["epoch"],
+            )
             trained = clips + note["sets"]["dev"]["clips"]
             outputs = ["config.yaml", "run.json", "last.pt", "best.pt"]
             stage.finish(folder, trained, trained, outputs=outputs, unit="clips")

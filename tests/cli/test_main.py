@@ -15,8 +15,22 @@ def test_help_answers_without_loading_torch():
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["synth", "features", "phonemes", "unify", "train", "score", "report",
-                                     "predict", "package", "export-model", "compare-models"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "synth",
+        "features",
+        "phonemes",
+        "unify",
+        "train",
+        "score",
+        "report",
+        "predict",
+        "package",
+        "export-model",
+        "compare-models",
+    ],
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main.main([command, "--help"])

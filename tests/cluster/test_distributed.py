@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_resume import assert_same, job, scalars
 
-from speecheq.models import checkpoint
 from speecheq.cluster import distributed
+from speecheq.cluster.job_arrays import free_port
+from speecheq.common.errors import InputError
 from speecheq.corpora.prepare import Request, prepare
 from speecheq.dataset.loader import Stream, training_cuts, whole_stream
-from speecheq.common.errors import InputError
-from speecheq.features.storage import compute_features
-from speecheq.cluster.job_arrays import free_port
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
+from speecheq.features.storage import compute_features
+from speecheq.models import checkpoint
 from speecheq.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,8 +133,12 @@ def in_step(rank, number, do):
 def drive(data, out, program, timeout=200, driver=DRIVER):
     """(what the program printed, a JSON value a line; what went to standard error)"""
     done = subprocess.run(
-        [sys.executable, "-c", driver + textwrap.dedent(program), str(data), str(out)], capture_output=True, text=True,
-        cwd=ROOT, timeout=timeout, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-c", driver + textwrap.dedent(program), str(data), str(out)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=timeout,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
@@ -172,8 +176,10 @@ def test_a_mini_batch_is_put_together_from_its_shares(size, lengths):
     def stream(numbers):
         return Stream(
             torch.nn.utils.rnn.pad_sequence([rows[n] for n in numbers], batch_first=True),
-            torch.tensor([lengths[n] for n in numbers]), [ids[n] for n in numbers],
-            {"esc": torch.tensor(list(numbers)), "phones": [torch.arange(n) for n in numbers]}, all_ids=ids,
+            torch.tensor([lengths[n] for n in numbers]),
+            [ids[n] for n in numbers],
+            {"esc": torch.tensor(list(numbers)), "phones": [torch.arange(n) for n in numbers]},
+            all_ids=ids,
         )
 
     found = whole_stream([stream(range(len(rows))[rank::size]) for rank in range(size)])
@@ -194,12 +200,15 @@ def test_one_process_exchanges_nothing():
     assert distributed.use(torch.device("cuda")) == torch.device("cuda") and distributed.is_first()
 
 
-@pytest.mark.parametrize("devices, number, nodes, rendezvous, sentence", [
-    ("cpu", 1, 2, None, "--nodes is 2, so --rendezvous must be HOST:PORT"),
-    ("cpu", 1, 2, "here", "HOST:PORT.*, not 'here'"),
-    ("cpu", 2, 1, "here:29500", "give --nodes N too"),
-    ("cuda", 3, 1, None, "--gpus is 3, but torch finds 2 on this machine"),
-])
+@pytest.mark.parametrize(
+    "devices, number, nodes, rendezvous, sentence",
+    [
+        ("cpu", 1, 2, None, "--nodes is 2, so --rendezvous must be HOST:PORT"),
+        ("cpu", 1, 2, "here", "HOST:PORT.*, not 'here'"),
+        ("cpu", 2, 1, "here:29500", "give --nodes N too"),
+        ("cuda", 3, 1, None, "--gpus is 3, but torch finds 2 on this machine"),
+    ],
+)
 def test_numbers_of_processes_that_cannot_be(monkeypatch, devices, number, nodes, rendezvous, sentence):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match=sentence):
@@ -286,17 +295,34 @@ def backward(rank, cases, out):
 
 
 def test_losses_gradients_and_statistics_are_those_of_one_process(tmp_path):
-    drawn = [(kind, ignore, sizes) for kind in ("speecheq", "baseline") for ignore in ("fill", "drop")
-             for sizes in ((4, 5, 3), (7, 3, 6), (2, 3, 2), (9, 4, 5))]
-    cases = [{"kind": kind, "label_ignore": ignore, "seed": seed,
-              "clips": dict(zip(("emotion", "gender", "phoneme"), sizes))}
-             for seed, (kind, ignore, sizes) in enumerate(drawn)]
-    cases += [{"kind": kind, "label_ignore": "fill", "seed": seed, "clips": {"emotion": 5, "unlabelled": 4}}
-              for seed, kind in enumerate(("speecheq", "speecheq", "cnn_blstm"), len(cases))]
-    told, _ = drive(tmp_path, tmp_path, STEPS + f"""
+    drawn = [
+        (kind, ignore, sizes)
+        for kind in ("speecheq", "baseline")
+        for ignore in ("fill", "drop")
+        for sizes in ((4, 5, 3), (7, 3, 6), (2, 3, 2), (9, 4, 5))
+    ]
+    cases = [
+        {
+            "kind": kind,
+            "label_ignore": ignore,
+            "seed": seed,
+            "clips": dict(zip(("emotion", "gender", "phoneme"), sizes)),
+        }
+        for seed, (kind, ignore, sizes) in enumerate(drawn)
+    ]
+    cases += [
+        {"kind": kind, "label_ignore": "fill", "seed": seed, "clips": {"emotion": 5, "unlabelled": 4}}
+        for seed, kind in enumerate(("speecheq", "speecheq", "cnn_blstm"), len(cases))
+    ]
+    told, _ = drive(
+        tmp_path,
+        tmp_path,
+        STEPS
+        + f"""
 for size in (1, 2, 3):
     print(json.dumps(processes(size, backward, {cases!r}, f"of{{size}}")[0]))
-""")
+""",
+    )
     assert told == [[0], [0, 0], [0, 0, 0]]
     alone = torch.load(tmp_path / "of1.0.pt")
     assert any(case["left_out"] for case in alone)
@@ -319,12 +345,16 @@ for size in (1, 2, 3):
 def trainings(data, tmp_path_factory):
     """The same training in one process, in two and in three; and again with mini-batches of two or three clips."""
     folder = tmp_path_factory.mktemp("trainings")
-    told, shown = drive(data, folder, """
+    told, shown = drive(
+        data,
+        folder,
+        """
         for size in (1, 2, 3):
             trained(size, f"of{size}")
         for size in (1, 3):
             trained(size, f"small{size}", data__batch_size=2, optim__max_steps=4)
-    """)
+    """,
+    )
     assert all(set(attempt["statuses"]) == {0} for attempt in told), shown
     return folder
 
@@ -367,6 +397,7 @@ def test_the_first_process_alone_writes(trainings):
 
 # ---- one of them fails, or is asked to stop
 
+
 @pytest.mark.parametrize("how, status", [("pass", 0), ("raise SystemExit(3)", 3)])
 def test_no_thread_of_gloo_outlives_the_training(how, status):
     """One that frees a tensor while Python ends would abort the process, after all is done."""
@@ -394,11 +425,23 @@ try:
 finally:
     print(threads())
 """
-    places = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-              "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
-                                env={**os.environ, **places, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-               for rank in range(2)]
+    places = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **places, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
     assert [process.communicate(timeout=600)[0].split() for process in running] == [["1"], ["1"]]
     assert [process.returncode for process in running] == [status, status]
 
@@ -409,7 +452,10 @@ AT_ONCE = 20.0
 
 def test_a_lost_process_ends_all_and_the_same_command_goes_on(data, trainings, tmp_path):
     settings = "run__checkpoint_steps=3"
-    told, shown = drive(data, tmp_path, f"""
+    told, shown = drive(
+        data,
+        tmp_path,
+        f"""
         die = lambda: os.kill(os.getpid(), signal.SIGKILL)
         for rank in (1, 0):
             trained(2, "out", in_step(rank, 5, die), {settings})
@@ -418,12 +464,14 @@ def test_a_lost_process_ends_all_and_the_same_command_goes_on(data, trainings, t
             (folder / "other" / name).write_bytes((folder / "out" / name).read_bytes())
         trained(2, "out", {settings})
         trained(1, "other", {settings})
-    """)
+    """,
+    )
     assert [attempt["statuses"] for attempt in told] == [[1, -signal.SIGKILL], [-signal.SIGKILL, 1], [0, 0], [0]]
     assert max(attempt["seconds"] for attempt in told) < AT_ONCE
-    lost, = set(errors(shown))  # told by the first process, where that is not the one that is lost
-    assert lost == ("another process of this training has ended before its time; the same command goes on from the "
-                    "last checkpoint.")
+    (lost,) = set(errors(shown))  # told by the first process, where that is not the one that is lost
+    assert lost == (
+        "another process of this training has ended before its time; the same command goes on from the last checkpoint."
+    )
     assert len(errors(shown)) == 1
     assert_same(trainings / "of2", tmp_path / "out")
     assert "going on after step 6" in (tmp_path / "other" / "train.log").read_text()
@@ -432,11 +480,15 @@ def test_a_lost_process_ends_all_and_the_same_command_goes_on(data, trainings, t
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_one_process_stops_all_after_the_same_step(data, trainings, tmp_path, number):
-    told, shown = drive(data, tmp_path, f"""
+    told, shown = drive(
+        data,
+        tmp_path,
+        f"""
         trained(2, "out", in_step(1, 4, lambda: os.kill(os.getpid(), {int(number)})))
         print(checkpoint.read(folder / "out" / "last.pt")["step"])
         trained(2, "out")
-    """)
+    """,
+    )
     assert told[0]["statuses"] == [128 + number] * 2 and told[0]["seconds"] < AT_ONCE
     assert told[1] == 4 and told[2]["statuses"] == [0, 0]
     assert shown.count("asked to stop; step 4 is saved, and the same command goes on from there") == 1
@@ -446,7 +498,10 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(data, trainings, 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_clip_that_one_process_cannot_read_ends_all_with_its_sentence(data, tmp_path, workers):
-    told, shown = drive(data, tmp_path, f"""
+    told, shown = drive(
+        data,
+        tmp_path,
+        f"""
         def gone(rank):
             def load(cut, calls=[]):
                 calls.append(cut.id)
@@ -456,19 +511,24 @@ def test_a_clip_that_one_process_cannot_read_ends_all_with_its_sentence(data, tm
                 return whole(cut)
             whole, streams.load_features = streams.load_features, load
         trained(2, "out", gone, data__workers={workers})
-    """)
+    """,
+    )
     assert told[0]["statuses"] == [1, 1] and told[0]["seconds"] < AT_ONCE
     assert errors(shown) == ["/some/archive.lca: the features of a clip cannot be read; run stage 2 again."]
 
 
 def test_a_fault_of_the_first_process_alone_ends_all(data, tmp_path):
-    told, shown = drive(data, tmp_path, """
+    told, shown = drive(
+        data,
+        tmp_path,
+        """
         def full(rank):
             def save(path, *arguments, **named):
                 raise InputError(f"{path.name}: could not be written, no space left on device.")
             checkpoint.save = save
         trained(3, "out", full)
-    """)
+    """,
+    )
     assert told[0]["statuses"] == [1, 1, 1] and told[0]["seconds"] < AT_ONCE
     assert errors(shown) == ["best.pt: could not be written, no space left on device."]
 
@@ -476,14 +536,18 @@ def test_a_fault_of_the_first_process_alone_ends_all(data, tmp_path):
 def test_a_step_that_is_not_finite_is_skipped_by_all(data, tmp_path):
     ids = sorted(cut.id for cut in training_cuts(data / "msud/seqd.official/fold1/emotion.jsonl.gz"))
     settings = "data__cmvn='none', loss__beta=0.0, loss__eta=0.0, optim__max_steps=4"
-    told, shown = drive(data, tmp_path, f"""
+    told, shown = drive(
+        data,
+        tmp_path,
+        f"""
         def poisoned(rank):
             load = streams.load_features
             streams.load_features = lambda cut: load(cut) * (float("nan") if cut.id == {ids[0]!r} else 1.0)
         for size in (1, 2):
             trained(size, f"of{{size}}", poisoned, {settings})
         trained(2, "ended", poisoned, optim__max_bad_steps=1, {settings})
-    """)
+    """,
+    )
     assert [attempt["statuses"] for attempt in told] == [[0], [0, 0], [1, 1]]
     (one,), (two,) = (list((tmp_path / f"of{size}").glob("bad_step*.pt")) for size in (1, 2))
     assert one.name == two.name
@@ -491,7 +555,7 @@ def test_a_step_that_is_not_finite_is_skipped_by_all(data, tmp_path):
     assert one["error"] == two["error"] and one["emotion"]["ids"] == two["emotion"]["ids"]
     torch.testing.assert_close(one["emotion"]["inputs"], two["emotion"]["inputs"], equal_nan=True, rtol=0, atol=0)
     assert_near(tmp_path / "of1", tmp_path / "of2")
-    sentence, = errors(shown)
+    (sentence,) = errors(shown)
     assert "the loss of the emotion batch is nan" in sentence
     assert all(name in sentence for name in one["emotion"]["ids"])
 
@@ -501,14 +565,38 @@ def test_a_step_that_is_not_finite_is_skipped_by_all(data, tmp_path):
 
 def command(data, folder, *options):
     root = ROOT / "tests" / "egs" / "nano.yaml"
-    return ["train", "--data", data, "--exp", folder, "--config", root, "--systems", "speecheq", "--systems-file",
-            ROOT / "egs/mandarin/conf/systems.yaml", "--target", "seqd", "--protocol", "official", "--folds", "1",
-            "--phonemes", "aishell", "--set", "loss.ctc_backend=torch", *options]
+    return [
+        "train",
+        "--data",
+        data,
+        "--exp",
+        folder,
+        "--config",
+        root,
+        "--systems",
+        "speecheq",
+        "--systems-file",
+        ROOT / "egs/mandarin/conf/systems.yaml",
+        "--target",
+        "seqd",
+        "--protocol",
+        "official",
+        "--folds",
+        "1",
+        "--phonemes",
+        "aishell",
+        "--set",
+        "loss.ctc_backend=torch",
+        *options,
+    ]
 
 
 def start(*arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", *map(str, arguments)], cwd=ROOT, text=True, stderr=subprocess.PIPE,
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
 
@@ -589,16 +677,20 @@ def test_ctrl_c_saves_and_ends_with_130_and_a_killed_process_is_named(data, tmp_
     os.kill(children_of(killed)[1], signal.SIGKILL)
     status, shown = ended(killed)
     assert status == 1
-    assert shown.rstrip().endswith("process 1 of the training was ended by signal 9; the same command goes on from the "
-                                   "last checkpoint."), shown
+    assert shown.rstrip().endswith(
+        "process 1 of the training was ended by signal 9; the same command goes on from the last checkpoint."
+    ), shown
 
 
-@pytest.mark.parametrize("options, sentence", [
-    (("--gpus", "2", "--jobs", "2"), "--train-jobs is for trainings beside each other, --gpus for one at a time"),
-    (("--gpus", "2", "--set", "loss.gama=2"), "'loss.gama' is not a setting; did you mean loss.gamma?"),
-    (("--set", "run.seed=3"), "--set run.seed: the seeds are given by --seeds"),
-    (("--nodes", "2"), "--nodes is 2, so --rendezvous must be HOST:PORT"),
-])
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (("--gpus", "2", "--jobs", "2"), "--train-jobs is for trainings beside each other, --gpus for one at a time"),
+        (("--gpus", "2", "--set", "loss.gama=2"), "'loss.gama' is not a setting; did you mean loss.gamma?"),
+        (("--set", "run.seed=3"), "--set run.seed: the seeds are given by --seeds"),
+        (("--nodes", "2"), "--nodes is 2, so --rendezvous must be HOST:PORT"),
+    ],
+)
 def test_options_that_cannot_be_are_refused_once(data, tmp_path, options, sentence):
     status, shown = ended(start("speecheq.cli", *command(data, tmp_path, *options)))
     assert status == 1 and sentence in shown and len(errors(shown)) == 1, shown

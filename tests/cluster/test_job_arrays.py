@@ -14,16 +14,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speecheq.cluster import job_arrays
+from speecheq.cluster.job_arrays import Settings, Task
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
-from speecheq.cluster.job_arrays import Settings, Task
-from speecheq.dataset.protocols import parse_numbers
 from speecheq.common.stages import NOT_DONE, ONLY_ASK
+from speecheq.dataset.protocols import parse_numbers
 
 ROOT = Path(__file__).resolve().parents[2]
 # What could go wrong on the way through a shell.
-ODD = ["", " a  b ", "it's", '"', "$(touch harm)", "`touch harm`", "a\nb", "*", "--set", "-", "\\", "汉字", "\udcff",
-       "%A"]
+ODD = [
+    "",
+    " a  b ",
+    "it's",
+    '"',
+    "$(touch harm)",
+    "`touch harm`",
+    "a\nb",
+    "*",
+    "--set",
+    "-",
+    "\\",
+    "汉字",
+    "\udcff",
+    "%A",
+]
 
 
 def parsed(*arguments):
@@ -37,10 +51,22 @@ def test_ranges_name_the_same_numbers(numbers):
     assert parse_numbers(job_arrays.as_ranges(numbers), "part") == sorted(numbers)
 
 
-@given(st.lists(st.sampled_from([["--cmd", "slurm"], ["--time=1-0"], ["--requeue", "true"], ["--job-option=--qos=x"],
-                                 ["--jobs-at-once", ""], ["--partition", ""]])),
-       st.lists(st.sampled_from([["--folds", "1 2"], ["--set=a=b"], ["--corpora", "casia", "seqd"], ["--set", "c=d"]])),
-       st.randoms())
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                ["--cmd", "slurm"],
+                ["--time=1-0"],
+                ["--requeue", "true"],
+                ["--job-option=--qos=x"],
+                ["--jobs-at-once", ""],
+                ["--partition", ""],
+            ]
+        )
+    ),
+    st.lists(st.sampled_from([["--folds", "1 2"], ["--set=a=b"], ["--corpora", "casia", "seqd"], ["--set", "c=d"]])),
+    st.randoms(),
+)
 def test_a_task_takes_over_all_but_where_it_runs(mine, others, order):
     """Each word stays in its order."""
     mixed = [(True, words) for words in mine] + [(False, words) for words in others]
@@ -50,20 +76,86 @@ def test_a_task_takes_over_all_but_where_it_runs(mine, others, order):
 
 
 def test_the_commands_of_both_schedulers(tmp_path):
-    options = ["--partition", "p", "--account", "us", "--time", "10:00:00", "--memory", "8G", "--cpus", "4",
-               "--requeue", "true", "--jobs-at-once", "3", "--job-option=--x=y", "--job-option=-z"]
+    options = [
+        "--partition",
+        "p",
+        "--account",
+        "us",
+        "--time",
+        "10:00:00",
+        "--memory",
+        "8G",
+        "--cpus",
+        "4",
+        "--requeue",
+        "true",
+        "--jobs-at-once",
+        "3",
+        "--job-option=--x=y",
+        "--job-option=-z",
+    ]
     job = ["job.sh", sys.executable, "-m", "speecheq.cluster.job_arrays", "."]
     slurm = Settings.of(parsed("--cmd", "slurm", "--gpu", "a100", *options), gpus=2, nodes=2)
     assert slurm.command("train", 10, tmp_path / "50%A") == [
-        "sbatch", "--parsable", "--export=ALL", "--open-mode=append", "--signal=TERM@60", "--ntasks-per-node=1",
-        "--job-name=speecheq-train", f"--output={tmp_path}/50%%A/%A.%a.out", "--array=1-10%3", "--requeue",
-        "--partition=p", "--account=us", "--time=10:00:00", "--mem=8G", "--cpus-per-task=4", "--gpus-per-node=a100:2",
-        "--nodes=2", "--x=y", "-z", *job]
+        "sbatch",
+        "--parsable",
+        "--export=ALL",
+        "--open-mode=append",
+        "--signal=TERM@60",
+        "--ntasks-per-node=1",
+        "--job-name=speecheq-train",
+        f"--output={tmp_path}/50%%A/%A.%a.out",
+        "--array=1-10%3",
+        "--requeue",
+        "--partition=p",
+        "--account=us",
+        "--time=10:00:00",
+        "--mem=8G",
+        "--cpus-per-task=4",
+        "--gpus-per-node=a100:2",
+        "--nodes=2",
+        "--x=y",
+        "-z",
+        *job,
+    ]
     sge = Settings.of(parsed("--cmd", "sge", *options), gpus=2)
     assert sge.command("train", 10, tmp_path) == [
-        "qsub", "-terse", "-V", "-cwd", "-S", "/bin/sh", "-notify", "-j", "y", "-N", "speecheq-train", "-o",
-        "$JOB_ID.$TASK_ID.out", "-t", "1-10", "-tc", "3", "-r", "y", "-q", "p", "-P", "us", "-l", "h_rt=10:00:00", "-l",
-        "h_vmem=8G", "-pe", "smp", "4", "-l", "gpu=2", "--x=y", "-z", *job]
+        "qsub",
+        "-terse",
+        "-V",
+        "-cwd",
+        "-S",
+        "/bin/sh",
+        "-notify",
+        "-j",
+        "y",
+        "-N",
+        "speecheq-train",
+        "-o",
+        "$JOB_ID.$TASK_ID.out",
+        "-t",
+        "1-10",
+        "-tc",
+        "3",
+        "-r",
+        "y",
+        "-q",
+        "p",
+        "-P",
+        "us",
+        "-l",
+        "h_rt=10:00:00",
+        "-l",
+        "h_vmem=8G",
+        "-pe",
+        "smp",
+        "4",
+        "-l",
+        "gpu=2",
+        "--x=y",
+        "-z",
+        *job,
+    ]
     plain = Settings.of(parsed("--cmd", "slurm", "--gpu", "none"), gpus=2).command("score", 1, tmp_path)
     assert plain[7:] == [f"--output={tmp_path}/%A.%a.out", "--array=1-1", "--no-requeue", *job]
     assert "--gpus-per-node=2" in Settings.of(parsed("--cmd", "slurm"), gpus=2).command("train", 1, tmp_path)
@@ -101,11 +193,17 @@ def test_without_the_scheduler_the_sentence_says_so(tmp_path, monkeypatch):
 
 
 def test_the_queue_of_slurm_is_read():
-    text = ("12|1|RUNNING|None\n12|2|PENDING|Resources\n12|3|TIMEOUT|TimeLimit\n13|N/A|RUNNING|None\n"
-            "12|4|COMPLETING|None\n14|1-2,4%2|CANCELLED|None\n")
+    text = (
+        "12|1|RUNNING|None\n12|2|PENDING|Resources\n12|3|TIMEOUT|TimeLimit\n13|N/A|RUNNING|None\n"
+        "12|4|COMPLETING|None\n14|1-2,4%2|CANCELLED|None\n"
+    )
     assert job_arrays._read_squeue(text) == {
-        ("12", 1): ("running", "RUNNING"), ("12", 2): ("waiting", "Resources"), ("12", 3): ("ended", "TIMEOUT"),
-        ("12", 4): ("running", "COMPLETING"), **{("14", index): ("ended", "CANCELLED") for index in (1, 2, 4)}}
+        ("12", 1): ("running", "RUNNING"),
+        ("12", 2): ("waiting", "Resources"),
+        ("12", 3): ("ended", "TIMEOUT"),
+        ("12", 4): ("running", "COMPLETING"),
+        **{("14", index): ("ended", "CANCELLED") for index in (1, 2, 4)},
+    }
 
 
 def test_the_queue_of_grid_engine_is_read():
@@ -116,15 +214,20 @@ def test_the_queue_of_grid_engine_is_read():
     <job_list state="pending"><JB_job_number>9</JB_job_number><state>qw</state><tasks>1-2:1</tasks></job_list>
     <job_list state="running"><JB_job_number>8</JB_job_number><state>r</state></job_list></job_info></job_info>"""
     assert job_arrays._read_qstat(text) == {
-        ("7", 1): ("running", "r"), ("7", 2): ("waiting", "qw"), ("7", 3): ("ended", "Eqw"),
-        **{("9", index): ("waiting", "qw") for index in (1, 2)}}
+        ("7", 1): ("running", "r"),
+        ("7", 2): ("waiting", "qw"),
+        ("7", 3): ("ended", "Eqw"),
+        **{("9", index): ("waiting", "qw") for index in (1, 2)},
+    }
 
 
 def test_of_listed_commands_those_that_are_not_done_become_tasks(tmp_path, monkeypatch):
     """A command is asked with its own words, whatever they are."""
     script = tmp_path / "is it done"
-    script.write_text(f"#!{sys.executable}\nimport os, sys\nassert os.environ['{ONLY_ASK}']\n"
-                      "sys.exit(int(os.fsencode(sys.argv[1]).decode()))\n")
+    script.write_text(
+        f"#!{sys.executable}\nimport os, sys\nassert os.environ['{ONLY_ASK}']\n"
+        "sys.exit(int(os.fsencode(sys.argv[1]).decode()))\n"
+    )
     script.chmod(0o755)
 
     def listed(status, made=""):
@@ -133,8 +236,10 @@ def test_of_listed_commands_those_that_are_not_done_become_tasks(tmp_path, monke
 
     assert job_arrays.missing_of(listed(0)) == []
     missing = Task(f"title {NOT_DONE}", (str(script), str(NOT_DONE), *ODD))
-    assert job_arrays.missing_of(listed(NOT_DONE) + listed(0) + listed(NOT_DONE, "a file")) == \
-        [missing, replace(missing, makes=(Path("a file"),))]
+    assert job_arrays.missing_of(listed(NOT_DONE) + listed(0) + listed(NOT_DONE, "a file")) == [
+        missing,
+        replace(missing, makes=(Path("a file"),)),
+    ]
     with pytest.raises(SystemExit) as ended:
         job_arrays.missing_of(listed(0) + listed(1))
     assert ended.value.code == 1
@@ -181,8 +286,10 @@ SAY = "import json, os, sys; print('told'); json.dump([os.getcwd(), sys.argv[2:]
 
 def test_tasks_get_their_words_where_they_were_given(grid_engine, tmp_path):
     odd = tmp_path / " it's \"$(touch harm)\n"
-    tasks = [Task("odd words", (sys.executable, "-c", SAY, "one.json", *ODD), odd / "logs"),
-             Task("none", (sys.executable, "-c", SAY, "two.json"))]
+    tasks = [
+        Task("odd words", (sys.executable, "-c", SAY, "one.json", *ODD), odd / "logs"),
+        Task("none", (sys.executable, "-c", SAY, "two.json")),
+    ]
     job_arrays.run("train", tasks, Settings("sge", odd / "jobs"))
     assert json.loads(Path("one.json").read_text()) == [str(tmp_path), ODD]
     assert json.loads(Path("two.json").read_text()) == [str(tmp_path), []]
@@ -235,8 +342,9 @@ def test_what_is_longer_than_an_array_may_be_becomes_several(grid_engine, tmp_pa
 
 def test_where_one_of_several_arrays_is_refused_none_is_left(grid_engine, tmp_path, monkeypatch):
     (grid_engine / "qconf").write_text(QCONF.format(2))
-    (grid_engine / "qsub").write_text("#!/bin/sh\n[ ! -e ../first ] || { echo 'too many jobs' >&2; exit 1; }\n"
-                                      "touch ../first\necho 7.1-2:1\n")
+    (grid_engine / "qsub").write_text(
+        "#!/bin/sh\n[ ! -e ../first ] || { echo 'too many jobs' >&2; exit 1; }\ntouch ../first\necho 7.1-2:1\n"
+    )
     for name in ("qconf", "qsub"):
         (grid_engine / name).chmod(0o755)
     with pytest.raises(InputError, match=r"qsub refused its 1 jobs \(too many jobs\)"):
@@ -245,14 +353,17 @@ def test_where_one_of_several_arrays_is_refused_none_is_left(grid_engine, tmp_pa
 
 
 def test_tasks_that_fail_are_told_of_and_the_others_are_run(grid_engine, tmp_path, caplog):
-    tasks = [Task("the first", (sys.executable, "-c", "import sys; print(*range(50), sep='\\n'); sys.exit(7)")),
-             Task("the second", (sys.executable, "-c", SAY, "two.json")),
-             Task("the third", (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")),
-             Task("the fourth", ("no-such-program",))]
+    tasks = [
+        Task("the first", (sys.executable, "-c", "import sys; print(*range(50), sep='\\n'); sys.exit(7)")),
+        Task("the second", (sys.executable, "-c", SAY, "two.json")),
+        Task("the third", (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")),
+        Task("the fourth", ("no-such-program",)),
+    ]
     with caplog.at_level("ERROR", "speecheq"), pytest.raises(InputError) as failed:
         job_arrays.run("train", tasks, Settings("sge", tmp_path / "jobs"))
     assert str(failed.value).startswith(
-        "train: 3 of 4 jobs failed: 7_1 (the first: exit status 7); 7_3 (the third: was killed (SIGKILL)")
+        "train: 3 of 4 jobs failed: 7_1 (the first: exit status 7); 7_3 (the third: was killed (SIGKILL)"
+    )
     told = caplog.text
     assert "job 7_1 (the first) exit status 7; the end of" in told and "    49\n" in told and "    30\n" not in told
     assert "    no-such-program: No such file or directory" in told
@@ -288,8 +399,9 @@ def test_what_is_not_seen_here_is_not_waited_for_without_end(grid_engine, tmp_pa
 
 def test_a_job_in_an_error_state_or_lost_has_failed(grid_engine, tmp_path, monkeypatch):
     (grid_engine / "qsub").write_text("#!/bin/sh\necho 7.1-2:1\n")
-    (grid_engine / "queue.xml").write_text("<job_info><job_list><JB_job_number>7</JB_job_number><state>Eqw</state>"
-                                           "<tasks>1</tasks></job_list></job_info>")
+    (grid_engine / "queue.xml").write_text(
+        "<job_info><job_list><JB_job_number>7</JB_job_number><state>Eqw</state><tasks>1</tasks></job_list></job_info>"
+    )
     monkeypatch.setattr(job_arrays, "LOST_AFTER", 0.0)
     with pytest.raises(InputError, match=r"2 of 2 .*7_1 \(a: ended in the state Eqw\); 7_2 \(b: ended without a word"):
         job_arrays.run("train", [Task("a", ("true",)), Task("b", ("true",))], Settings("sge", tmp_path / "jobs"))
@@ -328,8 +440,10 @@ def test_an_interrupted_wait_cancels_or_leaves_what_still_runs(grid_engine, tmp_
     (grid_engine / "qsub").write_text("#!/bin/sh\necho 8.1-1:1\n")  # what is not in the queue any more
     with pytest.raises(KeyboardInterrupt):
         job_arrays.run("train", tasks, Settings("sge", tmp_path / "jobs", keep_jobs=True))
-    by_job = {json.loads(path.read_text())["job"]: json.loads((path.parent / job_arrays.TASKS).read_text())["tasks"]
-              for path in (tmp_path / "jobs").rglob(job_arrays.SUBMITTED)}
+    by_job = {
+        json.loads(path.read_text())["job"]: json.loads((path.parent / job_arrays.TASKS).read_text())["tasks"]
+        for path in (tmp_path / "jobs").rglob(job_arrays.SUBMITTED)
+    }
     assert [task["title"] for task in by_job["8"]] == ["b"] and len(by_job["7"]) == 3
 
 
@@ -346,8 +460,7 @@ echo "$((6 + $(wc -l <$submits))).1-2:1"
 @pytest.mark.parametrize("number, name, raised", [(1, "INT", KeyboardInterrupt), (2, "TERM", SystemExit)])
 def test_a_stop_while_jobs_are_submitted_leaves_none_unknown(grid_engine, tmp_path, number, name, raised, keep):
     (grid_engine / "qconf").write_text(QCONF.format(2))
-    (grid_engine / "qsub").write_text(
-        STOPPED_WHILE_IT_SUBMITS.format(number=number, signal=name, folder=grid_engine))
+    (grid_engine / "qsub").write_text(STOPPED_WHILE_IT_SUBMITS.format(number=number, signal=name, folder=grid_engine))
     (grid_engine / "qconf").chmod(0o755)
     tasks = [Task(each, ("true", each)) for each in "abcdef"]
     with pytest.raises(raised):
@@ -405,7 +518,9 @@ def test_a_dry_run_prints_and_ends(grid_engine, tmp_path, capsys):
 
 def test_what_a_dry_run_prints_is_read_by_a_shell_as_comments(grid_engine, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        job_arrays.run("train", [Task("a", ("echo", "a\ntouch harm"))], Settings("sge", tmp_path / "jobs", dry_run=True))
+        job_arrays.run(
+            "train", [Task("a", ("echo", "a\ntouch harm"))], Settings("sge", tmp_path / "jobs", dry_run=True)
+        )
     assert capsys.readouterr().out.splitlines()[2:] == [r"# 1: echo 'a\ntouch harm'"]
 
 
@@ -430,12 +545,28 @@ def on_node(tmp_path):
     started = []
 
     def start(scheduler, requeue, **environment):
-        (tmp_path / job_arrays.TASKS).write_text(json.dumps({
-            "scheduler": scheduler, "cwd": str(tmp_path), "nodes": 1, "requeue": requeue,
-            "tasks": [{"title": "a", "command": [sys.executable, "-c", SAVES_ON_SIGTERM], "logs": str(tmp_path),
-                       "saves": "last.pt"}]}))
-        process = subprocess.Popen([sys.executable, "-m", "speecheq.cluster.job_arrays", str(tmp_path)],
-                                   env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+        (tmp_path / job_arrays.TASKS).write_text(
+            json.dumps(
+                {
+                    "scheduler": scheduler,
+                    "cwd": str(tmp_path),
+                    "nodes": 1,
+                    "requeue": requeue,
+                    "tasks": [
+                        {
+                            "title": "a",
+                            "command": [sys.executable, "-c", SAVES_ON_SIGTERM],
+                            "logs": str(tmp_path),
+                            "saves": "last.pt",
+                        }
+                    ],
+                }
+            )
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-m", "speecheq.cluster.job_arrays", str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        )
         started.append(process)
         while not (tmp_path / "pid").exists():
             assert process.poll() is None
@@ -468,8 +599,13 @@ def warned(*arguments, **options):
 subprocess.Popen = warned
 print(jobs._run_command(["sleep", "1000"], open(os.devnull, "wb")))
 """
-    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=600,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.stdout == "(143, True)\n"
 
 
@@ -477,15 +613,16 @@ print(jobs._run_command(["sleep", "1000"], open(os.devnull, "wb")))
 def programs_of_a_node(tmp_path):
     """The environment of a task of Slurm, with stand-ins of srun and scontrol, which notes what it is asked."""
     (tmp_path / "srun").write_text('#!/bin/sh\nwhile :; do case $1 in --*) shift;; *) exec "$@";; esac; done\n')
-    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho \"$@\" >{tmp_path}/asked\n")
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\n')
     for name in ("srun", "scontrol"):
         (tmp_path / name).chmod(0o755)
     return {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
 
 @pytest.mark.parametrize("requeue, ended, again", [(True, False, True), (True, True, False), (False, False, False)])
-def test_a_task_that_was_warned_goes_back_into_the_queue_if_wanted(on_node, programs_of_a_node, tmp_path, requeue,
-                                                                   ended, again):
+def test_a_task_that_was_warned_goes_back_into_the_queue_if_wanted(
+    on_node, programs_of_a_node, tmp_path, requeue, ended, again
+):
     """A warning goes to the task alone; a job that is ended or cancelled gets the signal in all its processes."""
     process, task = on_node("slurm", requeue, **programs_of_a_node)
     if ended:
@@ -498,11 +635,13 @@ def test_a_task_that_was_warned_goes_back_into_the_queue_if_wanted(on_node, prog
 
 
 @pytest.mark.parametrize("restarts, saves, again", [(2, False, True), (3, False, False), (3, True, True)])
-def test_a_task_that_gets_no_further_does_not_go_back_for_ever(on_node, programs_of_a_node, tmp_path, restarts, saves,
-                                                               again):
+def test_a_task_that_gets_no_further_does_not_go_back_for_ever(
+    on_node, programs_of_a_node, tmp_path, restarts, saves, again
+):
     (tmp_path / "last.pt").touch()  # of an earlier start
-    process, task = on_node("slurm", True, SLURM_RESTART_COUNT=str(restarts), **programs_of_a_node,
-                            **({"SAVES": ""} if saves else {}))
+    process, task = on_node(
+        "slurm", True, SLURM_RESTART_COUNT=str(restarts), **programs_of_a_node, **({"SAVES": ""} if saves else {})
+    )
     os.kill(task, signal.SIGTERM)
     assert process.wait() == 143
     assert (tmp_path / "asked").exists() == again

@@ -4,6 +4,7 @@ A node is a network namespace, joined to the other one by a pair of virtual inte
 iproute2; elsewhere the module is skipped, which with SPEECHEQ_CI=1 in the environment is a failure.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -49,10 +50,8 @@ class Node:
         """As if the machine were switched off, but for the kernel, which still closes connections."""
         while self.processes():
             for process in self.processes():
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
 
 
 NEWS = threading.Condition()
@@ -90,8 +89,9 @@ class Started:
 def teller(started, words):
     """Which of them tells these words, as soon as one does: only the first process of a training does."""
     with NEWS:
-        NEWS.wait_for(lambda: any(words in each.told for each in started) or any(each.has_ended for each in started),
-                      LIMIT)
+        NEWS.wait_for(
+            lambda: any(words in each.told for each in started) or any(each.has_ended for each in started), LIMIT
+        )
         found = [each for each in started if words in each.told]
         assert found, [each.told for each in started]
         return found[0]
@@ -134,9 +134,28 @@ def ended(nodes):
 
 def test_a_recipe_on_two_nodes_trains_as_two_processes_of_one(nodes, data, tmp_path, ended):  # noqa: F811
     """The same command on each of them."""
-    options = ["--target", "seqd", "--folds", "1", "--config", ROOT / "tests/egs/nano.yaml", "--data", data, "--stage",
-               4, "--stop-stage", 4, "--set", "run.device=cpu", "--set", "model.dropout=0", "--set", "optim.max_steps=10",
-               "--set", "optim.learning_rate=3e-4"]
+    options = [
+        "--target",
+        "seqd",
+        "--folds",
+        "1",
+        "--config",
+        ROOT / "tests/egs/nano.yaml",
+        "--data",
+        data,
+        "--stage",
+        4,
+        "--stop-stage",
+        4,
+        "--set",
+        "run.device=cpu",
+        "--set",
+        "model.dropout=0",
+        "--set",
+        "optim.max_steps=10",
+        "--set",
+        "optim.learning_rate=3e-4",
+    ]
     run = [ROOT / "egs/mandarin/run.sh", *options, "--exp"]
     met = ["--gpus", 1, "--nodes", 2, "--rendezvous", f"{ADDRESSES[0]}:{free_port()}"]
     both = [node.start(*run, tmp_path / "two", *met) for node in nodes]
@@ -171,8 +190,18 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_lost_node_ends_all_and_the_next_start_goes_on(nodes, data, tmp_path, ended, fault):  # noqa: F811
     def started():
-        met = ("--nodes", "2", "--rendezvous", f"{ADDRESSES[0]}:{free_port()}", "--set", "run.device=cpu",
-               "--set", "optim.max_steps=1000000", "--set", "run.checkpoint_steps=1")
+        met = (
+            "--nodes",
+            "2",
+            "--rendezvous",
+            f"{ADDRESSES[0]}:{free_port()}",
+            "--set",
+            "run.device=cpu",
+            "--set",
+            "optim.max_steps=1000000",
+            "--set",
+            "run.checkpoint_steps=1",
+        )
         return [node.start(sys.executable, "-m", "speecheq.cli", *command(data, tmp_path, *met)) for node in nodes]
 
     inject, telling = FAULTS[fault]

@@ -112,10 +112,18 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
 @contextmanager
 def elsewhere(lock, folder):
     """Another process that enters a lock and then keeps it until it is told to end."""
-    program = (f"import sys; from speecheq.common.files import {lock.split('(')[0]}; from speecheq.common.progress import *;"
-               f"set_up_logging(); lock = {lock}; lock.__enter__(); print('has it', flush=True); sys.stdin.read()")
-    with subprocess.Popen([sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    program = (
+        f"import sys; from speecheq.common.files import {lock.split('(')[0]}; from speecheq.common.progress import *;"
+        f"set_up_logging(); lock = {lock}; lock.__enter__(); print('has it', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
         yield process
         process.stdin.close()
 
@@ -145,8 +153,11 @@ def test_who_writes_is_waited_for(tmp_path):
 def own_lock(folder):
     """The open file of a lock that this process has."""
     name = str(folder.with_name(f".{folder.name}.lock"))
-    return next(int(number) for number in os.listdir("/proc/self/fd")
-                if os.path.exists(f"/proc/self/fd/{number}") and os.readlink(f"/proc/self/fd/{number}") == name)
+    return next(
+        int(number)
+        for number in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{number}") and os.readlink(f"/proc/self/fd/{number}") == name
+    )
 
 
 def test_many_may_read_while_nobody_writes(tmp_path):

@@ -2,11 +2,11 @@
 
 import json
 import os
-from pathlib import Path
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -254,8 +254,10 @@ def test_a_stage_removes_what_killed_processes_left_of_it(tmp_path, source):
 
 def in_use(folder):
     """A process that reads a folder, until its input ends."""
-    program = ("import sys; from speecheq.common.files import folder_in_use; lock = folder_in_use(sys.argv[1]);"
-               "lock.__enter__(); print(flush=True); sys.stdin.read()")
+    program = (
+        "import sys; from speecheq.common.files import folder_in_use; lock = folder_in_use(sys.argv[1]);"
+        "lock.__enter__(); print(flush=True); sys.stdin.read()"
+    )
     process = subprocess.Popen([sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.stdout.readline()
     return process

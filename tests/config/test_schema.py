@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from speecheq.common.errors import InputError
 from speecheq.config.schema import (
     Config,
     layers_of,
@@ -13,9 +14,9 @@ from speecheq.config.schema import (
     resolve,
     save,
     set_value,
+    setting_names,
+    systems_of,
 )
-from speecheq.config.schema import setting_names, systems_of
-from speecheq.common.errors import InputError
 
 
 @pytest.fixture
@@ -147,7 +148,11 @@ def test_a_configuration_lies_on_its_base(files, tmp_path):
     assert (loss.gamma, loss.beta, loss.eta) == (2.0, 0.4, 0.6)  # of size, top and middle
     assert (optim.learning_rate, optim.ema, optim.warmup_steps) == (1e-3, 0.9, 5)
     assert [path.name for path, _ in layers_of(tmp_path / "top.yaml")] == [
-        "low.yaml", "middle.yaml", "size.yaml", "top.yaml"]
+        "low.yaml",
+        "middle.yaml",
+        "size.yaml",
+        "top.yaml",
+    ]
 
 
 @pytest.mark.parametrize(

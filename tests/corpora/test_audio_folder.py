@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from lhotse import RecordingSet
 
-from speecheq.corpora import audio_folder
 from speecheq.common.files import read_json
+from speecheq.corpora import audio_folder
 
 PARTIAL = ("--partial", "true")
 
@@ -62,7 +62,10 @@ def test_every_file_keeps_its_rate_and_channels(prepare, noise, tmp_path, nj):
     assert found["noise-music/1.flac"].load_audio().shape == (4, 16000)
     assert all(os.path.isabs(r.sources[0].source) for r in found.values())
     assert read_json(tmp_path / "out" / "noise_card.json") == {
-        "name": "noise", "files": 4, "hours": round(3.5 / 3600, 4), "sampling_rate": {"16000": 2, "44100": 2},
+        "name": "noise",
+        "files": 4,
+        "hours": round(3.5 / 3600, 4),
+        "sampling_rate": {"16000": 2, "44100": 2},
         "channels": {"1": 2, "2": 1, "4": 1},
     }
     stamp = read_json(tmp_path / "out" / "stage.json")
@@ -181,11 +184,14 @@ def m4a(folder):
     (folder / "rain" / "phone.M4A").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(2000))
 
 
-@pytest.mark.parametrize("spoil, name, reason", [
-    (dead_link, "rain/dead.wav", "a dead link or without access"),
-    (link_to_no_folder, "rain/more", "a dead link or without access"),
-    (m4a, "rain/phone.M4A", "in a format that cannot be read"),
-])
+@pytest.mark.parametrize(
+    "spoil, name, reason",
+    [
+        (dead_link, "rain/dead.wav", "a dead link or without access"),
+        (link_to_no_folder, "rain/more", "a dead link or without access"),
+        (m4a, "rain/phone.M4A", "in a format that cannot be read"),
+    ],
+)
 def test_what_cannot_be_reached_or_decoded_is_named(prepare, noise, tmp_path, spoil, name, reason):
     spoil(noise)
     status, shown = prepare(noise)
@@ -237,8 +243,11 @@ def test_options_that_are_wrong(prepare, noise, options, words):
 def test_as_a_program(noise, toys, tmp_path, name):
     def run(*arguments):
         return subprocess.run(
-            [sys.executable, toys.root / "local" / f"prepare_{name}.py", *arguments], capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": str(toys.root)}, timeout=120,
+            [sys.executable, toys.root / "local" / f"prepare_{name}.py", *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(toys.root)},
+            timeout=120,
         )
 
     assert run(noise, tmp_path / "out").returncode == 0

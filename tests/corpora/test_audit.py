@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from speecheq.corpora.audit import as_text, check, measure
-from speecheq.corpora.audit import Clip
-from speecheq.corpora.prepare import Corpus, Request, Utterance, prepare
 from speecheq.common.errors import InputError
+from speecheq.corpora.audit import Clip, as_text, check, measure
+from speecheq.corpora.prepare import Corpus, Request, Utterance, prepare
 
 RATE = 16000
-TOY = Corpus("toy", "the toy", "English", "DIR/*.wav", labels={"mad": "anger", "calm": "neutral"},
-             levels=("weak", "strong"))
+TOY = Corpus(
+    "toy", "the toy", "English", "DIR/*.wav", labels={"mad": "anger", "calm": "neutral"}, levels=("weak", "strong")
+)
 
 
 def tone(seconds=0.5, level=0.5, rate=RATE, seed=0):
@@ -92,12 +92,15 @@ def test_silence_before_and_after(tmp_path):
     assert (sound.leading, sound.trailing) == (0.25, 0.5)
 
 
-@pytest.mark.parametrize("samples, silent", [
-    (np.zeros(8000), True),
-    (tone(0.5, 1e-4), True),
-    (np.full(8000, 0.3), True),  # a direct current is not heard
-    (tone(0.5, 0.01), False),
-])
+@pytest.mark.parametrize(
+    "samples, silent",
+    [
+        (np.zeros(8000), True),
+        (tone(0.5, 1e-4), True),
+        (np.full(8000, 0.3), True),  # a direct current is not heard
+        (tone(0.5, 0.01), False),
+    ],
+)
 def test_silent_clips(tmp_path, samples, silent):
     assert heard(write(tmp_path / "a.wav", samples)).is_silent is silent
 
@@ -151,8 +154,9 @@ def test_what_most_clips_do_not_have(toy):
 def test_segments_that_overlap(toy):
     audio = write(toy.folder / "wav" / "long.wav", np.concatenate([tone(1.0, seed=n) for n in range(4)]))
     for name, start, end in (("a", 0.0, 3.0), ("b", 0.5, 1.0), ("c", 2.5, 3.5), ("d", 3.5, 4.0)):
-        toy.utterances.append(Utterance(name, audio, "s1", "F", label="mad", level="weak", start=start, end=end,
-                                        recording="long"))
+        toy.utterances.append(
+            Utterance(name, audio, "s1", "F", label="mad", level="weak", start=start, end=end, recording="long")
+        )
     report = toy.check()
     assert faults(report) == {"overlaps": [["a", "b"], ["a", "c"]]}
     assert report["hours"] == round(5 / 3600, 4)
@@ -187,8 +191,17 @@ def test_the_text_names_everything(toy):
     toy.add("a", np.zeros(8000))
     toy.add("b", tone(2.0, seed=1), speaker="s2", gender="M")
     text = as_text(toy.check())
-    for words in ("the toy (toy)", "2 utterances", "2 (F 1, M 1)", "anger 2", "mad 2", "weak 2", "16000 2",
-                  "1 silent clips (no 10 ms louder than -60 dBFS): a", "#"):
+    for words in (
+        "the toy (toy)",
+        "2 utterances",
+        "2 (F 1, M 1)",
+        "anger 2",
+        "mad 2",
+        "weak 2",
+        "16000 2",
+        "1 silent clips (no 10 ms louder than -60 dBFS): a",
+        "#",
+    ):
         assert words in text
     assert all(line == line.rstrip() for line in text.splitlines())
 
@@ -204,8 +217,10 @@ def real(name, samples, prepare, folder):
 def test_real_ravdess(samples, prepare, tmp_path):
     report = real("ravdess", samples, prepare, tmp_path)
     assert report["utterances"] == 1440 and report["speakers_by_gender"] == {"F": 12, "M": 12}
-    assert report["counts"]["emotion"] == {"neutral": 96, **dict.fromkeys(
-        ("angry", "calm", "disgust", "fearful", "happy", "sad", "surprised"), 192)}
+    assert report["counts"]["emotion"] == {
+        "neutral": 96,
+        **dict.fromkeys(("angry", "calm", "disgust", "fearful", "happy", "sad", "surprised"), 192),
+    }
     found = faults(report)
     assert found["duplicates"] == [["ravdess-03-01-03-01-02-01-07", "ravdess-03-01-03-01-02-02-07"]]
     assert sorted(name[-2:] for name in found["channels"]) == ["01", "01", "05", "20", "20"]

@@ -8,9 +8,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from speecheq.common.errors import InputError
 from speecheq.corpora import data_card
 from speecheq.corpora.data_card import find_card, read_card, read_cards, table, where_from
-from speecheq.common.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPORA = ["aishell", "casia", "crema_d", "emodb", "esd", "iemocap", "librispeech", "msp_improv", "ravdess", "seqd"]

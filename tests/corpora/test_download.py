@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from speecheq.common.errors import InputError
 from speecheq.corpora import download as module
 from speecheq.corpora.data_card import Download, find_card, read_cards
 from speecheq.corpora.download import download, fetch, unpack_zip
-from speecheq.common.errors import InputError
 
 BODY = bytes(range(256)) * 400
 NAME = "data.bin"
@@ -67,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         start, asked, version = 0, self.headers.get("Range"), self.headers.get("If-Range")
         resumes = asked and server.ranges and version in (None, server.etag, server.modified)
         if resumes:
-            start = int(asked[len("bytes="):-1])
+            start = int(asked[len("bytes=") : -1])
             if start >= len(body):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(body)}")
@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(body[start:start + fault["cut"]] if "cut" in fault else body[start:])
+        self.wfile.write(body[start : start + fault["cut"]] if "cut" in fault else body[start:])
         self.close_connection = self.close_connection or "cut" in fault or not server.lengths
 
 
@@ -351,16 +351,24 @@ def aishell():
     dev = tarred({"dev/S0724/BAC009S0724W0121.wav": clip()})
     test = tarred({"test/S0764/BAC009S0764W0121.wav": clip()})
     text = "BAC009S0002W0122 今天\nBAC009S0724W0121 天气\nBAC009S0764W0121 很好\n"
-    data = {"data_aishell/transcript/aishell_transcript_v0.8.txt": text.encode(),
-            "data_aishell/wav/S0002.tar.gz": train, "data_aishell/wav/S0724.tar.gz": dev,
-            "data_aishell/wav/S0764.tar.gz": test}
+    data = {
+        "data_aishell/transcript/aishell_transcript_v0.8.txt": text.encode(),
+        "data_aishell/wav/S0002.tar.gz": train,
+        "data_aishell/wav/S0724.tar.gz": dev,
+        "data_aishell/wav/S0764.tar.gz": test,
+    }
     return tarred(data), tarred({"resource_aishell/speaker.info": b"0002 F\n0724 M\n0764 F\n"})
 
 
 def librispeech(part, speaker):
     folder = f"LibriSpeech/{part}/{speaker}/1"
-    return tarred({f"{folder}/{speaker}-1-0000.flac": b"audio", f"{folder}/{speaker}-1.trans.txt": b"text",
-                   "LibriSpeech/SPEAKERS.TXT": b"speakers"})
+    return tarred(
+        {
+            f"{folder}/{speaker}-1-0000.flac": b"audio",
+            f"{folder}/{speaker}-1.trans.txt": b"text",
+            "LibriSpeech/SPEAKERS.TXT": b"speakers",
+        }
+    )
 
 
 def served(server, card, archives, under=""):
@@ -423,8 +431,9 @@ def test_librispeech_comes_in_parts(server, tmp_path, capfd):
     assert "Downloading LibriSpeech parts" not in capfd.readouterr().err, "lhotse's bar would spoil a log"
 
 
-@pytest.mark.parametrize("name, archive, under", [("ravdess", "Audio_Speech_Actors_01-24.zip", ""),
-                                                  ("aishell", "data_aishell.tgz", "/33")])
+@pytest.mark.parametrize(
+    "name, archive, under", [("ravdess", "Audio_Speech_Actors_01-24.zip", ""), ("aishell", "data_aishell.tgz", "/33")]
+)
 def test_an_archive_with_another_checksum_is_not_unpacked(server, tmp_path, name, archive, under):
     card = served(server, find_card(name), {archive: zipped(ravdess())}, under)
     item = replace(card.downloads[0], md5="0" * 32)

@@ -3,10 +3,20 @@
 import pytest
 import soundfile
 
-from speecheq.corpora.prepare import Corpus, Request, Utterance, find_root, iter_clips, load_card, prepare, read_lines
-from speecheq.corpora.prepare import main, read_recording
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
+from speecheq.corpora.prepare import (
+    Corpus,
+    Request,
+    Utterance,
+    find_root,
+    iter_clips,
+    load_card,
+    main,
+    prepare,
+    read_lines,
+    read_recording,
+)
 
 LABELS = {"mad": "anger", "calm": "neutral"}
 TOY = Corpus("toy", "the toy", "Mandarin", "DIR/*.wav", labels=LABELS, levels=("weak", "strong"))
@@ -105,7 +115,9 @@ def test_recordings_of_any_rate_and_channels(toys, tmp_path):
         read_recording("x", tmp_path / "c.wav")
 
 
-SCALED = Corpus("scaled", "the scaled", "English", "DIR/*.wav", labels={"mad": "anger", "calm": "neutral"}, scale=(1.0, 5.0))
+SCALED = Corpus(
+    "scaled", "the scaled", "English", "DIR/*.wav", labels={"mad": "anger", "calm": "neutral"}, scale=(1.0, 5.0)
+)
 
 
 def test_continuous_intensity_is_rescaled_to_1_to_4_and_neutral_keeps_its_own():
@@ -146,30 +158,58 @@ def test_a_neutral_clip_keeps_what_its_corpus_says_of_it(toys, tmp_path):
     found = utterances(toys, tmp_path / "c", label="calm", level="strong", session="2", text_id="7", extra={"age": 31})
     prepare(TOY, lambda *_: found, Request(tmp_path / "c"), tmp_path / "out")
     custom = next(iter(SupervisionSet.from_file(tmp_path / "out" / "toy_supervisions_all.jsonl.gz"))).custom
-    assert custom == {"age": 31, "corpus": "toy", "emotion": "calm", "intensity": "strong", "esc": "neutral", "eis": 0.0,
-                      "eis_of_corpus": 3.0, "text_id": "7", "session": "2"}
+    assert custom == {
+        "age": 31,
+        "corpus": "toy",
+        "emotion": "calm",
+        "intensity": "strong",
+        "esc": "neutral",
+        "eis": 0.0,
+        "eis_of_corpus": 3.0,
+        "text_id": "7",
+        "session": "2",
+    }
 
 
-COUNTED = Corpus("counted", "the counted", "English", "DIR/*.wav", labels={"mad": "anger", "calm": "neutral"},
-                 counts={"the release": 4}, count_by={"label": {"mad": 2, "calm": 2}, "speaker": {"s": 2, "t": 2}})
+COUNTED = Corpus(
+    "counted",
+    "the counted",
+    "English",
+    "DIR/*.wav",
+    labels={"mad": "anger", "calm": "neutral"},
+    counts={"the release": 4},
+    count_by={"label": {"mad": 2, "calm": 2}, "speaker": {"s": 2, "t": 2}},
+)
 
 
 def counted(toys, folder, labels="mad mad calm calm", speakers="s t s t"):
-    return [Utterance(f"u{n}", toys.write_wav(folder / f"{n}.wav"), speaker, label=label)
-            for n, (label, speaker) in enumerate(zip(labels.split(), speakers.split()))]
+    return [
+        Utterance(f"u{n}", toys.write_wav(folder / f"{n}.wav"), speaker, label=label)
+        for n, (label, speaker) in enumerate(zip(labels.split(), speakers.split()))
+    ]
 
 
 @pytest.mark.parametrize(
     "labels, speakers, words",
     [
-        ("mad mad calm", "s t s", "3 utterances found, the counted has 4 (the release) - 1 of 2 with the label calm, "
-         "1 of 2 with the speaker t; complete the copy"),
-        ("mad mad mad calm", "s t s t", "4 utterances found, the counted has 4 (the release) - 1 of 2 with the label calm, "
-         "3 of 2 with the label mad; complete"),
+        (
+            "mad mad calm",
+            "s t s",
+            "3 utterances found, the counted has 4 (the release) - 1 of 2 with the label calm, "
+            "1 of 2 with the speaker t; complete the copy",
+        ),
+        (
+            "mad mad mad calm",
+            "s t s t",
+            "4 utterances found, the counted has 4 (the release) - 1 of 2 with the label calm, "
+            "3 of 2 with the label mad; complete",
+        ),
         ("mad mad calm calm", "s t s x", "1 of 2 with the speaker t, 1 with the unknown speaker x"),
     ],
 )
-def test_a_copy_that_is_not_the_release_is_told_what_is_missing_or_extra(toys, tmp_path, capsys, labels, speakers, words):
+def test_a_copy_that_is_not_the_release_is_told_what_is_missing_or_extra(
+    toys, tmp_path, capsys, labels, speakers, words
+):
     found = counted(toys, tmp_path / "c", labels, speakers)
     with pytest.raises(InputError) as refused:
         prepare(COUNTED, lambda *_: found, Request(tmp_path / "c"), tmp_path / "out")
@@ -204,8 +244,11 @@ def test_a_recording_of_many_segments_is_written_once(toys, tmp_path):
     from lhotse import RecordingSet, SupervisionSet
 
     clips = [toys.write_wav(tmp_path / "c" / f"{name}.wav", 1.0) for name in ("long", "other")]
-    found = [Utterance(f"{clip.stem[0]}{n}", clip, "s", label="mad", recording=clip.stem, start=n / 10, end=n / 10 + 0.1)
-             for n in range(9) for clip in clips]
+    found = [
+        Utterance(f"{clip.stem[0]}{n}", clip, "s", label="mad", recording=clip.stem, start=n / 10, end=n / 10 + 0.1)
+        for n in range(9)
+        for clip in clips
+    ]
     prepare(TOY, lambda *_: found, Request(tmp_path / "c"), tmp_path / "out")
     assert [r.id for r in RecordingSet.from_file(tmp_path / "out" / "toy_recordings_all.jsonl.gz")] == ["long", "other"]
     supervisions = list(SupervisionSet.from_file(tmp_path / "out" / "toy_supervisions_all.jsonl.gz"))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from lhotse import CutSet, MonoCut, SupervisionSegment
 from lhotse.testing.dummies import dummy_recording
 
-from speecheq.dataset import lazy_cuts as module
 from speecheq.config.schema import DataConfig
+from speecheq.dataset import lazy_cuts as module
 from speecheq.dataset.lazy_cuts import cuts_of, sample
 from speecheq.dataset.loader import endless_stream, training_cuts
 
@@ -25,8 +25,11 @@ def write(path, corpora):
     return path
 
 
-@given(corpora=st.lists(st.sampled_from(["a", "b", "ab", "emotion"]), min_size=1, max_size=12),
-       wanted=st.sampled_from(["a", "b", "ab", None]), most=st.integers(1, 15))
+@given(
+    corpora=st.lists(st.sampled_from(["a", "b", "ab", "emotion"]), min_size=1, max_size=12),
+    wanted=st.sampled_from(["a", "b", "ab", None]),
+    most=st.integers(1, 15),
+)
 @settings(max_examples=60)
 def test_it_holds_what_lhotse_reads_of_the_corpus(tmp_path_factory, corpora, wanted, most):
     path = write(tmp_path_factory.mktemp("m") / "m.jsonl.gz", corpora)
@@ -67,7 +70,9 @@ def test_the_first_mini_batch_needs_a_bounded_part_of_a_manifest(tmp_path, made,
     with gzip.open(path, "wt", compresslevel=1) as lines:
         for number in range(60_000):
             lines.write(json.dumps({**line, "id": f"cut{number}"}) + "\n")
-    monkeypatch.setattr("speecheq.dataset.loader.collate", lambda stream, cuts, waveforms: pytest.fail(f"{len(cuts)} cuts"))
+    monkeypatch.setattr(
+        "speecheq.dataset.loader.collate", lambda stream, cuts, waveforms: pytest.fail(f"{len(cuts)} cuts")
+    )
     cuts = training_cuts(path)
     with pytest.raises(pytest.fail.Exception, match="8 cuts"):
         next(endless_stream("phoneme", cuts, DataConfig(batch_size=8, workers=0), 1))

@@ -7,21 +7,36 @@ import pytest
 from lhotse import CutSet
 
 from speecheq import seqm
-from speecheq.corpora.prepare import Corpus, Request, Utterance
-from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.common.errors import InputError
-from speecheq.features.storage import compute_features
 from speecheq.common.files import read_json
-from speecheq.dataset.msud import Recipe, class_table, experiment_name, load_fold, made_folds, parse_use, unify
 from speecheq.common.progress import set_up_logging
 from speecheq.common.stages import STAMP
+from speecheq.corpora.prepare import Corpus, Request, Utterance
+from speecheq.corpora.prepare import prepare as prepare_corpus
+from speecheq.dataset.msud import Recipe, class_table, experiment_name, load_fold, made_folds, parse_use, unify
+from speecheq.features.storage import compute_features
 
 LABELS = {"mad": "anger", "calm": "neutral"}
 TARGET = Corpus("target", "the target", "Mandarin", "DIR/*.wav", labels=LABELS)
-OTHER = Corpus("other", "the other", "Mandarin", "DIR/*.wav", labels=LABELS, levels=("a", "b"),
-               splits=("train", "dev", "test"), test_split="test")
-READ = Corpus("read", "read speech", "Mandarin", "DIR/*.wav", splits=("train", "dev", "test"), test_split="test",
-              has_transcripts=True)
+OTHER = Corpus(
+    "other",
+    "the other",
+    "Mandarin",
+    "DIR/*.wav",
+    labels=LABELS,
+    levels=("a", "b"),
+    splits=("train", "dev", "test"),
+    test_split="test",
+)
+READ = Corpus(
+    "read",
+    "read speech",
+    "Mandarin",
+    "DIR/*.wav",
+    splits=("train", "dev", "test"),
+    test_split="test",
+    has_transcripts=True,
+)
 
 
 class Data:
@@ -58,16 +73,39 @@ class Data:
 def data(toys, tmp_path, capsys):
     set_up_logging()
     made = Data(tmp_path, toys)
-    made.add(TARGET, [
-        Utterance(f"t-{s}-{label}-{n}", made.clip, s, "F" if s == "s1" else None if s == "s3" else "M", label=label,
-                  text_id=str(n))
-        for s in ("s1", "s2", "s3") for label in LABELS for n in range(10)
-    ])
-    made.add(OTHER, [  # its speakers and texts are in its training and test parts, under the target's names
-        Utterance(f"o-{split}-{n}", made.clip, "s1", "F", label="mad" if n % 2 else "calm",
-                  level="a" if n % 2 else None, split=split, text_id=str(n))
-        for split in OTHER.splits for n in range(4)
-    ])
+    made.add(
+        TARGET,
+        [
+            Utterance(
+                f"t-{s}-{label}-{n}",
+                made.clip,
+                s,
+                "F" if s == "s1" else None if s == "s3" else "M",
+                label=label,
+                text_id=str(n),
+            )
+            for s in ("s1", "s2", "s3")
+            for label in LABELS
+            for n in range(10)
+        ],
+    )
+    made.add(
+        OTHER,
+        [  # its speakers and texts are in its training and test parts, under the target's names
+            Utterance(
+                f"o-{split}-{n}",
+                made.clip,
+                "s1",
+                "F",
+                label="mad" if n % 2 else "calm",
+                level="a" if n % 2 else None,
+                split=split,
+                text_id=str(n),
+            )
+            for split in OTHER.splits
+            for n in range(4)
+        ],
+    )
     return made
 
 
@@ -169,25 +207,58 @@ def test_a_corpus_without_emotions_is_refused(data):
         data.unify(corpora=("read",))
 
 
-NEUTRALS = Corpus("neutrals", "a corpus with two kinds of neutral", "English", "DIR/*.wav",
-                  labels={"neutral": "neutral", "calm": "neutral", "happy": "joy", "bored": "boredom", "loath": "disgust"},
-                  levels=("normal", "strong"))
-SCALED = Corpus("scaled", "a corpus with dominance", "English", "DIR/*.wav", labels={"neu": "neutral", "hap": "joy"},
-                scale=(1.0, 5.0), splits=("train", "dev", "test"), test_split="test")
+NEUTRALS = Corpus(
+    "neutrals",
+    "a corpus with two kinds of neutral",
+    "English",
+    "DIR/*.wav",
+    labels={"neutral": "neutral", "calm": "neutral", "happy": "joy", "bored": "boredom", "loath": "disgust"},
+    levels=("normal", "strong"),
+)
+SCALED = Corpus(
+    "scaled",
+    "a corpus with dominance",
+    "English",
+    "DIR/*.wav",
+    labels={"neu": "neutral", "hap": "joy"},
+    scale=(1.0, 5.0),
+    splits=("train", "dev", "test"),
+    test_split="test",
+)
 
 
 @pytest.fixture
 def rich(data):
     """Two more corpora: own classes and levels; a continuous scale, sessions and official parts."""
-    data.add(NEUTRALS, [
-        Utterance(f"n-{s}-{label}-{n}", data.clip, s, "F", label=label, level=None if label == "bored" else "normal")
-        for s in ("a", "b") for label in NEUTRALS.labels for n in range(5)
-    ])
-    data.add(SCALED, [
-        Utterance(f"c-{split}-{label}-{n}", data.clip, f"Ses{n % 2}", "M", label=label, intensity=2.0 + n % 3,
-                  split=split, session=str(n % 2))
-        for split in SCALED.splits for label in SCALED.labels for n in range(10)
-    ])
+    data.add(
+        NEUTRALS,
+        [
+            Utterance(
+                f"n-{s}-{label}-{n}", data.clip, s, "F", label=label, level=None if label == "bored" else "normal"
+            )
+            for s in ("a", "b")
+            for label in NEUTRALS.labels
+            for n in range(5)
+        ],
+    )
+    data.add(
+        SCALED,
+        [
+            Utterance(
+                f"c-{split}-{label}-{n}",
+                data.clip,
+                f"Ses{n % 2}",
+                "M",
+                label=label,
+                intensity=2.0 + n % 3,
+                split=split,
+                session=str(n % 2),
+            )
+            for split in SCALED.splits
+            for label in SCALED.labels
+            for n in range(10)
+        ],
+    )
     return data
 
 
@@ -206,7 +277,10 @@ def eis_of(cuts, label):
 def test_the_eis_of_neutral_clips_is_a_switch(rich, rule, with_levels, scaled, unspecified):
     rich.unify("neutrals", "speaker", "1", ("scaled", "target"), neutral_eis=rule)
     cuts = rich.sets(1, experiment_name("neutrals", "speaker", neutral_eis=rule))["emotion"]
-    of = {name: [c for c in cuts if c.supervisions[0].custom["corpus"] == name] for name in ("neutrals", "scaled", "target")}
+    of = {
+        name: [c for c in cuts if c.supervisions[0].custom["corpus"] == name]
+        for name in ("neutrals", "scaled", "target")
+    }
     assert eis_of(of["neutrals"], "neutral") == eis_of(of["neutrals"], "calm") == with_levels
     assert eis_of(of["scaled"], "neu") == scaled and eis_of(of["target"], "calm") == unspecified
     # the others are not touched: the level, the place of boredom on the wheel, the rescaled value, nothing
@@ -232,7 +306,11 @@ def test_classes_are_those_of_seqm_or_the_targets_own(rich):
     for cut in sets["emotion"] + sets["test"] + sets["dev"]:
         custom = cut.supervisions[0].custom
         # clips of others: neutral is the label of that name, disgust the plain one; anger has no class here
-        expected = custom["emotion"] if custom["corpus"] == "neutrals" else {"neutral": "neutral", "joy": "happy"}[custom["esc"]]
+        expected = (
+            custom["emotion"]
+            if custom["corpus"] == "neutrals"
+            else {"neutral": "neutral", "joy": "happy"}[custom["esc"]]
+        )
         assert table.names[custom["class"]] == expected
     dropped = read_json(rich.root / "msud" / name / "fold1" / STAMP)["dropped"]
     assert len(dropped["anger of target, which is no single class of neutrals"]) == 30
@@ -295,7 +373,9 @@ def test_published_folds(rich, tmp_path):
     lines = [f"t-{s}-{label}-{n}\t{1 + n % 2}" for s in ("s1", "s2", "s3") for label in LABELS for n in range(10)]
     table.write_text("clip\ttest_fold\n" + "\n".join(lines) + "\n")
     assert rich.unify("target", "published", folds_file=table) == [1, 2]
-    assert ids(rich.sets(1, "target.published")["test"]) == {line.split("\t")[0] for line in lines if line.endswith("1")}
+    assert ids(rich.sets(1, "target.published")["test"]) == {
+        line.split("\t")[0] for line in lines if line.endswith("1")
+    }
     note = load_fold(rich.root / "msud" / "target.published", 1)
     assert note["folds_file"] == "folds.tsv" and note["test_speakers_in_training"] == 3
     # clips that the list does not name are dropped, by count; lines that name no clip are refused
@@ -328,8 +408,11 @@ def test_a_list_of_folds_is_held_against_all_clips_also_those_not_in_use(rich, t
 
 
 def test_a_partial_copy_may_lack_clips_of_the_list_and_says_how_many(rich, tmp_path, capsys):
-    rich.add(SCALED, [Utterance(f"c-{n}", rich.clip, f"s{n % 2}", "F", label="hap", split="train") for n in range(8)],
-             partial=True)
+    rich.add(
+        SCALED,
+        [Utterance(f"c-{n}", rich.clip, f"s{n % 2}", "F", label="hap", split="train") for n in range(8)],
+        partial=True,
+    )
     table = tmp_path / "folds.tsv"
     table.write_text("clip\ttest_fold\n" + "".join(f"c-{n}\t{1 + n % 2}\n" for n in range(10)))
     capsys.readouterr()
@@ -351,6 +434,7 @@ def test_a_protocol_whose_name_is_no_folder(protocol):
 
 def test_folds_of_another_partition_are_told_apart(rich, tmp_path):
     """What would make a mean over folds meaningless changes the partition; which folds are asked for does not."""
+
     def partition(fold, **options):
         rich.unify("target", "published", str(fold), ("neutrals",), folds_file=table, **options)
         return load_fold(rich.root / "msud" / "target.published", fold)["partition"]
@@ -375,8 +459,10 @@ def test_the_recipes_restriction_stays_beside_the_users(rich):
 
 
 def test_the_same_audio_under_two_names_is_a_leak(rich):
-    twice = [Utterance(f"n-{n}", rich.clip.with_name(f"t-s1-mad-{n}.wav"), "x", "F", label="happy", level="normal")
-             for n in range(3)]
+    twice = [
+        Utterance(f"n-{n}", rich.clip.with_name(f"t-s1-mad-{n}.wav"), "x", "F", label="happy", level="normal")
+        for n in range(3)
+    ]
     rich.add(NEUTRALS, twice)
     with pytest.raises(InputError, match="leak: the test clip t-s1-mad-0 of target is the audio of n-0 of neutrals"):
         rich.unify("target", "speaker", "1", ("neutrals",))
@@ -385,8 +471,16 @@ def test_the_same_audio_under_two_names_is_a_leak(rich):
 
 def test_cross_corpus_counts_what_is_trained_on(rich):
     """A class that only the other corpora's test part has is no class in common."""
-    rich.add(SCALED, [Utterance(f"c-{part}-{n}", rich.clip, f"s{n % 2}", "F", label="hap" if part == "test" else "neu",
-                                split=part) for part in ("train", "test") for n in range(8)])
+    rich.add(
+        SCALED,
+        [
+            Utterance(
+                f"c-{part}-{n}", rich.clip, f"s{n % 2}", "F", label="hap" if part == "test" else "neu", split=part
+            )
+            for part in ("train", "test")
+            for n in range(8)
+        ],
+    )
     rich.unify("neutrals", "cross", "1", ("scaled",))
     assert {c.supervisions[0].custom["esc"] for c in rich.sets(1, "neutrals.cross")["test"]} == {"neutral"}
     with pytest.raises(InputError, match="trains on other corpora than target: give some"):

@@ -6,16 +6,16 @@ from collections import Counter
 import pytest
 from lhotse import CutSet
 
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
+from speecheq.common.stages import STAMP
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
-from speecheq.common.errors import InputError
-from speecheq.features.storage import compute_features, corpus_cuts, load_cuts
-from speecheq.common.files import read_json
 from speecheq.dataset.phoneme_cuts import hold_out, phonemes
 from speecheq.dataset.phones import english, mandarin
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.phones.units import MODEL, PREDICTED_WORDS, Pieces, spelling
-from speecheq.common.stages import STAMP
+from speecheq.features.storage import compute_features, corpus_cuts, load_cuts
 
 PARTS = ("train", "dev", "test")
 READ = Corpus("read", "read speech", "Mandarin", "DIR/*.wav", splits=PARTS, test_split="test", has_transcripts=True)
@@ -44,8 +44,12 @@ class Data:
 
     def read_speech(self, corpus, parts, each):
         texts = TEXTS[corpus]
-        return [Utterance(f"{part}-{s}-{n:02d}", self.clip, s, text=texts[n % len(texts)], split=part)
-                for part in parts for s in ("s1", "s2") for n in range(each)]
+        return [
+            Utterance(f"{part}-{s}-{n:02d}", self.clip, s, text=texts[n % len(texts)], split=part)
+            for part in parts
+            for s in ("s1", "s2")
+            for n in range(each)
+        ]
 
     def phonemes(self, corpus="read", **more):
         folder = self.folder(corpus)
@@ -126,13 +130,16 @@ def test_without_a_test_part_the_last_tenth_of_each_speaker_is_held_out(data, ca
 def test_the_dev_part_stays_where_the_test_part_is_missing(data):
     data.add(READ, data.read_speech("read", ("train", "dev"), 2), partial=True)
     sets = data.phonemes()
-    assert ids(sets["heldout"]) == {"train-s1-01", "train-s2-01"} and ids(sets["train"]) == {"train-s1-00", "train-s2-00"}
+    assert ids(sets["heldout"]) == {"train-s1-01", "train-s2-01"} and ids(sets["train"]) == {
+        "train-s1-00",
+        "train-s2-00",
+    }
     assert ids(sets["dev"]) == {f"dev-{s}-0{n}" for s in ("s1", "s2") for n in range(2)}
 
 
 def test_what_is_held_out_could_be_read(data):
     """The last utterances of each speaker have no phones; those before them are held out."""
-    data.add(BOOKS, [u for u in data.read_speech("books", ("train",), 5)], partial=True)
+    data.add(BOOKS, list(data.read_speech("books", ("train",), 5)), partial=True)
     sets = data.phonemes("books")
     assert ids(sets["heldout"]) == {"train-s1-03", "train-s2-03"} and len(sets["train"]) == 4
     note, _ = data.note("books")
@@ -171,8 +178,11 @@ def test_a_corpus_without_official_parts_is_one_for_training(data):
 
 
 def test_a_tenth_is_held_out_of_every_speaker():
-    utterances = [(f"{speaker}-{n:03d}", speaker) for speaker, count in (("a", 300), ("b", 20), ("c", 2), ("d", 1))
-                  for n in reversed(range(count))]
+    utterances = [
+        (f"{speaker}-{n:03d}", speaker)
+        for speaker, count in (("a", 300), ("b", 20), ("c", 2), ("d", 1))
+        for n in reversed(range(count))
+    ]
     held = hold_out(utterances)
     assert Counter(name[0] for name in held) == {"a": 30, "b": 2, "c": 1}
     assert {name for name in held if name[0] == "a"} == {f"a-{n:03d}" for n in range(270, 300)}
@@ -204,8 +214,11 @@ def test_pieces_of_the_training_transcripts(data):
 
 def test_pieces_are_not_trained_on_what_is_held_out(data):
     texts = ["A CAT", "A HAT", "A ZEBRA"]
-    data.add(BOOKS, [Utterance(f"{n}", data.clip, "s", text=text, split="train") for n, text in enumerate(texts)],
-             partial=True)
+    data.add(
+        BOOKS,
+        [Utterance(f"{n}", data.clip, "s", text=text, split="train") for n, text in enumerate(texts)],
+        partial=True,
+    )
     sets = data.phonemes("books", units="bpe", bpe_size=9)
     assert ids(sets["heldout"]) == {"2"} and 1 in phones_of(sets["heldout"][0])
 
@@ -220,8 +233,14 @@ def test_pieces_of_mandarin(data):
 
 def test_pieces_of_a_large_corpus_are_trained_on_evenly_spaced_transcripts(data, monkeypatch):
     texts = [f"CAT {chr(ord('A') + n)}" for n in range(20)]
-    data.add(BOOKS, [Utterance(f"{n:02d}", data.clip, "s", text=text, split=split)
-                     for n, text in enumerate(texts) for split in (["train"] if n < 18 else ["test"])])
+    data.add(
+        BOOKS,
+        [
+            Utterance(f"{n:02d}", data.clip, "s", text=text, split=split)
+            for n, text in enumerate(texts)
+            for split in (["train"] if n < 18 else ["test"])
+        ],
+    )
     monkeypatch.setattr("speecheq.dataset.phoneme_cuts.PIECES_FROM", 7)
     taken = []
     monkeypatch.setattr("speecheq.dataset.phones.units._spellings", lambda language, t: taken.extend(t) or iter(taken))
@@ -331,8 +350,9 @@ def test_the_real_librispeech(samples, toys, tmp_path, monkeypatch):
     out, note, stamp = of_sample("librispeech", folder, toys, tmp_path, monkeypatch)
     assert (stamp["in"], stamp["out"]) == (104, 104) and note["pooled"] and note["symbols"] == 85
     assert note["clips"] == {"heldout": 11, "train": 93}
-    transcripts = [line.split(" ", 1) for path in folder.glob("*/*/*/*.trans.txt")
-                   for line in path.read_text().splitlines()]
+    transcripts = [
+        line.split(" ", 1) for path in folder.glob("*/*/*/*.trans.txt") for line in path.read_text().splitlines()
+    ]
     words = Counter(word for _, text in transcripts for word in text.lower().split())
     lacking = {word: times for word, times in words.items() if word not in english.dictionary()}
     possessives = {word for word in lacking if word.endswith("'s") and word[:-2] in english.dictionary()}

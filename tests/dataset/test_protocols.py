@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from speecheq.common.errors import InputError
 from speecheq.corpora.prepare import Request
 from speecheq.corpora.prepare import prepare as prepare_corpus
-from speecheq.common.errors import InputError
 from speecheq.dataset.msud import clip_of
 from speecheq.dataset.protocols import (
     MUST_DIFFER,
@@ -29,8 +29,12 @@ LABELS = ("anger", "joy", "neutral")
 def corpora(draw):
     """Clips of 2 to 5 speakers and 5 to 9 texts, a few of them missing."""
     speakers, texts = draw(st.integers(2, 5)), draw(st.integers(5, 9))
-    clips = [Clip(f"{s}-{label}-{t}", f"s{s}", label, str(t), ("train", "test")[t % 2], "toy", f"Ses{s // 2}")
-             for s in range(speakers) for label in LABELS for t in range(texts)]
+    clips = [
+        Clip(f"{s}-{label}-{t}", f"s{s}", label, str(t), ("train", "test")[t % 2], "toy", f"Ses{s // 2}")
+        for s in range(speakers)
+        for label in LABELS
+        for t in range(texts)
+    ]
     missing = draw(st.sets(st.sampled_from(clips), max_size=3))
     return draw(st.permutations([clip for clip in clips if clip not in missing]))
 
@@ -42,8 +46,10 @@ def test_folds_partition_the_clips_and_nothing_leaks(clips, protocol, seed):
     folds = make_folds(protocol, clips, seed)
     assert Counter(name for fold in folds for name in fold) == Counter(clip.id for clip in clips)
     speakers, sessions = {c.speaker for c in clips}, {c.session for c in clips}
-    assert len(folds) == {"random10": 10, "random5": 5, "text": 5, "speaker": len(speakers),
-                          "session": len(sessions)}[protocol]
+    assert (
+        len(folds)
+        == {"random10": 10, "random5": 5, "text": 5, "speaker": len(speakers), "session": len(sessions)}[protocol]
+    )
     assert folds == make_folds(protocol, clips[::-1], seed), "the order of the manifest must not matter"
     for fold in folds:
         test = [clip for clip in clips if clip.id in fold]
@@ -69,8 +75,12 @@ def test_random10_is_stratified_by_label_and_speaker(clips):
 
 
 def grid(speakers=4, texts=50):
-    return [Clip(f"{s}-{label}-{t}", f"s{s}", label, str(t), None, "toy")
-            for s in range(speakers) for label in LABELS for t in range(texts)]
+    return [
+        Clip(f"{s}-{label}-{t}", f"s{s}", label, str(t), None, "toy")
+        for s in range(speakers)
+        for label in LABELS
+        for t in range(texts)
+    ]
 
 
 def test_seeds_change_random_folds():
@@ -101,8 +111,11 @@ def parts(protocol):
     test_ids = make_folds(protocol, clips)[0]
     pool = [clip for clip in clips if clip.id not in test_ids]
     dev_ids = dev_part(pool)
-    return ([c for c in pool if c.id not in dev_ids], [c for c in pool if c.id in dev_ids],
-            [c for c in clips if c.id in test_ids])
+    return (
+        [c for c in pool if c.id not in dev_ids],
+        [c for c in pool if c.id in dev_ids],
+        [c for c in clips if c.id in test_ids],
+    )
 
 
 @pytest.mark.parametrize("protocol", ["random10", "speaker", "text"])
@@ -138,7 +151,9 @@ def test_the_same_audio_under_another_name_is_found(place):
     used = training if place == "training" else dev
     test[0] = test[0]._replace(sound=7)
     used.append(used[0]._replace(id="mine-1", corpus="mine", sound=7))
-    with pytest.raises(InputError, match=rf"the test clip {test[0].id} of toy is the audio of mine-1 of mine in .*{place}"):
+    with pytest.raises(
+        InputError, match=rf"the test clip {test[0].id} of toy is the audio of mine-1 of mine in .*{place}"
+    ):
         check_leaks("random10", training, dev, test)
     used[-1] = used[-1]._replace(sound=8)
     check_leaks("random10", training, dev, test)
@@ -174,8 +189,14 @@ def test_the_official_test_part_is_the_only_fold():
 
 @pytest.mark.parametrize(
     "text, numbers",
-    [("1", [1]), ("1 3-5", [1, 3, 4, 5]), ("2,1", [2, 1]), ("all", list(range(1, 11))), ("3 2-4", [3, 2, 4]),
-     ("4-4", [4])],
+    [
+        ("1", [1]),
+        ("1 3-5", [1, 3, 4, 5]),
+        ("2,1", [2, 1]),
+        ("all", list(range(1, 11))),
+        ("3 2-4", [3, 2, 4]),
+        ("4-4", [4]),
+    ],
 )
 def test_numbers(text, numbers):
     assert parse_numbers(text, "fold", 10) == numbers
@@ -220,8 +241,12 @@ def test_every_fold_of_every_protocol_on_the_real_clips(samples, toys, tmp_path)
             pool = [clip for clip in clips if clip.id not in fold]
             dev = dev_part(pool)
             assert abs(len(dev) - len(pool) / 10) <= 3
-            check_leaks(protocol, [c for c in pool if c.id not in dev], [c for c in pool if c.id in dev],
-                        [c for c in clips if c.id in fold])
+            check_leaks(
+                protocol,
+                [c for c in pool if c.id not in dev],
+                [c for c in pool if c.id in dev],
+                [c for c in clips if c.id in fold],
+            )
             assert {Counter(c.label for c in clips if c.id in fold)[label] for label in {c.label for c in clips}} == {
                 len(fold) // 6
             }
@@ -282,14 +307,17 @@ def test_lists_of_folds_that_are_refused(tmp_path, content, words):
 
 def test_lists_of_folds_as_other_programs_write_them(tmp_path):
     expected = [("a", 1), ("b", 2)]
-    for content in ("clip,test_fold\na,1\nb,2\n", "\ufeffclip\ttest_fold\r\na\t1\r\nb\t2\r\n",
-                    "test_fold\tsex\tclip\n1\tF\ta\n2\tM\tb\n\n"):
+    for content in (
+        "clip,test_fold\na,1\nb,2\n",
+        "\ufeffclip\ttest_fold\r\na\t1\r\nb\t2\r\n",
+        "test_fold\tsex\tclip\n1\tF\ta\n2\tM\tb\n\n",
+    ):
         assert [(clip, fold) for _, clip, fold in read_folds_file(folds_file(tmp_path, content))] == expected
     with pytest.raises(InputError, match="there is no such file of folds"):
         read_folds_file(tmp_path / "none.tsv")
 
 
-@given(st.text() | st.text(alphabet="clip\ttest_fold,12\n\r\"a"))
+@given(st.text() | st.text(alphabet='clip\ttest_fold,12\n\r"a'))
 @settings(max_examples=200)
 def test_no_text_makes_the_list_fail_with_anything_but_a_sentence(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.tsv"

@@ -9,15 +9,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from speecheq.features import storage
+from speecheq.common.files import read_json
+from speecheq.common.stages import Drops
+from speecheq.corpora.exchange import import_corpus
 from speecheq.corpora.prepare import Request, Utterance, load_card
 from speecheq.corpora.prepare import prepare as prepare_corpus
-from speecheq.corpora.exchange import import_corpus
-from speecheq.common.files import read_json
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.dataset.phones.units import Phones
-from speecheq.common.stages import Drops
+from speecheq.features import storage
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,9 @@ def test_the_table_says_the_slope_between_two_sizes(scale, capsys):
     measured = [("unify", 3000, 2.0, 302_000_000), ("import", 10, 1.0, 1_000_000), ("unify", 1000, 1.0, 300_000_000)]
     scale.print_table([scale.Measured(*one) for one in measured])
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "| import | 10 | 1 | 1 | - |", "| unify | 1000 | 1 | 300 | - |", "| unify | 3000 | 2 | 302 | 1000 |",
+        "| import | 10 | 1 | 1 | - |",
+        "| unify | 1000 | 1 | 300 | - |",
+        "| unify | 3000 | 2 | 302 | 1000 |",
     ]
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from speecheq.dataset.shard_plan import Dealing, Epoch
 from speecheq.common.errors import InputError
+from speecheq.dataset.shard_plan import Dealing, Epoch
 
 # How many clips that are wanted each shard has; some have none.
 SHARDS = st.lists(st.integers(0, 30), min_size=1, max_size=12)
@@ -22,8 +22,15 @@ def epochs(draw, seconds=st.none() | st.floats(5.0, 60.0)):
     assume(shards.sum() >= max(2, lanes))
     # whole numbers of sixteenths of a second, whose sums are exact in any order
     lengths = [np.random.RandomState(number).randint(4, 160, size) / 16 for number, size in enumerate(shards)]
-    dealing = Dealing(int(shards.sum()), lanes, draw(st.integers(1, 5)), lanes * draw(st.integers(2, 5)),
-                      draw(seconds), draw(st.integers(1, 200)), "phoneme")
+    dealing = Dealing(
+        int(shards.sum()),
+        lanes,
+        draw(st.integers(1, 5)),
+        lanes * draw(st.integers(2, 5)),
+        draw(seconds),
+        draw(st.integers(1, 200)),
+        "phoneme",
+    )
 
     def durations(pieces):
         return np.concatenate([lengths[shard][first:stop] for shard, first, stop in pieces] or [np.empty(0)])
@@ -46,10 +53,12 @@ def mini_batches(epoch):
     """Of each mini-batch of the epoch, in its turn, (its part, the lane and the clip of each of its clips)."""
     dealing, parts = epoch.dealing, {}
     for part in range(dealing.parts):
-        parts[part] = iter([
-            [(lane, clips_of(epoch, *dealing.of_block(part, number, lane))[place]) for lane, place in places]
-            for number, places in batches_of(epoch, part)
-        ])
+        parts[part] = iter(
+            [
+                [(lane, clips_of(epoch, *dealing.of_block(part, number, lane))[place]) for lane, place in places]
+                for number, places in batches_of(epoch, part)
+            ]
+        )
     found = [(part, next(parts[part])) for part in epoch.turns()]
     assert all(next(left, None) is None for left in parts.values())
     return found
@@ -125,8 +134,12 @@ def test_the_parts_take_turns_as_long_as_they_have_a_mini_batch(case):
 def epoch_of(seed, sizes=(40, 60, 50), lanes=2, parts=2, **named):
     values = {"batch_size": 4, "seconds": None, "buffer": 40, "name": "emotion", **named}
     shards = np.array(sizes)
-    return Epoch(Dealing(int(shards.sum()), lanes, parts, **values), shards, seed,
-                 lambda pieces: np.concatenate([1.0 + np.arange(first, stop) for _, first, stop in pieces]))
+    return Epoch(
+        Dealing(int(shards.sum()), lanes, parts, **values),
+        shards,
+        seed,
+        lambda pieces: np.concatenate([1.0 + np.arange(first, stop) for _, first, stop in pieces]),
+    )
 
 
 def test_epochs_differ_in_the_order_of_shards_and_within_them():

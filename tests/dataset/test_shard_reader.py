@@ -24,20 +24,20 @@ from test_jobs import grid_engine  # noqa: F401  a fixture
 from test_resume import job as plain_job
 from test_resume import scalars
 
-from speecheq.models import checkpoint
-from speecheq.cluster import distributed
-from speecheq.dataset import shard_reader
 from speecheq.cli.main import main
+from speecheq.cluster import distributed
+from speecheq.cluster.job_arrays import TASKS
+from speecheq.common.errors import InputError
+from speecheq.common.stages import require
 from speecheq.config.schema import Config, DataConfig, SharConfig, learned, resolve
 from speecheq.corpora.prepare import Request, prepare
+from speecheq.dataset import shard_reader
 from speecheq.dataset.loader import Position, collate, endless_stream, training_cuts
-from speecheq.common.errors import InputError
-from speecheq.features.storage import compute_features, load_features, load_waveform
-from speecheq.cluster.job_arrays import TASKS
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.dataset.shard_reader import Shards, folder_of, missing_shards, write_shards
-from speecheq.common.stages import require
+from speecheq.features.storage import compute_features, load_features, load_waveform
+from speecheq.models import checkpoint
 from speecheq.reporting.recipe_status import DAMAGED, DONE, Status
 from speecheq.training.train import check, train
 
@@ -51,15 +51,20 @@ def data(toys, tmp_path_factory):
     """Stages 1 to 3 on toy SEQD and AISHELL-1, of several lengths and with some clips without a gender; as shards."""
     folder = tmp_path_factory.mktemp("toy")
     rows = [row if number % 7 else [row[0], "X01", "F", *row[3:]] for number, row in enumerate(toys.seqd_rows(clips=5))]
-    made = {"seqd": toys.seqd(folder / "corpora" / "seqd", rows),
-            "aishell": toys.aishell(folder / "corpora" / "aishell", utterances=31)}
+    made = {
+        "seqd": toys.seqd(folder / "corpora" / "seqd", rows),
+        "aishell": toys.aishell(folder / "corpora" / "aishell", utterances=31),
+    }
     for number, path in enumerate(sorted(folder.rglob("*.wav"))):
         toys.write_wav(path, 0.2 + 0.01 * (number % 40))
     for name, corpus in made.items():
         script = toys.script(name)
+
         def utterances(*given):
-            return [dataclasses.replace(of, gender=None) if of.speaker.endswith("X01") else of
-                    for of in script.find_utterances(*given)]
+            return [
+                dataclasses.replace(of, gender=None) if of.speaker.endswith("X01") else of
+                for of in script.find_utterances(*given)
+            ]
 
         prepare(getattr(script, name.upper()), utterances, Request(corpus, partial=True), folder / "manifests" / name)
         compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
@@ -76,8 +81,11 @@ def sources(data):
 
 
 def cuts_for(data, stream):
-    return training_cuts(sources(data)["phoneme"] / "train.jsonl.gz" if stream == "phoneme" else
-                         sources(data)["emotion"] / f"{stream}.jsonl.gz")
+    return training_cuts(
+        sources(data)["phoneme"] / "train.jsonl.gz"
+        if stream == "phoneme"
+        else sources(data)["emotion"] / f"{stream}.jsonl.gz"
+    )
 
 
 def shards_folder(data, stream, kind="stored"):
@@ -147,8 +155,10 @@ def test_the_stamp_counts_and_a_second_run_does_nothing(data):
 
 def test_several_processes_and_several_jobs_write_the_same(data, tmp_path):
     def content(folder):
-        return {path.name: (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
-                for path in folder.glob("shards-*/*")}
+        return {
+            path.name: (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+            for path in folder.glob("shards-*/*")
+        }
 
     source = sources(data)["phoneme"]
     write_shards(source, tmp_path / "processes", "stored", 9, nj=3)
@@ -164,8 +174,10 @@ def test_several_processes_and_several_jobs_write_the_same(data, tmp_path):
     write_shards(source, tmp_path / "jobs", "stored", 9)
     expected = content(shards_folder(data, "phoneme"))
     assert content(tmp_path / "processes") == content(tmp_path / "jobs") == expected
-    rows = [np.load(folder / "clips.npy", allow_pickle=False)
-            for folder in (shards_folder(data, "phoneme"), tmp_path / "jobs")]
+    rows = [
+        np.load(folder / "clips.npy", allow_pickle=False)
+        for folder in (shards_folder(data, "phoneme"), tmp_path / "jobs")
+    ]
     assert np.array_equal(*rows)
 
 
@@ -189,7 +201,18 @@ def test_clips_may_have_any_name(data, tmp_path):
     source = tmp_path / "phonemes" / "aishell"
     shutil.copytree(sources(data)["phoneme"], source)
     cuts = CutSet.from_file(source / "train.jsonl.gz").to_eager()
-    odd = ["语音", "a/../b", "/absolute", "it's \"$(touch harm)\"", "two\nlines", "100 %d", "x" * 200, "end.", "..", "a//b"]
+    odd = [
+        "语音",
+        "a/../b",
+        "/absolute",
+        'it\'s "$(touch harm)"',
+        "two\nlines",
+        "100 %d",
+        "x" * 200,
+        "end.",
+        "..",
+        "a//b",
+    ]
     renamed = {f"{odd[number % len(odd)]}{number}": cut for number, cut in enumerate(cuts)}
     CutSet.from_cuts([fastcopy(cut, id=name) for name, cut in renamed.items()]).to_file(source / "train.jsonl.gz")
     stamp = json.loads((source / "stage.json").read_text())
@@ -210,8 +233,24 @@ CONF = ROOT / "egs" / "mandarin" / "conf"
 @pytest.mark.parametrize("where", [[], ["--cmd", "sge", "--jobs-folder", "jobs"]])
 def test_the_command_writes_what_the_systems_read_here_or_as_jobs(data, grid_engine, where):  # noqa: F811
     shutil.copytree(data, "data", ignore=shutil.ignore_patterns("shar", "corpora"))
-    command = ["shar", "--config", str(CONF / "small.yaml"), "--systems-file", str(CONF / "systems.yaml"), "--target",
-               "seqd", "--protocol", "official", "--phonemes", "aishell", "--shard-clips", "40", "--nj", "2", *where]
+    command = [
+        "shar",
+        "--config",
+        str(CONF / "small.yaml"),
+        "--systems-file",
+        str(CONF / "systems.yaml"),
+        "--target",
+        "seqd",
+        "--protocol",
+        "official",
+        "--phonemes",
+        "aishell",
+        "--shard-clips",
+        "40",
+        "--nj",
+        "2",
+        *where,
+    ]
     assert main([*command, "--systems", "wo_mtl"]) == 0
     assert states() == {"data/shar/stored/seqd.official/fold1": DONE}
     assert main([*command, "--systems", "speecheq wo_mtl baseline"]) == 0
@@ -230,14 +269,33 @@ def test_the_command_writes_what_the_systems_read_here_or_as_jobs(data, grid_eng
 
 
 def states():
-    return {str(line.folder): line.state for line in Status(Path("data"), Path("exp"), False).all()
-            if line.stage == "shar"}
+    return {
+        str(line.folder): line.state for line in Status(Path("data"), Path("exp"), False).all() if line.stage == "shar"
+    }
 
 
 def test_a_system_that_lacks_its_phonemes_is_told_of(data, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["shar", "--data", str(data), "--config", str(CONF / "small.yaml"), "--systems-file",
-                 str(CONF / "systems.yaml"), "--target", "seqd", "--protocol", "official", "--systems", "speecheq"]) == 1
+    assert (
+        main(
+            [
+                "shar",
+                "--data",
+                str(data),
+                "--config",
+                str(CONF / "small.yaml"),
+                "--systems-file",
+                str(CONF / "systems.yaml"),
+                "--target",
+                "seqd",
+                "--protocol",
+                "official",
+                "--systems",
+                "speecheq",
+            ]
+        )
+        == 1
+    )
     assert "no phoneme corpus is given" in capsys.readouterr().err
 
 
@@ -264,8 +322,12 @@ def test_every_clip_comes_once_an_epoch_with_its_own_features_and_labels(data, s
 
 
 def test_the_gender_stream_lacks_the_clips_without_a_gender(data):
-    emotion, gender = (Counter(name for batch in epochs_of(stream, 1, Shards(shards_folder(data, stream), SMALL))
-                               for name in batch.ids) for stream in ("emotion", "gender"))
+    emotion, gender = (
+        Counter(
+            name for batch in epochs_of(stream, 1, Shards(shards_folder(data, stream), SMALL)) for name in batch.ids
+        )
+        for stream in ("emotion", "gender")
+    )
     assert 0 < len(gender) < len(emotion)
 
 
@@ -336,11 +398,18 @@ def process(rank, size):
         yield
 
 
-@given(shard_clips=st.integers(1, 200), lanes=st.sampled_from([1, 2, 4, 6]), parts=st.integers(1, 4),
-       most=st.integers(1, 6), loaders=st.integers(1, 3), buffer=st.integers(1, 200), seed=st.integers(0, 99))
+@given(
+    shard_clips=st.integers(1, 200),
+    lanes=st.sampled_from([1, 2, 4, 6]),
+    parts=st.integers(1, 4),
+    most=st.integers(1, 6),
+    loaders=st.integers(1, 3),
+    buffer=st.integers(1, 200),
+    seed=st.integers(0, 99),
+)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_processes_and_loaders_share_an_epoch_and_none_sees_another_ones_clips(
-    data, tmp_path_factory, shard_clips, lanes, parts, most, loaders, buffer, seed,
+    data, tmp_path_factory, shard_clips, lanes, parts, most, loaders, buffer, seed
 ):
     """The mini-batches are those of one process with one loader; each clip is read by one of them, once."""
     processes = max(number for number in range(1, most + 1) if lanes % number == 0)
@@ -356,7 +425,8 @@ def test_processes_and_loaders_share_an_epoch_and_none_sees_another_ones_clips(
                     shares.setdefault(request.position, []).append(request)
     assert [request.position for request in alone] == sorted(shares)
     assert sorted(name for request in alone for name in request.all_ids) == sorted(
-        cut.id for cut in cuts_for(data, "phoneme"))
+        cut.id for cut in cuts_for(data, "phoneme")
+    )
     for request in alone:
         found = [[cut.id for cut in share.cuts] for share in shares[request.position]]
         assert len(found) == processes and distributed.interleaved(found) == request.all_ids
@@ -417,17 +487,24 @@ def tar_of(*members):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("spoil, sentence", [
-    (lambda m, a: os.truncate(a, 3000), r"features.000002.tar: cannot be read \(.*run stage 3 again"),
-    (lambda m, a: os.truncate(a, 0), "features.000002.tar: .*run stage 3 again"),
-    (lambda m, a: a.unlink(), "features.000002.tar: cannot be read"),
-    (lambda m, a: m.unlink(), "cuts.000002.jsonl.gz: cannot be read"),
-    (lambda m, a: os.truncate(m, m.stat().st_size // 2), "cuts.000002.jsonl.gz: cannot be read"),
-    (lambda m, a: m.write_bytes(gzip.compress(gzip.decompress(m.read_bytes()).splitlines(True)[0])),
-     "features.000002.tar: it or cuts.000002.jsonl.gz ends after 1 clips"),
-    (lambda m, a: a.write_bytes(tar_of(*[(name + end, b"") for name in "ab" for end in (".llc", ".json")])),
-     "features.000002.tar: "),
-])
+@pytest.mark.parametrize(
+    "spoil, sentence",
+    [
+        (lambda m, a: os.truncate(a, 3000), r"features.000002.tar: cannot be read \(.*run stage 3 again"),
+        (lambda m, a: os.truncate(a, 0), "features.000002.tar: .*run stage 3 again"),
+        (lambda m, a: a.unlink(), "features.000002.tar: cannot be read"),
+        (lambda m, a: m.unlink(), "cuts.000002.jsonl.gz: cannot be read"),
+        (lambda m, a: os.truncate(m, m.stat().st_size // 2), "cuts.000002.jsonl.gz: cannot be read"),
+        (
+            lambda m, a: m.write_bytes(gzip.compress(gzip.decompress(m.read_bytes()).splitlines(True)[0])),
+            "features.000002.tar: it or cuts.000002.jsonl.gz ends after 1 clips",
+        ),
+        (
+            lambda m, a: a.write_bytes(tar_of(*[(name + end, b"") for name in "ab" for end in (".llc", ".json")])),
+            "features.000002.tar: ",
+        ),
+    ],
+)
 def test_damage_that_comes_after_the_start_is_one_sentence(damaged, spoil, sentence, workers):
     folder, manifest, archive = damaged
     shards = Shards(folder, SMALL)
@@ -486,11 +563,17 @@ def test_the_settings_of_shards_change_a_training_only_where_they_are_used():
     assert learned(plain) != learned(other)
 
 
-@pytest.mark.parametrize("assignments, sentence", [
-    (["data.batch_size=20"], "data.batch_size is 20, but from shards it must be a multiple of shar.lanes, which is 8"),
-    (["data.workers=5"], "data.workers is 5, but only shar.parts, which is 4, can load from shards"),
-    (["shar.lane=8"], "did you mean shar.lanes"),
-])
+@pytest.mark.parametrize(
+    "assignments, sentence",
+    [
+        (
+            ["data.batch_size=20"],
+            "data.batch_size is 20, but from shards it must be a multiple of shar.lanes, which is 8",
+        ),
+        (["data.workers=5"], "data.workers is 5, but only shar.parts, which is 4, can load from shards"),
+        (["shar.lane=8"], "did you mean shar.lanes"),
+    ],
+)
 def test_settings_that_do_not_fit_are_refused(assignments, sentence):
     with pytest.raises(InputError, match=sentence):
         resolve(CONF / "small.yaml", CONF / "systems.yaml", "speecheq", {"shar.use": True}, assignments)
@@ -500,15 +583,23 @@ def test_settings_that_do_not_fit_are_refused(assignments, sentence):
 
 
 def shar_job(data, folder, use=True, **named):
-    named = {"data__batch_size": 8, "model__dropout": 0.0, "optim__max_steps": 16, "optim__learning_rate": 3e-4,
-             **named}
-    made = dataclasses.replace(plain_job(data, folder, **named), msud=data / "msud" / "seqd.official",
-                               shards=data / "shar")
+    named = {
+        "data__batch_size": 8,
+        "model__dropout": 0.0,
+        "optim__max_steps": 16,
+        "optim__learning_rate": 3e-4,
+        **named,
+    }
+    made = dataclasses.replace(
+        plain_job(data, folder, **named), msud=data / "msud" / "seqd.official", shards=data / "shar"
+    )
     made.config.shar = dataclasses.replace(SMALL, use=use)
     return made
 
 
-FORKED = DRIVER.replace("import test_distributed", "import test_distributed, test_shar") + """
+FORKED = (
+    DRIVER.replace("import test_distributed", "import test_distributed, test_shar")
+    + """
 from speecheq.data import endless_stream
 from speecheq.shar import Shards
 
@@ -532,6 +623,7 @@ def trained_from_shards(size, out, **settings):
         training.train(test_shar.shar_job(data, folder / out, **settings))
     print(json.dumps(processes(size, work)[0]), flush=True)
 """
+)
 
 
 def in_processes(data, out, program):
@@ -539,10 +631,14 @@ def in_processes(data, out, program):
 
 
 def test_four_processes_with_two_loaders_each_see_every_clip_of_an_epoch_once(data, tmp_path):
-    told, shown = in_processes(data, tmp_path, """
+    told, shown = in_processes(
+        data,
+        tmp_path,
+        """
         for size in (4, 1):
             print(json.dumps(processes(size, listing)[0]), flush=True)
-    """)
+    """,
+    )
     assert told == [[0] * 4, [0]], shown
     alone = json.loads((tmp_path / "listing1.0.json").read_text())
     of_four = [json.loads((tmp_path / f"listing4.{rank}.json").read_text()) for rank in range(4)]
@@ -565,11 +661,15 @@ def test_four_processes_with_two_loaders_each_see_every_clip_of_an_epoch_once(da
 def trainings(data, tmp_path_factory):
     """The same training from shards in one process, in two and in four."""
     folder = tmp_path_factory.mktemp("trainings")
-    told, shown = in_processes(data, folder, """
+    told, shown = in_processes(
+        data,
+        folder,
+        """
         for size, workers in ((1, 0), (2, 2), (4, 0)):
             trained_from_shards(size, f"of{size}", data__workers=workers)
         trained_from_shards(3, "three")
-    """)
+    """,
+    )
     assert told == [[0], [0, 0], [0, 0, 0, 0], [1, 1, 1]], shown
     assert "shar.lanes is 4, but 3 processes train" in shown
     return folder

@@ -9,9 +9,9 @@ import pytest
 from doc_pages import blocks
 from lhotse import SupervisionSet
 
-from speecheq.corpora.prepare import main
-from speecheq.corpora.exchange import import_corpus
 from speecheq.common.files import read_json
+from speecheq.corpora.exchange import import_corpus
+from speecheq.corpora.prepare import main
 
 MOST_LINES = 40
 
@@ -54,23 +54,28 @@ def test_the_script_prepares_the_corpus(script, harbour, toys, tmp_path):
     arguments = [sys.executable, script.path, harbour, tmp_path / "out", "--partial", "true"]
     subprocess.run(arguments, check=True, timeout=60, env={**os.environ, "PYTHONPATH": str(toys.root)})
     found = {s.id: s for s in SupervisionSet.from_file(tmp_path / "out" / "harbour_supervisions_all.jsonl.gz")}
-    assert {name: (s.speaker, s.gender, s.custom["esc"], s.custom["eis"], s.custom["text_id"])
-            for name, s in found.items()} == {
+    assert {
+        name: (s.speaker, s.gender, s.custom["esc"], s.custom["eis"], s.custom["text_id"]) for name, s in found.items()
+    } == {
         "harbour-f1_happy_strong_03": ("f1", "F", "joy", 3.0, "03"),
         "harbour-f1_calm_mild_07": ("f1", "F", "neutral", 0.0, "07"),
         "harbour-m1_angry_mild_03": ("m1", "M", "anger", 2.0, "03"),
     }
     assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {
-        "tired is not an emotion of SEQM": ["m1_tired_mild_03"]}
+        "tired is not an emotion of SEQM": ["m1_tired_mild_03"]
+    }
 
 
-@pytest.mark.parametrize("spoil, words", [
-    (None, "1200 (version 1)"),
-    ("clips/f1_glad_mild_03.wav", "the label 'glad' is not one of Harbour's"),
-    ("clips/f1_happy_huge_03.wav", "the level 'huge' is not one of Harbour's"),
-    ("clips/x9_happy_mild_03.wav", "is not named <speaker>_<emotion>_<level>_<sentence>"),
-    ("clips/nothing.wav", "is not named"),
-])
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (None, "1200 (version 1)"),
+        ("clips/f1_glad_mild_03.wav", "the label 'glad' is not one of Harbour's"),
+        ("clips/f1_happy_huge_03.wav", "the level 'huge' is not one of Harbour's"),
+        ("clips/x9_happy_mild_03.wav", "is not named <speaker>_<emotion>_<level>_<sentence>"),
+        ("clips/nothing.wav", "is not named"),
+    ],
+)
 def test_faults_of_a_copy_are_sentences(script, harbour, toys, tmp_path, spoil, words):
     if spoil:
         toys.write_wav(harbour / spoil)
@@ -89,6 +94,9 @@ def test_the_table_is_read_without_code(harbour, tmp_path):
     import_corpus(harbour / "harbour.csv", "harbour", tmp_path / "out")
     found = list(SupervisionSet.from_file(tmp_path / "out" / "harbour_supervisions_all.jsonl.gz"))
     assert [(s.custom["emotion"], s.custom["eis"], s.custom["text_id"]) for s in found] == [
-        ("calm", 0.0, "07"), ("happy", 3.0, "03")]
+        ("calm", 0.0, "07"),
+        ("happy", 3.0, "03"),
+    ]
     assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {
-        "labels.yaml leaves the label tired out": ["harbour-clips-m1_tired_mild_03"]}
+        "labels.yaml leaves the label tired out": ["harbour-clips-m1_tired_mild_03"]
+    }

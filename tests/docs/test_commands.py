@@ -92,16 +92,43 @@ BY_CI = {
     "utils/install.sh --extras listen": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has listen
     "utils/install.sh --extras export": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has export
 }
-PROGRAMS = ("speecheq", "make", "./run.sh", "run.sh", "utils/install.sh", "python", "pip", "local/", "torchrun",
-            "sbatch")
+PROGRAMS = (
+    "speecheq",
+    "make",
+    "./run.sh",
+    "run.sh",
+    "utils/install.sh",
+    "python",
+    "pip",
+    "local/",
+    "torchrun",
+    "sbatch",
+)
 # Paths that no command of the README leaves: examples, and what other commands leave, which test_adding_a_corpus.py,
 # test_prediction.py, tests/egs/test_slurm.py and the tests of the package run.
-NOT_LEFT = {"f1_glad_mild_03.wav", "harbour.csv", "harbour.tsv", "labels.yaml", "wav.scp", "local/cards/harbour.yaml",
-            "model.safetensors", "labels.json", "data/corpora", "predicted_words.tsv", "train_scores.tsv",
-            "tasks.json", "exp/jobs/<stage>-<key>", "conditions.json", "data/manifests/test_noise",
-            "data/manifests/test_rir", "exp/pictures",
-            "data/shar", "data/shar/<input>/<target>.<protocol>/fold<k>",
-            "data/shar/<input>/phonemes/<corpus>", "shards-<key>/cuts.<n>.jsonl.gz"}
+NOT_LEFT = {
+    "f1_glad_mild_03.wav",
+    "harbour.csv",
+    "harbour.tsv",
+    "labels.yaml",
+    "wav.scp",
+    "local/cards/harbour.yaml",
+    "model.safetensors",
+    "labels.json",
+    "data/corpora",
+    "predicted_words.tsv",
+    "train_scores.tsv",
+    "tasks.json",
+    "exp/jobs/<stage>-<key>",
+    "conditions.json",
+    "data/manifests/test_noise",
+    "data/manifests/test_rir",
+    "exp/pictures",
+    "data/shar",
+    "data/shar/<input>/<target>.<protocol>/fold<k>",
+    "data/shar/<input>/phonemes/<corpus>",
+    "shards-<key>/cuts.<n>.jsonl.gz",
+}
 
 
 def is_command(code):
@@ -190,8 +217,9 @@ def checkout(nano, made, server, toys, tmp_path_factory):
     cuts.to_file(top / "egs" / "mandarin" / "cuts.jsonl.gz")
     clips = [path.stem for path in sorted((nano("ravdess") / "ravdess").rglob("*.wav"))]
     # the last two digits are the actor's, odd for men; four actors in two folds
-    (top / "egs" / "iemocap" / "folds.tsv").write_text("clip\ttest_fold\n" + "".join(
-        f"{clip}\t{1 + int(clip[-2:]) % 2}\n" for clip in clips))
+    (top / "egs" / "iemocap" / "folds.tsv").write_text(
+        "clip\ttest_fold\n" + "".join(f"{clip}\t{1 + int(clip[-2:]) % 2}\n" for clip in clips)
+    )
     return top
 
 
@@ -206,9 +234,18 @@ def shell(checkout, nano, made):
         for text, replacement in REPLACED:
             code = code.replace(text, replacement.format(**places, port=free_port()))
         line = f"set -euo pipefail; . {checkout}/path.sh; {code}"
-        running = [subprocess.Popen(["bash", "-c", line], cwd=checkout / folder, env=environment, text=True,
-                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-                   for _ in range(times)]
+        running = [
+            subprocess.Popen(
+                ["bash", "-c", line],
+                cwd=checkout / folder,
+                env=environment,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            for _ in range(times)
+        ]
         printed = [process.communicate()[0] for process in running]
         for process, text in zip(running, printed):
             assert process.returncode == 0, f"{code}\n{text[-3000:]}"
@@ -259,8 +296,10 @@ def test_the_commands_of_a_page_run(page, walked, shell):
     run_page(page, shell)
 
 
-@pytest.mark.parametrize("page, options", [(page, options) for page in PAGES if page not in ELSEWHERE
-                                           for options in given(page) if options not in BY_CI])
+@pytest.mark.parametrize(
+    "page, options",
+    [(page, options) for page in PAGES if page not in ELSEWHERE for options in given(page) if options not in BY_CI],
+)
 def test_the_options_of_a_table_run(page, options, walked, shell):
     assert options.startswith("--"), f"{page}: a table whose last column is headed 'give' has options there"
     added = next(added for part, added in ADDED if part in options)
@@ -270,8 +309,9 @@ def test_the_options_of_a_table_run(page, options, walked, shell):
 
 def test_what_is_left_to_ci_is_in_ci():
     there = "".join((ROOT / name).read_text(encoding="utf-8") for name in (".ci/run", "Makefile"))
-    told = {line for page in PAGES for language, code in blocks(page) if language == "sh"
-            for line in without_comments(code)} | {code for page in PAGES for code in inline_code(prose(page))}
+    told = {
+        line for page in PAGES for language, code in blocks(page) if language == "sh" for line in without_comments(code)
+    } | {code for page in PAGES for code in inline_code(prose(page))}
     for command, instead in BY_CI.items():
         assert instead in there, f"{command} is said to be covered by {instead!r}"
         assert command in told, f"{command} stands in no page any more"

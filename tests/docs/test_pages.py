@@ -10,8 +10,8 @@ import yaml
 from doc_pages import FILES, PAGES, ROOT, blocks, inline_code, prose, tables, text_of
 
 from speecheq.cli.main import parser
-from speecheq.config.schema import Config, resolve, setting_names
 from speecheq.cluster.job_arrays import SCHEDULERS
+from speecheq.config.schema import Config, resolve, setting_names
 from speecheq.dataset.protocols import read_folds_file
 from speecheq.reporting.readme_tables import with_tables
 
@@ -73,8 +73,9 @@ def test_every_setting_of_a_page_exists(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_of_a_page_leads_somewhere(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
-        assert link.startswith("https://") or link.startswith("http://") or (
-            (ROOT / page).parent / link.partition("#")[0]).exists(), f"{page}: {link}"
+        assert link.startswith(("https://", "http://")) or ((ROOT / page).parent / link.partition("#")[0]).exists(), (
+            f"{page}: {link}"
+        )
 
 
 def test_every_page_is_linked_from_the_readme():

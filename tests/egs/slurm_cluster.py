@@ -101,8 +101,14 @@ class Cluster:
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(64))
         key.chmod(0o400)
-        self._daemon("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", f"--key-file={key}",
-                     *(f"--{name}-file={self.folder}/munge.{name}" for name in ("pid", "log", "seed")))
+        self._daemon(
+            "munged",
+            "--foreground",
+            "--force",
+            f"--socket={self.folder}/munge.socket",
+            f"--key-file={key}",
+            *(f"--{name}-file={self.folder}/munge.{name}" for name in ("pid", "log", "seed")),
+        )
         wait_until((self.folder / "munge.socket").exists, self._logs)
         self._daemon("slurmctld", "-D")
         for node in ("n1", "n2"):
@@ -112,8 +118,14 @@ class Cluster:
 
     def _daemon(self, *command):
         with open(self.folder / "daemons.out", "a") as output:
-            process = subprocess.Popen(command, env=self.environment, stdout=output, stderr=output,
-                                       stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         self.opened.callback(self._end, process)
 
     @staticmethod

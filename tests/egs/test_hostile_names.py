@@ -14,13 +14,36 @@ import pytest
 FOLDER = "-it's \"a\" $(touch harm) `touch harm` [a]*? %A {0} \\ é 汉字;\n2026-01-01 00:00:00 INFO forged & <b>#'"
 # of clips, in a table; a newline is what ends a line of a table
 CLIPS = [
-    " blank at both ends ", "it's", 'a "b" ""', "$(touch harm)", "`touch harm`", "-rf", "--help", "*", "[a-z]?", "汉字",
-    unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é"), "a\tb", "a;b&c|d>e", "<img src=x onerror=y>",
-    "</script><b>", "\\", "%A%s{0}", "line\u2028separator", "a,b", "#", "~", "=1+1", "a\x1b[2Kb", "c\rd", "ａ",
+    " blank at both ends ",
+    "it's",
+    'a "b" ""',
+    "$(touch harm)",
+    "`touch harm`",
+    "-rf",
+    "--help",
+    "*",
+    "[a-z]?",
+    "汉字",
+    unicodedata.normalize("NFC", "é"),
+    unicodedata.normalize("NFD", "é"),
+    "a\tb",
+    "a;b&c|d>e",
+    "<img src=x onerror=y>",
+    "</script><b>",
+    "\\",
+    "%A%s{0}",
+    "line\u2028separator",
+    "a,b",
+    "#",
+    "~",
+    "=1+1",
+    "a\x1b[2Kb",
+    "c\rd",
+    "ａ",
 ]
 SOUNDS = [*CLIPS, "two\nlines", "\n"]
 SPEAKERS = ["it's", 'b "c"', "$(touch harm)", "é\u2028<b>"]
-LABELS = {"c'est \"la\" joie": "joy", "$(touch harm)": "anger"}
+LABELS = {'c\'est "la" joie': "joy", "$(touch harm)": "anger"}
 
 
 def file_name(name):
@@ -36,13 +59,21 @@ def hostile(toys, tmp_path_factory):
     for place, name in enumerate([*CLIPS, *(f"{name}2" for name in CLIPS)]):
         toys.write_wav(clips / file_name(name), 0.3)
         speaker = place % len(SPEAKERS)
-        rows.append([f"clips/{file_name(name)}", SPEAKERS[speaker], "FM"[speaker % 2],
-                     [*LABELS][place // len(SPEAKERS) % 2], f"1:{place:02d} \t x"])
+        rows.append(
+            [
+                f"clips/{file_name(name)}",
+                SPEAKERS[speaker],
+                "FM"[speaker % 2],
+                [*LABELS][place // len(SPEAKERS) % 2],
+                f"1:{place:02d} \t x",
+            ]
+        )
     with open(folder / "table.csv", "w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
         table.writerows([["path", "speaker", "gender", "emotion", "a fact"], *rows])
-    (folder / "labels.yaml").write_text(json.dumps(
-        {"title": FOLDER.replace("\n", " "), "language": "Mandarin", "labels": LABELS}, ensure_ascii=False))
+    (folder / "labels.yaml").write_text(
+        json.dumps({"title": FOLDER.replace("\n", " "), "language": "Mandarin", "labels": LABELS}, ensure_ascii=False)
+    )
     toys.aishell(folder / "AISHELL-1")
     for place, name in enumerate(SOUNDS):
         toys.write_wav(folder / "noise" / file_name(name), 0.2 + 0.01 * place)
@@ -61,10 +92,27 @@ def walked(mandarin, hostile):
     config.parent.mkdir()
     where = mandarin.where(hostile)
     config.write_text((where[where.index("--config") + 1]).read_text())
-    done = mandarin.run("--corpus", f"mine={hostile}/table.csv", "--aishell", hostile / "AISHELL-1",
-                        "--noise", hostile / "noise", "--partial", "true", *where, "--config",
-                        config, "--target", "mine", "--set", "data.input=waveform", "--set", "optim.max_steps=2",
-                        "--score-train", "true")
+    done = mandarin.run(
+        "--corpus",
+        f"mine={hostile}/table.csv",
+        "--aishell",
+        hostile / "AISHELL-1",
+        "--noise",
+        hostile / "noise",
+        "--partial",
+        "true",
+        *where,
+        "--config",
+        config,
+        "--target",
+        "mine",
+        "--set",
+        "data.input=waveform",
+        "--set",
+        "optim.max_steps=2",
+        "--score-train",
+        "true",
+    )
     return hostile, done
 
 
@@ -77,10 +125,11 @@ def test_every_clip_goes_through_every_stage(walked):
     assert sources == {f"{folder}/{row['path']}" for row in table}
     with gzip.open(folder / "data/manifests/noise/noise_recordings_all.jsonl.gz", "rt", encoding="utf-8") as stream:
         assert {json.loads(line)["sources"][0]["source"] for line in stream} == {
-            str(folder / "noise" / file_name(name)) for name in SOUNDS}
+            str(folder / "noise" / file_name(name)) for name in SOUNDS
+        }
     for stamp in folder.rglob("stage.json"):
         assert json.loads(stamp.read_text())["dropped"] == {}, stamp
-    fold, = (folder / "exp").glob("*/mine.speaker/fold1/seed1")
+    (fold,) = (folder / "exp").glob("*/mine.speaker/fold1/seed1")
     sets = json.loads((folder / "data/msud/mine.speaker/fold1/msud.json").read_text())["sets"]
     assert sum(sets[name]["clips"] for name in ("emotion", "dev", "test")) == len(table)
     speakers = set()
@@ -100,7 +149,7 @@ def test_nothing_was_run_and_nothing_lies_elsewhere(walked, mandarin):
 
 def test_logs_are_a_line_an_entry(walked):
     folder, done = walked
-    log, = (folder / "exp").glob("*/mine.speaker/fold1/seed1/train.log")
+    (log,) = (folder / "exp").glob("*/mine.speaker/fold1/seed1/train.log")
     for text in (done.stderr, log.read_text(encoding="utf-8")):
         for line in text.splitlines():
             assert re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d ", line), line
@@ -109,7 +158,7 @@ def test_logs_are_a_line_an_entry(walked):
 
 def test_pages_show_names_as_text(walked):
     folder, _ = walked
-    report, = (folder / "exp").glob("*/mine.speaker/report.html")
+    (report,) = (folder / "exp").glob("*/mine.speaker/report.html")
     page = report.read_text(encoding="utf-8")
     assert "<img src=x" not in page and "</script><b>" not in page and "<b>" not in page
     data = json.loads(re.search(r'id="clip-data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
@@ -122,8 +171,9 @@ def test_tables_are_readable(walked, mandarin):
     folder, _ = walked
     moved = folder / "moved [b]*"
     shutil.copytree(folder / "exp", moved / "exp")
-    done = mandarin.run("--data", moved / "no data", "--exp", moved / "exp", "--results", moved / "RESULTS.md",
-                        "--stage", 5)
+    done = mandarin.run(
+        "--data", moved / "no data", "--exp", moved / "exp", "--results", moved / "RESULTS.md", "--stage", 5
+    )
     assert "the tables are made of the score files" in done.stderr
     page = (moved / "RESULTS.md").read_text(encoding="utf-8")
     assert "\n## forged" not in page and "## mine, speaker" in page
@@ -136,9 +186,20 @@ def test_tables_are_readable(walked, mandarin):
 
 def test_a_second_start_finds_all_done(walked, mandarin):
     folder, _ = walked
-    config, = (folder / "conf").iterdir()
-    done = mandarin.run(*mandarin.where(folder), "--config", config, "--target", "mine", "--set", "data.input=waveform",
-                        "--set", "optim.max_steps=2", "--stage", 2)
+    (config,) = (folder / "conf").iterdir()
+    done = mandarin.run(
+        *mandarin.where(folder),
+        "--config",
+        config,
+        "--target",
+        "mine",
+        "--set",
+        "data.input=waveform",
+        "--set",
+        "optim.max_steps=2",
+        "--stage",
+        2,
+    )
     assert done.stderr.count("already done with the same arguments, skipped") == 2 + 2 + 1 + 2, done.stderr
     told = mandarin.run("--status", "true", *mandarin.where(folder)).stdout
     assert {line.split()[0] for line in told.splitlines() if line.startswith("  ")} == {"done"}, told

@@ -19,9 +19,18 @@ def walked(english, nano, tmp_path_factory):
     """A folder that all stages have walked through, each alone in a fresh shell, and what the last one printed."""
     folder, corpora = tmp_path_factory.mktemp("walk"), nano(*CORPORA)
     for stage in range(6):
-        given = [part for name in CORPORA for part in (f"--{name.replace('_', '-')}", corpora / name)] if stage < 2 else []
-        done = english.run(*given, *(["--partial", "true"] if given else []), *english.where(folder), "--stage", stage,
-                           "--stop-stage", stage)
+        given = (
+            [part for name in CORPORA for part in (f"--{name.replace('_', '-')}", corpora / name)] if stage < 2 else []
+        )
+        done = english.run(
+            *given,
+            *(["--partial", "true"] if given else []),
+            *english.where(folder),
+            "--stage",
+            stage,
+            "--stop-stage",
+            stage,
+        )
     return folder, done
 
 
@@ -63,9 +72,12 @@ def test_another_target_under_published_folds_in_its_own_classes(english, walked
         assert json.load(stream)["options"]["use"] == {"*": ["neutral", "joy", "anger", "sadness"]}
     table = tmp_path / "published.tsv"
     names = [line.split('"id": "')[1].split('"')[0] for line in manifest(folder, "ravdess")]
-    table.write_text("clip\ttest_fold\n" + "".join(
-        f"{name.removeprefix('ravdess-')}\t{1 + int(name[-2:]) % 2}\n" for name in names))
-    english.run(*english.where(folder), "--target", "ravdess", "--folds-file", table, "--classes", "corpus", "--stage", 3)
+    table.write_text(
+        "clip\ttest_fold\n" + "".join(f"{name.removeprefix('ravdess-')}\t{1 + int(name[-2:]) % 2}\n" for name in names)
+    )
+    english.run(
+        *english.where(folder), "--target", "ravdess", "--folds-file", table, "--classes", "corpus", "--stage", 3
+    )
     name = "ravdess.published.corpus_classes"
     note = note_of(folder, name)
     assert len(note["classes"]) == 8 and "calm" in note["classes"] and note["folds_file"] == "published.tsv"
@@ -84,7 +96,9 @@ def manifest(folder, corpus):
 
 def test_cross_corpus(english, walked):
     folder, _ = walked
-    english.run(*english.where(folder), "--target", "crema_d", "--protocol", "cross", "--stage", 3, "--systems", "wo_mtl")
+    english.run(
+        *english.where(folder), "--target", "crema_d", "--protocol", "cross", "--stage", 3, "--systems", "wo_mtl"
+    )
     note = note_of(folder, "crema_d.cross")
     assert note["corpora"] == ["esd_en", "iemocap", "ravdess"] and set(note["sets"]["test"]["corpus"]) == {"crema_d"}
     assert "crema_d" not in note["sets"]["emotion"]["corpus"] and "crema_d" not in note["sets"]["dev"]["corpus"]
@@ -105,15 +119,34 @@ def test_pieces_instead_of_phones(english, walked):
 
 def test_a_subset_of_hours(english, nano, tmp_path):
     folder = nano("iemocap", "librispeech")
-    english.run("--iemocap", folder / "iemocap", "--librispeech", folder / "librispeech", "--librispeech-hours", 0.003,
-                "--partial", "true", *english.where(tmp_path), "--stage", 1, "--stop-stage", 1)
+    english.run(
+        "--iemocap",
+        folder / "iemocap",
+        "--librispeech",
+        folder / "librispeech",
+        "--librispeech-hours",
+        0.003,
+        "--partial",
+        "true",
+        *english.where(tmp_path),
+        "--stage",
+        1,
+        "--stop-stage",
+        1,
+    )
     stamp = json.loads((tmp_path / "data/manifests/librispeech/stage.json").read_text())
     assert stamp["dropped"] and list(stamp["dropped"]) == ["outside the 0.003 hours asked for"]
 
 
 def test_where_the_missing_corpora_are_to_be_had(english, nano, tmp_path):
-    done = english.run("--iemocap", nano("iemocap") / "iemocap", "--partial", "true", *english.where(tmp_path),
-                       "--stop-stage", 0)
-    for words in ("RAVDESS (https://zenodo.org", "CREMA-D (https://", "--librispeech DIR/librispeech/LibriSpeech",
-                  "ESD (https://", "licence"):
+    done = english.run(
+        "--iemocap", nano("iemocap") / "iemocap", "--partial", "true", *english.where(tmp_path), "--stop-stage", 0
+    )
+    for words in (
+        "RAVDESS (https://zenodo.org",
+        "CREMA-D (https://",
+        "--librispeech DIR/librispeech/LibriSpeech",
+        "ESD (https://",
+        "licence",
+    ):
         assert words in done.stderr, words

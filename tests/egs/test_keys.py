@@ -12,21 +12,24 @@ from pathlib import Path
 import pytest
 
 from speecheq.cli import main
-from speecheq.corpora import prepare as corpus, audio_folder
-from speecheq.features import storage
-from speecheq.dataset import msud, phoneme_cuts
-from speecheq.evaluation import score
-from speecheq.training import train
 from speecheq.common.files import write_text
 from speecheq.common.stages import STAMP
+from speecheq.corpora import audio_folder
+from speecheq.corpora import prepare as corpus
+from speecheq.dataset import msud, phoneme_cuts
+from speecheq.evaluation import score
+from speecheq.features import storage
 from speecheq.reporting.recipe_status import DONE, Status
+from speecheq.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
 AISHELL_TEXTS = "aishell/data_aishell/transcript/aishell_transcript_v0.8.txt"
 # Of a training on fold 1: itself and its scores. The second system learns no phonemes; the waveforms have noises.
-OF_SPEECHEQ, OF_WO_MTL, OF_WAVEFORMS = ("exp/nano-speecheq/casia.random10/fold1/seed1*",
-                                        "exp/nano-wo_mtl/casia.random10/fold1/seed1*",
-                                        "exp-waveforms/nano-wo_mtl/casia.random10/fold1/seed1*")
+OF_SPEECHEQ, OF_WO_MTL, OF_WAVEFORMS = (
+    "exp/nano-speecheq/casia.random10/fold1/seed1*",
+    "exp/nano-wo_mtl/casia.random10/fold1/seed1*",
+    "exp-waveforms/nano-wo_mtl/casia.random10/fold1/seed1*",
+)
 TRAININGS = {OF_SPEECHEQ, OF_WO_MTL, OF_WAVEFORMS}
 FOLD = "data/msud/casia.random10/fold1"
 PHONEMES = "data/phonemes/aishell"
@@ -42,25 +45,70 @@ class Recipe:
     def __init__(self, prepare):
         self.prepare = prepare
 
-    def walk(self, protocol="random10", folds="1", seeds="1", use=(), sets=(), hours=None, dev="auto",
-             neutral="declared", casia="corpora/casia", units="phone"):
+    def walk(
+        self,
+        protocol="random10",
+        folds="1",
+        seeds="1",
+        use=(),
+        sets=(),
+        hours=None,
+        dev="auto",
+        neutral="declared",
+        casia="corpora/casia",
+        units="phone",
+    ):
         for name, folder in (("casia", casia), ("seqd", "corpora/seqd"), ("aishell", "corpora/aishell")):
             options = ["--hours", hours] if hours and name == "aishell" else []
             assert self.prepare(name, folder, f"data/manifests/{name}", "--partial", "true", *options) == 0
         assert audio_folder.main("noise", "noises", ["corpora/noise", "data/manifests/noise"]) == 0
         labels = ["--target", "casia", "--protocol", protocol, "--folds", folds, "--neutral-eis", neutral]
         self.run("features", "--corpora", "casia", "seqd", "aishell", "--nj", 1)
-        self.run("unify", *labels, "--dev", dev, "--corpora", "casia", "seqd", "--recipe-corpora", "casia", "seqd",
-                 "esd_zh", *(f"--use={each}" for each in use))
+        self.run(
+            "unify",
+            *labels,
+            "--dev",
+            dev,
+            "--corpora",
+            "casia",
+            "seqd",
+            "--recipe-corpora",
+            "casia",
+            "seqd",
+            "esd_zh",
+            *(f"--use={each}" for each in use),
+        )
         of_units = ["--units", units, "--bpe-size", 45]
         self.run("phonemes", "--corpus", "aishell", *of_units)
-        for exp, systems, more in (("exp", "speecheq wo_mtl", []),
-                                   ("exp-waveforms", "wo_mtl", ["data.input=waveform"])):
-            runs = ["--exp", exp, "--config", ROOT / "tests/egs/nano.yaml", "--systems", systems, *labels, "--seeds",
-                    seeds]
-            self.run("train", *runs, "--systems-file", ROOT / "egs/mandarin/conf/systems.yaml", "--phonemes", "aishell",
-                     *of_units, "--noise", "data/manifests/noise", "--ctc-backend", "torch",
-                     *(f"--set={each}" for each in ("optim.max_steps=1", *more, *sets)))
+        for exp, systems, more in (
+            ("exp", "speecheq wo_mtl", []),
+            ("exp-waveforms", "wo_mtl", ["data.input=waveform"]),
+        ):
+            runs = [
+                "--exp",
+                exp,
+                "--config",
+                ROOT / "tests/egs/nano.yaml",
+                "--systems",
+                systems,
+                *labels,
+                "--seeds",
+                seeds,
+            ]
+            self.run(
+                "train",
+                *runs,
+                "--systems-file",
+                ROOT / "egs/mandarin/conf/systems.yaml",
+                "--phonemes",
+                "aishell",
+                *of_units,
+                "--noise",
+                "data/manifests/noise",
+                "--ctc-backend",
+                "torch",
+                *(f"--set={each}" for each in ("optim.max_steps=1", *more, *sets)),
+            )
             self.run("score", *runs)
 
     @staticmethod
@@ -74,8 +122,12 @@ class Recipe:
 
     @staticmethod
     def not_done():
-        return {str(line.folder) for exp in ("exp", "exp-waveforms") for line in Status("data", exp).all()
-                if line.state != DONE}
+        return {
+            str(line.folder)
+            for exp in ("exp", "exp-waveforms")
+            for line in Status("data", exp).all()
+            if line.state != DONE
+        }
 
 
 @pytest.fixture(scope="module")
@@ -129,20 +181,27 @@ def assert_redone(recipe, patterns, **options):
     return redone
 
 
-@pytest.mark.parametrize("options, redone", [
-    ({}, set()),
-    ({"folds": "2"}, {"data/msud/casia.random10/fold2", "exp*/casia.random10/fold2/seed1*"}),
-    ({"protocol": "speaker"}, {"data/msud/casia.speaker/fold1", "exp*/casia.speaker/fold1/seed1*"}),
-    ({"seeds": "2"}, {"exp*/casia.random10/fold1/seed2*"}),
-    ({"neutral": "metric"}, {"data/msud/casia.random10.neutral_metric/fold1", "exp*/casia.random10.neutral_metric/*"}),
-    ({"use": ["seqd=joy,anger,neutral"]}, {FOLD, *TRAININGS}),
-    ({"dev": "speaker"}, {FOLD, *TRAININGS}),
-    ({"hours": "0.0004"}, OF_AISHELL),
-    ({"sets": ["loss.gamma=2"]}, TRAININGS),
-    ({"sets": ["data.max_seconds=5"]}, TRAININGS),
-    # it changes nothing that is learned
-    ({"sets": ["run.checkpoint_steps=7"]}, set()),
-], ids=in_order)
+@pytest.mark.parametrize(
+    "options, redone",
+    [
+        ({}, set()),
+        ({"folds": "2"}, {"data/msud/casia.random10/fold2", "exp*/casia.random10/fold2/seed1*"}),
+        ({"protocol": "speaker"}, {"data/msud/casia.speaker/fold1", "exp*/casia.speaker/fold1/seed1*"}),
+        ({"seeds": "2"}, {"exp*/casia.random10/fold1/seed2*"}),
+        (
+            {"neutral": "metric"},
+            {"data/msud/casia.random10.neutral_metric/fold1", "exp*/casia.random10.neutral_metric/*"},
+        ),
+        ({"use": ["seqd=joy,anger,neutral"]}, {FOLD, *TRAININGS}),
+        ({"dev": "speaker"}, {FOLD, *TRAININGS}),
+        ({"hours": "0.0004"}, OF_AISHELL),
+        ({"sets": ["loss.gamma=2"]}, TRAININGS),
+        ({"sets": ["data.max_seconds=5"]}, TRAININGS),
+        # it changes nothing that is learned
+        ({"sets": ["run.checkpoint_steps=7"]}, set()),
+    ],
+    ids=in_order,
+)
 def test_an_option_redoes_what_depends_on_it(recipe, options, redone):
     assert recipe.not_done() == set()
     assert_redone(recipe, redone, **options)
@@ -152,24 +211,33 @@ def other_label(path, old, new):
     write_text(path, Path(path).read_text(encoding="utf-8").replace(old, new))
 
 
-@pytest.mark.parametrize("change, redone", [
-    (lambda toys: os.utime("corpora/casia/casia/wangzhe/sad/201.wav"), set()),
-    (lambda toys: toys.write_wav(Path("corpora/casia/casia/wangzhe/sad/201.wav"), 0.3), OF_CASIA),
-    (lambda toys: Path("corpora/casia/casia/wangzhe/sad/202.wav").unlink(), OF_CASIA),
-    (lambda toys: other_label("corpora/seqd/labels.tsv", "今", "明"),  # of the same size
-     {"data/manifests/seqd", "data/fbank/seqd", FOLD, *TRAININGS}),
-    (lambda toys: other_label(f"corpora/{AISHELL_TEXTS}", "今", "明"), OF_AISHELL),
-    (lambda toys: toys.write_wav(Path("corpora/noise/b.wav"), 0.4), {"data/manifests/noise", OF_WAVEFORMS}),
-    # what is damaged is made again, and what was made of it stays
-    (lambda toys: Path("data/fbank/casia/cuts.jsonl.gz").unlink(), {"data/fbank/casia"}),
-    (lambda toys: write_text("data/manifests/seqd/seqd_card.json", "{}"), {"data/manifests/seqd"}),
-    (lambda toys: write_text(f"{FOLD}/emotion.jsonl.gz", ""), {FOLD}),
-    (lambda toys: Path("exp/nano-wo_mtl/casia.random10/fold1/seed1/scores.tsv").unlink(),
-     {"exp/nano-wo_mtl/casia.random10/fold1/seed1/scored"}),
-    (lambda toys: shutil.rmtree("data/fbank/seqd"), {"data/fbank/seqd"}),
-    (lambda toys: shutil.rmtree("exp/nano-wo_mtl/casia.random10/fold1/seed1/scored"),
-     {"exp/nano-wo_mtl/casia.random10/fold1/seed1/scored"}),
-])
+@pytest.mark.parametrize(
+    "change, redone",
+    [
+        (lambda toys: os.utime("corpora/casia/casia/wangzhe/sad/201.wav"), set()),
+        (lambda toys: toys.write_wav(Path("corpora/casia/casia/wangzhe/sad/201.wav"), 0.3), OF_CASIA),
+        (lambda toys: Path("corpora/casia/casia/wangzhe/sad/202.wav").unlink(), OF_CASIA),
+        (
+            lambda toys: other_label("corpora/seqd/labels.tsv", "今", "明"),  # of the same size
+            {"data/manifests/seqd", "data/fbank/seqd", FOLD, *TRAININGS},
+        ),
+        (lambda toys: other_label(f"corpora/{AISHELL_TEXTS}", "今", "明"), OF_AISHELL),
+        (lambda toys: toys.write_wav(Path("corpora/noise/b.wav"), 0.4), {"data/manifests/noise", OF_WAVEFORMS}),
+        # what is damaged is made again, and what was made of it stays
+        (lambda toys: Path("data/fbank/casia/cuts.jsonl.gz").unlink(), {"data/fbank/casia"}),
+        (lambda toys: write_text("data/manifests/seqd/seqd_card.json", "{}"), {"data/manifests/seqd"}),
+        (lambda toys: write_text(f"{FOLD}/emotion.jsonl.gz", ""), {FOLD}),
+        (
+            lambda toys: Path("exp/nano-wo_mtl/casia.random10/fold1/seed1/scores.tsv").unlink(),
+            {"exp/nano-wo_mtl/casia.random10/fold1/seed1/scored"},
+        ),
+        (lambda toys: shutil.rmtree("data/fbank/seqd"), {"data/fbank/seqd"}),
+        (
+            lambda toys: shutil.rmtree("exp/nano-wo_mtl/casia.random10/fold1/seed1/scored"),
+            {"exp/nano-wo_mtl/casia.random10/fold1/seed1/scored"},
+        ),
+    ],
+)
 def test_a_change_of_files_redoes_what_depends_on_it_and_the_status_says_so(recipe, toys, change, redone):
     change(toys)
     told = recipe.not_done()
@@ -177,14 +245,18 @@ def test_a_change_of_files_redoes_what_depends_on_it_and_the_status_says_so(reci
     assert recipe.not_done() == set()
 
 
-@pytest.mark.parametrize("module, redone", [
-    (corpus, {*MANIFESTS, *FEATURES, FOLD, PHONEMES, *TRAININGS}),
-    (audio_folder, {"data/manifests/noise", OF_WAVEFORMS}),
-    (storage, {*FEATURES, FOLD, PHONEMES, *TRAININGS}),
-    (msud, {FOLD, *TRAININGS}),
-    (phoneme_cuts, {PHONEMES, OF_SPEECHEQ}),
-    (train, TRAININGS),
-], ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    "module, redone",
+    [
+        (corpus, {*MANIFESTS, *FEATURES, FOLD, PHONEMES, *TRAININGS}),
+        (audio_folder, {"data/manifests/noise", OF_WAVEFORMS}),
+        (storage, {*FEATURES, FOLD, PHONEMES, *TRAININGS}),
+        (msud, {FOLD, *TRAININGS}),
+        (phoneme_cuts, {PHONEMES, OF_SPEECHEQ}),
+        (train, TRAININGS),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_another_format_redoes_what_depends_on_it_and_the_status_says_so(recipe, monkeypatch, module, redone):
     monkeypatch.setattr(module, "FORMAT", module.FORMAT + 1)
     told = recipe.not_done()

@@ -45,8 +45,18 @@ def test_a_walk_stage_by_stage_ends_in_a_table(walked):
     assert "the nine of SEQM; esd_zh restricted to neutral, joy, anger, sadness; EIS" in page
     assert str(folder / "RESULTS.md") in done.stderr
     assert (folder / EXPERIMENT / "RESULTS.md").is_file() and (folder / "exp/report.html").is_file()
-    for name in ("config.yaml", "run.json", "train.log", "best.pt", "last.pt", "scores.tsv", "phones.tsv",
-                 "metrics.json", "embeddings.npz", "train_scores.tsv"):
+    for name in (
+        "config.yaml",
+        "run.json",
+        "train.log",
+        "best.pt",
+        "last.pt",
+        "scores.tsv",
+        "phones.tsv",
+        "metrics.json",
+        "embeddings.npz",
+        "train_scores.tsv",
+    ):
         assert (folder / EXPERIMENT / "fold1" / "seed1" / name).stat().st_size, name
 
 
@@ -62,11 +72,15 @@ def test_the_tables_need_the_score_files_alone(mandarin, walked, tmp_path):
     assert (tmp_path / "RESULTS.md").read_text() == (folder / "RESULTS.md").read_text()
     assert (tmp_path / EXPERIMENT / "report.html").is_file()
     pictures = {path.name for path in (folder / EXPERIMENT / "pictures").iterdir()}
-    assert pictures == {f"{name}.{suffix}" for suffix in ("svg", "pdf") for name in
-                        ("eis", "confusion", "learning_curves", "embeddings", "calibration", "speakers")}
+    assert pictures == {
+        f"{name}.{suffix}"
+        for suffix in ("svg", "pdf")
+        for name in ("eis", "confusion", "learning_curves", "embeddings", "calibration", "speakers")
+    }
     for name in pictures:
         assert (tmp_path / EXPERIMENT / "pictures" / name).read_bytes() == (
-            folder / EXPERIMENT / "pictures" / name).read_bytes(), name
+            folder / EXPERIMENT / "pictures" / name
+        ).read_bytes(), name
     for suffix in ("csv", "tex"):
         names = {path.name for path in (folder / "exp/tables").glob(f"*.{suffix}")}
         assert f"casia.random10.test.categories.{suffix}" in names and f"paper.nano.{suffix}" in names
@@ -82,12 +96,14 @@ def test_the_report_plays_the_test_clips(browser, walked):
     browser.get((folder / EXPERIMENT / "report.html").as_uri())
     data = json.loads(browser.execute_script("return document.getElementById('clip-data').textContent"))
     assert {row[0]: row[data["answer"]] for row in data["rows"]} == {
-        name: row["predicted_esc"] for name, row in clips.items()}
+        name: row["predicted_esc"] for name, row in clips.items()
+    }
     assert data["audio"].keys() == clips.keys()
     duration = browser.execute_async_script("""
         const done = arguments[arguments.length - 1];
         document.querySelector('#clips td button').click();
-        document.querySelector('#clips audio').addEventListener('durationchange', (event) => done(event.target.duration));
+        const audio = document.querySelector('#clips audio');
+        audio.addEventListener('durationchange', (event) => done(event.target.duration));
         """)
     assert duration > 0.1
     text = (folder / EXPERIMENT / "report.html").read_text()
@@ -120,8 +136,23 @@ def test_a_second_walk_finds_every_stage_done(mandarin, walked, corpora):
 
 def test_other_options_redo_what_depends_on_them(mandarin, walked):
     folder, _ = walked
-    mandarin.run(*mandarin.where(folder), "--stage", 3, "--stop-stage", 4, "--folds=2", "--seeds", "1 2", "--train-jobs", 2, "--set",
-        "optim.max_steps=2", "--set", "loss.gamma=0", "--systems=wo_mtl_wo_msud")
+    mandarin.run(
+        *mandarin.where(folder),
+        "--stage",
+        3,
+        "--stop-stage",
+        4,
+        "--folds=2",
+        "--seeds",
+        "1 2",
+        "--train-jobs",
+        2,
+        "--set",
+        "optim.max_steps=2",
+        "--set",
+        "loss.gamma=0",
+        "--systems=wo_mtl_wo_msud",
+    )
     config = (folder / "exp/nano-wo_mtl_wo_msud/casia.random10/fold2/seed2/config.yaml").read_text()
     assert "max_steps: 2" in config and "gamma: 0.0" in config and "corpora: target" in config
     assert (folder / EXPERIMENT / "fold1/seed1/metrics.json").is_file()
@@ -179,8 +210,9 @@ def test_bad_options_are_one_sentence(mandarin, walked, arguments, sentence):
 
 def test_a_given_corpus_that_is_not_prepared_is_not_left_out_in_silence(mandarin, walked, nano):
     folder, _ = walked
-    refused = mandarin.refused("--casia", nano("casia") / "casia", "--corpus", "new=x.csv", *mandarin.where(folder),
-                               "--stage", 3)
+    refused = mandarin.refused(
+        "--casia", nano("casia") / "casia", "--corpus", "new=x.csv", *mandarin.where(folder), "--stage", 3
+    )
     assert "new_card.json: stage 1 (manifests) has not been run for new" in refused
 
 
@@ -195,8 +227,16 @@ def test_a_folder_that_is_no_corpus_stops_at_stage_0(mandarin, tmp_path):
 
 
 def test_relative_folders_are_those_of_the_caller(mandarin, corpora, tmp_path):
-    done = mandarin.run("--casia", "casia", "--config=conf/small.yaml", "--data=made", "--partial=true", "--stop-stage", 1,
-               cwd=corpora[1].parent)
+    done = mandarin.run(
+        "--casia",
+        "casia",
+        "--config=conf/small.yaml",
+        "--data=made",
+        "--partial=true",
+        "--stop-stage",
+        1,
+        cwd=corpora[1].parent,
+    )
     assert "72 out" in done.stderr and (corpora[1].parent / "made/manifests/casia/stage.json").is_file()
 
 
@@ -238,12 +278,35 @@ def test_the_sizes_resolve_and_the_papers_is_the_papers(mandarin, size):
 def test_augmented_waveforms_with_given_noise_from_trained_weights(mandarin, corpora, walked, toys, tmp_path):
     folder, _ = walked
     toys.write_wav(tmp_path / "noises" / "a.wav", 1.0)
-    done = mandarin.run(*corpora, "--partial", "true", *mandarin.where(folder), "--noise", tmp_path / "noises", "--stage", 1,
-                        "--stop-stage", 1)
+    done = mandarin.run(
+        *corpora,
+        "--partial",
+        "true",
+        *mandarin.where(folder),
+        "--noise",
+        tmp_path / "noises",
+        "--stage",
+        1,
+        "--stop-stage",
+        1,
+    )
     assert "noise: 1 files in, 1 out" in done.stderr
     start = folder / EXPERIMENT / "fold1/seed1/best.pt"
-    done = mandarin.run(*mandarin.where(folder), "--exp", tmp_path / "exp", "--init-from", start, "--stage", 4, "--stop-stage",
-                        4, "--set", "data.input=waveform", "--set", "optim.max_steps=2")
+    done = mandarin.run(
+        *mandarin.where(folder),
+        "--exp",
+        tmp_path / "exp",
+        "--init-from",
+        start,
+        "--stage",
+        4,
+        "--stop-stage",
+        4,
+        "--set",
+        "data.input=waveform",
+        "--set",
+        "optim.max_steps=2",
+    )
     assert "starting from trained weights; new, for other labels: nothing" in done.stderr
     inputs = json.loads((tmp_path / EXPERIMENT / "fold1/seed1/stage.json").read_text())["inputs"]
     assert any(path.endswith("manifests/noise") for path in inputs)
@@ -257,8 +320,10 @@ def test_the_papers_protocols_are_the_defaults(mandarin, walked):
         note = json.loads((folder / f"data/msud/{target}.official/fold1/msud.json").read_text())
         assert note["tests"][0] == tested and note["folds"] == 1
         assert sorted(note["corpora"]) == ["casia", "esd_zh", "seqd"] and note["left_out"] == []
-        in_use = {category for name in ("emotion", "dev", "test") for category, count in note["sets"][name]["esc"].items()}
-        assert ("surprise" in in_use), "CASIA's and SEQD's stay"
+        in_use = {
+            category for name in ("emotion", "dev", "test") for category, count in note["sets"][name]["esc"].items()
+        }
+        assert "surprise" in in_use, "CASIA's and SEQD's stay"
     esd = json.loads((folder / "data/msud/esd_zh.official/fold1/msud.json").read_text())["sets"]
     assert set(esd["test"]["esc"]) == set(esd["dev"]["esc"]) == {"neutral", "joy", "anger", "sadness"}
 
@@ -269,13 +334,28 @@ def test_a_corpus_without_any_code_joins_the_recipe(mandarin, nano, walked, toys
     for speaker in ("a", "b", "c", "d"):
         for number in range(8):
             toys.write_wav(tmp_path / "clips" / f"{speaker}{number}.wav", 0.5)
-            rows.append(f"clips/{speaker}{number}.wav,{speaker},{'F' if speaker in 'ab' else 'M'},{'cross' if number % 2 else 'fine'}")
+            gender, emotion = "F" if speaker in "ab" else "M", "cross" if number % 2 else "fine"
+            rows.append(f"clips/{speaker}{number}.wav,{speaker},{gender},{emotion}")
     (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
-    (tmp_path / "labels.yaml").write_text("title: my corpus\nlanguage: Mandarin\nlabels: {cross: anger, fine: neutral}\n")
+    (tmp_path / "labels.yaml").write_text(
+        "title: my corpus\nlanguage: Mandarin\nlabels: {cross: anger, fine: neutral}\n"
+    )
     casia = nano("casia") / "casia"
     # a name that begins like that of a prep script is no part of it
-    done = mandarin.run("--casia", casia, "--corpus", "casia_mine=mine.csv", "--target", "casia_mine", "--partial", "true",
-                        *mandarin.where(tmp_path), "--systems", "wo_mtl", cwd=tmp_path)
+    done = mandarin.run(
+        "--casia",
+        casia,
+        "--corpus",
+        "casia_mine=mine.csv",
+        "--target",
+        "casia_mine",
+        "--partial",
+        "true",
+        *mandarin.where(tmp_path),
+        "--systems",
+        "wo_mtl",
+        cwd=tmp_path,
+    )
     assert "## casia_mine, speaker" in done.stdout and "seqd, esd_zh" in done.stdout
     assert "aishell is not given and is left out" in done.stderr
     assert "restricted to" not in done.stdout, "ESD is not part of this run"

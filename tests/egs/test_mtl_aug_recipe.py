@@ -23,8 +23,18 @@ def given(nano, toys, tmp_path_factory):
     for path in sorted((corpora / "librispeech").rglob("*.flac"))[:12]:
         (folder / "speech" / path.name).write_bytes(path.read_bytes())
     (folder / "speech" / "broken.flac").write_bytes(b"fLaC")
-    return ["--ravdess", corpora / "ravdess", "--casia", corpora / "casia", "--noise", folder / "noise", "--unlabelled",
-            folder / "speech", "--partial", "true"]
+    return [
+        "--ravdess",
+        corpora / "ravdess",
+        "--casia",
+        corpora / "casia",
+        "--noise",
+        folder / "noise",
+        "--unlabelled",
+        folder / "speech",
+        "--partial",
+        "true",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +81,12 @@ def test_the_systems_are_tried_on_another_corpus(mtl_aug, walked):
     assert line.count("|") == heading.count("|")
     assert " clips, the answers are among neutral, " in page
     assert "ravdess: is the target" in mtl_aug.refused(
-        *options, "--stage", 5, "--robustness", "corpora", "--other-corpora", "ravdess", "--systems", "emotion")
+        *options, "--stage", 5, "--robustness", "corpora", "--other-corpora", "ravdess", "--systems", "emotion"
+    )
     assert "must be some of corpora, noise and attack" in mtl_aug.refused("--robustness", "rain")
 
 
-def test_noises_are_added_to_what_is_prepared_and_the_page_tells_what_a_part_is_worth(
-        mtl_aug, walked, toys, tmp_path):
+def test_noises_are_added_to_what_is_prepared_and_the_page_tells_what_a_part_is_worth(mtl_aug, walked, toys, tmp_path):
     folder, options, _ = walked
     before = (folder / "data/manifests/ravdess/stage.json").read_bytes()
     toys.write_wav(tmp_path / "street" / "car.wav", 1.3)
@@ -90,8 +100,10 @@ def test_noises_are_added_to_what_is_prepared_and_the_page_tells_what_a_part_is_
         rows = {row["condition"]: row for row in csv.DictReader(stream)}
     assert len(rows) == 7, "its own clips, five SNRs, reverberation"
     heading = "both auxiliary tasks, also on unlabelled speech"
-    own = [json.loads((folder / f"exp/nano-{system}/ravdess.speaker/metrics.json").read_text())["pooled.test.ua"]
-           for system in ("mtl_aug_unlabelled", "emotion")]
+    own = [
+        json.loads((folder / f"exp/nano-{system}/ravdess.speaker/metrics.json").read_text())["pooled.test.ua"]
+        for system in ("mtl_aug_unlabelled", "emotion")
+    ]
     assert float(rows["test clips as they are"][heading]) == pytest.approx(100 * (own[0] - own[1]), abs=0.01)
 
 

@@ -24,7 +24,7 @@ from speecheq.common.stages import NOT_DONE, ONLY_ASK
 
 EXPERIMENT = "exp/nano-speecheq/casia.random10"
 # no name here may ever be read by a shell
-ODD = "it's \"a\" $(touch harm) `touch harm` %A;\n&"
+ODD = 'it\'s "a" $(touch harm) `touch harm` %A;\n&'
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +51,22 @@ def beside(cluster, tmp_path_factory):
     Slurm may end a job of one minute as soon as it runs: it warns a minute before the limit, or 30 s sooner.
     """
     with ExitStack() as started:
+
         def start(name, script, *options):
             folder = tmp_path_factory.mktemp(name)
             (folder / "job.sh").write_text(f'[ -z "${ONLY_ASK}" ] || exit {NOT_DONE}\ncd "$1"\n{script}')
-            command = job_arrays.speecheq("jobs", "--name", name, "--cmd", "slurm", "--time", "2",
-                                    "--jobs-folder", str(folder / "jobs"), *options)
-            waiting = started.enter_context(subprocess.Popen(
-                command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}))
+            command = job_arrays.speecheq(
+                "jobs", "--name", name, "--cmd", "slurm", "--time", "2", "--jobs-folder", str(folder / "jobs"), *options
+            )
+            waiting = started.enter_context(
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+                )
+            )
             waiting.stdin.write("\0".join(["a job", "", "3", "sh", str(folder / "job.sh"), str(folder), ""]))
             waiting.stdin.close()
             waiting.stdin = None  # communicate would write to it
@@ -77,8 +85,9 @@ def out_of_time(beside):
 @pytest.fixture(scope="module")
 def back_in_the_queue(beside):
     """A job that ends when it is warned, goes back into the queue, where Slurm lets it wait, and then goes on."""
-    return beside("patient", '[ ! -e begun ] || exec mv begun "gone on"\n>begun\nexec sleep 1000\n',
-                  "--requeue", "true")
+    return beside(
+        "patient", '[ ! -e begun ] || exec mv begun "gone on"\n>begun\nexec sleep 1000\n', "--requeue", "true"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +120,20 @@ def training(mandarin, walked, tmp_path):
 
     def arguments(*options):
         where = mandarin.where(tmp_path)  # the later option counts
-        return [*map(str, where), "--data", str(folder / "data"), *TWO_FOLDS, "--stage", "4", "--stop-stage", "4",
-                *ON_SLURM, "--set", "run.checkpoint_steps=1", *map(str, options)]
+        return [
+            *map(str, where),
+            "--data",
+            str(folder / "data"),
+            *TWO_FOLDS,
+            "--stage",
+            "4",
+            "--stop-stage",
+            "4",
+            *ON_SLURM,
+            "--set",
+            "run.checkpoint_steps=1",
+            *map(str, options),
+        ]
 
     return arguments, tmp_path / EXPERIMENT
 
@@ -124,8 +145,13 @@ class Started:
         environment = {**os.environ, "SPEECHEQ_VENV": sys.prefix}
         # SIGINT is ignored by what a script starts in the background, which these tests may be
         self.process = subprocess.Popen(
-            [str(recipe.folder / "run.sh"), *arguments], stderr=subprocess.PIPE, text=True, env=environment,
-            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+            [str(recipe.folder / "run.sh"), *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         self.told = []
         self.reading = threading.Thread(target=lambda: self.told.extend(self.process.stderr))
         self.reading.start()
@@ -147,14 +173,21 @@ def submitted(told):
 
 def test_a_recipe_on_slurm_equals_a_local_one(out_of_time, back_in_the_queue, mandarin, corpora, walked, tmp_path):
     folder, done = walked
-    assert submitted(done.stderr) == [("manifests", 2), ("features", 2), ("unify", 2), ("phonemes", 1), ("train", 2),
-                                      ("score", 2)]
+    assert submitted(done.stderr) == [
+        ("manifests", 2),
+        ("features", 2),
+        ("unify", 2),
+        ("phonemes", 1),
+        ("train", 2),
+        ("score", 2),
+    ]
     mandarin.run(*corpora, *mandarin.where(tmp_path), *TWO_FOLDS, "--stage", 1, "--train-jobs", 2)
     for name in [f"fold{fold}/seed1/{table}" for fold in (1, 2) for table in ("scores.tsv", "phones.tsv")]:
         assert (folder / EXPERIMENT / name).read_text() == (tmp_path / EXPERIMENT / name).read_text()
     ours, other = (json.loads((path / EXPERIMENT / "metrics.json").read_text()) for path in (folder, tmp_path))
-    assert {key: value for key, value in ours.items() if key != "run"} == \
-        {key: value for key, value in other.items() if key != "run"}
+    assert {key: value for key, value in ours.items() if key != "run"} == {
+        key: value for key, value in other.items() if key != "run"
+    }
     for fold in (1, 2):
         logs = [path.read_text() for path in (folder / EXPERIMENT / f"fold{fold}/seed1").glob(f"slurm-*_{fold}.log")]
         assert sorted(len(re.findall(r"stage 4 \(train\)", log)) for log in logs) == [0, 1]
@@ -296,12 +329,38 @@ def test_jobs_that_were_left_are_waited_for(cluster, mandarin, training):
 
 def test_a_dry_run_prints_the_command_and_submits_nothing(cluster, mandarin, training):
     arguments, folder = training
-    asked = ["--gpu", "a100", "--gpus", 2, "--nodes", 2, "--memory", "8G", "--time", "1-0", "--account", "us",
-             "--cpus", 4, "--jobs-at-once", 3, "--job-option=--qos=high"]
+    asked = [
+        "--gpu",
+        "a100",
+        "--gpus",
+        2,
+        "--nodes",
+        2,
+        "--memory",
+        "8G",
+        "--time",
+        "1-0",
+        "--account",
+        "us",
+        "--cpus",
+        4,
+        "--jobs-at-once",
+        3,
+        "--job-option=--qos=high",
+    ]
     done = mandarin.run(*arguments("--dry-run", "true", *asked))
     cd, sbatch, _ = done.stdout.split("\n", 2)
-    for flag in ("--array=1-2%3", "--gpus-per-node=a100:2", "--nodes=2", "--mem=8G", "--time=1-0", "--account=us",
-                 "--cpus-per-task=4", "--qos=high", "--signal=TERM@60"):
+    for flag in (
+        "--array=1-2%3",
+        "--gpus-per-node=a100:2",
+        "--nodes=2",
+        "--mem=8G",
+        "--time=1-0",
+        "--account=us",
+        "--cpus-per-task=4",
+        "--qos=high",
+        "--signal=TERM@60",
+    ):
         assert f" {flag} " in sbatch
     assert "/exp/jobs/train-" in cd and " --folds 2 --seeds 1\n" in done.stdout.split("\n# 2: ")[1]
     assert not folder.exists() and not list((folder.parents[1] / "jobs").glob("train-*"))
@@ -311,13 +370,20 @@ def test_more_jobs_than_an_array_may_have_become_several(cluster, tmp_path):
     """The cluster's arrays have at most 8; of the 11 jobs no more than 2 run at once, in whichever array they are."""
     (tmp_path / "count.sh").write_text(
         f'[ -z "${ONLY_ASK}" ] || exit {NOT_DONE}\ncd "$1"\ntouch "runs.$2"\nls runs.* | wc -l >"seen.$2"\n'
-        'sleep 0.3\nrm "runs.$2"\n')
-    command = job_arrays.speecheq("jobs", "--name", "many", "--cmd", "slurm", "--jobs-folder", str(tmp_path / "jobs"),
-                            "--jobs-at-once", "2")
+        'sleep 0.3\nrm "runs.$2"\n'
+    )
+    command = job_arrays.speecheq(
+        "jobs", "--name", "many", "--cmd", "slurm", "--jobs-folder", str(tmp_path / "jobs"), "--jobs-at-once", "2"
+    )
     words = [["sh", str(tmp_path / "count.sh"), str(tmp_path), str(number)] for number in range(11)]
     listed = "".join("\0".join([f"job {number}", "", str(len(each)), *each, ""]) for number, each in enumerate(words))
-    done = subprocess.run(command, input=listed, stderr=subprocess.PIPE, text=True,
-                          env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])})
+    done = subprocess.run(
+        command,
+        input=listed,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
     assert done.returncode == 0 and submitted(done.stderr) == [("many", 8), ("many", 3)], done.stderr
     seen = [int((tmp_path / f"seen.{number}").read_text()) for number in range(11)]
     assert max(seen) <= 2 and min(seen) >= 1
@@ -325,12 +391,20 @@ def test_more_jobs_than_an_array_may_have_become_several(cluster, tmp_path):
 
 def test_jobs_that_are_submitted_from_inside_an_allocation_ask_for_what_they_are_to(cluster, tmp_path, monkeypatch):
     """What the allocation asked for would go on into the job, and there srun refuses, or takes it for its own."""
-    for name, value in {"JOB_ID": "1000", "MEM_PER_CPU": "50", "GPUS_PER_NODE": "1", "CPUS_PER_TASK": "2",
-                        "CPU_BIND": "map_cpu:63", "NNODES": "2"}.items():
+    for name, value in {
+        "JOB_ID": "1000",
+        "MEM_PER_CPU": "50",
+        "GPUS_PER_NODE": "1",
+        "CPUS_PER_TASK": "2",
+        "CPU_BIND": "map_cpu:63",
+        "NNODES": "2",
+    }.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
-    task = job_arrays.Task("a job", ("sh", "-c", 'echo "$SLURM_JOB_ID $SLURM_MEM_PER_NODE $SLURM_NNODES" >"$1"', "-",
-                               str(tmp_path / "of job")))
+    task = job_arrays.Task(
+        "a job",
+        ("sh", "-c", 'echo "$SLURM_JOB_ID $SLURM_MEM_PER_NODE $SLURM_NNODES" >"$1"', "-", str(tmp_path / "of job")),
+    )
     job_arrays.run("inside", [task], job_arrays.Settings("slurm", tmp_path / ODD, memory="100M"))
     job, *rest = (tmp_path / "of job").read_text().split()
     assert job != "1000" and rest == ["100", "1"]

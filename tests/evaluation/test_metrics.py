@@ -47,7 +47,8 @@ def test_recall_precision_and_f1_are_those_of_scikit_learn(pairs):
 
 
 POSTERIORS = st.lists(
-    st.tuples(st.integers(0, 2), st.lists(st.integers(1, 9), min_size=3, max_size=3)), min_size=1, max_size=60)
+    st.tuples(st.integers(0, 2), st.lists(st.integers(1, 9), min_size=3, max_size=3)), min_size=1, max_size=60
+)
 
 
 @given(POSTERIORS)

@@ -23,14 +23,20 @@ from speecheq.evaluation.significance import (
 )
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=12)
-CLIPS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=1,
-                 max_size=40)
+CLIPS = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40
+)
 
 
 def answers(clips, seeds=(1,), which=0):
     """Of (speaker, gold, predicted of one system, predicted of another): the same in every seed."""
-    return Answers.of([(seed, 1 + number % 2, f"clip{number}", clip[0], clip[1], clip[2 + which])
-                       for seed in seeds for number, clip in enumerate(clips)])
+    return Answers.of(
+        [
+            (seed, 1 + number % 2, f"clip{number}", clip[0], clip[1], clip[2 + which])
+            for seed in seeds
+            for number, clip in enumerate(clips)
+        ]
+    )
 
 
 def random_answers(speakers, clips, seed=0, right=0.7):
@@ -84,8 +90,15 @@ def test_the_interval_of_wa_is_that_of_scipy():
     of = random_answers(20, 1200)
     right = np.array([of.right[of.speakers == speaker].sum() for speaker in np.unique(of.speakers)])
     clips = np.array([(of.speakers == speaker).sum() for speaker in np.unique(of.speakers)])
-    reference = bootstrap((right, clips), lambda r, c, axis: r.sum(axis) / c.sum(axis), paired=True, method="percentile",
-                          vectorized=True, n_resamples=10_000, random_state=np.random.default_rng(1))
+    reference = bootstrap(
+        (right, clips),
+        lambda r, c, axis: r.sum(axis) / c.sum(axis),
+        paired=True,
+        method="percentile",
+        vectorized=True,
+        n_resamples=10_000,
+        random_state=np.random.default_rng(1),
+    )
     # so many units that the expanded percentiles are the plain ones
     low, high = interval(resampled(of).wa, 10**6)
     assert low == pytest.approx(reference.confidence_interval.low, abs=0.005)
@@ -124,8 +137,12 @@ def crossed(trainings, speakers, seed=0):
     """Of every training's own skill: (seed, fold, clip, speaker, gold, predicted), all answer the same clips."""
     random = np.random.default_rng(seed)
     skill = random.uniform(0.2, 0.9, trainings)
-    return [(1, fold, f"{speaker} {clip}", f"s{speaker}", clip % 3, clip % 3 if random.random() < skill[fold] else 3)
-            for fold in range(trainings) for speaker in range(speakers) for clip in range(30)]
+    return [
+        (1, fold, f"{speaker} {clip}", f"s{speaker}", clip % 3, clip % 3 if random.random() < skill[fold] else 3)
+        for fold in range(trainings)
+        for speaker in range(speakers)
+        for clip in range(30)
+    ]
 
 
 def test_where_every_fold_answers_all_clips_trainings_are_drawn_too():
@@ -145,8 +162,9 @@ def test_where_every_fold_answers_all_clips_trainings_are_drawn_too():
 
 def test_draws_of_trainings_are_not_those_of_speakers():
     """As many of either: one draw for both would couple them."""
-    of = Answers.of([(1, fold, f"{speaker}", f"s{speaker}", 0, int(fold != speaker))
-                     for fold in range(9) for speaker in range(9)])
+    of = Answers.of(
+        [(1, fold, f"{speaker}", f"s{speaker}", 0, int(fold != speaker)) for fold in range(9) for speaker in range(9)]
+    )
     assert accuracies(of).wa == pytest.approx(1 / 9)
     assert resampled(of).wa.mean() == pytest.approx(1 / 9, abs=0.01), "coupled draws would give nearly 2 / 9"
 

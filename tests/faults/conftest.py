@@ -22,11 +22,16 @@ def fresh(walk):
 
 def pytest_terminal_summary(terminalreporter):
     """Where the kills met the recipe, and how it ended."""
-    ended = [report for status in ("passed", "failed") for report in terminalreporter.stats.get(status, [])
-             if dict(report.user_properties).get("stage") is not None and report.when == "call"]
+    ended = [
+        report
+        for status in ("passed", "failed")
+        for report in terminalreporter.stats.get(status, [])
+        if dict(report.user_properties).get("stage") is not None and report.when == "call"
+    ]
     if ended:
         stages = Counter(dict(report.user_properties)["stage"] for report in ended)
         hit = ", ".join(f"{number} in stage {stage}" for stage, number in sorted(stages.items()))
         terminalreporter.write_line(
             f"kills: {len(ended)} ({hit}), {sum(report.failed for report in ended)} not gone on with as they should, "
-            f"{sum(report.duration for report in ended):.0f} s")
+            f"{sum(report.duration for report in ended):.0f} s"
+        )

@@ -12,11 +12,15 @@ MANIFESTS, FBANK, FOLD = "data/manifests/casia", "data/fbank/casia", "data/msud/
 PHONEMES, TRAINED = "data/phonemes/aishell", "exp/nano-speecheq/casia.random10/fold1/seed1"
 # who writes it, the file, who reads it
 FILES = [
-    *(("manifests", f"{MANIFESTS}/{name}", "features") for name in
-      ("casia_recordings_all.jsonl.gz", "casia_supervisions_all.jsonl.gz", "casia_card.json", STAMP)),
+    *(
+        ("manifests", f"{MANIFESTS}/{name}", "features")
+        for name in ("casia_recordings_all.jsonl.gz", "casia_supervisions_all.jsonl.gz", "casia_card.json", STAMP)
+    ),
     *(("features", f"{FBANK}/{name}", "unify") for name in ("cuts.jsonl.gz", "parts-*/00000.lca", STAMP)),
-    *(("unify", f"{FOLD}/{name}", "train") for name in
-      ("emotion.jsonl.gz", "gender.jsonl.gz", "dev.jsonl.gz", "msud.json", STAMP)),
+    *(
+        ("unify", f"{FOLD}/{name}", "train")
+        for name in ("emotion.jsonl.gz", "gender.jsonl.gz", "dev.jsonl.gz", "msud.json", STAMP)
+    ),
     ("unify", f"{FOLD}/test.jsonl.gz", "score"),
     *(("phonemes", f"{PHONEMES}/{name}", "train") for name in ("train.jsonl.gz", "phones.txt", STAMP)),
     *(("phonemes", f"{PHONEMES}/{name}", "score") for name in ("test.jsonl.gz", "phonemes.json")),
@@ -31,7 +35,7 @@ def stages(nano, prepare, tmp_path_factory):
 
 
 def cut_off(stages, name):
-    path, = stages.root.glob(name)
+    (path,) = stages.root.glob(name)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     return path
@@ -93,8 +97,11 @@ def test_embeddings_that_are_cut_off_cost_a_picture(stages, capfd):
 
 def test_what_lies_in_stamps_is_what_lies_on_the_disk(stages):
     """Every file that a stage reads of another is in a stamp with its size."""
-    noted = {(path.parent / name).resolve() for path in stages.root.rglob(STAMP)
-             for name in json.loads(path.read_text())["outputs"]}
+    noted = {
+        (path.parent / name).resolve()
+        for path in stages.root.rglob(STAMP)
+        for name in json.loads(path.read_text())["outputs"]
+    }
     for _, name, _ in FILES:
-        path, = stages.root.glob(name)
+        (path,) = stages.root.glob(name)
         assert path.name == STAMP or path.resolve() in noted

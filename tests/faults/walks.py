@@ -11,8 +11,8 @@ import time
 import torch
 from recipes import EGS, NANO, Recipe
 
-from speecheq.models import checkpoint
 from speecheq.cli import main as cli
+from speecheq.models import checkpoint
 
 # Far beyond what anything here takes, also on a machine with other work: a test that waits so long has failed.
 LIMIT = 240.0
@@ -26,8 +26,11 @@ UNLIKE = re.compile(r"\b\d+(\.\d+)? s\b|<tr>.*\d\d:\d\d:\d\d.*</tr>|\b[0-9a-f]{1
 
 def without_times(value):
     if isinstance(value, dict):
-        return {name: without_times(item) for name, item in value.items()
-                if name not in TIMES and not str(name).endswith(".gz")}
+        return {
+            name: without_times(item)
+            for name, item in value.items()
+            if name not in TIMES and not str(name).endswith(".gz")
+        }
     if isinstance(value, list):
         return [without_times(item) for item in value]
     if isinstance(value, torch.Tensor):
@@ -50,8 +53,11 @@ def content(path):
 
 def results(folder):
     """What a walk leaves: name -> content. Logs and the curves' events tell what happened; locks hold nothing."""
-    return {str(path.relative_to(folder)): content(path) for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.suffix not in (".log", ".lock") and path.parent.name != "tensorboard"}
+    return {
+        str(path.relative_to(folder)): content(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix not in (".log", ".lock") and path.parent.name != "tensorboard"
+    }
 
 
 def check_equal(found, expected):
@@ -83,8 +89,17 @@ class Walk:
 
     def __init__(self, folder, corpora):
         self.folder, self.recipe = folder, Recipe("mandarin")
-        self.arguments = ["--casia", corpora / "casia", "--aishell", corpora / "aishell", "--partial", "true",
-                          *self.recipe.where(folder), "--set", "run.checkpoint_steps=1"]
+        self.arguments = [
+            "--casia",
+            corpora / "casia",
+            "--aishell",
+            corpora / "aishell",
+            "--partial",
+            "true",
+            *self.recipe.where(folder),
+            "--set",
+            "run.checkpoint_steps=1",
+        ]
 
     def run(self, *options, check=True):
         return self.recipe.run(*self.arguments, *options, check=check)
@@ -152,16 +167,35 @@ class Stages:
 
     def __init__(self, root, corpora, prepare):
         self.root, self.corpora, self.prepare = root, corpora, prepare
-        self.runs = ["--data", root / "data", "--exp", root / "exp", "--config", NANO, "--systems", "speecheq",
-                     "--target", "casia", "--protocol", "random10", "--folds", "1"]
+        self.runs = [
+            "--data",
+            root / "data",
+            "--exp",
+            root / "exp",
+            "--config",
+            NANO,
+            "--systems",
+            "speecheq",
+            "--target",
+            "casia",
+            "--protocol",
+            "random10",
+            "--folds",
+            "1",
+        ]
         self.conf = EGS / "mandarin" / "conf"
         self.learned_from = ["--phonemes", "aishell", "--systems-file", self.conf / "systems.yaml"]
         # the folder of each
         self.written = {
-            "synthesise": "corpora/casia", "manifests": "data/manifests/casia", "features": "data/fbank/casia",
-            "unify": "data/msud/casia.random10/fold1", "phonemes": "data/phonemes/aishell",
-            "shards": "data/shar/stored/casia.random10/fold1", "train": "exp/nano-speecheq/casia.random10/fold1/seed1",
-            "score": "exp/nano-speecheq/casia.random10/fold1/seed1", "report": "exp/tables",
+            "synthesise": "corpora/casia",
+            "manifests": "data/manifests/casia",
+            "features": "data/fbank/casia",
+            "unify": "data/msud/casia.random10/fold1",
+            "phonemes": "data/phonemes/aishell",
+            "shards": "data/shar/stored/casia.random10/fold1",
+            "train": "exp/nano-speecheq/casia.random10/fold1/seed1",
+            "score": "exp/nano-speecheq/casia.random10/fold1/seed1",
+            "report": "exp/tables",
         }
         for name in NAMES:
             assert self.run(name) == 0
@@ -169,7 +203,7 @@ class Stages:
 
     def run_from(self, first):
         """A stage and all after it; the report, which takes longest, only where its scores were made anew."""
-        for name in NAMES[NAMES.index(first):]:
+        for name in NAMES[NAMES.index(first) :]:
             if name != "report" or first in ("train", "score", "report"):
                 assert self.run(name) == 0
 
@@ -201,15 +235,29 @@ class Stages:
         return self.cli("synth", "--out", self.root / "corpora", "--size", "nano", "--corpora", "casia")
 
     def manifests(self):
-        return max(self.prepare(name, self.corpora / name, self.root / "data" / "manifests" / name, "--partial", "true")
-                   for name in ("casia", "aishell"))
+        return max(
+            self.prepare(name, self.corpora / name, self.root / "data" / "manifests" / name, "--partial", "true")
+            for name in ("casia", "aishell")
+        )
 
     def features(self):
         return self.cli("features", "--data", self.root / "data", "--corpora", "casia", "aishell", "--nj", 1)
 
     def unify(self, *options):
-        return self.cli("unify", "--data", self.root / "data", "--target", "casia", "--protocol", "random10",
-                        "--folds", "1", "--corpora", "casia", *options)
+        return self.cli(
+            "unify",
+            "--data",
+            self.root / "data",
+            "--target",
+            "casia",
+            "--protocol",
+            "random10",
+            "--folds",
+            "1",
+            "--corpora",
+            "casia",
+            *options,
+        )
 
     def phonemes(self):
         return self.cli("phonemes", "--data", self.root / "data", "--corpus", "aishell")
@@ -218,12 +266,22 @@ class Stages:
         return self.cli("shar", *self.runs, *self.learned_from, "--shard-clips", 8, "--nj", 1)
 
     def train(self, exp=None):
-        return self.cli("train", *self.runs, *self.learned_from, "--set", "run.checkpoint_steps=1",
-                        *(["--exp", exp] if exp else []))
+        return self.cli(
+            "train", *self.runs, *self.learned_from, "--set", "run.checkpoint_steps=1", *(["--exp", exp] if exp else [])
+        )
 
     def score(self):
         return self.cli("score", *self.runs, "--train-clips")
 
     def report(self):
-        return self.cli("report", "--exp", self.root / "exp", "--title", "faults", "--results",
-                        self.root / "RESULTS.md", "--table", self.conf / "table.yaml")
+        return self.cli(
+            "report",
+            "--exp",
+            self.root / "exp",
+            "--title",
+            "faults",
+            "--results",
+            self.root / "RESULTS.md",
+            "--table",
+            self.conf / "table.yaml",
+        )

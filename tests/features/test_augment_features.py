@@ -7,14 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speecheq.models import checkpoint
 from speecheq.config.schema import Config, MixupConfig, SpecAugmentConfig
-from speecheq.dataset.loader import Position, Stream
+from speecheq.dataset.loader import MultitaskBatch, Position, Stream
 from speecheq.features.augment_features import Changes, Mixup, draw_changes, draw_masks, draw_mixup
 from speecheq.losses import LossWeights, focal_loss
+from speecheq.models import checkpoint
 from speecheq.training.precision import Precision
 from speecheq.training.step import classification_loss, stream_loss, train_step
-from speecheq.dataset.loader import MultitaskBatch
 
 CPU = torch.device("cpu")
 IDS = [f"u{number}" for number in range(8)]
@@ -84,11 +83,13 @@ def test_the_loss_of_mixed_clips_is_that_of_both_labels_by_their_shares():
     config = Config()
     config.loss.gamma = 2.0
     loss = classification_loss(logits, targets, mixup, config)
-    single = torch.stack([
-        share * focal_loss(logits[[row]], targets[[row]], 2.0)
-        + (1 - share) * focal_loss(logits[[row]], targets[mixup.partners][[row]], 2.0)
-        for row, share in enumerate(mixup.shares)
-    ])
+    single = torch.stack(
+        [
+            share * focal_loss(logits[[row]], targets[[row]], 2.0)
+            + (1 - share) * focal_loss(logits[[row]], targets[mixup.partners][[row]], 2.0)
+            for row, share in enumerate(mixup.shares)
+        ]
+    )
     torch.testing.assert_close(loss, single.mean())
     config.loss.gamma = 0.0
     soft = torch.zeros(4, 5)
@@ -103,8 +104,15 @@ def test_the_loss_of_mixed_clips_is_that_of_both_labels_by_their_shares():
 # ---- masks
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(0, 3), st.integers(0, 3),
-       st.floats(0.0, 0.5), st.floats(0.0, 1.0), st.integers(0, 12), st.integers(0, 9))
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=5),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.floats(0.0, 0.5),
+    st.floats(0.0, 1.0),
+    st.integers(0, 12),
+    st.integers(0, 9),
+)
 def test_masks_lie_within_the_clip_and_are_no_wider_than_asked(
     lengths, time_masks, frequency_masks, seconds, share, banks, epoch
 ):
@@ -147,8 +155,9 @@ def test_what_is_masked_is_0_and_the_rest_is_as_before():
 def with_both(**settings_):
     config = Config()
     config.mixup.alpha, config.specaugment = 0.3, SpecAugmentConfig(2, 0.05, 1.0, 1, 8)
-    config.model = dataclasses.replace(config.model, channels=8, mfa_channels=16, scale=2, bottleneck=8,
-                                       embedding_dim=8, num_phones=5)
+    config.model = dataclasses.replace(
+        config.model, channels=8, mfa_channels=16, scale=2, bottleneck=8, embedding_dim=8, num_phones=5
+    )
     config.loss.ctc_backend, config.data.cmvn = "torch", "utterance"
     for name, value in settings_.items():
         part, key = name.split("__")
@@ -168,9 +177,12 @@ def test_draws_follow_from_seed_stream_epoch_and_id():
     lengths = torch.tensor([30, 25, 28])
     first = drawn(with_both(), "emotion", 2, IDS[:3], lengths)
     assert equal(first, drawn(with_both(), "emotion", 2, IDS[:3], lengths))
-    for config, stream, epoch, ids in ((with_both(run__seed=2), "emotion", 2, IDS[:3]),
-                                       (with_both(), "gender", 2, IDS[:3]), (with_both(), "emotion", 3, IDS[:3]),
-                                       (with_both(), "emotion", 2, IDS[3:6])):
+    for config, stream, epoch, ids in (
+        (with_both(run__seed=2), "emotion", 2, IDS[:3]),
+        (with_both(), "gender", 2, IDS[:3]),
+        (with_both(), "emotion", 3, IDS[:3]),
+        (with_both(), "emotion", 2, IDS[3:6]),
+    ):
         assert not equal(first, drawn(config, stream, epoch, ids, lengths))
     # a clip's masks are its own, wherever it lies in a mini-batch
     other = drawn(with_both(), "emotion", 2, IDS[2:0:-1], lengths[[2, 1]])
@@ -226,8 +238,12 @@ def test_a_model_learns_its_mini_batch_with_all_of_it(kind, precision):
     torch.manual_seed(0)
     model = checkpoint.new_model(config)
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
-    rows = [train_step(model, optimizer, batch, config, "torch", CPU, LossWeights(), Precision(precision, CPU),
-                       class_weights) for _ in range(20)]
+    rows = [
+        train_step(
+            model, optimizer, batch, config, "torch", CPU, LossWeights(), Precision(precision, CPU), class_weights
+        )
+        for _ in range(20)
+    ]
     assert rows[-1]["esc"] < 0.8 * rows[0]["esc"] and rows[-1]["gender"] < rows[0]["gender"]
 
 
@@ -238,14 +254,16 @@ def test_the_losses_of_a_stream_take_the_mixed_labels():
 
     def losses(stream, *class_weights):
         torch.manual_seed(0)
-        return stream_loss(model.eval(), "emotion", stream, config, "torch", LossWeights(), Precision("fp32", CPU),
-                           *class_weights)[1]
+        return stream_loss(
+            model.eval(), "emotion", stream, config, "torch", LossWeights(), Precision("fp32", CPU), *class_weights
+        )[1]
 
     mixed = losses(batch.emotion)
     predictions = model(batch.emotion.inputs, batch.emotion.lengths, batch.emotion.changes.of_features)
     mixup, esc = batch.emotion.changes.mixup, batch.emotion.targets["esc"]
     assert mixed["esc"] == classification_loss(predictions.esc_logits, esc, mixup, config)
     assert losses(batch.emotion, weights)["esc"] == classification_loss(
-        predictions.esc_logits, esc, mixup, config, weights)
+        predictions.esc_logits, esc, mixup, config, weights
+    )
     unmixed = dataclasses.replace(batch.emotion, changes=batch.emotion.changes._replace(mixup=None))
     assert mixed["eis"] != losses(unmixed)["eis"]

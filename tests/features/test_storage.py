@@ -11,9 +11,12 @@ import soundfile
 import torch
 
 import speecheq.features.storage as features_module
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
+from speecheq.common.progress import set_up_logging
+from speecheq.common.stages import STAMP
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
-from speecheq.common.errors import InputError
 from speecheq.features.storage import (
     BatchedFbank,
     Fbank,
@@ -23,9 +26,6 @@ from speecheq.features.storage import (
     load_waveform,
     missing_parts,
 )
-from speecheq.common.files import read_json
-from speecheq.common.progress import set_up_logging
-from speecheq.common.stages import STAMP
 
 TOY = Corpus("toy", "the toy", "Mandarin", "DIR/*.wav", labels={"mad": "anger"})
 # one frame, the edges of rounding up and down to frames, and ordinary clips
@@ -43,8 +43,18 @@ def reference(samples):
         from torchaudio.compliance.kaldi import fbank
     except Exception as error:
         pytest.skip(f"torchaudio does not import: {error}")
-    return fbank(samples[None], num_mel_bins=80, frame_length=25, frame_shift=10, window_type="hamming", dither=0.0,
-                 snip_edges=False, low_freq=20, high_freq=8000, sample_frequency=16000)
+    return fbank(
+        samples[None],
+        num_mel_bins=80,
+        frame_length=25,
+        frame_shift=10,
+        window_type="hamming",
+        dither=0.0,
+        snip_edges=False,
+        low_freq=20,
+        high_freq=8000,
+        sample_frequency=16000,
+    )
 
 
 @pytest.mark.parametrize("samples", LENGTHS)
@@ -268,8 +278,14 @@ def test_a_full_disk_and_the_same_command_again(toy, toys):
 
     def run(limit):
         options = ["features", "--data", toy / "data", "--corpora", "toy", "--nj", "2"]
-        return subprocess.run([sys.executable, "-c", program, str(limit), *options], capture_output=True, text=True,
-                              cwd=toys.root, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+        return subprocess.run(
+            [sys.executable, "-c", program, str(limit), *options],
+            capture_output=True,
+            text=True,
+            cwd=toys.root,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=120,
+        )
 
     full = run(6000)
     errors = [line for line in full.stderr.splitlines() if " ERROR " in line]
@@ -295,7 +311,7 @@ def test_stereo_at_48_khz_is_mixed_down_and_resampled(toys, tmp_path):
     (tmp_path / "toy").mkdir()
     soundfile.write(tmp_path / "toy" / "a.wav", np.stack([left, right], 1), 48000, subtype="FLOAT")
     prepare_toy(tmp_path)
-    cut, = compute(tmp_path)
+    (cut,) = compute(tmp_path)
     samples = load_waveform(cut)
     assert samples.ndim == 1 and len(samples) == -(-len(time) // 3)
     expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(len(samples)) / 16000)
@@ -314,7 +330,7 @@ def test_without_torchaudio_soxr_resamples(toys, tmp_path, monkeypatch):
     (tmp_path / "toy").mkdir()
     soundfile.write(tmp_path / "toy" / "a.wav", 0.3 * np.sin(2 * np.pi * 440 * time), 48000, subtype="FLOAT")
     prepare_toy(tmp_path)
-    cut, = compute(tmp_path)
+    (cut,) = compute(tmp_path)
     samples = load_waveform(cut)
     features_module.resampler.cache_clear()
     expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
@@ -334,8 +350,10 @@ def test_without_any_resampler_another_rate_is_one_sentence(toys, tmp_path, monk
 def test_segments_of_longer_recordings(toys, tmp_path):
     set_up_logging()
     clip = toys.write_wav(tmp_path / "toy" / "long.wav", 1.0)
-    found = [Utterance(f"s{n}", clip, "s", "F", label="mad", start=0.3 * n, end=0.3 * n + 0.25, recording="long")
-             for n in range(3)]
+    found = [
+        Utterance(f"s{n}", clip, "s", "F", label="mad", start=0.3 * n, end=0.3 * n + 0.25, recording="long")
+        for n in range(3)
+    ]
     prepare_corpus(TOY, lambda *_: found, Request(tmp_path / "toy"), tmp_path / "manifests")
     samples = soundfile.read(clip, dtype="float32")[0]
     cuts = compute(tmp_path)

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from speecheq.models import checkpoint
-from speecheq.cli import main
 from speecheq import seqm
-from speecheq.inference.compare_exports import _intensities
-from speecheq.config.schema import Config
+from speecheq.cli import main
 from speecheq.common.errors import InputError
-from speecheq.inference.export import export_model
-from speecheq.features.storage import FbankConfig
+from speecheq.config.schema import Config
 from speecheq.evaluation.metrics import emotion_scores
+from speecheq.features.storage import FbankConfig
+from speecheq.inference.compare_exports import _intensities
+from speecheq.inference.export import export_model
 from speecheq.inference.predictor import Predictor
 from speecheq.inference.trained_model import OUTPUTS, Inference, Labels, OnnxModel, open_model
+from speecheq.models import checkpoint
 
 onnx = pytest.importorskip("onnx", reason="needs the extra `export`")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra `export`")
@@ -71,8 +71,14 @@ def compare(inference, exported, batches=50):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"batch_statistics": "per_stream"}, {"res_bigru": "after_se"}, {"res_bigru": "none"}, {"kind": "baseline"},
-     {"kind": "cnn_blstm"}],
+    [
+        {},
+        {"batch_statistics": "per_stream"},
+        {"res_bigru": "after_se"},
+        {"res_bigru": "none"},
+        {"kind": "baseline"},
+        {"kind": "cnn_blstm"},
+    ],
     ids=lambda settings: " ".join(settings.values()) or "default",
 )
 def test_onnx_answers_as_pytorch_on_50_random_lengths(tmp_path, settings):
@@ -80,8 +86,10 @@ def test_onnx_answers_as_pytorch_on_50_random_lengths(tmp_path, settings):
     export_model(path, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     assert tuple(output.name for output in session.get_outputs()) == OUTPUTS
-    compare(inference_of(path), lambda features, lengths: session.run(
-        None, {"features": features.numpy(), "lengths": lengths.numpy()}))
+    compare(
+        inference_of(path),
+        lambda features, lengths: session.run(None, {"features": features.numpy(), "lengths": lengths.numpy()}),
+    )
 
 
 def test_what_is_padding_does_not_matter_in_onnx(tmp_path):
@@ -127,8 +135,8 @@ def test_a_model_without_intensities_has_none_in_onnx_either(tmp_path):
 def test_predict_takes_an_onnx_file(experiment, tmp_path, toys, capsys):
     assert main.main(["export-model", str(experiment / "best.pt"), str(tmp_path / "model.onnx")]) == 0
     wav = toys.write_wav(tmp_path / "a.wav", 1.3)
-    there, = Predictor(tmp_path / "model.onnx", gender=True, phones=True)(wav)
-    here, = Predictor(experiment / "best.pt", "cpu", gender=True, phones=True)(wav)
+    (there,) = Predictor(tmp_path / "model.onnx", gender=True, phones=True)(wav)
+    (here,) = Predictor(experiment / "best.pt", "cpu", gender=True, phones=True)(wav)
     assert list(there.posterior.values()) == pytest.approx(list(here.posterior.values()), abs=1e-5)
     assert (there.gender, there.phones) == (here.gender, here.phones)
 
@@ -144,8 +152,9 @@ def test_int8_is_smaller_and_its_cost_is_said(experiment, tmp_path, capsys):
     msud = experiment.parents[4] / "msud/casia.speaker"
     models = [str(tmp_path / "32.onnx"), str(tmp_path / "8.onnx")]
     assert main.main(["compare-models", str(experiment), *models, "--msud", str(msud)]) == 0
-    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")]
-                      for line in capsys.readouterr().out.splitlines()]
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()
+    ]
     metrics = json.loads((experiment / "metrics.json").read_text())
     own, full, int8 = (dict(zip(head, row)) for row in rows)
     assert own["UA"] == full["UA"] == f"{metrics['test.ua']:.4f}" and full["other class"] == "0"

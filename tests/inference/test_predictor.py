@@ -16,13 +16,13 @@ import soundfile
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from speecheq.cli import main
-from speecheq.inference import predictor as predict
 from speecheq import seqm
+from speecheq.cli import main
 from speecheq.common.errors import InputError
+from speecheq.evaluation.score import read_scores
+from speecheq.inference import predictor as predict
 from speecheq.inference.predictor import Predictor
 from speecheq.inference.recordings import Part
-from speecheq.evaluation.score import read_scores
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,8 @@ def test_the_mini_batch_changes_nothing(experiment, predictor, clips, tmp_path):
 
 def test_samples_are_predicted_like_their_file(predictor, wav):
     samples, rate = soundfile.read(wav, dtype="float32")
-    from_file, = predictor(wav)
-    from_samples, = predictor(samples, rate)
+    (from_file,) = predictor(wav)
+    (from_samples,) = predictor(samples, rate)
     assert from_samples.posterior == from_file.posterior
     with pytest.raises(InputError, match="with their rate"):
         predictor(samples)
@@ -108,7 +108,7 @@ def test_the_example_in_the_docstring_runs(experiment, monkeypatch, tmp_path):
     soundfile.write(tmp_path / "some.wav", noise[:32000], 16000)
     soundfile.write(tmp_path / "an-hour.flac", noise, 16000)
     monkeypatch.chdir(tmp_path)
-    example, = (test for test in doctest.DocTestFinder().find(Predictor, globs=vars(predict).copy()) if test.examples)
+    (example,) = (test for test in doctest.DocTestFinder().find(Predictor, globs=vars(predict).copy()) if test.examples)
     assert len(example.examples) == 4
     for line in example.examples:
         line.want = "..." if line.want else ""
@@ -123,8 +123,9 @@ def test_a_long_recording_becomes_a_timeline(experiment, tmp_path, capsys):
     status, out, _ = run(capsys, *options, tmp_path / "long.wav")
     rows = [json.loads(line) for line in out.splitlines()]
     assert status == 0 and [(row["start"], row["end"]) for row in rows] == [(0, 4), (3, 7), (6, 10)]
-    window, = Predictor(experiment / "best.pt")(soundfile.read(tmp_path / "long.wav", dtype="float32")[0][24000:56000],
-                                               8000)
+    (window,) = Predictor(experiment / "best.pt")(
+        soundfile.read(tmp_path / "long.wav", dtype="float32")[0][24000:56000], 8000
+    )
     assert rows[1]["posterior"] == pytest.approx(window.posterior, abs=1e-5), "a window is a clip of its own"
     status, out, _ = run(capsys, *options[:-1], "text", tmp_path / "long.wav")
     assert "long.wav 3.00-7.00 s: " in out
@@ -153,10 +154,18 @@ def test_an_hour_is_predicted_in_bounded_memory(experiment, tmp_path):
     # in a process of its own: what malloc keeps of other tests would be measured too
     arguments = [experiment / "best.pt", tmp_path / "part.wav", tmp_path / "hour.wav"]
     # malloc gives large blocks back at once; else the peak is that of holes in its heaps, by chance tens of MB
-    malloc = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_MMAP_MAX_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072",
-              "MALLOC_ARENA_MAX": "1"}
-    done = subprocess.run([sys.executable, "-c", GROWTH, *map(str, arguments)], capture_output=True, text=True,
-                          env={**os.environ, **malloc})
+    malloc = {
+        "MALLOC_MMAP_THRESHOLD_": "131072",
+        "MALLOC_MMAP_MAX_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "131072",
+        "MALLOC_ARENA_MAX": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **malloc},
+    )
     assert done.returncode == 0, done.stderr
     windows, end, growth = done.stdout.split()
     assert (int(windows), float(end)) == (41, 3600)
@@ -167,8 +176,8 @@ def test_an_hour_is_predicted_in_bounded_memory(experiment, tmp_path):
 def test_silence_says_nothing_and_clipping_is_noted(predictor, tmp_path, capsys, experiment):
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
     soundfile.write(tmp_path / "clipped.wav", np.clip(np.random.default_rng(0).standard_normal(16000), -1, 1), 16000)
-    silent, = predictor(tmp_path / "silent.wav")
-    clipped, = predictor(tmp_path / "clipped.wav")
+    (silent,) = predictor(tmp_path / "silent.wav")
+    (clipped,) = predictor(tmp_path / "clipped.wav")
     assert (silent.note, silent.emotion, silent.eis, silent.posterior) == ("silence", None, None, None)
     assert clipped.note == "clipping" and clipped.emotion is not None
     for format in predict.FORMATS:
@@ -182,7 +191,7 @@ def test_formats_say_the_same(experiment, wav, tmp_path, capsys):
     _, as_json, _ = run(capsys, *options, "--format", "json")
     assert run(capsys, *options, "--format", "csv", "--output", tmp_path / "out.csv")[:2] == (0, "")
     row = json.loads(as_json)
-    cells, = csv.DictReader(open(tmp_path / "out.csv", encoding="utf-8"))
+    (cells,) = csv.DictReader(open(tmp_path / "out.csv", encoding="utf-8"))
     assert cells["emotion"] == row["emotion"] and cells["name"] == row["name"] and cells["gender"] == row["gender"]
     assert float(cells["eis"]) == pytest.approx(row["eis"], abs=1e-4)
     assert sum(float(cells[f"p_{name}"]) for name in seqm.CATEGORIES) == pytest.approx(1, abs=1e-4)
@@ -239,8 +248,8 @@ def test_faults_of_the_command_are_one_line(arguments, sentence, wav, capsys, mo
 
 
 def test_a_task_that_was_not_trained_is_refused(experiment, tmp_path):
-    from speecheq.models import checkpoint
     from speecheq.inference.trained_model import Labels
+    from speecheq.models import checkpoint
 
     content = checkpoint.read(experiment / "best.pt")
     content["config"]["loss"].update(beta=0.0, eta=0.0)
@@ -258,8 +267,8 @@ def test_a_model_that_was_not_trained_on_intensity_names_the_class_alone(experim
     content = checkpoint.read(experiment / "best.pt")
     content["config"]["loss"]["alpha"] = 0.0
     checkpoint.write(tmp_path / "best.pt", content)
-    there, = Predictor(tmp_path / "best.pt")(wav)
-    here, = predictor(wav)
+    (there,) = Predictor(tmp_path / "best.pt")(wav)
+    (here,) = predictor(wav)
     assert there.eis is there.name is None
     assert there.emotion == here.emotion and there.posterior == pytest.approx(here.posterior)
     assert main.main(["predict", "--model", str(tmp_path / "best.pt"), str(wav)]) == 0
@@ -278,6 +287,6 @@ def test_a_gpu_that_is_not_there_is_said(experiment):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_says_the_same(experiment, predictor, wav):
-    there, = Predictor(experiment / "best.pt", "cuda")(wav)
-    here, = predictor(wav)
+    (there,) = Predictor(experiment / "best.pt", "cuda")(wav)
+    (here,) = predictor(wav)
     assert list(there.posterior.values()) == pytest.approx(list(here.posterior.values()), abs=1e-3)

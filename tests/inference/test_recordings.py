@@ -33,7 +33,7 @@ def parts(*names):
 
 
 def heard(path, rate=16000):
-    clip, = clips_of(Part(str(path), path), Windows())
+    (clip,) = clips_of(Part(str(path), path), Windows())
     return listen(clip, rate)
 
 
@@ -71,10 +71,10 @@ def test_manifests_of_lhotse_name_recordings_and_parts_of_them(tmp_path):
     lhotse.RecordingSet.from_recordings([recording]).to_file(tmp_path / "recordings.jsonl.gz")
     cut = recording.to_cut().truncate(offset=0.5, duration=1.0)
     lhotse.CutSet.from_cuts([cut]).to_file(tmp_path / "cuts.jsonl")
-    whole, = parts(tmp_path / "recordings.jsonl.gz")
-    part, = parts(tmp_path / "cuts.jsonl")
+    (whole,) = parts(tmp_path / "recordings.jsonl.gz")
+    (part,) = parts(tmp_path / "cuts.jsonl")
     assert whole == Part("r", audio) and part == Part(cut.id, audio, 0.5, 1.5)
-    clip, = clips_of(part, Windows())
+    (clip,) = clips_of(part, Windows())
     assert np.array_equal(listen(clip, 16000).samples, load_waveform(cut)), "as stage 2 reads it"
 
 
@@ -90,13 +90,12 @@ def test_standard_input_is_a_recording(tmp_path, monkeypatch):
     content = write(tmp_path / "a.wav", noise(1)).read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     with ExitStack() as kept:
-        part, = find_parts(["-"], kept)
+        (part,) = find_parts(["-"], kept)
         assert part.name == "-" and clips_of(part, Windows())[0].frames == 16000
     assert not part.path.exists()
 
 
-@pytest.mark.parametrize("rate, channels", [(192000, 1), (16000, 8), (44100, 2), (8000, 1), (11025, 3),
-                                            (44101, 1)])
+@pytest.mark.parametrize("rate, channels", [(192000, 1), (16000, 8), (44100, 2), (8000, 1), (11025, 3), (44101, 1)])
 def test_any_rate_and_channels_are_heard_as_stage_2_hears_them(tmp_path, rate, channels):
     path = write(tmp_path / "a.wav", noise(0.5, rate, channels), rate)
     sound = heard(path)

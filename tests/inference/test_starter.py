@@ -32,7 +32,9 @@ def test_it_is_a_model_folder_of_at_most_10_mb_with_its_terms():
 def test_a_fresh_clone_answers(tmp_path):
     wav = tmp_path / "some.wav"
     soundfile.write(wav, 0.1 * np.random.default_rng(1).standard_normal(32000), 16000)
-    done = subprocess.run([sys.executable, "-m", "speecheq.predict", "--gender", str(wav)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "speecheq.predict", "--gender", str(wav)], capture_output=True, text=True
+    )
     assert done.returncode == 0 and done.stdout.startswith(f"{wav}: ") and "EIS" in done.stdout, done.stderr
 
 
@@ -51,8 +53,9 @@ def test_real_clips_of_the_speaker_that_it_was_not_trained_on(samples):
     predictor = Predictor(gender=True, device="cpu")
     said = [predictor(clip)[0] for clip in clips]
     names = predictor.labels.classes.names
-    ua = unweighted_accuracy([names.index(EMOTIONS[clip.stem[5]]) for clip in clips],
-                             [names.index(answer.emotion) for answer in said])
+    ua = unweighted_accuracy(
+        [names.index(EMOTIONS[clip.stem[5]]) for clip in clips], [names.index(answer.emotion) for answer in said]
+    )
     card = (DEFAULT_MODEL / "README.md").read_text()
     stated = float(card.split("| UA (mean recall of the classes) | ")[1].split()[0])
     assert len(clips) == 49 and ua == pytest.approx(stated, abs=0.03)  # files in place of stored features

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from speecheq.models import checkpoint
 from speecheq.common import files
-from speecheq.inference import model_folder, trained_model
 from speecheq.common.errors import InputError
+from speecheq.inference import model_folder, trained_model
 from speecheq.inference.model_card import model_card
-from speecheq.models.config import KINDS
 from speecheq.inference.trained_model import Inference, Labels, open_model
+from speecheq.models import checkpoint
+from speecheq.models.config import KINDS
 
 
 @pytest.fixture(scope="module")

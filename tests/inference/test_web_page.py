@@ -12,10 +12,10 @@ import pytest
 import soundfile
 
 from speecheq.cli import main
-from speecheq.common.errors import InputError
 from speecheq.cluster.job_arrays import free_port
-from speecheq.inference.web_page import in_words, of_recording, page
+from speecheq.common.errors import InputError
 from speecheq.inference.predictor import Prediction, Predictor
+from speecheq.inference.web_page import in_words, of_recording, page
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed (utils/install.sh --extras listen)")
 RATE = 16000

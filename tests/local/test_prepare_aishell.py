@@ -95,7 +95,8 @@ def test_what_has_no_counterpart_is_counted_and_kept_out(prepare, aishell, toys,
     assert prepare("aishell", aishell, tmp_path / "out", *PARTIAL) == 0
     stamp = read_json(tmp_path / "out" / "stage.json")
     assert stamp["dropped"] == {
-        "audio without transcript": ["BAC009S0002W0122"], "transcript without audio": ["BAC009S0004W0123"]
+        "audio without transcript": ["BAC009S0002W0122"],
+        "transcript without audio": ["BAC009S0004W0123"],
     }
     assert (stamp["in"], stamp["out"]) == (36, 34)
     assert "BAC009S0002W0122" not in {s.id for s in supervisions_of(tmp_path / "out", "train")}

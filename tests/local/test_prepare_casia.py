@@ -17,7 +17,12 @@ from speecheq.common.files import read_json
 from speecheq.common.stages import Drops
 
 CATEGORIES = {
-    "angry": "anger", "fear": "fear", "happy": "joy", "neutral": "neutral", "sad": "sadness", "surprise": "surprise"
+    "angry": "anger",
+    "fear": "fear",
+    "happy": "joy",
+    "neutral": "neutral",
+    "sad": "sadness",
+    "surprise": "surprise",
 }
 
 
@@ -46,7 +51,7 @@ def test_the_contract_of_the_manifests(prepare, casia, tmp_path):
         assert custom["esc"] == CATEGORIES[custom["emotion"]]
         assert "split" not in custom and supervision.duration == pytest.approx(0.2)
     card = read_json(tmp_path / "out" / "casia_card.json")
-    assert card["counts"]["esc"] == {category: 8 for category in sorted(CATEGORIES.values())}
+    assert card["counts"]["esc"] == dict.fromkeys(sorted(CATEGORIES.values()), 8)
     assert card["splits"] == ["all"] and card["test_split"] is None and not card["has_transcripts"]
 
 
@@ -251,8 +256,11 @@ def test_help(prepare, capsys):
 def test_as_a_program(casia, toys, tmp_path):
     def run(*arguments):
         return subprocess.run(
-            [sys.executable, toys.root / "local" / "prepare_casia.py", *arguments], capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": str(toys.root)}, timeout=60,
+            [sys.executable, toys.root / "local" / "prepare_casia.py", *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(toys.root)},
+            timeout=60,
         )
 
     ended = run(tmp_path / "missing", tmp_path / "out")

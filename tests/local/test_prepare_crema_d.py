@@ -194,10 +194,12 @@ def test_demographics_that_lack_an_actor(refused, crema_d):
     assert sentence.startswith(f"{table}: has no line for the actor 1002") and "1002_IEO_ANG_HI.wav" in sentence
 
 
-LINES = st.lists(st.one_of(
-    st.text(alphabet='10,"FMalew\x00\r ', max_size=30),
-    st.from_regex(r'100[0-9],[0-9]{0,3},"?(Female|Male|)"?(,[A-Z]*){0,3}', fullmatch=True),
-))
+LINES = st.lists(
+    st.one_of(
+        st.text(alphabet='10,"FMalew\x00\r ', max_size=30),
+        st.from_regex(r'100[0-9],[0-9]{0,3},"?(Female|Male|)"?(,[A-Z]*){0,3}', fullmatch=True),
+    )
+)
 
 
 @given(st.one_of(st.binary(), LINES.map(lambda lines: "\n".join([HEADING, *lines]).encode())))

@@ -103,14 +103,22 @@ def test_the_real_clips(samples, prepare, tmp_path):
     card = read_json(tmp_path / "out" / "emodb_card.json")
     assert card["utterances"] == 535 and len(card["counts"]["speaker"]) == 10
     assert card["counts"]["emotion"] == {
-        "anger": 127, "boredom": 81, "disgust": 46, "fear": 69, "happiness": 71, "neutral": 79, "sadness": 62
+        "anger": 127,
+        "boredom": 81,
+        "disgust": 46,
+        "fear": 69,
+        "happiness": 71,
+        "neutral": 79,
+        "sadness": 62,
     }
     assert card["counts"]["esc"]["disgust"] == 46 + 81 and card["counts"]["eis"] == {"-1.0": 454, "1.5": 81}
     assert card["counts"]["gender"] == {"F": 302, "M": 233}
 
 
-@given(st.text(alphabet=st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), max_size=40)
-       | st.text(alphabet="0123456789abWLEAFNT", min_size=7, max_size=7))
+@given(
+    st.text(alphabet=st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), max_size=40)
+    | st.text(alphabet="0123456789abWLEAFNT", min_size=7, max_size=7)
+)
 @settings(max_examples=200)
 def test_no_name_fails_with_anything_but_a_sentence(toys, tmp_path_factory, name):
     """Names only: the audio is read later."""

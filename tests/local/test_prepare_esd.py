@@ -114,7 +114,9 @@ def test_a_whole_copy_has_the_official_counts(script, tmp_path, part, flat):
     assert without_surprise == {"train": 12000, "dev": 800, "test": 1200}
     assert set(Counter(utterance.text_id for utterance in found).values()) == {50}
     men = {utterance.speaker for utterance in found if utterance.gender == "M"}
-    assert men == set("0004 0005 0006 0008 0010".split() if part == "zh" else "0011 0012 0013 0014 0020".split())
+    assert men == set(
+        ["0004", "0005", "0006", "0008", "0010"] if part == "zh" else ["0011", "0012", "0013", "0014", "0020"]
+    )
 
 
 def test_the_official_count_is_asked_for_unless_the_copy_may_be_partial(refused, esd):
@@ -133,8 +135,17 @@ def test_a_copy_of_one_part_serves_that_part_only(prepare, refused, toys, tmp_pa
 
 @pytest.mark.parametrize(
     "speaker, encoding",
-    [("0001", "gb2312"), ("0001", "gb18030"), ("0001", "utf-16"), ("0001", "utf-8"), ("0001", "utf-8-sig"),
-     ("0015", "gb2312"), ("0015", "utf-16"), ("0015", "utf-8"), ("0015", "utf-8-sig")],
+    [
+        ("0001", "gb2312"),
+        ("0001", "gb18030"),
+        ("0001", "utf-16"),
+        ("0001", "utf-8"),
+        ("0001", "utf-8-sig"),
+        ("0015", "gb2312"),
+        ("0015", "utf-16"),
+        ("0015", "utf-8"),
+        ("0015", "utf-8-sig"),
+    ],
 )
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\n\n", " \t\r\n"])
 def test_every_encoding_and_line_end(script, tmp_path, speaker, encoding, ends):
@@ -185,8 +196,17 @@ def test_lines_of_every_shape(script, tmp_path, line, text, label):
     assert script.read_table(path, ("utf-8",)) == {line[:11]: (text, label)}
 
 
-@pytest.mark.parametrize("line", ["0001_351\t你好\t中立", "你好\t中立", "0001-000351\t你好\t中立", "0001_000351你好\t中立",
-                                  "٠٠٠١_٠٠٠٣٥١\t你好\t中立", "1,2,3"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0001_351\t你好\t中立",
+        "你好\t中立",
+        "0001-000351\t你好\t中立",
+        "0001_000351你好\t中立",
+        "٠٠٠١_٠٠٠٣٥١\t你好\t中立",
+        "1,2,3",
+    ],
+)
 def test_lines_without_an_id_name_file_and_line(refused, esd, line):
     table = esd / "0001" / "0001.txt"
     table.write_text(table.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
@@ -195,14 +215,22 @@ def test_lines_without_an_id_name_file_and_line(refused, esd, line):
 
 
 TEXTS = st.text() | st.lists(
-    st.tuples(st.from_regex(r"[0-9]{4}_[0-9]{6}", fullmatch=True), st.sampled_from(" \t"), st.text(max_size=9),
-              st.sampled_from(["\tAngry", " Angry", "\t中立", "", "\t", " \r"])).map("".join), max_size=4
+    st.tuples(
+        st.from_regex(r"[0-9]{4}_[0-9]{6}", fullmatch=True),
+        st.sampled_from(" \t"),
+        st.text(max_size=9),
+        st.sampled_from(["\tAngry", " Angry", "\t中立", "", "\t", " \r"]),
+    ).map("".join),
+    max_size=4,
 ).map("\n".join)
 
 
 @settings(max_examples=150)
-@given(content=st.binary() | st.tuples(TEXTS, st.sampled_from(["utf-8", "utf-16", "gb18030"])).map(
-    lambda pair: pair[0].encode(pair[1])), language=st.sampled_from(["Mandarin", "English"]))
+@given(
+    content=st.binary()
+    | st.tuples(TEXTS, st.sampled_from(["utf-8", "utf-16", "gb18030"])).map(lambda pair: pair[0].encode(pair[1])),
+    language=st.sampled_from(["Mandarin", "English"]),
+)
 @example(content=b"0000_000000 x\ta\rb", language="English")
 def test_no_content_makes_a_table_fail_but_with_a_sentence(script, tmp_path_factory, content, language):
     path = tmp_path_factory.getbasetemp() / "esd-table.txt"
@@ -219,8 +247,7 @@ def test_no_content_makes_a_table_fail_but_with_a_sentence(script, tmp_path_fact
 def test_two_texts_of_one_clip_are_none(script, tmp_path):
     path = tmp_path / "table.txt"
     path.write_text(
-        "0011_000001\tOne.\tNeutral\n0011_000001\tTwo.\tNeutral\n"
-        "0011_000002\tSame.\tSad\n0011_000002 Same. Sad\n"
+        "0011_000001\tOne.\tNeutral\n0011_000001\tTwo.\tNeutral\n0011_000002\tSame.\tSad\n0011_000002 Same. Sad\n"
     )
     assert script.read_table(path, ("utf-8",)) == {"0011_000001": ("", "Neutral"), "0011_000002": ("Same.", "Sad")}
 
@@ -288,8 +315,11 @@ def test_a_clip_in_both_layouts_names_both(refused, esd):
 
 @pytest.mark.parametrize(
     "folder, words",
-    [("0021", "is not a speaker of ESD"), ("0001/Bored", "is not an emotion of ESD (Neutral, Angry"),
-     ("0001/Sad/dev", "is none of evaluation, test, train")],
+    [
+        ("0021", "is not a speaker of ESD"),
+        ("0001/Bored", "is not an emotion of ESD (Neutral, Angry"),
+        ("0001/Sad/dev", "is none of evaluation, test, train"),
+    ],
 )
 def test_folders_that_are_no_part_of_it(refused, esd, folder, words):
     (esd / folder).mkdir()
@@ -313,8 +343,11 @@ def test_folders_that_are_missing_empty_too_high_too_low_or_no_folder(refused, e
 
 def test_audio_that_cannot_be_used(refused, esd):
     clip = esd / "0001" / "Sad" / "train" / "0001_001101.wav"
-    for content, words in ((b"", "the file is empty"), (b"RIFF and so on" * 9, "is not audio"),
-                           (clip.read_bytes()[:-100], "is truncated")):
+    for content, words in (
+        (b"", "the file is empty"),
+        (b"RIFF and so on" * 9, "is not audio"),
+        (clip.read_bytes()[:-100], "is truncated"),
+    ):
         clip.write_bytes(content)
         sentence = refused("esd_zh", esd, *PARTIAL)
         assert sentence.startswith(f"{clip}: ") and words in sentence

@@ -17,26 +17,46 @@ HEADING = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
 # Ten lines of evaluation as the release writes them, and by hand what each of them means:
 # speaker, label, SEQM category, EIS (1 + (dominance - 1) * 3 / 4 with the dominance kept within 1 to 5), V, A, D.
 TEN_LINES = [
-    ("[6.2901 - 8.2357]\tSes01F_impro01_F000\tneu\t[2.5000, 2.5000, 2.5000]",
-     ("Ses01_F", "neu", "neutral", 2.125, 2.5, 2.5, 2.5)),
-    ("[7.5712 - 10.4750]\tSes01F_impro01_M000\tneu\t[2.5000, 2.5000, 1.0000]",  # a man in a dialog named F
-     ("Ses01_M", "neu", "neutral", 1.0, 2.5, 2.5, 1.0)),
-    ("[140.2250 - 145.6000]\tSes01F_impro05_F019\tang\t[1.5000, 4.0000, 4.5000]",
-     ("Ses01_F", "ang", "anger", 3.625, 1.5, 4.0, 4.5)),
-    ("[39.8900 - 43.5872]\tSes01F_impro01_M011\tang\t[1.5000, 4.6667, 5.5000]",  # above the scale
-     ("Ses01_M", "ang", "anger", 4.0, 1.5, 4.6667, 5.5)),
-    ("[19.2900 - 20.7875]\tSes02F_script03_1_M042\thap\t[4.0000, 3.0000, 3.0000]",
-     ("Ses02_M", "hap", "joy", 2.5, 4.0, 3.0, 3.0)),
-    ("[50.1 - 52.0]\tSes02M_impro03_F001\texc\t[4.5000, 4.0000, 4.0000]",  # a woman in a dialog named M
-     ("Ses02_F", "exc", "joy", 3.25, 4.5, 4.0, 4.0)),
-    ("[1.0000 - 9.9999]\tSes03M_impro02_M007\tsad\t[1.5000, 1.5000, 0.5000]",  # below the scale
-     ("Ses03_M", "sad", "sadness", 1.0, 1.5, 1.5, 0.5)),
-    ("[0.0000 - 2.3000]\tSes04M_script02_2_F020\tsad\t[2.0000, nan, nan]",
-     ("Ses04_F", "sad", "sadness", -1, 2.0, None, None)),
-    ("[310.7200 - 312.1500]\tSes05M_script01_1b_F013\tneu\t[3.0000, 2.0000]",  # which of the three is missing?
-     ("Ses05_F", "neu", "neutral", -1, None, None, None)),
-    ("[4.2000 - 5.1000]\tSes05F_impro07_M101\thap\t[4.0000, , 2.0000]",
-     ("Ses05_M", "hap", "joy", 1.75, 4.0, None, 2.0)),
+    (
+        "[6.2901 - 8.2357]\tSes01F_impro01_F000\tneu\t[2.5000, 2.5000, 2.5000]",
+        ("Ses01_F", "neu", "neutral", 2.125, 2.5, 2.5, 2.5),
+    ),
+    (
+        "[7.5712 - 10.4750]\tSes01F_impro01_M000\tneu\t[2.5000, 2.5000, 1.0000]",  # a man in a dialog named F
+        ("Ses01_M", "neu", "neutral", 1.0, 2.5, 2.5, 1.0),
+    ),
+    (
+        "[140.2250 - 145.6000]\tSes01F_impro05_F019\tang\t[1.5000, 4.0000, 4.5000]",
+        ("Ses01_F", "ang", "anger", 3.625, 1.5, 4.0, 4.5),
+    ),
+    (
+        "[39.8900 - 43.5872]\tSes01F_impro01_M011\tang\t[1.5000, 4.6667, 5.5000]",  # above the scale
+        ("Ses01_M", "ang", "anger", 4.0, 1.5, 4.6667, 5.5),
+    ),
+    (
+        "[19.2900 - 20.7875]\tSes02F_script03_1_M042\thap\t[4.0000, 3.0000, 3.0000]",
+        ("Ses02_M", "hap", "joy", 2.5, 4.0, 3.0, 3.0),
+    ),
+    (
+        "[50.1 - 52.0]\tSes02M_impro03_F001\texc\t[4.5000, 4.0000, 4.0000]",  # a woman in a dialog named M
+        ("Ses02_F", "exc", "joy", 3.25, 4.5, 4.0, 4.0),
+    ),
+    (
+        "[1.0000 - 9.9999]\tSes03M_impro02_M007\tsad\t[1.5000, 1.5000, 0.5000]",  # below the scale
+        ("Ses03_M", "sad", "sadness", 1.0, 1.5, 1.5, 0.5),
+    ),
+    (
+        "[0.0000 - 2.3000]\tSes04M_script02_2_F020\tsad\t[2.0000, nan, nan]",
+        ("Ses04_F", "sad", "sadness", -1, 2.0, None, None),
+    ),
+    (
+        "[310.7200 - 312.1500]\tSes05M_script01_1b_F013\tneu\t[3.0000, 2.0000]",  # which of the three is missing?
+        ("Ses05_F", "neu", "neutral", -1, None, None, None),
+    ),
+    (
+        "[4.2000 - 5.1000]\tSes05F_impro07_M101\thap\t[4.0000, , 2.0000]",
+        ("Ses05_M", "hap", "joy", 1.75, 4.0, None, 2.0),
+    ),
 ]
 ANNOTATORS = (
     "C-E2:\tNeutral;\t()\nC-E4:\tAnger; Frustration;\t(as in Ses01F_impro01_F000)\nC-F1:\tNeutral;\t(curious)\n"
@@ -44,7 +64,11 @@ ANNOTATORS = (
 )
 # One of every label that is in none of the four classes.
 LEFT_OUT = {
-    "fru": "frustration", "fea": "fear", "sur": "surprise", "dis": "disgust", "oth": "other emotion",
+    "fru": "frustration",
+    "fea": "fear",
+    "sur": "surprise",
+    "dis": "disgust",
+    "oth": "other emotion",
     "xxx": "no agreement",
 }
 
@@ -347,8 +371,30 @@ def script(toys):
 
 PIECES = st.sampled_from(
     [line for line, _ in TEN_LINES]
-    + ["[", "]", "\t", " - ", ", ", "nan", "2.5000", "9" * 400, "-1", "xxx", "neu", "Ses01F_impro01_F000", "%", "C-E2:",
-       "\r", "\n", "\r\n", "\ufeff", "\u2028", "\x00", "é", "情"]
+    + [
+        "[",
+        "]",
+        "\t",
+        " - ",
+        ", ",
+        "nan",
+        "2.5000",
+        "9" * 400,
+        "-1",
+        "xxx",
+        "neu",
+        "Ses01F_impro01_F000",
+        "%",
+        "C-E2:",
+        "\r",
+        "\n",
+        "\r\n",
+        "\ufeff",
+        "\u2028",
+        "\x00",
+        "é",
+        "情",
+    ]
 )
 
 

@@ -15,8 +15,13 @@ from speecheq.common.stages import Drops
 
 PARTIAL = ("--partial", "true")
 # subset -> its speaker and that one's gender
-TOY = {"train-clean-100": ("19", "F"), "train-other-500": ("20", "M"), "dev-clean": ("84", "F"),
-       "test-clean": ("1089", "M"), "test-other": ("367", "F")}
+TOY = {
+    "train-clean-100": ("19", "F"),
+    "train-other-500": ("20", "M"),
+    "dev-clean": ("84", "F"),
+    "test-clean": ("1089", "M"),
+    "test-other": ("367", "F"),
+}
 SPEAKERS = """\
 ; Comment lines begin with a semicolon
 ;ID  |SEX| SUBSET           |MINUTES| NAME
@@ -125,7 +130,8 @@ def test_what_has_no_counterpart_is_counted_and_kept_out(prepare, librispeech, t
     assert prepare("librispeech", librispeech, tmp_path / "out", *PARTIAL) == 0
     stamp = read_json(tmp_path / "out" / "stage.json")
     assert stamp["dropped"] == {
-        "audio without transcript": ["84-7-0000"], "transcript without audio": ["84-134686-0001"]
+        "audio without transcript": ["84-7-0000"],
+        "transcript without audio": ["84-134686-0001"],
     }
     assert (stamp["in"], stamp["out"]) == (20, 18)
     assert {s.id for s in supervisions_of(tmp_path / "out", "dev")} == {"84-134686-0000", "84-7-0001"}
@@ -141,7 +147,7 @@ def test_most_audio_without_transcript_is_an_error_even_of_a_partial_copy(refuse
 
 def test_genders(script, tmp_path):
     path = tmp_path / "SPEAKERS.TXT"
-    expected = {speaker: sex for speaker, sex in TOY.values()}
+    expected = dict(TOY.values())
     for encoding, ends in (("utf-8", "\n"), ("utf-8-sig", "\r\n"), ("latin-1", "\n\n")):
         path.write_bytes(SPEAKERS.replace("\n", ends).encode(encoding))
         assert script.read_genders(path) == expected
@@ -202,7 +208,8 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(script, tmp_path):
 LINES = st.text() | st.lists(
     st.tuples(st.sampled_from(["84-7-0000", "84-7-0001", "84", ";", "85 | F |", "84 | M | a | 1 | b"]), st.text()).map(
         "".join
-    ), max_size=4
+    ),
+    max_size=4,
 ).map("\n".join)
 
 

@@ -15,20 +15,31 @@ PARTIAL = ("--partial", "true")
 # Ten lines as the release writes them (its blank before a semicolon too), and by hand what each of them means:
 # speaker, session, label, SEQM category, EIS (1 + (dominance - 1) * 3 / 4), sentence, condition; None: left out.
 TEN_LINES = [
-    ("UTD-IMPROV-S01A-F01-P-FM01.avi; N; A:3.200000; V:2.800000; D:2.600000 ; N:3.300000;",
-     ("F01", "1", "neutral", "neutral", 2.2, "01", "P")),
-    ("UTD-IMPROV-S01A-F01-P-MF01.avi; H; A:2.000000; V:4.500000; D:3.000000 ; N:4.000000;",
-     ("F01", "1", "happy", "joy", 2.5, "01", "P")),
-    ("UTD-IMPROV-S03H-M01-S-FM03.avi; A; A:1.666667; V:1.333333; D:5.000000 ; N:2.600000;",
-     ("M01", "1", "angry", "anger", 4.0, "03", "S")),
-    ("UTD-IMPROV-S13N-F02-S-MF02.avi; S; A:4.000000; V:2.000000; D:1.000000 ; N:NaN;",
-     ("F02", "2", "sad", "sadness", 1.0, "13", "S")),
-    ("UTD-IMPROV-S20S-M06-T-MM01.avi; S; A:3.800000; V:1.800000; D:NaN ; N:3.000000;",
-     ("M06", "6", "sad", "sadness", -1, "20", "T")),
-    ("UTD-IMPROV-S07A-M04-R-MF101.avi; A; A:2.0; V:2.0; D:3.4; N:3.0;",
-     ("M04", "4", "angry", "anger", 2.8, "07", "R")),
-    ("UTD-IMPROV-S07H-F05-R-FF01.avi; N; A:3.0; V:3.0; D:2.2;",  # some copies have no naturalness
-     ("F05", "5", "neutral", "neutral", 1.9, "07", "R")),
+    (
+        "UTD-IMPROV-S01A-F01-P-FM01.avi; N; A:3.200000; V:2.800000; D:2.600000 ; N:3.300000;",
+        ("F01", "1", "neutral", "neutral", 2.2, "01", "P"),
+    ),
+    (
+        "UTD-IMPROV-S01A-F01-P-MF01.avi; H; A:2.000000; V:4.500000; D:3.000000 ; N:4.000000;",
+        ("F01", "1", "happy", "joy", 2.5, "01", "P"),
+    ),
+    (
+        "UTD-IMPROV-S03H-M01-S-FM03.avi; A; A:1.666667; V:1.333333; D:5.000000 ; N:2.600000;",
+        ("M01", "1", "angry", "anger", 4.0, "03", "S"),
+    ),
+    (
+        "UTD-IMPROV-S13N-F02-S-MF02.avi; S; A:4.000000; V:2.000000; D:1.000000 ; N:NaN;",
+        ("F02", "2", "sad", "sadness", 1.0, "13", "S"),
+    ),
+    (
+        "UTD-IMPROV-S20S-M06-T-MM01.avi; S; A:3.800000; V:1.800000; D:NaN ; N:3.000000;",
+        ("M06", "6", "sad", "sadness", -1, "20", "T"),
+    ),
+    ("UTD-IMPROV-S07A-M04-R-MF101.avi; A; A:2.0; V:2.0; D:3.4; N:3.0;", ("M04", "4", "angry", "anger", 2.8, "07", "R")),
+    (
+        "UTD-IMPROV-S07H-F05-R-FF01.avi; N; A:3.0; V:3.0; D:2.2;",  # some copies have no naturalness
+        ("F05", "5", "neutral", "neutral", 1.9, "07", "R"),
+    ),
     ("UTD-IMPROV-S11A-F03-S-FM07.avi; O; A:2.500000; V:2.500000; D:2.500000 ; N:2.500000;", None),
     ("UTD-IMPROV-S11A-F03-S-FM08.avi; X; A:2.500000; V:2.500000; D:2.500000 ; N:2.500000;", None),
     ("UTD-IMPROV-S16H-M03-T-MM02.avi;H;A:2;V:4;D:4;N:3;", ("M03", "3", "happy", "joy", 3.25, "16", "T")),
@@ -252,8 +263,28 @@ def script(toys):
 
 PIECES = st.sampled_from(
     [line for line, _ in TEN_LINES]
-    + ["UTD-IMPROV-", "S01A-F01-P-FM01", ".avi", "; ", "A:", "V:", "D:", "N:", "NaN", "3.0", "9" * 400, "X", "\r", "\n",
-       "\r\n", "\ufeff", "\u2028", "\x00", "é", "情"]
+    + [
+        "UTD-IMPROV-",
+        "S01A-F01-P-FM01",
+        ".avi",
+        "; ",
+        "A:",
+        "V:",
+        "D:",
+        "N:",
+        "NaN",
+        "3.0",
+        "9" * 400,
+        "X",
+        "\r",
+        "\n",
+        "\r\n",
+        "\ufeff",
+        "\u2028",
+        "\x00",
+        "é",
+        "情",
+    ]
 )
 
 

@@ -68,7 +68,10 @@ def test_the_contract_of_the_manifests(prepare, ravdess, tmp_path, inside):
         custom = supervision.custom
         assert (supervision.speaker, supervision.gender) == (name[-2:], gender)
         assert (custom["emotion"], custom["esc"], custom["intensity"], custom["eis"]) == (
-            emotion, category, intensity, eis
+            emotion,
+            category,
+            intensity,
+            eis,
         )
         assert (custom["text_id"], custom["repetition"]) == (statement, repetition)
         assert supervision.language == "English" and "split" not in custom
@@ -100,7 +103,8 @@ def test_songs_and_videos_are_counted_and_left_out(prepare, ravdess, toys, tmp_p
     assert prepare("ravdess", corpus, tmp_path / "out", *PARTIAL) == 0
     stamp = read_json(tmp_path / "out" / "stage.json")
     assert stamp["dropped"] == {
-        "song": ["03-02-03-01-01-01-01.wav"], "video": ["01-01-03-01-01-01-01.mp4", "02-02-03-01-01-01-01.mp4"]
+        "song": ["03-02-03-01-01-01-01.wav"],
+        "video": ["01-01-03-01-01-01-01.mp4", "02-02-03-01-01-01-01.mp4"],
     }
     assert (stamp["in"], stamp["out"]) == (123, 120)
     assert "2 dropped: video" in capsys.readouterr().err
@@ -160,9 +164,11 @@ def test_names_that_are_wrong(refused, ravdess, toys, name, words):
     assert sentence.startswith(f"{clip}: ") and words in sentence
 
 
-@given(st.one_of(
-    st.text(), st.from_regex(r"\d{2}(-\d{2}){6}"), st.from_regex(r"0[0-3](-0[0-9]){5}-[0-2][0-9]", fullmatch=True)
-))
+@given(
+    st.one_of(
+        st.text(), st.from_regex(r"\d{2}(-\d{2}){6}"), st.from_regex(r"0[0-3](-0[0-9]){5}-[0-2][0-9]", fullmatch=True)
+    )
+)
 def test_any_name_is_parsed_or_refused_in_one_sentence(toys, stem):
     clip = Path("Actor_01") / f"{stem.replace('/', '')}.wav"
     try:

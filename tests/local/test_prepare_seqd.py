@@ -45,7 +45,12 @@ def test_the_official_count(refused, prepare, toys, tmp_path, seqd):
     assert dict(declared.counts) == {"as in the paper": 1648} and len(declared.labels) == 25
     by = declared.count_by
     assert sum(by["label"].values()) == sum(by["split"].values()) == 1648 and by["split"]["test"] == 155
-    assert (by["label"]["serenity"], by["label"]["rage"], by["label"]["fear"], by["label"]["neutral"]) == (59, 71, 63, 73)
+    assert (by["label"]["serenity"], by["label"]["rage"], by["label"]["fear"], by["label"]["neutral"]) == (
+        59,
+        71,
+        63,
+        73,
+    )
 
 
 def test_a_holders_copy_with_the_papers_counts_needs_no_option(prepare, toys, tmp_path):
@@ -69,7 +74,7 @@ def test_a_holders_copy_with_the_papers_counts_needs_no_option(prepare, toys, tm
     assert prepare("seqd", folder, tmp_path / "other") == 1
 
 
-@given(st.text() | st.text(alphabet="F01\tneutral-\n\r train好\"", max_size=80))
+@given(st.text() | st.text(alphabet='F01\tneutral-\n\r train好"', max_size=80))
 @settings(max_examples=150)
 def test_no_text_makes_the_table_fail_with_anything_but_a_sentence(toys, tmp_path_factory, text):
     folder = tmp_path_factory.getbasetemp()
@@ -130,7 +135,8 @@ def test_labels_and_clips_without_counterpart(prepare, refused, toys, seqd, tmp_
     assert prepare("seqd", seqd, tmp_path / "out", *PARTIAL) == 0
     stamp = read_json(tmp_path / "out" / "stage.json")
     assert stamp["dropped"] == {
-        "audio without label": ["F01/unlabelled"], "label without audio": [f"M01/{gone[0].stem}"]
+        "audio without label": ["F01/unlabelled"],
+        "label without audio": [f"M01/{gone[0].stem}"],
     }
     assert (stamp["in"], stamp["out"]) == (51, 49)
     sentence = refused("seqd", seqd)

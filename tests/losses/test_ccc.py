@@ -46,8 +46,10 @@ def test_gradients_are_finite(pair):
     assert torch.isfinite(predicted.grad).all()
 
 
-@pytest.mark.parametrize("predicted, gold", [
-    ([2.0, 2.0, 2.0], [2.0, 2.0, 2.0]), ([2.0, 2.0], [1.0, 3.0]), ([1.0, 3.0], [2.0, 2.0]), ([1.0], [3.0])])
+@pytest.mark.parametrize(
+    "predicted, gold",
+    [([2.0, 2.0, 2.0], [2.0, 2.0, 2.0]), ([2.0, 2.0], [1.0, 3.0]), ([1.0, 3.0], [2.0, 2.0]), ([1.0], [3.0])],
+)
 def test_zero_variance_is_zero_concordance(predicted, gold):
     predicted = torch.tensor(predicted, requires_grad=True)
     value = ccc(predicted, torch.tensor(gold))

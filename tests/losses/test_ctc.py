@@ -19,6 +19,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 def _k2_imports() -> bool:
     try:
         import k2
+
         return hasattr(k2, "ctc_loss")
     except Exception:
         return False
@@ -34,9 +35,11 @@ def _collapse(path):
 
 def _by_enumeration(logits, target):
     log_probs = torch.log_softmax(logits.double(), dim=1)
-    total = sum(math.exp(sum(float(log_probs[t, label]) for t, label in enumerate(path)))
-                for path in itertools.product(range(logits.shape[1]), repeat=len(logits))
-                if _collapse(path) == target)
+    total = sum(
+        math.exp(sum(float(log_probs[t, label]) for t, label in enumerate(path)))
+        for path in itertools.product(range(logits.shape[1]), repeat=len(logits))
+        if _collapse(path) == target
+    )
     return -math.log(total)
 
 
@@ -54,10 +57,10 @@ def test_against_the_sum_over_all_paths(backend):
     lengths = torch.tensor([4, 3, 2, 5])  # not sorted: the function sorts for k2 and puts back
     logits = torch.randn(4, 5, 3)
     result, grad = _run(logits, lengths, [torch.tensor(t, dtype=torch.long) for t in targets], backend)
-    expected = [_by_enumeration(logits[n, :lengths[n]], targets[n]) for n in range(4)]
+    expected = [_by_enumeration(logits[n, : lengths[n]], targets[n]) for n in range(4)]
     assert result.per_utterance.tolist() == pytest.approx(expected, rel=1e-4)
     assert result.loss.item() == pytest.approx(sum(e / max(1, len(t)) for e, t in zip(expected, targets)) / 4, rel=1e-4)
-    assert all((grad[n, lengths[n]:] == 0).all() for n in range(4))
+    assert all((grad[n, lengths[n] :] == 0).all() for n in range(4))
 
 
 @K2
@@ -68,8 +71,10 @@ def test_k2_agrees_with_torch(seed, spread):
     batch, num_frames, num_classes = 8, 60, 30
     logits = torch.randn(batch, num_frames, num_classes, generator=generator) * spread
     lengths = torch.randint(15, num_frames + 1, (batch,), generator=generator)
-    targets = [torch.randint(1, num_classes, (int(torch.randint(0, 14, (), generator=generator)),),
-                             generator=generator) for _ in range(batch)]
+    targets = [
+        torch.randint(1, num_classes, (int(torch.randint(0, 14, (), generator=generator)),), generator=generator)
+        for _ in range(batch)
+    ]
     targets[seed % batch] = torch.tensor([], dtype=torch.long)
     targets[(seed + 1) % batch] = torch.tensor([4, 4, 4, 7, 7])
     targets[(seed + 2) % batch] = torch.randint(1, num_classes, (num_frames + 5,), generator=generator)  # too long
@@ -114,23 +119,37 @@ def test_only_empty_targets(backend):
 @EACH_BACKEND
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_inputs_give_a_float32_loss(backend, dtype):
-    result, grad = _run(torch.randn(2, 9, 5, dtype=torch.float32).to(dtype), torch.tensor([9, 7]),
-                        [torch.tensor([1, 2]), torch.tensor([3])], backend)
+    result, grad = _run(
+        torch.randn(2, 9, 5, dtype=torch.float32).to(dtype),
+        torch.tensor([9, 7]),
+        [torch.tensor([1, 2]), torch.tensor([3])],
+        backend,
+    )
     assert result.loss.dtype == torch.float32 and grad.dtype == dtype and torch.isfinite(grad).all()
 
 
 @EACH_BACKEND
-@pytest.mark.parametrize("lengths, target, named", [
-    ([5], [4], r"labels in 1\.\.3"), ([5], [0], r"labels in 1\.\.3"), ([5], [-1], r"labels in 1\.\.3"),
-    ([0], [1], r"lie in 1\.\.5"), ([6], [1], r"lie in 1\.\.5"), ([5, 5], [1], "2 lengths")])
+@pytest.mark.parametrize(
+    "lengths, target, named",
+    [
+        ([5], [4], r"labels in 1\.\.3"),
+        ([5], [0], r"labels in 1\.\.3"),
+        ([5], [-1], r"labels in 1\.\.3"),
+        ([0], [1], r"lie in 1\.\.5"),
+        ([6], [1], r"lie in 1\.\.5"),
+        ([5, 5], [1], "2 lengths"),
+    ],
+)
 def test_out_of_range(backend, lengths, target, named):
     with pytest.raises(ValueError, match=named):
         ctc_loss(torch.zeros(1, 5, 4), torch.tensor(lengths), [torch.tensor(target)], backend)
 
 
 def test_unknown_backend():
-    for call in (lambda: resolve_ctc_backend("warp", CPU),
-                 lambda: ctc_loss(torch.zeros(1, 5, 4), torch.tensor([5]), [torch.tensor([1])], "auto")):
+    for call in (
+        lambda: resolve_ctc_backend("warp", CPU),
+        lambda: ctc_loss(torch.zeros(1, 5, 4), torch.tensor([5]), [torch.tensor([1])], "auto"),
+    ):
         with pytest.raises(ValueError, match="k2, torch"):
             call()
 
@@ -177,5 +196,5 @@ def test_greedy_decode(paths):
     logits = torch.full((len(paths), max(map(len, paths)), 5), -1.0)
     for n, path in enumerate(paths):
         logits[n, range(len(path)), path] = 1.0
-        logits[n, len(path):, 3] = 1.0  # padding must not be decoded
+        logits[n, len(path) :, 3] = 1.0  # padding must not be decoded
     assert greedy_decode(logits, torch.tensor([len(path) for path in paths])) == [_collapse(path) for path in paths]

@@ -19,7 +19,7 @@ def test_the_formula(gamma):
     torch.manual_seed(0)
     logits, targets = torch.randn(20, 9, dtype=torch.float64) * 2, torch.randint(0, 9, (20,))
     p = torch.softmax(logits, 1)[torch.arange(20), targets]
-    expected = (-(1 - p) ** gamma * p.log()).mean()
+    expected = (-((1 - p) ** gamma) * p.log()).mean()
     assert float(focal_loss(logits, targets, gamma)) == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -99,8 +99,9 @@ def test_clips_have_weights():
     kept = weights[[0, 2, 3]]
     found = focal_loss(logits, targets, 2.0, clip_weights=weights)
     torch.testing.assert_close(found, (kept * single).sum() / kept.sum())
-    torch.testing.assert_close(focal_loss(logits, targets, 2.0, clip_weights=torch.ones(4)),
-                               focal_loss(logits, targets, 2.0))
+    torch.testing.assert_close(
+        focal_loss(logits, targets, 2.0, clip_weights=torch.ones(4)), focal_loss(logits, targets, 2.0)
+    )
 
 
 def test_inverse_weights_are_scikit_learns_balanced_ones():

@@ -5,16 +5,15 @@ import dataclasses
 import pytest
 import torch
 
-from speecheq.models import checkpoint
+from speecheq.common.errors import InputError
 from speecheq.config.schema import Config, load, save
 from speecheq.dataset.loader import MultitaskBatch, Stream
-from speecheq.common.errors import InputError
 from speecheq.losses import LossWeights
-from speecheq.models import TASKS, Baseline, ModelConfig, SpeechEQ, build_model
+from speecheq.models import TASKS, Baseline, ModelConfig, SpeechEQ, build_model, checkpoint
 from speecheq.models.baseline import max_pooled
 from speecheq.models.padding_mask import Frames
-from speecheq.training.precision import Precision
 from speecheq.seqm import SEQM_CLASSES
+from speecheq.training.precision import Precision
 from speecheq.training.step import stream_loss, train_step
 
 FIELDS = ("phoneme_logits", "gender_logits", "esc_logits", "eis")
@@ -51,7 +50,7 @@ def _batch() -> MultitaskBatch:
     def stream(name, marks, targets):
         inputs = torch.randn(len(marks), 60, 80, generator=generator) * 0.5
         for clip, mark in enumerate(marks):
-            inputs[clip, :, 5 * mark:5 * mark + 5] += 2
+            inputs[clip, :, 5 * mark : 5 * mark + 5] += 2
         lengths = torch.tensor([60 - 3 * clip for clip in range(len(marks))])
         return Stream(inputs, lengths, [f"{name}{clip}" for clip in range(len(marks))], targets)
 
@@ -91,7 +90,7 @@ def test_padding_changes_nothing_in_inference():
     with torch.no_grad():
         batch = model(features, torch.tensor(lengths))
         for n, length in enumerate(lengths):
-            alone = model(features[n:n + 1, :length], torch.tensor([length]))
+            alone = model(features[n : n + 1, :length], torch.tensor([length]))
             own = int(alone.lengths)
             assert own == batch.lengths[n] == alone.phoneme_logits.shape[1]
             torch.testing.assert_close(batch.phoneme_logits[n, :own], alone.phoneme_logits[0], atol=1e-4, rtol=0)
@@ -217,16 +216,18 @@ def test_every_parameter_learns_and_the_losses_fall():
     assert reports[0]["ctc_left_out"] == 0
 
 
-@pytest.mark.parametrize("kind, frames, feasible", [("speecheq", 12, True), ("baseline", 12, False),
-                                                    ("baseline", 13, True)])
+@pytest.mark.parametrize(
+    "kind, frames, feasible", [("speecheq", 12, True), ("baseline", 12, False), ("baseline", 13, True)]
+)
 def test_ctc_counts_the_frames_of_the_logits(kind, frames, feasible):
     """Five phones need five frames: a third of 13, rounded up."""
     config = _settings(kind=kind, channels=16, mfa_channels=24, bottleneck=8)
     lengths = torch.tensor([60, frames])
     stream = Stream(torch.randn(2, 60, 80), lengths, ["long", "short"], {"phones": [torch.tensor([1, 2, 3, 4, 5])] * 2})
     torch.manual_seed(0)
-    _, losses, left_out = stream_loss(checkpoint.new_model(config).train(), "phoneme", stream, config, "torch",
-                                      LossWeights(), FP32)
+    _, losses, left_out = stream_loss(
+        checkpoint.new_model(config).train(), "phoneme", stream, config, "torch", LossWeights(), FP32
+    )
     assert left_out == ([] if feasible else ["short"])
     assert torch.isfinite(losses["phoneme"])
 
@@ -256,12 +257,15 @@ def test_the_settings_choose_the_model():
     assert ModelConfig().kind == "speecheq"
 
 
-@pytest.mark.parametrize("changes, sentence", [
-    (dict(kind="cnn"), "kind is 'cnn'; it must be one of speecheq, baseline"),
-    (dict(kind="baseline", channels=15), "channels is 15; it must be even"),
-    (dict(kind="baseline", embedding_dim=0), "embedding_dim is 0; it must be a whole number of at least 1"),
-    (dict(kind="baseline", dropout=1.0), "dropout is 1.0"),
-])
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        (dict(kind="cnn"), "kind is 'cnn'; it must be one of speecheq, baseline"),
+        (dict(kind="baseline", channels=15), "channels is 15; it must be even"),
+        (dict(kind="baseline", embedding_dim=0), "embedding_dim is 0; it must be a whole number of at least 1"),
+        (dict(kind="baseline", dropout=1.0), "dropout is 1.0"),
+    ],
+)
 def test_settings_out_of_range(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         build_model(dataclasses.replace(ModelConfig(), **changes))

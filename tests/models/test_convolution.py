@@ -11,8 +11,15 @@ SIZE = st.integers(1, 9)
 
 
 @settings(max_examples=60)
-@given(batch=SIZE, frames=SIZE, into=SIZE, out=SIZE, kernel=st.sampled_from([1, 3, 5]), dilation=st.integers(1, 4),
-       relu=st.booleans())
+@given(
+    batch=SIZE,
+    frames=SIZE,
+    into=SIZE,
+    out=SIZE,
+    kernel=st.sampled_from([1, 3, 5]),
+    dilation=st.integers(1, 4),
+    relu=st.booleans(),
+)
 def test_it_is_conv1d(batch, frames, into, out, kernel, dilation, relu):
     torch.manual_seed(0)
     ours = Convolution(into, out, kernel, dilation, relu)

@@ -10,8 +10,10 @@ from speecheq.models.padding_mask import Frames
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("channels, res_bigru, millions", [
-    (512, "none", 6.2), (1024, "none", 14.7), (256, "none", 3.33), (256, "before_se", 4.2), (256, "after_se", 4.2)])
+@pytest.mark.parametrize(
+    "channels, res_bigru, millions",
+    [(512, "none", 6.2), (1024, "none", 14.7), (256, "none", 3.33), (256, "before_se", 4.2), (256, "after_se", 4.2)],
+)
 def test_parameter_count(channels, res_bigru, millions):
     model = EcapaTdnn(ModelConfig(channels=channels, res_bigru=res_bigru))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.008)
@@ -37,7 +39,7 @@ def test_attentive_pooling_against_the_formula_utterance_by_utterance():
         scores = torch.tanh(inner) @ pooling.scores.weight.squeeze(2).t() + pooling.scores.bias
         alpha = torch.softmax(scores, dim=0)
         mean = (alpha * own).sum(0)
-        std = ((alpha * own ** 2).sum(0) - mean ** 2).clamp(min=1e-5).sqrt()
+        std = ((alpha * own**2).sum(0) - mean**2).clamp(min=1e-5).sqrt()
         torch.testing.assert_close(pooled[n], torch.cat([mean, std]), atol=1e-4, rtol=1e-4)
 
 

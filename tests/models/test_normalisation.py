@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from speecheq.models.checkpoint import new_model
 from speecheq.config.schema import Config
+from speecheq.models.checkpoint import new_model
 from speecheq.models.normalisation import MODES, Cmvn
 
 

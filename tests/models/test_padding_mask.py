@@ -102,8 +102,12 @@ def test_per_stream_statistics_keep_the_phoneme_stream_apart(padded):
     emotion, phoneme = torch.randn(2, 30, 6), 5 + 3 * torch.randn(2, 30, 6)
     apart, emotion_only, phoneme_only = MaskedBatchNorm1d(6, True), MaskedBatchNorm1d(6), MaskedBatchNorm1d(6)
     for _ in range(3):
-        for norm, batch, of_phonemes in ((apart, emotion, False), (apart, phoneme, True), (emotion_only, emotion, False),
-                                         (phoneme_only, phoneme, False)):
+        for norm, batch, of_phonemes in (
+            (apart, emotion, False),
+            (apart, phoneme, True),
+            (emotion_only, emotion, False),
+            (phoneme_only, phoneme, False),
+        ):
             norm(batch, Frames.of(lengths, 30, batch.device, of_phonemes))
     assert torch.allclose(apart.running_mean, emotion_only.running_mean)
     assert torch.allclose(apart.running_var, emotion_only.running_var)

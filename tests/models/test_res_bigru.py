@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 def _reference(ours: ResBiGRU, channels: int) -> nn.GRU:
     theirs = nn.GRU(channels, channels // 2, bidirectional=True, batch_first=True)
-    state = {name: value for name, value in ours.forward_gru.state_dict().items()}
+    state = dict(ours.forward_gru.state_dict().items())
     state.update({name + "_reverse": value for name, value in ours.backward_gru.state_dict().items()})
     theirs.load_state_dict(state)
     return theirs
@@ -38,12 +38,12 @@ def test_each_utterance_as_if_alone(lengths):
         inferred = ours(x, frames)
     (trained * weights).sum().backward()
     for n, length in enumerate(lengths):
-        alone = x[n:n + 1, :length].clone().requires_grad_()
+        alone = x[n : n + 1, :length].clone().requires_grad_()
         expected = alone + theirs(alone)[0]
-        (expected * weights[n:n + 1, :length]).sum().backward()
+        (expected * weights[n : n + 1, :length]).sum().backward()
         for result in (trained, inferred):
-            torch.testing.assert_close(result[n:n + 1, :length], expected, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(started.grad[n:n + 1, :length], alone.grad, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(result[n : n + 1, :length], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(started.grad[n : n + 1, :length], alone.grad, atol=1e-5, rtol=1e-4)
         assert (started.grad[n, length:] == 0).all()
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, _reference_gradient(theirs, name), atol=1e-4, rtol=1e-4, msg=name)

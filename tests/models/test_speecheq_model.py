@@ -43,7 +43,7 @@ def test_padding_changes_nothing_in_inference(place):
     with torch.no_grad():
         batch = model(features, torch.tensor(lengths))
         for n, length in enumerate(lengths):
-            alone = model(features[n:n + 1, :length], torch.tensor([length]))
+            alone = model(features[n : n + 1, :length], torch.tensor([length]))
             torch.testing.assert_close(batch.phoneme_logits[n, :length], alone.phoneme_logits[0], atol=1e-4, rtol=0)
             for name in FIELDS[1:] + ("embedding",):
                 torch.testing.assert_close(getattr(batch, name)[n], getattr(alone, name)[0], atol=1e-4, rtol=0)
@@ -120,10 +120,20 @@ def test_it_runs_and_trains_under_bfloat16_autocast():
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("field, value, range_named", [
-    ("channels", 0, "at least 2"), ("channels", 20, "multiple of scale"), ("mfa_channels", 1.5, "whole number"),
-    ("res_bigru", "behind", "before_se, after_se, none"), ("num_phones", 1, "at least 2"), ("dropout", 1.0, "from 0"),
-    ("dropout", float("nan"), "from 0"), ("num_esc", True, "whole number"), ("scale", 1, "at least 2")])
+@pytest.mark.parametrize(
+    "field, value, range_named",
+    [
+        ("channels", 0, "at least 2"),
+        ("channels", 20, "multiple of scale"),
+        ("mfa_channels", 1.5, "whole number"),
+        ("res_bigru", "behind", "before_se, after_se, none"),
+        ("num_phones", 1, "at least 2"),
+        ("dropout", 1.0, "from 0"),
+        ("dropout", float("nan"), "from 0"),
+        ("num_esc", True, "whole number"),
+        ("scale", 1, "at least 2"),
+    ],
+)
 def test_settings_out_of_range(field, value, range_named):
     config = dataclasses.replace(ModelConfig(), **{field: value})
     with pytest.raises(ValueError, match=f"{field} is .*{range_named}"):

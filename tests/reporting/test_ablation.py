@@ -8,10 +8,10 @@ from sklearn.metrics import balanced_accuracy_score
 from test_conditions import FACTS, SPEAKERS, add, in_noise
 from test_report import make, no_pictures, predictions, summarised, table  # noqa: F401
 
-from speecheq.evaluation.robustness import conditions
-from speecheq.reporting import report
 from speecheq.evaluation import significance
+from speecheq.evaluation.robustness import conditions
 from speecheq.evaluation.robustness.conditions import CLEAN, OTHER_CORPORA, Condition
+from speecheq.reporting import report
 from speecheq.reporting.ablation import ABOVE, AROUND, BELOW, OWN_CLIPS, Part, worth_section, worths
 
 MTL = Part("learning more", "speecheq", "wo_mtl")
@@ -32,8 +32,9 @@ def pooled_ua(right, folds, seeds=(1,)):
     of_seeds = []
     for seed in seeds:
         said = [clip for fold in folds for clip in predictions(fold, seed, right, SPEAKERS)]
-        of_seeds.append(balanced_accuracy_score(
-            [clip.gold_esc for clip in said], [clip.predicted_esc for clip in said]))
+        of_seeds.append(
+            balanced_accuracy_score([clip.gold_esc for clip in said], [clip.predicted_esc for clip in said])
+        )
     return sum(of_seeds) / len(of_seeds)
 
 
@@ -45,8 +46,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes")
 
 
 def test_a_parts_worth_is_told_over_the_folds_that_both_systems_have(tmp_path):
-    with_it = tried(tmp_path, "speecheq", 0.8, {CLEAN: 0.8, in_noise(20): 0.9, in_noise(0): 0.1, in_noise(5): 0.5},
-                    (1, 2, 3))
+    with_it = tried(
+        tmp_path, "speecheq", 0.8, {CLEAN: 0.8, in_noise(20): 0.9, in_noise(0): 0.1, in_noise(5): 0.5}, (1, 2, 3)
+    )
     without = tried(tmp_path, "wo_mtl", 0.8, {CLEAN: 0.7, in_noise(20): 0.2, in_noise(0): 0.9})
     found, others = worths([MTL], [with_it, without])
     assert not others and [worth.condition for worth in found] == [OWN_CLIPS, "noise at 20 dB", "noise at 0 dB"]
@@ -60,7 +62,8 @@ def test_a_parts_worth_is_told_over_the_folds_that_both_systems_have(tmp_path):
     assert sentence(section) == (
         "learning more (small-speecheq against small-wo_mtl) helps under 1 of 3 conditions (the whole interval lies "
         f"above 0): noisy speech: noise at 20 dB {up}; does harm under 1 of 3 conditions (the whole interval lies "
-        f"below 0): noisy speech: noise at 0 dB {down}; shows no difference under 1 of 3 (0 lies in the interval)")
+        f"below 0): noisy speech: noise at 0 dB {down}; shows no difference under 1 of 3 (0 lies in the interval)"
+    )
     rows = list(section.tables[0].texts())
     assert [row[0] for row in rows] == [OWN_CLIPS, "noisy speech: noise at 20 dB", "noisy speech: noise at 0 dB"]
     ends = f"{100 * found[1].difference.low:.2f} to {100 * found[1].difference.high:.2f}"
@@ -73,8 +76,7 @@ def test_seeds_are_averaged_and_only_common_ones_taken(tmp_path):
     own, noisy = worths([MTL], [more, less])[0]
     for worth in (own, noisy):
         assert worth.answers.scored == {(seed, fold) for seed in (1, 2) for fold in (1, 2)}
-        assert worth.difference.ua == pytest.approx(
-            pooled_ua(0.7, (1, 2), (1, 2)) - pooled_ua(0.4, (1, 2), (1, 2)))
+        assert worth.difference.ua == pytest.approx(pooled_ua(0.7, (1, 2), (1, 2)) - pooled_ua(0.4, (1, 2), (1, 2)))
 
 
 def test_equal_systems_do_not_differ(tmp_path):
@@ -84,9 +86,14 @@ def test_equal_systems_do_not_differ(tmp_path):
 
 def test_differences_by_rounding_are_none():
     """Other recalls of the classes, with the same sum: the UA is the same but for the last digit."""
+
     def answers(right):
-        rows = [(1, 1, f"{speaker} {gold} {clip}", speaker, gold, gold if clip < number else 9)
-                for speaker in "abcdefgh" for gold, number in enumerate(right) for clip in range(10)]
+        rows = [
+            (1, 1, f"{speaker} {gold} {clip}", speaker, gold, gold if clip < number else 9)
+            for speaker in "abcdefgh"
+            for gold, number in enumerate(right)
+            for clip in range(10)
+        ]
         return significance.Answers.of(rows)
 
     for permuted in ((0, 10, 2, 8, 3, 4), (8, 4, 3, 10, 0, 2), (10, 8, 4, 3, 2, 0)):
@@ -96,45 +103,59 @@ def test_differences_by_rounding_are_none():
 
 @pytest.mark.parametrize("speakers, place", [(1, None), (2, None), (5, None), (6, ABOVE)])
 def test_few_speakers_tell_nothing(tmp_path, speakers, place):
-    both = [tried(tmp_path, system, right, {in_noise(0): right}, speakers=speakers)
-            for system, right in (("speecheq", 0.95), ("wo_mtl", 0.1))]
+    both = [
+        tried(tmp_path, system, right, {in_noise(0): right}, speakers=speakers)
+        for system, right in (("speecheq", 0.95), ("wo_mtl", 0.1))
+    ]
     assert [worth.place for worth in worths([MTL], both)[0]] == [place, place]
     told = worth_section("toys", [MTL], both).sentences
     names = "learning more (small-speecheq against small-wo_mtl)"
     assert (f"not judged, over fewer than 6 speakers (on other corpora also: trainings): {names}" in told) == (
-        place is None)
+        place is None
+    )
     assert any(one.startswith(f"{names} helps under 2 of 2 conditions") for one in told) == (place is ABOVE)
 
 
 def test_conditions_over_few_speakers_are_counted_apart(tmp_path):
     """Attacks, say, were tried on one fold, of one speaker."""
-    both = [tried(tmp_path, system, right, {in_noise(0): right}) for system, right in
-            (("speecheq", 0.95), ("wo_mtl", 0.1))]
+    both = [
+        tried(tmp_path, system, right, {in_noise(0): right}) for system, right in (("speecheq", 0.95), ("wo_mtl", 0.1))
+    ]
     alone = []
     for member in both:
         answers = member.rows[0].answers
         own = significance.Answers(*(values[answers.speakers == "s00"] for values in answers))
         alone.append(replace(member, rows=[replace(member.rows[0], answers=own)]))
     assert sentence(worth_section("toys", [MTL], alone)).endswith(
-        "; is not judged under 1 of 2, over fewer than 6 speakers (on other corpora also: trainings)")
+        "; is not judged under 1 of 2, over fewer than 6 speakers (on other corpora also: trainings)"
+    )
 
 
 def on_casia(tmp_path, system, right, corpora=("casia",), folds=(1, 2)):
     """All ``folds`` answer the same clips there."""
     made = tried(tmp_path, system, right, {})
     same = predictions(1, 1, right, SPEAKERS)
-    answers = significance.Answers.of([(1, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
-                                      for fold in folds for clip in same])
-    facts = {**FACTS, "corpora": list(corpora), "methods": list(corpora), "gradients": {"attacked": len(corpora)},
-             "notes": [system], "git": [system]}
+    answers = significance.Answers.of(
+        [(1, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc) for fold in folds for clip in same]
+    )
+    facts = {
+        **FACTS,
+        "corpora": list(corpora),
+        "methods": list(corpora),
+        "gradients": {"attacked": len(corpora)},
+        "notes": [system],
+        "git": [system],
+    }
     return replace(made, rows=[conditions.Row(OTHER_CORPORA, CASIA, conditions.metrics_of(answers), facts, answers)])
 
 
 @pytest.mark.parametrize("trainings, place", [(1, None), (5, None), (6, ABOVE)])
 def test_few_trainings_tell_nothing_on_another_corpus(tmp_path, trainings, place):
     """However many speakers it has."""
-    both = [on_casia(tmp_path, system, right, folds=range(1, 1 + trainings))
-            for system, right in (("speecheq", 0.95), ("wo_mtl", 0.1))]
+    both = [
+        on_casia(tmp_path, system, right, folds=range(1, 1 + trainings))
+        for system, right in (("speecheq", 0.95), ("wo_mtl", 0.1))
+    ]
     own, there = worths([MTL], both)[0]
     assert (own.place, there.place) == (ABOVE, place) and there.difference.speakers == SPEAKERS
 
@@ -152,12 +173,15 @@ FOLDS = "they have no fold and seed in common"
 CLIPS = "they were tested on other clips"
 
 
-@pytest.mark.parametrize("changes, whys", [
-    (dict(facts={**FACTS, "seed": 5}), {"noisy speech": OPTIONS}),
-    (dict(folds=(2,)), {OWN_CLIPS: FOLDS, "noisy speech": FOLDS}),
-    (dict(speakers=4), {OWN_CLIPS: CLIPS, "noisy speech": CLIPS}),
-    (dict(set=["loss.gamma=1"]), {"all conditions": "their configurations differ"}),
-])
+@pytest.mark.parametrize(
+    "changes, whys",
+    [
+        (dict(facts={**FACTS, "seed": 5}), {"noisy speech": OPTIONS}),
+        (dict(folds=(2,)), {OWN_CLIPS: FOLDS, "noisy speech": FOLDS}),
+        (dict(speakers=4), {OWN_CLIPS: CLIPS, "noisy speech": CLIPS}),
+        (dict(set=["loss.gamma=1"]), {"all conditions": "their configurations differ"}),
+    ],
+)
 def test_what_is_not_compared_is_said_once(tmp_path, changes, whys):
     first = tried(tmp_path, "speecheq", 0.8, {in_noise(0): 0.5, in_noise(20): 0.5}, (1,))
     second = tried(tmp_path, "wo_mtl", 0.8, {in_noise(0): 0.5, in_noise(20): 0.5}, **{"folds": (1,), **changes})
@@ -165,29 +189,42 @@ def test_what_is_not_compared_is_said_once(tmp_path, changes, whys):
     assert {other.under: other.why for other in others} == whys and len(others) == len(whys)
     assert [worth.condition for worth in found] == [OWN_CLIPS] * ("facts" in changes)
     called = "small (loss.gamma=1)-wo_mtl" if "set" in changes else "small-wo_mtl"
-    assert worth_section("toys", [MTL], [first, second]).sentences[-len(whys):] == [
-        f"learning more, {under}: small-speecheq and {called} are not compared: {why}" for under, why in whys.items()]
+    assert worth_section("toys", [MTL], [first, second]).sentences[-len(whys) :] == [
+        f"learning more, {under}: small-speecheq and {called} are not compared: {why}" for under, why in whys.items()
+    ]
 
 
 def test_configurations_stand_side_by_side(tmp_path):
-    members = [tried(tmp_path / changes["set"][0], system, right, {in_noise(0): right}, folds, **changes)
-               for changes, folds in ((dict(set=["a=1"]), (1, 2)), (dict(set=["b=2"]), (1,)))
-               for system, right in (("speecheq", 0.9), ("wo_mtl", 0.3))]
+    members = [
+        tried(tmp_path / changes["set"][0], system, right, {in_noise(0): right}, folds, **changes)
+        for changes, folds in ((dict(set=["a=1"]), (1, 2)), (dict(set=["b=2"]), (1,)))
+        for system, right in (("speecheq", 0.9), ("wo_mtl", 0.3))
+    ]
     section = worth_section("toys", [MTL], members)
-    made, = section.tables
+    (made,) = section.tables
     assert [column.heading for column in made.columns] == [
-        "condition", "learning more (small (a=1)-speecheq)", "learning more (small (b=2)-speecheq)", "folds", "seeds",
-        "speakers", "clips"]
+        "condition",
+        "learning more (small (a=1)-speecheq)",
+        "learning more (small (b=2)-speecheq)",
+        "folds",
+        "seeds",
+        "speakers",
+        "clips",
+    ]
     assert [row[3:] for row in made.texts()] == [["1 2 / 1", "1", str(SPEAKERS), "48 / 24"]] * 2
     assert sum("against small (b=2)-wo_mtl" in told for told in section.sentences) == 1
 
 
 def test_what_else_may_be_part_of_a_difference_is_said(tmp_path):
-    systems = [tried(tmp_path, "speecheq", 0.8, {}, trained_at_git="aaa", corpora=["toy", "other"]),
-               tried(tmp_path, "wo_mtl", 0.8, {}, trained_at_git="bbb")]
+    systems = [
+        tried(tmp_path, "speecheq", 0.8, {}, trained_at_git="aaa", corpora=["toy", "other"]),
+        tried(tmp_path, "wo_mtl", 0.8, {}, trained_at_git="bbb"),
+    ]
     told = worth_section("toys", [MTL], systems).sentences
-    assert "small-speecheq and small-wo_mtl were trained at different revisions of the program, which may be part of " \
-           "their difference" in told
+    assert (
+        "small-speecheq and small-wo_mtl were trained at different revisions of the program, which may be part of "
+        "their difference" in told
+    )
     assert "small-speecheq and small-wo_mtl were trained on other emotion data: toy, other against toy" in told
     alike = [tried(tmp_path / "alike", system, 0.8, {}) for system in ("speecheq", "wo_mtl")]
     assert not any("were trained" in sentence for sentence in worth_section("toys", [MTL], alike).sentences)
@@ -199,19 +236,22 @@ def test_the_recipes_page_tells_what_its_parts_are_worth(tmp_path, no_pictures):
     part = "{name: learning more, system: speecheq, without: wo_mtl}"
     for parts in (part, ""):
         (tmp_path / "table.yaml").write_text(
-            f"{{title: T, columns: [], rows: [], published: [], notes: [], parts: [{parts}]}}")
+            f"{{title: T, columns: [], rows: [], published: [], notes: [], parts: [{parts}]}}"
+        )
         text = report.report(tmp_path / "exp", "Toys", tmp_path / "RESULTS.md", tmp_path / "table.yaml")
         assert ("## toy, random10: what each part is worth" in text) == bool(parts)
         if parts:
             own, noisy = table(tmp_path / "exp", "toy.random10.test.parts")
     assert own["condition"] == OWN_CLIPS and noisy["condition"] == "noisy speech: noise at 0 dB"
     assert float(own["learning more"]) == pytest.approx(
-        100 * (pooled_ua(0.9, (1, 2)) - pooled_ua(0.2, (1, 2))), abs=0.01)
+        100 * (pooled_ua(0.9, (1, 2)) - pooled_ua(0.2, (1, 2))), abs=0.01
+    )
 
 
 def test_answers_of_some_folds_alone():
-    answers = significance.Answers.of([(seed, fold, f"{fold} {clip}", "s", 0, clip % 2) for seed in (1, 2)
-                                      for fold in (1, 2) for clip in range(3)])
+    answers = significance.Answers.of(
+        [(seed, fold, f"{fold} {clip}", "s", 0, clip % 2) for seed in (1, 2) for fold in (1, 2) for clip in range(3)]
+    )
     some = answers.only({(1, 2), (2, 1)})
     assert some.scored == {(1, 2), (2, 1)} and len(some.clips) == 6 and some.number_of_clips == 6
     assert np.array_equal(some.right, answers.right[(answers.seeds + answers.folds) == 3])

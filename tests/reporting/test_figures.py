@@ -21,13 +21,13 @@ from sklearn.metrics import confusion_matrix, recall_score
 from test_report import make, rewrite, summarised
 from torch.utils.tensorboard import SummaryWriter
 
-from speecheq.config import schema
-from speecheq.reporting import figures, report
-from speecheq.evaluation import metrics, score
 from speecheq.common.errors import InputError
+from speecheq.config import schema
+from speecheq.evaluation import metrics, score
 from speecheq.evaluation.predictions import ClipPrediction
-from speecheq.seqm import CATEGORIES, SEQM_CLASSES
 from speecheq.evaluation.significance import Answers
+from speecheq.reporting import figures, report
+from speecheq.seqm import CATEGORIES, SEQM_CLASSES
 
 SVG = "{http://www.w3.org/2000/svg}"
 EPOCHS, STEPS = 4, 40
@@ -35,8 +35,9 @@ ALL = ["eis", "confusion", "learning_curves", "embeddings", "calibration", "spea
 
 
 def clip(number, gold=0, eis=-1.0, predicted_eis=1.0, posterior=None, speaker="s"):
-    return ClipPrediction(f"clip-{number}", "toy", speaker, gold, posterior or [1.0] + [0.0] * 8, eis, predicted_eis,
-                          "F", "F")
+    return ClipPrediction(
+        f"clip-{number}", "toy", speaker, gold, posterior or [1.0] + [0.0] * 8, eis, predicted_eis, "F", "F"
+    )
 
 
 def clips_of(folder):
@@ -45,7 +46,7 @@ def clips_of(folder):
 
 def complete(folder, best_epoch=3, training=True):
     """Beside the scores of a folder all that pictures are drawn of."""
-    number = int(folder.parent.name[len("fold"):])
+    number = int(folder.parent.name[len("fold") :])
     with SummaryWriter(str(folder / "tensorboard")) as curves:
         for step in range(1, STEPS + 1):
             curves.add_scalar("train/total", number + 1 / step, step)
@@ -135,8 +136,9 @@ def test_stage_5_writes_them_and_links_them(folder, tmp_path):
     page = (own / "RESULTS.md").read_text()
     linked = re.findall(r"!\[.*\]\((.*)\)", page)
     assert linked == [f"pictures/{name}.svg" for name in ALL]
-    assert {path.name for path in (own / "pictures").iterdir()} == {f"{name}.{end}" for name in ALL
-                                                                   for end in ("svg", "pdf")}
+    assert {path.name for path in (own / "pictures").iterdir()} == {
+        f"{name}.{end}" for name in ALL for end in ("svg", "pdf")
+    }
     ElementTree.parse(own / linked[0])
     # what cannot be drawn any more goes
     for path in own.glob("fold*/seed*/embeddings.npz"):
@@ -165,8 +167,11 @@ def assert_no_labels_overlap(figure, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Text, "draw", lambda text, renderer: (drawn.append(text), draw(text, renderer)))
         FigureCanvasAgg(figure).draw()
-    boxes = [(text.get_text(), text.get_window_extent()) for text in drawn
-             if text.get_text() and not text.get_rotation() and text.get_visible()]
+    boxes = [
+        (text.get_text(), text.get_window_extent())
+        for text in drawn
+        if text.get_text() and not text.get_rotation() and text.get_visible()
+    ]
     assert len(boxes) >= 10
     for (one, a), (other, b) in itertools.combinations(boxes, 2):
         across = min(a.x1, b.x1) - max(a.x0, b.x0)
@@ -174,20 +179,28 @@ def assert_no_labels_overlap(figure, monkeypatch):
         assert across <= 1 or along <= 1, f"{one!r} lies on {other!r}"
     width, height = figure.get_size_inches() * figure.dpi
     for name, box in boxes:
-        assert -1 <= box.x0 and box.x1 <= width + 1 and -1 <= box.y0 and box.y1 <= height + 1, f"{name!r} is cut off"
+        assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, f"{name!r} is cut off"
 
 
 def test_labels_do_not_overlap_with_many_classes_and_speakers(monkeypatch):
     random = np.random.default_rng(0)
-    speakers = [figures.SpeakerScore(f"a speaker of a long name $<{number}>", number / 24, 1200)
-                for number in range(25)]
-    every = [clip(number, number % 9, (-1.0, 0.0, 1.5, 2.5, 3.5)[number % 5], number % 40 / 10)
-             for number in range(900)]
+    speakers = [
+        figures.SpeakerScore(f"a speaker of a long name $<{number}>", number / 24, 1200) for number in range(25)
+    ]
+    every = [
+        clip(number, number % 9, (-1.0, 0.0, 1.5, 2.5, 3.5)[number % 5], number % 40 / 10) for number in range(900)
+    ]
     bins = metrics.calibration(random.integers(0, 9, 9000), random.dirichlet(np.full(9, 0.2), 9000))
     curve = [(step, 1000.0 / step) for step in range(1, 600)]
-    runs = {f"fold {fold}, seed {seed}": {f"{part}/{name}": curve for part, names in
-                                         (("train", figures.LOSSES), ("dev", figures.DEV_SCORES)) for name in names}
-            for fold in range(1, 5) for seed in (1, 2)}
+    runs = {
+        f"fold {fold}, seed {seed}": {
+            f"{part}/{name}": curve
+            for part, names in (("train", figures.LOSSES), ("dev", figures.DEV_SCORES))
+            for name in names
+        }
+        for fold in range(1, 5)
+        for seed in (1, 2)
+    }
     with style.context(["default", figures.STYLE]):
         for figure in (
             figures.confusion_figure(random.integers(0, 12000, (9, 9)), CATEGORIES),
@@ -205,9 +218,17 @@ def test_labels_do_not_overlap_with_many_classes_and_speakers(monkeypatch):
 
 @pytest.mark.parametrize(
     "esc, eis, intensity",
-    [("joy", -1.0, "unspecified"), ("neutral", -1.0, "unspecified"), ("neutral", 0.0, "neutral"),
-     ("neutral", 2.5, "neutral"), ("joy", 1.5, "low"), ("joy", 2.0, "medium"), ("joy", 2.5, "medium"),
-     ("joy", 3.0, "high"), ("joy", 3.5, "high")],
+    [
+        ("joy", -1.0, "unspecified"),
+        ("neutral", -1.0, "unspecified"),
+        ("neutral", 0.0, "neutral"),
+        ("neutral", 2.5, "neutral"),
+        ("joy", 1.5, "low"),
+        ("joy", 2.0, "medium"),
+        ("joy", 2.5, "medium"),
+        ("joy", 3.0, "high"),
+        ("joy", 3.5, "high"),
+    ],
 )
 def test_the_gold_level_of_a_clip(esc, eis, intensity):
     assert figures.intensity_of(clip(1, CATEGORIES.index(esc), eis), SEQM_CLASSES) == intensity
@@ -216,7 +237,9 @@ def test_the_gold_level_of_a_clip(esc, eis, intensity):
 eis_values = st.floats(0, 4, allow_nan=False)
 some_clips = st.lists(
     st.builds(clip, st.integers(), st.integers(0, 8), st.one_of(st.just(-1.0), eis_values), eis_values),
-    min_size=1, max_size=40)
+    min_size=1,
+    max_size=40,
+)
 
 
 @given(some_clips)
@@ -261,8 +284,9 @@ def test_the_caption_counts_clips_without_a_level(experiment, pictures):
     finally:
         for fold in experiment.scored:
             fold.sets["test"][:] = clips_of(fold.folder)
-    assert caption.endswith("Without a gold level (unspecified): 0 of 28 answers to training clips, 20 of 96 answers "
-                            "to test clips.")
+    assert caption.endswith(
+        "Without a gold level (unspecified): 0 of 28 answers to training clips, 20 of 96 answers to test clips."
+    )
 
 
 # ---- 2: the confusion matrix
@@ -274,11 +298,13 @@ def test_the_confusion_matrix_says_percent_and_counts(experiment, pictures):
     rows = [row for row in counts if row.sum()]
     figure = figures.confusion_figure(counts, CATEGORIES)
     written = [text.get_text() for text in figure.axes[0].texts]
-    expected = [part for row in rows for value in row if value
-                for part in (f"{100 * value / row.sum():.0f}", f"{value:,}")]
+    expected = [
+        part for row in rows for value in row if value for part in (f"{100 * value / row.sum():.0f}", f"{value:,}")
+    ]
     assert written == expected
     assert figure.axes[0].collections[0].get_array().ravel().tolist() == pytest.approx(
-        [value / row.sum() for row in rows for value in row])
+        [value / row.sum() for row in rows for value in row]
+    )
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["neutral", "joy", "anger"]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == list(CATEGORIES)
@@ -344,12 +370,15 @@ def test_curves_of_a_training_that_was_broken_off_while_the_clock_was_set(tmp_pa
             if number == 0:
                 curves.add_scalar("dev/ua", 0.5, 6)  # not scored again yet
     assert figures.read_curves(tmp_path) == {
-        "train/total": [(1, 1), (2, 2), (3, 3), (4, 4), (5, 25), (6, 26), (7, 37), (8, 38), (9, 39)]}
+        "train/total": [(1, 1), (2, 2), (3, 3), (4, 4), (5, 25), (6, 26), (7, 37), (8, 38), (9, 39)]
+    }
 
 
 def test_each_fold_and_seed_has_a_curve_and_a_star_at_its_checkpoint(folder, pictures):
-    runs = {name: figures.read_curves(folder / place) for name, place in
-            (("fold 1, seed 1", "fold1/seed1"), ("fold 2, seed 1", "fold2/seed1"))}
+    runs = {
+        name: figures.read_curves(folder / place)
+        for name, place in (("fold 1, seed 1", "fold1/seed1"), ("fold 2, seed 1", "fold2/seed1"))
+    }
     figure = figures.curves_figure(runs, {"fold 1, seed 1": 30, "fold 2, seed 1": None})
     panels = {axes.get_title(): axes for axes in figure.axes if axes.get_visible()}
     assert list(panels) == ["total loss", "dev WA %", "dev UA %", "dev EIS CCC", "dev PER %"]
@@ -376,8 +405,11 @@ def test_the_map_has_a_point_a_clip_and_a_marker_a_class(experiment, pictures):
     clips = experiment.scored[0].sets["test"]
     places = np.random.default_rng(0).normal(size=(len(clips), 2))
     gold = [made.gold_esc for made in clips]
-    groups = [made for made in figures.map_figure(places, gold, CATEGORIES).axes[0].collections
-              if isinstance(made, PathCollection)]
+    groups = [
+        made
+        for made in figures.map_figure(places, gold, CATEGORIES).axes[0].collections
+        if isinstance(made, PathCollection)
+    ]
     for group, number in zip(groups, sorted(set(gold)), strict=True):
         assert group.get_offsets().tolist() == places[np.array(gold) == number].tolist()
         assert group.get_label() == f"{CATEGORIES[number]} ({gold.count(number)})"
@@ -394,8 +426,10 @@ def test_what_is_near_stays_near():
     assert (figures.two_dimensional(vectors) == places).all()
 
 
-@pytest.mark.parametrize("vectors, reason", [
-    (np.ones((24, 5)), "all alike or not finite"), (np.full((24, 5), np.inf), "all alike or not finite")])
+@pytest.mark.parametrize(
+    "vectors, reason",
+    [(np.ones((24, 5)), "all alike or not finite"), (np.full((24, 5), np.inf), "all alike or not finite")],
+)
 def test_embeddings_that_give_no_map(tmp_path, vectors, reason):
     folder = make(tmp_path, folds=(1,)) / "fold1/seed1"
     clips = clips_of(folder)
@@ -415,11 +449,17 @@ def test_embeddings_come_back_in_the_order_of_the_scores(folder):
         score.read_embeddings(path / "embeddings.npz", ids[::-1])
 
 
-@pytest.mark.parametrize("damage", [
-    lambda whole: whole[:-40], lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: b"a text\n",
-    lambda whole: whole.replace(b"embeddings.npy", b"embeddingz.npy"),
-    lambda whole: whole[:200] + bytes(60) + whole[260:],
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[:-40],
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: b"",
+        lambda whole: b"a text\n",
+        lambda whole: whole.replace(b"embeddings.npy", b"embeddingz.npy"),
+        lambda whole: whole[:200] + bytes(60) + whole[260:],
+    ],
+)
 def test_damaged_embeddings_are_one_sentence(folder, tmp_path, damage):
     whole = (folder / "fold1/seed1/embeddings.npz").read_bytes()
     (tmp_path / "embeddings.npz").write_bytes(damage(whole))
@@ -465,8 +505,17 @@ def test_calibration_is_that_of_scikit_learn_and_the_ece_that_of_the_metrics(exp
 
 def test_the_ua_of_a_speaker_is_the_mean_recall_of_the_own_classes():
     random = np.random.default_rng(0)
-    rows = [(1, 1, f"clip-{number:03d}", f"s{number % 5}", int(random.integers(0, 1 + number % 5 + 2)),
-             int(random.integers(0, 6))) for number in range(200)]
+    rows = [
+        (
+            1,
+            1,
+            f"clip-{number:03d}",
+            f"s{number % 5}",
+            int(random.integers(0, 1 + number % 5 + 2)),
+            int(random.integers(0, 6)),
+        )
+        for number in range(200)
+    ]
     found = figures.speaker_scores(Answers.of(rows))
     assert [found_one.ua for found_one in found] == sorted(found_one.ua for found_one in found)
     for speaker, ua, clips in found:

@@ -19,11 +19,11 @@ from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from PIL import Image
 from test_report import RUN, make, predictions, rewrite, summarised
 
-from speecheq.reporting import lineage, html_report, report
-from speecheq.evaluation import score
 from speecheq import seqm
 from speecheq.common.files import read_json, write_json
 from speecheq.common.stages import STAMP
+from speecheq.evaluation import score
+from speecheq.reporting import html_report, lineage, report
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "<b>&\"'</script><script>alert(1)</script>"
@@ -62,15 +62,34 @@ def make_data(folder, clips):
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, 0.1 * np.sin(np.arange(SECONDS * 16000) / 8), 16000)
         start, end = PART if number == 1 else (0, SECONDS)
-        cuts.append(MonoCut(clip.id, start, end - start, 0, recording=Recording.from_file(path, clip.id),
-                            supervisions=[SupervisionSegment(clip.id, clip.id, start, end - start)]))
+        cuts.append(
+            MonoCut(
+                clip.id,
+                start,
+                end - start,
+                0,
+                recording=Recording.from_file(path, clip.id),
+                supervisions=[SupervisionSegment(clip.id, clip.id, start, end - start)],
+            )
+        )
     CutSet.from_cuts(cuts).to_file(folder / "test.jsonl.gz")
     Path(cuts[0].recording.sources[0].source).unlink()
     write_json(folder / "msud.json", {"tests": ["test"]})
     sizes = {name: (folder / name).stat().st_size for name in ("msud.json", "test.jsonl.gz")}
-    write_json(folder / STAMP, {
-        "stage": "unify", "title": f"toy, {folder.name}", "key": folder.name, "inputs": {"gone": "k"}, "format": 1,
-        "in": 30, "out": 24, "dropped": {f"no label {HOSTILE}": ["a", "b", "c", "d", HOSTILE, "f"]}, "outputs": sizes})
+    write_json(
+        folder / STAMP,
+        {
+            "stage": "unify",
+            "title": f"toy, {folder.name}",
+            "key": folder.name,
+            "inputs": {"gone": "k"},
+            "format": 1,
+            "in": 30,
+            "out": 24,
+            "dropped": {f"no label {HOSTILE}": ["a", "b", "c", "d", HOSTILE, "f"]},
+            "outputs": sizes,
+        },
+    )
     return folder, folder.name
 
 
@@ -87,12 +106,30 @@ def exp(tmp_path_factory):
             rewrite(folder, hostile_predictions(fold, seed), **run)
             stamp = folder / score.STAMP_FOLDER / STAMP
             write_json(stamp, {**read_json(stamp), "inputs": {str(data): key}})
-            write_json(folder / "run.json", {"machine": HOSTILE, "msud": {"sets": {"test": {
-                "clips": 24, "corpus": {"toy": 24}, "class": {HOSTILE: 8}, "eis": {}, "gender": {"F": 24}}}}})
+            write_json(
+                folder / "run.json",
+                {
+                    "machine": HOSTILE,
+                    "msud": {
+                        "sets": {
+                            "test": {
+                                "clips": 24,
+                                "corpus": {"toy": 24},
+                                "class": {HOSTILE: 8},
+                                "eis": {},
+                                "gender": {"F": 24},
+                            }
+                        }
+                    },
+                },
+            )
     other = make(root / "exp", system="<i>&", folds=FOLDS, seeds=SEEDS, set=[f"name={HOSTILE}"])
     for folder in other.glob("fold*/seed*"):
-        rewrite(folder, hostile_predictions(int(folder.parent.name[4:]), int(folder.name[4:])),
-                **read_json(folder / "metrics.json")["run"])
+        rewrite(
+            folder,
+            hostile_predictions(int(folder.parent.name[4:]), int(folder.name[4:])),
+            **read_json(folder / "metrics.json")["run"],
+        )
     report.report(root / "exp", "a <test>", root / "RESULTS.md")
     return root / "exp"
 
@@ -155,8 +192,16 @@ def test_the_page_holds_what_the_experiment_is(written, exp):
     assert "of all systems. A difference stands" in text
     assert "of this table. A difference stands" in (exp.parent / "RESULTS.md").read_text(encoding="utf-8")
     headings = [words for _, _, words in Parsed(text).all("h2")]
-    assert headings == ["Summary", "Pictures", "Test clips of toy", "Differences to other systems", "Clips", "Data",
-                        "Settings", "How to read the scores"]
+    assert headings == [
+        "Summary",
+        "Pictures",
+        "Test clips of toy",
+        "Differences to other systems",
+        "Clips",
+        "Data",
+        "Settings",
+        "How to read the scores",
+    ]
     assert "95 % interval" in text and "learning_rate: " in text
     assert "stage 3 (unify)" in text and "6: no label &lt;b&gt;" in text and "(a, b, c, ...)" in text
     cells = [words for _, _, words in Parsed(text).all("td")]
@@ -229,8 +274,11 @@ def test_a_model_without_the_gender_task_guesses_none(exp, monkeypatch):
 
 def test_the_page_of_the_recipe_leads_to_its_experiments(exp, written):
     parsed = Parsed((exp / html_report.REPORT).read_text(encoding="utf-8"))
-    found = [exp / unquote(attributes["href"]) for _, attributes, _ in parsed.all("a")
-             if not attributes["href"].startswith("#")]
+    found = [
+        exp / unquote(attributes["href"])
+        for _, attributes, _ in parsed.all("a")
+        if not attributes["href"].startswith("#")
+    ]
     assert sorted(found) == sorted(exp.glob("*/*/report.html")) and len(found) == 2 and written in found
     assert not parsed.all("i") and "Results of a <test>" in [text for _, _, text in parsed.all("h1")]
 
@@ -241,10 +289,13 @@ def test_the_page_of_the_recipe_leads_to_its_experiments(exp, written):
 def look(browser, path, width=1280, scheme="light"):
     """Open a page anew, at that width, in that colour scheme."""
     browser.get("about:blank")
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500})
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {
-        "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
     for log in ("browser", "performance"):
         browser.get_log(log)
     browser.get(path.as_uri())
@@ -264,11 +315,14 @@ def wait(browser, text, *arguments):
 
 def table_of(browser):
     """heading -> the texts of its column, as shown; * is dropped from hidden words."""
-    heads, lines = script(browser, """
+    heads, lines = script(
+        browser,
+        """
         const text = (cell) => { const c = cell.cloneNode(true); c.querySelectorAll('.hidden').forEach(h => h.remove());
                                  return c.textContent; };
         return [[...document.querySelectorAll('#clips thead th')].map(text),
-                [...document.querySelectorAll('#clips tbody tr')].map(row => [...row.cells].map(text))]""")
+                [...document.querySelectorAll('#clips tbody tr')].map(row => [...row.cells].map(text))]""",
+    )
     return dict(zip(heads, zip(*lines))) if lines else dict.fromkeys(heads, ())
 
 
@@ -277,8 +331,12 @@ def element(browser, name):
 
 
 def heading(browser, name):
-    return script(browser, "return [...document.querySelectorAll('#clips thead button')].find(button => "
-                           "button.textContent === arguments[0])", name)
+    return script(
+        browser,
+        "return [...document.querySelectorAll('#clips thead button')].find(button => "
+        "button.textContent === arguments[0])",
+        name,
+    )
 
 
 def status(browser):
@@ -300,8 +358,11 @@ def test_it_renders_and_loads_nothing(browser, written):
     for true, answer in zip(table["true class"], table["predicted class"]):
         assert answer == f"{'✓' if answer[2:] == true else '✗'} {answer[2:]}", "said by a sign, not by colour alone"
     requests = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = {urlsplit(request["params"]["request"]["url"]).scheme for request in requests
-             if request["method"] == "Network.requestWillBeSent"}
+    asked = {
+        urlsplit(request["params"]["request"]["url"]).scheme
+        for request in requests
+        if request["method"] == "Network.requestWillBeSent"
+    }
     assert asked <= {"file", "data"} and "file" in asked
     assert console(browser) == []
 
@@ -327,10 +388,17 @@ def test_nothing_may_be_loaded_from_elsewhere(browser, written):
     console(browser)  # the refusals
 
 
-@pytest.mark.parametrize("name, of", [
-    ("predicted EIS", lambda name, clip: clip.predicted_eis), ("true EIS", lambda name, clip: clip.gold_eis),
-    ("fold", lambda name, clip: int(name.split("/")[1][4:])), ("speaker", lambda name, clip: clip.speaker),
-    ("gender", lambda name, clip: clip.gold_gender), ("p(trust)", lambda name, clip: clip.posterior[1])])
+@pytest.mark.parametrize(
+    "name, of",
+    [
+        ("predicted EIS", lambda name, clip: clip.predicted_eis),
+        ("true EIS", lambda name, clip: clip.gold_eis),
+        ("fold", lambda name, clip: int(name.split("/")[1][4:])),
+        ("speaker", lambda name, clip: clip.speaker),
+        ("gender", lambda name, clip: clip.gold_gender),
+        ("p(trust)", lambda name, clip: clip.posterior[1]),
+    ],
+)
 def test_it_sorts(browser, written, rows, name, of):
     """Numbers as numbers; what is not known is last both ways."""
     known = sorted(value for value in (of(*row) for row in rows) if value not in (None, seqm.UNSPECIFIED))
@@ -342,13 +410,16 @@ def test_it_sorts(browser, written, rows, name, of):
         element(browser, "page-next").click()
         shown += table_of(browser)[name]
         assert len(shown) == len(rows)
-        assert shown[len(known):] == ["n/a"] * (len(rows) - len(known))
+        assert shown[len(known) :] == ["n/a"] * (len(rows) - len(known))
         if digits is None:
             assert shown[: len(known)] == order
         else:
-            assert [float(text) for text in shown[: len(known)]] == pytest.approx(order, abs=10 ** -digits)
-        marks = script(browser, "return [...document.querySelectorAll('#clips th[aria-sort]')].map(th => "
-                                "[th.innerText.trim(), th.ariaSort])")
+            assert [float(text) for text in shown[: len(known)]] == pytest.approx(order, abs=10**-digits)
+        marks = script(
+            browser,
+            "return [...document.querySelectorAll('#clips th[aria-sort]')].map(th => "
+            "[th.innerText.trim(), th.ariaSort])",
+        )
         assert [mark for mark in marks if mark[1] != "none"] == [[name, direction]]
 
 
@@ -364,7 +435,8 @@ def test_every_column_sorts_by_keyboard(browser, written):
         browser.switch_to.active_element.send_keys(Keys.SPACE)
         assert browser.switch_to.active_element == button
         assert script(browser, "return arguments[0].closest('th').ariaSort", button) == (
-            "ascending" if place else "descending")
+            "ascending" if place else "descending"
+        )
     assert console(browser) == []
 
 
@@ -426,7 +498,9 @@ def test_a_clip_can_be_heard(browser, written):
     assert wait(browser, audio + "return audio.paused"), "it ends where the clip ends"
     assert script(browser, audio + "return audio.currentTime") < SECONDS - 0.25
     browser.find_elements("css selector", "#clips td button")[0].click()
-    assert wait(browser, "return [...document.querySelectorAll('#clips audio')].some(a => a.currentTime > 0.8)"), "a whole"
+    assert wait(browser, "return [...document.querySelectorAll('#clips audio')].some(a => a.currentTime > 0.8)"), (
+        "a whole"
+    )
     assert console(browser) == []
 
 
@@ -449,8 +523,11 @@ def test_it_is_legible(browser, exp, written, name, scheme):
     assert (luminance(ground) < 0.1) == (scheme == "dark")
     pairs = script(browser, CONTRASTS)
     assert len(pairs) >= 3
-    low = {(colour, behind): contrast(colour, behind) for colour, behind in pairs
-           if contrast(colour, behind) < LEAST_CONTRAST}
+    low = {
+        (colour, behind): contrast(colour, behind)
+        for colour, behind in pairs
+        if contrast(colour, behind) < LEAST_CONTRAST
+    }
     assert not low
 
 
@@ -477,7 +554,7 @@ CONTRASTS = """
     return [...seen.values()]"""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def luminance(colour):
     """Relative luminance of an opaque rgb(r, g, b), after the WCAG."""
     shares = [int(value) / 255 for value in colour.removeprefix("rgb(").removesuffix(")").split(",")]
@@ -496,8 +573,11 @@ def test_contrast_is_that_of_the_wcag():
 
 
 def test_the_picture_of_a_report_can_be_made_again(browser, written, tmp_path):
-    subprocess.run([ROOT / "docs/screenshot.sh", written, tmp_path / "a picture.png"], check=True,
-                   env={**os.environ, "SPEECHEQ_VENV": sys.prefix})
+    subprocess.run(
+        [ROOT / "docs/screenshot.sh", written, tmp_path / "a picture.png"],
+        check=True,
+        env={**os.environ, "SPEECHEQ_VENV": sys.prefix},
+    )
     picture = Image.open(tmp_path / "a picture.png")
     assert picture.size[0] == 1000 and len(picture.getcolors()) > 20, "it is not blank"
 

@@ -28,9 +28,22 @@ notes: [All of this is made up.]
 
 
 def summary(system="speecheq", target="casia", protocol="random10", config="small", assignments=(), **changes):
-    run = {"system": system, "target": target, "protocol": protocol, "config": config, "set": list(assignments),
-           "classes_of": "seqm", "neutral_eis": "declared", "folds": [1, 2], "of_folds": 10, "seeds": [1],
-           "corpora": ["casia", "seqd"], "trained_at_git": ["abc"], "label_sets": {"test": list("abcdef")}, **changes}
+    run = {
+        "system": system,
+        "target": target,
+        "protocol": protocol,
+        "config": config,
+        "set": list(assignments),
+        "classes_of": "seqm",
+        "neutral_eis": "declared",
+        "folds": [1, 2],
+        "of_folds": 10,
+        "seeds": [1],
+        "corpora": ["casia", "seqd"],
+        "trained_at_git": ["abc"],
+        "label_sets": {"test": list("abcdef")},
+        **changes,
+    }
     return {"test.wa": 0.8765, "test.eis_mse": 0.4321, "test.restricted_wa": 0.9, "test.restricted_ua": 0.8, "run": run}
 
 
@@ -41,7 +54,8 @@ def table(tmp_path, text=TABLE):
 
 def test_each_figure_stands_beside_the_papers(tmp_path):
     ((made, notes),) = paper_tables(
-        read_table(table(tmp_path)), [summary(), summary(target="seqd", protocol="official", of_folds=1)])
+        read_table(table(tmp_path)), [summary(), summary(target="seqd", protocol="official", of_folds=1)]
+    )
     assert made.caption == "Table 9, small"
     assert "| Cited | - / 50.00 | - / - |" in markdown(made)
     assert "| Full (speecheq) | 87.65 / 96.45 | 0.43 / 0.68 |" in markdown(made)
@@ -51,8 +65,13 @@ def test_each_figure_stands_beside_the_papers(tmp_path):
 
 @pytest.mark.parametrize(
     "other",
-    [dict(protocol="speaker"), dict(system="wo_mtl"), dict(target="ravdess"), dict(classes_of="corpus"),
-     dict(neutral_eis="metric")],
+    [
+        dict(protocol="speaker"),
+        dict(system="wo_mtl"),
+        dict(target="ravdess"),
+        dict(classes_of="corpus"),
+        dict(neutral_eis="metric"),
+    ],
 )
 def test_experiments_of_another_kind_stay_out(tmp_path, other):
     assert paper_tables(read_table(table(tmp_path)), [summary(**other)]) == []
@@ -116,8 +135,10 @@ def test_figures_over_other_numbers_of_classes_are_not_put_beside_each_other(tmp
     """Where SEQM merges two of a corpus' classes the task is an easier one."""
     published = read_table(table(tmp_path)).published
     merged = [summary(system, label_sets={"test": list("abcde")}) for system in ("wo_mtl", "wo_msud")]
-    apart = ("over 5 classes, where the published figures are over 6, and so not comparable (--classes corpus keeps a "
-             "corpus' own): small-wo_mtl, small-wo_msud")
+    apart = (
+        "over 5 classes, where the published figures are over 6, and so not comparable (--classes corpus keeps a "
+        "corpus' own): small-wo_mtl, small-wo_msud"
+    )
     (made,) = published_sections(published, [summary(), *merged])
     assert [row[0] for row in made.tables[0].rows] == ["Better", "small-speecheq", "Worse"]
     assert made.sentences == [PUBLISHED, apart]
@@ -137,4 +158,5 @@ def test_the_parts_of_the_recipes_are_of_systems_that_are_there(recipe):
 
     parts = read_table(EGS / recipe / "conf" / "table.yaml").parts
     assert parts and {name for part in parts for name in (part.system, part.without)} <= set(
-        systems_of(EGS / recipe / "conf" / "systems.yaml"))
+        systems_of(EGS / recipe / "conf" / "systems.yaml")
+    )

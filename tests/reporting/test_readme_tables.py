@@ -64,12 +64,16 @@ def test_the_results_are_those_of_the_targets_own_test_clips():
     ]
 
 
-@pytest.mark.parametrize("page", [
-    PAGE.replace("UA %", "ua"), PAGE.replace("| speecheq | small | 50.00 | n/a | 49.00 | n/a | 1 |\n", ""),
-    PAGE.replace("| speecheq | small | 1 of 4 | 1 2 | 50.00 | 49.00 | 2.00 |", "| speecheq | small |"),
-    PAGE.replace("| system", "system"),
-    PAGE.replace("| speecheq | small | 50.00 | n/a", "| wo_mtl | small | 50.00 | n/a"),
-])
+@pytest.mark.parametrize(
+    "page",
+    [
+        PAGE.replace("UA %", "ua"),
+        PAGE.replace("| speecheq | small | 50.00 | n/a | 49.00 | n/a | 1 |\n", ""),
+        PAGE.replace("| speecheq | small | 1 of 4 | 1 2 | 50.00 | 49.00 | 2.00 |", "| speecheq | small |"),
+        PAGE.replace("| system", "system"),
+        PAGE.replace("| speecheq | small | 50.00 | n/a", "| wo_mtl | small | 50.00 | n/a"),
+    ],
+)
 def test_a_page_that_is_not_as_stage_5_writes_it_is_refused(page):
     with pytest.raises(InputError, match=r"^egs/x/RESULTS.md: does not hold the tables of stage 5 .*\.$"):
         results_table({"egs/x/RESULTS.md": page})
@@ -89,8 +93,16 @@ def test_the_tables_are_written_between_their_markers(checkout):
     assert "\nold\n" not in text and "| casia, speaker | wo_mtl |" in text and "[RAVDESS](" in text
 
 
-@pytest.mark.parametrize("text", ["", "<!-- a: begin -->", "<!-- a: end -->", "<!-- a: end --> <!-- a: begin -->",
-                                  "<!-- a: begin --><!-- a: begin --><!-- a: end -->"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<!-- a: begin -->",
+        "<!-- a: end -->",
+        "<!-- a: end --> <!-- a: begin -->",
+        "<!-- a: begin --><!-- a: begin --><!-- a: end -->",
+    ],
+)
 def test_a_page_without_markers_is_refused(text):
     with pytest.raises(InputError, match="^README.md: needs one line <!-- a: begin --> and"):
         marked(text, "a", "x\n", "README.md")

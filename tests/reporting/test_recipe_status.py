@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from speecheq.corpora import prepare, audio_folder
-from speecheq.features import storage
-from speecheq.dataset import msud
-from speecheq.evaluation import score
-from speecheq.training import train
 from speecheq.common.files import is_locked, locked_folder, write_text
 from speecheq.common.stages import STAMP, Drops, Stage
+from speecheq.corpora import audio_folder, prepare
+from speecheq.dataset import msud
+from speecheq.evaluation import score
+from speecheq.features import storage
 from speecheq.reporting.recipe_status import BROKEN_OFF, DAMAGED, DONE, MISSING, RUNNING, STALE, Status, in_lines
+from speecheq.training import train
 
 FOLD = Path("data/msud/casia.speaker/fold1")
 SEED = Path("exp/small-speecheq/casia.speaker/fold1/seed1")
@@ -57,8 +57,13 @@ def states(**options):
 
 
 def test_all_is_done(recipe):
-    assert states() == {"data/manifests/casia": DONE, "data/fbank/casia": DONE, str(FOLD): DONE, str(SEED): DONE,
-                        f"{SEED}/scored": DONE}
+    assert states() == {
+        "data/manifests/casia": DONE,
+        "data/fbank/casia": DONE,
+        str(FOLD): DONE,
+        str(SEED): DONE,
+        f"{SEED}/scored": DONE,
+    }
     text = "\n".join(in_lines(Status("data", "exp").all()))
     assert "stage 2 (features): 1 done;" in text and "10 in, 9 out, 1 dropped" in text
     (trained,) = [line for line in Status("data", "exp").all() if line.stage == "train"]
@@ -83,11 +88,14 @@ def test_what_stage_5_keeps_for_pictures_is_listed_where_there_is_some(recipe):
     assert states()[str(folder)] == DAMAGED and states()[f"{SEED}/scored"] == DONE
 
 
-@pytest.mark.parametrize("change, first", [
-    (lambda: write_text(Path("corpora/casia/labels.txt"), "same lengths"), 0),
-    (lambda: make_manifests(partial=True), 1),
-    (lambda: ran("unify", FOLD, ["data/fbank/casia"], msud.FORMAT, options={"fold_seed": 2}), 3),
-])
+@pytest.mark.parametrize(
+    "change, first",
+    [
+        (lambda: write_text(Path("corpora/casia/labels.txt"), "same lengths"), 0),
+        (lambda: make_manifests(partial=True), 1),
+        (lambda: ran("unify", FOLD, ["data/fbank/casia"], msud.FORMAT, options={"fold_seed": 2}), 3),
+    ],
+)
 def test_what_depends_on_a_change_is_stale_and_nothing_else(recipe, change, first):
     change()
     assert [state == STALE for state in states().values()] == [number >= first for number in range(5)]

@@ -8,25 +8,47 @@ import shutil
 import numpy as np
 import pytest
 
-from speecheq.config import schema
-from speecheq.reporting import report
-from speecheq.evaluation import score, significance
-from speecheq.reporting.comparison import FEWEST_SPEAKERS, Pair, compare, why_not_comparable
 from speecheq.common.errors import InputError
-from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.common.files import write_json
-from speecheq.seqm import SEQM_CLASSES
 from speecheq.common.stages import STAMP
+from speecheq.config import schema
+from speecheq.evaluation import score, significance
+from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
+from speecheq.reporting import report
+from speecheq.reporting.comparison import FEWEST_SPEAKERS, Pair, compare, why_not_comparable
 from speecheq.reporting.experiment import scored_folders, summarise
+from speecheq.seqm import SEQM_CLASSES
 
 LABELS = ["neutral", "joy", "anger"]
 RUN = {
-    "set": [], "name": "toy.random10", "target": "toy", "protocol": "random10", "partition": "p", "dev": "clips",
-    "classes": list(SEQM_CLASSES.names), "class_esc": list(SEQM_CLASSES.categories), "classes_of": "seqm",
-    "neutral_eis": "declared", "use": {}, "folds_file": None, "left_out": [], "folds": 2, "corpora": ["toy"],
-    "phonemes": None, "per_set": None, "units": None, "ctc_backend": "none", "device": "cpu", "threads": 1, "steps": 5,
-    "train_seconds": 1.0, "best_epoch": 1, "test_speakers_in_training": 4, "trained_at_git": "abc",
-    "scored_at_git": "abc", "label_sets": {"test": LABELS},
+    "set": [],
+    "name": "toy.random10",
+    "target": "toy",
+    "protocol": "random10",
+    "partition": "p",
+    "dev": "clips",
+    "classes": list(SEQM_CLASSES.names),
+    "class_esc": list(SEQM_CLASSES.categories),
+    "classes_of": "seqm",
+    "neutral_eis": "declared",
+    "use": {},
+    "folds_file": None,
+    "left_out": [],
+    "folds": 2,
+    "corpora": ["toy"],
+    "phonemes": None,
+    "per_set": None,
+    "units": None,
+    "ctc_backend": "none",
+    "device": "cpu",
+    "threads": 1,
+    "steps": 5,
+    "train_seconds": 1.0,
+    "best_epoch": 1,
+    "test_speakers_in_training": 4,
+    "trained_at_git": "abc",
+    "scored_at_git": "abc",
+    "label_sets": {"test": LABELS},
 }
 
 
@@ -48,9 +70,19 @@ def predictions(fold, seed, right, speakers, clips=24):
         posterior = [0.01] * 9
         posterior[1] = 0.3  # trust
         posterior[gold] = 0.62 if random.random() < right else 0.1
-        made.append(ClipPrediction(
-            f"toy-{fold}-{number:02d}", "toy", f"s{number // 3 % speakers:02d}", gold,
-            [value / sum(posterior) for value in posterior], [0.0, 1.5, 2.5][number % 3], 1.0 + number % 2, "F", "F"))
+        made.append(
+            ClipPrediction(
+                f"toy-{fold}-{number:02d}",
+                "toy",
+                f"s{number // 3 % speakers:02d}",
+                gold,
+                [value / sum(posterior) for value in posterior],
+                [0.0, 1.5, 2.5][number % 3],
+                1.0 + number % 2,
+                "F",
+                "F",
+            )
+        )
     return made
 
 
@@ -60,14 +92,27 @@ def rewrite(folder, made=None, **changes):
     if made is not None:
         own = [SEQM_CLASSES.names.index(label) for label in LABELS]
         found = detailed_scores(made, False, SEQM_CLASSES, own)
-        metrics = {**{f"test.{name}": value for name, value in found.items()}, "test.clips": len(made),
-                   "test.per": None, "run": changes}
+        metrics = {
+            **{f"test.{name}": value for name, value in found.items()},
+            "test.clips": len(made),
+            "test.per": None,
+            "run": changes,
+        }
         score.write_scores(folder / "scores.tsv", {"test": made}, SEQM_CLASSES)
     metrics["run"].update(changes)
     write_json(folder / "metrics.json", metrics)
     sizes = {f"../{name}": (folder / name).stat().st_size for name in ("metrics.json", "scores.tsv")}
-    stamp = {"stage": "score", "title": str(folder), "key": "k", "inputs": {}, "format": score.FORMAT, "outputs": sizes,
-             "in": 24, "out": 24, "dropped": {}}
+    stamp = {
+        "stage": "score",
+        "title": str(folder),
+        "key": "k",
+        "inputs": {},
+        "format": score.FORMAT,
+        "outputs": sizes,
+        "in": 24,
+        "out": 24,
+        "dropped": {},
+    }
     (folder / score.STAMP_FOLDER).mkdir(exist_ok=True)
     write_json(folder / score.STAMP_FOLDER / STAMP, stamp)
     return folder
@@ -86,10 +131,29 @@ def make(exp, system="speecheq", right=0.8, folds=(1, 2), seeds=(1,), speakers=8
             schema.save(settings, folder / "config.yaml")
             size = (folder / "config.yaml").stat().st_size
             outputs = {"config.yaml": size, "best.pt": 10, "last.pt": 10}  # the checkpoints are gone
-            write_json(folder / STAMP, {"stage": "train", "title": str(folder), "key": "t", "inputs": {}, "format": 1,
-                                        "outputs": outputs, "in": 48, "out": 48, "dropped": {}})
-            rewrite(folder, predictions(fold, seed, right, speakers), **run, system=system, config="small", fold=fold,
-                    seed=seed)
+            write_json(
+                folder / STAMP,
+                {
+                    "stage": "train",
+                    "title": str(folder),
+                    "key": "t",
+                    "inputs": {},
+                    "format": 1,
+                    "outputs": outputs,
+                    "in": 48,
+                    "out": 48,
+                    "dropped": {},
+                },
+            )
+            rewrite(
+                folder,
+                predictions(fold, seed, right, speakers),
+                **run,
+                system=system,
+                config="small",
+                fold=fold,
+                seed=seed,
+            )
     return experiment
 
 
@@ -108,8 +172,15 @@ def table(exp, name):
 def test_means_spreads_and_pooled_scores(tmp_path):
     experiment = make(tmp_path, seeds=(1, 2, 3))
     summary = summarised(experiment).summary
-    ua = np.array([[json.loads((experiment / f"fold{fold}/seed{seed}/metrics.json").read_text())["test.ua"]
-                    for seed in (1, 2, 3)] for fold in (1, 2)])
+    ua = np.array(
+        [
+            [
+                json.loads((experiment / f"fold{fold}/seed{seed}/metrics.json").read_text())["test.ua"]
+                for seed in (1, 2, 3)
+            ]
+            for fold in (1, 2)
+        ]
+    )
     assert summary["test.ua"] == pytest.approx(ua.mean())
     assert summary["std.test.ua"] == pytest.approx(ua.std(ddof=1))
     assert summary["std_of_folds.test.ua"] == pytest.approx(ua.mean(1).std(ddof=1))
@@ -145,8 +216,10 @@ def test_intensities_that_no_fold_learned_are_not_scored_over_all_folds_either(t
     assert summarised(experiment).summary["pooled.test.eis_mse"] is not None
     for folder in experiment.glob("fold*/seed*"):
         metrics = json.loads((folder / "metrics.json").read_text())
-        write_json(folder / "metrics.json", {name: None if name.startswith("test.eis") else value
-                                             for name, value in metrics.items()})
+        write_json(
+            folder / "metrics.json",
+            {name: None if name.startswith("test.eis") else value for name, value in metrics.items()},
+        )
         rewrite(folder)
     assert summarised(experiment).summary["pooled.test.eis_mse"] is None
 
@@ -162,9 +235,15 @@ def test_restricted_scores_are_of_the_corpus_own_classes(tmp_path):
 
 
 def test_the_labels_of_a_test_set():
-    note = {"classes": list(SEQM_CLASSES.names), "class_esc": list(SEQM_CLASSES.categories), "protocol": "random10",
-            "target": "toy", "target_esc": ["anger", "joy", "surprise"], "use": {},
-            "sets": {"test": {"class": {"joy": 2}}, "test_other": {"class": {"fear": 1, "joy": 1}}}}
+    note = {
+        "classes": list(SEQM_CLASSES.names),
+        "class_esc": list(SEQM_CLASSES.categories),
+        "protocol": "random10",
+        "target": "toy",
+        "target_esc": ["anger", "joy", "surprise"],
+        "use": {},
+        "sets": {"test": {"class": {"joy": 2}}, "test_other": {"class": {"fear": 1, "joy": 1}}},
+    }
     assert score.label_set(note, "test") == ["joy", "anger", "surprise"], "also those that this fold's test clips lack"
     assert score.label_set({**note, "use": {"*": ["joy", "fear"]}}, "test") == ["joy"]
     assert score.label_set({**note, "use": {"toy": None, "*": ["joy"]}}, "test") == ["joy", "anger", "surprise"]
@@ -209,8 +288,11 @@ def test_scores_that_are_no_text(tmp_path):
 
 @pytest.mark.parametrize(
     "text, sentence",
-    [('{"test.ua": 0.5', "not readable as JSON"), ("[]", "does not say what was run"),
-     ('{"run": {}}', "does not say what was run")],
+    [
+        ('{"test.ua": 0.5', "not readable as JSON"),
+        ("[]", "does not say what was run"),
+        ('{"run": {}}', "does not say what was run"),
+    ],
 )
 def test_damaged_metrics_are_one_sentence(tmp_path, text, sentence):
     folder = make(tmp_path) / "fold1/seed1"
@@ -255,8 +337,10 @@ def test_a_fold_in_the_place_of_another(tmp_path):
         summarised(experiment)
 
 
-@pytest.mark.parametrize("changes, named", [({"partition": "q"}, "partition"), ({"system": "wo_mtl"}, "system"),
-                                            ({"corpora": ["toy", "b"]}, "corpora")])
+@pytest.mark.parametrize(
+    "changes, named",
+    [({"partition": "q"}, "partition"), ({"system": "wo_mtl"}, "system"), ({"corpora": ["toy", "b"]}, "corpora")],
+)
 def test_folds_of_other_data_are_not_averaged(tmp_path, changes, named):
     experiment = make(tmp_path)
     rewrite(experiment / "fold2/seed1", **changes)
@@ -285,12 +369,17 @@ def test_identical_systems_do_not_differ(tmp_path):
 
 @pytest.mark.parametrize(
     "speakers, verdict",
-    [(8, "the difference stands"), (1, "the difference stands for this one speaker's clips only, too few"),
-     (FEWEST_SPEAKERS - 1, "the difference stands for these 5 speakers' clips only, too few speakers")],
+    [
+        (8, "the difference stands"),
+        (1, "the difference stands for this one speaker's clips only, too few"),
+        (FEWEST_SPEAKERS - 1, "the difference stands for these 5 speakers' clips only, too few speakers"),
+    ],
 )
 def test_a_clear_difference(tmp_path, speakers, verdict):
-    good, bad = (summarised(make(tmp_path, system=name, right=right, speakers=speakers))
-                 for name, right in (("good", 1.0), ("bad", 0.2)))
+    good, bad = (
+        summarised(make(tmp_path, system=name, right=right, speakers=speakers))
+        for name, right in (("good", 1.0), ("bad", 0.2))
+    )
     (pair,), _ = compare([bad, good])
     assert pair.verdict.startswith(verdict) and pair.difference.ua < 0
     assert pair.stands == (speakers >= FEWEST_SPEAKERS)
@@ -312,8 +401,9 @@ def test_a_difference_stands_where_both_tests_say_so(ua, first_only, mcnemar, bo
 
 
 def test_p_values_are_corrected_over_the_pairs_of_the_table(tmp_path):
-    systems = [summarised(make(tmp_path, system=name, right=right))
-               for name, right in (("a", 0.9), ("b", 0.6), ("c", 0.5))]
+    systems = [
+        summarised(make(tmp_path, system=name, right=right)) for name, right in (("a", 0.9), ("b", 0.6), ("c", 0.5))
+    ]
     pairs, _ = compare(systems)
     alone = [significance.difference(pair.first.answers, pair.second.answers) for pair in pairs]
     assert [pair.mcnemar for pair in pairs] == significance.holm([of.mcnemar for of in alone])
@@ -321,8 +411,10 @@ def test_p_values_are_corrected_over_the_pairs_of_the_table(tmp_path):
 
 
 def test_only_pairs_that_are_one_thing_apart_are_tested(tmp_path):
-    a, b, a_long = (summarised(make(tmp_path / name, system=system, set=assignments))
-                    for name, system, assignments in (("1", "a", []), ("2", "b", []), ("3", "a", ["optim.epochs=9"])))
+    a, b, a_long = (
+        summarised(make(tmp_path / name, system=system, set=assignments))
+        for name, system, assignments in (("1", "a", []), ("2", "b", []), ("3", "a", ["optim.epochs=9"]))
+    )
     pairs, others = compare([a, b, a_long])
     assert [(pair.first, pair.second) for pair in pairs] == [(a, b), (a, a_long)] and not others
     compared = report.Compared([a, b, a_long], pairs, others)
@@ -400,18 +492,21 @@ def test_tables_hold_the_figures_of_the_page(tmp_path):
     row = table(tmp_path, "toy.random10.test.uncertainty")[0]
     assert row["deviation of UA over seeds"] == f"{100 * summary['std_of_seeds.test.ua']:.2f}"
     assert (row["pooled UA % low"], row["pooled UA % high"]) == tuple(
-        f"{100 * summary[f'{end}.pooled.test.ua']:.2f}" for end in ("low", "high"))
+        f"{100 * summary[f'{end}.pooled.test.ua']:.2f}" for end in ("low", "high")
+    )
     row = table(tmp_path, "toy.random10.test.classes")[0]
     assert row["joy recall %"] == f"{100 * summary['test.recall.joy']:.2f}" and "trust recall %" not in row
     assert len(table(tmp_path, "toy.random10.test.differences")) == 1
     assert {path.stem for path in (tmp_path / "tables").glob("*.tex")} == {
-        f"toy.random10.test.{name}" for name in ("categories", "classes", "differences", "other_tasks", "uncertainty")}
+        f"toy.random10.test.{name}" for name in ("categories", "classes", "differences", "other_tasks", "uncertainty")
+    }
     assert "## toy, random10" in page and page == (tmp_path / "R.md").read_text()
     assert "## Test clips of toy" in (experiment / "RESULTS.md").read_text()
 
 
 def test_the_same_score_files_give_the_same_page(tmp_path):
     make(tmp_path, seeds=(1, 2))
+
     def written():
         return {path: path.read_text() for path in [*tmp_path.glob("tables/*"), *tmp_path.rglob("report.html")]}
 

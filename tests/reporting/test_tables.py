@@ -26,7 +26,8 @@ from speecheq.reporting.tables import (
 )
 
 TABLE = Table(
-    "casia.random10", "100 % of CASIA & others",
+    "casia.random10",
+    "100 % of CASIA & others",
     [Column("system"), Column("UA %", ("UA %", "UA % deviation"), " ± "), Column("p"), Column("of_what")],
     [["wo_mtl", ("86.67", "1.20"), "<0.001", "a|b"], ["speecheq", ("9.00",), "n/a", "10 of x"]],
 )
@@ -57,7 +58,7 @@ def test_what_is_no_table_is_not_read(text):
 
 def test_html_escapes_and_marks_figures_and_long_texts():
     text = table_html(replace(TABLE, rows=[*TABLE.rows, ['<b>&"', ("1.00",), "n/a", "x " * 21]]))
-    assert '<caption>100 % of CASIA &amp; others</caption>' in text and 'tabindex="0"' in text
+    assert "<caption>100 % of CASIA &amp; others</caption>" in text and 'tabindex="0"' in text
     assert '<th scope="col">system</th><th scope="col" class="figure">UA %</th>' in text
     assert '<th scope="row">wo_mtl</th><td class="figure">86.67 ± 1.20</td><td class="figure">&lt;0.001</td>' in text
     assert '<th scope="row">&lt;b&gt;&amp;&quot;</th>' in text and f'<td class="long">{"x " * 21}</td>' in text
@@ -65,13 +66,15 @@ def test_html_escapes_and_marks_figures_and_long_texts():
 
 def test_a_section_has_its_tables_below_their_captions_then_its_sentences():
     assert section_markdown(Section("A", [replace(TABLE, caption="of all")], ["One.", "Two."])) == (
-        f"## A\n\n### Of all\n\n{markdown(TABLE)}\n- One.\n- Two.\n")
+        f"## A\n\n### Of all\n\n{markdown(TABLE)}\n- One.\n- Two.\n"
+    )
     assert section_markdown(Section("A", [TABLE])).endswith(markdown(TABLE))
 
 
 def test_csv_has_a_column_for_each_part():
     assert list(csv.reader(io.StringIO(comma_separated(TABLE)))) == [
-        ["system", "UA %", "UA % deviation", "p", "of_what"], ["wo_mtl", "86.67", "1.20", "<0.001", "a|b"],
+        ["system", "UA %", "UA % deviation", "p", "of_what"],
+        ["wo_mtl", "86.67", "1.20", "<0.001", "a|b"],
         ["speecheq", "9.00", "", "n/a", "10 of x"],
     ]
 
@@ -89,8 +92,14 @@ def test_latex_has_booktabs_rules_and_escapes():
 @given(st.text(alphabet="ab \\&%$#_{}~^<>±", max_size=20))
 def test_escaped_text_is_the_text_again(text):
     back = escaped(text)
-    named = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"$\pm$": "±",
-             "$<$": "<", "$>$": ">"}
+    named = {
+        r"\textbackslash{}": "\\",
+        r"\textasciitilde{}": "~",
+        r"\textasciicircum{}": "^",
+        r"$\pm$": "±",
+        "$<$": "<",
+        "$>$": ">",
+    }
     pattern = "|".join(map(re.escape, named)) + r"|\\[&%$#_{}]"
     assert re.sub(pattern, lambda found: named.get(found[0], found[0][-1]), back) == text
     assert not re.search(r"[&%#_~^±<>\\{}$]", re.sub(pattern, "", back)), "nothing special is left outside of them"
@@ -98,9 +107,17 @@ def test_escaped_text_is_the_text_again(text):
 
 def test_files_take_the_place_of_earlier_ones(tmp_path):
     folder = tmp_path / "tables"
-    write_tables(folder, [TABLE, Table("small (a=1)", "", TABLE.columns, []), Table("small (a-1)", "", TABLE.columns, [])])
+    write_tables(
+        folder, [TABLE, Table("small (a=1)", "", TABLE.columns, []), Table("small (a-1)", "", TABLE.columns, [])]
+    )
     assert sorted(path.name for path in folder.iterdir()) == [
-        "casia.random10.csv", "casia.random10.tex", "small-a-1-2.csv", "small-a-1-2.tex", "small-a-1.csv", "small-a-1.tex"]
+        "casia.random10.csv",
+        "casia.random10.tex",
+        "small-a-1-2.csv",
+        "small-a-1-2.tex",
+        "small-a-1.csv",
+        "small-a-1.tex",
+    ]
     assert (folder / "casia.random10.tex").read_text() == latex(TABLE)
     write_tables(folder, [TABLE])
     assert len(list(folder.iterdir())) == 2

@@ -8,12 +8,12 @@ import soundfile
 import torch
 from lhotse import CutSet
 
-from speecheq.features.augment_waveforms import Augmenter
+from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.loader import multitask_batches
-from speecheq.common.errors import InputError
+from speecheq.features.augment_waveforms import Augmenter
 from speecheq.features.storage import compute_features, load_cuts
 from speecheq.training.frontend import Frontend, sounds_manifest
 

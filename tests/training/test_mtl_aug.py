@@ -13,21 +13,20 @@ from lhotse import CutSet, Recording
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
-from speecheq.models import checkpoint
-from speecheq.features.augment_waveforms import Augmenter, SoundBank, draw
+from speecheq.common.errors import InputError
 from speecheq.config.schema import AUGMENTATIONS, AugmentConfig, Config
+from speecheq.corpora.audio_folder import prepare as prepare_sounds
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.lazy_cuts import cuts_of
 from speecheq.dataset.loader import MultitaskBatch, Stream, multitask_batches, whole_stream
-from speecheq.common.errors import InputError
+from speecheq.features.augment_waveforms import Augmenter, SoundBank, draw
 from speecheq.features.storage import BatchedFbank, compute_features, load_cuts
-from speecheq.training.frontend import Frontend, read_frames, sounds_manifest, unlabelled_cuts
 from speecheq.losses import LossWeights, reconstruction_loss
-from speecheq.models import ModelConfig, build_model
-from speecheq.training.precision import Precision, snapshot
+from speecheq.models import ModelConfig, build_model, checkpoint
 from speecheq.seqm import SEQM_CLASSES
-from speecheq.corpora.audio_folder import prepare as prepare_sounds
+from speecheq.training.frontend import Frontend, read_frames, sounds_manifest, unlabelled_cuts
+from speecheq.training.precision import Precision, snapshot
 from speecheq.training.step import gradients, stream_loss, train_step
 
 CPU = torch.device("cpu")
@@ -46,10 +45,19 @@ def config(one_of=ALL, kind="speecheq", **augment) -> Config:
     made.data.unlabelled, made.data.cmvn = True, "utterance"
     made.augment = dataclasses.replace(made.augment, one_of=one_of, **augment)
     made.specaugment.time_masks, made.mixup.alpha = 2, 0.5
-    made.loss = dataclasses.replace(made.loss, gamma=0.0, alpha=0.0, beta=0.0, eta=0.0, augmentation=0.5,
-                                    reconstruction=0.5)
-    made.model = ModelConfig(kind=kind, channels=12, mfa_channels=16, scale=4, bottleneck=8, embedding_dim=10,
-                             num_augmentations=len(AUGMENTATIONS), decoder_channels=8)
+    made.loss = dataclasses.replace(
+        made.loss, gamma=0.0, alpha=0.0, beta=0.0, eta=0.0, augmentation=0.5, reconstruction=0.5
+    )
+    made.model = ModelConfig(
+        kind=kind,
+        channels=12,
+        mfa_channels=16,
+        scale=4,
+        bottleneck=8,
+        embedding_dim=10,
+        num_augmentations=len(AUGMENTATIONS),
+        decoder_channels=8,
+    )
     made.validate()
     return made
 
@@ -58,10 +66,16 @@ def config(one_of=ALL, kind="speecheq", **augment) -> Config:
 def folder(toys, tmp_path_factory):
     """Prepared: a corpus with features, and a folder of unlabelled speech."""
     folder = tmp_path_factory.mktemp("toy")
-    found = [Utterance(f"u{n}", toys.write_wav(folder / "audio" / f"{n}.wav", 0.3 + 0.1 * n), "s", "F", label="mad")
-             for n in range(8)]
-    prepare_corpus(Corpus("toy", "the toy", "Mandarin", "DIR/*.wav", labels={"mad": "anger"}), lambda *_: found,
-                   Request(folder / "audio"), folder / "manifests")
+    found = [
+        Utterance(f"u{n}", toys.write_wav(folder / "audio" / f"{n}.wav", 0.3 + 0.1 * n), "s", "F", label="mad")
+        for n in range(8)
+    ]
+    prepare_corpus(
+        Corpus("toy", "the toy", "Mandarin", "DIR/*.wav", labels={"mad": "anger"}),
+        lambda *_: found,
+        Request(folder / "audio"),
+        folder / "manifests",
+    )
     compute_features("toy", folder / "manifests", folder / "fbank")
     for number, rate in enumerate((16000, 8000, 44100)):
         toys.write_wav(folder / "speech" / f"{number}.wav", 0.7 + number, rate, 1 + number % 2)
@@ -120,7 +134,8 @@ def test_another_speed_is_another_rate_of_the_same_waveform():
     drawn = {name: torch.zeros(1, dtype=torch.float64) for name in draw(1, "emotion", 0, ["a"])}
     drawn["type"] += 0.99  # the last of two
     made, lengths = Augmenter(AugmentConfig(one_of="speed", speed_low=0.8), 1).changed(
-        tone, torch.tensor([16000]), drawn)
+        tone, torch.tensor([16000]), drawn
+    )
     assert lengths.tolist() == [20000]
     spectrum = torch.fft.rfft(made[0, :20000] * torch.hann_window(20000)).abs()
     assert int(spectrum.argmax()) * 16000 / 20000 == 400
@@ -180,8 +195,10 @@ def test_frames_that_are_kept_do_not_depend_on_the_type(sets):
 def test_phoneme_clips_are_changed_too_but_never_cropped():
     """CTC needs the frames of all phones, and gender nothing but its clip: no head of theirs tells the types apart."""
     clips = torch.stack([noise_like(9000, n) for n in range(24)])
-    streams = {name: Stream(clips, torch.full((24,), 9000), [f"u{n}" for n in range(24)])
-               for name in ("emotion", "gender", "phoneme")}
+    streams = {
+        name: Stream(clips, torch.full((24,), 9000), [f"u{n}" for n in range(24)])
+        for name in ("emotion", "gender", "phoneme")
+    }
     made = Frontend(config("speed"), CPU, None, None)(MultitaskBatch(**streams)).streams()
     frames = {name: set(stream.lengths.tolist()) for name, stream in made.items()}
     assert frames["emotion"] == {int(56 / 1.15) - 1}
@@ -202,7 +219,7 @@ def test_the_heads_do_not_see_padding(kind):
         batch = model(features, lengths, tasks=tasks)
         assert batch.esc_logits is None and batch.reconstruction.shape == (3, 50, 80)
         for row, length in enumerate(lengths.tolist()):
-            alone = model(features[row:row + 1, :length], lengths[row:row + 1], tasks=tasks)
+            alone = model(features[row : row + 1, :length], lengths[row : row + 1], tasks=tasks)
             torch.testing.assert_close(batch.augmentation_logits[row], alone.augmentation_logits[0], atol=1e-4, rtol=0)
             torch.testing.assert_close(batch.reconstruction[row, :length], alone.reconstruction[0], atol=1e-4, rtol=0)
 
@@ -214,8 +231,9 @@ def of_bursts(made, **counts):
     """A mini-batch of so many clips of 1 s with four bursts of noise each, from the front end."""
     time, streams = torch.arange(16000) / 16000, {}
     for name, count in counts.items():
-        clips = torch.stack([noise_like(16000, n) * (0.1 + torch.sin(2 * np.pi * 2 * time + n).square())
-                             for n in range(count)])
+        clips = torch.stack(
+            [noise_like(16000, n) * (0.1 + torch.sin(2 * np.pi * 2 * time + n).square()) for n in range(count)]
+        )
         labels = {"esc": torch.arange(count) % 9, "eis": torch.full((count,), -1.0)} if name == "emotion" else {}
         streams[name] = Stream(clips, torch.full((count,), 16000), [f"u{n}" for n in range(count)], labels)
     return Frontend(made, CPU, None, None)(MultitaskBatch(**streams))
@@ -236,7 +254,7 @@ def test_frames_are_read_as_numpy_interpolates(clips, data):
         for dim in range(2):
             expected = np.interp(places, np.arange(length), features[row, :length, dim].numpy())
             np.testing.assert_allclose(read[row, : kept[row], dim], expected, atol=1e-5)
-        assert not read[row, kept[row]:].any()
+        assert not read[row, kept[row] :].any()
     whole = read_frames(features, frames, torch.zeros_like(frames), torch.ones(len(clips)), frames)
     for row, length in enumerate(frames):
         assert torch.equal(whole[row, :length], features[row, :length])
@@ -331,9 +349,16 @@ def test_shares_of_a_mini_batch_are_put_together_again(sets):
     shares = []
     for process in range(2):
         rows = list(range(process, 3, 2))
-        shares.append(Stream(stream.inputs[rows], stream.lengths[rows], [stream.ids[row] for row in rows],
-                             {name: value[rows] for name, value in stream.targets.items()}, all_ids=stream.ids,
-                             clean=stream.clean[rows]))
+        shares.append(
+            Stream(
+                stream.inputs[rows],
+                stream.lengths[rows],
+                [stream.ids[row] for row in rows],
+                {name: value[rows] for name, value in stream.targets.items()},
+                all_ids=stream.ids,
+                clean=stream.clean[rows],
+            )
+        )
     whole = whole_stream(shares)
     assert torch.equal(whole.clean, stream.clean) and torch.equal(whole.inputs, stream.inputs)
 
@@ -422,17 +447,20 @@ def test_speech_that_is_gone_and_clips_that_are_gone(toys, tmp_path, caplog):
 # ---- settings and weights
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"augment.one_of": "speed echo"}, "names 'echo'"),
-    ({"data.input": "stored"}, "data.input must be waveform"),
-    ({"specaugment.time_masks": 0}, "specaugment has no masks"),
-    ({"mixup.alpha": 0.0}, "mixup.alpha is 0"),
-    ({"augment.one_of": ""}, "which is empty"),
-    ({"augment.one_of": "", "loss.augmentation": 0.0}, "name some in augment.one_of"),
-    ({"model.decoder_channels": 0}, "needs a decoder"),
-    ({"loss.augmentation": 0.0, "loss.reconstruction": 0.0}, "no loss without labels"),
-    ({"augment.speed_low": 1.2}, "speed_low is 1.2, above speed_high"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"augment.one_of": "speed echo"}, "names 'echo'"),
+        ({"data.input": "stored"}, "data.input must be waveform"),
+        ({"specaugment.time_masks": 0}, "specaugment has no masks"),
+        ({"mixup.alpha": 0.0}, "mixup.alpha is 0"),
+        ({"augment.one_of": ""}, "which is empty"),
+        ({"augment.one_of": "", "loss.augmentation": 0.0}, "name some in augment.one_of"),
+        ({"model.decoder_channels": 0}, "needs a decoder"),
+        ({"loss.augmentation": 0.0, "loss.reconstruction": 0.0}, "no loss without labels"),
+        ({"augment.speed_low": 1.2}, "speed_low is 1.2, above speed_high"),
+    ],
+)
 def test_settings_that_do_not_fit(changes, words):
     made = config()
     for name, value in changes.items():
@@ -448,8 +476,12 @@ def test_a_training_starts_from_weights_with_and_without_the_heads():
     torch.manual_seed(1)
     for source, target in ((with_heads, without), (without, with_heads), (with_heads, with_heads)):
         trained = checkpoint.new_model(source)
-        content = {"model": trained.state_dict(), "classes": list(SEQM_CLASSES.names), "genders": ["F", "M"],
-                   "phones": []}
+        content = {
+            "model": trained.state_dict(),
+            "classes": list(SEQM_CLASSES.names),
+            "genders": ["F", "M"],
+            "phones": [],
+        }
         model = checkpoint.new_model(target)
         before = snapshot_of(model)
         checkpoint.start_from(model, content, SEQM_CLASSES, [])

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from speecheq.models import checkpoint
 from speecheq.config.schema import Config, OptimConfig
+from speecheq.models import checkpoint
 from speecheq.training.optimizer import AverageModel, build_optimizer
 
 

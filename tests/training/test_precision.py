@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from speecheq.models import checkpoint
-from speecheq.training import step
+from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
 from speecheq.dataset.loader import MultitaskBatch, Stream
-from speecheq.common.errors import InputError
 from speecheq.losses import LossWeights
+from speecheq.models import checkpoint
+from speecheq.training import step
 from speecheq.training.precision import NotFinite, Precision, enough_memory, restore, save_batch, snapshot
 from speecheq.training.step import check_memory, gradients, train_step
 

@@ -14,18 +14,18 @@ import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from speecheq.models import checkpoint
-from speecheq.dataset import loader as streams
 from speecheq.common.command_line import StopRequest
+from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
 from speecheq.corpora.prepare import Request, prepare
+from speecheq.dataset import loader as streams
 from speecheq.dataset.loader import Position, endless_stream, training_cuts
-from speecheq.common.errors import InputError
-from speecheq.features.storage import compute_features
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
-from speecheq.training.state import TrainingState, find_checkpoint, seed_step
+from speecheq.features.storage import compute_features
+from speecheq.models import checkpoint
 from speecheq.seqm import SEQM_CLASSES
+from speecheq.training.state import TrainingState, find_checkpoint, seed_step
 from speecheq.training.train import Job, number_earlier_events, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,8 +164,11 @@ def report(**what):
 def drive(data: Path, out: Path, program: str, limit: float = 300) -> list:
     """What a driver's ``report`` calls told; ``limit`` in seconds."""
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER + textwrap.dedent(program), str(data), str(out)], capture_output=True, text=True,
-        cwd=ROOT, timeout=limit,
+        [sys.executable, "-c", DRIVER + textwrap.dedent(program), str(data), str(out)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=limit,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -213,11 +216,15 @@ def assert_same(one: Path, other: Path) -> None:
 def unbroken(data, tmp_path_factory):
     """(its folder, the seconds it took)"""
     folder = tmp_path_factory.mktemp("unbroken")
-    told = drive(data, folder, """
+    told = drive(
+        data,
+        folder,
+        """
         for out in (folder, folder / "again"):
             started = time.monotonic()
             report(status=attempt(out), seconds=time.monotonic() - started)
-    """)
+    """,
+    )
     assert [attempt["status"] for attempt in told] == [0, 0]
     return folder, min(attempt["seconds"] for attempt in told)  # one may have been held up
 
@@ -243,13 +250,17 @@ def test_tensorboard_reads_the_starts_in_order_whatever_clock_and_process_number
 
 
 def test_killed_at_random_moments(data, unbroken, tmp_path):
-    told = drive(data, tmp_path, f"""
+    told = drive(
+        data,
+        tmp_path,
+        f"""
         moments = random.Random(4)
         for number in range(7):
             moment = moments.uniform(0.05, 1.0) * {unbroken[1]:.3f}
             report(status=attempt(folder, at_moment, (moment,), data__workers=number % 2))
         report(status=attempt(folder))
-    """)
+    """,
+    )
     assert told[-1]["status"] == 0
     assert sum(attempt["status"] == -signal.SIGKILL for attempt in told) >= 2, told
     assert_same(unbroken[0], tmp_path)
@@ -257,7 +268,10 @@ def test_killed_at_random_moments(data, unbroken, tmp_path):
 
 def test_workers_do_not_outlive_a_training_killed_while_they_start(data, tmp_path):
     # drive waits until every process that holds the driver's pipes has ended
-    told = drive(data, tmp_path, """
+    told = drive(
+        data,
+        tmp_path,
+        """
         def while_workers_start():
             from speecheq import data as loading
             set_up = loading._end_with_training
@@ -267,42 +281,56 @@ def test_workers_do_not_outlive_a_training_killed_while_they_start(data, tmp_pat
                 set_up(worker)
             loading._end_with_training = late
         report(status=attempt(folder, while_workers_start, data__workers=1))
-    """, limit=60)
+    """,
+        limit=60,
+    )
     assert told == [{"status": -signal.SIGKILL}]
 
 
 def test_killed_in_steps_with_and_without_workers(data, unbroken, tmp_path):
-    told = drive(data, tmp_path, """
+    told = drive(
+        data,
+        tmp_path,
+        """
         for number, steps in enumerate((1, 5, 2, 8, 7, 4)):
             settings = dict(data__workers=number % 3, run__checkpoint_steps=1 + number)
             report(status=attempt(folder, in_step, (steps,), **settings))
         report(status=attempt(folder, data__workers=2))
-    """)
+    """,
+    )
     assert [attempt["status"] for attempt in told] == [-signal.SIGKILL] * 6 + [0]
     assert "going on after step" in (tmp_path / "train.log").read_text()
     assert_same(unbroken[0], tmp_path)
 
 
 def test_killed_while_a_checkpoint_is_written(data, unbroken, tmp_path):
-    told = drive(data, tmp_path, """
+    told = drive(
+        data,
+        tmp_path,
+        """
         moments = ((1, "last.pt", "half"), (1, "best.pt", "half"), (1, "best.pt", "before its name"),
                    (1, "best.pt", "after"), (2, "last.pt", "before its name"), (3, "last.pt", "after"))
         for moment in moments:
             report(status=attempt(folder, writing, moment), left=sorted(path.name for path in folder.glob(".tmp*")))
         report(status=attempt(folder), left=sorted(path.name for path in folder.glob(".tmp*")))
-    """)
+    """,
+    )
     assert [attempt["status"] for attempt in told[:-1]] == [-signal.SIGKILL] * 6 and told[-1]["status"] == 0
     assert told[0]["left"] and not told[-1]["left"]
     assert_same(unbroken[0], tmp_path)
 
 
 def test_sigterm_saves_the_step_and_the_next_run_goes_on(data, unbroken, tmp_path):
-    told = drive(data, tmp_path, """
+    told = drive(
+        data,
+        tmp_path,
+        """
         from speecheq import checkpoint
         report(status=attempt(folder, terminated, (5,), data__workers=1))
         report(step=checkpoint.read(folder / "last.pt")["step"])
         report(status=attempt(folder))
-    """)
+    """,
+    )
     assert told == [{"status": 143}, {"step": 5}, {"status": 0}]
     assert "step 5 is saved, and the same command goes on from there" in (tmp_path / "train.log").read_text()
     assert_same(unbroken[0], tmp_path)
@@ -310,31 +338,45 @@ def test_sigterm_saves_the_step_and_the_next_run_goes_on(data, unbroken, tmp_pat
 
 def test_killed_while_waveforms_are_augmented(data, tmp_path):
     settings = "data__input='waveform', optim__max_steps=7, optim__warmup_steps=0"
-    told = drive(data, tmp_path, f"""
+    told = drive(
+        data,
+        tmp_path,
+        f"""
         report(status=attempt(folder / "unbroken", {settings}))
         for steps in (2, 1, 3):
             report(status=attempt(folder / "broken", in_step, (steps,), run__checkpoint_steps=1, {settings}))
         report(status=attempt(folder / "broken", data__workers=1, {settings}))
-    """)
+    """,
+    )
     assert [attempt["status"] for attempt in told] == [0, *[-signal.SIGKILL] * 3, 0]
     assert_same(tmp_path / "unbroken", tmp_path / "broken")
 
 
 ALL_OPTIONS = dict(
-    optim__optimizer="adamw", optim__ema=0.9, optim__max_steps=9, mixup__alpha=0.3, specaugment__time_masks=2,
-    specaugment__frequency_masks=1, loss__label_smoothing=0.1, loss__class_balance="inverse",
+    optim__optimizer="adamw",
+    optim__ema=0.9,
+    optim__max_steps=9,
+    mixup__alpha=0.3,
+    specaugment__time_masks=2,
+    specaugment__frequency_masks=1,
+    loss__label_smoothing=0.1,
+    loss__class_balance="inverse",
 )
 
 
 @pytest.mark.parametrize("more", [{}, {"data__input": "waveform"}, {"model__kind": "baseline"}], ids=str)
 def test_killed_with_every_option_that_is_not_the_papers(data, tmp_path, more):
     settings = ", ".join(f"{name}={value!r}" for name, value in {**ALL_OPTIONS, **more}.items())
-    told = drive(data, tmp_path, f"""
+    told = drive(
+        data,
+        tmp_path,
+        f"""
         report(status=attempt(folder / "unbroken", {settings}))
         for steps in (2, 1, 3):
             report(status=attempt(folder / "broken", in_step, (steps,), run__checkpoint_steps=1, {settings}))
         report(status=attempt(folder / "broken", data__workers=1, {settings}))
-    """)
+    """,
+    )
     assert [attempt["status"] for attempt in told] == [0, *[-signal.SIGKILL] * 3, 0]
     assert_same(tmp_path / "unbroken", tmp_path / "broken")
     last = checkpoint.read(tmp_path / "broken" / "last.pt")
@@ -386,10 +428,18 @@ def test_nothing_to_go_on_with_is_no_fault(tmp_path, caplog):
 
 
 def test_the_state_of_a_training_comes_back_from_a_checkpoint(tmp_path):
-    state = TrainingState(7, 2, {"emotion": Position(2, 1), "gender": Position(3)}, {"esc": 1 / 3}, 1,
-                          {"epoch": 2, "dev": {"ua": 0.1, "per": None}}, 1.5)
-    checkpoint.save(tmp_path / "last.pt", checkpoint.new_model(Config()), Config(), SEQM_CLASSES, [],
-                    **state.to_checkpoint())
+    state = TrainingState(
+        7,
+        2,
+        {"emotion": Position(2, 1), "gender": Position(3)},
+        {"esc": 1 / 3},
+        1,
+        {"epoch": 2, "dev": {"ua": 0.1, "per": None}},
+        1.5,
+    )
+    checkpoint.save(
+        tmp_path / "last.pt", checkpoint.new_model(Config()), Config(), SEQM_CLASSES, [], **state.to_checkpoint()
+    )
     assert TrainingState.from_checkpoint(checkpoint.read(tmp_path / "last.pt")) == state
 
 

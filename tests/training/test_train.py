@@ -16,11 +16,11 @@ import torch
 from lhotse import CutSet
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from speecheq.models import checkpoint
-from speecheq.reporting import report
 from speecheq import seqm
-from speecheq.dataset import loader as streams
+from speecheq.common.errors import InputError
+from speecheq.common.stages import Stage, only_asked
 from speecheq.config.schema import Config
+from speecheq.dataset import loader as streams
 from speecheq.dataset.loader import (
     MultitaskBatch,
     Stream,
@@ -29,20 +29,20 @@ from speecheq.dataset.loader import (
     endless_stream,
     largest_batch,
     multitask_batches,
+    training_cuts,
 )
-from speecheq.dataset.loader import training_cuts
-from speecheq.common.errors import InputError
+from speecheq.dataset.msud import Recipe, unify
+from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.evaluation.predictions import predict_emotions, predict_phones
+from speecheq.evaluation.score import read_embeddings, read_scores, score
 from speecheq.features.storage import compute_features
 from speecheq.losses import LossWeights
-from speecheq.dataset.msud import Recipe, unify
-from speecheq.training.precision import Precision
-from speecheq.dataset.phoneme_cuts import phonemes
-from speecheq.evaluation.score import read_embeddings, read_scores, score
-from speecheq.seqm import SEQM_CLASSES
-from speecheq.common.stages import Stage, only_asked
-from speecheq.training.step import stream_loss, train_step
+from speecheq.models import checkpoint
+from speecheq.reporting import report
 from speecheq.reporting.experiment import scored_folders, summarise
+from speecheq.seqm import SEQM_CLASSES
+from speecheq.training.precision import Precision
+from speecheq.training.step import stream_loss, train_step
 from speecheq.training.train import Job, check, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +77,11 @@ def data(tmp_path_factory):
     import prepare_seqd
 
     folder = tmp_path_factory.mktemp("nano")
-    scripts = {"casia": (prepare_casia, "CASIA"), "seqd": (prepare_seqd, "SEQD"), "aishell": (prepare_aishell, "AISHELL")}
+    scripts = {
+        "casia": (prepare_casia, "CASIA"),
+        "seqd": (prepare_seqd, "SEQD"),
+        "aishell": (prepare_aishell, "AISHELL"),
+    }
     for name, (script, declaration) in scripts.items():
         synthesise(name, folder / "corpora" / name, "nano")
         request = Request(folder / "corpora" / name, partial=True)
@@ -91,8 +95,14 @@ def data(tmp_path_factory):
 
 def job(data: Path, folder: Path, target: str = "casia.speaker", with_phonemes: bool = True, **settings) -> Job:
     return Job(
-        small_config(**settings), "nano", (), "speecheq", data / "msud" / target, 1,
-        data / "phonemes" / "aishell" if with_phonemes else None, folder,
+        small_config(**settings),
+        "nano",
+        (),
+        "speecheq",
+        data / "msud" / target,
+        1,
+        data / "phonemes" / "aishell" if with_phonemes else None,
+        folder,
     )
 
 
@@ -154,8 +164,11 @@ def test_loading_in_worker_processes_gives_the_same_batches(data, workers):
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_what_a_worker_cannot_read_is_one_sentence(data, workers, monkeypatch):
     cuts = training_cuts(data / "msud/casia.speaker/fold1/gender.jsonl.gz")
-    third = [next(stream) for stream in [endless_stream("gender", cuts, small_config(data__workers=0).data, 1)]
-             for _ in range(3)][-1]
+    third = [
+        next(stream)
+        for stream in [endless_stream("gender", cuts, small_config(data__workers=0).data, 1)]
+        for _ in range(3)
+    ][-1]
     load = streams.load_features
 
     def breaks(cut):
@@ -174,7 +187,9 @@ def test_what_a_worker_cannot_read_is_one_sentence(data, workers, monkeypatch):
 def test_phoneme_clips_are_whole_and_batches_bounded(data):
     cuts = training_cuts(data / "phonemes/aishell/train.jsonl.gz")
     frames = {cut.id: cut.num_frames for cut in cuts}
-    stream = endless_stream("phoneme", cuts, small_config(data__max_seconds=0.5, data__phoneme_batch_seconds=6.0).data, 1)
+    stream = endless_stream(
+        "phoneme", cuts, small_config(data__max_seconds=0.5, data__phoneme_batch_seconds=6.0).data, 1
+    )
     for _ in range(5):
         batch = next(stream)
         assert batch.lengths.tolist() == [frames[name] for name in batch.ids]
@@ -227,7 +242,12 @@ def test_passing_back_a_stream_at_a_time_is_the_gradient_of_equation_4(data):
     total.backward()
     assert losses["total"] == pytest.approx(float(total.detach()), rel=1e-4)
     weights = config.loss
-    by_hand = losses["esc"] + weights.alpha * losses["eis"] + weights.beta * losses["phoneme"] + weights.eta * losses["gender"]
+    by_hand = (
+        losses["esc"]
+        + weights.alpha * losses["eis"]
+        + weights.beta * losses["phoneme"]
+        + weights.eta * losses["gender"]
+    )
     assert losses["total"] == pytest.approx(by_hand, rel=1e-5)
     for (name, mine), (_, theirs) in zip(model.named_parameters(), copy.named_parameters()):
         assert (mine.grad is None) == (theirs.grad is None), name
@@ -288,8 +308,9 @@ def test_best_is_the_epoch_with_the_highest_dev_ua_and_of_equals_the_lowest_loss
     events = EventAccumulator(str(trained["casia"] / "tensorboard"))
     events.Reload()
     best = checkpoint.read(trained["casia"] / "best.pt")
-    merits = {ua.step: (ua.value, -loss.value)
-              for ua, loss in zip(events.Scalars("dev/ua"), events.Scalars("dev/esc_loss"))}
+    merits = {
+        ua.step: (ua.value, -loss.value) for ua, loss in zip(events.Scalars("dev/ua"), events.Scalars("dev/esc_loss"))
+    }
     assert len(merits) >= 3 and len(set(merits.values())) > 1
     assert merits[best["step"]] == max(merits.values())
     assert best["dev"]["ua"] == pytest.approx(merits[best["step"]][0])
@@ -344,7 +365,8 @@ def test_the_average_of_the_weights_is_what_is_scored_and_kept(data, tmp_path):
     model, config, _ = checkpoint.load_model(tmp_path / "best.pt")
     predictions = predict_emotions(model, dev, 8, CPU)
     assert best["dev"]["ua"] == pytest.approx(
-        balanced_accuracy_score([p.gold_esc for p in predictions], [p.predicted_esc for p in predictions]))
+        balanced_accuracy_score([p.gold_esc for p in predictions], [p.predicted_esc for p in predictions])
+    )
 
 
 def test_without_an_average_the_checkpoint_has_none(trained):
@@ -385,8 +407,9 @@ def test_a_training_starts_from_the_weights_of_another(trained, data, tmp_path, 
     train(dataclasses.replace(job_here, init_from=start))
     assert "already done" in caplog.text
     train(job_here)  # without it, it is another training
-    assert not torch.equal(checkpoint.read(tmp_path / "last.pt")["model"]["model.esc_head.weight"],
-                           old["model"]["model.esc_head.weight"])
+    assert not torch.equal(
+        checkpoint.read(tmp_path / "last.pt")["model"]["model.esc_head.weight"], old["model"]["model.esc_head.weight"]
+    )
 
 
 def test_other_labels_get_a_head_of_their_own(trained, data, tmp_path, caplog):
@@ -476,8 +499,10 @@ def test_too_many_steps_in_a_row_that_are_not_finite_end_the_training(data, tmp_
 
 def test_the_largest_batch_holds_the_longest_clips(data):
     fold = data / "msud/seqd.official/fold1"
-    sets = {"emotion": training_cuts(fold / "emotion.jsonl.gz"),
-            "phoneme": training_cuts(data / "phonemes/aishell/train.jsonl.gz")}
+    sets = {
+        "emotion": training_cuts(fold / "emotion.jsonl.gz"),
+        "phoneme": training_cuts(data / "phonemes/aishell/train.jsonl.gz"),
+    }
     config = small_config(data__max_seconds=1.0, data__phoneme_batch_seconds=8.0, data__batch_size=6).data
     batch = largest_batch(sets, config)
     longest = {name: max(cut.duration for cut in cuts) for name, cuts in sets.items()}
@@ -502,7 +527,11 @@ def test_of_trainings_at_once_the_first_that_fails_ends_all(data, tmp_path):
     from speecheq.cli.main import _train_together
 
     lost = dataclasses.replace(job(data, tmp_path / "lost"), msud=tmp_path / "nothing")
-    jobs = [job(data, tmp_path / "good", optim__max_steps=1), lost, job(data, tmp_path / "never", optim__max_steps=9999)]
+    jobs = [
+        job(data, tmp_path / "good", optim__max_steps=1),
+        lost,
+        job(data, tmp_path / "never", optim__max_steps=9999),
+    ]
     with pytest.raises(InputError, match="lost: the training failed"):
         _train_together(jobs, 2)
     assert not (tmp_path / "never" / "stage.json").exists()
@@ -588,8 +617,9 @@ def test_a_full_disk_leaves_no_half_written_checkpoint(tmp_path):
     """
     path = tmp_path / "last.pt"
     path.write_bytes(b"the one before")
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(path)], capture_output=True, text=True,
-                          cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(path)], capture_output=True, text=True, cwd=ROOT
+    )
     assert "last.pt: could not be written" in done.stdout, done.stderr
     assert path.read_bytes() == b"the one before" and list(tmp_path.iterdir()) == [path]
 
@@ -742,8 +772,9 @@ def test_a_new_training_leaves_nothing_of_the_old_ones_scores(trained, data, tmp
 def test_a_training_without_the_target_has_no_training_clips_of_it(data, tmp_path, caplog):
     unify(Recipe("casia", "cross", ["casia", "seqd"]), "1", data / "manifests", data / "fbank", tmp_path / "msud")
     folder = tmp_path / "run"
-    cross = dataclasses.replace(job(data, folder, with_phonemes=False, optim__max_steps=2, loss__beta=0.0),
-                                msud=tmp_path / "msud/casia.cross")
+    cross = dataclasses.replace(
+        job(data, folder, with_phonemes=False, optim__max_steps=2, loss__beta=0.0), msud=tmp_path / "msud/casia.cross"
+    )
     train(cross)
     caplog.set_level("INFO")
     score(folder, tmp_path / "msud/casia.cross", 1, training_clips=True)

@@ -307,8 +307,30 @@ def only_tools(tmp_path):
     """A PATH with the system's tools but no Python, no uv and no nvidia-smi."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for tool in "awk bash cat cut date dirname grep head ls mkdir mktemp paste readlink realpath rm sed sha256sum " \
-            "sort tail timeout tr uname".split():
+    for tool in [
+        "awk",
+        "bash",
+        "cat",
+        "cut",
+        "date",
+        "dirname",
+        "grep",
+        "head",
+        "ls",
+        "mkdir",
+        "mktemp",
+        "paste",
+        "readlink",
+        "realpath",
+        "rm",
+        "sed",
+        "sha256sum",
+        "sort",
+        "tail",
+        "timeout",
+        "tr",
+        "uname",
+    ]:
         (folder / tool).symlink_to(shutil.which(tool))
     return folder
 
@@ -320,8 +342,14 @@ def test_install_without_a_python(tmp_path, stack, words):
         (path / shim).write_text("#!/bin/bash\necho command not found >&2\nexit 127\n")
         (path / shim).chmod(0o755)
     result = run(
-        UTILS / "install.sh", "--stack", stack, "--venv", tmp_path / "venv",
-        PATH=str(path), PYENV_ROOT=str(tmp_path / "no-pyenv"), HOME=str(tmp_path),
+        UTILS / "install.sh",
+        "--stack",
+        stack,
+        "--venv",
+        tmp_path / "venv",
+        PATH=str(path),
+        PYENV_ROOT=str(tmp_path / "no-pyenv"),
+        HOME=str(tmp_path),
     )
     assert_refused(result, *words)
     assert not (tmp_path / "venv").exists()
@@ -336,8 +364,12 @@ def test_install_asks_the_gpu(tmp_path, capability, stack):
     for program in ("nvidia-smi", "python3.10"):
         (path / program).chmod(0o755)
     result = run(
-        UTILS / "install.sh", "--venv", tmp_path / "venv",
-        PATH=str(path), PYENV_ROOT=str(tmp_path / "no-pyenv"), HOME=str(tmp_path),
+        UTILS / "install.sh",
+        "--venv",
+        tmp_path / "venv",
+        PATH=str(path),
+        PYENV_ROOT=str(tmp_path / "no-pyenv"),
+        HOME=str(tmp_path),
     )
     if stack == "modern":
         assert_refused(result, "3.11, 3.12 or 3.13")

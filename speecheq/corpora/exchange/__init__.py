@@ -5,16 +5,15 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import List, Optional
 
-from speecheq.corpora.prepare import Corpus, Request, Utterance, check_utterances, prepare
 from speecheq.common.errors import InputError
-from speecheq.corpora.exchange import kaldi, csv_table
-from speecheq.corpora.exchange.labels_file import LABELS_FILE, read_declaration
-from speecheq.corpora.exchange.kaldi import export_kaldi
-from speecheq.corpora.exchange.csv_table import export_table
 from speecheq.common.progress import log
 from speecheq.common.stages import Drops
+from speecheq.corpora.exchange import csv_table, kaldi
+from speecheq.corpora.exchange.csv_table import export_table
+from speecheq.corpora.exchange.kaldi import export_kaldi
+from speecheq.corpora.exchange.labels_file import LABELS_FILE, read_declaration
+from speecheq.corpora.prepare import Corpus, Request, Utterance, check_utterances, prepare
 
 __all__ = ["export_corpus", "export_kaldi", "export_table", "import_corpus"]
 
@@ -28,14 +27,14 @@ class ImportRequest(Request):
     content: str = ""
 
 
-def _content(utterances: List[Utterance]) -> str:
+def _content(utterances: list[Utterance]) -> str:
     found = hashlib.sha256()
     for utterance in utterances:
         found.update(f"{utterance!r}\t{os.path.getsize(utterance.audio)}\n".encode("utf-8", "surrogateescape"))
     return found.hexdigest()[:16]
 
 
-def _with_splits(corpus: Corpus, utterances: List[Utterance]) -> Corpus:
+def _with_splits(corpus: Corpus, utterances: list[Utterance]) -> Corpus:
     """The corpus with the official parts that its utterances name; InputError where only some name one."""
     splits = sorted({utterance.split for utterance in utterances if utterance.split is not None})
     without = next((utterance for utterance in utterances if splits and utterance.split is None), None)
@@ -50,9 +49,9 @@ def import_corpus(
     source: Path,
     name: str,
     out_dir: Path,
-    labels: Optional[Path] = None,
+    labels: Path | None = None,
     partial: bool = False,
-    hours: Optional[float] = None,
+    hours: float | None = None,
     seed: int = 0,
     nj: int = 1,
     check_only: bool = False,
@@ -87,7 +86,7 @@ def import_corpus(
         log.info("%s: %s can be read as %s", name, source, reader.LAYOUT)
         return
 
-    def found(_source: Path, _partial: bool, left_out: Drops) -> List[Utterance]:
+    def found(_source: Path, _partial: bool, left_out: Drops) -> list[Utterance]:
         left_out.by_reason.update(drops.by_reason)
         return utterances
 

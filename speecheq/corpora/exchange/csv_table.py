@@ -10,21 +10,35 @@ import csv
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any
 
-from speecheq.corpora.prepare import Utterance, read_lines
 from speecheq.common.errors import InputError
-from speecheq.corpora.exchange.labels_file import LABELS_FILE, Declaration, gender, number, prefixed, write_declaration
-from speecheq.corpora.prepared_corpus import LABELS, declared, iter_utterances
 from speecheq.common.files import whole_file
 from speecheq.common.progress import log
 from speecheq.common.stages import Drops
+from speecheq.corpora.exchange.labels_file import LABELS_FILE, Declaration, gender, number, prefixed, write_declaration
+from speecheq.corpora.prepare import Utterance, read_lines
+from speecheq.corpora.prepared_corpus import LABELS, declared, iter_utterances
 
 LAYOUT = f"a table with the columns path, speaker, gender, emotion, beside {LABELS_FILE}"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-COLUMNS = ("path", "speaker", "gender", "emotion", "utt", "text", "intensity", "split", "session", "text_id", "start",
-           "end", "language")
+COLUMNS = (
+    "path",
+    "speaker",
+    "gender",
+    "emotion",
+    "utt",
+    "text",
+    "intensity",
+    "split",
+    "session",
+    "text_id",
+    "start",
+    "end",
+    "language",
+)
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,17})?(e-?[0-9]{1,2})?")
 # Columns under these names would be taken for what the metric says; they are not read.
 TAKEN = tuple(name for name in LABELS if name not in COLUMNS)
@@ -38,7 +52,7 @@ def delimiter_of(table: Path) -> str:
     return DELIMITERS[suffix]
 
 
-def _rows(table: Path) -> Iterator[Tuple[str, List[str]]]:
+def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
     """``<table>, line <n>`` and the fields of every line that holds any."""
     delimiter = delimiter_of(table)
     for where, line in read_lines(table, ("utf-16", "utf-8")):  # spreadsheets save Unicode text as UTF-16
@@ -55,7 +69,7 @@ def _rows(table: Path) -> Iterator[Tuple[str, List[str]]]:
             yield where, fields
 
 
-def _heading(table: Path, where: str, names: List[str], declaration: Declaration) -> List[str]:
+def _heading(table: Path, where: str, names: list[str], declaration: Declaration) -> list[str]:
     """The columns of the table under our names; columns that are not ours keep their own."""
     for place, name in enumerate(names, 1):
         if not name:
@@ -91,7 +105,7 @@ def _fact(text: str) -> Any:
     return json.loads(text) if NUMBER.fullmatch(text) else text
 
 
-def _times(row: Dict[str, str]) -> Tuple[float, Optional[float]]:
+def _times(row: dict[str, str]) -> tuple[float, float | None]:
     start = number(row["start"]) if row.get("start") else 0.0
     end = number(row["end"]) if row.get("end") else None
     if start < 0:
@@ -104,7 +118,7 @@ def _times(row: Dict[str, str]) -> Tuple[float, Optional[float]]:
 def _path_name(path: str, table: Path) -> str:
     """What names a clip without an ``utt``: its path as the table gives it, or below the table's folder."""
     folder = os.path.abspath(table.parent) + os.sep
-    name = path[len(folder):] if path.startswith(folder) else path
+    name = path[len(folder) :] if path.startswith(folder) else path
     return os.path.splitext(name)[0].strip("./").replace("/", "-")
 
 
@@ -128,8 +142,10 @@ def find_utterances(table: Path, declaration: Declaration, partial: bool, drops:
         label = row.get("emotion") or None
         try:
             if row.get("language", corpus.language) != corpus.language:
-                raise ValueError(f"the language is {row['language']!r}, in {LABELS_FILE} {corpus.language!r}; make one "
-                                 "table a language")
+                raise ValueError(
+                    f"the language is {row['language']!r}, in {LABELS_FILE} {corpus.language!r}; make one "
+                    "table a language"
+                )
             if label is not None:
                 declaration.check_label(label)
             level, intensity = declaration.intensity(row.get("intensity", ""))
@@ -171,7 +187,7 @@ def find_utterances(table: Path, declaration: Declaration, partial: bool, drops:
         )
 
 
-def _line(utterance: Utterance) -> Dict[str, Any]:
+def _line(utterance: Utterance) -> dict[str, Any]:
     in_part = utterance.end is not None
     intensity = utterance.level if utterance.intensity is None else repr(utterance.intensity)
     return {

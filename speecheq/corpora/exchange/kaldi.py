@@ -12,28 +12,29 @@ Without ``segments`` an utterance is a whole recording of the same name. ``wav.s
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any
 
-from speecheq.corpora.prepare import Utterance, keep_matched, read_lines
 from speecheq.common.errors import InputError
-from speecheq.corpora.exchange.labels_file import LABELS_FILE, Declaration, gender, number, prefixed, write_declaration
-from speecheq.corpora.prepared_corpus import declared, iter_utterances
 from speecheq.common.files import whole_folder
 from speecheq.common.progress import log
 from speecheq.common.stages import Drops
+from speecheq.corpora.exchange.labels_file import LABELS_FILE, Declaration, gender, number, prefixed, write_declaration
+from speecheq.corpora.prepare import Utterance, keep_matched, read_lines
+from speecheq.corpora.prepared_corpus import declared, iter_utterances
 
 LAYOUT = f"a Kaldi data folder DIR/{{wav.scp,utt2spk,utt2emo,{LABELS_FILE}}}"
 # Speakers are put before utterances with the first of these that leaves both in one order.
 SEPARATORS = ("-", "!")
 
 
-def _fields(line: str) -> List[str]:
+def _fields(line: str) -> list[str]:
     """The first field and the rest; Kaldi's separators are blanks and tabs, not other white space of Unicode."""
     return (re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1) + [""])[:2]
 
 
-class KaldiFile(Dict[str, str]):
+class KaldiFile(dict[str, str]):
     """The lines of one file: the first field -> the rest. Empty where the file may be absent and is.
 
     Where a line stands is looked up only for a message: a folder may have millions.
@@ -59,20 +60,21 @@ class KaldiFile(Dict[str, str]):
         """What is wrong with the line of ``name``."""
         return InputError(f"{self._where(name)}: {problem}.")
 
-    def refuse_others(self, known: Set[str], what: str) -> None:
+    def refuse_others(self, known: set[str], what: str) -> None:
         """InputError where a line is of nothing known: the files then do not belong together."""
         for name in self:
             if name not in known:
                 raise self.fault(name, f"{name} is not one of the {what}; the folder's files do not belong together")
 
 
-def _audio_files(scp: KaldiFile) -> Dict[str, Path]:
+def _audio_files(scp: KaldiFile) -> dict[str, Path]:
     """Recording -> audio file; relative names are those of the folder or of the nearest folder above that has them."""
     for name, path in scp.items():
         if path.endswith("|"):
             raise scp.fault(
-                name, f"{name} is the output of a command, which is not run here; convert the recordings to audio "
-                "files (wav or flac) and name those"
+                name,
+                f"{name} is the output of a command, which is not run here; convert the recordings to audio "
+                "files (wav or flac) and name those",
             )
     first = next(iter(scp.values()), "")
     folder = scp.path.parent.resolve()
@@ -80,12 +82,12 @@ def _audio_files(scp: KaldiFile) -> Dict[str, Path]:
     return {name: base / path for name, path in scp.items()}
 
 
-Part = Tuple[str, float, Optional[float]]
+Part = tuple[str, float, float | None]
 
 
-def _segments(segments: KaldiFile, audio: Dict[str, Path]) -> Dict[str, Part]:
+def _segments(segments: KaldiFile, audio: dict[str, Path]) -> dict[str, Part]:
     """Utterance -> (recording, start, end in seconds or None for the end of the recording)."""
-    parts: Dict[str, Part] = {}
+    parts: dict[str, Part] = {}
     for name, rest in segments.items():
         fields = rest.split()
         if len(fields) != 3:
@@ -103,7 +105,7 @@ def _segments(segments: KaldiFile, audio: Dict[str, Path]) -> Dict[str, Part]:
     return parts
 
 
-def recordings_of(folder: Path) -> Iterator[Tuple[str, Path, float, Optional[float]]]:
+def recordings_of(folder: Path) -> Iterator[tuple[str, Path, float, float | None]]:
     """(name, audio file, start, end in seconds or None) of each utterance of a Kaldi data folder, no labels needed."""
     audio = _audio_files(KaldiFile(Path(folder) / "wav.scp", needed=True))
     segments = _segments(KaldiFile(Path(folder) / "segments"), audio)
@@ -133,8 +135,11 @@ def find_utterances(folder: Path, declaration: Declaration, partial: bool, drops
         recording, start, end = parts[name]
         if not os.path.isfile(audio[recording]):
             if not partial:
-                raise scp.fault(recording, f"there is no file {audio[recording]}; complete the copy, or accept what is "
-                                "there with --partial true")
+                raise scp.fault(
+                    recording,
+                    f"there is no file {audio[recording]}; complete the copy, or accept what is "
+                    "there with --partial true",
+                )
             drops.add("audio missing", name)
             continue
         label = emotions.get(name)
@@ -173,13 +178,13 @@ def find_utterances(folder: Path, declaration: Declaration, partial: bool, drops
         )
 
 
-def _in_one_order(names: List[str], speakers: List[str]) -> bool:
+def _in_one_order(names: list[str], speakers: list[str]) -> bool:
     """Whether sorting by utterance sorts the speakers too, which Kaldi's tools ask of utt2spk."""
     ordered = [speaker.encode() for _, speaker in sorted(zip([name.encode() for name in names], speakers))]
     return ordered == sorted(ordered)
 
 
-def _kaldi_names(names: List[str], speakers: List[str]) -> List[str]:
+def _kaldi_names(names: list[str], speakers: list[str]) -> list[str]:
     """The utterances' names, with their speakers before them only where Kaldi's order asks for it."""
     if _in_one_order(names, speakers):
         return names
@@ -212,13 +217,14 @@ def export_kaldi(manifests: Path, folder: Path) -> None:
     for utterance in utterances:
         for name in (utterance.id, utterance.speaker, utterance.recording or utterance.id):
             if not name or re.search(r"\s", name):
-                raise InputError(f"{manifests}: the name {name!r} holds blanks, which Kaldi's files cannot; export a "
-                                 "table instead.")
+                raise InputError(
+                    f"{manifests}: the name {name!r} holds blanks, which Kaldi's files cannot; export a table instead."
+                )
     names = _kaldi_names([utterance.id for utterance in utterances], [utterance.speaker for utterance in utterances])
     in_parts = any(utterance.recording for utterance in utterances)
-    files: Dict[str, Dict[str, str]] = {}
+    files: dict[str, dict[str, str]] = {}
 
-    def say(file: str, name: str, value: Optional[str]) -> None:
+    def say(file: str, name: str, value: str | None) -> None:
         if value is not None and value != "":
             files.setdefault(file, {})[name] = value
 
@@ -237,7 +243,7 @@ def export_kaldi(manifests: Path, folder: Path) -> None:
             say(f"utt2{key}", name, getattr(utterance, key))
     if any(utterance.text for utterance in utterances):  # of all utterances, as Kaldi asks, also where some say nothing
         files["text"] = {name: utterance.text for name, utterance in zip(names, utterances)}
-    by_speaker: Dict[str, List[str]] = {}
+    by_speaker: dict[str, list[str]] = {}
     for name, speaker in sorted(files["utt2spk"].items()):
         by_speaker.setdefault(speaker, []).append(name)
     files["spk2utt"] = {speaker: " ".join(members) for speaker, members in by_speaker.items()}
@@ -245,7 +251,8 @@ def export_kaldi(manifests: Path, folder: Path) -> None:
     if without:
         log.warning(
             "%s: spk2gender, in which Kaldi's tools ask for all speakers, lacks those of unknown gender: %s",
-            folder, ", ".join(without),
+            folder,
+            ", ".join(without),
         )
     left_behind = sorted({fact for utterance in utterances for fact in utterance.extra})
     if left_behind:

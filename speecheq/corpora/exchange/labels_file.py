@@ -13,16 +13,17 @@ Every scalar is read as it is written: the labels ``no`` and ``01`` stay what th
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import yaml
 
 from speecheq import seqm
-from speecheq.corpora.prepare import NEUTRAL_RULES, Corpus
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
+from speecheq.corpora.prepare import NEUTRAL_RULES, Corpus
 
 LABELS_FILE = "labels.yaml"
 KEYS = ("title", "language", "labels", "levels", "scale", "neutral_eis", "has_transcripts", "columns")
@@ -34,8 +35,8 @@ class Declaration:
     """A corpus as ``labels.yaml`` declares it; clips with a label of ``left_out`` are not taken."""
 
     corpus: Corpus
-    left_out: FrozenSet[str] = frozenset()
-    columns: Optional[Mapping[str, str]] = None
+    left_out: frozenset[str] = frozenset()
+    columns: Mapping[str, str] | None = None
 
     def check_label(self, label: str) -> None:
         """ValueError for a label that labels.yaml does not have."""
@@ -43,7 +44,7 @@ class Declaration:
             known = ", ".join([*self.corpus.labels, *sorted(self.left_out)]) or "none"
             raise ValueError(f"the label {label!r} is not one of {LABELS_FILE}'s: {known}")
 
-    def intensity(self, text: str) -> Tuple[Optional[str], Optional[float]]:
+    def intensity(self, text: str) -> tuple[str | None, float | None]:
         """(level, None) or (None, value on the scale) of what a file says; ValueError for what is neither."""
         levels, scale = self.corpus.levels, self.corpus.scale
         if not text:
@@ -70,7 +71,7 @@ def number(text: str) -> float:
     return value
 
 
-def gender(text: str) -> Optional[str]:
+def gender(text: str) -> str | None:
     """F or M, of f, m, female and male in any case; None of nothing; ValueError for anything else."""
     if text.lower() not in GENDERS:
         raise ValueError(f"the gender {text!r} is none of F, M, female, male (empty where it is unknown)")
@@ -108,13 +109,13 @@ class _File:
         except RecursionError as error:
             raise InputError(f"{path}, line 1: is nested too deeply to be read.") from error
 
-    def fault(self, node: Optional[yaml.Node], problem: str) -> InputError:
+    def fault(self, node: yaml.Node | None, problem: str) -> InputError:
         return InputError(f"{self.path}, line {node.start_mark.line + 1 if node else 1}: {problem}.")
 
-    def mapping(self, node: Optional[yaml.Node], what: str) -> Dict[str, yaml.Node]:
+    def mapping(self, node: yaml.Node | None, what: str) -> dict[str, yaml.Node]:
         if not isinstance(node, yaml.MappingNode):
             raise self.fault(node, f"{what} must be written as 'key: value'")
-        found: Dict[str, yaml.Node] = {}
+        found: dict[str, yaml.Node] = {}
         for key, value in node.value:
             name = self.text(key, f"a key of {what}")
             if name in found:
@@ -122,7 +123,7 @@ class _File:
             found[name] = value
         return found
 
-    def list(self, node: yaml.Node, what: str) -> List[str]:
+    def list(self, node: yaml.Node, what: str) -> list[str]:
         if not isinstance(node, yaml.SequenceNode):
             raise self.fault(node, f"{what} must be a list, such as [1, 5]")
         return [self.text(item, f"an item of {what}") for item in node.value]
@@ -166,10 +167,11 @@ def read_declaration(path: Path, name: str, layout: str, columns: Sequence[str] 
         labels[label] = file.text(node, f"what {label!r} means")
         if labels[label] not in seqm.EMOTIONS:
             raise file.fault(
-                node, f"{label!r} is mapped to {labels[label]!r}, which is not an emotion of SEQM; its categories are "
+                node,
+                f"{label!r} is mapped to {labels[label]!r}, which is not an emotion of SEQM; its categories are "
                 f"{', '.join(seqm.CATEGORIES)} (null leaves clips with the label out)",
             )
-    options: Dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if "levels" in given:
         options["levels"] = tuple(file.list(given["levels"], "levels"))
         if len(set(options["levels"])) != len(options["levels"]):
@@ -187,15 +189,19 @@ def read_declaration(path: Path, name: str, layout: str, columns: Sequence[str] 
         options["has_transcripts"] = said == "true"
     try:
         corpus = Corpus(
-            name=name, title=file.text(given["title"], "title") if "title" in given else name,
-            language=file.text(given["language"], "language"), layout=layout, labels=labels, **options,
+            name=name,
+            title=file.text(given["title"], "title") if "title" in given else name,
+            language=file.text(given["language"], "language"),
+            layout=layout,
+            labels=labels,
+            **options,
         )
     except ValueError as error:
         raise file.fault(given.get("levels") or given.get("scale"), str(error)) from error
     return Declaration(corpus, frozenset(left_out), _renamed(file, given.get("columns"), columns))
 
 
-def _renamed(file: _File, node: Optional[yaml.Node], columns: Sequence[str]) -> Dict[str, str]:
+def _renamed(file: _File, node: yaml.Node | None, columns: Sequence[str]) -> dict[str, str]:
     """Column of ours -> its name in the table."""
     names = dict(zip(columns, columns))
     if node is None:
@@ -213,7 +219,7 @@ def _renamed(file: _File, node: Optional[yaml.Node], columns: Sequence[str]) -> 
 
 def write_declaration(corpus: Corpus, path: Path) -> None:
     """Write the ``labels.yaml`` with which ``read_declaration`` gives the same labels."""
-    said: Dict[str, Any] = {"title": corpus.title, "language": corpus.language, "labels": dict(corpus.labels)}
+    said: dict[str, Any] = {"title": corpus.title, "language": corpus.language, "labels": dict(corpus.labels)}
     if corpus.levels:
         said["levels"] = list(corpus.levels)
     if corpus.scale:

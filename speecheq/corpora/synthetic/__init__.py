@@ -6,8 +6,9 @@ stands in ``plan``. The scores that a model reaches on these clips show that a r
 
 import io
 import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Tuple, Union
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ MARKER = "synthesised.json"
 FORMAT = 1
 
 # corpus -> its plan for a size
-CORPORA: Dict[str, Callable[[str, random.Random], Plan]] = {
+CORPORA: dict[str, Callable[[str, random.Random], Plan]] = {
     "casia": plan_casia,
     "aishell": plan_aishell,
     "seqd": plan_seqd,
@@ -45,7 +46,7 @@ CORPORA: Dict[str, Callable[[str, random.Random], Plan]] = {
 }
 
 
-def _check_choice(kind: str, value: str, choices: Tuple[str, ...]) -> None:
+def _check_choice(kind: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InputError(f"The {kind} {value!r} is unknown; choose one of {', '.join(choices)}.")
 
@@ -64,7 +65,7 @@ def _check_replaceable(out_dir: Path, corpus: str) -> None:
         )
 
 
-def synthesise(corpus: str, out_dir: Union[str, Path], size: str = "mini", seed: int = 0) -> Dict[str, int]:
+def synthesise(corpus: str, out_dir: str | Path, size: str = "mini", seed: int = 0) -> dict[str, int]:
     """Write the mini version of ``corpus`` to the folder ``out_dir``, in the official layout; return its counts.
 
     ``size`` is ``mini`` (for the demo) or ``nano`` (the smallest that a whole recipe works on, for tests).

@@ -2,9 +2,9 @@
 
 import random
 
-from speecheq.seqm import LEVEL_EIS, NEUTRAL
 from speecheq.corpora.synthetic.plan import Clip, Plan, cast, emotional_prosody, scale_at
 from speecheq.corpora.synthetic.sentences import GERMAN_LINES
+from speecheq.seqm import LEVEL_EIS, NEUTRAL
 
 SPEAKERS = {"03": "M", "08": "F", "09": "F", "10": "M", "11": "M", "13": "F"}
 SPEAKERS_OF_NANO = 4

@@ -2,9 +2,9 @@
 
 import random
 
-from speecheq.seqm import LEVEL_EIS, NEUTRAL
 from speecheq.corpora.synthetic.plan import Clip, Plan, cast, emotional_prosody, scale_at
 from speecheq.corpora.synthetic.sentences import ENGLISH_LINES, english_sentences
+from speecheq.seqm import LEVEL_EIS, NEUTRAL
 
 LANGUAGE = "en-us"
 

@@ -5,11 +5,11 @@ parts (train, evaluation, test) or flat beside each other.
 """
 
 import random
-from typing import Dict, NamedTuple, Tuple
+from typing import NamedTuple
 
-from speecheq.seqm import NEUTRAL
 from speecheq.corpora.synthetic.plan import Clip, Plan, cast, emotional_prosody
 from speecheq.corpora.synthetic.sentences import ENGLISH_LINES, MANDARIN_LINES
+from speecheq.seqm import NEUTRAL
 
 
 class Folder(NamedTuple):
@@ -21,7 +21,7 @@ class Folder(NamedTuple):
     in_parts: bool
 
 
-SPEAKERS: Dict[str, Folder] = {
+SPEAKERS: dict[str, Folder] = {
     "0001": Folder("F", "gb2312", "\t", True),
     "0003": Folder("F", "utf-16", "\t", False),
     "0004": Folder("M", "gb2312", "  ", False),
@@ -46,14 +46,14 @@ NUMBERS = {
 }
 
 
-def _texts(mandarin: bool) -> Dict[int, str]:
+def _texts(mandarin: bool) -> dict[int, str]:
     """Number inside an emotion -> text, the same for every speaker and emotion."""
     lines = MANDARIN_LINES[10:] if mandarin else ENGLISH_LINES  # CASIA's mini version has the first ten
     numbers = {number for parts in NUMBERS.values() for numbers in parts.values() for number in numbers}
     return dict(zip(sorted(numbers), lines))
 
 
-def _numbers(size: str, place: int) -> Tuple[Tuple[str, int], ...]:
+def _numbers(size: str, place: int) -> tuple[tuple[str, int], ...]:
     """(part, number inside an emotion) of the speaker at ``place``."""
     return tuple(
         (part, number)

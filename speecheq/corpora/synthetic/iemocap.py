@@ -2,11 +2,12 @@
 
 import random
 from collections import Counter
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from speecheq.seqm import NEUTRAL, eis_from_scale
 from speecheq.corpora.synthetic.plan import Clip, Plan, Speaker, cast, emotional_prosody, scale_at
 from speecheq.corpora.synthetic.sentences import english_sentences
+from speecheq.seqm import NEUTRAL, eis_from_scale
 
 SCALE = (1.0, 5.0)
 SESSIONS = ("1", "2", "3", "4", "5")
@@ -19,11 +20,11 @@ class Label(NamedTuple):
     word: str
     valence: float
     activation: float
-    dominances: Tuple[float, ...]
+    dominances: tuple[float, ...]
 
 
 EMOTIONAL = (2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
-LABELS: Dict[str, Label] = {
+LABELS: dict[str, Label] = {
     "ang": Label("anger", "Anger", 2.0, 4.0, EMOTIONAL),
     "hap": Label("joy", "Happiness", 4.0, 3.5, EMOTIONAL),
     "exc": Label("joy", "Excited", 4.5, 4.0, EMOTIONAL),
@@ -34,7 +35,7 @@ LABELS: Dict[str, Label] = {
 }
 # What a speaker says, besides one clip outside the four classes. In nano one of the two speakers of a session is
 # happy, the other excited.
-SAID: Dict[str, Dict[str, List[str]]] = {
+SAID: dict[str, dict[str, list[str]]] = {
     "mini": dict.fromkeys("FM", ["ang", "hap", "neu", "sad"] * 2 + ["ang", "exc", "neu", "sad"] * 3),
     "nano": {"F": ["ang", "hap", "neu", "sad"], "M": ["sad", "neu", "exc", "ang"]},
 }
@@ -50,7 +51,7 @@ class Turn(NamedTuple):
     name: str
     dialog: str
     label: str
-    dominance: Optional[float]
+    dominance: float | None
     text: str
     start: float  # in the dialog, in seconds
 
@@ -59,7 +60,7 @@ class Turn(NamedTuple):
         return self.start + 0.7 * TURN_SECONDS
 
     @property
-    def values(self) -> Tuple[float, ...]:
+    def values(self) -> tuple[float, ...]:
         """Valence, activation and dominance, where it is there."""
         known = LABELS[self.label].valence, LABELS[self.label].activation
         return known if self.dominance is None else (*known, self.dominance)
@@ -75,7 +76,7 @@ def plan_iemocap(size: str, rng: random.Random) -> Plan:
     labels: Counter = Counter()
     speakers = cast({f"Ses0{session}_{sex}": sex for session in SESSIONS for sex in "FM"})
     for session in SESSIONS:
-        turns: List[Turn] = []
+        turns: list[Turn] = []
         for speaker in (speaker for speaker in speakers if speaker.name == f"Ses0{session}_{speaker.gender}"):
             for turn in _turns(session, speaker, size, texts, rng):
                 # a clip without a dominance is spoken in the middle of the scale
@@ -97,12 +98,12 @@ def plan_iemocap(size: str, rng: random.Random) -> Plan:
     return Plan(clips, files, {"speakers": len(speakers), **labels})
 
 
-def _turns(session: str, speaker: Speaker, size: str, texts: Iterator[str], rng: random.Random) -> List[Turn]:
+def _turns(session: str, speaker: Speaker, size: str, texts: Iterator[str], rng: random.Random) -> list[Turn]:
     """What ``speaker`` says in the dialogs of ``session``, dealt out in turn."""
-    turns: List[Turn] = []
+    turns: list[Turn] = []
     said = SAID[size][speaker.gender] + [OUTSIDE[speaker.gender]]
     for place, label in enumerate(said):
-        dominance: Optional[float] = rng.choice(LABELS[label].dominances)
+        dominance: float | None = rng.choice(LABELS[label].dominances)
         if (session, speaker.gender, place) == ("1", "F", said.index("neu")):
             dominance = 0.5
         if (session, speaker.gender, place) == ("1", "M", said.index("sad")):
@@ -115,7 +116,7 @@ def _turns(session: str, speaker: Speaker, size: str, texts: Iterator[str], rng:
     return turns
 
 
-def _evaluation(turns: List[Turn]) -> str:
+def _evaluation(turns: list[Turn]) -> str:
     """The file of a dialog: a line for every turn, and below it two annotators' words and numbers."""
     written = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
     for turn in turns:
@@ -127,5 +128,5 @@ def _evaluation(turns: List[Turn]) -> str:
     return written
 
 
-def _transcription(turns: List[Turn]) -> str:
+def _transcription(turns: list[Turn]) -> str:
     return "".join(f"{turn.name} [{turn.start:08.4f}-{turn.end:08.4f}]: {turn.text}.\n" for turn in turns)

@@ -2,9 +2,9 @@
 
 import random
 
-from speecheq.seqm import CATEGORIES, EMOTIONS, LEVELS, NEUTRAL
 from speecheq.corpora.synthetic.plan import Clip, Plan, Speaker, emotional_prosody, scale_at
 from speecheq.corpora.synthetic.sentences import MANDARIN_LINES, mandarin_sentences
+from speecheq.seqm import CATEGORIES, EMOTIONS, LEVELS, NEUTRAL
 
 CASIA_SPEAKERS = (
     Speaker("liuchanhg", "F", "f4"),

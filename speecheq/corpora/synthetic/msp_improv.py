@@ -1,18 +1,17 @@
 """Mini version of MSP-IMPROV: sessions of two actors, ``Evaluation.txt`` and clips by scenario and condition."""
 
 import random
-from typing import Dict, List
 
-from speecheq.seqm import NEUTRAL, eis_from_scale
 from speecheq.corpora.synthetic.plan import Clip, Plan, cast, emotional_prosody, scale_at
 from speecheq.corpora.synthetic.sentences import ENGLISH_LINES
+from speecheq.seqm import NEUTRAL, eis_from_scale
 
 SCALE = (1.0, 5.0)
 CATEGORIES = {"A": "anger", "H": "joy", "N": NEUTRAL, "S": "sadness", "O": "surprise", "X": NEUTRAL}
 WORDS = {"A": "Angry", "H": "Happy", "N": "Neutral", "S": "Sad", "O": "Other", "X": "Neutral"}
 SESSIONS = {"mini": 6, "nano": 3}
 # What an actor says in either size; the first actor says OUTSIDE too, which is in none of the four classes.
-SAID: Dict[str, List[str]] = {"mini": list("AHNS") * 4, "nano": list("AHNS") * 2}
+SAID: dict[str, list[str]] = {"mini": list("AHNS") * 4, "nano": list("AHNS") * 2}
 OUTSIDE = ["O", "X"]
 SENTENCES = 8
 CONDITIONS = "PRST"

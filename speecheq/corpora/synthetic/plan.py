@@ -5,7 +5,8 @@ higher its intensity, so that category (ESC) and intensity (EIS) can both be lea
 """
 
 import random
-from typing import Dict, List, Mapping, NamedTuple, Tuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from speecheq.seqm import LEVEL_EIS, NEUTRAL
 
@@ -20,7 +21,7 @@ class Prosody(NamedTuple):
 
 
 # At high intensity. The directions stay apart without the volume, which feature normalisation may remove.
-DIRECTIONS: Dict[str, Prosody] = {
+DIRECTIONS: dict[str, Prosody] = {
     NEUTRAL: Prosody(0.0, 0.0, 0.0, 0.0),
     "trust": Prosody(-0.5, -0.9, 0.5, -0.2),
     "joy": Prosody(0.8, 0.8, 0.3, 0.4),
@@ -58,7 +59,7 @@ class Speaker(NamedTuple):
 
 
 # Variants and pitches that tell well apart; every woman's voice is higher than every man's.
-VOICES: Dict[str, Tuple[Tuple[str, int], ...]] = {
+VOICES: dict[str, tuple[tuple[str, int], ...]] = {
     "F": (
         ("f1", 50), ("steph", 46), ("belinda", 44), ("f4", 54), ("grandma", 46), ("Annie", 44), ("aunty", 52),
         ("linda", 40), ("shelby", 52),
@@ -70,7 +71,7 @@ VOICES: Dict[str, Tuple[Tuple[str, int], ...]] = {
 }  # fmt: skip
 
 
-def cast(genders: Mapping[str, str], first: int = 0) -> Tuple[Speaker, ...]:
+def cast(genders: Mapping[str, str], first: int = 0) -> tuple[Speaker, ...]:
     """Speakers for names with their genders, each with a voice of its own from number ``first`` on.
 
     ValueError where a gender has more speakers than voices.
@@ -100,6 +101,6 @@ class Clip(NamedTuple):
 class Plan(NamedTuple):
     """A corpus before it is spoken: its clips, its text files (path -> content) and its counts."""
 
-    clips: List[Clip]
-    files: Dict[str, bytes]
-    counts: Dict[str, int]
+    clips: list[Clip]
+    files: dict[str, bytes]
+    counts: dict[str, int]

@@ -4,7 +4,7 @@ Lines are numbered texts for corpora in which every speaker says the same; the g
 """
 
 import random
-from typing import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 # Mandarin words that pypinyin and espeak-ng read differently are avoided, so that a transcript's phones are what
 # is spoken. (espeak-ng has no syllable xiong2: it spells 熊 and 雄 out in English.)

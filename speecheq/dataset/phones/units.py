@@ -9,8 +9,9 @@ import io
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Tuple
+from typing import Any
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file, write_text
@@ -24,20 +25,20 @@ PREDICTED_WORDS = "predicted_words.tsv"
 WITHOUT_SPACES = ("Mandarin",)
 
 
-def _mandarin() -> Tuple[PhoneTable, Callable[[str], List[str]]]:
+def _mandarin() -> tuple[PhoneTable, Callable[[str], list[str]]]:
     from speecheq.dataset.phones import mandarin
 
     return mandarin.TABLE, mandarin.text_to_phones
 
 
-def _english() -> Tuple[PhoneTable, Callable[[str], List[str]]]:
+def _english() -> tuple[PhoneTable, Callable[[str], list[str]]]:
     from speecheq.dataset.phones import english
 
     return english.TABLE, english.Reader()
 
 
 # language of a corpus -> its phone table and what reads its texts; a language is imported only when it is asked for
-PHONES: Dict[str, Callable[[], Tuple[PhoneTable, Callable[[str], List[str]]]]] = {
+PHONES: dict[str, Callable[[], tuple[PhoneTable, Callable[[str], list[str]]]]] = {
     "Mandarin": _mandarin,
     "English": _english,
 }
@@ -56,11 +57,11 @@ class Phones:
             )
         self.table, self.read = PHONES[language]()
 
-    def encode(self, text: str) -> List[int]:
+    def encode(self, text: str) -> list[int]:
         """A transcript to numbers of the table; raises NoPhones where a part of it has no reading."""
         return self.table.encode(self.read(text))
 
-    def note(self) -> Dict[str, Any]:
+    def note(self) -> dict[str, Any]:
         """How many words were predicted (different ones, and in all), and how many could not be."""
         predicted, unresolved = self._words()
         return {
@@ -79,7 +80,7 @@ class Phones:
             lines = [f"{word}\t{' '.join(predict(word))}\t{times}\n" for word, times in sorted(predicted.items())]
             write_text(folder / PREDICTED_WORDS, "word\tphones\ttimes\n" + "".join(lines))
 
-    def _words(self) -> Tuple[Counter, Counter]:
+    def _words(self) -> tuple[Counter, Counter]:
         """Words predicted and words unresolved, each with how often; none in a language without a predictor."""
         return getattr(self.read, "predicted", Counter()), getattr(self.read, "unresolved", Counter())
 
@@ -157,17 +158,17 @@ class Pieces:
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"{path}: is no model of sentencepiece ({error}); run stage 3 again.") from error
 
-    def encode(self, text: str) -> List[int]:
+    def encode(self, text: str) -> list[int]:
         """A transcript to numbers of the table; raises NoPhones where it cannot be spelt."""
         numbers = self.processor.encode(spelling(text, self.language))
         self.unknown += numbers.count(self.processor.unk_id())
         return numbers
 
-    def decode(self, numbers: List[int]) -> str:
+    def decode(self, numbers: list[int]) -> str:
         """Numbers back to the text as ``spelling`` writes it; blanks give nothing."""
         return self.processor.decode(list(numbers))
 
-    def note(self) -> Dict[str, Any]:
+    def note(self) -> dict[str, Any]:
         """How often a character occurred that the training transcripts do not hold."""
         return {"unknown_pieces": self.unknown}
 

@@ -5,14 +5,18 @@ is, so that no attack makes a score better. What is attacked is the path of scor
 """
 
 import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from speecheq.common.errors import InputError
+from speecheq.dataset.loader import Stream
+from speecheq.evaluation.robustness import attacks
 from speecheq.evaluation.robustness.conditions import (
     APGD,
     APGD_DLR,
@@ -25,13 +29,10 @@ from speecheq.evaluation.robustness.conditions import (
     Condition,
     Setting,
 )
-from speecheq.dataset.loader import Stream
-from speecheq.common.errors import InputError
-from speecheq.features.storage import BatchedFbank
-from speecheq.evaluation.robustness import attacks
 from speecheq.evaluation.robustness.noise_trial import SEED, Change
 from speecheq.evaluation.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
 from speecheq.evaluation.score import Trained
+from speecheq.features.storage import BatchedFbank
 
 METHODS = {"fgsm": FGSM, "bim": BIM, "pgd": PGD, "apgd": APGD, "apgd_dlr": APGD_DLR}
 ON = {"waveform": ATTACK_ON_WAVEFORM, "fbank": ATTACK_ON_FBANK}
@@ -61,10 +62,10 @@ class AttackTrial:
     """
 
     on: str
-    methods: Tuple[str, ...]
-    levels: Tuple[float, ...]
+    methods: tuple[str, ...]
+    levels: tuple[float, ...]
 
-    inputs: Tuple[Path, ...] = ()  # beside the training it reads nothing
+    inputs: tuple[Path, ...] = ()  # beside the training it reads nothing
     inputs_of: str = "manifests"
 
     def __post_init__(self) -> None:
@@ -78,10 +79,16 @@ class AttackTrial:
     @property
     def options(self) -> Mapping[str, Any]:
         """All that decides what comes out."""
-        return {"methods": list(self.methods), "levels": list(self.levels), "steps": STEPS, "reach": REACH,
-                "apgd_steps": APGD_STEPS, "seed": SEED}
+        return {
+            "methods": list(self.methods),
+            "levels": list(self.levels),
+            "steps": STEPS,
+            "reach": REACH,
+            "apgd_steps": APGD_STEPS,
+            "seed": SEED,
+        }
 
-    def changes(self, folder: Path, trained: Trained) -> Tuple[Dict[Condition, Change], Dict[str, Any]]:
+    def changes(self, folder: Path, trained: Trained) -> tuple[dict[Condition, Change], dict[str, Any]]:
         """Condition -> what makes features of mini-batches of waveforms; and the facts of it.
 
         The facts count the clips that are classified correctly, and of these the ones without a gradient to follow, as
@@ -102,15 +109,18 @@ class AttackTrial:
                 changes[condition] = self._attacked(box, BY_METHOD[method], level)
         return changes, {**self.options, "notes": self._notes(), "gradients": gradients}
 
-    def _notes(self) -> List[str]:
+    def _notes(self) -> list[str]:
         """What the pages say of it."""
         notes = [
             f"the attacks know the model and the gold class and are on the category (ESC) alone; BIM and PGD make "
             f"{STEPS} moves of {REACH / STEPS:g} of the largest change, {APGD} {APGD_STEPS}; PGD and {APGD} begin at a "
-            f"random place (seed {SEED}); a clip that is misclassified already stays as it is"]
+            f"random place (seed {SEED}); a clip that is misclassified already stays as it is"
+        ]
         if "apgd_dlr" in self.methods:
-            notes.append(f"{APGD_DLR} is {APGD}, then, on the clips that it leaves right, {APGD} with the loss DLR, "
-                         "which does not depend on the scale of the logits")
+            notes.append(
+                f"{APGD_DLR} is {APGD}, then, on the clips that it leaves right, {APGD} with the loss DLR, "
+                "which does not depend on the scale of the logits"
+            )
         return notes
 
     def _attacked(self, box: WhiteBox, attack: "Attack", level: float) -> Change:
@@ -127,7 +137,7 @@ class AttackTrial:
 
 
 Attack = Callable[[attacks.Logits, attacks.Ball, Tensor, Tensor], Tensor]
-BY_METHOD: Dict[str, Attack] = {
+BY_METHOD: dict[str, Attack] = {
     "fgsm": lambda logits, ball, gold, share: attacks.fgsm(logits, ball, gold),
     "bim": lambda logits, ball, gold, share: attacks.bim(logits, ball, gold, STEPS, REACH / STEPS),
     "pgd": lambda logits, ball, gold, share: attacks.pgd(logits, ball, gold, STEPS, REACH / STEPS, share),
@@ -137,8 +147,11 @@ BY_METHOD: Dict[str, Attack] = {
 
 
 def attacked(
-    logits_of: Callable[[Tensor], attacks.Logits], ball_of: Callable[[Tensor, Tensor, float], attacks.Ball],
-    stream: Stream, attack: Attack, level: float,
+    logits_of: Callable[[Tensor], attacks.Logits],
+    ball_of: Callable[[Tensor, Tensor, float], attacks.Ball],
+    stream: Stream,
+    attack: Attack,
+    level: float,
 ) -> Tensor:
     """The inputs (N, T, ...) of ``stream`` after an attack on those clips that are classified as their gold class."""
     x, lengths, gold = stream.inputs, stream.lengths, stream.targets["esc"].to(stream.inputs.device)

@@ -6,9 +6,10 @@ Hein, 2020). ``logits`` maps inputs (N, ...) to (N, K) and treats every clip of 
 class numbers. All return inputs like those of the ball's centre.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ def slope(logits: Logits, x: Tensor, gold: Tensor, loss_of: Loss = cross_entropi
         loss = loss_of(answers.float(), gold)
         if not loss.requires_grad:
             raise ValueError("the logits have no gradient")
-        gradient, = torch.autograd.grad(loss.sum(), x)
+        (gradient,) = torch.autograd.grad(loss.sum(), x)
     of_clips = gradient.flatten(1)
     blind = ~(of_clips.any(1) & of_clips.isfinite().all(1))
     return Slope(loss.detach(), gradient.nan_to_num(0.0, 0.0, 0.0), answers.detach().argmax(1) == gold, blind)
@@ -119,8 +120,9 @@ def _per_clip(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
-def apgd(logits: Logits, ball: Ball, gold: Tensor, steps: int, share: Tensor, loss_of: Loss = cross_entropies
-         ) -> Tensor:
+def apgd(
+    logits: Logits, ball: Ball, gold: Tensor, steps: int, share: Tensor, loss_of: Loss = cross_entropies
+) -> Tensor:
     """APGD: moves with momentum, whose size halves for a clip when its loss does not rise enough any more.
 
     Begins ``share`` (N, ...) of the way to the ball's edge, with a step of two radii, and ends early where all clips

@@ -7,20 +7,21 @@ SETTINGS and a call of ``write``.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 
-from speecheq.evaluation import significance
 from speecheq.common.errors import InputError
-from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.common.files import read_json, write_json
 from speecheq.common.provenance import git_revision
+from speecheq.common.stages import STAMP, Stage, require
+from speecheq.evaluation import significance
+from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.evaluation.score import AGAIN, CHECKPOINTS, SCORES, read_scores, write_scores
 from speecheq.seqm import ClassTable
-from speecheq.common.stages import STAMP, Stage, require
 
 CONDITIONS = "conditions.json"
 
@@ -40,7 +41,7 @@ class Setting:
     axis: str = ""
     unit: str = "dB"
     weaker: str = ""
-    stronger: Tuple[str, ...] = ()
+    stronger: tuple[str, ...] = ()
     logarithmic: bool = False
     notes_decide: bool = False
     format: int = 1
@@ -53,17 +54,28 @@ class Setting:
 
 FGSM, BIM, PGD, APGD, APGD_DLR = "FGSM", "BIM", "PGD", "AutoPGD", "AutoPGD+DLR"
 NOISE = Setting("noise", "Noisy speech", "SNR, dB", format=2)
-ATTACK_ON_WAVEFORM = Setting("attack_waveform", "Attacks on the waveform",
-                             "largest change of a sample, dB relative to the clip's RMS", weaker=FGSM,
-                             stronger=(APGD, APGD_DLR))
-ATTACK_ON_FBANK = Setting("attack_fbank", "Attacks on the filter banks",
-                          "largest change of a filter bank's energy, dB", weaker=FGSM, stronger=(APGD, APGD_DLR),
-                          logarithmic=True)
+ATTACK_ON_WAVEFORM = Setting(
+    "attack_waveform",
+    "Attacks on the waveform",
+    "largest change of a sample, dB relative to the clip's RMS",
+    weaker=FGSM,
+    stronger=(APGD, APGD_DLR),
+)
+ATTACK_ON_FBANK = Setting(
+    "attack_fbank",
+    "Attacks on the filter banks",
+    "largest change of a filter bank's energy, dB",
+    weaker=FGSM,
+    stronger=(APGD, APGD_DLR),
+    logarithmic=True,
+)
 # Its notes say which classes were in common.
-OTHER_CORPORA = Setting("other_corpora", "Other corpora", "labelled clips of each class", "clips", format=2,
-                        notes_decide=True)
-SETTINGS: Dict[str, Setting] = {setting.name: setting for setting in (
-    OTHER_CORPORA, NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)}
+OTHER_CORPORA = Setting(
+    "other_corpora", "Other corpora", "labelled clips of each class", "clips", format=2, notes_decide=True
+)
+SETTINGS: dict[str, Setting] = {
+    setting.name: setting for setting in (OTHER_CORPORA, NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)
+}
 # The stages' folders, with their formats.
 FORMATS = {setting.folder: setting.format for setting in SETTINGS.values()}
 
@@ -75,7 +87,7 @@ class Condition:
 
     name: str
     curve: str = ""
-    level: Optional[float] = None
+    level: float | None = None
 
 
 # What the others are held against: the test clips as they are, on the same way.
@@ -100,28 +112,49 @@ class Row:
     answers: significance.Answers = field(compare=False, repr=False)
 
 
-def metrics_of(answers: significance.Answers) -> Dict[str, Any]:
+def metrics_of(answers: significance.Answers) -> dict[str, Any]:
     """The metrics of a row (see there)."""
     samples = significance.resampled(answers)
-    found: Dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, value in significance.accuracies(answers)._asdict().items():
         found[name] = float(value)
         ends = (None, None) if samples is None else significance.interval(getattr(samples, name), answers.units)
         found[f"low_{name}"], found[f"high_{name}"] = ends
-    return {**found, "clips": answers.number_of_clips, "speakers": len(np.unique(answers.speakers)),
-            "folds": sorted(set(answers.folds.tolist())), "seeds": sorted(set(answers.seeds.tolist()))}
+    return {
+        **found,
+        "clips": answers.number_of_clips,
+        "speakers": len(np.unique(answers.speakers)),
+        "folds": sorted(set(answers.folds.tolist())),
+        "seeds": sorted(set(answers.seeds.tolist())),
+    }
 
 
-def _row(setting: Setting, condition: Condition, facts: Mapping[str, Any],
-         said: Iterable[Tuple[int, int, Sequence[ClipPrediction]]]) -> Row:
+def _row(
+    setting: Setting,
+    condition: Condition,
+    facts: Mapping[str, Any],
+    said: Iterable[tuple[int, int, Sequence[ClipPrediction]]],
+) -> Row:
     """From (fold, seed, what was said of its clips)."""
-    answers = significance.Answers.of([(seed, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
-                                      for fold, seed, clips in said for clip in clips])
+    answers = significance.Answers.of(
+        [
+            (seed, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
+            for fold, seed, clips in said
+            for clip in clips
+        ]
+    )
     return Row(setting, condition, metrics_of(answers), facts, answers)
 
 
-def write(stage: Stage, setting: Setting, fold: int, seed: int, facts: Mapping[str, Any],
-          said: Mapping[Condition, Sequence[ClipPrediction]], classes: ClassTable) -> List[Row]:
+def write(
+    stage: Stage,
+    setting: Setting,
+    fold: int,
+    seed: int,
+    facts: Mapping[str, Any],
+    said: Mapping[Condition, Sequence[ClipPrediction]],
+    classes: ClassTable,
+) -> list[Row]:
     """Write what a fold's model said under each condition to the folder of ``stage``, with its stamp; returns its rows.
 
     ``facts`` must be the same in all folds and seeds (levels, seed, steps), but for the counts "gradients", which are
@@ -131,14 +164,22 @@ def write(stage: Stage, setting: Setting, fold: int, seed: int, facts: Mapping[s
     rows = [_row(setting, condition, facts, [(fold, seed, clips)]) for condition, clips in said.items()]
     with stage.alone(), stage.anew() as folder:
         write_scores(folder / SCORES, {condition.name: clips for condition, clips in said.items()}, classes)
-        write_json(folder / CONDITIONS, {"setting": setting.name, "fold": fold, "seed": seed, "facts": facts, "rows": [
-            {"condition": asdict(row.condition), "metrics": row.metrics} for row in rows]})
+        write_json(
+            folder / CONDITIONS,
+            {
+                "setting": setting.name,
+                "fold": fold,
+                "seed": seed,
+                "facts": facts,
+                "rows": [{"condition": asdict(row.condition), "metrics": row.metrics} for row in rows],
+            },
+        )
         clips = len(next(iter(said.values())))
         stage.finish(folder, clips, clips, unit="test clips")
     return rows
 
 
-def _read(folder: Path, setting: Setting) -> Dict[str, Any]:
+def _read(folder: Path, setting: Setting) -> dict[str, Any]:
     """What ``write`` wrote for one fold and seed, with the clips of each condition as "said"; InputError where it is
     damaged or out of date."""
     require(folder.parent, "train", without=CHECKPOINTS)
@@ -157,31 +198,33 @@ def _read(folder: Path, setting: Setting) -> Dict[str, Any]:
     return found
 
 
-def _made(setting: Setting, found: Mapping[str, Any]) -> Tuple[Dict[str, Any], List[Condition]]:
+def _made(setting: Setting, found: Mapping[str, Any]) -> tuple[dict[str, Any], list[Condition]]:
     """What must be the same in all folds of what ``_read`` gave."""
     facts = {name: fact for name, fact in found["facts"].items() if name != "notes" or setting.notes_decide}
     return facts, list(found["said"])
 
 
-def read(experiment: Path) -> Tuple[List[Row], List[str]]:
+def read(experiment: Path) -> tuple[list[Row], list[str]]:
     """The rows of an experiment (``<config>-<system>/<target>.<protocol>``), and why folds are left out of them.
 
     A fold whose setting was made in another way than that of the first one is left out: no mean can be taken.
     """
-    rows: List[Row] = []
-    left_out: List[str] = []
+    rows: list[Row] = []
+    left_out: list[str] = []
     for setting in SETTINGS.values():
-        first: Dict[str, Any] = {}
+        first: dict[str, Any] = {}
         revisions, gradients = set(), Counter()
-        said: Dict[Condition, List[Tuple[int, int, Sequence[ClipPrediction]]]] = defaultdict(list)
+        said: dict[Condition, list[tuple[int, int, Sequence[ClipPrediction]]]] = defaultdict(list)
         for stamp in sorted(Path(experiment).glob(f"fold*/seed*/{setting.folder}/{STAMP}")):
             try:
                 found = _read(stamp.parent, setting)
                 revision, counts = found["facts"].pop("git"), found["facts"].pop("gradients", {})
                 first = first or found
                 if _made(setting, found) != _made(setting, first):
-                    raise InputError(f"{stamp.parent}: was made with other options than that of fold {first['fold']}, "
-                                     f"seed {first['seed']}; run stage 5 (score) with the same options for both.")
+                    raise InputError(
+                        f"{stamp.parent}: was made with other options than that of fold {first['fold']}, "
+                        f"seed {first['seed']}; run stage 5 (score) with the same options for both."
+                    )
             except InputError as fault:
                 left_out.append(str(fault))
                 continue
@@ -190,28 +233,30 @@ def read(experiment: Path) -> Tuple[List[Row], List[str]]:
             for condition, clips in found["said"].items():
                 said[condition].append((found["fold"], found["seed"], clips))
         counted = {"gradients": dict(gradients)} if gradients else {}
-        rows += [_row(setting, condition, {**first["facts"], "git": sorted(revisions), **counted}, of)
-                 for condition, of in said.items()]
+        rows += [
+            _row(setting, condition, {**first["facts"], "git": sorted(revisions), **counted}, of)
+            for condition, of in said.items()
+        ]
     return rows, left_out
 
 
-def by_setting(rows: Iterable[Row]) -> Dict[Setting, List[Row]]:
+def by_setting(rows: Iterable[Row]) -> dict[Setting, list[Row]]:
     """The rows of each setting that has any."""
-    found: Dict[Setting, List[Row]] = defaultdict(list)
+    found: dict[Setting, list[Row]] = defaultdict(list)
     for row in rows:
         found[row.setting].append(row)
     return dict(found)
 
 
-def by_curve(rows: Iterable[Row]) -> Dict[str, List[Row]]:
+def by_curve(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """The rows of each curve; a condition that is on none is one of its own."""
-    found: Dict[str, List[Row]] = defaultdict(list)
+    found: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         found[row.condition.curve or row.condition.name].append(row)
     return dict(found)
 
 
-def masked_gradients(rows: Sequence[Row]) -> List[str]:
+def masked_gradients(rows: Sequence[Row]) -> list[str]:
     """A sentence for each sign of a masked gradient, with which an attack does less than it could (Athalye et al.).
 
     Signs are clips that have none, and a level at which one of a setting's stronger curves lies above its weaker one.
@@ -223,7 +268,8 @@ def masked_gradients(rows: Sequence[Row]) -> List[str]:
             found.append(
                 f"{setting.title}: of {gradients['attacked']} clips that are classified correctly, "
                 f"{gradients['without']} have a gradient of the cross-entropy that is 0 or not finite, so {FGSM}, "
-                f"{BIM}, {PGD} and {APGD} may fail for that alone; {APGD_DLR} also follows another loss")
+                f"{BIM}, {PGD} and {APGD} may fail for that alone; {APGD_DLR} also follows another loss"
+            )
         of = {(row.condition.curve, row.condition.level): row.metrics["ua"] for row in own}
         for (curve, level), ua in of.items():
             weaker = of.get((setting.weaker, level))
@@ -231,12 +277,22 @@ def masked_gradients(rows: Sequence[Row]) -> List[str]:
                 found.append(
                     f"{setting.title}, {level:g} dB: {curve} leaves a UA of {100 * ua:.2f} %, {setting.weaker}, the "
                     f"weaker one, {100 * weaker:.2f} %: the gradient may be masked, and then these figures say less "
-                    "than they seem to")
+                    "than they seem to"
+                )
     return found
 
 
 def write_summary(experiment: Path, rows: Sequence[Row]) -> None:
     """``conditions.json`` of an experiment: its rows, as they stand in the tables."""
-    write_json(Path(experiment) / CONDITIONS, [
-        {"setting": row.setting.name, "condition": asdict(row.condition), "metrics": row.metrics, "facts": row.facts}
-        for row in rows])
+    write_json(
+        Path(experiment) / CONDITIONS,
+        [
+            {
+                "setting": row.setting.name,
+                "condition": asdict(row.condition),
+                "metrics": row.metrics,
+                "facts": row.facts,
+            }
+            for row in rows
+        ],
+    )

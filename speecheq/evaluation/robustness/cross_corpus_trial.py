@@ -9,26 +9,27 @@ clips of the other corpus.
 import copy
 import random
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any
 
 import torch
 from lhotse.cut import Cut
 
-from speecheq.evaluation.robustness.conditions import OTHER_CORPORA, Condition, Setting
+from speecheq.common.errors import InputError
+from speecheq.common.progress import log
 from speecheq.corpora.prepare import load_card
 from speecheq.dataset.loader import collate, crop
-from speecheq.common.errors import InputError
-from speecheq.evaluation.predictions import ClipPrediction, predict_emotions
-from speecheq.features.storage import load_cuts, load_features
-from speecheq.training.frontend import unlabelled_cuts
-from speecheq.losses import focal_loss
 from speecheq.dataset.msud import TEST, TRAINING, ClassMap, Recipe, class_table
-from speecheq.common.progress import log
+from speecheq.evaluation.predictions import ClipPrediction, predict_emotions
+from speecheq.evaluation.robustness.conditions import OTHER_CORPORA, Condition, Setting
 from speecheq.evaluation.robustness.training_history import Training
 from speecheq.evaluation.robustness.white_box import gradients_in_eval_mode
 from speecheq.evaluation.score import Trained, label_set
+from speecheq.features.storage import load_cuts, load_features
+from speecheq.losses import focal_loss
+from speecheq.training.frontend import unlabelled_cuts
 
 SEED = 0
 # Of adaptation, ours and not tuned: steps of Adam on mini-batches of the few clips, with the batch statistics fixed.
@@ -50,16 +51,16 @@ class CorpusTrial:
     out of all tests, so that all are of the same clips.
     """
 
-    corpora: Tuple[str, ...]
+    corpora: tuple[str, ...]
     manifests: Path
     fbank: Path
-    shots: Tuple[int, ...] = ()
+    shots: tuple[int, ...] = ()
 
     setting: Setting = OTHER_CORPORA
     inputs_of: str = "features"  # the stage
 
     @property
-    def inputs(self) -> List[Path]:
+    def inputs(self) -> list[Path]:
         """What is read beside the training."""
         return [self.fbank / name for name in self.corpora]
 
@@ -68,17 +69,19 @@ class CorpusTrial:
         """All that decides what comes out, but for the clips."""
         return {"corpora": list(self.corpora), "shots": sorted(self.shots), "seed": SEED}
 
-    def said(self, heard: Sequence[Training], note: Mapping[str, Any], trained: Trained
-             ) -> Tuple[Dict[Condition, List[ClipPrediction]], Dict[str, Any]]:
+    def said(
+        self, heard: Sequence[Training], note: Mapping[str, Any], trained: Trained
+    ) -> tuple[dict[Condition, list[ClipPrediction]], dict[str, Any]]:
         """What ``trained`` says under each condition, and the facts of how that was made.
 
         ``heard`` are its ``trainings``, ``note`` is what msud.json of its fold says. InputError for a corpus that it
         was trained on, that has no class in common with it, or too few clips for ``shots``.
         """
         learned, target = learned_classes(note, trained.config.data.corpora), note["target"]
-        classes = ClassMap(Recipe(target, note["protocol"], (), classes=note["classes_of"]),
-                           load_card(self.manifests / target, target))
-        found: Dict[Condition, List[ClipPrediction]] = {}
+        classes = ClassMap(
+            Recipe(target, note["protocol"], (), classes=note["classes_of"]), load_card(self.manifests / target, target)
+        )
+        found: dict[Condition, list[ClipPrediction]] = {}
         notes = []
         for corpus in self.corpora:
             check_unheard(corpus, heard)
@@ -108,18 +111,19 @@ class CorpusTrial:
         if self.shots:
             notes.append(
                 f"adapted models: all weights, {STEPS} steps of Adam at {LEARNING_RATE:g} on mini-batches of {BATCH} "
-                f"of the labelled clips, drawn with seed {SEED}, batch statistics fixed (ours, not tuned); clips of the "
-                "same speakers are tested")
+                f"of the labelled clips, drawn with seed {SEED}, batch statistics fixed (ours, not tuned); clips of "
+                "the same speakers are tested"
+            )
         return found, {**self.options, "notes": notes}
 
 
 def _of_matched(condition: Condition, corpus: str) -> Condition:
     """That of ``level_matched`` beside a condition of the model as it is."""
     curve = f"{corpus}, level matched"
-    return replace(condition, name=curve + condition.name[len(corpus):], curve=condition.curve and curve)
+    return replace(condition, name=curve + condition.name[len(corpus) :], curve=condition.curve and curve)
 
 
-def _answers(trained: Trained, cuts: Sequence[Cut], classes: Sequence[int]) -> List[ClipPrediction]:
+def _answers(trained: Trained, cuts: Sequence[Cut], classes: Sequence[int]) -> list[ClipPrediction]:
     size = trained.config.data.batch_size
     return answers_among(classes, predict_emotions(trained.model, cuts, size, trained.device))
 
@@ -134,7 +138,7 @@ def level_matched(trained: Trained, cuts: Sequence[Cut]) -> Trained:
     return trained._replace(model=model)
 
 
-def learned_classes(note: Mapping[str, Any], corpora: str) -> List[str]:
+def learned_classes(note: Mapping[str, Any], corpora: str) -> list[str]:
     """The classes that a system has learned: of all training clips, or (``corpora`` is target) of the target's."""
     if corpora == "target":
         return label_set(note, TEST)
@@ -157,8 +161,9 @@ def check_unheard(corpus: str, heard: Sequence[Training]) -> None:
         raise InputError(f"{corpus}: {system} {what}; name a corpus that it does not know, or {remedy}.")
 
 
-def clips_of(corpus: str, cuts: Sequence[Cut], classes: ClassMap, learned: Sequence[str]
-             ) -> Tuple[List[Cut], List[int], Counter]:
+def clips_of(
+    corpus: str, cuts: Sequence[Cut], classes: ClassMap, learned: Sequence[str]
+) -> tuple[list[Cut], list[int], Counter]:
     """The cuts of ``corpus`` whose class is one of ``learned``, these classes by number, and who is left out, why.
 
     Each cut is given its class number. InputError where there is none.
@@ -174,23 +179,27 @@ def clips_of(corpus: str, cuts: Sequence[Cut], classes: ClassMap, learned: Seque
         else:
             dropped[custom["esc"] or "no emotion label"] += 1
     if not kept:
-        raise InputError(f"{corpus} ({', '.join(sorted(dropped)) or 'no clip'}) has no class in common with what "
-                         f"{classes.target} taught ({', '.join(learned)}).")
+        raise InputError(
+            f"{corpus} ({', '.join(sorted(dropped)) or 'no clip'}) has no class in common with what "
+            f"{classes.target} taught ({', '.join(learned)})."
+        )
     return kept, sorted({cut.supervisions[0].custom["class"] for cut in kept}), dropped
 
 
-def few_of(corpus: str, cuts: Sequence[Cut], most: int) -> Dict[int, List[Cut]]:
+def few_of(corpus: str, cuts: Sequence[Cut], most: int) -> dict[int, list[Cut]]:
     """``most`` random clips of each class, by class, in an order of which the first ones serve for smaller numbers.
 
     InputError where a class has no more than that, so that none would be left to test.
     """
-    of_class: Dict[int, List[Cut]] = defaultdict(list)
+    of_class: dict[int, list[Cut]] = defaultdict(list)
     for cut in sorted(cuts, key=lambda cut: cut.id):
         of_class[cut.supervisions[0].custom["class"]].append(cut)
     for clips in of_class.values():
         if len(clips) <= most:
-            raise InputError(f"{corpus}: has only {len(clips)} clips of {clips[0].supervisions[0].custom['esc']}, so "
-                             f"{most} to adapt to leave none to test; ask for fewer.")
+            raise InputError(
+                f"{corpus}: has only {len(clips)} clips of {clips[0].supervisions[0].custom['esc']}, so "
+                f"{most} to adapt to leave none to test; ask for fewer."
+            )
         random.Random(f"{SEED} {corpus} adaptation").shuffle(clips)
     return {number: clips[:most] for number, clips in sorted(of_class.items())}
 
@@ -201,7 +210,7 @@ def adapted(trained: Trained, cuts: Sequence[Cut], classes: Sequence[int]) -> Tr
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     among, config = torch.tensor(classes), trained.config.data
     randomness = random.Random(f"{SEED} adaptation")
-    for step in range(STEPS):
+    for _step in range(STEPS):
         chosen = randomness.sample(list(cuts), min(BATCH, len(cuts)))
         batch = collate("emotion", [crop(cut, config.max_seconds, randomness) for cut in chosen]).to(trained.device)
         with gradients_in_eval_mode(trained.device):
@@ -213,7 +222,7 @@ def adapted(trained: Trained, cuts: Sequence[Cut], classes: Sequence[int]) -> Tr
     return trained._replace(model=model)
 
 
-def answers_among(classes: Sequence[int], predictions: Sequence[ClipPrediction]) -> List[ClipPrediction]:
+def answers_among(classes: Sequence[int], predictions: Sequence[ClipPrediction]) -> list[ClipPrediction]:
     """The same with posteriors over ``classes`` (numbers) only, as if the others did not exist."""
     made = []
     for prediction in predictions:

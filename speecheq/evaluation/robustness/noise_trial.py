@@ -5,25 +5,26 @@ the clip's id.
 """
 
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import soundfile
 from lhotse import Recording, RecordingSet
 
-from speecheq.features.augment_waveforms import Augmenter, load_noises, load_responses, noises_held
-from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, Condition, Setting
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
+from speecheq.common.stages import STAMP, require
 from speecheq.config.schema import AugmentConfig
 from speecheq.dataset.loader import Stream
-from speecheq.common.errors import InputError
-from speecheq.features.storage import BatchedFbank
-from speecheq.common.files import read_json
-from speecheq.training.frontend import sounds_manifest
+from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, Condition, Setting
 from speecheq.evaluation.robustness.training_history import Training, trainings
 from speecheq.evaluation.score import Trained
-from speecheq.common.stages import STAMP, require
+from speecheq.features.augment_waveforms import Augmenter, load_noises, load_responses, noises_held
+from speecheq.features.storage import BatchedFbank
+from speecheq.training.frontend import sounds_manifest
 
 Change = Callable[[Stream], Stream]  # waveforms -> features
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB
@@ -34,7 +35,7 @@ KINDS = ("noise", "rir")  # what stage 1 calls such sounds
 UNCHANGED = AugmentConfig(pitch_probability=0.0, tempo_probability=0.0, reverb_probability=0.0, noise_probability=0.0)
 
 
-def contents(folder: Path) -> Dict[str, str]:
+def contents(folder: Path) -> dict[str, str]:
     """Of the sounds that a folder of manifests names: digest of a channel's samples -> file.
 
     The same recording in another format, name or number of channels is found again; cut or resampled it is not.
@@ -53,7 +54,7 @@ def contents(folder: Path) -> Dict[str, str]:
     return found
 
 
-def trained_with(training: Training) -> List[Path]:
+def trained_with(training: Training) -> list[Path]:
     """The folders of manifests of the noises and impulse responses that a training used.
 
     InputError where one is not there any more: nobody knows then what was in it.
@@ -63,8 +64,10 @@ def trained_with(training: Training) -> List[Path]:
         if str(source) == training.run["phonemes"]:
             continue
         if not (source / STAMP).is_file():
-            raise InputError(f"{source}: is not there any more, but {training.folder} was trained with it, so it "
-                             "cannot be checked that no sound of the test was trained on; put it back.")
+            raise InputError(
+                f"{source}: is not there any more, but {training.folder} was trained with it, so it "
+                "cannot be checked that no sound of the test was trained on; put it back."
+            )
         if read_json(source / STAMP)["title"] in KINDS:
             found.append(source)
     return found
@@ -75,13 +78,19 @@ def check_unheard(folder: Path, tested: Sequence[Path]) -> None:
 
     So it is with the trainings before it whose weights it started from.
     """
-    heard = {digest: path for training in trainings(folder) for source in trained_with(training)
-             for digest, path in contents(source).items()}
+    heard = {
+        digest: path
+        for training in trainings(folder)
+        for source in trained_with(training)
+        for digest, path in contents(source).items()
+    }
     for source in tested if heard else ():
         for digest, path in contents(source).items():
             if digest in heard:
-                raise InputError(f"{path}: was trained on ({heard[digest]}), so it tells nothing of other sounds; take "
-                                 "it out of the folder of the test and run stage 1 again.")
+                raise InputError(
+                    f"{path}: was trained on ({heard[digest]}), so it tells nothing of other sounds; take "
+                    "it out of the folder of the test and run stage 1 again."
+                )
 
 
 @dataclass(frozen=True)
@@ -93,14 +102,14 @@ class NoiseTrial:
     """
 
     noise: Path
-    rir: Optional[Path]
-    snrs: Tuple[float, ...] = SNRS
+    rir: Path | None
+    snrs: tuple[float, ...] = SNRS
 
     setting: Setting = NOISE
     inputs_of: str = "manifests"  # the stage
 
     @property
-    def inputs(self) -> List[Path]:
+    def inputs(self) -> list[Path]:
         return [folder for folder in (self.noise, self.rir) if folder is not None]
 
     @property
@@ -108,7 +117,7 @@ class NoiseTrial:
         """All that decides what comes out, but for the sounds."""
         return {"snrs": list(self.snrs), "rir": self.rir is not None, "seed": SEED}
 
-    def changes(self, folder: Path, trained: Trained) -> Tuple[Dict[Condition, Change], Dict[str, Any]]:
+    def changes(self, folder: Path, trained: Trained) -> tuple[dict[Condition, Change], dict[str, Any]]:
         """Condition -> what makes features of mini-batches of waveforms; and the facts of it.
 
         InputError where a sound was trained on.
@@ -121,9 +130,11 @@ class NoiseTrial:
         configs = {CLEAN: UNCHANGED}
         for snr in self.snrs:
             configs[Condition(f"noise at {snr:g} dB", "noise", snr)] = replace(
-                UNCHANGED, noise_probability=1.0, snr_low=snr, snr_high=snr)
+                UNCHANGED, noise_probability=1.0, snr_low=snr, snr_high=snr
+            )
         configs[Condition("reverberation" if responses is not None else "simulated reverberation")] = replace(
-            UNCHANGED, reverb_probability=1.0)
+            UNCHANGED, reverb_probability=1.0
+        )
 
         def features_under(config: AugmentConfig) -> Change:
             augmenter = Augmenter(config, SEED, noises, responses, device)
@@ -136,10 +147,13 @@ class NoiseTrial:
             return features
 
         changes = {condition: features_under(config) for condition, config in configs.items()}
-        return changes, {**self.options, "sounds": [require(folder, "manifests")["key"] for folder in self.inputs],
-                         "notes": self._notes()}
+        return changes, {
+            **self.options,
+            "sounds": [require(folder, "manifests")["key"] for folder in self.inputs],
+            "notes": self._notes(),
+        }
 
-    def _notes(self) -> List[str]:
+    def _notes(self) -> list[str]:
         """What the pages say of it."""
         held, named = noises_held(sounds_manifest(self.noise), HOURS, SEED)
         noises = f"{len(held)} recordings of noise"
@@ -152,7 +166,8 @@ class NoiseTrial:
         return [
             f"to each clip a piece of one of {noises}{_named(self.noise, held)} is added, the same at every SNR, which "
             "is the ratio of the powers over the clip; the training heard none of them",
-            f"reverberation is {rooms}; what a clip gets is drawn with seed {SEED}, the same for all systems"]
+            f"reverberation is {rooms}; what a clip gets is drawn with seed {SEED}, the same for all systems",
+        ]
 
 
 def _named(folder: Path, recordings: Sequence[Recording]) -> str:

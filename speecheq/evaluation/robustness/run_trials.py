@@ -1,22 +1,22 @@
 """Stage 5 under other conditions: a trained fold is scored on changed test clips, or on other corpora."""
 
 from pathlib import Path
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any
 
-from speecheq.evaluation.robustness.conditions import CLEAN, Condition, masked_gradients, write
 from speecheq.common.errors import InputError
-from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.common.files import read_json
-from speecheq.dataset.msud import TEST, class_table
 from speecheq.common.progress import log, progress
-from speecheq.evaluation.robustness.attack_trial import AttackTrial
-from speecheq.evaluation.robustness.cross_corpus_trial import CorpusTrial
-from speecheq.evaluation.robustness.training_history import trainings
-from speecheq.evaluation.robustness.noise_trial import NoiseTrial
-from speecheq.evaluation.score import CHECKPOINTS, SCORES, STAMP_FOLDER, Trained, read_scores
 from speecheq.common.stages import STAMP, Stage, require
+from speecheq.dataset.msud import TEST, class_table
+from speecheq.evaluation.predictions import ClipPrediction
+from speecheq.evaluation.robustness.attack_trial import AttackTrial
+from speecheq.evaluation.robustness.conditions import CLEAN, Condition, masked_gradients, write
+from speecheq.evaluation.robustness.cross_corpus_trial import CorpusTrial
+from speecheq.evaluation.robustness.noise_trial import NoiseTrial
+from speecheq.evaluation.robustness.training_history import trainings
+from speecheq.evaluation.score import CHECKPOINTS, SCORES, STAMP_FOLDER, Trained, read_scores
 
-Trial = Union[NoiseTrial, AttackTrial, CorpusTrial]
+Trial = NoiseTrial | AttackTrial | CorpusTrial
 
 
 def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
@@ -32,13 +32,21 @@ def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
         require(source, trial.inputs_of)
     run, note = read_json(folder / "run.json"), read_json(fold_folder / "msud.json")
     title = f"{run['config_name']}-{run['system']}, {note['name']}, fold {fold}, seed {run['seed']}"
-    stage = Stage("score", f"{setting.title.lower()} of {title}", folder / setting.folder, trial.options,
-                  [folder, fold_folder, *trial.inputs], setting.format)
+    stage = Stage(
+        "score",
+        f"{setting.title.lower()} of {title}",
+        folder / setting.folder,
+        trial.options,
+        [folder, fold_folder, *trial.inputs],
+        setting.format,
+    )
     if stage.is_done():
         return
     if not (folder / "best.pt").is_file():
-        raise InputError(f"{folder / 'best.pt'}: is not there any more; put it back or train again: other conditions "
-                         "need the checkpoint, an exported model (ONNX) cannot take its place.")
+        raise InputError(
+            f"{folder / 'best.pt'}: is not there any more; put it back or train again: other conditions "
+            "need the checkpoint, an exported model (ONNX) cannot take its place."
+        )
     trained = Trained.load(folder)
     if isinstance(trial, CorpusTrial):
         said, facts = trial.said(trainings(folder), note, trained)
@@ -50,8 +58,9 @@ def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
         log.warning("%s: %s", title, sentence)
 
 
-def _of_changed(trial: Union[NoiseTrial, AttackTrial], folder: Path, fold_folder: Path, trained: Trained, title: str
-                ) -> Tuple[Dict[Condition, List[ClipPrediction]], Dict[str, Any]]:
+def _of_changed(
+    trial: NoiseTrial | AttackTrial, folder: Path, fold_folder: Path, trained: Trained, title: str
+) -> tuple[dict[Condition, list[ClipPrediction]], dict[str, Any]]:
     """What is said of the test clips under each change of ``trial``, and the facts of that."""
     said = {}
     changes, facts = trial.changes(folder, trained)
@@ -61,6 +70,11 @@ def _of_changed(trial: Union[NoiseTrial, AttackTrial], folder: Path, fold_folder
         before = {clip.id: clip.predicted_esc for clip in read_scores(folder / SCORES)[TEST]}
         others = sum(clip.predicted_esc != before[clip.id] for clip in said[CLEAN])
         if others:
-            log.warning("%s: unchanged, %d of %d clips get another class than in stage 5, which reads stored features "
-                        "(rounded)", title, others, len(before))
+            log.warning(
+                "%s: unchanged, %d of %d clips get another class than in stage 5, which reads stored features "
+                "(rounded)",
+                title,
+                others,
+                len(before),
+            )
     return said, facts

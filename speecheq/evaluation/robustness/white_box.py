@@ -4,15 +4,14 @@ It is the scoring path itself: the model in eval mode, behind the filter banks a
 """
 
 import math
-from contextlib import nullcontext
-from typing import ContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from speecheq.common.errors import InputError
-from speecheq.features.storage import BatchedFbank
 from speecheq.evaluation.robustness.attacks import Ball, Logits, slope
+from speecheq.features.storage import BatchedFbank
 
 DECIBEL = math.log(10) / 10  # of an energy, in the natural logarithm that the filter banks are in
 CHECKED_SAMPLES = 16000  # of noise, on which a model must have a gradient
@@ -43,7 +42,7 @@ def ball_of_fbank(features: Tensor, frames: Tensor, level: float) -> Ball:
     return Ball(features, level * DECIBEL * of_clips(frames, features))
 
 
-def gradients_in_eval_mode(device: torch.device) -> ContextManager:
+def gradients_in_eval_mode(device: torch.device) -> AbstractContextManager:
     """The context in which a model in eval mode gives gradients on ``device``.
 
     cuDNN gives an RNN's in training mode only; torch's own kernels give it in eval mode too.
@@ -58,8 +57,10 @@ class WhiteBox:
     def __init__(self, model: nn.Module, fbank: BatchedFbank, device: torch.device, name: str):
         """``name`` is what an InputError calls a model that cannot be differentiated, such as an exported one."""
         if not isinstance(model, nn.Module):
-            raise InputError(f"{name}: an attack needs the gradient, which {type(model).__name__} does not give; give "
-                             "the checkpoint or model folder that it was made from.")
+            raise InputError(
+                f"{name}: an attack needs the gradient, which {type(model).__name__} does not give; give "
+                "the checkpoint or model folder that it was made from."
+            )
         self.model, self.fbank, self.device = model.eval(), fbank, device
         noise = 0.1 * torch.randn(1, CHECKED_SAMPLES, generator=torch.Generator().manual_seed(0)).to(device)
         logits = self.of_waveforms(torch.tensor([CHECKED_SAMPLES]))

@@ -5,12 +5,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lhotse import SupervisionSet
 
-from speecheq.corpora.prepare import Corpus, Request, Utterance, load_card
-from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
 from speecheq.corpora.exchange import export_corpus, import_corpus
 from speecheq.corpora.exchange.labels_file import gender, read_declaration
-from speecheq.common.files import read_json
+from speecheq.corpora.prepare import Corpus, Request, Utterance, load_card
+from speecheq.corpora.prepare import prepare as prepare_corpus
 
 LABELS = """\
 language: Mandarin
@@ -40,8 +40,11 @@ def lab(toys, tmp_path):
         def read(self, **options):
             import_corpus(self.table, "lab", self.out, **options)
             card = load_card(self.out, "lab")
-            return [s for split in card["splits"]
-                    for s in SupervisionSet.from_file(self.out / f"lab_supervisions_{split}.jsonl.gz")]
+            return [
+                s
+                for split in card["splits"]
+                for s in SupervisionSet.from_file(self.out / f"lab_supervisions_{split}.jsonl.gz")
+            ]
 
         def refused(self, **options):
             with pytest.raises(InputError) as fault:
@@ -53,7 +56,7 @@ def lab(toys, tmp_path):
 
 
 def test_a_line_becomes_a_supervision(lab):
-    found, = lab.write(HEADING, ROW).read()
+    (found,) = lab.write(HEADING, ROW).read()
     assert (found.id, found.speaker, found.gender, found.language) == ("lab-wav-a", "s1", "F", "Mandarin")
     assert found.custom == {"corpus": "lab", "emotion": "happy", "intensity": "weak", "esc": "joy", "eis": 2.0}
 
@@ -62,13 +65,22 @@ def test_every_column(lab):
     lab.write(
         "utt\tpath\tspeaker\tgender\temotion\tintensity\ttext\tsplit\tsession\ttext_id\tlanguage\tage\troom",
         "one\twav/a.wav\ts1\tFEMALE\thappy\tstrong\tsaid \u3000so\ttrain\t1\t07\tMandarin\t31\t",
-        "two\twav/b.wav\ts2\t\tbored\t\t\"a \"\"b\"\"\"\ttest\t2\t08\tMandarin\t4.5\t007",
+        'two\twav/b.wav\ts2\t\tbored\t\t"a ""b"""\ttest\t2\t08\tMandarin\t4.5\t007',
         table="corpus.tsv",
     )
     two, one = lab.read()  # the test part comes first
     assert (one.id, one.gender, one.text) == ("lab-one", "F", "said \u3000so")
-    assert one.custom == {"corpus": "lab", "emotion": "happy", "intensity": "strong", "esc": "joy", "eis": 3.0,
-                          "split": "train", "session": "1", "text_id": "07", "age": 31}
+    assert one.custom == {
+        "corpus": "lab",
+        "emotion": "happy",
+        "intensity": "strong",
+        "esc": "joy",
+        "eis": 3.0,
+        "split": "train",
+        "session": "1",
+        "text_id": "07",
+        "age": 31,
+    }
     assert (two.gender, two.text, two.custom["eis"], two.custom["esc"]) == (None, 'a "b"', 1.5, "disgust")
     assert (two.custom["age"], two.custom["room"]) == (4.5, "007")
     card = load_card(lab.out, "lab")
@@ -83,14 +95,16 @@ def test_what_spreadsheets_write(lab, encoding, ends):
 
 def test_other_names_of_columns(lab):
     labels = LABELS + "columns: {path: file, emotion: label, speaker: who}\n"
-    found, = lab.write("label,who,file", "calm,x,wav/b.wav", labels=labels).read()
+    (found,) = lab.write("label,who,file", "calm,x,wav/b.wav", labels=labels).read()
     assert (found.id, found.speaker, found.custom["esc"], found.custom["eis"]) == ("lab-wav-b", "x", "neutral", 0.0)
 
 
 def test_labels_are_read_as_they_are_written(lab):
     labels = 'language: x\nlabels: {01: joy, no: anger, 1.0: fear, "null": sadness, ~: null}\nlevels: [1, 2]\n'
-    rows = [f"wav/a.wav,s,{label},{level},{n}" for n, (label, level) in
-            enumerate([("01", "1"), ("no", "2"), ("1.0", "1"), ("null", "2"), ("~", "1")])]
+    rows = [
+        f"wav/a.wav,s,{label},{level},{n}"
+        for n, (label, level) in enumerate([("01", "1"), ("no", "2"), ("1.0", "1"), ("null", "2"), ("~", "1")])
+    ]
     found = lab.write("path,speaker,emotion,intensity,utt", *rows, labels=labels).read()
     assert [s.custom["esc"] for s in found] == ["joy", "anger", "fear", "sadness"]
     assert [s.custom["eis"] for s in found] == [2, 3, 2, 3]
@@ -98,8 +112,12 @@ def test_labels_are_read_as_they_are_written(lab):
 
 def test_a_scale(lab):
     labels = "language: English\nlabels: {happy: joy, calm: neutral}\nscale: [1, 5]\n"
-    rows = ("path,speaker,emotion,intensity,utt", "wav/a.wav,s,happy,5,1", "wav/a.wav,s,calm,3.0,2",
-            "wav/a.wav,s,happy,,3")
+    rows = (
+        "path,speaker,emotion,intensity,utt",
+        "wav/a.wav,s,happy,5,1",
+        "wav/a.wav,s,calm,3.0,2",
+        "wav/a.wav,s,happy,,3",
+    )
     assert [s.custom["eis"] for s in lab.write(*rows, labels=labels).read()] == [4.0, 2.5, -1]
     lab.write(*rows, labels=labels + "neutral_eis: metric\n")
     assert [s.custom["eis"] for s in lab.read()] == [4.0, 0.0, -1]
@@ -110,8 +128,10 @@ def test_labels_mapped_to_null_and_missing_ones_are_counted(lab):
     assert len(lab.read()) == 1
     stamp = read_json(lab.out / "stage.json")
     assert (stamp["in"], stamp["out"]) == (4, 1)
-    assert stamp["dropped"] == {"labels.yaml leaves the label other out": ["lab-wav-b", "lab-wav-b"],
-                                "no label": ["lab-wav-b"]}
+    assert stamp["dropped"] == {
+        "labels.yaml leaves the label other out": ["lab-wav-b", "lab-wav-b"],
+        "no label": ["lab-wav-b"],
+    }
 
 
 def test_missing_audio(lab):
@@ -122,8 +142,12 @@ def test_missing_audio(lab):
 
 
 def test_parts_of_a_longer_file(lab):
-    lab.write("utt,path,speaker,emotion,start,end", "u1,wav/a.wav,s,happy,0,0.1", "u2,wav/a.wav,s,calm,0.1,",
-              "u3,wav/b.wav,s,calm,,")
+    lab.write(
+        "utt,path,speaker,emotion,start,end",
+        "u1,wav/a.wav,s,happy,0,0.1",
+        "u2,wav/a.wav,s,calm,0.1,",
+        "u3,wav/b.wav,s,calm,,",
+    )
     found = {s.id: s for s in lab.read()}
     assert (found["lab-u2"].start, found["lab-u2"].duration) == (0.1, pytest.approx(0.1))
     assert found["lab-u1"].recording_id == found["lab-u2"].recording_id == "lab-wav-a"
@@ -246,7 +270,7 @@ def test_files_that_are_not_there_or_no_table(lab, tmp_path):
 
 
 def test_a_column_of_the_metric_is_not_taken_for_the_metric(lab, caplog):
-    found, = lab.write(HEADING + ",eis,corpus", ROW + ",4,other").read()
+    (found,) = lab.write(HEADING + ",eis,corpus", ROW + ",4,other").read()
     assert (found.custom["eis"], found.custom["corpus"]) == (2.0, "lab")
     assert "the column corpus is not read" in caplog.text
 
@@ -257,11 +281,35 @@ def test_genders():
         gender("woman")
 
 
-FEW_SHARED = settings(max_examples=150,
-                      suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+FEW_SHARED = settings(
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 NEAR_TABLES = st.lists(
-    st.lists(st.sampled_from(["path", "speaker", "emotion", "gender", "wav/a.wav", "s1", "happy", "other", "f", "weak",
-                              '"', "", "start", "0.05", "utt", "\ufeff", "x\r", "1e999"]), max_size=5).map(",".join),
+    st.lists(
+        st.sampled_from(
+            [
+                "path",
+                "speaker",
+                "emotion",
+                "gender",
+                "wav/a.wav",
+                "s1",
+                "happy",
+                "other",
+                "f",
+                "weak",
+                '"',
+                "",
+                "start",
+                "0.05",
+                "utt",
+                "\ufeff",
+                "x\r",
+                "1e999",
+            ]
+        ),
+        max_size=5,
+    ).map(",".join),
     max_size=5,
 ).map("\n".join)
 
@@ -277,9 +325,30 @@ def test_no_text_of_a_table_fails_with_anything_but_a_sentence(lab, text):
 
 
 NEAR_LABELS = st.lists(
-    st.sampled_from(["language: x", "labels:", " a: joy", "labels: {a: joy}", "levels: [a, b]", "scale: [1, 5]",
-                     "scale: 1", "columns: {utt: x}", "- a", "? [x]", "*a", "&a", "<<: {a: b}", "neutral_eis: metric",
-                     "!!python/x y", "---", "...", "labels: {[a]: joy}", "title: |\n  a\n  b"]), max_size=5,
+    st.sampled_from(
+        [
+            "language: x",
+            "labels:",
+            " a: joy",
+            "labels: {a: joy}",
+            "levels: [a, b]",
+            "scale: [1, 5]",
+            "scale: 1",
+            "columns: {utt: x}",
+            "- a",
+            "? [x]",
+            "*a",
+            "&a",
+            "<<: {a: b}",
+            "neutral_eis: metric",
+            "!!python/x y",
+            "---",
+            "...",
+            "labels: {[a]: joy}",
+            "title: |\n  a\n  b",
+        ]
+    ),
+    max_size=5,
 ).map("\n".join)
 
 
@@ -306,9 +375,18 @@ def facts_of(folder, name):
     return found
 
 
-MADE = Corpus("made", "The made one", "English", "DIR/*.wav", labels={"hot": "rage", "calm": "neutral", "no": "joy"},
-              scale=(0, 10), neutral_eis="metric", splits=("train", "dev", "test"), test_split="test",
-              has_transcripts=True)
+MADE = Corpus(
+    "made",
+    "The made one",
+    "English",
+    "DIR/*.wav",
+    labels={"hot": "rage", "calm": "neutral", "no": "joy"},
+    scale=(0, 10),
+    neutral_eis="metric",
+    splits=("train", "dev", "test"),
+    test_split="test",
+    has_transcripts=True,
+)
 
 
 @pytest.fixture
@@ -316,10 +394,33 @@ def made(toys, tmp_path):
     whole, long = toys.write_wav(tmp_path / "c" / "a b.wav"), toys.write_wav(tmp_path / "c" / "long.wav", 0.5)
     utterances = [
         Utterance("made-1", whole, "s1", "F", 'says "it",\tso', "hot", intensity=2.5, split="train", extra={"age": 31}),
-        Utterance("made-2", long, "s 2", None, "", "calm", intensity=5.0, split="dev", start=0.1, end=0.3,
-                  recording="made-long", session="1", text_id="01"),
-        Utterance("made-3", long, "s 2", None, "你好", "no", split="test", start=0.25, recording="made-long",
-                  extra={"valence": 0.125, "code": "007", "tiny": 1e-7}),
+        Utterance(
+            "made-2",
+            long,
+            "s 2",
+            None,
+            "",
+            "calm",
+            intensity=5.0,
+            split="dev",
+            start=0.1,
+            end=0.3,
+            recording="made-long",
+            session="1",
+            text_id="01",
+        ),
+        Utterance(
+            "made-3",
+            long,
+            "s 2",
+            None,
+            "你好",
+            "no",
+            split="test",
+            start=0.25,
+            recording="made-long",
+            extra={"valence": 0.125, "code": "007", "tiny": 1e-7},
+        ),
     ]
     prepare_corpus(MADE, lambda *_: utterances, Request(tmp_path / "c"), tmp_path / "manifests")
     return tmp_path / "manifests"

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from lhotse import SupervisionSet
 from lhotse.kaldi import load_kaldi_data_dir
 
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
+from speecheq.corpora.exchange import export_corpus, import_corpus
 from speecheq.corpora.prepare import Corpus, Request, Utterance, load_card
 from speecheq.corpora.prepare import prepare as prepare_corpus
-from speecheq.common.errors import InputError
-from speecheq.corpora.exchange import export_corpus, import_corpus
-from speecheq.common.files import read_json
 
 LABELS = "language: English\nlabels: {hap: joy, neu: neutral, bor: boredom, xxx: null}\nlevels: [low, mid, top]\n"
 
@@ -45,8 +45,11 @@ def folder(toys, tmp_path):
 
 def read(folder, out, name="lab", **options):
     import_corpus(folder, name, out, **options)
-    return {s.id: s for split in load_card(out, name)["splits"]
-            for s in SupervisionSet.from_file(out / f"{name}_supervisions_{split}.jsonl.gz")}
+    return {
+        s.id: s
+        for split in load_card(out, name)["splits"]
+        for s in SupervisionSet.from_file(out / f"{name}_supervisions_{split}.jsonl.gz")
+    }
 
 
 def change(path, old, new):
@@ -75,7 +78,10 @@ def test_segments_and_parts(folder, tmp_path):
     (folder / "text").unlink()
     found = read(folder, tmp_path / "out")
     assert {name: (s.start, round(s.duration, 6), s.recording_id) for name, s in found.items()} == {
-        "lab-f1-x": (0.0, 0.1, "lab-f1-a"), "lab-f1-y": (0.1, 0.1, "lab-f1-a"), "lab-m1-x": (0.05, 0.1, "lab-m1-a")}
+        "lab-f1-x": (0.0, 0.1, "lab-f1-a"),
+        "lab-f1-y": (0.1, 0.1, "lab-f1-a"),
+        "lab-m1-x": (0.05, 0.1, "lab-m1-a"),
+    }
     assert found["lab-f1-x"].custom["session"] == "1" and "session" not in found["lab-m1-x"].custom
     assert load_card(tmp_path / "out", "lab")["test_split"] == "test"
 
@@ -96,8 +102,10 @@ def test_what_is_left_out_is_counted(folder, tmp_path):
     change(folder / "utt2emo", "f1-a hap\n", "")
     assert list(read(folder, tmp_path / "out")) == ["lab-m1-b"]
     assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {
-        "audio without speaker": ["f1-a"], "audio without label": ["f1-b"],
-        "labels.yaml leaves the label xxx out": ["m1-a"]}
+        "audio without speaker": ["f1-a"],
+        "audio without label": ["f1-b"],
+        "labels.yaml leaves the label xxx out": ["m1-a"],
+    }
 
 
 def test_missing_audio(folder, tmp_path):
@@ -120,8 +128,12 @@ def test_a_corrected_label_is_seen_though_the_file_keeps_its_size(folder, tmp_pa
 @pytest.mark.parametrize(
     "file, old, new, words",
     [
-        ("wav.scp", "f1-b corpus", "f1-b sox corpus/f1-b.wav -t wav - |\nx corpus",
-         "wav.scp, line 2: f1-b is the output of a command, which is not run here; convert"),
+        (
+            "wav.scp",
+            "f1-b corpus",
+            "f1-b sox corpus/f1-b.wav -t wav - |\nx corpus",
+            "wav.scp, line 2: f1-b is the output of a command, which is not run here; convert",
+        ),
         ("wav.scp", "f1-b corpus/f1-b.wav", "f1-b", "wav.scp, line 2: holds one field, 'f1-b', where two are expected"),
         ("wav.scp", "f1-b", "f1-a", "wav.scp, line 2: f1-a occurs a second time, first in"),
         ("utt2spk", "m1-b m1", "m1-b", "utt2spk, line 4: holds one field"),
@@ -202,15 +214,21 @@ def test_nothing_else_is_replaced(folder, tmp_path):
 
 
 NEAR_FILES = st.lists(
-    st.lists(st.sampled_from(["f1-a", "f1-b", "m1-a", "m1-b", "f1", "hap", "xxx", "0", "0.1", "-1", "top", "|", "é",
-                              "\ufeff"]), max_size=5).map(" ".join), max_size=5,
+    st.lists(
+        st.sampled_from(
+            ["f1-a", "f1-b", "m1-a", "m1-b", "f1", "hap", "xxx", "0", "0.1", "-1", "top", "|", "é", "\ufeff"]
+        ),
+        max_size=5,
+    ).map(" ".join),
+    max_size=5,
 ).map("\n".join)
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(file=st.sampled_from(["wav.scp", "utt2spk", "utt2emo", "utt2int", "spk2gender", "text", "segments",
-                             "utt2split"]),
-       text=st.one_of(st.text(), NEAR_FILES))
+@given(
+    file=st.sampled_from(["wav.scp", "utt2spk", "utt2emo", "utt2int", "spk2gender", "text", "segments", "utt2split"]),
+    text=st.one_of(st.text(), NEAR_FILES),
+)
 def test_no_text_fails_with_anything_but_a_sentence(folder, tmp_path, file, text):
     before = (folder / file).read_bytes() if (folder / file).exists() else None
     (folder / file).write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -232,8 +250,17 @@ def facts(found):
     return {name: (s.speaker, s.gender, s.text, s.language, s.start, s.duration, s.custom) for name, s in found.items()}
 
 
-MADE = Corpus("made", "The made one", "English", "DIR/*.wav", labels={"hot": "rage", "calm": "neutral", "no": "joy"},
-              levels=("low", "high"), splits=("train", "test"), test_split="test", has_transcripts=True)
+MADE = Corpus(
+    "made",
+    "The made one",
+    "English",
+    "DIR/*.wav",
+    labels={"hot": "rage", "calm": "neutral", "no": "joy"},
+    levels=("low", "high"),
+    splits=("train", "test"),
+    test_split="test",
+    has_transcripts=True,
+)
 
 
 def make(tmp_path, utterances):
@@ -251,56 +278,83 @@ def in_kaldi_order(folder):
 
 def test_a_folder_there_and_back(toys, tmp_path):
     clip = toys.write_wav(tmp_path / "c" / "a b.wav")
-    manifests = make(tmp_path, [
-        Utterance(f"made-{speaker}-{n}", clip, speaker, sex, f"says {n}", label, level, split=split, text_id=str(n))
-        for speaker, sex, split in (("s1", "F", "train"), ("s2", "M", "test"))
-        for n, (label, level) in enumerate([("hot", None), ("calm", "low"), ("no", "high")])
-    ])
+    manifests = make(
+        tmp_path,
+        [
+            Utterance(f"made-{speaker}-{n}", clip, speaker, sex, f"says {n}", label, level, split=split, text_id=str(n))
+            for speaker, sex, split in (("s1", "F", "train"), ("s2", "M", "test"))
+            for n, (label, level) in enumerate([("hot", None), ("calm", "low"), ("no", "high")])
+        ],
+    )
     export_corpus(manifests, tmp_path / "kaldi")
     in_kaldi_order(tmp_path / "kaldi")
     assert not (tmp_path / "kaldi" / "segments").exists()
     back = read(tmp_path / "kaldi", tmp_path / "back", "made")
-    before = {s.id: s for split in ("train", "test")
-              for s in SupervisionSet.from_file(manifests / f"made_supervisions_{split}.jsonl.gz")}
+    before = {
+        s.id: s
+        for split in ("train", "test")
+        for s in SupervisionSet.from_file(manifests / f"made_supervisions_{split}.jsonl.gz")
+    }
     assert facts(back) == facts(before)
     assert load_card(tmp_path / "back", "made") == load_card(manifests, "made")
     recordings, supervisions, _ = load_kaldi_data_dir(tmp_path / "kaldi", 16000)
     assert len(recordings) == len(supervisions) == 6
     assert {(s.id, s.speaker, s.text, s.gender) for s in supervisions} == {
-        (s.id, s.speaker, s.text, s.gender.lower()) for s in before.values()}
+        (s.id, s.speaker, s.text, s.gender.lower()) for s in before.values()
+    }
     assert {r.duration for r in recordings} == {0.2}
 
 
 def test_segments_there_and_back(toys, tmp_path):
     long, whole = toys.write_wav(tmp_path / "c" / "long.wav", 0.5), toys.write_wav(tmp_path / "c" / "whole.wav")
-    manifests = make(tmp_path, [
-        Utterance("made-s1-1", long, "s1", "F", "one", "hot", split="train", start=0.1, end=0.3, recording="made-long"),
-        Utterance("made-s1-2", long, "s1", "F", "two", "calm", split="train", start=0.3, recording="made-long"),
-        Utterance("made-s1-3", whole, "s1", "F", "", "no", "low", split="test", session="2"),
-    ])
+    manifests = make(
+        tmp_path,
+        [
+            Utterance(
+                "made-s1-1", long, "s1", "F", "one", "hot", split="train", start=0.1, end=0.3, recording="made-long"
+            ),
+            Utterance("made-s1-2", long, "s1", "F", "two", "calm", split="train", start=0.3, recording="made-long"),
+            Utterance("made-s1-3", whole, "s1", "F", "", "no", "low", split="test", session="2"),
+        ],
+    )
     export_corpus(manifests, tmp_path / "kaldi")
     in_kaldi_order(tmp_path / "kaldi")
     assert (tmp_path / "kaldi" / "segments").read_text().splitlines() == [
-        "made-s1-1 made-long 0.100000 0.300000", "made-s1-2 made-long 0.300000 0.500000",
-        "made-s1-3 made-s1-3 0.000000 0.200000"]
+        "made-s1-1 made-long 0.100000 0.300000",
+        "made-s1-2 made-long 0.300000 0.500000",
+        "made-s1-3 made-s1-3 0.000000 0.200000",
+    ]
     back = read(tmp_path / "kaldi", tmp_path / "back", "made")
-    before = {s.id: s for split in ("train", "test")
-              for s in SupervisionSet.from_file(manifests / f"made_supervisions_{split}.jsonl.gz")}
+    before = {
+        s.id: s
+        for split in ("train", "test")
+        for s in SupervisionSet.from_file(manifests / f"made_supervisions_{split}.jsonl.gz")
+    }
     assert facts(back) == facts(before)
     _, supervisions, _ = load_kaldi_data_dir(tmp_path / "kaldi", 16000)
     assert [(s.id, s.start, s.text) for s in supervisions] == [
-        ("made-s1-1", 0.1, "one"), ("made-s1-2", 0.3, "two"), ("made-s1-3", 0.0, "")]
+        ("made-s1-1", 0.1, "one"),
+        ("made-s1-2", 0.3, "two"),
+        ("made-s1-3", 0.0, ""),
+    ]
 
 
-@pytest.mark.parametrize("speakers, first", [
-    (("b", "a"), "a-made-1"),  # the utterances' numbers are in another order than the speakers
-    (("a-b", "a"), "a!made-1"),  # "a-b-..." would come before "a-m..."
-])
+@pytest.mark.parametrize(
+    "speakers, first",
+    [
+        (("b", "a"), "a-made-1"),  # the utterances' numbers are in another order than the speakers
+        (("a-b", "a"), "a!made-1"),  # "a-b-..." would come before "a-m..."
+    ],
+)
 def test_speakers_come_first_where_kaldi_asks_for_it(toys, tmp_path, caplog, speakers, first):
     clip = toys.write_wav(tmp_path / "c" / "a.wav")
-    manifests = make(tmp_path, [
-        Utterance(f"made-{n}", clip, speakers[n], ("F", None)[n], label="hot", split="train", extra={"age": n})
-        for n in range(2)])
+    manifests = make(
+        tmp_path,
+        [
+            Utterance(f"made-{n}", clip, speakers[n], ("F", None)[n], label="hot", split="train", extra={"age": n})
+            for n in range(2)
+        ],
+    )
     export_corpus(manifests, tmp_path / "kaldi")
     in_kaldi_order(tmp_path / "kaldi")
     assert (tmp_path / "kaldi" / "utt2spk").read_text().split()[0] == first
@@ -320,8 +374,20 @@ def test_names_that_kaldi_cannot_hold(toys, tmp_path):
 
 def test_the_real_clips_there_and_back(samples, prepare, tmp_path):
     def labels(found):
-        return sorted((s.speaker, s.gender, s.text, s.duration, s.custom["emotion"], str(s.custom["intensity"]),
-                       s.custom["esc"], s.custom["eis"], s.custom.get("text_id", "")) for s in found)
+        return sorted(
+            (
+                s.speaker,
+                s.gender,
+                s.text,
+                s.duration,
+                s.custom["emotion"],
+                str(s.custom["intensity"]),
+                s.custom["esc"],
+                s.custom["eis"],
+                s.custom.get("text_id", ""),
+            )
+            for s in found
+        )
 
     for name, count in (("casia", 1200), ("ravdess", 1440), ("emodb", 535)):
         assert prepare(name, samples(name.upper()), tmp_path / name) == 0

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 import pytest
 import soundfile
 
-from speecheq.seqm import CATEGORIES, EMOTIONS, LEVELS
 from speecheq.corpora.synthetic import SIZES
 from speecheq.corpora.synthetic.mandarin import CASIA_SPEAKERS
+from speecheq.seqm import CATEGORIES, EMOTIONS, LEVELS
 
 
 def clips(folder):
@@ -61,7 +61,7 @@ def test_seqd_layout(nano, mini, size):
     folder = mini("seqd")[0] if size == "mini" else nano["seqd"][0]
     with open(folder / "labels.tsv", encoding="utf-8") as labels:
         rows = list(csv.DictReader(labels, delimiter="\t"))
-    assert list(rows[0]) == "utt speaker gender emotion category level split text".split()
+    assert list(rows[0]) == ["utt", "speaker", "gender", "emotion", "category", "level", "split", "text"]
     assert clips(folder) == {f"wav/{row['speaker']}/{row['utt']}.wav" for row in rows}
     assert Counter(row["emotion"] for row in rows) == dict.fromkeys(EMOTIONS, 8 if size == "mini" else 3)
     for row in rows:
@@ -164,7 +164,7 @@ def test_crema_d_grades_the_sentence_ieo_alone(folder_of):
         sentences.add(sentence)
     assert all(levels[emotion] == ({"XX"} if emotion == "NEU" else {"LO", "MD", "HI", "XX"}) for emotion in levels)
     assert len(levels) == 6 and len(sentences) >= 5
-    assert sentences <= set("IEO TIE IOM IWW TAI MTI IWL ITH DFA ITS TSI WSI".split())
+    assert sentences <= {"IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI"}
 
 
 def test_emodb_names_hold_official_speakers_sentences_and_letters(folder_of):
@@ -176,7 +176,7 @@ def test_emodb_names_hold_official_speakers_sentences_and_letters(folder_of):
     assert sum(speaker in ("03", "10", "11", "12", "15") for speaker in letters) >= 2
     assert sum(speaker in ("08", "09", "13", "14", "16") for speaker in letters) >= 2
     assert all(of_speaker == set("WLEAFTN") for of_speaker in letters.values())
-    assert len(sentences) >= 5 and sentences <= set("a01 a02 a04 a05 a07 b01 b02 b03 b09 b10".split())
+    assert len(sentences) >= 5 and sentences <= {"a01", "a02", "a04", "a05", "a07", "b01", "b02", "b03", "b09", "b10"}
 
 
 # --- IEMOCAP, MSP-IMPROV
@@ -225,8 +225,11 @@ def test_msp_improv_turns_have_a_line_and_a_place(folder_of):
     for line in (folder / "Evaluation.txt").read_text(encoding="utf-8").splitlines():
         if not line.startswith("UTD-IMPROV-"):
             continue
-        name, label = re.fullmatch(rf"UTD-IMPROV-(S[0-9]{{2}}[AHNS]-[FM]0[1-6]-[PRST]-[FM]{{2}}[0-9]{{2}})\.avi; "
-                                   rf"([AHNSOX]); {values}", line).groups()
+        name, label = re.fullmatch(
+            rf"UTD-IMPROV-(S[0-9]{{2}}[AHNS]-[FM]0[1-6]-[PRST]-[FM]{{2}}[0-9]{{2}})\.avi; "
+            rf"([AHNSOX]); {values}",
+            line,
+        ).groups()
         scenario, actor, condition, turn = name.split("-")
         judged.add(f"session{actor[2]}/{scenario}/{condition}/MSP-IMPROV-{name}.wav")
         labels[actor].add(label)

@@ -4,8 +4,8 @@ import pytest
 from lhotse import SupervisionSet
 
 from speecheq.common.files import read_json
-from speecheq.dataset.protocols import Clip, check_leaks, dev_part, make_folds
 from speecheq.corpora.synthetic import CORPORA, SIZES
+from speecheq.dataset.protocols import Clip, check_leaks, dev_part, make_folds
 
 # prepared corpus -> (mini corpus, clips that the prep leaves out in nano and in mini)
 PREPARED = {
@@ -110,8 +110,15 @@ def test_nano_is_enough_for_every_protocol_with_a_dev_part(prepared, name):
     """All classes are trained on and are in the dev part, in every fold."""
     supervisions, *_ = prepared(name, "nano")
     clips = [
-        Clip(s.id, s.speaker, s.custom["esc"], s.custom.get("text_id"), s.custom.get("split"), name,
-             s.custom.get("session"))
+        Clip(
+            s.id,
+            s.speaker,
+            s.custom["esc"],
+            s.custom.get("text_id"),
+            s.custom.get("split"),
+            name,
+            s.custom.get("session"),
+        )
         for s in supervisions
     ]
     classes = {clip.label for clip in clips}

@@ -113,8 +113,11 @@ def reference_prediction(word):
     cells = {}
     for side in ("enc", "dec"):
         cells[side] = torch.nn.GRUCell(weights[f"{side}_w_ih"].shape[1], weights[f"{side}_w_hh"].shape[1])
-        state = {f"{kind}_{part}": weights[f"{side}_{short}_{part}"]
-                 for kind, short in (("weight", "w"), ("bias", "b")) for part in ("ih", "hh")}
+        state = {
+            f"{kind}_{part}": weights[f"{side}_{short}_{part}"]
+            for kind, short in (("weight", "w"), ("bias", "b"))
+            for part in ("ih", "hh")
+        }
         cells[side].load_state_dict(state)
     symbols = ["<pad>", "<unk>", "<s>", "</s>"]  # and then the symbols of CMUdict but for 14 of its 15 bare vowels
     symbols += [s for s in TABLE.symbols[1:] if s == "UW" or f"{s}0" not in TABLE.index]
@@ -132,7 +135,9 @@ def reference_prediction(word):
     return phones
 
 
-@pytest.mark.parametrize("word", "hawkeye oer zarathustra manasseh withal kine whilome quxly aaa z".split())
+@pytest.mark.parametrize(
+    "word", ["hawkeye", "oer", "zarathustra", "manasseh", "withal", "kine", "whilome", "quxly", "aaa", "z"]
+)
 def test_the_prediction_is_that_of_the_stored_network(word):
     assert list(predict(word)) == reference_prediction(word)
 
@@ -145,7 +150,13 @@ def test_the_prediction_that_g2p_en_documents():
 def test_a_reader_counts_what_it_predicts_and_what_it_cannot():
     reader = Reader()
     assert reader("HELSTONE AND HELSTONE'S WORKHOUSE") == [
-        *predict("helstone"), "AH0", "N", "D", *predict("helstone"), "Z", *predict("workhouse"),
+        *predict("helstone"),
+        "AH0",
+        "N",
+        "D",
+        *predict("helstone"),
+        "Z",
+        *predict("workhouse"),
     ]
     assert reader.predicted == {"helstone": 2, "workhouse": 1} and not reader.unresolved
     for text in ("HELSTONE 5", "HELSTONE " + LONG.upper()):
@@ -178,8 +189,12 @@ except LookupError:
 
 
 def test_no_connection_is_opened_and_nothing_is_downloaded(tmp_path):
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2]),
-                   "NLTK_DATA": str(tmp_path / "nltk_data")}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "NLTK_DATA": str(tmp_path / "nltk_data"),
+    }
     result = subprocess.run([sys.executable, "-c", WITHOUT_A_NETWORK], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [" ".join(predict("helstone")), "nltk has no data, and says so again"]

@@ -36,7 +36,9 @@ def test_predicted_words_are_written_down(tmp_path):
         phones.encode("pneumonoultramicroscopicsilicovolcanoconiosis")
     phones.save(tmp_path)
     assert (tmp_path / PREDICTED_WORDS).read_text(encoding="utf-8").splitlines() == [
-        "word\tphones\ttimes", "helstone\tHH EH1 L S T OW2 N\t1", "workhouse\tW ER1 K HH AW2 S\t2",
+        "word\tphones\ttimes",
+        "helstone\tHH EH1 L S T OW2 N\t1",
+        "workhouse\tW ER1 K HH AW2 S\t2",
     ]
     assert phones.note() == {"predicted_words": 2, "predicted_occurrences": 3, "unresolved_words": 1}
 
@@ -61,8 +63,16 @@ def test_spelling(text, language, spelt):
     assert spelling(text, language) == spelt
 
 
-@pytest.mark.parametrize("text, reason", [("room 5", "digits"), ("（笑）好", "brackets"), ("[x]", "brackets"),
-                                          ("…, '", "nothing to speak"), ("", "nothing to speak")])
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("room 5", "digits"),
+        ("（笑）好", "brackets"),
+        ("[x]", "brackets"),
+        ("…, '", "nothing to speak"),
+        ("", "nothing to speak"),
+    ],
+)
 def test_what_cannot_be_spelt_is_named(text, reason):
     with pytest.raises(NoPhones) as caught:
         spelling(text, "English")

@@ -34,8 +34,9 @@ TOLERANCE = 1e-6
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    made = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Tanh(), nn.Conv2d(8, 8, 3), nn.Tanh(), nn.Flatten(),
-                         nn.Linear(8 * 6 * 6, 5)).eval()
+    made = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.Tanh(), nn.Conv2d(8, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 6 * 6, 5)
+    ).eval()
     for parameter in made.parameters():
         parameter.data *= 1.5
     return made
@@ -86,8 +87,9 @@ def test_pgd_from_the_same_start_is_that_of_torchattacks(model, clips, torchatta
     expected = torchattacks.PGD(model, EPSILON, STEP, STEPS, random_start=True)(x, gold)
     torch.manual_seed(3)
     share = torch.empty_like(x).uniform_(-EPSILON, EPSILON) / EPSILON
-    torch.testing.assert_close(pgd(model, ball_of(x), gold, STEPS, STEP / EPSILON, share), expected, rtol=0,
-                               atol=TOLERANCE)
+    torch.testing.assert_close(
+        pgd(model, ball_of(x), gold, STEPS, STEP / EPSILON, share), expected, rtol=0, atol=TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.02, 0.04])
@@ -174,8 +176,9 @@ def test_stronger_attacks_leave_no_more_clips_right_here(model, clips):
 def test_no_point_lies_outside_the_ball(data):
     numbers = st.floats(-2, 2, width=32)
     rows, columns = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
-    centre = torch.tensor(data.draw(st.lists(st.lists(numbers, min_size=columns, max_size=columns), min_size=rows,
-                                             max_size=rows)))
+    centre = torch.tensor(
+        data.draw(st.lists(st.lists(numbers, min_size=columns, max_size=columns), min_size=rows, max_size=rows))
+    )
     radius = torch.tensor(data.draw(st.lists(st.floats(0, 1, width=32), min_size=rows, max_size=rows)))[:, None]
     ball = Ball(centre, radius, -1.0, 1.0)
     weights = torch.randn(columns, 3, generator=torch.Generator().manual_seed(0))
@@ -185,8 +188,13 @@ def test_no_point_lies_outside_the_ball(data):
     def logits(x):
         return (x.square() + x) @ weights
 
-    for made in (fgsm(logits, ball, gold), bim(logits, ball, gold, 3, 0.5), pgd(logits, ball, gold, 3, 0.5, share),
-                 apgd(logits, ball, gold, 5, share), apgd_of_both(logits, ball, gold, 5, share)):
+    for made in (
+        fgsm(logits, ball, gold),
+        bim(logits, ball, gold, 3, 0.5),
+        pgd(logits, ball, gold, 3, 0.5, share),
+        apgd(logits, ball, gold, 5, share),
+        apgd_of_both(logits, ball, gold, 5, share),
+    ):
         assert ((made - centre).abs() <= radius + 1e-6).all()
         was_inside = centre.abs() <= 1
         assert (made.abs()[was_inside] <= 1).all()

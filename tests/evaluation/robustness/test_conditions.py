@@ -13,13 +13,13 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from test_figures import assert_no_labels_overlap
 from test_report import make, no_pictures, predictions, summarised, table  # noqa: F401
 
-from speecheq.evaluation.robustness import conditions
-from speecheq.reporting import figures, report
-from speecheq.training import train
-from speecheq.evaluation.robustness.conditions import ATTACK_ON_WAVEFORM, CLEAN, NOISE, OTHER_CORPORA, Condition, Row
-from speecheq.seqm import SEQM_CLASSES
 from speecheq.common.stages import Stage
+from speecheq.evaluation.robustness import conditions
+from speecheq.evaluation.robustness.conditions import ATTACK_ON_WAVEFORM, CLEAN, NOISE, OTHER_CORPORA, Condition, Row
+from speecheq.reporting import figures, report
 from speecheq.reporting.recipe_status import DONE, STALE, Status
+from speecheq.seqm import SEQM_CLASSES
+from speecheq.training import train
 
 ROOM = Condition("reverberation")
 FACTS = {"notes": ["made by the tests"], "seed": 0}
@@ -74,7 +74,7 @@ def test_a_seed_is_averaged_not_pooled(tmp_path):
 def test_one_speaker_has_no_interval(tmp_path):
     made = make(tmp_path / "exp", folds=(1,), speakers=1)
     stage = Stage("score", "t", made / "fold1/seed1" / NOISE.folder, {}, [], NOISE.format)
-    row, = conditions.write(stage, NOISE, 1, 1, FACTS, {CLEAN: predictions(1, 1, 0.5, 1)}, SEQM_CLASSES)
+    (row,) = conditions.write(stage, NOISE, 1, 1, FACTS, {CLEAN: predictions(1, 1, 0.5, 1)}, SEQM_CLASSES)
     assert row.metrics["low_ua"] is None and row.metrics["speakers"] == 1
 
 
@@ -111,13 +111,16 @@ def spoil_place(folder):
     shutil.copytree(folder.parents[1] / "fold1/seed1" / NOISE.folder, folder / NOISE.folder)
 
 
-@pytest.mark.parametrize("spoil, words", [
-    (spoil_facts, "was made with other options than that of fold 1"),
-    (spoil_conditions, "was made with other options than that of fold 1"),
-    (spoil_stamp, "was made by another version of the program"),
-    (spoil_scores, "is not as stage 5 (score) left it"),
-    (spoil_place, "holds the scores of fold1/seed1"),
-])
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (spoil_facts, "was made with other options than that of fold 1"),
+        (spoil_conditions, "was made with other options than that of fold 1"),
+        (spoil_stamp, "was made by another version of the program"),
+        (spoil_scores, "is not as stage 5 (score) left it"),
+        (spoil_place, "holds the scores of fold1/seed1"),
+    ],
+)
 def test_a_fold_that_does_not_fit_is_left_out_with_its_reason(experiment, spoil, words):
     spoil(experiment / "fold2/seed1")
     rows, left_out = conditions.read(experiment)
@@ -129,11 +132,16 @@ def row_of(curve, level, ua):
     return Row(ATTACK_ON_WAVEFORM, Condition(f"{curve} at {level:g} dB", curve, level), {"ua": ua}, {}, None)
 
 
-@given(st.sampled_from(["AutoPGD", "AutoPGD+DLR"]),
-       st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=5))
+@given(
+    st.sampled_from(["AutoPGD", "AutoPGD+DLR"]),
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=5),
+)
 def test_a_stronger_attack_that_does_less_is_said(stronger, both):
-    rows = [row for level, (weak, strong) in enumerate(both)
-            for row in (row_of("FGSM", float(level), weak), row_of(stronger, float(level), strong))]
+    rows = [
+        row
+        for level, (weak, strong) in enumerate(both)
+        for row in (row_of("FGSM", float(level), weak), row_of(stronger, float(level), strong))
+    ]
     found = conditions.masked_gradients(rows)
     assert len(found) == sum(strong > weak for weak, strong in both)
     assert all("the gradient may be masked" in sentence for sentence in found)
@@ -141,13 +149,16 @@ def test_a_stronger_attack_that_does_less_is_said(stronger, both):
 
 def test_clips_without_a_gradient_are_summed_over_folds_and_said(experiment):
     for number, fold in enumerate((1, 2)):
-        add(experiment / f"fold{fold}/seed1", ATTACK_ON_WAVEFORM,
-            facts={**FACTS, "gradients": {"attacked": 10, "without": number}})
+        add(
+            experiment / f"fold{fold}/seed1",
+            ATTACK_ON_WAVEFORM,
+            facts={**FACTS, "gradients": {"attacked": 10, "without": number}},
+        )
     rows, left_out = conditions.read(experiment)
     attacked = [row for row in rows if row.setting == ATTACK_ON_WAVEFORM]
     assert not left_out and all(row.metrics["folds"] == [1, 2] for row in rows)
     assert all(row.facts["gradients"] == {"attacked": 20, "without": 1} for row in attacked)
-    sentence, = conditions.masked_gradients(rows)
+    (sentence,) = conditions.masked_gradients(rows)
     assert "of 20 clips that are classified correctly, 1 have a gradient" in sentence
     add(experiment / "fold2/seed1", ATTACK_ON_WAVEFORM)  # as before they were counted
     rows, left_out = conditions.read(experiment)
@@ -165,7 +176,8 @@ def test_pages_tables_and_the_report_show_the_rows(experiment, tmp_path, no_pict
     of = {row.condition: f"{100 * row.metrics['ua']:.2f}" for row in rows}
     assert [(line["system"], line["curve"]) for line in found] == [("speecheq", "noise"), ("wo_mtl", "noise")]
     assert [found[1][f"{name} UA %"] for name in ("clean", "20 dB", "0 dB", "reverberation")] == [
-        of[condition] for condition in shares()]
+        of[condition] for condition in shares()
+    ]
     assert "## toy, random10: noisy speech" in text and "made by the tests" in text
     page = (other / "RESULTS.md").read_text()
     assert "## Noisy speech" in page and all(f"| {condition.name} | {ua} |" in page for condition, ua in of.items())
@@ -185,7 +197,7 @@ def test_what_is_left_out_stands_on_the_page(experiment, tmp_path, no_pictures):
 
 def test_the_curve_has_a_point_a_level_and_a_line_for_what_has_none(experiment):
     rows, _ = conditions.read(experiment)
-    axes, = figures.conditions_figure(NOISE, {"": conditions.by_curve(rows)}).axes
+    (axes,) = figures.conditions_figure(NOISE, {"": conditions.by_curve(rows)}).axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert set(lines) == {"clean", "noise", "reverberation"}
     of = {row.condition: row.metrics["ua"] for row in rows}
@@ -199,14 +211,23 @@ def test_systems_look_the_same_in_all_panels_and_no_words_overlap(curves, monkey
     systems = [f"small_best (data.input=waveform, augment.x=0)-wo_mtl_wo_msud_{number}" for number in range(6)]
     metrics = {"ua": 0.5, "low_ua": 0.4, "high_ua": 0.6}
     clean = Row(ATTACK_ON_WAVEFORM, CLEAN, metrics, {}, None)
-    panels = {f"curve {number}": {
-        name: [clean, *(replace(row_of("c", level, 0.1 * level / -10), metrics=metrics) for level in (-80.0, -40.0))]
-        for name in systems[number:]} for number in range(curves)}
+    panels = {
+        f"curve {number}": {
+            name: [
+                clean,
+                *(replace(row_of("c", level, 0.1 * level / -10), metrics=metrics) for level in (-80.0, -40.0)),
+            ]
+            for name in systems[number:]
+        }
+        for number in range(curves)
+    }
     with style.context(["default", figures.STYLE]):
         figure = figures.conditions_figure(ATTACK_ON_WAVEFORM, panels)
         assert_no_labels_overlap(figure, monkeypatch)
-    colours = [{line.get_label(): line.get_color() for line in axes.get_lines() if line.get_label()[0] != "_"}
-               for axes in figure.axes[:curves]]
+    colours = [
+        {line.get_label(): line.get_color() for line in axes.get_lines() if line.get_label()[0] != "_"}
+        for axes in figure.axes[:curves]
+    ]
     assert all(len(of) == 6 - number for number, of in enumerate(colours))
     assert all(of[label] == colours[0][label] for of in colours for label in of)
 

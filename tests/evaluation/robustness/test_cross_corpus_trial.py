@@ -8,17 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speecheq.models import checkpoint
-from speecheq.evaluation.robustness.conditions import Condition
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json, write_json
 from speecheq.config.schema import Config
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
-from speecheq.common.errors import InputError
-from speecheq.evaluation.predictions import ClipPrediction, predict_emotions
-from speecheq.features.storage import compute_features, load_cuts, load_features
-from speecheq.common.files import read_json, write_json
-from speecheq.models import ModelConfig
 from speecheq.dataset.msud import ClassMap, Recipe, class_table, unify
+from speecheq.evaluation.predictions import ClipPrediction, predict_emotions
+from speecheq.evaluation.robustness.conditions import Condition
 from speecheq.evaluation.robustness.cross_corpus_trial import (
     CorpusTrial,
     adapted,
@@ -31,6 +28,8 @@ from speecheq.evaluation.robustness.cross_corpus_trial import (
 )
 from speecheq.evaluation.robustness.training_history import Training
 from speecheq.evaluation.score import Trained
+from speecheq.features.storage import compute_features, load_cuts, load_features
+from speecheq.models import ModelConfig, checkpoint
 from speecheq.seqm import CATEGORIES
 
 HOME = {"mad": "anger", "glad": "joy", "plain": "neutral", "sad": "sadness"}
@@ -43,12 +42,22 @@ def data(toys, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     for name, labels in (("home", HOME), ("abroad", ABROAD)):
         found = [
-            Utterance(f"{name}-{label}-{take}", toys.write_wav(folder / name / f"{label}{take}.wav", 0.4 + 0.05 * take),
-                      f"{name}{take % 2}", "FM"[take % 2], label=label)
-            for label in labels for take in range(6)
+            Utterance(
+                f"{name}-{label}-{take}",
+                toys.write_wav(folder / name / f"{label}{take}.wav", 0.4 + 0.05 * take),
+                f"{name}{take % 2}",
+                "FM"[take % 2],
+                label=label,
+            )
+            for label in labels
+            for take in range(6)
         ]
-        prepare_corpus(Corpus(name, name, "German", "DIR/*.wav", labels=labels), lambda *_: found,
-                       Request(folder / name), folder / "manifests" / name)
+        prepare_corpus(
+            Corpus(name, name, "German", "DIR/*.wav", labels=labels),
+            lambda *_: found,
+            Request(folder / name),
+            folder / "manifests" / name,
+        )
         compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
     unify(Recipe("home", "speaker", ["home"]), "1", folder / "manifests", folder / "fbank", folder / "msud")
     return folder
@@ -96,27 +105,35 @@ def test_the_classes_that_both_have_are_tested(data, heard, note, trained):
     for clip in clips:
         assert clip.predicted_esc == alone[clip.id].predicted_among(common)
         assert sum(clip.posterior) == pytest.approx(1) and not any(
-            value for number, value in enumerate(clip.posterior) if number not in common)
+            value for number, value in enumerate(clip.posterior) if number not in common
+        )
 
 
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.sets(st.integers(0, 3), min_size=1))
 def test_answers_among_some_classes(posterior, classes):
     clip = ClipPrediction("u", "c", "s", 0, posterior, -1.0, 2.0, None, "F")
-    made, = answers_among(sorted(classes), [clip])
+    (made,) = answers_among(sorted(classes), [clip])
     assert made.predicted_esc in classes and sum(made.posterior) == pytest.approx(1)
     assert max(posterior[k] for k in classes) == pytest.approx(posterior[made.predicted_esc], abs=2e-12)
 
 
 def test_what_was_learned_are_the_classes_of_the_training_clips(note):
     names = class_table(note).names
-    wide = {**note, "sets": {"emotion": {"class": {**note["sets"]["emotion"]["class"], "disgust": 3}},
-                             "test": note["sets"]["test"]}}
+    wide = {
+        **note,
+        "sets": {
+            "emotion": {"class": {**note["sets"]["emotion"]["class"], "disgust": 3}},
+            "test": note["sets"]["test"],
+        },
+    }
     assert learned_classes(wide, "all") == [name for name in names if name in {*HOME.values(), "disgust"}]
     assert learned_classes(wide, "target") == [name for name in names if name in HOME.values()]
 
 
-@pytest.mark.parametrize("corpora, phonemes, words", [
-    (("abroad", "home"), False, "was trained on it"), (("home",), True, "learned phonemes from it")])
+@pytest.mark.parametrize(
+    "corpora, phonemes, words",
+    [(("abroad", "home"), False, "was trained on it"), (("home",), True, "learned phonemes from it")],
+)
 def test_a_corpus_that_was_learned_from_tells_nothing(heard, corpora, phonemes, words, tmp_path):
     check_unheard("abroad", heard)
     with pytest.raises(InputError, match="home: is the target"):
@@ -133,8 +150,11 @@ def test_a_corpus_that_was_learned_from_tells_nothing(heard, corpora, phonemes, 
 
 def test_no_class_in_common(data, note):
     classes = ClassMap(Recipe("home", "speaker", ()), {})
-    with pytest.raises(InputError, match=r"abroad \(anger, fear, joy, neutral\) has no class in common with what home "
-                                         r"taught \(disgust\)"):
+    with pytest.raises(
+        InputError,
+        match=r"abroad \(anger, fear, joy, neutral\) has no class in common with what home "
+        r"taught \(disgust\)",
+    ):
         clips_of("abroad", list(load_cuts(data / "fbank/abroad")), classes, ["disgust"])
 
 
@@ -175,10 +195,13 @@ def test_a_corpus_of_another_level_is_also_tried_at_that_of_the_training(data, h
     mean = torch.linspace(-1, 1, 80) + level + 3.5
     said, facts = trial(data, shots=shots).said(heard, note, normalised_globally(trained, mean))
     names = [of.name for of in said]
-    assert names[:2] == [f"abroad{end}" for end in (
-        ("", ", level matched") if not shots else (", 0 clips a class", ", level matched, 0 clips a class"))]
+    assert names[:2] == [
+        f"abroad{end}"
+        for end in (("", ", level matched") if not shots else (", 0 clips a class", ", level matched, 0 clips a class"))
+    ]
     assert [(of.curve, of.level) for of in said][:2] == (
-        [("", None)] * 2 if not shots else [("abroad", 0.0), ("abroad, level matched", 0.0)])
+        [("", None)] * 2 if not shots else [("abroad", 0.0), ("abroad, level matched", 0.0)]
+    )
     assert facts["notes"][-2 if shots else -1].startswith("level matched: one gain for all clips of the corpus")
     as_it_is, matched = list(said.values())[:2]
     tested = {clip.id for clip in matched}
@@ -188,8 +211,9 @@ def test_a_corpus_of_another_level_is_also_tried_at_that_of_the_training(data, h
     common = [CATEGORIES.index(name) for name in ("neutral", "joy", "anger")]
     for clip, other in zip(matched, as_it_is):
         posterior = torch.tensor(wanted[clip.id].posterior)[common]
-        assert torch.tensor(clip.posterior)[common].tolist() == pytest.approx((posterior / posterior.sum()).tolist(),
-                                                                              rel=1e-3)
+        assert torch.tensor(clip.posterior)[common].tolist() == pytest.approx(
+            (posterior / posterior.sum()).tolist(), rel=1e-3
+        )
         assert clip.posterior != other.posterior
 
 
@@ -200,7 +224,8 @@ def test_of_a_training_of_the_same_level_matching_changes_nothing(data, trained)
     model = normalised_globally(trained, mean)
     assert torch.allclose(level_matched(model, cuts).model.cmvn.mean, mean, atol=1e-4)
     assert level_matched(normalised_globally(trained, mean + 5), cuts).model.cmvn.mean.tolist() == pytest.approx(
-        mean.tolist(), abs=1e-3)
+        mean.tolist(), abs=1e-3
+    )
 
 
 def test_a_model_that_normalises_each_clip_knows_no_level(data, heard, note, trained):
@@ -209,7 +234,7 @@ def test_a_model_that_normalises_each_clip_knows_no_level(data, heard, note, tra
 
 
 def test_more_clips_hold_the_fewer(data):
-    cuts = [cut for cut in load_cuts(data / "fbank/abroad")]
+    cuts = list(load_cuts(data / "fbank/abroad"))
     for cut in cuts:
         cut.supervisions[0].custom["class"] = CATEGORIES.index(esc(cut))
     few, more = few_of("abroad", cuts, 2), few_of("abroad", cuts[::-1], 4)
@@ -234,19 +259,22 @@ def test_adaptation_learns_its_clips_and_leaves_the_model_alone(data, trained):
     assert loss(learned.model) < 0.8 * loss(trained.model)
     assert all(torch.equal(*pair) for pair in zip(before, trained.model.state_dict().values()))
     buffers = dict(learned.model.named_buffers())
-    assert all(torch.equal(value, buffers[name]) for name, value in trained.model.named_buffers()), "statistics are fixed"
+    assert all(torch.equal(value, buffers[name]) for name, value in trained.model.named_buffers()), (
+        "statistics are fixed"
+    )
 
 
 def test_a_corpus_that_is_not_prepared_names_its_stage(data, tmp_path):
-    from speecheq.evaluation.robustness.run_trials import try_conditions
     from speecheq.common.stages import Stage
+    from speecheq.evaluation.robustness.run_trials import try_conditions
 
     folder = tmp_path / "fold1/seed1"
     folder.mkdir(parents=True)
     Stage("train", "a training", folder, {}, [], 1).finish(folder, 1, 1, outputs=[])
     with pytest.raises(InputError, match=r"elsewhere.* stage 2 \(features\)"):
-        try_conditions(folder, data / "msud/home.speaker", 1,
-                       CorpusTrial(("elsewhere",), data / "manifests", data / "fbank"))
+        try_conditions(
+            folder, data / "msud/home.speaker", 1, CorpusTrial(("elsewhere",), data / "manifests", data / "fbank")
+        )
 
 
 def test_unlabelled_speech_of_the_other_corpus_is_refused(data, heard, note, trained):

@@ -10,22 +10,21 @@ import soundfile
 import torch
 
 from speecheq.cli import main
-from speecheq.evaluation.robustness import conditions
+from speecheq.common.errors import InputError
+from speecheq.common.stages import STAMP
 from speecheq.corpora import audio_folder
-from speecheq.models.checkpoint import fingerprint
-from speecheq.evaluation.robustness.conditions import ATTACK_ON_FBANK, ATTACK_ON_WAVEFORM, CLEAN, NOISE
 from speecheq.dataset.lazy_cuts import cuts_of
 from speecheq.dataset.loader import scoring_batches
-from speecheq.common.errors import InputError
-from speecheq.features.storage import BatchedFbank
-from speecheq.evaluation.robustness import attack_trial, attacks, noise_trial
+from speecheq.evaluation.robustness import attack_trial, attacks, conditions, noise_trial
 from speecheq.evaluation.robustness.attack_trial import BY_METHOD, METHODS, AttackTrial, attacked, drawn_shares
+from speecheq.evaluation.robustness.conditions import ATTACK_ON_FBANK, ATTACK_ON_WAVEFORM, CLEAN, NOISE
 from speecheq.evaluation.robustness.noise_trial import NoiseTrial
 from speecheq.evaluation.robustness.run_trials import try_conditions
 from speecheq.evaluation.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
 from speecheq.evaluation.score import Trained, read_metrics, read_scores
+from speecheq.features.storage import BatchedFbank
+from speecheq.models.checkpoint import fingerprint
 from speecheq.seqm import SEQM_CLASSES
-from speecheq.common.stages import STAMP
 
 CLIPS = 12  # of a speaker
 
@@ -109,18 +108,22 @@ def test_without_rooms_reverberation_is_simulated(fold, msud, noises):
     assert any(a.posterior != b.posterior for a, b in zip(said["clean"], said["simulated reverberation"]))
 
 
-@pytest.mark.parametrize("trial", [AttackTrial("waveform", ("fgsm",), (-40.0,)), AttackTrial("fbank", (), (1.0,)),
-                                   None])
+@pytest.mark.parametrize(
+    "trial", [AttackTrial("waveform", ("fgsm",), (-40.0,)), AttackTrial("fbank", (), (1.0,)), None]
+)
 def test_unchanged_clips_get_the_scores_of_stage_5(fold, msud, noises, trial):
     trial = trial or NoiseTrial(noises, None, (10.0,))
     try_conditions(fold, msud, 1, trial)
-    before, clean = read_scores(fold / "scores.tsv")["test"], read_scores(
-        fold / trial.setting.folder / "scores.tsv")["clean"]
+    before, clean = (
+        read_scores(fold / "scores.tsv")["test"],
+        read_scores(fold / trial.setting.folder / "scores.tsv")["clean"],
+    )
     assert [clip.id for clip in clean] == [clip.id for clip in before]
     assert [clip.predicted_esc for clip in clean] == [clip.predicted_esc for clip in before]
     # stored features are rounded
     assert np.array([clip.posterior for clip in clean]) == pytest.approx(
-        np.array([clip.posterior for clip in before]), abs=2e-3)
+        np.array([clip.posterior for clip in before]), abs=2e-3
+    )
     row, scores = rows_of(fold, trial.setting)["clean"], read_metrics(fold)
     assert row.metrics["ua"] == pytest.approx(scores["test.ua"]) and row.metrics["wa"] == scores["test.wa"]
 
@@ -142,8 +145,11 @@ class Heard(torch.nn.Module):
 
 def test_the_snr_is_as_stated_and_the_noise_the_same_at_each(fold, noises, stream, monkeypatch):
     monkeypatch.setattr(noise_trial, "BatchedFbank", Heard)
-    changes = {condition.level: change for condition, change in NoiseTrial(noises, None, (20.0, 5.0, 0.0)).changes(
-        fold, Trained.load(fold))[0].items() if condition == CLEAN or condition.curve}
+    changes = {
+        condition.level: change
+        for condition, change in NoiseTrial(noises, None, (20.0, 5.0, 0.0)).changes(fold, Trained.load(fold))[0].items()
+        if condition == CLEAN or condition.curve
+    }
     assert changes[None](stream).inputs.equal(stream.inputs)
     added = {level: change(stream).inputs - stream.inputs for level, change in changes.items() if level is not None}
     for level, sound in added.items():
@@ -175,8 +181,10 @@ def started_from(folder, weights):
     (folder / STAMP).write_text(json.dumps(stamp))
 
 
-@pytest.mark.parametrize("name, rate, channels", [("other-name.wav", 16000, 1), ("other-format.flac", 16000, 1),
-                                                  ("two-channels.wav", 16000, 2)])
+@pytest.mark.parametrize(
+    "name, rate, channels",
+    [("other-name.wav", 16000, 1), ("other-format.flac", 16000, 1), ("two-channels.wav", 16000, 2)],
+)
 def test_a_noise_of_the_training_is_refused_by_name(fold, msud, noises, tmp_path, name, rate, channels):
     tone(tmp_path / "trained" / "a.wav", 1, frequency=300)
     tone(tmp_path / "tested" / "b.wav", 1, frequency=500)
@@ -222,8 +230,9 @@ def test_noise_that_stage_1_has_not_seen_is_said(fold, msud, tmp_path):
         try_conditions(fold, msud, 1, NoiseTrial(tmp_path / "no", None))
 
 
-@pytest.mark.parametrize("on, setting, level", [("waveform", ATTACK_ON_WAVEFORM, -20.0),
-                                                ("fbank", ATTACK_ON_FBANK, 3.0)])
+@pytest.mark.parametrize(
+    "on, setting, level", [("waveform", ATTACK_ON_WAVEFORM, -20.0), ("fbank", ATTACK_ON_FBANK, 3.0)]
+)
 def test_attacks_leave_no_more_right_than_there_were(fold, msud, on, setting, level):
     try_conditions(fold, msud, 1, AttackTrial(on, tuple(BY_METHOD), (level,)))
     rows = rows_of(fold, setting)
@@ -300,8 +309,9 @@ def test_a_masked_gradient_is_warned_of(fold, msud, monkeypatch, caplog):
         return ball.centre
 
     monkeypatch.setitem(attack_trial.BY_METHOD, "apgd", blinded)
-    monkeypatch.setitem(attack_trial.BY_METHOD, "fgsm",
-                        lambda logits, ball, gold, share: attacks.apgd(logits, ball, gold, 100, share))
+    monkeypatch.setitem(
+        attack_trial.BY_METHOD, "fgsm", lambda logits, ball, gold, share: attacks.apgd(logits, ball, gold, 100, share)
+    )
     try_conditions(fold, msud, 1, AttackTrial("fbank", ("fgsm", "apgd"), (30.0,)))
     assert "the gradient may be masked" in caplog.text
 
@@ -337,27 +347,77 @@ def test_without_its_checkpoint_a_training_cannot_be_tried(fold, msud):
         try_conditions(fold, msud, 1, AttackTrial("fbank", ("fgsm",), (1.0,)))
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["noise"], "robustness noise: no noise is given"),
-    (["noise", "--noise", "n", "--snr", "loud"], "'loud' is not a list of numbers"),
-    (["attack", "--fbank-levels", "0"], "cannot change by 0 dB at most: give levels above 0"),
-    (["attack", "--attacks", "magic"], "invalid choice: 'magic'"),
-    (["attack", "--on", "text"], "invalid choice: 'text'"),
-    (["heat"], "invalid choice: 'heat'"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["noise"], "robustness noise: no noise is given"),
+        (["noise", "--noise", "n", "--snr", "loud"], "'loud' is not a list of numbers"),
+        (["attack", "--fbank-levels", "0"], "cannot change by 0 dB at most: give levels above 0"),
+        (["attack", "--attacks", "magic"], "invalid choice: 'magic'"),
+        (["attack", "--on", "text"], "invalid choice: 'text'"),
+        (["heat"], "invalid choice: 'heat'"),
+    ],
+)
 def test_bad_options_are_one_sentence(experiment, arguments, words, capfd):
-    given = ["--data", str(experiment.parents[4]), "--exp", "exp", "--config", "nano.yaml", "--systems", "speecheq",
-             "--target", "casia", "--protocol", "speaker", "--folds", "1"]
+    given = [
+        "--data",
+        str(experiment.parents[4]),
+        "--exp",
+        "exp",
+        "--config",
+        "nano.yaml",
+        "--systems",
+        "speecheq",
+        "--target",
+        "casia",
+        "--protocol",
+        "speaker",
+        "--folds",
+        "1",
+    ]
     assert main.main(["robustness", *arguments, *given]) == 1
     said = capfd.readouterr().err
     assert words in said and "Traceback" not in said and len(said.strip().splitlines()) == 1
 
 
 def test_the_command_tries_what_it_is_told(fold, msud, noises, tmp_path):
-    given = ["--data", str(msud.parents[1]), "--exp", str(tmp_path / "exp"), "--config", "nano.yaml",
-             "--systems", "speecheq", "--target", "casia", "--protocol", "speaker", "--folds", "1"]
-    assert main.main(["robustness", "noise", "attack", *given, "--noise", str(noises), "--snr", "10, 0", "--attacks",
-                     "fgsm", "--on", "fbank", "--fbank-levels", "0.5 1"]) == 0
+    given = [
+        "--data",
+        str(msud.parents[1]),
+        "--exp",
+        str(tmp_path / "exp"),
+        "--config",
+        "nano.yaml",
+        "--systems",
+        "speecheq",
+        "--target",
+        "casia",
+        "--protocol",
+        "speaker",
+        "--folds",
+        "1",
+    ]
+    assert (
+        main.main(
+            [
+                "robustness",
+                "noise",
+                "attack",
+                *given,
+                "--noise",
+                str(noises),
+                "--snr",
+                "10, 0",
+                "--attacks",
+                "fgsm",
+                "--on",
+                "fbank",
+                "--fbank-levels",
+                "0.5 1",
+            ]
+        )
+        == 0
+    )
     assert list(rows_of(fold, NOISE)) == ["clean", "noise at 10 dB", "noise at 0 dB", "simulated reverberation"]
     assert list(rows_of(fold, ATTACK_ON_FBANK)) == ["clean", "FGSM at 0.5 dB", "FGSM at 1 dB"]
     assert not rows_of(fold, ATTACK_ON_WAVEFORM)

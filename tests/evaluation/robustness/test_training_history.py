@@ -2,8 +2,8 @@
 
 import pytest
 
-from speecheq.config import schema as configuration
 from speecheq.common.errors import InputError
+from speecheq.config import schema as configuration
 from speecheq.evaluation.robustness.cross_corpus_trial import check_unheard
 from speecheq.evaluation.robustness.training_history import trainings
 from speecheq.training.train import Job, train
@@ -15,13 +15,24 @@ def tuned(own_experiment, experiment, tmp_path):
     config = configuration.load(own_experiment / "config.yaml")
     config.loss.beta, config.data.corpora, config.optim.max_steps = 0.0, "target", 1
     folder = tmp_path / "exp-tuned" / "nano-wo_mtl" / "casia.speaker" / "fold1" / "seed1"
-    train(Job(config, "nano", (), "wo_mtl", experiment.parents[4] / "msud" / "casia.speaker", 1, None, folder,
-              init_from=own_experiment / "best.pt"))
+    train(
+        Job(
+            config,
+            "nano",
+            (),
+            "wo_mtl",
+            experiment.parents[4] / "msud" / "casia.speaker",
+            1,
+            None,
+            folder,
+            init_from=own_experiment / "best.pt",
+        )
+    )
     return folder
 
 
 def test_what_was_learned_from_is_that_of_all_trainings(own_experiment, tuned):
-    of_before, = trainings(own_experiment)
+    (of_before,) = trainings(own_experiment)
     assert (of_before.corpora, of_before.phoneme_corpus) == (("casia",), "aishell")
     found = trainings(tuned)
     assert [training.folder for training in found] == [tuned, own_experiment]
@@ -46,8 +57,10 @@ def leave_alone(folder):
     (folder / "stage.json").unlink()
 
 
-@pytest.mark.parametrize("change, words", [(remove, "are not there any more"), (replace, "are others now"),
-                                           (leave_alone, "have no stage.json and run.json")])
+@pytest.mark.parametrize(
+    "change, words",
+    [(remove, "are not there any more"), (replace, "are others now"), (leave_alone, "have no stage.json and run.json")],
+)
 def test_weights_of_unknown_origin_are_refused(own_experiment, tuned, change, words):
     change(own_experiment)
     with pytest.raises(InputError) as refused:
@@ -57,13 +70,13 @@ def test_weights_of_unknown_origin_are_refused(own_experiment, tuned, change, wo
 
 
 def test_a_phoneme_corpus_that_is_gone_cannot_be_checked(own_experiment, tmp_path):
-    of_before, = trainings(own_experiment)
+    (of_before,) = trainings(own_experiment)
     moved = of_before._replace(run={**of_before.run, "phonemes": str(tmp_path / "gone")})
     with pytest.raises(InputError, match="gone/phonemes.json: is not there any more, but .* was trained with"):
         check_unheard("emodb", [moved])
 
 
 def test_older_trainings_do_not_name_the_weights_they_started_from(own_experiment):
-    of_before, = trainings(own_experiment)
+    (of_before,) = trainings(own_experiment)
     run = {name: value for name, value in of_before.run.items() if name != "init_from"}
     assert of_before._replace(run=run).weights_before is None

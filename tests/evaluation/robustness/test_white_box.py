@@ -11,10 +11,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from speecheq.common.errors import InputError
-from speecheq.features.storage import BatchedFbank
-from speecheq.models import ModelConfig, build_model
-from speecheq.models.normalisation import Cmvn, Normalised
-from speecheq.models.heads import Predictions
 from speecheq.evaluation.robustness.attacks import slope
 from speecheq.evaluation.robustness.white_box import (
     DECIBEL,
@@ -23,6 +19,10 @@ from speecheq.evaluation.robustness.white_box import (
     ball_of_waveforms,
     root_mean_square,
 )
+from speecheq.features.storage import BatchedFbank
+from speecheq.models import ModelConfig, build_model
+from speecheq.models.heads import Predictions
+from speecheq.models.normalisation import Cmvn, Normalised
 
 CPU = torch.device("cpu")
 LENGTHS = torch.tensor([6400, 4810, 3200])
@@ -114,7 +114,7 @@ def test_the_change_of_filter_banks_is_in_decibels():
     made = ball_of_fbank(features, torch.tensor([5, 3]), 2.0).at(torch.ones(2, 5, 80))
     energies = made.exp() / features.exp()
     assert 10 * torch.log10(energies[0]).numpy() == pytest.approx(np.full((5, 80), 2.0), abs=1e-4)
-    assert not made[1, 3:].any() and DECIBEL == pytest.approx(np.log(10 ** 0.1))
+    assert not made[1, 3:].any() and pytest.approx(np.log(10**0.1)) == DECIBEL
 
 
 class Says(nn.Module):
@@ -133,11 +133,17 @@ def rounded(features):
     return features.detach().mean((1, 2))[:, None].round() * torch.ones(9)
 
 
-@pytest.mark.parametrize("model, words", [
-    (object(), "needs the gradient, which object does not give"),
-    (Says(rounded), "cannot be differentiated (the logits have no gradient)"),
-    (Says(lambda features: features.mean((1, 2))[:, None].round() * torch.ones(9)), "the gradient of its answers is 0"),
-])
+@pytest.mark.parametrize(
+    "model, words",
+    [
+        (object(), "needs the gradient, which object does not give"),
+        (Says(rounded), "cannot be differentiated (the logits have no gradient)"),
+        (
+            Says(lambda features: features.mean((1, 2))[:, None].round() * torch.ones(9)),
+            "the gradient of its answers is 0",
+        ),
+    ],
+)
 def test_what_cannot_be_differentiated_is_refused(model, words):
     with pytest.raises(InputError) as refused:
         WhiteBox(model, BatchedFbank(), CPU, "model.onnx")
