@@ -20,7 +20,7 @@ import torch
 from turns import Turns
 
 from speecheq.config import schema as configuration
-from speecheq.dataset.loader import MultitaskBatch, Stream
+from speecheq.dataset.loader import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights, resolve_ctc_backend
 from speecheq.models import checkpoint
 from speecheq.models.ecapa import AttentiveStatisticsPooling, Res2Convolution, SqueezeExcitation, TdnnUnit
@@ -78,7 +78,7 @@ def made_up_batch(clips: int, seconds: float, shortest: float, config: configura
     def stream(targets):
         inputs = torch.randn(clips, frames, config.model.feature_dim, generator=randomness)
         inputs[torch.arange(frames) >= lengths[:, None]] = 0
-        return Stream(inputs, lengths, [str(number) for number in range(clips)], targets)
+        return TaskBatch(inputs, lengths, [str(number) for number in range(clips)], targets)
 
     phones = [of(config.model.num_phones, int(length) * PHONES_A_SECOND // 100, low=1) for length in lengths]
     return MultitaskBatch(

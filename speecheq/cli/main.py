@@ -15,7 +15,7 @@ from speecheq.cluster import job_arrays
 from speecheq.common.command_line import OneLineParser, exit_status, numbers, positive, positive_whole, true_or_false
 from speecheq.common.errors import InputError
 from speecheq.common.progress import log, set_up_logging
-from speecheq.common.stages import STAMP, Stage, only_asked
+from speecheq.common.stages import STAMP, Stage, planning
 
 # Subcommands import what they need themselves, so that --help answers at once.
 
@@ -39,7 +39,7 @@ def _missing(given: argparse.Namespace, parts: Iterable[Part]) -> list[job_array
     """Of the parts of a command those that are not done, as tasks."""
     tasks = []
     for work, title, changed, logs in parts:
-        with only_asked() as missing:
+        with planning() as missing:
             work()
         if missing:
             tasks.append(_own_task(given, title, *changed, logs=logs, stages=missing))
@@ -203,7 +203,7 @@ def _unify(given: argparse.Namespace) -> None:
     if given.cmd == job_arrays.LOCAL:
         work()
         return
-    with only_asked() as stages:
+    with planning() as stages:
         folds = work()
     missing = {stage.options["fold"]: stage for stage in stages}
     tasks = [
@@ -334,7 +334,7 @@ def _train(given: argparse.Namespace) -> None:
         raise InputError("--train-jobs is for trainings beside each other, --gpus for one at a time: give one of them.")
     if distributed.launched():  # by the lines below, or by torchrun itself
         with distributed.processes(given.rendezvous):
-            with distributed.together():
+            with distributed.raise_together():
                 trainings = _trainings(given)
             for job in trainings:
                 train(job)

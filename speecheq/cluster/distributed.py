@@ -117,7 +117,7 @@ def processes(rendezvous: str | None = None) -> Iterator[None]:
         log.setLevel(logging.ERROR)
     try:
         yield
-        any_of(0)  # the first process may still be writing
+        any_rank(0)  # the first process may still be writing
     except KeyboardInterrupt:
         if _place() == 0:
             raise
@@ -127,7 +127,7 @@ def processes(rendezvous: str | None = None) -> Iterator[None]:
         _between_gpus = None
 
 
-def use(device: torch.device) -> torch.device:
+def set_device(device: torch.device) -> torch.device:
     """The device of this process: of GPUs the one of its number on its machine. All processes call it."""
     global _between_gpus
     if size() == 1 or device.type != "cuda":
@@ -221,7 +221,7 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def objects(value: Any) -> list[Any]:
+def all_gather_objects(value: Any) -> list[Any]:
     """What each process gives, by process, in all of them."""
     if size() == 1:
         return [value]
@@ -231,7 +231,7 @@ def objects(value: Any) -> list[Any]:
     return found
 
 
-def any_of(number: int) -> int:
+def any_rank(number: int) -> int:
     """The largest of the numbers that the processes give, in all of them."""
     if size() == 1:
         return number
@@ -242,7 +242,7 @@ def any_of(number: int) -> int:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def raise_together() -> Iterator[None]:
     """What is done inside succeeds in all processes, or an InputError in one of them ends all, told once a machine.
 
     Nothing inside may wait for another process. Faults of other kinds end the process, and so the others too.
@@ -255,16 +255,17 @@ def together() -> Iterator[None]:
         yield
     except InputError as error:
         fault = error
-    if any_of(int(fault is not None)):
-        raise fault_of_all(next(told for told in objects(fault and str(fault)) if told is not None)) from fault
+    if any_rank(int(fault is not None)):
+        faults = all_gather_objects(fault and str(fault))
+        raise fault_of_all(next(sentence for sentence in faults if sentence is not None)) from fault
 
 
-def from_first(make: Callable[[], T]) -> T:
+def broadcast(make: Callable[[], T]) -> T:
     """What ``make`` gives in the first process, in all of them; its InputError ends all."""
     if size() == 1:
         return make()
     box: list[Any] = [None]
-    with together():
+    with raise_together():
         if is_first():
             box[0] = make()
     with _all_reached():
@@ -290,9 +291,9 @@ def interleaved(shares: Sequence[Sequence[T]]) -> list[T]:
 
 def results_of(work: Callable[[list[T]], list[Any]], items: list[T]) -> list[Any]:
     """``work`` of all items, a result each and in their order, shared out and known to all processes."""
-    with together():
+    with raise_together():
         own = work(share(items))
-    return interleaved(objects(own)) if len(own) < len(items) else own
+    return interleaved(all_gather_objects(own)) if len(own) < len(items) else own
 
 
 @contextmanager
@@ -311,7 +312,7 @@ def is_shared_out() -> bool:
     return _clips is not None
 
 
-def whole(own: Tensor) -> Tensor:
+def gather_rows(own: Tensor) -> Tensor:
     """(n, ...) of this process' share -> (N, ...) of the mini-batch, in its order; gradients go to the own rows."""
     if _clips is None:
         return own
@@ -336,7 +337,7 @@ def whole_mean(mean: Tensor, count: int) -> Tensor:
     return (own + (total - own.detach())) / elements.clamp(min=1)
 
 
-def summand(loss: Tensor) -> Tensor:
+def scale_for_sum(loss: Tensor) -> Tensor:
     """What a process passes backward of the loss of a mini-batch, so that the gradients of all add up to its own."""
     return loss if is_shared_out() or size() == 1 else loss / size()
 

@@ -32,29 +32,24 @@ TEXT_SUFFIXES = (".txt", ".tsv", ".csv", ".info")
 NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "shar": 3, "train": 4, "score": 5}
 
 
-# Where commands are only asked: the stages that are not done.
-_missing: list["Stage"] | None = [] if os.environ.get(ONLY_ASK) else None
+# While commands only plan: the stages that would run.
+_plan: list["Stage"] | None = [] if os.environ.get(ONLY_ASK) else None
 
 
 @contextmanager
-def only_asked() -> Iterator[list["Stage"]]:
-    """While it is entered, every stage is taken for done and so does nothing; yields those that are not."""
-    global _missing
-    before, _missing = _missing, []
+def planning() -> Iterator[list["Stage"]]:
+    """While it is entered, no stage runs; yields the list of those that would."""
+    global _plan
+    before, _plan = _plan, []
     try:
-        yield _missing
+        yield _plan
     finally:
-        _missing = before
-
-
-def is_only_asked() -> bool:
-    """Whether stages are asked what is missing, and must not write."""
-    return _missing is not None
+        _plan = before
 
 
 def status() -> int:
-    """What a command ends with that met no fault: 0, or NOT_DONE if it is only asked and has something to do."""
-    return NOT_DONE if _missing else 0
+    """Exit status of a command that met no fault: 0, or NOT_DONE if it only planned and has something to do."""
+    return NOT_DONE if _plan else 0
 
 
 def digest(value: Any) -> str:
@@ -174,7 +169,6 @@ class Stage:
         self.version = version
         self.key = digest([name, self.options, sorted(map(str, self.inputs.values())), version])
         self.started = time.monotonic()
-        self.is_missing = False
         self._found: dict[str, Any] | None = None  # the stamp that was looked at last
 
     def _stamp(self) -> dict[str, Any] | None:
@@ -186,26 +180,22 @@ class Stage:
         except InputError:
             return {}
 
-    def is_done(self) -> bool:
-        """Whether the stage ran with this key and its outputs are still whole; says in the log what it found.
-
-        Where stages are only asked this is true, so that nothing is done, and ``is_missing`` has the answer.
-        """
-        done = self._is_whole()
-        if done or _missing is None:
-            return done
-        self.is_missing = True
-        _missing.append(self)
+    def added_to_plan(self) -> bool:
+        """Whether the command only plans (``planning``), so that the stage must not run; it is then in the plan."""
+        if _plan is None:
+            return False
+        _plan.append(self)
         return True
 
-    def _is_whole(self) -> bool:
+    def needs_run(self) -> bool:
+        """False where the stage ran with this key and its outputs are still whole; logs what it found."""
         self._found = stamp = self._stamp()
         where = f"stage {NUMBERS[self.name]} ({self.name}) of {self.title}"
         if stamp is None:
-            return False
+            return True
         if not stamp:
             log.warning("%s: %s is damaged: the stage is redone", where, self.folder / STAMP)
-            return False
+            return True
         if stamp["key"] != self.key:
             changed = [k for k in self.options if stamp["options"].get(k) != json.loads(json.dumps(self.options[k]))]
             changed += [k for k in stamp["options"] if k not in self.options]
@@ -215,17 +205,17 @@ class Stage:
             elif changed:
                 because = f"its options changed ({', '.join(changed)})"
             log.info("%s: done before, but %s: it is redone", where, because)
-            return False
+            return True
         for name, size in stamp["outputs"].items():
             path = Path(os.path.normpath(self.folder / name))
             if not path.is_file() or path.stat().st_size != size:
                 log.warning("%s: %s is not whole any more: the stage is redone", where, path)
-                return False
+                return True
         log.info("%s: already done with the same arguments, skipped (%s)", where, self.folder)
-        return True
+        return False
 
     @contextmanager
-    def alone(self, wait: bool = True) -> Iterator[bool]:
+    def locked(self, wait: bool = True) -> Iterator[bool]:
         """While it is entered, no other process writes to the stage's folder or to the stages' folders that it reads.
 
         Yields whether the stage is still to be done: another process that was at it, which is waited for, may have done
@@ -236,11 +226,11 @@ class Stage:
             try:
                 opened.enter_context(locked_folder(self.folder, wait))
             except InputError:
-                if self._stamp() == self._found or not self.is_done():
+                if self._stamp() == self._found or self.needs_run():
                     raise
                 yield False  # another process has done it and reads it
                 return
-            if self._stamp() != self._found and self.is_done():
+            if self._stamp() != self._found and not self.needs_run():
                 yield False
                 return
             remove_leftovers(self.folder)
@@ -255,7 +245,7 @@ class Stage:
             yield True
 
     @contextmanager
-    def anew(self) -> Iterator[Path]:
+    def replace_folder(self) -> Iterator[Path]:
         """Yield a new folder that takes the place of the stage's own once it is whole.
 
         InputError where the stage's folder holds something that the stage did not write, which would be lost.
@@ -270,7 +260,7 @@ class Stage:
         with whole_folder(self.folder) as temporary:
             yield temporary
 
-    def begin(self) -> None:
+    def invalidate(self) -> None:
         """For stages that write in place: what is about to change must not be taken for done."""
         (self.folder / STAMP).unlink(missing_ok=True)
 

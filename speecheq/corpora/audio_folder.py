@@ -134,9 +134,9 @@ def prepare(
         raise InputError(f"{out_dir}: lies inside the folder of the {what}; name another folder for the manifest.")
     options = {"corpus_dir": str(folder), "partial": partial, **({"speech": True, "hours": hours} if speech else {})}
     stage = Stage("manifests", name, out_dir, options, [folder], FORMAT)
-    if stage.is_done():
+    if not stage.needs_run() or stage.added_to_plan():
         return
-    with stage.alone() as is_missing:
+    with stage.locked() as is_missing:
         if is_missing:
             _write(name, sounds, folder, stage, partial, nj, speech, hours)
 
@@ -191,7 +191,7 @@ def _write(
             f"{folder}: none of its {len(sounds)} audio files can be used ({why}); copy the folder again, "
             "as WAV or FLAC."
         )
-    with stage.anew() as written:
+    with stage.replace_folder() as written:
         RecordingSet.from_recordings(recordings).to_file(written / f"{name}_recordings_all.jsonl.gz")
         write_json(written / f"{name}_card.json", card(name, recordings))
         stage.finish(written, len(sounds), len(recordings), drops, unit="files")

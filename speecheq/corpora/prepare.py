@@ -592,11 +592,11 @@ def prepare(corpus: Corpus, find: Finder, request: Request, out_dir: Path) -> No
     options = {**asdict(replace(request, corpus_dir=str(corpus_dir))), "corpus": asdict(corpus)}
     del options["nj"]
     stage = Stage("manifests", corpus.name, out_dir, options, [corpus_dir], FORMAT)
-    if stage.is_done():
+    if not stage.needs_run() or stage.added_to_plan():
         return
     check_utterances(corpus, utterances, request)
     _check_counts(corpus, utterances, drops, request)
-    with stage.alone() as is_missing:
+    with stage.locked() as is_missing:
         if is_missing:
             _write(corpus, utterances, request, drops, stage)
 
@@ -609,7 +609,7 @@ def _write(corpus: Corpus, utterances: list[Utterance], request: Request, drops:
     kept = range(len(utterances)) if request.hours is None else _take_hours(corpus, utterances, headers, request, drops)
     splits = sorted({utterances[place].split or "all" for place in kept})
     counts = _Counts()
-    with stage.anew() as folder:
+    with stage.replace_folder() as folder:
         for split in splits:
             places = (place for place in kept if (utterances[place].split or "all") == split)
             _write_split(corpus, folder, split, ((utterances[place], headers[place]) for place in places), counts)

@@ -53,7 +53,7 @@ START = Position()
 
 
 @dataclass
-class Stream:
+class TaskBatch:
     """One padded mini-batch of one data set.
 
     ``inputs`` (N, T, D) float32 features, zeros after ``lengths`` (N,) frames, or, before the front end has turned them
@@ -85,12 +85,12 @@ class Stream:
         epoch, batch = self.position
         return Position(epoch + 1) if self.last else Position(epoch, batch + 1)
 
-    def to(self, device: torch.device) -> "Stream":
+    def to(self, device: torch.device) -> "TaskBatch":
         """Features on ``device``; all else stays on the CPU, where masks are decided and labels are checked."""
         clean = None if self.clean is None else self.clean.to(device, non_blocking=True)
         return replace(self, inputs=self.inputs.to(device, non_blocking=True), clean=clean)
 
-    def pin_memory(self) -> "Stream":
+    def pin_memory(self) -> "TaskBatch":
         """Inputs in memory from which a GPU copies by itself; DataLoader calls this where it is asked to."""
         return replace(self, inputs=self.inputs.pin_memory())
 
@@ -99,17 +99,17 @@ class Stream:
 class MultitaskBatch:
     """What one step trains on: a mini-batch of each data set; None for a task that is left out."""
 
-    emotion: Stream
-    gender: Stream | None = None
-    phoneme: Stream | None = None
-    unlabelled: Stream | None = None
+    emotion: TaskBatch
+    gender: TaskBatch | None = None
+    phoneme: TaskBatch | None = None
+    unlabelled: TaskBatch | None = None
 
-    def streams(self) -> dict[str, Stream]:
+    def streams(self) -> dict[str, TaskBatch]:
         """The streams that are there, by name, in the order of STREAMS."""
         return {name: getattr(self, name) for name in STREAMS if getattr(self, name) is not None}
 
 
-def whole_stream(shares: Sequence[Stream]) -> Stream:
+def whole_stream(shares: Sequence[TaskBatch]) -> TaskBatch:
     """A mini-batch from what each process took of it (distributed.share)."""
     first = shares[0]
     if len(first.ids) == len(first.all_ids):
@@ -149,12 +149,12 @@ def targets_of(stream: str, cuts: list[Cut]) -> dict[str, Any]:
     return {"phones": [torch.tensor(s.custom["phones"], dtype=torch.int64) for s in supervisions]}
 
 
-def collate(stream: str, cuts: list[Cut], waveforms: bool = False) -> Stream:
+def collate(stream: str, cuts: list[Cut], waveforms: bool = False) -> TaskBatch:
     """Load and pad a mini-batch of stored features, or of ``waveforms``: then (N, S), lengths in samples."""
     loaded = [torch.from_numpy(load_waveform(cut)) if waveforms else load_features(cut) for cut in cuts]
     lengths = torch.tensor([len(clip) for clip in loaded])
     inputs = pad_sequence(loaded, batch_first=True)
-    return Stream(inputs, lengths, [cut.id for cut in cuts], targets_of(stream, cuts))
+    return TaskBatch(inputs, lengths, [cut.id for cut in cuts], targets_of(stream, cuts))
 
 
 def crop(cut: Cut, max_seconds: float, randomness: random.Random) -> Cut:
@@ -268,7 +268,7 @@ class _Batches(IterableDataset):
         self.stream, self.source, self.config, self.seed, self.start = stream, source, config, seed, start
         self.loader, self.loaders = loader, loaders
 
-    def __iter__(self) -> Iterator[Stream | InputError]:
+    def __iter__(self) -> Iterator[TaskBatch | InputError]:
         """What cannot be read is handed over as an InputError: raised in a worker it would come with a traceback."""
         try:
             for request in self.source.requests(
@@ -278,7 +278,7 @@ class _Batches(IterableDataset):
         except InputError as error:
             yield error
 
-    def _load(self, request: Request) -> Stream:
+    def _load(self, request: Request) -> TaskBatch:
         chosen = request.cuts
         if self.stream != "phoneme":
             of_epoch = f"{self.seed} {self.stream} {request.position.epoch}"
@@ -306,7 +306,7 @@ def _end_after(parent: int) -> None:
 
 def endless_stream(
     stream: str, cuts: CutSet | Source, config: DataConfig, seed: int, start: Position = START, device: str = "cpu"
-) -> Iterator[Stream]:
+) -> Iterator[TaskBatch]:
     """Mini-batches of one data set for ever, from ``start`` on, loaded by ``config.workers`` processes.
 
     The processes start at once. ``device`` is the type of the one that trains: a GPU copies from pinned memory without
@@ -334,7 +334,7 @@ def endless_stream(
     )
 
 
-def _in_turn(loaders: list[Iterator[Stream | InputError]], turns: Iterator[int]) -> Iterator[Stream]:
+def _in_turn(loaders: list[Iterator[TaskBatch | InputError]], turns: Iterator[int]) -> Iterator[TaskBatch]:
     for number in turns:
         batch = next(loaders[number])
         if isinstance(batch, InputError):
@@ -387,7 +387,7 @@ def largest_batch(cut_sets: dict[str, CutSet], config: DataConfig) -> MultitaskB
     return MultitaskBatch(**streams)
 
 
-def scoring_batches(stream: str, cuts: list[Cut], batch_size: int, waveforms: bool = False) -> Iterator[Stream]:
+def scoring_batches(stream: str, cuts: list[Cut], batch_size: int, waveforms: bool = False) -> Iterator[TaskBatch]:
     """Every cut once and whole, of like durations together; stored features, or ``waveforms``."""
     ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
     for start in range(0, len(ordered), batch_size):

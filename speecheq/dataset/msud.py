@@ -29,7 +29,7 @@ from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, write_json
 from speecheq.common.progress import log, progress
-from speecheq.common.stages import STAMP, Drops, Stage, digest, is_only_asked, require
+from speecheq.common.stages import STAMP, Drops, Stage, digest, require
 from speecheq.corpora.prepare import NEUTRAL_RULES, load_card
 from speecheq.dataset.protocols import (
     CROSS,
@@ -410,7 +410,7 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
             title = f"{recipe.name}, fold {number}"
             stage = Stage("unify", title, folder / f"fold{number}", {**options, "fold": number}, inputs, FORMAT)
             stages[number] = stage
-            done[number] = stage.is_done() and not stage.is_missing
+            done[number] = not stage.needs_run()
         return done[number]
 
     done: dict[int, bool] = {}
@@ -438,7 +438,7 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
             **_other_parts(recipe, dev, cards, clips.of, of_fold),
         }
         shared_speakers = _check(recipe, clips.of, parts)
-        with stages[number].anew() as temporary:
+        with stages[number].replace_folder() as temporary:
             sets = _write_sets(recipe, classes, cuts, parts, temporary)
             note = {
                 "name": recipe.name,
@@ -474,9 +474,9 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
             stages[number].finish(temporary, placed + len(of_fold), placed, of_fold)
 
     for number in parse_numbers(folds, "fold", len(all_folds)):
-        if is_done(number) or is_only_asked():
+        if is_done(number) or stages[number].added_to_plan():
             continue
-        with stages[number].alone() as is_missing:
+        with stages[number].locked() as is_missing:
             if is_missing:
                 write(number)
     return parse_numbers(folds, "fold", len(all_folds))

@@ -141,9 +141,9 @@ def phonemes(
     else:
         target, options["bpe_size"] = None, bpe_size
     stage = Stage("unify", f"phonemes of {corpus}", out_dir, options, [fbank / corpus], FORMAT)
-    if stage.is_done():
+    if not stage.needs_run() or stage.added_to_plan():
         return
-    with stage.alone() as is_missing:
+    with stage.locked() as is_missing:
         if is_missing:
             _write(card, fbank / corpus, units, bpe_size, target, stage)
 
@@ -163,7 +163,7 @@ def _write(card: dict, fbank: Path, units: str, bpe_size: int, phones: Phones | 
             raise InputError(f"{corpus}: {error}") from error
 
     drops, clips = Drops(), Counter()
-    with stage.anew() as temporary:
+    with stage.replace_folder() as temporary:
         with ExitStack() as files:
             writers: dict[str, SequentialJsonlWriter] = {}
 

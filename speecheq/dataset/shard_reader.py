@@ -129,7 +129,7 @@ class _Writing:
 
     def finish(self) -> None:
         """Gather what is known of each clip, write the stamp, remove what is of no use any more."""
-        self.stage.begin()
+        self.stage.invalidate()
         with whole_file(self.out / "clips.npy") as temporary:
             np.save(temporary, _describe([self.paths(number)[0] for number in self.shards]), allow_pickle=False)
         names = [os.path.relpath(path, self.out) for number in self.shards for path in self.paths(number)]
@@ -190,7 +190,7 @@ def _describe(manifests: Sequence[Path]) -> np.ndarray:
 def missing_shards(source: Path, out_dir: Path, kind: str, shard_clips: int) -> list[int] | None:
     """The numbers, from 0, of the shards that ``write_shards`` would write; None where all is done."""
     writing = _Writing(source, out_dir, kind, shard_clips)
-    return None if writing.stage.is_done() else writing.missing()
+    return writing.missing() if writing.stage.needs_run() else None
 
 
 def write_shards(
@@ -203,14 +203,14 @@ def write_shards(
     InputError where stage 3 has not run or a clip cannot be read.
     """
     writing = _Writing(Path(source), out_dir, kind, shard_clips)
-    if writing.stage.is_done():
+    if not writing.stage.needs_run() or writing.stage.added_to_plan():
         return
     if numbers is not None:
         make_parent(out_dir)
         with folder_in_use(source), folder_in_use(out_dir):  # many jobs may have shards, but none beside a whole run
             _write(writing, nj, numbers)
         return
-    with writing.stage.alone() as is_missing:
+    with writing.stage.locked() as is_missing:
         if is_missing:
             _write(writing, nj)
             writing.finish()

@@ -14,7 +14,7 @@ from torch import nn
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
-from speecheq.dataset.loader import GENDERS, Stream, scoring_batches
+from speecheq.dataset.loader import GENDERS, TaskBatch, scoring_batches
 from speecheq.evaluation import metrics
 from speecheq.losses import greedy_decode
 from speecheq.models import clip_eis
@@ -63,7 +63,7 @@ def predict_emotions(
     batch_size: int,
     device: torch.device,
     embeddings: bool = False,
-    of_waveforms: Callable[[Stream], Stream] | None = None,
+    of_waveforms: Callable[[TaskBatch], TaskBatch] | None = None,
 ) -> list[ClipPrediction]:
     """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``.
 

@@ -23,10 +23,10 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, remove_leftovers, whole_file, write_fault_is_an_input_error, write_json
 from speecheq.common.progress import log
 from speecheq.common.provenance import git_revision
-from speecheq.common.stages import Stage, is_only_asked, only_asked, require
+from speecheq.common.stages import Stage, require
 from speecheq.config.schema import Config
 from speecheq.dataset.lazy_cuts import cuts_of
-from speecheq.dataset.loader import GENDERS, Stream
+from speecheq.dataset.loader import GENDERS, TaskBatch
 from speecheq.dataset.msud import EVERY_CORPUS, TEST, class_table
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.protocols import CROSS
@@ -237,7 +237,7 @@ class Trained(NamedTuple):
         cuts: Path,
         corpus: str | None = None,
         embeddings: bool = False,
-        of_waveforms: Callable[[Stream], Stream] | None = None,
+        of_waveforms: Callable[[TaskBatch], TaskBatch] | None = None,
     ) -> list[ClipPrediction]:
         """Of the cuts of a set, or of those of one corpus (see ``predict_emotions``)."""
         return predict_emotions(
@@ -274,36 +274,37 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
     if training_clips and note["protocol"] == CROSS:
         log.info("%s: trains on no clip of %s, so no training clip of it is scored", title, note["target"])
         training_clips = False
-    scored = scores.is_done()
-    if scored and not scores.is_missing and not (folder / "best.pt").exists():
-        with only_asked() as not_to_be_made:
-            embedded = embeddings.is_done()
-        if not_to_be_made:
-            log.info("%s: best.pt is not there any more, so no embeddings are made", title)
-    else:
-        embedded = embeddings.is_done()
-    training_scored = not training_clips or training.is_done()
-    if scored and embedded and training_scored:
-        return {} if is_only_asked() else read_metrics(folder)
+    scored, embedded = not scores.needs_run(), not embeddings.needs_run()
+    if scored and not embedded and not (folder / "best.pt").exists():
+        log.info("%s: best.pt is not there any more, so no embeddings are made", title)
+        embedded = True
+    training_scored = not training_clips or not training.needs_run()
+    is_done = {scores: scored, embeddings: embedded, training: training_scored}
+    missing = [stage for stage, done in is_done.items() if not done]
+    if not missing:
+        return read_metrics(folder)
+    planned = [stage for stage in missing if stage.added_to_plan()]
+    if planned:
+        return {}
 
-    with scores.alone() as is_missing:  # of all three, for they are made together
+    with scores.locked() as is_missing:  # of all three, for they are made together
         for name in (METRICS, SCORES, PHONES, EMBEDDINGS, TRAINING_SCORES, embeddings.folder, training.folder):
             remove_leftovers(folder / name)
         # another process may have been at it meanwhile
-        scored, embedded = scored or not is_missing, embedded or embeddings.is_done()
-        training_scored = training_scored or training.is_done()
+        scored, embedded = scored or not is_missing, embedded or not embeddings.needs_run()
+        training_scored = training_scored or not training.needs_run()
         if not (scored and embedded and training_scored):
             trained = Trained.load(folder)
         if not scored:
             predictions = _score_tests(scores, folder, trained, run, note, fold_folder, phonemes)
         if not embedded:
-            embeddings.begin()
+            embeddings.invalidate()
             if scored:
                 predictions = trained.predict(fold_folder / f"{TEST}.jsonl.gz", embeddings=True)
             write_embeddings(folder / EMBEDDINGS, predictions)
             _finish(embeddings, folder, [EMBEDDINGS], len(predictions), "test clips")
         if not training_scored:
-            training.begin()
+            training.invalidate()
             predictions = trained.predict(fold_folder / "emotion.jsonl.gz", note["target"])
             write_scores(folder / TRAINING_SCORES, {TRAINING_CLIPS: predictions}, class_table(note))
             _finish(training, folder, [TRAINING_SCORES], len(predictions), "training clips")
@@ -327,7 +328,7 @@ def _score_tests(
     phonemes: Path | None,
 ) -> list[ClipPrediction]:
     """Write scores.tsv, phones.tsv and metrics.json; returns the target's test clips with their embeddings."""
-    stage.begin()
+    stage.invalidate()
     sets = {name: trained.predict(fold_folder / f"{name}.jsonl.gz", embeddings=name == TEST) for name in note["tests"]}
     scores: dict[str, Any] = {f"dev.{name}": value for name, value in trained.content["dev"].items()}
     genders = "gender" in trained.config.tasks()

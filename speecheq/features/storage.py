@@ -354,7 +354,7 @@ def missing_parts(corpus: str, manifests: Path, out_dir: Path, config: FbankConf
     manifests, out_dir = Path(manifests), Path(out_dir)
     card = load_card(manifests, corpus)
     stage = _stage(corpus, manifests, out_dir, card, config)
-    if stage.is_done():
+    if not stage.needs_run():
         return None
     parts = range(math.ceil(card["utterances"] / CUTS_A_PART))
     return [part for part in parts if not sizes_are_as_noted(_note(_archive(out_dir / f"parts-{stage.key}", part)))]
@@ -378,14 +378,14 @@ def compute_features(
     manifests, out_dir = Path(manifests), Path(out_dir)
     card = load_card(manifests, corpus)
     stage = _stage(corpus, manifests, out_dir, card, config)
-    if stage.is_done():
+    if not stage.needs_run() or stage.added_to_plan():
         return
     if parts is not None:
         make_parent(out_dir)
         with folder_in_use(manifests), folder_in_use(out_dir):  # many jobs may have parts, but none beside a whole run
             _compute(stage, corpus, manifests, out_dir, nj, config, card, parts)
         return
-    with stage.alone() as is_missing:
+    with stage.locked() as is_missing:
         if is_missing:
             _compute(stage, corpus, manifests, out_dir, nj, config, card, parts)
 
@@ -422,7 +422,7 @@ def _compute(
             shown.update(cuts)
     if parts is not None:
         return
-    stage.begin()
+    stage.invalidate()
     with whole_file(out_dir / "cuts.jsonl.gz") as temporary, open(temporary, "wb") as cuts:
         for archive in archives:  # files of gzip one after the other are a file of gzip
             cuts.write(archive.with_suffix(".jsonl.gz").read_bytes())

@@ -18,7 +18,7 @@ from speecheq.common.progress import log
 from speecheq.common.stages import require
 from speecheq.config.schema import Config
 from speecheq.dataset.lazy_cuts import cuts_of
-from speecheq.dataset.loader import LABEL_FREE_STREAMS, MultitaskBatch, Stream
+from speecheq.dataset.loader import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
 from speecheq.features.augment_features import draw_changes
 from speecheq.features.augment_waveforms import Augmenter, draw, load_noises, load_responses
 from speecheq.features.storage import BatchedFbank
@@ -116,7 +116,7 @@ class Frontend:
             self.augmenter = Augmenter(augment, seed, noise, response, device)
 
     @torch.no_grad()
-    def _features(self, name: str, stream: Stream) -> Stream:
+    def _features(self, name: str, stream: TaskBatch) -> TaskBatch:
         waveforms, lengths = stream.inputs.to(self.device, non_blocking=True), stream.lengths
         if self.augmenter is None:
             features, frames = self.fbank(waveforms, lengths)
@@ -132,8 +132,8 @@ class Frontend:
         return self._cropped(stream, waveforms, changed, drawn)
 
     def _cropped(
-        self, stream: Stream, waveforms: Tensor, changed: tuple[Tensor, Tensor], drawn: dict[str, Tensor]
-    ) -> Stream:
+        self, stream: TaskBatch, waveforms: Tensor, changed: tuple[Tensor, Tensor], drawn: dict[str, Tensor]
+    ) -> TaskBatch:
         """The ``changed`` features and frames of ``stream``, cropped, and what they were made of.
 
         Another speed is another length, by which the type could be told. So of every clip, whatever its type, as many

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from speecheq.common.errors import InputError
-from speecheq.dataset.loader import MultitaskBatch, Stream
+from speecheq.dataset.loader import MultitaskBatch, TaskBatch
 from speecheq.models import checkpoint
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,7 +77,7 @@ def save_batch(path: Path, batch: MultitaskBatch, error: str) -> None:
 
 
 @contextmanager
-def enough_memory(name: str, stream: Stream) -> Iterator[None]:
+def enough_memory(name: str, stream: TaskBatch) -> Iterator[None]:
     """Turn "no memory left on the GPU" while ``stream`` is computed into an InputError that names what to lower."""
     try:
         yield

@@ -9,7 +9,7 @@ import torch
 from speecheq.cluster import distributed
 from speecheq.common.progress import log
 from speecheq.config.schema import Config
-from speecheq.dataset.loader import LABEL_FREE_STREAMS, MultitaskBatch, Stream
+from speecheq.dataset.loader import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
 from speecheq.features.augment_features import Mixup
 from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss, reconstruction_loss
 from speecheq.models import Predictions
@@ -42,7 +42,7 @@ def classification_loss(
 
 
 def label_free_losses(
-    model: Normalised, stream: Stream, predictions: Predictions, tasks: Sequence[str]
+    model: Normalised, stream: TaskBatch, predictions: Predictions, tasks: Sequence[str]
 ) -> dict[str, torch.Tensor]:
     """The losses of those of MTL-AUG's tasks that are trained, by task.
 
@@ -50,8 +50,10 @@ def label_free_losses(
     """
     losses: dict[str, torch.Tensor] = {}
     if "augmentation" in tasks:
-        targets = distributed.whole(stream.targets["augmentation"])
-        losses["augmentation"] = focal_loss(distributed.whole(predictions.augmentation_logits), targets, gamma=0.0)
+        targets = distributed.gather_rows(stream.targets["augmentation"])
+        losses["augmentation"] = focal_loss(
+            distributed.gather_rows(predictions.augmentation_logits), targets, gamma=0.0
+        )
     if "reconstruction" in tasks:
         with torch.no_grad():
             clean = model.cmvn(stream.clean, stream.lengths)
@@ -63,7 +65,7 @@ def label_free_losses(
 def stream_loss(
     model: Normalised,
     name: str,
-    stream: Stream,
+    stream: TaskBatch,
     config: Config,
     ctc_backend: str,
     weights: LossWeights,
@@ -76,7 +78,7 @@ def stream_loss(
     CTC are utterances with fewer frames than their phones need. ``class_weights`` (K,) are those of ESC. Of a
     mini-batch that is shared out these are the losses of the whole, with the gradients of this process' share.
     """
-    whole, mixup = distributed.whole, stream.changes.mixup
+    whole, mixup = distributed.gather_rows, stream.changes.mixup
     if mixup is not None:
         mixup = Mixup(whole(distributed.rows_in_whole(mixup.partners)), whole(mixup.shares))
     with precision.autocast():
@@ -129,7 +131,7 @@ def gradients(
             loss, of_tasks, without_ctc = stream_loss(
                 model, name, stream.to(device), config, ctc_backend, weights, precision, class_weights
             )
-            precision.scaler.scale(distributed.summand(loss)).backward()
+            precision.scaler.scale(distributed.scale_for_sum(loss)).backward()
         if apart:
             restore(model, buffers)
         parts[name] = loss.detach()

@@ -243,7 +243,7 @@ class Training:
             self.state = TrainingState()
             mean = deviation = None
             if config.data.cmvn == "global":
-                mean, deviation = distributed.from_first(lambda: global_statistics(self.cut_sets))
+                mean, deviation = distributed.broadcast(lambda: global_statistics(self.cut_sets))
             self.model = checkpoint.new_model(config, mean, deviation).to(self.device)
         else:
             self.state = TrainingState.from_checkpoint(before)
@@ -260,7 +260,7 @@ class Training:
         if before is not None:
             self.precision.scaler.load_state_dict(before["scaler"])
         if self.device.type == "cuda":
-            with distributed.together():
+            with distributed.raise_together():
                 largest = self.frontend(largest_batch(self.cut_sets, config.data))
             check_memory(
                 self.model,
@@ -299,7 +299,7 @@ class Training:
                 self.curves = opened.enter_context(curves)
             clips, epoch_started, before = 0, time.monotonic(), time.monotonic()
             while not self.is_over():
-                with distributed.together():
+                with distributed.raise_together():
                     batch = self.frontend(next(batches))
                 self._step(batch)
                 state.took(batch)
@@ -311,7 +311,7 @@ class Training:
                 if ends_epoch:
                     self._end_epoch(speed, batch.emotion.last)
                 state.seconds, before = state.seconds + time.monotonic() - before, time.monotonic()
-                asked = distributed.any_of(stop.signal)
+                asked = distributed.any_rank(stop.signal)
                 if ends_epoch or asked or state.step % config.run.checkpoint_steps == 0:
                     self._save_last()
                 if ends_epoch:
@@ -366,7 +366,10 @@ class Training:
     def _skip(self, batch: MultitaskBatch, error: NotFinite) -> None:
         """Keep the mini-batch of a step that is not finite; InputError if it is one too many."""
         path = self.folder / f"bad_step{self.state.step + 1}.pt"
-        shares = {name: distributed.objects(stream.to(torch.device("cpu"))) for name, stream in batch.streams().items()}
+        shares = {
+            name: distributed.all_gather_objects(stream.to(torch.device("cpu")))
+            for name, stream in batch.streams().items()
+        }
         if distributed.is_first():
             save_batch(path, MultitaskBatch(**{name: whole_stream(of) for name, of in shares.items()}), str(error))
         self.state.bad_steps += 1
@@ -466,12 +469,12 @@ def _open_folder(folder: Path, stage: Stage, opened: ExitStack) -> tuple[bool, d
     Whether there is still something to do, as another process may have ended it meanwhile, and the checkpoint's content
     to go on with, if any.
     """
-    if not opened.enter_context(stage.alone(wait=False)):
+    if not opened.enter_context(stage.locked(wait=False)):
         return False, None
     with write_fault_is_an_input_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     before = find_checkpoint(folder, stage.key)
-    stage.begin()
+    stage.invalidate()
     # they describe the model that was here before
     for stale in ("scores.tsv", "phones.tsv", "metrics.json", "train_scores.tsv", "embeddings.npz"):
         (folder / stale).unlink(missing_ok=True)
@@ -494,7 +497,7 @@ def train(job: Job) -> None:
     writes to the same folder.
     """
     config, folder = copy.deepcopy(job.config), job.folder
-    with distributed.together():
+    with distributed.raise_together():
         note = load_fold(job.msud, job.fold)
         phoneme_train, phoneme_dev, phones = _phoneme_sets(job)
         fold_folder = job.msud / f"fold{job.fold}"
@@ -513,19 +516,19 @@ def train(job: Job) -> None:
         name = f"{job.system}, fold {job.fold}, seed {config.run.seed}"
         title = f"{job.config_name}, {note['name']}: {name}"
         stage = Stage("train", title, folder, options, inputs, FORMAT)
-    if distributed.from_first(stage.is_done):
+    if not distributed.broadcast(lambda: stage.needs_run() and not stage.added_to_plan()):
         return
-    with distributed.together():
+    with distributed.raise_together():
         device = pick_device(config.run.device)
-    device, first = distributed.use(device), distributed.is_first()
+    device, first = distributed.set_device(device), distributed.is_first()
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
 
     with ExitStack() as opened:
-        is_missing, before = distributed.from_first(lambda: _open_folder(folder, stage, opened))
+        is_missing, before = distributed.broadcast(lambda: _open_folder(folder, stage, opened))
         if not is_missing:
             return
-        with distributed.together():
+        with distributed.raise_together():
             if phones:
                 config.model.num_phones = len(phones)
             classes = class_table(note)

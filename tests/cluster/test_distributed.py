@@ -20,7 +20,7 @@ from speecheq.cluster import distributed
 from speecheq.cluster.job_arrays import free_port
 from speecheq.common.errors import InputError
 from speecheq.corpora.prepare import Request, prepare
-from speecheq.dataset.loader import Stream, training_cuts, whole_stream
+from speecheq.dataset.loader import TaskBatch, training_cuts, whole_stream
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.features.storage import compute_features
@@ -174,7 +174,7 @@ def test_a_mini_batch_is_put_together_from_its_shares(size, lengths):
     ids = [f"clip{number}" for number in range(len(rows))]
 
     def stream(numbers):
-        return Stream(
+        return TaskBatch(
             torch.nn.utils.rnn.pad_sequence([rows[n] for n in numbers], batch_first=True),
             torch.tensor([lengths[n] for n in numbers]),
             [ids[n] for n in numbers],
@@ -191,13 +191,17 @@ def test_a_mini_batch_is_put_together_from_its_shares(size, lengths):
 
 def test_one_process_exchanges_nothing():
     value = torch.randn(3, requires_grad=True)
-    with distributed.mini_batch(3), distributed.together():
+    with distributed.mini_batch(3), distributed.raise_together():
         assert not distributed.is_shared_out()
-        assert distributed.whole(value) is value and distributed.whole_mean(value, 3) is value
-        assert distributed.summand(value) is value
-    assert distributed.objects(5) == [5] and distributed.any_of(15) == 15 and distributed.from_first(lambda: 2) == 2
+        assert distributed.gather_rows(value) is value and distributed.whole_mean(value, 3) is value
+        assert distributed.scale_for_sum(value) is value
+    assert (
+        distributed.all_gather_objects(5) == [5]
+        and distributed.any_rank(15) == 15
+        and distributed.broadcast(lambda: 2) == 2
+    )
     assert distributed.results_of(lambda items: [2 * item for item in items], [1, 2]) == [2, 4]
-    assert distributed.use(torch.device("cuda")) == torch.device("cuda") and distributed.is_first()
+    assert distributed.set_device(torch.device("cuda")) == torch.device("cuda") and distributed.is_first()
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,7 @@ def test_numbers_of_processes_that_cannot_be(monkeypatch, devices, number, nodes
 STEPS = """
 import dataclasses, random
 from speecheq.config import Config
-from speecheq.data import MultitaskBatch, Stream
+from speecheq.data import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
 from speecheq.numerics import Precision
 from speecheq.step import gradients
@@ -265,7 +269,7 @@ def streams_of(case):
         inputs = [torch.randn(length, 80, generator=generator) for length in lengths]
         clean = [torch.randn(length, 80, generator=generator) for length in lengths] if mtl_aug else []
         rows = range(clips) if distributed.size() > clips else range(clips)[distributed.rank() :: distributed.size()]
-        made[name] = Stream(
+        made[name] = TaskBatch(
             torch.nn.utils.rnn.pad_sequence([inputs[row] for row in rows], batch_first=True),
             torch.tensor([lengths[row] for row in rows]), [f"{name}{row}" for row in rows],
             {key: value[list(rows)] if torch.is_tensor(value) else [value[row] for row in rows]
@@ -419,7 +423,7 @@ try:
         weight.sum().backward()
         distributed.sum_gradients([weight])
         torch.optim.Adam([weight]).step()  # with torch 2 the first one imports what takes the group as a default
-        distributed.objects(weight)
+        distributed.all_gather_objects(weight)
         assert threads() > 1
         {how}
 finally:

@@ -22,9 +22,8 @@ from speecheq.common.stages import (
     Stage,
     digest,
     history,
-    is_only_asked,
     iter_tree,
-    only_asked,
+    planning,
     require,
     status,
     tree_sizes,
@@ -43,18 +42,18 @@ def make(tmp_path, source, options=None, version=1, name="manifests"):
 
 
 def run(stage, drops=None):
-    with stage.anew() as folder:
+    with stage.replace_folder() as folder:
         write_text(folder / "result.txt", "the result")
         stage.finish(folder, 3, 3 - len(drops or ()), drops)
 
 
 def test_the_stamp_and_its_stage(tmp_path, source):
     stage = make(tmp_path, source)
-    assert not stage.is_done()
+    assert stage.needs_run()
     drops = Drops()
     drops.add("too short", "b")
     run(stage, drops)
-    assert make(tmp_path, source).is_done()
+    assert not make(tmp_path, source).needs_run()
     stamp = require(tmp_path / "out", "manifests")
     assert (stamp["in"], stamp["out"], stamp["dropped"]) == (3, 2, {"too short": ["b"]})
     assert stamp["outputs"] == {"result.txt": len("the result")} and stamp["stage"] == "manifests"
@@ -94,24 +93,26 @@ def test_it_is_redone_when_anything_changes(tmp_path, source, change, because, c
     run(make(tmp_path, source))
     stage = change(tmp_path, source)
     stage = stage if isinstance(stage, Stage) else make(tmp_path, source)
-    assert not stage.is_done()
+    assert stage.needs_run()
     assert because in capsys.readouterr().err
     run(stage)
-    assert stage.is_done()
+    assert not stage.needs_run()
 
 
-def test_stages_that_are_only_asked_do_nothing_and_are_named(tmp_path, source):
+def test_planning_lists_the_stages_that_need_a_run(tmp_path, source):
     stage = make(tmp_path, source)
-    with only_asked() as missing:
-        assert stage.is_done() and is_only_asked() and status() == NOT_DONE
-    assert missing == [stage] and stage.is_missing and not is_only_asked() and status() == 0
+    assert not stage.added_to_plan()
+    with planning() as missing:
+        assert stage.needs_run() and not missing and status() == 0
+        assert stage.added_to_plan() and status() == NOT_DONE
+    assert missing == [stage] and not stage.added_to_plan() and status() == 0
     run(make(tmp_path, source))
-    with only_asked() as missing:
-        assert make(tmp_path, source).is_done() and status() == 0
+    with planning() as missing:
+        assert not make(tmp_path, source).needs_run() and status() == 0
     assert not missing
 
 
-def test_a_command_that_is_only_asked_writes_nothing(tmp_path, toys):
+def test_a_command_that_only_plans_writes_nothing(tmp_path, toys):
     """The status is its answer."""
     toys.casia(tmp_path / "casia")
     script = toys.root / "local/prepare_casia.py"
@@ -126,17 +127,17 @@ def test_a_command_that_is_only_asked_writes_nothing(tmp_path, toys):
 def test_a_stage_that_was_broken_off_is_not_done(tmp_path, source):
     stage = make(tmp_path, source)
     run(stage)
-    stage.begin()
-    assert not stage.is_done()
+    stage.invalidate()
+    assert stage.needs_run()
     with pytest.raises(InputError, match=r"stage 1 \(manifests\) has not been run or did not finish"):
         require(tmp_path / "out", "manifests")
 
 
 def test_a_failure_keeps_the_earlier_result(tmp_path, source):
     run(make(tmp_path, source))
-    with pytest.raises(RuntimeError), make(tmp_path, source, version=2).anew():
+    with pytest.raises(RuntimeError), make(tmp_path, source, version=2).replace_folder():
         raise RuntimeError
-    assert make(tmp_path, source).is_done()
+    assert not make(tmp_path, source).needs_run()
 
 
 def test_what_another_hand_wrote_is_not_replaced(tmp_path, source):
@@ -194,10 +195,10 @@ def test_a_damaged_stamp_is_named_and_its_stage_redone(tmp_path, source, left, c
         require(tmp_path / "out", "manifests")
     with pytest.raises(InputError, match="out/stage.json: is damaged; run its stage again"):
         Stage("features", "a toy", tmp_path / "features", {}, [tmp_path / "out"], 1)
-    assert not make(tmp_path, source).is_done()
+    assert make(tmp_path, source).needs_run()
     assert "out/stage.json is damaged: the stage is redone" in capsys.readouterr().err
     run(make(tmp_path, source))
-    assert make(tmp_path, source).is_done()
+    assert not make(tmp_path, source).needs_run()
 
 
 def test_sizes_of_a_tree_with_links(tmp_path, source):
@@ -233,22 +234,22 @@ def test_the_history_of_a_folder_is_what_it_was_made_from(tmp_path, source):
 
 def test_a_stage_that_another_process_has_done_meanwhile_is_not_done_again(tmp_path, source):
     stage = make(tmp_path, source)
-    assert not stage.is_done()
-    with stage.alone() as is_missing:
+    assert stage.needs_run()
+    with stage.locked() as is_missing:
         assert is_missing
     run(make(tmp_path, source))  # by the other, while this one waited
-    with stage.alone() as is_missing:
+    with stage.locked() as is_missing:
         assert not is_missing
     other = make(tmp_path, source, version=2)
-    assert not other.is_done()
-    with other.alone() as is_missing:
+    assert other.needs_run()
+    with other.locked() as is_missing:
         assert is_missing, "what was done was another's work"
 
 
 def test_a_stage_removes_what_killed_processes_left_of_it(tmp_path, source):
     write_text(tmp_path / ".tmp1.out" / "half", "x")
     write_text(tmp_path / "out" / ".tmp1.cuts", "x")
-    with make(tmp_path, source).alone():
+    with make(tmp_path, source).locked():
         assert not list(tmp_path.rglob(".tmp*"))
 
 
@@ -266,17 +267,17 @@ def in_use(folder):
 def test_what_another_process_reads_is_not_made_anew(tmp_path, source, monkeypatch):
     monkeypatch.chdir(Path(__file__).resolve().parents[2])
     stage = make(tmp_path, source)
-    assert not stage.is_done()
+    assert stage.needs_run()
     run(make(tmp_path, source))
     with in_use(tmp_path / "out") as other:
-        with stage.alone() as is_missing:  # it is done already
+        with stage.locked() as is_missing:  # it is done already
             assert not is_missing
         changed = make(tmp_path, source, version=2)
-        assert not changed.is_done()
-        with pytest.raises(InputError, match="works with what lies there"), changed.alone():
+        assert changed.needs_run()
+        with pytest.raises(InputError, match="works with what lies there"), changed.locked():
             pass
         other.stdin.close()
-    with changed.alone() as is_missing:
+    with changed.locked() as is_missing:
         assert is_missing
 
 
@@ -284,7 +285,7 @@ def test_an_input_that_was_made_anew_meanwhile_is_named(tmp_path, source):
     run(make(tmp_path, source))
     after = Stage("features", "a toy", tmp_path / "features", {}, [tmp_path / "out"], 1)
     run(make(tmp_path, source, version=2))
-    with pytest.raises(InputError, match="out: was made anew while a toy was about to read it"), after.alone():
+    with pytest.raises(InputError, match="out: was made anew while a toy was about to read it"), after.locked():
         pass
 
 
@@ -301,5 +302,5 @@ def test_times_of_files_mean_nothing(tmp_path, source):
     for path in (source / "clip.wav", source / "labels.tsv", tmp_path / "out" / STAMP, tmp_path / "out" / "result.txt"):
         for moment in (0, 2**32):
             os.utime(path, (moment, moment))
-            assert make(tmp_path, source).is_done()
+            assert not make(tmp_path, source).needs_run()
             require(tmp_path / "out", "manifests")

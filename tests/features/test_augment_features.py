@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speecheq.config.schema import Config, MixupConfig, SpecAugmentConfig
-from speecheq.dataset.loader import MultitaskBatch, Position, Stream
+from speecheq.dataset.loader import MultitaskBatch, Position, TaskBatch
 from speecheq.features.augment_features import Changes, Mixup, draw_changes, draw_masks, draw_mixup
 from speecheq.losses import LossWeights, focal_loss
 from speecheq.models import checkpoint
@@ -209,7 +209,7 @@ def streams(config, clips=6):
     made = {}
     for name, labels in targets.items():
         inputs, _ = padded(lengths.tolist(), 80, seed=len(made))
-        stream = Stream(inputs, lengths, IDS[:clips], labels, Position())
+        stream = TaskBatch(inputs, lengths, IDS[:clips], labels, Position())
         changes = draw_changes(config, name, 0, stream.ids, lengths, *inputs.shape[1:])
         made[name] = dataclasses.replace(stream, changes=changes)
     return MultitaskBatch(**made)

@@ -7,7 +7,7 @@ import torch
 
 from speecheq.common.errors import InputError
 from speecheq.config.schema import Config, load, save
-from speecheq.dataset.loader import MultitaskBatch, Stream
+from speecheq.dataset.loader import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
 from speecheq.models import TASKS, Baseline, ModelConfig, SpeechEQ, build_model, checkpoint
 from speecheq.models.baseline import max_pooled
@@ -52,7 +52,7 @@ def _batch() -> MultitaskBatch:
         for clip, mark in enumerate(marks):
             inputs[clip, :, 5 * mark : 5 * mark + 5] += 2
         lengths = torch.tensor([60 - 3 * clip for clip in range(len(marks))])
-        return Stream(inputs, lengths, [f"{name}{clip}" for clip in range(len(marks))], targets)
+        return TaskBatch(inputs, lengths, [f"{name}{clip}" for clip in range(len(marks))], targets)
 
     esc = torch.tensor([0, 1, 2, 8, 1, 0])
     return MultitaskBatch(
@@ -223,7 +223,9 @@ def test_ctc_counts_the_frames_of_the_logits(kind, frames, feasible):
     """Five phones need five frames: a third of 13, rounded up."""
     config = _settings(kind=kind, channels=16, mfa_channels=24, bottleneck=8)
     lengths = torch.tensor([60, frames])
-    stream = Stream(torch.randn(2, 60, 80), lengths, ["long", "short"], {"phones": [torch.tensor([1, 2, 3, 4, 5])] * 2})
+    stream = TaskBatch(
+        torch.randn(2, 60, 80), lengths, ["long", "short"], {"phones": [torch.tensor([1, 2, 3, 4, 5])] * 2}
+    )
     torch.manual_seed(0)
     _, losses, left_out = stream_loss(
         checkpoint.new_model(config).train(), "phoneme", stream, config, "torch", LossWeights(), FP32
@@ -239,7 +241,7 @@ def test_decoding_ignores_frames_behind_the_end(monkeypatch):
         def __init__(self, name):
             self.id = name
 
-    stream = Stream(torch.randn(2, 30, 80), torch.tensor([30, 7]), ["a", "b"], {"phones": [torch.tensor([1])] * 2})
+    stream = TaskBatch(torch.randn(2, 30, 80), torch.tensor([30, 7]), ["a", "b"], {"phones": [torch.tensor([1])] * 2})
     monkeypatch.setattr(evaluate, "scoring_batches", lambda *_: [stream])
     model = checkpoint.new_model(_settings())
     read = []

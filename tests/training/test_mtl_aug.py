@@ -19,7 +19,7 @@ from speecheq.corpora.audio_folder import prepare as prepare_sounds
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.lazy_cuts import cuts_of
-from speecheq.dataset.loader import MultitaskBatch, Stream, multitask_batches, whole_stream
+from speecheq.dataset.loader import MultitaskBatch, TaskBatch, multitask_batches, whole_stream
 from speecheq.features.augment_waveforms import Augmenter, SoundBank, draw
 from speecheq.features.storage import BatchedFbank, compute_features, load_cuts
 from speecheq.losses import LossWeights, reconstruction_loss
@@ -196,7 +196,7 @@ def test_phoneme_clips_are_changed_too_but_never_cropped():
     """CTC needs the frames of all phones, and gender nothing but its clip: no head of theirs tells the types apart."""
     clips = torch.stack([noise_like(9000, n) for n in range(24)])
     streams = {
-        name: Stream(clips, torch.full((24,), 9000), [f"u{n}" for n in range(24)])
+        name: TaskBatch(clips, torch.full((24,), 9000), [f"u{n}" for n in range(24)])
         for name in ("emotion", "gender", "phoneme")
     }
     made = Frontend(config("speed"), CPU, None, None)(MultitaskBatch(**streams)).streams()
@@ -235,7 +235,7 @@ def of_bursts(made, **counts):
             [noise_like(16000, n) * (0.1 + torch.sin(2 * np.pi * 2 * time + n).square()) for n in range(count)]
         )
         labels = {"esc": torch.arange(count) % 9, "eis": torch.full((count,), -1.0)} if name == "emotion" else {}
-        streams[name] = Stream(clips, torch.full((count,), 16000), [f"u{n}" for n in range(count)], labels)
+        streams[name] = TaskBatch(clips, torch.full((count,), 16000), [f"u{n}" for n in range(count)], labels)
     return Frontend(made, CPU, None, None)(MultitaskBatch(**streams))
 
 
@@ -350,7 +350,7 @@ def test_shares_of_a_mini_batch_are_put_together_again(sets):
     for process in range(2):
         rows = list(range(process, 3, 2))
         shares.append(
-            Stream(
+            TaskBatch(
                 stream.inputs[rows],
                 stream.lengths[rows],
                 [stream.ids[row] for row in rows],

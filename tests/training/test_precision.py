@@ -8,7 +8,7 @@ import torch
 
 from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
-from speecheq.dataset.loader import MultitaskBatch, Stream
+from speecheq.dataset.loader import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
 from speecheq.models import checkpoint
 from speecheq.training import step
@@ -35,7 +35,7 @@ def batch() -> MultitaskBatch:
     def stream(name, clips, frames, targets):
         inputs = torch.randn(clips, frames, 80, generator=generator)
         lengths = torch.tensor([frames - 3 * clip for clip in range(clips)])
-        return Stream(inputs, lengths, [f"{name}{clip}" for clip in range(clips)], targets)
+        return TaskBatch(inputs, lengths, [f"{name}{clip}" for clip in range(clips)], targets)
 
     return MultitaskBatch(
         stream("e", 4, 40, {"esc": torch.tensor([0, 1, 2, 8]), "eis": torch.tensor([0.0, 2.5, -1.0, 1.5])}),

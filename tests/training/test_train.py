@@ -18,12 +18,12 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
-from speecheq.common.stages import Stage, only_asked
+from speecheq.common.stages import Stage, planning
 from speecheq.config.schema import Config
 from speecheq.dataset import loader as streams
 from speecheq.dataset.loader import (
     MultitaskBatch,
-    Stream,
+    TaskBatch,
     collate,
     crop,
     endless_stream,
@@ -340,13 +340,13 @@ def test_a_training_that_another_process_ends_meanwhile_is_left_as_it_is(data, t
     def written():
         return {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
 
-    def is_done(stage):
+    def needs_run(stage):
         looks.append(stage)
-        return len(looks) > 1 and really_done(stage)  # at the first look the other one had not ended
+        return len(looks) == 1 or really_needed(stage)  # at the first look the other one had not ended
 
     train(job(data, tmp_path / "run", optim__max_steps=2))
-    before, looks, really_done = written(), [], Stage.is_done
-    monkeypatch.setattr(Stage, "is_done", is_done)
+    before, looks, really_needed = written(), [], Stage.needs_run
+    monkeypatch.setattr(Stage, "needs_run", needs_run)
     train(job(data, tmp_path / "run", optim__max_steps=2))
     assert len(looks) == 2 and written() == before
 
@@ -752,7 +752,7 @@ def test_a_scored_folder_is_completed_without_being_scored_again(trained, data, 
     (folder / "embeddings.npz").unlink()
     assert score(folder, msud, 1) == metrics
     assert "best.pt is not there any more, so no embeddings are made" in caplog.text
-    with only_asked() as missing:
+    with planning() as missing:
         score(folder, msud, 1)
     assert missing == [], "no job would make them"
     (folder / "train_scores.tsv").unlink()
@@ -791,7 +791,7 @@ def test_names_in_scores_are_those_of_the_predicted_point(trained):
 
 
 def test_a_stream_moves_to_a_device_and_keeps_lengths_and_labels_here():
-    stream = Stream(torch.zeros(2, 3, 80), torch.tensor([3, 2]), ["a", "b"], {"esc": torch.tensor([1, 2])})
+    stream = TaskBatch(torch.zeros(2, 3, 80), torch.tensor([3, 2]), ["a", "b"], {"esc": torch.tensor([1, 2])})
     moved = stream.to(torch.device("meta"))
     assert moved.inputs.device.type == "meta"
     assert moved.lengths.device.type == moved.targets["esc"].device.type == "cpu"

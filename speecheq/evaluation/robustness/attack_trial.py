@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from speecheq.common.errors import InputError
-from speecheq.dataset.loader import Stream
+from speecheq.dataset.loader import TaskBatch
 from speecheq.evaluation.robustness import attacks
 from speecheq.evaluation.robustness.conditions import (
     APGD,
@@ -124,7 +124,7 @@ class AttackTrial:
         return notes
 
     def _attacked(self, box: WhiteBox, attack: "Attack", level: float) -> Change:
-        def features(stream: Stream) -> Stream:
+        def features(stream: TaskBatch) -> TaskBatch:
             if self.on == "waveform":
                 changed = attacked(box.of_waveforms, ball_of_waveforms, stream, attack, level)
                 made, frames = box.fbank(changed, stream.lengths)
@@ -149,7 +149,7 @@ BY_METHOD: dict[str, Attack] = {
 def attacked(
     logits_of: Callable[[Tensor], attacks.Logits],
     ball_of: Callable[[Tensor, Tensor, float], attacks.Ball],
-    stream: Stream,
+    stream: TaskBatch,
     attack: Attack,
     level: float,
 ) -> Tensor:

@@ -162,7 +162,7 @@ def write(
     """
     facts = {**facts, "git": git_revision()}
     rows = [_row(setting, condition, facts, [(fold, seed, clips)]) for condition, clips in said.items()]
-    with stage.alone(), stage.anew() as folder:
+    with stage.locked(), stage.replace_folder() as folder:
         write_scores(folder / SCORES, {condition.name: clips for condition, clips in said.items()}, classes)
         write_json(
             folder / CONDITIONS,

@@ -18,7 +18,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.stages import STAMP, require
 from speecheq.config.schema import AugmentConfig
-from speecheq.dataset.loader import Stream
+from speecheq.dataset.loader import TaskBatch
 from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, Condition, Setting
 from speecheq.evaluation.robustness.training_history import Training, trainings
 from speecheq.evaluation.score import Trained
@@ -26,7 +26,7 @@ from speecheq.features.augment_waveforms import Augmenter, load_noises, load_res
 from speecheq.features.storage import BatchedFbank
 from speecheq.training.frontend import sounds_manifest
 
-Change = Callable[[Stream], Stream]  # waveforms -> features
+Change = Callable[[TaskBatch], TaskBatch]  # waveforms -> features
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB
 SEED = 0
 HOURS = AugmentConfig().noise_hours  # of noise are held
@@ -139,7 +139,7 @@ class NoiseTrial:
         def features_under(config: AugmentConfig) -> Change:
             augmenter = Augmenter(config, SEED, noises, responses, device)
 
-            def features(stream: Stream) -> Stream:
+            def features(stream: TaskBatch) -> TaskBatch:
                 waveforms, lengths = augmenter(stream.inputs, stream.lengths, stream.ids, "test", 0)
                 made, frames = fbank(waveforms, lengths)
                 return replace(stream, inputs=made, lengths=frames)

@@ -40,7 +40,7 @@ def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
         [folder, fold_folder, *trial.inputs],
         setting.format,
     )
-    if stage.is_done():
+    if not stage.needs_run() or stage.added_to_plan():
         return
     if not (folder / "best.pt").is_file():
         raise InputError(
