@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_resume import assert_same, job, scalars
+from test_state import assert_same, job, scalars
 
 from speecheq.cluster import distributed
 from speecheq.cluster.job_arrays import free_port
@@ -61,14 +61,16 @@ import json, os, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/cluster", "tests/training"]
 import test_distributed
-from speecheq import checkpoint, distributed, train as training
-from speecheq import data as streams
-from speecheq.commandline import exit_status
-from speecheq.errors import InputError
-from speecheq.jobs import free_port
-from speecheq.progress import set_up_logging
+from speecheq.models import checkpoint
+from speecheq.cluster import distributed
+from speecheq.training import train as training
+from speecheq.dataset import loader as streams
+from speecheq.common.command_line import exit_status
+from speecheq.common.errors import InputError
+from speecheq.cluster.job_arrays import free_port
+from speecheq.common.progress import set_up_logging
 import torch.utils.tensorboard
 
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # torch 2 imports seconds' worth with the first one
@@ -226,10 +228,10 @@ def test_numbers_of_processes_that_cannot_be(monkeypatch, devices, number, nodes
 STEPS = """
 import dataclasses, random
 from speecheq.config import Config
-from speecheq.data import MultitaskBatch, TaskBatch
+from speecheq.dataset.loader import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
-from speecheq.numerics import Precision
-from speecheq.step import gradients
+from speecheq.training.precision import Precision
+from speecheq.training.step import gradients
 
 CPU = torch.device("cpu")
 WEIGHTS = LossWeights(augmentation_weight=0.5, reconstruction_weight=0.5)
@@ -407,7 +409,7 @@ def test_no_thread_of_gloo_outlives_the_training(how, status):
     """One that frees a tensor while Python ends would abort the process, after all is done."""
     program = f"""
 import os, sys, torch
-from speecheq import distributed
+from speecheq.cluster import distributed
 def threads():
     found = 0
     for task in os.listdir("/proc/self/task"):

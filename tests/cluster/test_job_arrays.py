@@ -590,7 +590,7 @@ def test_grid_engines_warning_reaches_a_task_as_sigterm(on_node, tmp_path, numbe
 def test_a_warning_while_a_task_is_started_reaches_it():
     program = """
 import os, signal, subprocess
-from speecheq import jobs
+from speecheq.cluster import job_arrays as jobs
 real = subprocess.Popen
 def warned(*arguments, **options):
     process = real(*arguments, **options)

@@ -14,7 +14,7 @@ import threading
 
 import pytest
 from test_distributed import ROOT, command, data, steps_of  # noqa: F401
-from test_resume import assert_same
+from test_state import assert_same
 
 from speecheq.cluster.job_arrays import free_port
 

@@ -83,8 +83,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, kind):
     program = textwrap.dedent(f"""
         import resource
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        from speecheq.errors import InputError
-        from speecheq.files import whole_file, whole_folder
+        from speecheq.common.errors import InputError
+        from speecheq.common.files import whole_file, whole_folder
         try:
             with whole_{kind}({str(tmp_path / "a")!r}) as temporary:
                 path = temporary if {kind == "file"} else temporary / "inside"

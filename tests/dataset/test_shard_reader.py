@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from lhotse import CutSet
 from lhotse.utils import fastcopy
 from test_distributed import DRIVER, assert_near, drive
-from test_jobs import grid_engine  # noqa: F401  a fixture
-from test_resume import job as plain_job
-from test_resume import scalars
+from test_job_arrays import grid_engine  # noqa: F401  a fixture
+from test_state import job as plain_job
+from test_state import scalars
 
 from speecheq.cli.main import main
 from speecheq.cluster import distributed
@@ -600,8 +600,8 @@ def shar_job(data, folder, use=True, **named):
 FORKED = (
     DRIVER.replace("import test_distributed", "import test_distributed, test_shar")
     + """
-from speecheq.data import endless_stream
-from speecheq.shar import Shards
+from speecheq.dataset.loader import endless_stream
+from speecheq.dataset.shard_reader import Shards
 
 
 def listing(rank):

@@ -134,7 +134,7 @@ def test_a_long_recording_becomes_a_timeline(experiment, tmp_path, capsys):
 GROWTH = """
 import resource, sys
 from speecheq.predict import Predictor
-from speecheq.recordings import Windows
+from speecheq.inference.recordings import Windows
 
 checkpoint, part, hour = sys.argv[1:]
 predictor = Predictor(checkpoint, "cpu", windows=Windows(60, 90))

@@ -69,11 +69,12 @@ import json, os, random, signal, sys, threading, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-sys.path.insert(0, "tests")
-from test_resume import job
-from speecheq import files, train as training
-from speecheq.files import write_json
-from speecheq.progress import set_up_logging
+sys.path[:0] = ["tests", "tests/cluster", "tests/training"]
+from test_state import job
+from speecheq.common import files
+from speecheq.training import train as training
+from speecheq.common.files import write_json
+from speecheq.common.progress import set_up_logging
 import torch.utils.tensorboard
 
 set_up_logging()
@@ -101,7 +102,7 @@ def in_step(number):
 
 def writing(number, name, when):
     # the number-th write of a file: half of it is there, or all of it but its name, or its name too
-    from speecheq import checkpoint
+    from speecheq.models import checkpoint
     whole, calls = checkpoint.whole_file, []
     def file(path):
         context = whole(path)
@@ -273,7 +274,7 @@ def test_workers_do_not_outlive_a_training_killed_while_they_start(data, tmp_pat
         tmp_path,
         """
         def while_workers_start():
-            from speecheq import data as loading
+            from speecheq.dataset import loader as loading
             set_up = loading._end_with_training
             def late(worker):
                 os.kill(os.getppid(), signal.SIGKILL)
@@ -325,7 +326,7 @@ def test_sigterm_saves_the_step_and_the_next_run_goes_on(data, unbroken, tmp_pat
         data,
         tmp_path,
         """
-        from speecheq import checkpoint
+        from speecheq.models import checkpoint
         report(status=attempt(folder, terminated, (5,), data__workers=1))
         report(step=checkpoint.read(folder / "last.pt")["step"])
         report(status=attempt(folder))

@@ -603,9 +603,9 @@ def test_a_full_disk_leaves_no_half_written_checkpoint(tmp_path):
     program = """
         import resource, sys
         from pathlib import Path
-        from speecheq import checkpoint
+        from speecheq.models import checkpoint
         from speecheq.config import Config
-        from speecheq.errors import InputError
+        from speecheq.common.errors import InputError
         from speecheq.seqm import SEQM_CLASSES
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         config = Config()

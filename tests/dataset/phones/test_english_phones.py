@@ -175,7 +175,7 @@ def refuse(event, arguments):
         raise SystemExit(f"{event} {arguments}")
 
 sys.addaudithook(refuse)
-from speecheq.phones.english import text_to_phones
+from speecheq.dataset.phones.english import text_to_phones
 assert "nltk" not in sys.modules and "g2p_en" not in sys.modules, "heavy, and not needed for words of CMUdict"
 text_to_phones("hello world")
 assert "nltk" not in sys.modules
