@@ -24,7 +24,8 @@ import soundfile
 import torch
 from lhotse import MonoCut, Recording
 
-from speecheq.config.schema import Config, apply_layer, parse_assignment, read_yaml, set_value
+from speecheq.common.yaml_files import read_yaml
+from speecheq.config.schema import Config, apply_layer, parse_assignment, set_value
 from speecheq.corpora import audio_folder
 from speecheq.dataset.loader import WORKERS, MultitaskBatch, multitask_batches, training_cuts
 from speecheq.features.storage import load_waveform

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from turns import Turns
 
+from speecheq.common.yaml_files import read_yaml
 from speecheq.config import schema as configuration
 from speecheq.dataset.loader import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights, resolve_ctc_backend
@@ -52,7 +53,7 @@ def rows_of(device: str) -> dict[str, Row]:
         rows["SpeechBrain ECAPA-TDNN, bf16, compiled"] = Row("speechbrain", {}, "bf16", True)
         rows["SpeechEQ, bf16, compiled"] = Row("speecheq", {}, "bf16", True)
         rows["SpeechEQ without Res-BiGRU, bf16, compiled"] = Row("speecheq", plain, "bf16", True)
-    small = configuration.flat(configuration.read_yaml(SMALL))
+    small = configuration.flat(read_yaml(SMALL))
     narrow = {name: value for name, value in small.items() if name.startswith(("model.", "loss."))}
     rows["SpeechBrain ECAPA-TDNN, width of small.yaml"] = Row("speechbrain", narrow)
     rows["SpeechEQ, small.yaml"] = Row("speecheq", narrow)

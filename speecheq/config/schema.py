@@ -17,6 +17,7 @@ import yaml
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
+from speecheq.common.yaml_files import read_yaml
 from speecheq.models.config import LABEL_FREE_TASKS, ModelConfig
 
 
@@ -385,36 +386,6 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = value
     return found
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's loader lets the last of two equal keys win; here a repeated key is an error."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value:
-            name = str(self.construct_object(key, deep=True))
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} repeats", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping (or nothing); InputError names the file, and the line where there is one."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such configuration file.")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise InputError(f"{path}{where}: is not YAML ({problem}).") from error
-    if values is not None and not isinstance(values, dict):
-        raise InputError(f"{path}: must hold settings as 'key: value', not a {type(values).__name__}.")
-    return values or {}
 
 
 def layers_of(path: str | Path, above: Sequence[Path] = ()) -> list[tuple[Path, dict[str, Any]]]:

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 from speecheq.common.errors import InputError
-from speecheq.config.schema import read_yaml
+from speecheq.common.yaml_files import read_yaml
 
 CARDS = Path(__file__).resolve().parents[2] / "local" / "cards"
 # open: whoever agrees to the terms may download it; request: its owner gives it out; never_released: nobody does

@@ -12,6 +12,7 @@ from typing import Any
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, whole_folder
+from speecheq.common.yaml_files import read_yaml
 from speecheq.config import schema as configuration
 from speecheq.inference.model_card import model_card
 from speecheq.models import checkpoint
@@ -66,7 +67,7 @@ def read(folder: Path) -> dict[str, Any]:
         weights = load_file(str(folder / WEIGHTS))
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{folder / WEIGHTS}: is not a whole file of weights ({error}); copy it again.") from error
-    return {"config": configuration.read_yaml(folder / SETTINGS), "model": weights, **tables}
+    return {"config": read_yaml(folder / SETTINGS), "model": weights, **tables}
 
 
 def fetch(model_id: str) -> Path:

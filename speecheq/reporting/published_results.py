@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from speecheq.common.errors import InputError
-from speecheq.config.schema import read_yaml
+from speecheq.common.yaml_files import read_yaml
 from speecheq.dataset.msud import TEST
 from speecheq.reporting import tables
 from speecheq.reporting.ablation import Part

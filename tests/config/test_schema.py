@@ -10,7 +10,6 @@ from speecheq.config.schema import (
     learned,
     load,
     parse_assignment,
-    read_yaml,
     resolve,
     save,
     set_value,
@@ -116,16 +115,6 @@ def test_files_that_are_refused_by_name_and_line(files, text, words):
     with pytest.raises(InputError) as refused:
         resolve(*files, "full")
     assert str(refused.value).startswith(f"{files[0]}{words}") and "\n" not in str(refused.value)
-
-
-def test_a_file_that_is_missing_or_not_utf8(files, tmp_path):
-    with pytest.raises(InputError, match="nowhere.yaml: there is no such configuration file"):
-        read_yaml(tmp_path / "nowhere.yaml")
-    files[0].write_bytes(b"loss: \xff\n")
-    with pytest.raises(InputError, match="size.yaml: is not YAML"):
-        read_yaml(files[0])
-    files[0].write_text("")
-    assert read_yaml(files[0]) == {}
 
 
 def test_systems_are_named(files):
