@@ -283,6 +283,12 @@ def own_experiment(experiment, tmp_path):
     return folder
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Report pages without figures: these take seconds, and have tests of their own."""
+    monkeypatch.setattr("speecheq.reporting.report.pictures_of", lambda experiment: [])
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium that notes what its console says and what it loads; skips where there is none."""

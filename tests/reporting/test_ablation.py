@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from report_data import FACTS, SPEAKERS, add, in_noise, make, predictions, summarised, table
 from sklearn.metrics import balanced_accuracy_score
-from test_conditions import FACTS, SPEAKERS, add, in_noise
-from test_report import make, no_pictures, predictions, summarised, table  # noqa: F401
 
 from speecheq.evaluation import significance
 from speecheq.evaluation.robustness import conditions
@@ -230,7 +229,7 @@ def test_what_else_may_be_part_of_a_difference_is_said(tmp_path):
     assert not any("were trained" in sentence for sentence in worth_section("toys", [MTL], alike).sentences)
 
 
-def test_the_recipes_page_tells_what_its_parts_are_worth(tmp_path, no_pictures):  # noqa: F811
+def test_the_recipes_page_tells_what_its_parts_are_worth(tmp_path, no_pictures):
     for system, right in (("speecheq", 0.9), ("wo_mtl", 0.2)):
         tried(tmp_path, system, right, {in_noise(0): right})
     part = "{name: learning more, system: speecheq, without: wo_mtl}"

@@ -1,6 +1,5 @@
 """The pictures of an experiment: what they show is what the score files say."""
 
-import itertools
 import re
 import shutil
 import time
@@ -12,13 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
-from matplotlib.text import Text
+from report_data import assert_no_labels_overlap, make, rewrite, summarised
 from sklearn.calibration import calibration_curve
 from sklearn.manifold import trustworthiness
 from sklearn.metrics import confusion_matrix, recall_score
-from test_report import make, rewrite, summarised
 from torch.utils.tensorboard import SummaryWriter
 
 from speecheq.common.errors import InputError
@@ -159,27 +156,6 @@ def test_any_name_is_a_label_that_xml_can_hold(name):
     assert len(label) <= 24 and (label == name or len(name) > 24 or not name.isprintable())
     escaped = label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")  # ]]> may not stand there
     assert (ElementTree.fromstring(f"<t>{escaped}</t>").text or "") == label
-
-
-def assert_no_labels_overlap(figure, monkeypatch):
-    drawn, draw = [], Text.draw
-    FigureCanvasAgg(figure).draw()  # lays it out
-    with monkeypatch.context() as patched:
-        patched.setattr(Text, "draw", lambda text, renderer: (drawn.append(text), draw(text, renderer)))
-        FigureCanvasAgg(figure).draw()
-    boxes = [
-        (text.get_text(), text.get_window_extent())
-        for text in drawn
-        if text.get_text() and not text.get_rotation() and text.get_visible()
-    ]
-    assert len(boxes) >= 10
-    for (one, a), (other, b) in itertools.combinations(boxes, 2):
-        across = min(a.x1, b.x1) - max(a.x0, b.x0)
-        along = min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert across <= 1 or along <= 1, f"{one!r} lies on {other!r}"
-    width, height = figure.get_size_inches() * figure.dpi
-    for name, box in boxes:
-        assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, f"{name!r} is cut off"
 
 
 def test_labels_do_not_overlap_with_many_classes_and_speakers(monkeypatch):

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from PIL import Image
-from test_report import RUN, make, predictions, rewrite, summarised
+from report_data import RUN, make, predictions, rewrite, summarised
 
 from speecheq import seqm
 from speecheq.common.files import read_json, write_json

@@ -1,169 +1,23 @@
 """Summaries, comparisons and pages from score files alone: made here, without any training."""
 
-import csv
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from report_data import make, predictions, rewrite, summarised, table
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
 from speecheq.common.stages import STAMP
-from speecheq.config import schema
 from speecheq.evaluation import score, significance
-from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.reporting import report
 from speecheq.reporting.comparison import FEWEST_SPEAKERS, Pair, compare, why_not_comparable
-from speecheq.reporting.experiment import scored_folders, summarise
+from speecheq.reporting.experiment import scored_folders
 from speecheq.seqm import SEQM_CLASSES
 
-LABELS = ["neutral", "joy", "anger"]
-RUN = {
-    "set": [],
-    "name": "toy.random10",
-    "target": "toy",
-    "protocol": "random10",
-    "partition": "p",
-    "dev": "clips",
-    "classes": list(SEQM_CLASSES.names),
-    "class_esc": list(SEQM_CLASSES.categories),
-    "classes_of": "seqm",
-    "neutral_eis": "declared",
-    "use": {},
-    "folds_file": None,
-    "left_out": [],
-    "folds": 2,
-    "corpora": ["toy"],
-    "phonemes": None,
-    "per_set": None,
-    "units": None,
-    "ctc_backend": "none",
-    "device": "cpu",
-    "threads": 1,
-    "steps": 5,
-    "train_seconds": 1.0,
-    "best_epoch": 1,
-    "test_speakers_in_training": 4,
-    "trained_at_git": "abc",
-    "scored_at_git": "abc",
-    "label_sets": {"test": LABELS},
-}
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Pages and tables alone: pictures take seconds, and have tests of their own."""
-    monkeypatch.setattr(report, "pictures_of", lambda experiment: [])
-
-
 pytestmark = pytest.mark.usefixtures("no_pictures")
-
-
-def predictions(fold, seed, right, speakers, clips=24):
-    """``clips`` of a fold, a share ``right`` of them right; the wrong answers are trust, which the corpus lacks."""
-    random = np.random.default_rng([fold, seed, round(1000 * right)])
-    made = []
-    for number in range(clips):
-        gold = SEQM_CLASSES.names.index(LABELS[number % 3])
-        posterior = [0.01] * 9
-        posterior[1] = 0.3  # trust
-        posterior[gold] = 0.62 if random.random() < right else 0.1
-        made.append(
-            ClipPrediction(
-                f"toy-{fold}-{number:02d}",
-                "toy",
-                f"s{number // 3 % speakers:02d}",
-                gold,
-                [value / sum(posterior) for value in posterior],
-                [0.0, 1.5, 2.5][number % 3],
-                1.0 + number % 2,
-                "F",
-                "F",
-            )
-        )
-    return made
-
-
-def rewrite(folder, made=None, **changes):
-    """Write the score files of ``folder`` and the stamps of stages 4 and 5."""
-    metrics = json.loads((folder / "metrics.json").read_text()) if made is None else None
-    if made is not None:
-        own = [SEQM_CLASSES.names.index(label) for label in LABELS]
-        found = detailed_scores(made, False, SEQM_CLASSES, own)
-        metrics = {
-            **{f"test.{name}": value for name, value in found.items()},
-            "test.clips": len(made),
-            "test.per": None,
-            "run": changes,
-        }
-        score.write_scores(folder / "scores.tsv", {"test": made}, SEQM_CLASSES)
-    metrics["run"].update(changes)
-    write_json(folder / "metrics.json", metrics)
-    sizes = {f"../{name}": (folder / name).stat().st_size for name in ("metrics.json", "scores.tsv")}
-    stamp = {
-        "stage": "score",
-        "title": str(folder),
-        "key": "k",
-        "inputs": {},
-        "format": score.FORMAT,
-        "outputs": sizes,
-        "in": 24,
-        "out": 24,
-        "dropped": {},
-    }
-    (folder / score.STAMP_FOLDER).mkdir(exist_ok=True)
-    write_json(folder / score.STAMP_FOLDER / STAMP, stamp)
-    return folder
-
-
-def make(exp, system="speecheq", right=0.8, folds=(1, 2), seeds=(1,), speakers=8, **changes):
-    """An experiment of one system, trained and scored as far as its files tell; returns its folder."""
-    run = {**RUN, **changes}
-    experiment = exp / f"small-{system}" / run["name"]
-    for fold in folds:
-        for seed in seeds:
-            folder = experiment / f"fold{fold}" / f"seed{seed}"
-            folder.mkdir(parents=True)
-            settings = schema.Config()
-            settings.run.seed = seed
-            schema.save(settings, folder / "config.yaml")
-            size = (folder / "config.yaml").stat().st_size
-            outputs = {"config.yaml": size, "best.pt": 10, "last.pt": 10}  # the checkpoints are gone
-            write_json(
-                folder / STAMP,
-                {
-                    "stage": "train",
-                    "title": str(folder),
-                    "key": "t",
-                    "inputs": {},
-                    "format": 1,
-                    "outputs": outputs,
-                    "in": 48,
-                    "out": 48,
-                    "dropped": {},
-                },
-            )
-            rewrite(
-                folder,
-                predictions(fold, seed, right, speakers),
-                **run,
-                system=system,
-                config="small",
-                fold=fold,
-                seed=seed,
-            )
-    return experiment
-
-
-def summarised(experiment):
-    return summarise(experiment, scored_folders(experiment)[0])
-
-
-def table(exp, name):
-    with open(exp / "tables" / f"{name}.csv", encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 # ---- an experiment

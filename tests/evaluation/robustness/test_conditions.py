@@ -9,9 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import style
+from report_data import (
+    FACTS,
+    SPEAKERS,
+    add,
+    assert_no_labels_overlap,
+    in_noise,
+    make,
+    predictions,
+    shares,
+    summarised,
+    table,
+)
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
-from test_figures import assert_no_labels_overlap
-from test_report import make, no_pictures, predictions, summarised, table  # noqa: F401
 
 from speecheq.common.stages import Stage
 from speecheq.evaluation.robustness import conditions
@@ -20,27 +30,6 @@ from speecheq.reporting import figures, report
 from speecheq.reporting.recipe_status import DONE, STALE, Status
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.training import train
-
-ROOM = Condition("reverberation")
-FACTS = {"notes": ["made by the tests"], "seed": 0}
-SPEAKERS = 8
-
-
-def in_noise(snr):
-    return Condition(f"noise at {snr} dB", "noise", float(snr))
-
-
-def shares(system_right=0.8):
-    """How much of the clips is right under each condition."""
-    return {CLEAN: system_right, in_noise(20): 0.7, in_noise(0): 0.3, ROOM: 0.5}
-
-
-def add(folder, setting=NOISE, of=None, facts=FACTS, speakers=SPEAKERS):
-    """A setting beside the scores of one fold and seed."""
-    fold, seed = int(folder.parent.name[4:]), int(folder.name[4:])
-    said = {condition: predictions(fold, seed, right, speakers) for condition, right in (of or shares()).items()}
-    stage = Stage("score", f"{setting.name} of {folder}", folder / setting.folder, {}, [folder], setting.format)
-    return conditions.write(stage, setting, fold, seed, facts, said, SEQM_CLASSES)
 
 
 @pytest.fixture
@@ -166,7 +155,7 @@ def test_clips_without_a_gradient_are_summed_over_folds_and_said(experiment):
     assert not conditions.masked_gradients(rows)
 
 
-def test_pages_tables_and_the_report_show_the_rows(experiment, tmp_path, no_pictures):  # noqa: F811
+def test_pages_tables_and_the_report_show_the_rows(experiment, tmp_path, no_pictures):
     other = make(tmp_path / "exp", system="wo_mtl", right=0.6, speakers=SPEAKERS)
     for folder in other.glob("fold*/seed*"):
         add(folder, of=shares(0.6))
@@ -190,7 +179,7 @@ def test_pages_tables_and_the_report_show_the_rows(experiment, tmp_path, no_pict
     assert "Noisy speech: toy, random10" in (tmp_path / "exp/report.html").read_text()
 
 
-def test_what_is_left_out_stands_on_the_page(experiment, tmp_path, no_pictures):  # noqa: F811
+def test_what_is_left_out_stands_on_the_page(experiment, tmp_path, no_pictures):
     spoil_scores(experiment / "fold2/seed1")
     assert "scores.tsv: is not as stage 5" in report.report(tmp_path / "exp", "Toys", tmp_path / "RESULTS.md")
 
