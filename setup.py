@@ -26,7 +26,7 @@ K2 = [
         "six",  # torch 1.13's TensorBoard writer imports it without declaring it
     )
 ]
-DEMO = ["espeakng-loader", "scipy"]
+DEMO = ["espeakng-loader"]
 EXPORT = ["onnx", "onnxruntime"]
 LISTEN = ["gradio>=6"]
 
@@ -46,6 +46,7 @@ setup(
         "lhotse>=1.31.1",
         "lilcom",
         "numpy",
+        "scipy",
         "safetensors",
         "kaldi_native_fbank",
         "soundfile",

@@ -272,8 +272,8 @@ def _trainings(given: argparse.Namespace, here: bool = True) -> list:
 
     ``here``: that this machine can run them too.
     """
+    from speecheq.common.device import pick_device
     from speecheq.dataset.shard_reader import check_processes
-    from speecheq.evaluation.predictions import pick_device
     from speecheq.losses import resolve_ctc_backend
     from speecheq.training.train import Job, check, learns_phonemes
 
@@ -327,7 +327,7 @@ def _of_run(work: Callable[[], Any], system: str, fold: int, seed: int, folder: 
 
 def _train(given: argparse.Namespace) -> None:
     from speecheq.cluster import distributed
-    from speecheq.evaluation.predictions import pick_device
+    from speecheq.common.device import pick_device
     from speecheq.training.train import train
 
     if given.jobs > 1 and given.gpus * given.nodes > 1:

@@ -13,7 +13,6 @@ from lhotse.cut import Cut
 from torch import nn
 
 from speecheq import seqm
-from speecheq.common.errors import InputError
 from speecheq.dataset.loader import GENDERS, TaskBatch, scoring_batches
 from speecheq.evaluation import metrics
 from speecheq.losses import greedy_decode
@@ -189,12 +188,3 @@ def esc_loss(predictions: Sequence[ClipPrediction]) -> float:
 def phone_scores(predictions: Sequence[PhonePrediction]) -> dict[str, Any]:
     """per over all utterances."""
     return {"per": metrics.phone_error_rate([p.reference for p in predictions], [p.hypothesis for p in predictions])}
-
-
-def pick_device(choice: str) -> torch.device:
-    """auto, cpu or cuda -> a device; InputError where a GPU is asked for and none is there."""
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise InputError("the device is to be 'cuda', but torch finds no GPU; use cpu or auto.")
-    if choice == "auto":
-        choice = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(choice)

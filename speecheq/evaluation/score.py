@@ -19,6 +19,7 @@ from lhotse import CutSet
 from torch import nn
 
 from speecheq import seqm
+from speecheq.common.device import pick_device
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, remove_leftovers, whole_file, write_fault_is_an_input_error, write_json
 from speecheq.common.progress import log
@@ -36,7 +37,6 @@ from speecheq.evaluation.predictions import (
     PhonePrediction,
     detailed_scores,
     phone_scores,
-    pick_device,
     predict_emotions,
     predict_phones,
 )

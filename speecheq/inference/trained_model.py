@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from speecheq import seqm
+from speecheq.common.device import pick_device
 from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
-from speecheq.evaluation.predictions import pick_device
 from speecheq.features.storage import FbankConfig
 from speecheq.inference import model_folder
 from speecheq.losses import greedy_decode

@@ -21,6 +21,7 @@ from lhotse.cut import Cut
 
 from speecheq.cluster import distributed
 from speecheq.common.command_line import StopRequest
+from speecheq.common.device import pick_device
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_fault_is_an_input_error, write_json
 from speecheq.common.progress import Progress, log
@@ -43,14 +44,7 @@ from speecheq.dataset.loader import (
 from speecheq.dataset.msud import class_table, load_fold
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.evaluation import metrics
-from speecheq.evaluation.predictions import (
-    emotion_scores,
-    esc_loss,
-    phone_scores,
-    pick_device,
-    predict_emotions,
-    predict_phones,
-)
+from speecheq.evaluation.predictions import emotion_scores, esc_loss, phone_scores, predict_emotions, predict_phones
 from speecheq.losses import inverse_weights, resolve_ctc_backend
 from speecheq.models import checkpoint
 from speecheq.models.normalisation import Normalised
