@@ -18,7 +18,7 @@ LEVEL = 0.95
 FEW_SPEAKERS = 10
 
 
-class Answers(NamedTuple):
+class PooledPredictions(NamedTuple):
     """What a system said of the test clips of an experiment: arrays (answers,), one answer a seed and clip.
 
     ``gold`` and ``predicted`` are class numbers. Sorted by seed, fold and clip, so that two systems can be laid side
@@ -33,40 +33,40 @@ class Answers(NamedTuple):
     predicted: np.ndarray
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[int, int, str, str, int, int]]) -> "Answers":
+    def from_rows(cls, rows: Sequence[tuple[int, int, str, str, int, int]]) -> "PooledPredictions":
         """From (seed, fold, clip, speaker, gold, predicted) in any order."""
         return cls(*map(np.array, zip(*sorted(rows))))
 
     @property
-    def right(self) -> np.ndarray:
+    def correct(self) -> np.ndarray:
         return self.gold == self.predicted
 
     @property
-    def number_of_clips(self) -> int:
+    def clip_count(self) -> int:
         """Different ones; several folds and seeds may answer the same."""
         return len(np.unique(self.clips))
 
     @property
-    def scored(self) -> set[tuple[int, int]]:
+    def trainings(self) -> set[tuple[int, int]]:
         """The (seed, fold) that there are."""
         return set(zip(self.seeds.tolist(), self.folds.tolist()))
 
-    def only(self, scored: set[tuple[int, int]]) -> "Answers":
+    def select(self, trainings: set[tuple[int, int]]) -> "PooledPredictions":
         """Those of some (seed, fold)."""
-        kept = np.array([pair in scored for pair in zip(self.seeds.tolist(), self.folds.tolist())], dtype=bool)
-        return Answers(*(values[kept] for values in self))
+        kept = np.array([pair in trainings for pair in zip(self.seeds.tolist(), self.folds.tolist())], dtype=bool)
+        return PooledPredictions(*(values[kept] for values in self))
 
     @property
-    def every_fold_answers_all(self) -> bool:
+    def folds_share_clips(self) -> bool:
         """Whether clips are answered by several folds, as those of another corpus are."""
         return len(set(zip(self.seeds.tolist(), self.clips.tolist()))) < len(self.seeds)
 
     @property
     def units(self) -> int:
         """How many independent observations an interval rests on: speakers, or the trainings that answer all of them
-        (``every_fold_answers_all``) where these are fewer."""
+        (``folds_share_clips``) where these are fewer."""
         speakers = len(np.unique(self.speakers))
-        return min(speakers, len(self.scored)) if self.every_fold_answers_all else speakers
+        return min(speakers, len(self.trainings)) if self.folds_share_clips else speakers
 
 
 class Accuracies(NamedTuple):
@@ -95,23 +95,23 @@ def _accuracies(right: np.ndarray, clips: np.ndarray, times: np.ndarray | None =
     )
 
 
-def _speaker_counts(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
+def _speaker_counts(answers: PooledPredictions) -> tuple[np.ndarray, np.ndarray]:
     """Right answers and clips, each (speakers, rounds, classes), speakers in the order of their names.
 
-    A round is a seed, or a seed and fold where ``every_fold_answers_all``; scores are averaged over rounds.
+    A round is a seed, or a seed and fold where ``folds_share_clips``; scores are averaged over rounds.
     """
     rounds = answers.seeds
-    if answers.every_fold_answers_all:
+    if answers.folds_share_clips:
         rounds = np.array([f"{seed} {fold}" for seed, fold in zip(answers.seeds, answers.folds)])
     places = [np.unique(values, return_inverse=True) for values in (answers.speakers, rounds, answers.gold)]
     counts = np.zeros((2, *(len(values) for values, _ in places)))
     where = tuple(place for _, place in places)
-    np.add.at(counts[0], where, answers.right)
+    np.add.at(counts[0], where, answers.correct)
     np.add.at(counts[1], where, 1)
     return counts[0], counts[1]
 
 
-def accuracies(answers: Answers) -> Accuracies:
+def accuracies(answers: PooledPredictions) -> Accuracies:
     """WA and UA over all clips of a seed together (folds pooled), averaged over seeds.
 
     Where every fold answers all clips, of each training by itself, averaged over trainings.
@@ -127,7 +127,7 @@ def _draws(number: int, resamples: int, seed: int) -> np.ndarray:
     return draw(number, np.full(number, 1 / number), resamples).astype(np.float64)
 
 
-def resampled(answers: Answers, resamples: int = RESAMPLES, seed: int = SEED) -> Accuracies | None:
+def bootstrap_accuracies(answers: PooledPredictions, resamples: int = RESAMPLES, seed: int = SEED) -> Accuracies | None:
     """``accuracies`` of that many bootstrap samples, (resamples,) each; None where there is only one speaker.
 
     A sample draws as many speakers as there are, with replacement, and takes every answer of a drawn speaker, of all
@@ -144,11 +144,11 @@ def resampled(answers: Answers, resamples: int = RESAMPLES, seed: int = SEED) ->
     return _accuracies(
         np.tensordot(times, right, 1),
         np.tensordot(times, clips, 1),
-        _draws(rounds, resamples, seed + 1) if answers.every_fold_answers_all else None,
+        _draws(rounds, resamples, seed + 1) if answers.folds_share_clips else None,
     )
 
 
-def interval(values: np.ndarray, units: int, level: float = LEVEL) -> tuple[float, float]:
+def bootstrap_interval(values: np.ndarray, units: int, level: float = LEVEL) -> tuple[float, float]:
     """The expanded percentile interval (Hesterberg, 2015, 4.4) of bootstrap samples over that many ``units``.
 
     Percentiles are taken so far out that the interval of a mean has the length of that by Student's t: a sample of few
@@ -163,9 +163,9 @@ def _but_for_rounding(differences: np.ndarray) -> np.ndarray:
     return np.where(np.abs(differences) < ROUNDING, 0.0, differences)
 
 
-def bootstrap_p(differences: np.ndarray, units: int) -> float:
+def bootstrap_p_value(differences: np.ndarray, units: int) -> float:
     """Two-sided p of "there is no difference", from resampled differences: how often they lie on the other side of 0,
-    expanded as ``interval`` is.
+    expanded as ``bootstrap_interval`` is.
 
     The sample itself counts as one of them, so that p is never 0.
     """
@@ -194,7 +194,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def deviation(values: Sequence[float]) -> float | None:
+def standard_deviation(values: Sequence[float]) -> float | None:
     """The standard deviation of a sample (n - 1); None of fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
@@ -216,8 +216,8 @@ class Difference(NamedTuple):
     speakers: int
 
 
-def difference(first: Answers, second: Answers) -> Difference:
-    """McNemar's test, and the bootstrap of the difference in UA over the same draws of speakers (``resampled``).
+def difference(first: PooledPredictions, second: PooledPredictions) -> Difference:
+    """McNemar's test, and the bootstrap of the difference in UA over the same draws of speakers.
 
     Both must answer the same (seed, fold, clip). A clip that several trainings answer counts for the system that has it
     right in more of them, as these answers are no independent trials.
@@ -225,14 +225,14 @@ def difference(first: Answers, second: Answers) -> Difference:
     if not all(np.array_equal(a, b) for a, b in zip(first[:5], second[:5])):
         raise ValueError("the two systems do not answer the same clips")
     _, clip = np.unique(first.clips, return_inverse=True)
-    ahead = np.bincount(clip, weights=first.right.astype(int) - second.right.astype(int))
+    ahead = np.bincount(clip, weights=first.correct.astype(int) - second.correct.astype(int))
     first_only, second_only = int((ahead > 0).sum()), int((ahead < 0).sum())
-    samples = resampled(first), resampled(second)
+    samples = bootstrap_accuracies(first), bootstrap_accuracies(second)
     low = high = p = None
     if samples[0] is not None:
         differences = samples[0].ua - samples[1].ua
-        low, high = interval(_but_for_rounding(differences), first.units)
-        p = bootstrap_p(differences, first.units)
+        low, high = bootstrap_interval(_but_for_rounding(differences), first.units)
+        p = bootstrap_p_value(differences, first.units)
     return Difference(
         float(accuracies(first).ua - accuracies(second).ua),
         low,

@@ -7,8 +7,8 @@ from itertools import product
 from typing import NamedTuple
 
 from speecheq.evaluation import significance
-from speecheq.evaluation.robustness.conditions import CLEAN, OTHER_CORPORA, Row
-from speecheq.evaluation.significance import Answers
+from speecheq.evaluation.robustness.conditions import CLEAN, OTHER_CORPORA, ConditionResult
+from speecheq.evaluation.significance import PooledPredictions
 from speecheq.reporting.comparison import FEWEST_SPEAKERS
 from speecheq.reporting.experiment import Experiment, called
 from speecheq.reporting.tables import NOT_AVAILABLE, Cell, Column, Section, Table, figure, numbers
@@ -40,7 +40,7 @@ class Worth:
     without: Experiment
     setting: str
     condition: str
-    answers: Answers
+    answers: PooledPredictions
     difference: significance.Difference
 
     @property
@@ -56,7 +56,7 @@ class Worth:
         of = self.difference
         if of.speakers < FEWEST_SPEAKERS or of.low is None or of.high is None:
             return None
-        trainings = len(self.answers.scored) if self.answers.every_fold_answers_all else 1
+        trainings = len(self.answers.trainings) if self.answers.folds_share_clips else 1
         if self.setting == OTHER_CORPORA.title and trainings < FEWEST_SPEAKERS:
             return None
         return ABOVE if of.low > 0 else BELOW if of.high < 0 else AROUND
@@ -96,10 +96,10 @@ def worths(parts: Sequence[Part], members: Sequence[Experiment]) -> tuple[list[W
             others.append(NotCompared(part, *pairs[0], "all conditions", "their configurations differ"))
         for system, without in alike:
             for setting, condition, own, its, why in _under_both(system, without):
-                scored = own.scored & its.scored
+                scored = own.trainings & its.trainings
                 why = why or ("" if scored else "they have no fold and seed in common")
                 if not why:
-                    own, its = own.only(scored), its.only(scored)
+                    own, its = own.select(scored), its.select(scored)
                     try:
                         difference = significance.difference(own, its)
                     except ValueError:
@@ -111,7 +111,9 @@ def worths(parts: Sequence[Part], members: Sequence[Experiment]) -> tuple[list[W
     return found, list({str(other): other for other in others}.values())
 
 
-def _under_both(system: Experiment, without: Experiment) -> Iterator[tuple[str, str, Answers, Answers, str]]:
+def _under_both(
+    system: Experiment, without: Experiment
+) -> Iterator[tuple[str, str, PooledPredictions, PooledPredictions, str]]:
     """(the setting's title, condition, the answers of both, why they cannot be compared) of each that both have."""
     yield "", OWN_CLIPS, system.answers, without.answers, ""
     others = {(row.setting, row.condition): row for row in without.rows}
@@ -119,10 +121,10 @@ def _under_both(system: Experiment, without: Experiment) -> Iterator[tuple[str, 
         other = others.get((row.setting, row.condition))
         if other is not None and row.condition != CLEAN:
             why = "" if _made(row) == _made(other) else "they were tried with other options or sounds"
-            yield row.setting.title, row.condition.name, row.answers, other.answers, why
+            yield row.setting.title, row.condition.name, row.predictions, other.predictions, why
 
 
-def _made(row: Row) -> dict[str, object]:
+def _made(row: ConditionResult) -> dict[str, object]:
     return {name: value for name, value in row.facts.items() if name not in NO_MATTER}
 
 
@@ -184,7 +186,7 @@ ROW_FACTS = {
     "folds": lambda answers: numbers(sorted(set(answers.folds.tolist()))),
     "seeds": lambda answers: numbers(sorted(set(answers.seeds.tolist()))),
     "speakers": lambda answers: str(len(set(answers.speakers.tolist()))),
-    "clips": lambda answers: str(answers.number_of_clips),
+    "clips": lambda answers: str(answers.clip_count),
 }
 
 

@@ -20,7 +20,7 @@ from speecheq.config.schema import flat, learned, load
 from speecheq.dataset.msud import TEST
 from speecheq.evaluation import significance
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
-from speecheq.evaluation.robustness.conditions import Row
+from speecheq.evaluation.robustness.conditions import ConditionResult
 from speecheq.evaluation.score import (
     AGAIN,
     CHECKPOINTS,
@@ -141,8 +141,8 @@ class Experiment:
 
     summary: dict[str, Any]
     scored: Sequence[ScoredFold]
-    answers: significance.Answers
-    rows: Sequence[Row] = ()
+    answers: significance.PooledPredictions
+    rows: Sequence[ConditionResult] = ()
 
     @property
     def run(self) -> Mapping[str, Any]:
@@ -174,7 +174,7 @@ def _average(values: Sequence[float | None]) -> float | None:
 
 
 def _known_deviation(values: Sequence[float | None]) -> float | None:
-    return significance.deviation([value for value in values if value is not None])
+    return significance.standard_deviation([value for value in values if value is not None])
 
 
 def _spreads(name: str, folds: Sequence[ScoredFold]) -> dict[str, float | None]:
@@ -206,10 +206,10 @@ def _pooled(folds: Sequence[ScoredFold], classes: ClassTable) -> dict[str, float
     return {name: _average([scores[name] for scores in each]) for name in each[0]}
 
 
-def _intervals(answers: significance.Answers) -> dict[str, float | None]:
-    samples = significance.resampled(answers)
+def _intervals(answers: significance.PooledPredictions) -> dict[str, float | None]:
+    samples = significance.bootstrap_accuracies(answers)
     ends = {
-        name: significance.interval(values, answers.units) if samples is not None else (None, None)
+        name: significance.bootstrap_interval(values, answers.units) if samples is not None else (None, None)
         for name, values in (samples or significance.accuracies(answers))._asdict().items()
     }
     return {f"{end}.pooled.test.{name}": value for name, of in ends.items() for end, value in zip(("low", "high"), of)}
@@ -229,7 +229,7 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
     check_alike(folds)
     runs = [fold.run for fold in folds]
     first = runs[0]
-    answers = significance.Answers.of(
+    answers = significance.PooledPredictions.from_rows(
         [
             (fold.run["seed"], fold.run["fold"], clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
             for fold in folds

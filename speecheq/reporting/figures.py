@@ -30,7 +30,7 @@ from speecheq.config.schema import load
 from speecheq.dataset.msud import TEST
 from speecheq.evaluation import metrics, significance
 from speecheq.evaluation.predictions import ClipPrediction
-from speecheq.evaluation.robustness.conditions import CLEAN, Row, Setting, by_curve, by_setting
+from speecheq.evaluation.robustness.conditions import CLEAN, ConditionResult, Setting, by_curve, by_setting
 from speecheq.evaluation.score import EMBEDDINGS, TRAINING_CLIPS, TRAINING_SCORES, read_embeddings, read_scores
 from speecheq.reporting.experiment import Experiment, ScoredFold
 from speecheq.reporting.tables import capital, slug
@@ -544,11 +544,11 @@ class SpeakerScore(NamedTuple):
     clips: int
 
 
-def speaker_scores(answers: significance.Answers) -> list[SpeakerScore]:
+def speaker_scores(answers: significance.PooledPredictions) -> list[SpeakerScore]:
     """UA of each test speaker over the classes that the speaker has (a seed at a time, averaged), the lowest first."""
     found = []
     for speaker in np.unique(answers.speakers):
-        own = significance.Answers(*(values[answers.speakers == speaker] for values in answers))
+        own = significance.PooledPredictions(*(values[answers.speakers == speaker] for values in answers))
         clips = len(set(zip(own.folds.tolist(), own.clips.tolist())))
         found.append(SpeakerScore(str(speaker), float(significance.accuracies(own).ua), clips))
     return sorted(found, key=lambda score: (score.ua, score.speaker))
@@ -585,7 +585,7 @@ def _draw_speakers(experiment: Experiment) -> Drawing:
 # ---- 7: other conditions
 
 
-def conditions_figure(setting: Setting, panels: Mapping[str, Mapping[str, Sequence[Row]]]) -> Figure:
+def conditions_figure(setting: Setting, panels: Mapping[str, Mapping[str, Sequence[ConditionResult]]]) -> Figure:
     """UA over the levels of a setting: a panel a title, in it a line a label, with the 95 % intervals as bars.
 
     A label without any level is a level line; conditions without one beside others that have one are thin level lines
@@ -662,12 +662,12 @@ def conditions_figure(setting: Setting, panels: Mapping[str, Mapping[str, Sequen
     return figure
 
 
-def _bars(rows: Sequence[Row]) -> str:
+def _bars(rows: Sequence[ConditionResult]) -> str:
     """What the bars are; over one speaker there is no interval."""
     return " with its 95 % interval over test speakers (bars)" * any(row.metrics["low_ua"] is not None for row in rows)
 
 
-def _of_clips(rows: Sequence[Row]) -> str:
+def _of_clips(rows: Sequence[ConditionResult]) -> str:
     of = rows[0].metrics
     return f"{of['clips']:,} clips, fold{_numbers(of['folds'])}, seed{_numbers(of['seeds'])}"
 
@@ -691,7 +691,7 @@ def compared_conditions(
                 for member in members
                 if setting in by_setting(member.rows)
             }
-            panels: dict[str, dict[str, list[Row]]] = {}
+            panels: dict[str, dict[str, list[ConditionResult]]] = {}
             for name, rows in own.items():
                 clean = [row for row in rows if row.condition == CLEAN]
                 for curve, of in by_curve(rows).items():

@@ -16,7 +16,13 @@ from speecheq.common.progress import log
 from speecheq.dataset.msud import DECLARED, EVERY_CORPUS, TEST
 from speecheq.evaluation.metrics import CALIBRATION_BINS, confusion
 from speecheq.evaluation.robustness import conditions
-from speecheq.evaluation.robustness.conditions import Row, Setting, by_curve, by_setting, masked_gradients
+from speecheq.evaluation.robustness.conditions import (
+    ConditionResult,
+    Setting,
+    by_curve,
+    by_setting,
+    masked_gradient_warnings,
+)
 from speecheq.evaluation.significance import FEW_SPEAKERS, RESAMPLES
 from speecheq.reporting import html_report
 from speecheq.reporting.ablation import Part, worth_section
@@ -189,13 +195,13 @@ def confusion_table(experiment: Experiment) -> Table:
     )
 
 
-def _ends(row: Row, score: str) -> Cell:
+def _ends(row: ConditionResult, score: str) -> Cell:
     """The 95 % interval of a row's WA or UA."""
     found = tuple(figure(row.metrics[f"{end}_{score}"], score) for end in ("low", "high"))
     return NOT_AVAILABLE if found == (NOT_AVAILABLE,) * 2 else found
 
 
-def _conditions_of(experiment: Experiment, setting: Setting, rows: Sequence[Row]) -> Table:
+def _conditions_of(experiment: Experiment, setting: Setting, rows: Sequence[ConditionResult]) -> Table:
     """A line a condition: pooled UA and WA with their intervals."""
     intervals = [Column("95 % interval", (f"{score} low", f"{score} high"), " to ") for score in ("UA", "WA")]
     return Table(
@@ -226,14 +232,14 @@ def _conditions_of(experiment: Experiment, setting: Setting, rows: Sequence[Row]
     )
 
 
-def _condition_table(setting: Setting, members: Sequence[tuple[Experiment, Sequence[Row]]]) -> Table:
+def _condition_table(setting: Setting, members: Sequence[tuple[Experiment, Sequence[ConditionResult]]]) -> Table:
     """A line a system and curve, a column a level: pooled UA with its interval."""
 
-    def place(row: Row) -> str:
+    def place(row: ConditionResult) -> str:
         level = row.condition.level
         return row.condition.name if level is None else f"{level:g} {setting.unit}"
 
-    def cell(row: Row | None) -> Cell:
+    def cell(row: ConditionResult | None) -> Cell:
         if row is None:
             return "-"
         ends = _ends(row, "ua")
@@ -284,7 +290,9 @@ def condition_sections(members: Sequence[Experiment], heading: str = "") -> list
         own = [(member, by_setting(member.rows)[setting]) for member in members if setting in by_setting(member.rows)]
         notes = list(dict.fromkeys(note for _, rows in own for note in rows[0].facts["notes"]))
         for member, rows in own:
-            notes += [f"{called(member)}: {sentence}" if heading else sentence for sentence in masked_gradients(rows)]
+            notes += [
+                f"{called(member)}: {sentence}" if heading else sentence for sentence in masked_gradient_warnings(rows)
+            ]
         table = _condition_table(setting, own) if heading else _conditions_of(members[0], setting, own[0][1])
         sections.append(Section(f"{heading}: {setting.title.lower()}" if heading else setting.title, [table], notes))
     return sections

@@ -11,15 +11,15 @@ from scipy.stats import binomtest, bootstrap, t, ttest_1samp
 
 from speecheq.evaluation import metrics
 from speecheq.evaluation.significance import (
-    Answers,
+    PooledPredictions,
     accuracies,
-    bootstrap_p,
-    deviation,
+    bootstrap_accuracies,
+    bootstrap_interval,
+    bootstrap_p_value,
     difference,
     holm,
-    interval,
     mcnemar,
-    resampled,
+    standard_deviation,
 )
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=12)
@@ -30,7 +30,7 @@ CLIPS = st.lists(
 
 def answers(clips, seeds=(1,), which=0):
     """Of (speaker, gold, predicted of one system, predicted of another): the same in every seed."""
-    return Answers.of(
+    return PooledPredictions.from_rows(
         [
             (seed, 1 + number % 2, f"clip{number}", clip[0], clip[1], clip[2 + which])
             for seed in seeds
@@ -48,7 +48,7 @@ def random_answers(speakers, clips, seed=0, right=0.7):
         speaker, gold = number % speakers, int(random.integers(6))
         predicted = gold if random.random() < easy[speaker] else (gold + 1) % 6
         rows.append((1, 1, f"{number:05d}", f"s{speaker:03d}", gold, predicted))
-    return Answers.of(rows)
+    return PooledPredictions.from_rows(rows)
 
 
 @given(CLIPS, st.sampled_from([(1,), (1, 2)]))
@@ -61,8 +61,8 @@ def test_accuracies_are_those_of_the_metrics(clips, seeds):
 
 def test_seeds_are_averaged_also_where_one_has_fewer_clips():
     rows = [(1, 1, "a", "s", 0, 0), (1, 1, "b", "t", 1, 0), (2, 1, "a", "s", 0, 0)]
-    assert accuracies(Answers.of(rows)) == (0.75, 0.75)
-    samples = resampled(Answers.of(rows), 200)
+    assert accuracies(PooledPredictions.from_rows(rows)) == (0.75, 0.75)
+    samples = bootstrap_accuracies(PooledPredictions.from_rows(rows), 200)
     # s twice: both seeds right; t twice: the second seed has no clip; one of each: as above
     assert set(samples.wa) == {1.0, 0.0, 0.75} and set(samples.ua) == {1.0, 0.0, 0.75}
 
@@ -76,7 +76,7 @@ def test_resamples_are_all_draws_of_speakers_with_replacement():
         gold, predicted = [clip[1] for clip in taken], [clip[2] for clip in taken]
         expected["wa"].append(metrics.weighted_accuracy(gold, predicted))
         expected["ua"].append(metrics.unweighted_accuracy(gold, predicted))
-    samples = resampled(answers(clips), 50_000)
+    samples = bootstrap_accuracies(answers(clips), 50_000)
     for name, values in expected.items():
         found = getattr(samples, name)
         assert sorted(set(np.round(found, 9))) == sorted(set(np.round(values, 9)))
@@ -88,7 +88,7 @@ def test_resamples_are_all_draws_of_speakers_with_replacement():
 
 def test_the_interval_of_wa_is_that_of_scipy():
     of = random_answers(20, 1200)
-    right = np.array([of.right[of.speakers == speaker].sum() for speaker in np.unique(of.speakers)])
+    right = np.array([of.correct[of.speakers == speaker].sum() for speaker in np.unique(of.speakers)])
     clips = np.array([(of.speakers == speaker).sum() for speaker in np.unique(of.speakers)])
     reference = bootstrap(
         (right, clips),
@@ -100,7 +100,7 @@ def test_the_interval_of_wa_is_that_of_scipy():
         random_state=np.random.default_rng(1),
     )
     # so many units that the expanded percentiles are the plain ones
-    low, high = interval(resampled(of).wa, 10**6)
+    low, high = bootstrap_interval(bootstrap_accuracies(of).wa, 10**6)
     assert low == pytest.approx(reference.confidence_interval.low, abs=0.005)
     assert high == pytest.approx(reference.confidence_interval.high, abs=0.005)
 
@@ -112,10 +112,10 @@ def test_of_few_units_a_mean_has_the_interval_and_the_p_of_students_t(units):
     sample = np.round(random.normal(0.5, 1, units), 3)
     means = sample[random.integers(units, size=(400_000, units))].mean(1)
     low, high = t.interval(0.95, units - 1, sample.mean(), sample.std(ddof=1) / math.sqrt(units))
-    ends = interval(means, units)
+    ends = bootstrap_interval(means, units)
     assert ends[1] - ends[0] == pytest.approx(high - low, rel=0.1)
     assert np.quantile(means, 0.975) - np.quantile(means, 0.025) < 0.9 * (high - low) or units == 24
-    assert bootstrap_p(means, units) == pytest.approx(ttest_1samp(sample, 0).pvalue, rel=0.35, abs=0.002)
+    assert bootstrap_p_value(means, units) == pytest.approx(ttest_1samp(sample, 0).pvalue, rel=0.35, abs=0.002)
 
 
 @given(st.integers(2, 40), st.integers(0, 2**32 - 1), st.floats(-2, 2))
@@ -123,14 +123,16 @@ def test_of_few_units_a_mean_has_the_interval_and_the_p_of_students_t(units):
 def test_interval_and_p_agree_on_where_0_lies(units, seed, middle):
     """But for the sample itself, which the p counts: where all draws lie on one side, of few units p is still large."""
     differences = np.random.default_rng(seed).normal(middle, 1, 2000)
-    low, high = interval(differences, units)
-    p = bootstrap_p(differences, units)
+    low, high = bootstrap_interval(differences, units)
+    p = bootstrap_p_value(differences, units)
     assert 0 < p <= 1
     if p < 0.05:
         assert low > 0 or high < 0
     elif p > 0.07:
         assert low <= 0 <= high or min((differences < 0).sum(), (differences > 0).sum()) == 0
-    assert interval(differences, units + 1)[0] >= low and bootstrap_p(differences, units + 1) <= p + 1e-12
+    assert (
+        bootstrap_interval(differences, units + 1)[0] >= low and bootstrap_p_value(differences, units + 1) <= p + 1e-12
+    )
 
 
 def crossed(trainings, speakers, seed=0):
@@ -147,47 +149,57 @@ def crossed(trainings, speakers, seed=0):
 
 def test_where_every_fold_answers_all_clips_trainings_are_drawn_too():
     rows = crossed(8, 20)
-    of = Answers.of(rows)
-    assert of.every_fold_answers_all and of.units == 8 and Answers.of(crossed(1, 20)).units == 20
-    each = [accuracies(Answers.of([row for row in rows if row[1] == fold])).ua for fold in range(8)]
+    of = PooledPredictions.from_rows(rows)
+    assert of.folds_share_clips and of.units == 8 and PooledPredictions.from_rows(crossed(1, 20)).units == 20
+    each = [accuracies(PooledPredictions.from_rows([row for row in rows if row[1] == fold])).ua for fold in range(8)]
     assert accuracies(of).ua == pytest.approx(np.mean(each))
-    low, high = interval(resampled(of).ua, of.units)
+    low, high = bootstrap_interval(bootstrap_accuracies(of).ua, of.units)
     by_t = t.interval(0.95, 7, np.mean(each), np.std(each, ddof=1) / math.sqrt(8))
     assert high - low > 0.8 * (by_t[1] - by_t[0]), "skills of trainings differ much more than speakers here"
     # the same answers as those of one training over other clips: only speakers vary, who hardly do
-    apart = Answers.of([(seed, fold, f"{fold} {clip}", *rest) for seed, fold, clip, *rest in rows])
-    assert not apart.every_fold_answers_all and apart.units == 20
-    assert np.ptp(interval(resampled(apart).ua, 20)) < (high - low) / 3
+    apart = PooledPredictions.from_rows([(seed, fold, f"{fold} {clip}", *rest) for seed, fold, clip, *rest in rows])
+    assert not apart.folds_share_clips and apart.units == 20
+    assert np.ptp(bootstrap_interval(bootstrap_accuracies(apart).ua, 20)) < (high - low) / 3
 
 
 def test_draws_of_trainings_are_not_those_of_speakers():
     """As many of either: one draw for both would couple them."""
-    of = Answers.of(
+    of = PooledPredictions.from_rows(
         [(1, fold, f"{speaker}", f"s{speaker}", 0, int(fold != speaker)) for fold in range(9) for speaker in range(9)]
     )
     assert accuracies(of).wa == pytest.approx(1 / 9)
-    assert resampled(of).wa.mean() == pytest.approx(1 / 9, abs=0.01), "coupled draws would give nearly 2 / 9"
+    assert bootstrap_accuracies(of).wa.mean() == pytest.approx(1 / 9, abs=0.01), "coupled draws would give nearly 2 / 9"
 
 
 def test_the_order_of_the_answers_does_not_matter_where_trainings_are_drawn():
     rows = crossed(3, 4)
-    assert np.array_equal(resampled(Answers.of(rows)).ua, resampled(Answers.of(rows[::-1])).ua)
+    assert np.array_equal(
+        bootstrap_accuracies(PooledPredictions.from_rows(rows)).ua,
+        bootstrap_accuracies(PooledPredictions.from_rows(rows[::-1])).ua,
+    )
 
 
 def test_clips_of_a_speaker_are_kept_together():
     """Where a speaker's clips are all right or all wrong, there are as many independent observations as speakers."""
     clips = [(speaker, 0, int(speaker in "ab")) for speaker in "abcd" for _ in range(50)]
     one_each = [(speaker, 0, int(speaker in "ab")) for speaker in "abcd"]
-    assert interval(resampled(answers(clips)).wa, 4) == interval(resampled(answers(one_each)).wa, 4) == (0, 1)
+    assert (
+        bootstrap_interval(bootstrap_accuracies(answers(clips)).wa, 4)
+        == bootstrap_interval(bootstrap_accuracies(answers(one_each)).wa, 4)
+        == (0, 1)
+    )
 
 
 def test_intervals_do_not_depend_on_the_order_and_are_the_same_again():
     rows = list(zip(*random_answers(5, 60)))
-    assert np.array_equal(resampled(Answers.of(rows)).ua, resampled(Answers.of(rows[::-1])).ua)
+    assert np.array_equal(
+        bootstrap_accuracies(PooledPredictions.from_rows(rows)).ua,
+        bootstrap_accuracies(PooledPredictions.from_rows(rows[::-1])).ua,
+    )
 
 
 def test_one_speaker_has_no_interval():
-    assert resampled(random_answers(1, 30)) is None
+    assert bootstrap_accuracies(random_answers(1, 30)) is None
     found = difference(random_answers(1, 30), random_answers(1, 30))
     assert found.low is found.high is found.bootstrap is None and found.speakers == 1 and found.mcnemar == 1
 
@@ -249,27 +261,31 @@ def test_a_difference_by_hand():
 def test_a_clip_of_several_seeds_counts_once():
     first = [(seed, 1, clip, "s" + clip, 0, 0) for seed in (1, 2, 3) for clip in "abcdef"]
     second = [(seed, 1, clip, "s" + clip, 0, int(seed > 1)) for seed in (1, 2, 3) for clip in "abcdef"]
-    found = difference(Answers.of(first), Answers.of(second))
+    found = difference(PooledPredictions.from_rows(first), PooledPredictions.from_rows(second))
     assert (found.first_only, found.second_only) == (6, 0) and found.mcnemar == pytest.approx(2 / 64)
 
 
 def test_a_system_that_is_better_with_every_speaker_differs():
     good, bad = random_answers(20, 1200, right=0.8), random_answers(20, 1200, right=0.5)
     found = difference(good, bad)
-    assert found.low > 0 and found.bootstrap == bootstrap_p(np.ones(10_000), 20) < 0.002 and found.mcnemar < 1e-6
-    assert bootstrap_p(np.array([0.1] * 999), 10**6) == pytest.approx(2 / 1000, rel=1e-4), "never 0"
+    assert found.low > 0 and found.bootstrap == bootstrap_p_value(np.ones(10_000), 20) < 0.002 and found.mcnemar < 1e-6
+    assert bootstrap_p_value(np.array([0.1] * 999), 10**6) == pytest.approx(2 / 1000, rel=1e-4), "never 0"
     for units in (2, 6, 10**6):
-        assert bootstrap_p(np.array([-0.1, 0.1] * 50), units) == 1
-        assert bootstrap_p(np.array([1e-17] * 99), units) == 1, "a difference of rounding is none"
+        assert bootstrap_p_value(np.array([-0.1, 0.1] * 50), units) == 1
+        assert bootstrap_p_value(np.array([1e-17] * 99), units) == 1, "a difference of rounding is none"
 
 
 def test_the_interval_of_a_difference_is_of_ua_over_the_same_draws():
     """Two classes of very unequal size: WA and UA differ, and so would draws of one's own for each system."""
     rows = [(f"s{n % 7}", int(n % 10 == 0), int(n % 3 == 0), int(n % (2 + n % 7) == 0)) for n in range(140)]
     first, second = answers(rows), answers(rows, which=1)
-    found, again = difference(first, second), difference(Answers.of(list(zip(*first))[::-1]), second)
-    assert (found.low, found.high) == interval(resampled(first).ua - resampled(second).ua, 7)
-    assert (found.low, found.high) != interval(resampled(first).wa - resampled(second).wa, 7)
+    found, again = difference(first, second), difference(PooledPredictions.from_rows(list(zip(*first))[::-1]), second)
+    assert (found.low, found.high) == bootstrap_interval(
+        bootstrap_accuracies(first).ua - bootstrap_accuracies(second).ua, 7
+    )
+    assert (found.low, found.high) != bootstrap_interval(
+        bootstrap_accuracies(first).wa - bootstrap_accuracies(second).wa, 7
+    )
     assert found == again, "the order of the answers does not matter"
 
 
@@ -281,4 +297,4 @@ def test_systems_over_other_clips_are_not_laid_side_by_side():
 @given(st.lists(st.floats(-1e3, 1e3), max_size=8))
 def test_deviation_is_that_of_a_sample(values):
     expected = None if len(values) < 2 else np.std(values, ddof=1)
-    assert deviation(values) == pytest.approx(expected)
+    assert standard_deviation(values) == pytest.approx(expected)

@@ -53,7 +53,7 @@ def test_a_parts_worth_is_told_over_the_folds_that_both_systems_have(tmp_path):
     assert not others and [worth.condition for worth in found] == [OWN_CLIPS, "noise at 20 dB", "noise at 0 dB"]
     for worth, (more, less) in zip(found, [(0.8, 0.8), (0.9, 0.2), (0.1, 0.9)]):
         assert worth.difference.ua == pytest.approx(pooled_ua(more, (1, 2)) - pooled_ua(less, (1, 2)))
-        assert worth.answers.scored == {(1, 1), (1, 2)} and worth.answers.number_of_clips == 48
+        assert worth.answers.trainings == {(1, 1), (1, 2)} and worth.answers.clip_count == 48
     assert [worth.place for worth in found] == [AROUND, ABOVE, BELOW]
 
     section = worth_section("toys", [MTL], [with_it, without])
@@ -74,7 +74,7 @@ def test_seeds_are_averaged_and_only_common_ones_taken(tmp_path):
     less = tried(tmp_path, "wo_mtl", 0.4, {in_noise(0): 0.4}, seeds=(1, 2))
     own, noisy = worths([MTL], [more, less])[0]
     for worth in (own, noisy):
-        assert worth.answers.scored == {(seed, fold) for seed in (1, 2) for fold in (1, 2)}
+        assert worth.answers.trainings == {(seed, fold) for seed in (1, 2) for fold in (1, 2)}
         assert worth.difference.ua == pytest.approx(pooled_ua(0.7, (1, 2), (1, 2)) - pooled_ua(0.4, (1, 2), (1, 2)))
 
 
@@ -93,7 +93,7 @@ def test_differences_by_rounding_are_none():
             for gold, number in enumerate(right)
             for clip in range(10)
         ]
-        return significance.Answers.of(rows)
+        return significance.PooledPredictions.from_rows(rows)
 
     for permuted in ((0, 10, 2, 8, 3, 4), (8, 4, 3, 10, 0, 2), (10, 8, 4, 3, 2, 0)):
         of = significance.difference(answers((3, 4, 10, 8, 2, 0)), answers(permuted))
@@ -122,8 +122,8 @@ def test_conditions_over_few_speakers_are_counted_apart(tmp_path):
     ]
     alone = []
     for member in both:
-        answers = member.rows[0].answers
-        own = significance.Answers(*(values[answers.speakers == "s00"] for values in answers))
+        answers = member.rows[0].predictions
+        own = significance.PooledPredictions(*(values[answers.speakers == "s00"] for values in answers))
         alone.append(replace(member, rows=[replace(member.rows[0], answers=own)]))
     assert sentence(worth_section("toys", [MTL], alone)).endswith(
         "; is not judged under 1 of 2, over fewer than 6 speakers (on other corpora also: trainings)"
@@ -134,7 +134,7 @@ def on_casia(tmp_path, system, right, corpora=("casia",), folds=(1, 2)):
     """All ``folds`` answer the same clips there."""
     made = tried(tmp_path, system, right, {})
     same = predictions(1, 1, right, SPEAKERS)
-    answers = significance.Answers.of(
+    answers = significance.PooledPredictions.from_rows(
         [(1, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc) for fold in folds for clip in same]
     )
     facts = {
@@ -145,7 +145,10 @@ def on_casia(tmp_path, system, right, corpora=("casia",), folds=(1, 2)):
         "notes": [system],
         "git": [system],
     }
-    return replace(made, rows=[conditions.Row(OTHER_CORPORA, CASIA, conditions.metrics_of(answers), facts, answers)])
+    return replace(
+        made,
+        rows=[conditions.ConditionResult(OTHER_CORPORA, CASIA, conditions.condition_metrics(answers), facts, answers)],
+    )
 
 
 @pytest.mark.parametrize("trainings, place", [(1, None), (5, None), (6, ABOVE)])
@@ -163,7 +166,7 @@ def test_other_corpora_are_compared_whatever_else_was_tested_and_their_clips_cou
     both = [on_casia(tmp_path, "speecheq", 0.9, ("casia", "emodb")), on_casia(tmp_path, "wo_mtl", 0.2)]
     assert [member.rows[0].metrics["clips"] for member in both] == [24, 24]
     found, others = worths([MTL], both)
-    assert not others and found[1].answers.number_of_clips == 24 and found[1].answers.scored == {(1, 1), (1, 2)}
+    assert not others and found[1].answers.clip_count == 24 and found[1].answers.trainings == {(1, 1), (1, 2)}
     assert found[1].difference.ua == pytest.approx(pooled_ua(0.9, (1,)) - pooled_ua(0.2, (1,)))
 
 
@@ -248,9 +251,9 @@ def test_the_recipes_page_tells_what_its_parts_are_worth(tmp_path, no_pictures):
 
 
 def test_answers_of_some_folds_alone():
-    answers = significance.Answers.of(
+    answers = significance.PooledPredictions.from_rows(
         [(seed, fold, f"{fold} {clip}", "s", 0, clip % 2) for seed in (1, 2) for fold in (1, 2) for clip in range(3)]
     )
-    some = answers.only({(1, 2), (2, 1)})
-    assert some.scored == {(1, 2), (2, 1)} and len(some.clips) == 6 and some.number_of_clips == 6
-    assert np.array_equal(some.right, answers.right[(answers.seeds + answers.folds) == 3])
+    some = answers.select({(1, 2), (2, 1)})
+    assert some.trainings == {(1, 2), (2, 1)} and len(some.clips) == 6 and some.clip_count == 6
+    assert np.array_equal(some.correct, answers.correct[(answers.seeds + answers.folds) == 3])

@@ -22,7 +22,7 @@ from speecheq.common.errors import InputError
 from speecheq.config import schema
 from speecheq.evaluation import metrics, score
 from speecheq.evaluation.predictions import ClipPrediction
-from speecheq.evaluation.significance import Answers
+from speecheq.evaluation.significance import PooledPredictions
 from speecheq.reporting import figures, report
 from speecheq.seqm import CATEGORIES, SEQM_CLASSES
 
@@ -492,7 +492,7 @@ def test_the_ua_of_a_speaker_is_the_mean_recall_of_the_own_classes():
         )
         for number in range(200)
     ]
-    found = figures.speaker_scores(Answers.of(rows))
+    found = figures.speaker_scores(PooledPredictions.from_rows(rows))
     assert [found_one.ua for found_one in found] == sorted(found_one.ua for found_one in found)
     for speaker, ua, clips in found:
         own = [row for row in rows if row[3] == speaker]
@@ -504,7 +504,7 @@ def test_the_ua_of_a_speaker_is_the_mean_recall_of_the_own_classes():
 
 def test_a_clip_of_several_seeds_counts_once():
     rows = [(seed, 1, name, "s", 0, answer) for seed, answer in ((1, 0), (2, 1)) for name in ("a", "b")]
-    assert figures.speaker_scores(Answers.of(rows)) == [figures.SpeakerScore("s", 0.5, 2)]
+    assert figures.speaker_scores(PooledPredictions.from_rows(rows)) == [figures.SpeakerScore("s", 0.5, 2)]
 
 
 def test_bars_of_speakers_are_sorted_and_the_line_is_the_pooled_ua(experiment, pictures):

@@ -95,34 +95,36 @@ CLEAN = Condition("clean")
 
 
 @dataclass(frozen=True)
-class Row:
+class ConditionResult:
     """A system under one condition, over all its folds and seeds.
 
     ``metrics``: ua and wa, pooled over the clips of all folds, a seed at a time, then averaged over seeds; the ends
     low_ua, high_ua, low_wa, high_wa of their 95 % intervals (None over one speaker), clips, speakers, folds and seeds
     (lists of numbers). ``facts`` are what the setting noted of how it was made: "notes" (sentences for the page), its
     levels, seed and the like, "git", the revisions, and of attacks "gradients": how many clips were "attacked", being
-    right, and how many of them are "without" a gradient of the cross-entropy. ``answers``: what the metrics are of.
+    right, and how many of them are "without" a gradient of the cross-entropy. ``predictions``: what the metrics are of.
     """
 
     setting: Setting
     condition: Condition
     metrics: Mapping[str, Any]
     facts: Mapping[str, Any]
-    answers: significance.Answers = field(compare=False, repr=False)
+    predictions: significance.PooledPredictions = field(compare=False, repr=False)
 
 
-def metrics_of(answers: significance.Answers) -> dict[str, Any]:
+def condition_metrics(answers: significance.PooledPredictions) -> dict[str, Any]:
     """The metrics of a row (see there)."""
-    samples = significance.resampled(answers)
+    samples = significance.bootstrap_accuracies(answers)
     found: dict[str, Any] = {}
     for name, value in significance.accuracies(answers)._asdict().items():
         found[name] = float(value)
-        ends = (None, None) if samples is None else significance.interval(getattr(samples, name), answers.units)
+        ends = (
+            (None, None) if samples is None else significance.bootstrap_interval(getattr(samples, name), answers.units)
+        )
         found[f"low_{name}"], found[f"high_{name}"] = ends
     return {
         **found,
-        "clips": answers.number_of_clips,
+        "clips": answers.clip_count,
         "speakers": len(np.unique(answers.speakers)),
         "folds": sorted(set(answers.folds.tolist())),
         "seeds": sorted(set(answers.seeds.tolist())),
@@ -134,16 +136,16 @@ def _row(
     condition: Condition,
     facts: Mapping[str, Any],
     said: Iterable[tuple[int, int, Sequence[ClipPrediction]]],
-) -> Row:
+) -> ConditionResult:
     """From (fold, seed, what was said of its clips)."""
-    answers = significance.Answers.of(
+    answers = significance.PooledPredictions.from_rows(
         [
             (seed, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
             for fold, seed, clips in said
             for clip in clips
         ]
     )
-    return Row(setting, condition, metrics_of(answers), facts, answers)
+    return ConditionResult(setting, condition, condition_metrics(answers), facts, answers)
 
 
 def write(
@@ -154,7 +156,7 @@ def write(
     facts: Mapping[str, Any],
     said: Mapping[Condition, Sequence[ClipPrediction]],
     classes: ClassTable,
-) -> list[Row]:
+) -> list[ConditionResult]:
     """Write what a fold's model said under each condition to the folder of ``stage``, with its stamp; returns its rows.
 
     ``facts`` must be the same in all folds and seeds (levels, seed, steps), but for the counts "gradients", which are
@@ -204,12 +206,12 @@ def _made(setting: Setting, found: Mapping[str, Any]) -> tuple[dict[str, Any], l
     return facts, list(found["said"])
 
 
-def read(experiment: Path) -> tuple[list[Row], list[str]]:
+def read(experiment: Path) -> tuple[list[ConditionResult], list[str]]:
     """The rows of an experiment (``<config>-<system>/<target>.<protocol>``), and why folds are left out of them.
 
     A fold whose setting was made in another way than that of the first one is left out: no mean can be taken.
     """
-    rows: list[Row] = []
+    rows: list[ConditionResult] = []
     left_out: list[str] = []
     for setting in SETTINGS.values():
         first: dict[str, Any] = {}
@@ -240,23 +242,23 @@ def read(experiment: Path) -> tuple[list[Row], list[str]]:
     return rows, left_out
 
 
-def by_setting(rows: Iterable[Row]) -> dict[Setting, list[Row]]:
+def by_setting(rows: Iterable[ConditionResult]) -> dict[Setting, list[ConditionResult]]:
     """The rows of each setting that has any."""
-    found: dict[Setting, list[Row]] = defaultdict(list)
+    found: dict[Setting, list[ConditionResult]] = defaultdict(list)
     for row in rows:
         found[row.setting].append(row)
     return dict(found)
 
 
-def by_curve(rows: Iterable[Row]) -> dict[str, list[Row]]:
+def by_curve(rows: Iterable[ConditionResult]) -> dict[str, list[ConditionResult]]:
     """The rows of each curve; a condition that is on none is one of its own."""
-    found: dict[str, list[Row]] = defaultdict(list)
+    found: dict[str, list[ConditionResult]] = defaultdict(list)
     for row in rows:
         found[row.condition.curve or row.condition.name].append(row)
     return dict(found)
 
 
-def masked_gradients(rows: Sequence[Row]) -> list[str]:
+def masked_gradient_warnings(rows: Sequence[ConditionResult]) -> list[str]:
     """A sentence for each sign of a masked gradient, with which an attack does less than it could (Athalye et al.).
 
     Signs are clips that have none, and a level at which one of a setting's stronger curves lies above its weaker one.
@@ -282,7 +284,7 @@ def masked_gradients(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def write_summary(experiment: Path, rows: Sequence[Row]) -> None:
+def write_summary(experiment: Path, rows: Sequence[ConditionResult]) -> None:
     """``conditions.json`` of an experiment: its rows, as they stand in the tables."""
     write_json(
         Path(experiment) / CONDITIONS,

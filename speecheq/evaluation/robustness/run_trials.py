@@ -10,7 +10,7 @@ from speecheq.common.stages import STAMP, Stage, require
 from speecheq.dataset.msud import TEST, class_table
 from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.evaluation.robustness.attack_trial import AttackTrial
-from speecheq.evaluation.robustness.conditions import CLEAN, Condition, masked_gradients, write
+from speecheq.evaluation.robustness.conditions import CLEAN, Condition, masked_gradient_warnings, write
 from speecheq.evaluation.robustness.cross_corpus_trial import CorpusTrial
 from speecheq.evaluation.robustness.noise_trial import NoiseTrial
 from speecheq.evaluation.robustness.training_history import trainings
@@ -54,7 +54,7 @@ def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
         said, facts = _of_changed(trial, folder, fold_folder, trained, stage.title)
     rows = write(stage, setting, fold, run["seed"], facts, said, class_table(note))
     log.info("%s: UA %s", stage.title, ", ".join(f"{row.condition.name} {row.metrics['ua']:.4f}" for row in rows))
-    for sentence in masked_gradients(rows):
+    for sentence in masked_gradient_warnings(rows):
         log.warning("%s: %s", title, sentence)
 
 

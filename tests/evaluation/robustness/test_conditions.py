@@ -25,7 +25,14 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from speecheq.common.stages import Stage
 from speecheq.evaluation.robustness import conditions
-from speecheq.evaluation.robustness.conditions import ATTACK_ON_WAVEFORM, CLEAN, NOISE, OTHER_CORPORA, Condition, Row
+from speecheq.evaluation.robustness.conditions import (
+    ATTACK_ON_WAVEFORM,
+    CLEAN,
+    NOISE,
+    OTHER_CORPORA,
+    Condition,
+    ConditionResult,
+)
 from speecheq.reporting import figures, report
 from speecheq.reporting.recipe_status import DONE, STALE, Status
 from speecheq.seqm import SEQM_CLASSES
@@ -118,7 +125,9 @@ def test_a_fold_that_does_not_fit_is_left_out_with_its_reason(experiment, spoil,
 
 
 def row_of(curve, level, ua):
-    return Row(ATTACK_ON_WAVEFORM, Condition(f"{curve} at {level:g} dB", curve, level), {"ua": ua}, {}, None)
+    return ConditionResult(
+        ATTACK_ON_WAVEFORM, Condition(f"{curve} at {level:g} dB", curve, level), {"ua": ua}, {}, None
+    )
 
 
 @given(
@@ -131,7 +140,7 @@ def test_a_stronger_attack_that_does_less_is_said(stronger, both):
         for level, (weak, strong) in enumerate(both)
         for row in (row_of("FGSM", float(level), weak), row_of(stronger, float(level), strong))
     ]
-    found = conditions.masked_gradients(rows)
+    found = conditions.masked_gradient_warnings(rows)
     assert len(found) == sum(strong > weak for weak, strong in both)
     assert all("the gradient may be masked" in sentence for sentence in found)
 
@@ -147,12 +156,12 @@ def test_clips_without_a_gradient_are_summed_over_folds_and_said(experiment):
     attacked = [row for row in rows if row.setting == ATTACK_ON_WAVEFORM]
     assert not left_out and all(row.metrics["folds"] == [1, 2] for row in rows)
     assert all(row.facts["gradients"] == {"attacked": 20, "without": 1} for row in attacked)
-    (sentence,) = conditions.masked_gradients(rows)
+    (sentence,) = conditions.masked_gradient_warnings(rows)
     assert "of 20 clips that are classified correctly, 1 have a gradient" in sentence
     add(experiment / "fold2/seed1", ATTACK_ON_WAVEFORM)  # as before they were counted
     rows, left_out = conditions.read(experiment)
     assert not left_out and rows[-1].facts["gradients"] == {"attacked": 10, "without": 0}
-    assert not conditions.masked_gradients(rows)
+    assert not conditions.masked_gradient_warnings(rows)
 
 
 def test_pages_tables_and_the_report_show_the_rows(experiment, tmp_path, no_pictures):
@@ -199,7 +208,7 @@ def test_the_curve_has_a_point_a_level_and_a_line_for_what_has_none(experiment):
 def test_systems_look_the_same_in_all_panels_and_no_words_overlap(curves, monkeypatch):
     systems = [f"small_best (data.input=waveform, augment.x=0)-wo_mtl_wo_msud_{number}" for number in range(6)]
     metrics = {"ua": 0.5, "low_ua": 0.4, "high_ua": 0.6}
-    clean = Row(ATTACK_ON_WAVEFORM, CLEAN, metrics, {}, None)
+    clean = ConditionResult(ATTACK_ON_WAVEFORM, CLEAN, metrics, {}, None)
     panels = {
         f"curve {number}": {
             name: [
