@@ -83,6 +83,10 @@
 # and defines default_protocol TARGET, which prints a name, and default_use TARGET, which prints a restriction as --use
 # takes it; the user's own come after it. The stages at the end are what the recipes have in common.
 
+# It reads as: options, checks, stages.
+
+# ---- options
+
 recipe=$(dirname "$(readlink -f "$0")")
 # shellcheck source=cmd.sh
 . "$recipe/cmd.sh"
@@ -111,16 +115,6 @@ script_of() {
   echo "${1%"${part:+_$part}"}"
 }
 
-# any_exists PATH...: of a pattern that matches nothing, which stays as it is, none does
-any_exists() {
-  [[ -e $1 ]]
-}
-
-# absolute PATH: a relative path is one of the caller's folder
-absolute() {
-  if [[ -z $1 || $1 == /* ]]; then echo "$1"; else echo "$PWD/$1"; fi
-}
-
 recipe_corpora=("${emotion_corpora[@]}" "${phoneme_corpora[@]}")
 corpus_names=()  # of the options
 for corpus in "${recipe_corpora[@]}"; do
@@ -139,64 +133,84 @@ options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target prot
 # shellcheck source=path.sh
 . "$recipe/path.sh"
 
+# ---- checks, in the order in which they are called at the end of this part
+
 # one_of NAME VALUE...: the option has one of these values
 one_of() {
   local name=$1
   shift
   [[ " $* " == *" ${!name} "* ]] || die "--${name//_/-} is ${!name}, but it must be one of $*."
 }
-one_of classes seqm corpus
-one_of neutral_eis declared metric corpus
-one_of dev auto clips speaker official
-for setting in $robustness; do
-  [[ $setting =~ ^(corpora|noise|attack)$ ]] ||
-    die "--robustness is $robustness, but it must be some of corpora, noise and attack."
-done
-one_of units phone bpe
-one_of cmd local slurm sge
-if $dry_run && [[ $cmd == local ]]; then die "--dry-run prints what is submitted: give --cmd slurm or sge too."; fi
-for name in nj shard_clips train_jobs gpus nodes bpe_size ${cpus:+cpus} ${jobs_at_once:+jobs_at_once}; do
-  [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "--${name//_/-} is ${!name}, but it must be a whole number above 0."
-done
 
-for name in "${corpus_names[@]}" folds_file init_from config data exp results corpora noise rir unlabelled test_noise \
-  test_rir; do
-  # --config may also be one of the recipe's folder, where conf/ lies
-  if [[ $name != config || -e ${!name} ]]; then declare "$name=$(absolute "${!name}")"; fi
-done
-[[ -z $folds_file || -f $folds_file ]] || die "--folds-file $folds_file: there is no such file of folds."
+check_values() {
+  local name condition
+  one_of classes seqm corpus
+  one_of neutral_eis declared metric corpus
+  one_of dev auto clips speaker official
+  one_of units phone bpe
+  one_of cmd local slurm sge
+  for condition in $robustness; do
+    [[ $condition =~ ^(corpora|noise|attack)$ ]] ||
+      die "--robustness is $robustness, but it must be some of corpora, noise and attack."
+  done
+  if $dry_run && [[ $cmd == local ]]; then
+    die "--dry-run prints what would be submitted: give --cmd slurm or sge too."
+  fi
+  for name in nj shard_clips train_jobs gpus nodes bpe_size ${cpus:+cpus} ${jobs_at_once:+jobs_at_once}; do
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "--${name//_/-} is ${!name}, but it must be a whole number above 0."
+  done
+}
 
-declare -A folder_of=()  # corpus -> where it lies
-# place CORPUS PATH: takes note of it; a corpus lies in one place
+# absolute PATH: a relative path counts from the caller's folder
+absolute() {
+  if [[ -z $1 || $1 == /* ]]; then echo "$1"; else echo "$PWD/$1"; fi
+}
+
+# the recipe runs in its own folder, whatever the caller's is
+make_paths_absolute() {
+  local name
+  for name in "${corpus_names[@]}" folds_file init_from config data exp results corpora noise rir unlabelled test_noise \
+    test_rir; do
+    # --config may also be relative to the recipe's folder, where conf/ lies
+    if [[ $name != config || -e ${!name} ]]; then printf -v "$name" '%s' "$(absolute "${!name}")"; fi
+  done
+  [[ -z $folds_file || -f $folds_file ]] || die "--folds-file $folds_file: there is no such file of folds."
+}
+
+declare -A folder_of=()  # corpus -> where it lies; '' where only its manifests are at hand
+
+# place CORPUS PATH: notes where a corpus lies, which can be one place only
 place() {
-  local other of_parts
+  local other parts
   [[ -z ${folder_of[$1]:-} ]] || die "the corpus $1 is given twice, as ${folder_of[$1]} and as $2; leave one out."
-  of_parts=$(printf '%s\n' "${!part_of[@]}" | sort | xargs)
+  parts=$(printf '%s\n' "${!part_of[@]}" | sort | xargs)
   for other in "${!part_of[@]}"; do
     [[ $(script_of "$other") != "$1" || $other == "$1" ]] ||
-      die "--corpus $1=...: $1 comes in parts, name the one that is meant: $of_parts."
+      die "--corpus $1=...: $1 comes in parts, name the one that is meant: $parts."
   done
   folder_of[$1]=$2
 }
-for corpus in "${recipe_corpora[@]}"; do
-  name=$(script_of "$corpus")
-  if [[ -n ${!name} ]]; then place "$corpus" "${!name}"; fi
-done
-for value in "${corpus_options[@]}"; do
-  [[ $value =~ ^[a-z][a-z0-9_]*=.+ ]] ||
-    die "--corpus '$value': expected NAME=PATH, the name in small letters, digits and underscores."
-  place "${value%%=*}" "$(absolute "${value#*=}")"
-done
-cd "$recipe" || exit 1
 
-for name in "${extra_options[@]}"; do  # aishell_hours
-  [[ -z ${!name} || -n ${folder_of[${name%_hours}]:-} || " $download " == *" ${name%_hours} "* ]] || $mini ||
-    die "--${name//_/-} is given without --${name%_hours} DIR."
-done
-if [[ -z $protocol ]]; then
-  if [[ -n $folds_file ]]; then protocol=published; else protocol=$(default_protocol "$target"); fi
-fi
-if $mini; then
+place_given_corpora() {
+  local corpus name value
+  for corpus in "${recipe_corpora[@]}"; do
+    name=$(script_of "$corpus")
+    if [[ -n ${!name} ]]; then place "$corpus" "${!name}"; fi
+  done
+  for value in "${corpus_options[@]}"; do
+    [[ $value =~ ^[a-z][a-z0-9_]*=.+ ]] ||
+      die "--corpus '$value': expected NAME=PATH, the name in small letters, digits and underscores."
+    place "${value%%=*}" "$(absolute "${value#*=}")"
+  done
+  for name in "${extra_options[@]}"; do  # aishell_hours
+    [[ -z ${!name} || -n ${folder_of[${name%_hours}]:-} || " $download " == *" ${name%_hours} "* ]] || $mini ||
+      die "--${name//_/-} is given without --${name%_hours} DIR."
+  done
+}
+
+use_mini_corpora() {
+  local corpus
+  $mini || return 0
   [[ ${#folder_of[@]} -eq 0 && -z $download ]] ||
     die "--mini true makes its own corpora: leave out --<corpus> DIR, --corpus and --download."
   data=${data:-data-mini} exp=${exp:-exp-mini} config=${config:-conf/mini.yaml} partial=true
@@ -204,84 +218,131 @@ if $mini; then
   results=${results:-$exp/RESULTS.md}
   for corpus in "${mini_corpora[@]}"; do folder_of[$corpus]=$data/corpora/$(script_of "$corpus"); done
   if [[ -n ${mini_unlabelled:-} ]]; then unlabelled=${unlabelled:-$data/corpora/$mini_unlabelled}; fi
-fi
-data=${data:-data} exp=${exp:-exp} config=${config:-${default_config:-conf/paper.yaml}}
-folds=${folds:-all} results=${results:-RESULTS.md}
-corpora=${corpora:-$data/corpora}
-if $status; then
-  speecheq status --data "$data" --exp "$exp"
-  exit
-fi
-for corpus in $download; do
-  [[ -f local/cards/$corpus.yaml ]] ||
-    die "--download $corpus: there is no data card local/cards/$corpus.yaml; see speecheq corpora for what is open."
-  # where speecheq download leaves it, as its data card says
-  place "$corpus" "$corpora/$corpus/$(sed -n 's/^folder: *//p' "local/cards/$corpus.yaml")"
-done
+}
 
-[[ -z $unlabelled_hours || -n $unlabelled ]] || die "--unlabelled-hours is given without --unlabelled DIR."
-# noises and impulse responses of training and test, unlabelled speech: those given, or, where no corpus is, those that
-# stage 1 has prepared
-declare -A sounds=()
-for kind in noise rir unlabelled test_noise test_rir; do
-  if [[ -n ${!kind} ]]; then sounds[$kind]=${!kind}
-  elif ((${#folder_of[@]} == 0)) && [[ -f $data/manifests/$kind/stage.json ]]; then sounds[$kind]=''; fi
-done
+set_defaults() {
+  if [[ -z $protocol ]]; then
+    if [[ -n $folds_file ]]; then protocol=published; else protocol=$(default_protocol "$target"); fi
+  fi
+  use_mini_corpora
+  data=${data:-data} exp=${exp:-exp} config=${config:-${default_config:-conf/paper.yaml}}
+  folds=${folds:-all} results=${results:-RESULTS.md}
+  corpora=${corpora:-$data/corpora}
+}
 
-# the corpora of this run in the recipe's order: those given, or, where none is, those that stage 1 has prepared, which
-# it may also add sounds to
-given=() absent=()
-if ((${#folder_of[@]} == 0 && stage >= 1)) && [[ $stage -ge 2 || -n $noise$rir$unlabelled$test_noise$test_rir ]]; then
+place_downloads() {
+  local corpus
+  for corpus in $download; do
+    [[ -f local/cards/$corpus.yaml ]] ||
+      die "--download $corpus: there is no data card local/cards/$corpus.yaml; speecheq corpora lists what is open."
+    # the folder that speecheq download makes, as the data card says
+    place "$corpus" "$corpora/$corpus/$(sed -n 's/^folder: *//p' "local/cards/$corpus.yaml")"
+  done
+}
+
+declare -A sounds=()  # noise, rir, unlabelled, test_noise, test_rir -> folder; '' where only its manifest is at hand
+
+find_sounds() {
+  local kind
+  [[ -z $unlabelled_hours || -n $unlabelled ]] || die "--unlabelled-hours is given without --unlabelled DIR."
+  for kind in noise rir unlabelled test_noise test_rir; do
+    if [[ -n ${!kind} ]]; then sounds[$kind]=${!kind}
+    elif ((${#folder_of[@]} == 0)) && [[ -f $data/manifests/$kind/stage.json ]]; then sounds[$kind]=''; fi
+  done
+}
+
+# where no corpus is given: those that stage 1 has prepared (stage 1 itself may add sounds to them)
+find_prepared_corpora() {
+  local folder name
+  ((${#folder_of[@]} == 0 && stage >= 1)) || return 0
+  [[ $stage -ge 2 || -n $noise$rir$unlabelled$test_noise$test_rir ]] || return 0
   for folder in "$data"/manifests/*/; do
     name=$(basename "$folder")
-    # bash would evaluate other names below
+    # other names cannot be the index of an array
     [[ $name =~ ^[a-z][a-z0-9_]*$ && -f $folder/stage.json &&
       ! $name =~ ^((test_)?(noise|rir)|unlabelled)$ ]] || continue
     folder_of[$name]=''
   done
   if ((${#folder_of[@]})); then log "no corpus is given: those that lie in $data/manifests are taken"; fi
-fi
-# stage 5 where nothing but experiments is left: the tables are made of their score files
-tables_only=false
-if ((stage == 5 && ${#folder_of[@]} == 0)) && [[ ! -e $data ]] &&
-  any_exists "$exp"/*/*/fold*/seed*/scored; then
-  log "there is no $data: nothing is scored, the tables are made of the score files in $exp"
-  tables_only=true
-fi
-for corpus in "${recipe_corpora[@]}" $(printf '%s\n' "${!folder_of[@]}" | sort); do
-  if [[ " ${given[*]} ${absent[*]} " == *" $corpus "* ]]; then continue
-  elif [[ -v folder_of[$corpus] ]]; then given+=("$corpus")
-  else absent+=("$corpus"); fi
-done
-$tables_only || ((${#given[@]})) ||
-  die "no corpus is given and none is prepared in $data/manifests: give --${corpus_names[0]} DIR" \
-  "and the others that you have, or --mini true for synthesised ones; --help shows all. Sounds are added to corpora" \
-  "that are prepared already with --stage 1."
-$tables_only || [[ " ${given[*]} " == *" $target "* ]] ||
-  die "the target $target is not among the corpora that are given or prepared (${given[*]}); see --help."
-$tables_only || for corpus in "${absent[@]}"; do log "$corpus is not given and is left out"; done
-if [[ -z $phonemes ]]; then
-  for corpus in "${phoneme_corpora[@]}"; do
-    if [[ " ${given[*]} " == *" $corpus "* ]]; then phonemes=$corpus; fi
+}
+
+# any_exists PATH...: whether the first of a pattern's matches exists (a pattern without matches stays as it is)
+any_exists() {
+  [[ -e $1 ]]
+}
+
+given=() absent=()  # corpora of this run, and of the recipe those that are not, in the recipe's order
+tables_only=false   # stage 5 where nothing but experiments is left: tables are made from their score files
+
+choose_corpora() {
+  local corpus
+  find_prepared_corpora
+  for corpus in "${recipe_corpora[@]}" $(printf '%s\n' "${!folder_of[@]}" | sort); do
+    if [[ " ${given[*]} ${absent[*]} " == *" $corpus "* ]]; then continue
+    elif [[ -v folder_of[$corpus] ]]; then given+=("$corpus")
+    else absent+=("$corpus"); fi
   done
-elif [[ $phonemes == none ]]; then phonemes=''
-else
-  [[ " ${given[*]} " == *" $phonemes "* ]] ||
-    die "--phonemes $phonemes is not among the corpora that are given or prepared (${given[*]})."
-fi
-labels=(--target "$target" --protocol "$protocol" --folds "$folds" --classes "$classes" --neutral-eis "$neutral_eis")
-runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --seeds "$seeds" "${labels[@]}")
-phoneme_units=(--units "$units" --bpe-size "$bpe_size")
-learned_from=(${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" "${set_options[@]/#/--set=}")
-jobs=()  # where stages run
-if [[ $cmd != local ]]; then
+  if ((stage == 5 && ${#given[@]} == 0)) && [[ ! -e $data ]] && any_exists "$exp"/*/*/fold*/seed*/scored; then
+    log "there is no $data: nothing is scored, the tables are made from the score files in $exp"
+    tables_only=true
+    return
+  fi
+  ((${#given[@]})) ||
+    die "no corpus is given and none is prepared in $data/manifests: give --${corpus_names[0]} DIR" \
+      "and the others that you have, or --mini true for synthesised ones; --help shows all. Sounds are added to" \
+      "corpora that are prepared already with --stage 1."
+  [[ " ${given[*]} " == *" $target "* ]] ||
+    die "the target $target is not among the corpora that are given or prepared (${given[*]}); see --help."
+  for corpus in "${absent[@]}"; do log "$corpus is not given and is left out"; done
+}
+
+choose_phonemes() {
+  local corpus
+  if [[ -z $phonemes ]]; then
+    for corpus in "${phoneme_corpora[@]}"; do
+      if [[ " ${given[*]} " == *" $corpus "* ]]; then phonemes=$corpus; fi
+    done
+  elif [[ $phonemes == none ]]; then phonemes=''
+  else
+    [[ " ${given[*]} " == *" $phonemes "* ]] ||
+      die "--phonemes $phonemes is not among the corpora that are given or prepared (${given[*]})."
+  fi
+}
+
+# the options that several of speecheq's commands take
+collect_arguments() {
+  labels=(--target "$target" --protocol "$protocol" --folds "$folds" --classes "$classes"
+    --neutral-eis "$neutral_eis")
+  runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --seeds "$seeds" "${labels[@]}")
+  phoneme_units=(--units "$units" --bpe-size "$bpe_size")
+  training_options=(${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" "${set_options[@]/#/--set=}")
+  jobs=()  # where stages run
+  [[ $cmd != local ]] || return 0
   jobs=(--cmd "$cmd" --jobs-folder "$exp/jobs" --partition "$partition" --account "$account" --time "$time"
     --memory "$memory" --cpus "$cpus" --gpu "$gpu" --jobs-at-once "$jobs_at_once" --requeue "$requeue"
     --keep-jobs "$keep_jobs" --dry-run "$dry_run" "${job_option_options[@]/#/--job-option=}")
-  export SPEECHEQ_RECIPE_PID=$$  # where this shell is ended, what waits for the jobs ends too
+  export SPEECHEQ_RECIPE_PID=$$  # the commands that wait for jobs end when this shell does
+}
+
+check_values
+make_paths_absolute
+place_given_corpora
+cd "$recipe" || exit 1
+set_defaults
+if $status; then
+  speecheq status --data "$data" --exp "$exp"
+  exit
 fi
-# What later stages would submit depends on what the first that is not done would leave.
+place_downloads
+find_sounds
+choose_corpora
+choose_phonemes
+collect_arguments
+# With --dry-run the first stage that is not done ends the recipe with status 3: what later stages would submit depends
+# on its outputs.
 if $dry_run; then trap '[[ $? != 3 ]] || exit 0' EXIT; fi
+
+# ---- stages
 
 # run_or_list NAME COMMAND...: runs what makes the manifests NAME, or, where $listing, takes it to the tasks of an array
 run_or_list() {
@@ -359,7 +420,7 @@ make_msud() {
     speecheq phonemes --data "$data" --corpus "$phonemes" "${phoneme_units[@]}" "${jobs[@]}"
   fi
   if $shar; then
-    speecheq shar "${runs[@]}" "${learned_from[@]}" --shard-clips "$shard_clips" --nj "$nj" "${jobs[@]}"
+    speecheq shar "${runs[@]}" "${training_options[@]}" --shard-clips "$shard_clips" --nj "$nj" "${jobs[@]}"
   fi
 }
 
@@ -369,15 +430,15 @@ train_systems() {
     if [[ $kind != test_* ]]; then with_sounds+=("--$kind" "$data/manifests/$kind"); fi
   done
   if $shar; then from_shards+=(--shar); fi
-  speecheq train "${runs[@]}" "${learned_from[@]}" --jobs "$train_jobs" --gpus "$gpus" --nodes "$nodes" \
+  speecheq train "${runs[@]}" "${training_options[@]}" --jobs "$train_jobs" --gpus "$gpus" --nodes "$nodes" \
     ${rendezvous:+--rendezvous "$rendezvous"} ${init_from:+--init-from "$init_from"} "${with_sounds[@]}" \
     ${ctc_backend:+--ctc-backend "$ctc_backend"} "${from_shards[@]}" "${jobs[@]}"
 }
 
 score_systems() {
-  local kind corpus only_asked=() with_sounds=() others=()
-  if $score_train; then only_asked+=(--train-clips); fi
-  $tables_only || speecheq score "${runs[@]}" "${only_asked[@]}" "${jobs[@]}"
+  local kind corpus train_clips=() with_sounds=() others=()
+  if $score_train; then train_clips+=(--train-clips); fi
+  $tables_only || speecheq score "${runs[@]}" "${train_clips[@]}" "${jobs[@]}"
   if ! $tables_only && [[ -n $robustness ]]; then
     for kind in "${!sounds[@]}"; do
       if [[ $kind == test_* ]]; then with_sounds+=("--${kind#test_}" "$data/manifests/$kind"); fi

@@ -68,7 +68,7 @@ def test_the_tables_need_the_score_files_alone(mandarin, walked, tmp_path):
         path.unlink()
     shutil.rmtree(tmp_path / "exp" / "tables")
     done = mandarin.run(*mandarin.where(tmp_path), "--stage", 5)
-    assert "the tables are made of the score files" in done.stderr
+    assert "the tables are made from the score files" in done.stderr
     assert (tmp_path / "RESULTS.md").read_text() == (folder / "RESULTS.md").read_text()
     assert (tmp_path / EXPERIMENT / "report.html").is_file()
     pictures = {path.name for path in (folder / EXPERIMENT / "pictures").iterdir()}
