@@ -21,7 +21,7 @@ from speecheq.features.augment_waveforms import (
     simulated_responses,
     time_stretch,
 )
-from speecheq.features.storage import BatchedFbank
+from speecheq.features.fbank import BatchedFbank
 
 
 def seconds_of(work, repeat: int, device: torch.device) -> float:

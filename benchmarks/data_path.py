@@ -28,7 +28,7 @@ from speecheq.common.yaml_files import read_yaml
 from speecheq.config.schema import Config, apply_layer, parse_assignment, set_value
 from speecheq.corpora import audio_folder
 from speecheq.dataset.loader import WORKERS, MultitaskBatch, multitask_batches, training_cuts
-from speecheq.features.storage import load_waveform
+from speecheq.features.audio import load_waveform
 from speecheq.losses import LossWeights, resolve_ctc_backend
 from speecheq.models.checkpoint import new_model
 from speecheq.training.frontend import Frontend

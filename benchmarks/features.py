@@ -91,13 +91,13 @@ def in_batches(extract: Callable) -> Callable[[list[Path], int], float]:
 
 
 def ours() -> Callable:
-    from speecheq.features.storage import Fbank
+    from speecheq.features.fbank import Fbank
 
     return lambda clip: Fbank().extract(clip, 16000)
 
 
 def twin() -> Callable:
-    from speecheq.features.storage import BatchedFbank
+    from speecheq.features.fbank import BatchedFbank
 
     return BatchedFbank()
 

@@ -136,8 +136,8 @@ def make_features(corpus: str, data: Path) -> None:
     from lhotse.features.io import LilcomChunkyWriter
 
     from speecheq.common.stages import Stage
-    from speecheq.corpora.prepare import load_card
-    from speecheq.features.storage import FORMAT, corpus_cuts
+    from speecheq.corpora.prepared_corpus import corpus_cuts, load_card
+    from speecheq.features.storage import FORMAT
 
     manifests, folder = data / "manifests" / corpus, data / "fbank" / corpus
     card = load_card(manifests, corpus)

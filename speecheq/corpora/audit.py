@@ -19,8 +19,7 @@ from lhotse import MonoCut
 
 from speecheq.common.progress import Progress
 from speecheq.common.stages import require
-from speecheq.corpora.prepare import load_card
-from speecheq.features.storage import corpus_cuts
+from speecheq.corpora.prepared_corpus import corpus_cuts, load_card
 
 # Silence is heard in frames of 10 ms: 40 dB below the clip's loudest; a clip is silent if that is below -60 dBFS.
 FRAMES_A_SECOND = 100

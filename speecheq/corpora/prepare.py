@@ -41,9 +41,9 @@ from lhotse.serialization import SequentialJsonlWriter
 from speecheq import seqm
 from speecheq.common.command_line import OneLineParser, exit_status, positive, positive_whole, true_or_false
 from speecheq.common.errors import InputError
-from speecheq.common.files import PathLike, read_json, write_json
+from speecheq.common.files import PathLike, write_json
 from speecheq.common.progress import log, progress, set_up_logging
-from speecheq.common.stages import Drops, Stage, require
+from speecheq.common.stages import Drops, Stage
 
 # One analysis frame of the features (section 3.2); shorter clips have no features.
 FRAME_SECONDS = 0.025
@@ -666,15 +666,6 @@ def _card(corpus: Corpus, request: Request, splits: list[str], counts: _Counts) 
         "hours": round(counts.seconds / 3600, 4),
         "counts": counts.as_dict(),
     }
-
-
-def load_card(folder: Path, name: str) -> dict:
-    """The card of a corpus that stage 1 prepared; InputError where it has not, or where it prepared mere sounds."""
-    require(folder, "manifests")
-    card = read_json(Path(folder) / f"{name}_card.json")
-    if "utterances" not in card:
-        raise InputError(f"{folder}: holds sounds (noise, room impulse responses), not utterances of a corpus.")
-    return card
 
 
 def main(parts: Mapping[str, tuple[Corpus, Finder]], argv: Sequence[str] | None = None) -> int:

@@ -1,15 +1,52 @@
 """A corpus that stage 1 prepared, as the utterances from which it was made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lhotse import MonoCut, RecordingSet, SupervisionSet
+
 from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
 from speecheq.common.stages import require
-from speecheq.corpora.prepare import Corpus, Utterance, load_card
-from speecheq.features.storage import corpus_cuts
+from speecheq.corpora.prepare import Corpus, Utterance
 
 # What a supervision's custom holds besides the facts that a prep script kept as ``extra``.
 LABELS = ("corpus", "emotion", "intensity", "esc", "eis", "eis_of_corpus", "split", "text_id", "session")
+
+
+def load_card(folder: Path, name: str) -> dict:
+    """The card of a corpus that stage 1 prepared; InputError where it has not, or where it prepared mere sounds."""
+    require(folder, "manifests")
+    card = read_json(Path(folder) / f"{name}_card.json")
+    if "utterances" not in card:
+        raise InputError(f"{folder}: holds sounds (noise, room impulse responses), not utterances of a corpus.")
+    return card
+
+
+def corpus_cuts(manifests: Path, corpus: str, splits: Sequence[str]) -> Iterator[MonoCut]:
+    """The cuts of a prepared corpus, one an utterance, without features; read one by one, never all at once."""
+    for split in splits:
+        recordings = iter(RecordingSet.from_jsonl_lazy(manifests / f"{corpus}_recordings_{split}.jsonl.gz"))
+        recording = None
+        for supervision in SupervisionSet.from_jsonl_lazy(manifests / f"{corpus}_supervisions_{split}.jsonl.gz"):
+            while recording is None or recording.id != supervision.recording_id:  # both are in the same order
+                recording = next(recordings, None)
+                if recording is None:
+                    raise InputError(
+                        f"{manifests}: the supervision {supervision.id} has no recording, or they are in another "
+                        "order; run stage 1 again."
+                    )
+            start, duration = supervision.start, supervision.duration
+            cut = MonoCut(
+                id=supervision.id,
+                start=start,
+                duration=duration,
+                channel=0,
+                supervisions=[supervision],
+                recording=recording,
+            )
+            supervision.start = 0.0  # in a cut, times count from its start
+            yield cut
 
 
 def declared(manifests: Path) -> Corpus:

@@ -27,8 +27,10 @@ from speecheq.common.errors import InputError
 from speecheq.config.schema import DataConfig
 from speecheq.dataset.lazy_cuts import cuts_of
 from speecheq.dataset.shard_plan import BUCKETS
+from speecheq.features.audio import load_waveform
 from speecheq.features.augment_features import Changes
-from speecheq.features.storage import FbankConfig, load_features, load_waveform
+from speecheq.features.fbank import FbankConfig
+from speecheq.features.storage import load_features
 
 # The order of the gender classes is part of every trained model.
 GENDERS = ("F", "M")

@@ -30,7 +30,8 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, write_json
 from speecheq.common.progress import log, progress
 from speecheq.common.stages import STAMP, Drops, Stage, digest, require
-from speecheq.corpora.prepare import NEUTRAL_RULES, load_card
+from speecheq.corpora.prepare import NEUTRAL_RULES
+from speecheq.corpora.prepared_corpus import load_card
 from speecheq.dataset.protocols import (
     CROSS,
     RANDOM_PROTOCOLS,

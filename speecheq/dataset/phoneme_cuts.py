@@ -27,7 +27,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
 from speecheq.common.progress import log, progress
 from speecheq.common.stages import Drops, Stage
-from speecheq.corpora.prepare import load_card
+from speecheq.corpora.prepared_corpus import load_card
 from speecheq.dataset.phones.phone_table import NoPhones
 from speecheq.dataset.phones.units import UNITS, Phones, Pieces, spelling
 from speecheq.features.storage import load_cuts

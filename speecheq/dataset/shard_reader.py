@@ -48,7 +48,9 @@ from speecheq.config.schema import Config, DataConfig, SharConfig
 from speecheq.dataset.lazy_cuts import CutFile, cut_of
 from speecheq.dataset.loader import Position, Request, Source
 from speecheq.dataset.shard_plan import Dealing, Epoch
-from speecheq.features.storage import TICK_POWER, FbankConfig, load_features, load_waveform
+from speecheq.features.audio import load_waveform
+from speecheq.features.fbank import FbankConfig
+from speecheq.features.storage import TICK_POWER, load_features
 
 # Raised when what this module writes changes its meaning.
 FORMAT = 1

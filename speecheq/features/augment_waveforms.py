@@ -22,7 +22,7 @@ from torch.nn.functional import max_pool1d, pad
 from speecheq.common.errors import InputError
 from speecheq.common.progress import log, progress
 from speecheq.config.schema import AUGMENTATIONS, RIR_SECONDS, AugmentConfig
-from speecheq.features.storage import resampler
+from speecheq.features.audio import resampler
 
 SAMPLING_RATE = 16000
 # 40 ms every 10 ms: long enough for the harmonics of low voices, short enough to keep what changes fast in its place.

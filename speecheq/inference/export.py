@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
-from speecheq.features.storage import FbankConfig
+from speecheq.features.fbank import FbankConfig
 from speecheq.inference.trained_model import INPUTS, PHONES, Inference, Labels, described, read_content
 from speecheq.models import checkpoint
 

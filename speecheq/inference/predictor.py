@@ -24,7 +24,7 @@ from speecheq.common.files import whole_file
 from speecheq.common.progress import log, one_line, progress
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.evaluation.score import POSTERIOR
-from speecheq.features.storage import BatchedFbank
+from speecheq.features.fbank import BatchedFbank
 from speecheq.inference.recordings import SILENCE, Clip, Part, Sound, Windows, clips_of, find_parts, heard, listen
 from speecheq.inference.trained_model import Labels, TrainedModel, open_model
 

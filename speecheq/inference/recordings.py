@@ -21,7 +21,7 @@ from speecheq.common.errors import InputError
 from speecheq.corpora.audit import CLIPPED_RUN, FRAMES_A_SECOND, FULL_SCALE, SILENT_POWER, frame_powers, longest_run
 from speecheq.corpora.exchange.kaldi import recordings_of
 from speecheq.corpora.prepare import read_header
-from speecheq.features.storage import resampler
+from speecheq.features.audio import resampler
 
 STANDARD_INPUT = "-"
 MANIFESTS = (".jsonl", ".jsonl.gz")

@@ -19,7 +19,7 @@ from speecheq import seqm
 from speecheq.common.device import pick_device
 from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
-from speecheq.features.storage import FbankConfig
+from speecheq.features.fbank import FbankConfig
 from speecheq.inference import model_folder
 from speecheq.losses import greedy_decode
 from speecheq.models import checkpoint, clip_eis

@@ -21,7 +21,7 @@ from speecheq.dataset.lazy_cuts import cuts_of
 from speecheq.dataset.loader import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
 from speecheq.features.augment_features import draw_changes
 from speecheq.features.augment_waveforms import Augmenter, draw, load_noises, load_responses
-from speecheq.features.storage import BatchedFbank
+from speecheq.features.fbank import BatchedFbank
 
 
 def sounds_manifest(folder: Path) -> Path:

@@ -11,12 +11,12 @@ from speecheq.corpora.prepare import (
     Utterance,
     find_root,
     iter_clips,
-    load_card,
     main,
     prepare,
     read_lines,
     read_recording,
 )
+from speecheq.corpora.prepared_corpus import load_card
 
 LABELS = {"mad": "anger", "calm": "neutral"}
 TOY = Corpus("toy", "the toy", "Mandarin", "DIR/*.wav", labels=LABELS, levels=("weak", "strong"))

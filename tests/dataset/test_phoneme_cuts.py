@@ -11,11 +11,12 @@ from speecheq.common.files import read_json
 from speecheq.common.stages import STAMP
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
+from speecheq.corpora.prepared_corpus import corpus_cuts
 from speecheq.dataset.phoneme_cuts import hold_out, phonemes
 from speecheq.dataset.phones import english, mandarin
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.phones.units import MODEL, PREDICTED_WORDS, Pieces, spelling
-from speecheq.features.storage import compute_features, corpus_cuts, load_cuts
+from speecheq.features.storage import compute_features, load_cuts
 
 PARTS = ("train", "dev", "test")
 READ = Corpus("read", "read speech", "Mandarin", "DIR/*.wav", splits=PARTS, test_split="test", has_transcripts=True)

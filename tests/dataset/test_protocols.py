@@ -228,7 +228,7 @@ def test_seeds_have_no_list_of_all():
 
 
 def test_every_fold_of_every_protocol_on_the_real_clips(samples, toys, tmp_path):
-    from speecheq.features.storage import corpus_cuts
+    from speecheq.corpora.prepared_corpus import corpus_cuts
 
     script = toys.script("casia")
     prepare_corpus(script.CASIA, script.find_utterances, Request(samples("CASIA")), tmp_path / "casia")
@@ -331,7 +331,7 @@ def test_no_text_makes_the_list_fail_with_anything_but_a_sentence(tmp_path_facto
 
 @pytest.mark.parametrize("name, folds, clips_of_1", [("casia", 4, 300), ("ravdess", 6, None), ("emodb", 5, None)])
 def test_the_partition_of_emobox_on_the_real_clips(samples, toys, tmp_path, name, folds, clips_of_1):
-    from speecheq.features.storage import corpus_cuts
+    from speecheq.corpora.prepared_corpus import corpus_cuts
 
     corpus_dir = samples({"casia": "CASIA", "ravdess": "RAVDESS", "emodb": "EMODB"}[name])
     path = toys.root.parent / "shared" / "data" / "emobox_folds" / f"{name}.tsv"

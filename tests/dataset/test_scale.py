@@ -12,8 +12,9 @@ import pytest
 from speecheq.common.files import read_json
 from speecheq.common.stages import Drops
 from speecheq.corpora.exchange import import_corpus
-from speecheq.corpora.prepare import Request, Utterance, load_card
+from speecheq.corpora.prepare import Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
+from speecheq.corpora.prepared_corpus import load_card
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.dataset.phones.units import Phones

@@ -36,7 +36,8 @@ from speecheq.dataset.loader import Position, collate, endless_stream, training_
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.dataset.shard_reader import Shards, folder_of, missing_shards, write_shards
-from speecheq.features.storage import compute_features, load_features, load_waveform
+from speecheq.features.audio import load_waveform
+from speecheq.features.storage import compute_features, load_features
 from speecheq.models import checkpoint
 from speecheq.reporting.recipe_status import DAMAGED, DONE, Status
 from speecheq.training.train import check, train

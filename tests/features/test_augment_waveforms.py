@@ -16,6 +16,7 @@ from speecheq.config.schema import AugmentConfig
 from speecheq.corpora import audio_folder
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
+from speecheq.features.audio import load_waveform
 from speecheq.features.augment_waveforms import (
     DRAWN,
     FIRST_REFLECTION,
@@ -37,7 +38,8 @@ from speecheq.features.augment_waveforms import (
     time_stretch,
     without_silence,
 )
-from speecheq.features.storage import BatchedFbank, compute_features, load_cuts, load_waveform
+from speecheq.features.fbank import BatchedFbank
+from speecheq.features.storage import compute_features, load_cuts
 
 NOTHING = dict(pitch_probability=0.0, tempo_probability=0.0, reverb_probability=0.0, noise_probability=0.0)
 ALWAYS = dict(pitch_probability=1.0, tempo_probability=1.0, reverb_probability=1.0, noise_probability=1.0)

@@ -1,4 +1,4 @@
-"""Both filter banks against torchaudio's, and the archives of stage 2: precise, resumable, whole."""
+"""The archives of stage 2: precise, resumable, whole; and the audio that is read for them."""
 
 import os
 import subprocess
@@ -10,110 +10,24 @@ import pytest
 import soundfile
 import torch
 
-import speecheq.features.storage as features_module
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.progress import set_up_logging
 from speecheq.common.stages import STAMP
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
-from speecheq.features.storage import (
-    BatchedFbank,
-    Fbank,
-    FbankConfig,
-    compute_features,
-    load_cuts,
-    load_waveform,
-    missing_parts,
-)
+from speecheq.features import storage
+from speecheq.features.audio import load_waveform, resampler
+from speecheq.features.fbank import Fbank
+from speecheq.features.storage import compute_features, load_cuts, missing_parts
 
 TOY = Corpus("toy", "the toy", "Mandarin", "DIR/*.wav", labels={"mad": "anger"})
-# one frame, the edges of rounding up and down to frames, and ordinary clips
-LENGTHS = (400, 479, 480, 560, 639, 16000, 31999, 1203)
-
-
-def clip(samples, seed=0):
-    noise = torch.randn(samples, generator=torch.Generator().manual_seed(seed))
-    tone = torch.sin(torch.arange(samples) * 0.05)
-    return (0.1 * noise + 0.3 * tone).clamp(-1, 1)
-
-
-def reference(samples):
-    try:
-        from torchaudio.compliance.kaldi import fbank
-    except Exception as error:
-        pytest.skip(f"torchaudio does not import: {error}")
-    return fbank(
-        samples[None],
-        num_mel_bins=80,
-        frame_length=25,
-        frame_shift=10,
-        window_type="hamming",
-        dither=0.0,
-        snip_edges=False,
-        low_freq=20,
-        high_freq=8000,
-        sample_frequency=16000,
-    )
-
-
-@pytest.mark.parametrize("samples", LENGTHS)
-def test_the_extractor_agrees_with_torchaudio(samples):
-    expected = reference(clip(samples))
-    found = Fbank().extract(clip(samples).numpy(), 16000)
-    assert found.shape == expected.shape == (FbankConfig().num_frames(samples), 80) and found.dtype == np.float32
-    assert np.abs(found - expected.numpy()).max() < 1e-3
-
-
-def test_the_batched_twin_agrees_with_torchaudio_on_clips_of_very_different_lengths():
-    clips = [clip(samples, seed) for seed, samples in enumerate(LENGTHS)]
-    batch = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True, padding_value=0.7)  # padding must not matter
-    found, frames = BatchedFbank()(batch, torch.tensor(LENGTHS))
-    for row, samples, count in zip(found, clips, frames.tolist()):
-        expected = reference(samples)
-        assert count == len(expected) and (row[:count] - expected).abs().max() < 1e-3
-        assert not row[count:].any()
-
-
-def test_the_twins_agree_with_each_other():
-    clips = [clip(samples, seed) for seed, samples in enumerate(LENGTHS)]
-    batch = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
-    found, frames = BatchedFbank()(batch, torch.tensor(LENGTHS))
-    for row, samples, count in zip(found, clips, frames.tolist()):
-        expected = torch.from_numpy(Fbank().extract(samples.numpy(), 16000))
-        assert count == len(expected) and (row[:count] - expected).abs().max() < 1e-3
-
-
-@pytest.mark.parametrize("frames_a_piece", [1, 150, 10**6])
-def test_the_batched_twin_in_pieces_gives_the_same(monkeypatch, frames_a_piece):
-    clips = torch.stack([clip(16000, seed) for seed in range(5)])
-    lengths = torch.tensor([16000, 400, 9000, 15999, 480])
-    whole = BatchedFbank()(clips, lengths)
-    monkeypatch.setattr(features_module, "FRAMES_A_PIECE", frames_a_piece)
-    pieces = BatchedFbank()(clips, lengths)
-    assert torch.equal(whole[1], pieces[1]) and (whole[0] - pieces[0]).abs().max() < 1e-4
-
-
-def test_the_batched_twin_can_be_learned_through():
-    samples = torch.stack([clip(800), clip(800, 1)]).requires_grad_()
-    BatchedFbank()(samples, torch.tensor([800, 500]))[0].sum().backward()
-    assert torch.isfinite(samples.grad).all() and samples.grad[0].any()
-    assert not samples.grad[1, 500:].any(), "padding has no influence"
-
-
-def test_what_the_extractor_refuses():
-    with pytest.raises(ValueError, match="16000 Hz are expected, not at 8000"):
-        Fbank().extract(np.zeros(800), 8000)
-    with pytest.raises(ValueError, match="one channel"):
-        Fbank().extract(np.zeros((2, 800)), 16000)
-    with pytest.raises(ValueError, match="one channel"):
-        Fbank().extract(np.zeros(0), 16000)
 
 
 @pytest.fixture
 def toy(toys, tmp_path, monkeypatch, capsys):
     """A prepared corpus of 7 clips; features are computed in parts of 3."""
-    monkeypatch.setattr(features_module, "CUTS_A_PART", 3)
+    monkeypatch.setattr(storage, "CUTS_A_PART", 3)
     set_up_logging()
     for number in range(7):
         toys.write_wav(tmp_path / "toy" / f"{number}.wav", 0.2 + 0.05 * number)
@@ -126,14 +40,6 @@ def prepare_toy(folder):
         return [Utterance(p.stem, p, "s", "F", label="mad") for p in sorted(folder.glob("*.wav"))]
 
     prepare_corpus(TOY, find, Request(folder / "toy"), folder / "manifests")
-
-
-def test_the_extractor_takes_any_layout_and_type_of_samples():
-    samples = clip(4800).numpy()
-    expected = Fbank().extract(samples, 16000)
-    spaced = np.stack([samples, samples], 1)[:, 0]  # not contiguous
-    for same in (spaced, samples[None], samples.astype(np.float64), samples.tolist()):
-        assert np.array_equal(Fbank().extract(same, 16000), expected)
 
 
 def compute(folder, out="fbank", nj=1):
@@ -270,7 +176,7 @@ def test_a_full_disk_and_the_same_command_again(toy, toys):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         import speecheq.features.storage
         speecheq.features.storage.CUTS_A_PART = 3
-        from speecheq.cli import main
+        from speecheq.cli.main import main
         sys.exit(main())
     """)
     (toy / "data" / "manifests").mkdir(parents=True)
@@ -325,14 +231,14 @@ def test_stereo_at_48_khz_is_mixed_down_and_resampled(toys, tmp_path):
 def test_without_torchaudio_soxr_resamples(toys, tmp_path, monkeypatch):
     pytest.importorskip("soxr")
     monkeypatch.setitem(sys.modules, "torchaudio", None)
-    features_module.resampler.cache_clear()
+    resampler.cache_clear()
     time = np.arange(48000) / 48000
     (tmp_path / "toy").mkdir()
     soundfile.write(tmp_path / "toy" / "a.wav", 0.3 * np.sin(2 * np.pi * 440 * time), 48000, subtype="FLOAT")
     prepare_toy(tmp_path)
     (cut,) = compute(tmp_path)
     samples = load_waveform(cut)
-    features_module.resampler.cache_clear()
+    resampler.cache_clear()
     expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
     assert len(samples) == 16000 and np.abs(samples - expected)[200:-200].max() < 0.01
     assert read_json(tmp_path / "fbank" / STAMP)["options"]["resampler"] == "soxr"
@@ -368,13 +274,13 @@ def test_segments_of_longer_recordings(toys, tmp_path):
 def test_no_more_than_some_parts_are_held_at_a_time(toys, tmp_path, monkeypatch):
     """Cuts are read as they are needed: the last part is not read before the first are done."""
     set_up_logging()
-    monkeypatch.setattr(features_module, "CUTS_A_PART", 2)
+    monkeypatch.setattr(storage, "CUTS_A_PART", 2)
     for number in range(40):
         toys.write_wav(tmp_path / "toy" / f"{number:02d}.wav", 0.05)
     prepare_toy(tmp_path)
     read, written = [], []
-    whole, extract = features_module.corpus_cuts, features_module._extract_part
-    monkeypatch.setattr(features_module, "corpus_cuts", lambda *a: (read.append(len(written)) or c for c in whole(*a)))
-    monkeypatch.setattr(features_module, "_extract_part", lambda *a: written.append(1) or extract(*a))
+    whole, extract = storage.corpus_cuts, storage._extract_part
+    monkeypatch.setattr(storage, "corpus_cuts", lambda *a: (read.append(len(written)) or c for c in whole(*a)))
+    monkeypatch.setattr(storage, "_extract_part", lambda *a: written.append(1) or extract(*a))
     compute(tmp_path)
     assert len(read) == 40 and read[-1] == 19 and read[0] == 0

@@ -11,7 +11,7 @@ from speecheq.cli import main
 from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
 from speecheq.evaluation.metrics import emotion_scores
-from speecheq.features.storage import FbankConfig
+from speecheq.features.fbank import FbankConfig
 from speecheq.inference.compare_exports import _intensities
 from speecheq.inference.export import export_model
 from speecheq.inference.predictor import Predictor

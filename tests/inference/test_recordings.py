@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speecheq.common.errors import InputError
-from speecheq.features.storage import load_waveform
+from speecheq.features.audio import load_waveform
 from speecheq.inference.recordings import CLIPPING, SILENCE, Clip, Part, Windows, clips_of, find_parts, listen
 
 

@@ -21,7 +21,8 @@ from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.lazy_cuts import cuts_of
 from speecheq.dataset.loader import MultitaskBatch, TaskBatch, multitask_batches, whole_stream
 from speecheq.features.augment_waveforms import Augmenter, SoundBank, draw
-from speecheq.features.storage import BatchedFbank, compute_features, load_cuts
+from speecheq.features.fbank import BatchedFbank
+from speecheq.features.storage import compute_features, load_cuts
 from speecheq.losses import LossWeights, reconstruction_loss
 from speecheq.models import ModelConfig, build_model, checkpoint
 from speecheq.seqm import SEQM_CLASSES

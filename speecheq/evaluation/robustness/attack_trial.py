@@ -32,7 +32,7 @@ from speecheq.evaluation.robustness.conditions import (
 from speecheq.evaluation.robustness.noise_trial import SEED, Change
 from speecheq.evaluation.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
 from speecheq.evaluation.score import Trained
-from speecheq.features.storage import BatchedFbank
+from speecheq.features.fbank import BatchedFbank
 
 METHODS = {"fgsm": FGSM, "bim": BIM, "pgd": PGD, "apgd": APGD, "apgd_dlr": APGD_DLR}
 ON = {"waveform": ATTACK_ON_WAVEFORM, "fbank": ATTACK_ON_FBANK}

@@ -19,7 +19,7 @@ from lhotse.cut import Cut
 
 from speecheq.common.errors import InputError
 from speecheq.common.progress import log
-from speecheq.corpora.prepare import load_card
+from speecheq.corpora.prepared_corpus import load_card
 from speecheq.dataset.loader import collate, crop
 from speecheq.dataset.msud import TEST, TRAINING, ClassMap, Recipe, class_table
 from speecheq.evaluation.predictions import ClipPrediction, predict_emotions

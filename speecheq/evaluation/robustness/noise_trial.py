@@ -23,7 +23,7 @@ from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, Condition, S
 from speecheq.evaluation.robustness.training_history import Training, trainings
 from speecheq.evaluation.score import Trained
 from speecheq.features.augment_waveforms import Augmenter, load_noises, load_responses, noises_held
-from speecheq.features.storage import BatchedFbank
+from speecheq.features.fbank import BatchedFbank
 from speecheq.training.frontend import sounds_manifest
 
 Change = Callable[[TaskBatch], TaskBatch]  # waveforms -> features

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from speecheq.common.errors import InputError
 from speecheq.evaluation.robustness.attacks import Ball, Logits, slope
-from speecheq.features.storage import BatchedFbank
+from speecheq.features.fbank import BatchedFbank
 
 DECIBEL = math.log(10) / 10  # of an energy, in the natural logarithm that the filter banks are in
 CHECKED_SAMPLES = 16000  # of noise, on which a model must have a gradient

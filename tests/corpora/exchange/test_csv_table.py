@@ -9,8 +9,9 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.corpora.exchange import export_corpus, import_corpus
 from speecheq.corpora.exchange.labels_file import gender, read_declaration
-from speecheq.corpora.prepare import Corpus, Request, Utterance, load_card
+from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
+from speecheq.corpora.prepared_corpus import load_card
 
 LABELS = """\
 language: Mandarin

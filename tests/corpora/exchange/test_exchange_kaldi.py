@@ -11,8 +11,9 @@ from lhotse.kaldi import load_kaldi_data_dir
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.corpora.exchange import export_corpus, import_corpus
-from speecheq.corpora.prepare import Corpus, Request, Utterance, load_card
+from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
+from speecheq.corpora.prepared_corpus import load_card
 
 LABELS = "language: English\nlabels: {hap: joy, neu: neutral, bor: boredom, xxx: null}\nlevels: [low, mid, top]\n"
 

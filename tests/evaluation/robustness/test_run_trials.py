@@ -22,7 +22,7 @@ from speecheq.evaluation.robustness.noise_trial import NoiseTrial
 from speecheq.evaluation.robustness.run_trials import try_conditions
 from speecheq.evaluation.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
 from speecheq.evaluation.score import Trained, read_metrics, read_scores
-from speecheq.features.storage import BatchedFbank
+from speecheq.features.fbank import BatchedFbank
 from speecheq.models.checkpoint import fingerprint
 from speecheq.seqm import SEQM_CLASSES
 

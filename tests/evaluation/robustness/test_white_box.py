@@ -19,7 +19,7 @@ from speecheq.evaluation.robustness.white_box import (
     ball_of_waveforms,
     root_mean_square,
 )
-from speecheq.features.storage import BatchedFbank
+from speecheq.features.fbank import BatchedFbank
 from speecheq.models import ModelConfig, build_model
 from speecheq.models.heads import Predictions
 from speecheq.models.normalisation import Cmvn, Normalised

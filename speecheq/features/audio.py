@@ -1,0 +1,82 @@
+"""Reading the audio of cuts, and resampling."""
+
+import io
+import math
+import os
+from functools import lru_cache
+
+import numpy as np
+import soundfile
+import torch
+from lhotse import MonoCut
+
+from speecheq.common.errors import InputError
+
+# torchaudio's filters hold about (source rate) x (target rate) values, both over their common divisor: 70,560 for
+# 44,100 Hz, gigabytes for 44,101 Hz. Above this soxr resamples.
+LARGEST_FILTERS = 20_000_000
+
+
+def resampler_name() -> str:
+    """Who resamples here: torchaudio, or soxr where torchaudio cannot be imported. InputError where neither can."""
+    try:
+        import torchaudio  # noqa: F401
+
+        return "torchaudio"
+    except Exception as error:  # a torchaudio that does not fit torch fails in many ways
+        try:
+            import soxr  # noqa: F401
+
+            return "soxr"
+        except ImportError:
+            raise InputError(
+                "a corpus with another sampling rate needs torchaudio or soxr to be resampled; torchaudio cannot be "
+                f"imported ({error}), soxr is not installed: install it with pip install soxr."
+            ) from error
+
+
+@lru_cache(maxsize=8)
+def resampler(source: int, target: int):
+    """A function from samples at ``source`` Hz to samples at ``target`` Hz."""
+    common = math.gcd(source, target)
+    if resampler_name() == "torchaudio" and (source // common) * (target // common) <= LARGEST_FILTERS:
+        import torchaudio
+
+        transform = torchaudio.transforms.Resample(source, target)
+        return lambda samples: transform(torch.from_numpy(samples)).numpy()
+    import soxr
+
+    return lambda samples: soxr.resample(samples, source, target)
+
+
+def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
+    """The samples (S,) float32 of a cut, channels averaged, resampled where its recording has another rate.
+
+    InputError for a file that is gone or holds fewer samples than its manifest says.
+    """
+    recording, source = cut.recording, cut.recording.sources[0]
+    path = file = source.source
+    if source.type == "memory":  # of a shard
+        path, file = f"the audio of {cut.id}", io.BytesIO(source.source)
+    elif not os.path.isfile(path):
+        raise InputError(f"{path}: is not there any more; put it back, or run stage 1 again for its corpus.")
+    first = round(cut.start * recording.sampling_rate)
+    last = round((cut.start + cut.duration) * recording.sampling_rate)  # cut.end is rounded to milliseconds
+    try:
+        with soundfile.SoundFile(file) as audio:
+            frames, source_rate = audio.frames, audio.samplerate
+            if first:
+                audio.seek(min(first, frames))
+            samples = audio.read(last - first, dtype="float32")
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run stage 1 again for its corpus.") from error
+    if frames != recording.num_samples or source_rate != recording.sampling_rate or len(samples) != last - first:
+        raise InputError(
+            f"{path}: holds {min(frames, first + len(samples))} samples at {source_rate} Hz, its manifest says "
+            f"{recording.num_samples} at {recording.sampling_rate} Hz; the file is truncated or was replaced: copy it "
+            "again and run stage 1 again."
+        )
+    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
+    if source_rate == sampling_rate:
+        return mono
+    return resampler(source_rate, sampling_rate)(mono)
