@@ -25,8 +25,8 @@ import numpy as np
 import start
 import torch
 
+from speecheq.common.digests import tree_sizes
 from speecheq.common.files import read_json, write_json
-from speecheq.common.stages import tree_sizes
 from speecheq.config.schema import DataConfig, SharConfig
 from speecheq.dataset.loader import endless_stream, training_cuts
 from speecheq.dataset.shard_plan import Dealing, Epoch

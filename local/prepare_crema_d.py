@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log
+from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, read_lines, run
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log
+from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.prepare import (
     Corpus,

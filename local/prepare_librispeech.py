@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log, one_line
+from speecheq.common.log import log, one_line
 from speecheq.common.stages import Drops
 from speecheq.corpora.prepare import (
     Corpus,

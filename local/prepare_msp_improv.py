@@ -21,9 +21,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from speecheq.common.digests import iter_tree
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log
-from speecheq.common.stages import Drops, iter_tree
+from speecheq.common.log import log
+from speecheq.common.stages import Drops
 from speecheq.corpora.prepare import Corpus, Utterance, find_root, keep_matched, read_lines, run
 
 MSP_IMPROV = Corpus(

@@ -22,7 +22,7 @@ from lhotse import CutSet, Features, MonoCut
 
 from speecheq.common.command_line import exit_status
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log, one_line, set_up_logging
+from speecheq.common.log import log, one_line, set_up_logging
 from speecheq.corpora import audio_folder
 from speecheq.corpora.data_card import find_card
 from speecheq.corpora.download import download, unpack_zip

@@ -14,7 +14,7 @@ from typing import Any
 from speecheq.cluster import job_arrays
 from speecheq.common.command_line import OneLineParser, exit_status, numbers, positive, positive_whole, true_or_false
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log, set_up_logging
+from speecheq.common.log import log, set_up_logging
 from speecheq.common.stages import STAMP, Stage, planning
 
 # Subcommands import what they need themselves, so that --help answers at once.

@@ -39,7 +39,7 @@ import torch.distributed.nn
 from torch import Tensor, nn
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log
+from speecheq.common.log import log
 
 T = TypeVar("T")
 

@@ -29,18 +29,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from xml.etree import ElementTree
 
-from speecheq.common.command_line import (
-    OneLineParser,
-    exit_status,
-    positive_whole,
-    sigterm_ends,
-    stopping_put_off,
-    true_or_false,
-)
+from speecheq.common.command_line import OneLineParser, exit_status, positive_whole, true_or_false
+from speecheq.common.digests import digest
 from speecheq.common.errors import InputError
 from speecheq.common.files import locked_folder, read_json, remove_leftovers, write_json, write_text
-from speecheq.common.progress import Progress, log, one_line, set_up_logging
-from speecheq.common.stages import NOT_DONE, ONLY_ASK, digest
+from speecheq.common.log import log, one_line, set_up_logging
+from speecheq.common.progress import Progress
+from speecheq.common.signals import sigterm_ends, stopping_put_off
+from speecheq.common.stages import NOT_DONE, ONLY_ASK
 
 LOCAL = "local"
 # The whole of a job's script: the command comes as its arguments.

@@ -3,19 +3,13 @@
 import argparse
 import os
 import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import NO_SPACE
-from speecheq.common.progress import log
+from speecheq.common.log import log
+from speecheq.common.signals import sigterm_ends
 from speecheq.common.stages import status
-
-# What a scheduler and Ctrl-C send.
-STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def true_or_false(value: str) -> bool:
@@ -62,56 +56,6 @@ def positive_whole(value: str) -> int:
     if not value.isascii() or not value.isdigit() or int(value) < 1:
         raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
     return int(value)
-
-
-@contextmanager
-def sigterm_ends() -> Iterator[None]:
-    """While it is entered, a SIGTERM raises SystemExit: what was begun is removed, and child processes are ended."""
-    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class StopRequest:
-    """While it is entered, SIGTERM and SIGINT (Ctrl-C) set ``signal`` instead of ending the process.
-
-    So a step is never cut in two. A signal that is ignored, as SIGINT is by jobs in the background, stays so. Only the
-    main thread of a process can watch signals; elsewhere nothing changes.
-    """
-
-    def __init__(self) -> None:
-        self.signal = 0  # the one that came, 0 before
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            watched = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
-            self.before = {number: signal.signal(number, self._ask) for number in watched}
-        return self
-
-    def __exit__(self, *_error: Any) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _frame: Any) -> None:
-        self.signal = number
-
-
-@contextmanager
-def stopping_put_off() -> Iterator[None]:
-    """While it is entered, SIGTERM and SIGINT wait until it is left."""
-    request = StopRequest()
-    try:
-        with request:
-            yield
-    finally:
-        if request.signal:
-            signal.raise_signal(request.signal)
 
 
 def exit_status(action: Callable[[], None]) -> int:

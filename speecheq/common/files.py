@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log
+from speecheq.common.log import log
 
 PathLike = str | Path
 

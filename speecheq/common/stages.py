@@ -7,7 +7,6 @@ whose stamp has the same key and whose outputs still have the sizes noted there 
 is redone.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -17,9 +16,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from speecheq.common.digests import describe_files, digest, tree_sizes
 from speecheq.common.errors import InputError
 from speecheq.common.files import folder_in_use, locked_folder, read_json, remove_leftovers, whole_folder, write_json
-from speecheq.common.progress import log
+from speecheq.common.log import log
 
 STAMP = "stage.json"
 # Set in the environment of a command, it does nothing but tell whether it has anything to do: status 0 or NOT_DONE.
@@ -27,8 +27,6 @@ ONLY_ASK = "SPEECHEQ_ONLY_ASK"
 NOT_DONE = 3
 # What every stamp says.
 STAMPED = {"stage", "key", "inputs"}
-# Tables and transcripts: a corrected label often keeps a file's size, so these count with their content.
-TEXT_SUFFIXES = (".txt", ".tsv", ".csv", ".info")
 NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "shar": 3, "train": 4, "score": 5}
 
 
@@ -52,57 +50,6 @@ def status() -> int:
     return NOT_DONE if _plan else 0
 
 
-def digest(value: Any) -> str:
-    """A short digest of anything that JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def iter_tree(folder: Path, left_out: list[str] | None = None) -> Iterator[str]:
-    """The relative names of the files below ``folder`` in a fixed order; links are followed.
-
-    Dead links and folders that cannot be listed are left out; their names are added to ``left_out``.
-    """
-    seen = set()
-    left_out = [] if left_out is None else left_out
-
-    def cannot_be_listed(error: OSError) -> None:
-        left_out.append(os.path.relpath(error.filename, folder))
-
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=cannot_be_listed):
-        folders.sort()
-        status = os.stat(root)
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above it would never end
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        inside = os.path.relpath(root, folder)
-        for name in sorted(names):
-            path = os.path.normpath(os.path.join(inside, name))
-            if os.path.isfile(os.path.join(root, name)):
-                yield path
-            else:
-                left_out.append(path)
-
-
-def tree_sizes(folder: Path) -> dict[str, int]:
-    """Sizes in bytes of the files below ``folder`` by relative name."""
-    return {name: os.path.getsize(os.path.join(folder, name)) for name in iter_tree(folder)}
-
-
-def _tree_digest(folder: Path) -> str:
-    """Of all names and descriptions below ``folder``, a file at a time: a corpus may have millions."""
-    found = hashlib.sha256()
-    for name in iter_tree(folder):
-        found.update(f"{name}\t{_describe_file(Path(folder, name))}\n".encode("utf-8", "surrogateescape"))
-    return found.hexdigest()[:16]
-
-
-def _describe_file(path: Path) -> Any:
-    if path.suffix.lower() in TEXT_SUFFIXES:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return path.stat().st_size
-
-
 def _read_stamp(folder: Path) -> dict[str, Any]:
     """The stamp in a stage's folder; InputError where it is damaged."""
     path = folder / STAMP
@@ -119,9 +66,7 @@ def describe_input(path: Path) -> Any:
     """What makes an input new: a stage's key for a stage's folder, sizes and texts for a file or another folder."""
     if (path / STAMP).is_file():
         return _read_stamp(path)["key"]
-    if path.is_dir():
-        return _tree_digest(path)
-    return _describe_file(path)
+    return describe_files(path)
 
 
 class Drops:

@@ -22,10 +22,12 @@ import soundfile
 from lhotse import Recording, RecordingSet
 
 from speecheq.common.command_line import OneLineParser, exit_status, positive, positive_whole, true_or_false
+from speecheq.common.digests import iter_tree
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
-from speecheq.common.progress import log, progress, set_up_logging
-from speecheq.common.stages import Drops, Stage, iter_tree
+from speecheq.common.log import log, set_up_logging
+from speecheq.common.progress import progress
+from speecheq.common.stages import Drops, Stage
 from speecheq.corpora.prepare import read_recording
 
 # Endings of the formats that libsndfile reads, and of audio that it does not; the other files of a folder (licences,

@@ -34,7 +34,8 @@ from speecheq.common.files import (
     write_fault_is_an_input_error,
     write_json,
 )
-from speecheq.common.progress import Progress, log, progress
+from speecheq.common.log import log
+from speecheq.common.progress import Progress, progress
 from speecheq.corpora.data_card import Card, Download, where_from
 
 THROUGH_LHOTSE = ("aishell", "librispeech")

@@ -42,7 +42,8 @@ from speecheq import seqm
 from speecheq.common.command_line import OneLineParser, exit_status, positive, positive_whole, true_or_false
 from speecheq.common.errors import InputError
 from speecheq.common.files import PathLike, write_json
-from speecheq.common.progress import log, progress, set_up_logging
+from speecheq.common.log import log, set_up_logging
+from speecheq.common.progress import progress
 from speecheq.common.stages import Drops, Stage
 
 # One analysis frame of the features (section 3.2); shorter clips have no features.

@@ -25,7 +25,8 @@ from lhotse.serialization import SequentialJsonlWriter
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
-from speecheq.common.progress import log, progress
+from speecheq.common.log import log
+from speecheq.common.progress import progress
 from speecheq.common.stages import Drops, Stage
 from speecheq.corpora.prepared_corpus import load_card
 from speecheq.dataset.phones.phone_table import NoPhones

@@ -22,7 +22,7 @@ from speecheq import seqm
 from speecheq.common.device import pick_device
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, remove_leftovers, whole_file, write_fault_is_an_input_error, write_json
-from speecheq.common.progress import log
+from speecheq.common.log import log
 from speecheq.common.provenance import git_revision
 from speecheq.common.stages import Stage, require
 from speecheq.config.schema import Config

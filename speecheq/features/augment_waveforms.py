@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import max_pool1d, pad
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log, progress
+from speecheq.common.log import log
+from speecheq.common.progress import progress
 from speecheq.config.schema import AUGMENTATIONS, RIR_SECONDS, AugmentConfig
 from speecheq.features.audio import resampler
 

@@ -21,7 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
-from speecheq.common.progress import log, one_line, progress
+from speecheq.common.log import log, one_line
+from speecheq.common.progress import progress
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.evaluation.score import POSTERIOR
 from speecheq.features.fbank import BatchedFbank

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log
+from speecheq.common.log import log
 from speecheq.inference.predictor import Prediction, Predictor
 from speecheq.inference.recordings import SILENCE
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import ctc_loss as torch_ctc_loss
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log
+from speecheq.common.log import log
 
 BLANK = 0  # silence
 BACKENDS = ("k2", "torch")

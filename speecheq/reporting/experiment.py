@@ -14,7 +14,7 @@ import numpy as np
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
-from speecheq.common.progress import one_line
+from speecheq.common.log import one_line
 from speecheq.common.stages import STAMP, require
 from speecheq.config.schema import flat, learned, load
 from speecheq.dataset.msud import TEST

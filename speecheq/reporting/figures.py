@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_folder_of
-from speecheq.common.progress import log
+from speecheq.common.log import log
 from speecheq.config.schema import load
 from speecheq.dataset.msud import TEST
 from speecheq.evaluation import metrics, significance

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speecheq.common.files import whole_folder_of, write_text
-from speecheq.common.progress import one_line
+from speecheq.common.log import one_line
 
 # A column of several parts has a tuple in each row, else one text.
 Cell = str | tuple[str, ...]

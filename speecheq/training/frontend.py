@@ -14,7 +14,7 @@ from torch import Tensor
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
-from speecheq.common.progress import log
+from speecheq.common.log import log
 from speecheq.common.stages import require
 from speecheq.config.schema import Config
 from speecheq.dataset.lazy_cuts import cuts_of

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log
+from speecheq.common.log import log
 from speecheq.dataset.loader import MultitaskBatch, Position
 from speecheq.models import checkpoint
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from speecheq.cluster import distributed
-from speecheq.common.progress import log
+from speecheq.common.log import log
 from speecheq.config.schema import Config
 from speecheq.dataset.loader import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
 from speecheq.features.augment_features import Mixup

@@ -20,12 +20,13 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 
 from speecheq.cluster import distributed
-from speecheq.common.command_line import StopRequest
 from speecheq.common.device import pick_device
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_fault_is_an_input_error, write_json
-from speecheq.common.progress import Progress, log
+from speecheq.common.log import log
+from speecheq.common.progress import Progress
 from speecheq.common.provenance import run_information
+from speecheq.common.signals import StopRequest
 from speecheq.common.stages import Stage, require
 from speecheq.config import schema as configuration
 from speecheq.config.schema import Config

@@ -70,7 +70,7 @@ from speecheq.dataset import loader as streams
 from speecheq.common.command_line import exit_status
 from speecheq.common.errors import InputError
 from speecheq.cluster.job_arrays import free_port
-from speecheq.common.progress import set_up_logging
+from speecheq.common.log import set_up_logging
 import torch.utils.tensorboard
 
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # torch 2 imports seconds' worth with the first one

@@ -23,7 +23,7 @@ from speecheq.common.files import (
     write_json,
     write_text,
 )
-from speecheq.common.progress import set_up_logging
+from speecheq.common.log import set_up_logging
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,7 +113,7 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
 def elsewhere(lock, folder):
     """Another process that enters a lock and then keeps it until it is told to end."""
     program = (
-        f"import sys; from speecheq.common.files import {lock.split('(')[0]}; from speecheq.common.progress import *;"
+        f"import sys; from speecheq.common.files import {lock.split('(')[0]}; from speecheq.common.log import *;"
         f"set_up_logging(); lock = {lock}; lock.__enter__(); print('has it', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -3,7 +3,8 @@ import time
 from types import SimpleNamespace
 
 from speecheq.common import progress as module
-from speecheq.common.progress import Progress, log, progress, set_up_logging
+from speecheq.common.log import log, set_up_logging
+from speecheq.common.progress import Progress, progress
 
 
 def test_without_a_terminal_there_are_plain_lines_with_the_count(caplog):

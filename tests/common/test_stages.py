@@ -10,24 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from speecheq.common.digests import digest, iter_tree, tree_sizes
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, write_text
-from speecheq.common.progress import set_up_logging
-from speecheq.common.stages import (
-    NOT_DONE,
-    NUMBERS,
-    ONLY_ASK,
-    STAMP,
-    Drops,
-    Stage,
-    digest,
-    history,
-    iter_tree,
-    planning,
-    require,
-    status,
-    tree_sizes,
-)
+from speecheq.common.log import set_up_logging
+from speecheq.common.stages import NOT_DONE, NUMBERS, ONLY_ASK, STAMP, Drops, Stage, history, planning, require, status
 
 
 @pytest.fixture

@@ -75,7 +75,9 @@ def test_a_repeated_id_names_both(toys, tmp_path):
 
 
 def test_the_layout_is_checked_before_the_whole_folder_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr("speecheq.common.stages.iter_tree", lambda folder: pytest.fail("walked through a wrong folder"))
+    monkeypatch.setattr(
+        "speecheq.common.digests.iter_tree", lambda folder: pytest.fail("walked through a wrong folder")
+    )
     with pytest.raises(InputError, match="does not look like"):
         (tmp_path / "x" / "y").mkdir(parents=True)
         prepare(TOY, lambda folder, *_: [find_root(folder, lambda path: False, TOY)], Request(tmp_path), tmp_path / "o")

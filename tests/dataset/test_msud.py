@@ -9,7 +9,7 @@ from lhotse import CutSet
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
-from speecheq.common.progress import set_up_logging
+from speecheq.common.log import set_up_logging
 from speecheq.common.stages import STAMP
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus

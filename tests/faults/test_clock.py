@@ -8,7 +8,7 @@ import time
 import pytest
 from walks import NAMES, Stages, check_equal, results
 
-from speecheq.common.progress import set_up_logging
+from speecheq.common.log import set_up_logging
 from speecheq.common.stages import STAMP
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from walks import Stages, check_equal, results
 
-from speecheq.common.progress import set_up_logging
+from speecheq.common.log import set_up_logging
 from speecheq.common.stages import STAMP
 
 MANIFESTS, FBANK, FOLD = "data/manifests/casia", "data/fbank/casia", "data/msud/casia.random10/fold1"

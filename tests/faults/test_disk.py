@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from walks import NAMES, Stages, check_equal, check_kept, results
 
-from speecheq.common.progress import set_up_logging
+from speecheq.common.log import set_up_logging
 
 SIZE = 64 << 20
 # Bytes that are left free, one after the other until the stage can be done.

@@ -13,7 +13,7 @@ import sys
 import pytest
 from walks import NAMES, TEMPORARY, Stages, check_equal, results
 
-from speecheq.common.progress import set_up_logging
+from speecheq.common.log import set_up_logging
 
 PLACES = 20 if os.environ.get("SPEECHEQ_KILLS") else 1
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from walks import NAMES, Child, Stages, check_equal, check_kept, results, wait_until
 
-from speecheq.common.progress import set_up_logging
+from speecheq.common.log import set_up_logging
 
 # The first is held when it is about to touch its so many-th file: it has its lock then.
 PLACE = 4

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import set_up_logging
+from speecheq.common.log import set_up_logging
 from speecheq.config.schema import AugmentConfig
 from speecheq.corpora import audio_folder
 from speecheq.corpora.prepare import Corpus, Request, Utterance

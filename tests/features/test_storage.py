@@ -12,7 +12,7 @@ import torch
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
-from speecheq.common.progress import set_up_logging
+from speecheq.common.log import set_up_logging
 from speecheq.common.stages import STAMP
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from speecheq.common.command_line import StopRequest
 from speecheq.common.errors import InputError
+from speecheq.common.signals import StopRequest
 from speecheq.config.schema import Config
 from speecheq.corpora.prepare import Request, prepare
 from speecheq.dataset import loader as streams
@@ -74,7 +74,7 @@ from test_state import job
 from speecheq.common import files
 from speecheq.training import train as training
 from speecheq.common.files import write_json
-from speecheq.common.progress import set_up_logging
+from speecheq.common.log import set_up_logging
 import torch.utils.tensorboard
 
 set_up_logging()

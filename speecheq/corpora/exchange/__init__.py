@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log
+from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.exchange import csv_table, kaldi
 from speecheq.corpora.exchange.csv_table import export_table

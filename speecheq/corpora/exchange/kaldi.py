@@ -18,7 +18,7 @@ from typing import Any
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_folder
-from speecheq.common.progress import log
+from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.exchange.labels_file import LABELS_FILE, Declaration, gender, number, prefixed, write_declaration
 from speecheq.corpora.prepare import Utterance, keep_matched, read_lines

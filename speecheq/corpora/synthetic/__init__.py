@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from speecheq.common.digests import digest, tree_sizes
 from speecheq.common.errors import InputError
 from speecheq.common.files import locked_folder, read_json, remove_leftovers, whole_folder, write_json
-from speecheq.common.progress import Progress, log
-from speecheq.common.stages import digest, tree_sizes
+from speecheq.common.log import log
+from speecheq.common.progress import Progress
 from speecheq.corpora.synthetic.emodb import plan_emodb
 from speecheq.corpora.synthetic.english import plan_crema_d, plan_librispeech, plan_ravdess
 from speecheq.corpora.synthetic.esd import plan_esd

@@ -18,7 +18,7 @@ import torch
 from lhotse.cut import Cut
 
 from speecheq.common.errors import InputError
-from speecheq.common.progress import log
+from speecheq.common.log import log
 from speecheq.corpora.prepared_corpus import load_card
 from speecheq.dataset.loader import collate, crop
 from speecheq.dataset.msud import TEST, TRAINING, ClassMap, Recipe, class_table

@@ -5,7 +5,8 @@ from typing import Any
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
-from speecheq.common.progress import log, progress
+from speecheq.common.log import log
+from speecheq.common.progress import progress
 from speecheq.common.stages import STAMP, Stage, require
 from speecheq.dataset.msud import TEST, class_table
 from speecheq.evaluation.predictions import ClipPrediction
