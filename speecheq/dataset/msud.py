@@ -26,12 +26,12 @@ from lhotse import MonoCut
 from lhotse.serialization import SequentialJsonlWriter
 
 from speecheq import seqm
+from speecheq.common.digests import digest
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, write_json
 from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import STAMP, Drops, Stage, require
-from speecheq.common.digests import digest
 from speecheq.corpora.prepare import NEUTRAL_RULES
 from speecheq.corpora.prepared_corpus import load_card
 from speecheq.dataset.protocols import (
