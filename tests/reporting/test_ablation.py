@@ -124,7 +124,7 @@ def test_conditions_over_few_speakers_are_counted_apart(tmp_path):
     for member in both:
         answers = member.rows[0].predictions
         own = significance.PooledPredictions(*(values[answers.speakers == "s00"] for values in answers))
-        alone.append(replace(member, rows=[replace(member.rows[0], answers=own)]))
+        alone.append(replace(member, rows=[replace(member.rows[0], predictions=own)]))
     assert sentence(worth_section("toys", [MTL], alone)).endswith(
         "; is not judged under 1 of 2, over fewer than 6 speakers (on other corpora also: trainings)"
     )
