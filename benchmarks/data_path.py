@@ -25,7 +25,8 @@ import torch
 from lhotse import MonoCut, Recording
 
 from speecheq.common.yaml_files import read_yaml
-from speecheq.config.schema import Config, apply_layer, parse_assignment, set_value
+from speecheq.config.layers import apply_layer, parse_assignment, set_value
+from speecheq.config.schema import Config
 from speecheq.corpora import audio_folder
 from speecheq.dataset.loader import WORKERS, MultitaskBatch, multitask_batches, training_cuts
 from speecheq.features.audio import load_waveform

@@ -20,7 +20,8 @@ import torch
 from turns import Turns
 
 from speecheq.common.yaml_files import read_yaml
-from speecheq.config import schema as configuration
+from speecheq.config.layers import apply_layer, flat
+from speecheq.config.schema import Config
 from speecheq.dataset.loader import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights, resolve_ctc_backend
 from speecheq.models import checkpoint
@@ -53,21 +54,21 @@ def rows_of(device: str) -> dict[str, Row]:
         rows["SpeechBrain ECAPA-TDNN, bf16, compiled"] = Row("speechbrain", {}, "bf16", True)
         rows["SpeechEQ, bf16, compiled"] = Row("speecheq", {}, "bf16", True)
         rows["SpeechEQ without Res-BiGRU, bf16, compiled"] = Row("speecheq", plain, "bf16", True)
-    small = configuration.flat(read_yaml(SMALL))
+    small = flat(read_yaml(SMALL))
     narrow = {name: value for name, value in small.items() if name.startswith(("model.", "loss."))}
     rows["SpeechBrain ECAPA-TDNN, width of small.yaml"] = Row("speechbrain", narrow)
     rows["SpeechEQ, small.yaml"] = Row("speecheq", narrow)
     return rows
 
 
-def settings_of(row: Row) -> configuration.Config:
+def settings_of(row: Row) -> Config:
     """The paper's settings with those of the row."""
-    config = configuration.Config()
-    configuration.apply_layer(config, {**row.settings, "run.precision": row.precision}, "benchmarks/step.py")
+    config = Config()
+    apply_layer(config, {**row.settings, "run.precision": row.precision}, "benchmarks/step.py")
     return config
 
 
-def made_up_batch(clips: int, seconds: float, shortest: float, config: configuration.Config) -> MultitaskBatch:
+def made_up_batch(clips: int, seconds: float, shortest: float, config: Config) -> MultitaskBatch:
     """Three mini-batches of noise with random labels, the same for every row; clips of ``shortest`` to ``seconds``."""
     randomness = torch.Generator().manual_seed(0)
     frames = round(100 * seconds)

@@ -10,7 +10,8 @@ from matplotlib.text import Text
 
 from speecheq.common.files import write_json
 from speecheq.common.stages import STAMP, Stage
-from speecheq.config import schema
+from speecheq.config import layers
+from speecheq.config.schema import Config
 from speecheq.evaluation import score
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.evaluation.robustness import conditions
@@ -119,9 +120,9 @@ def make(exp, system="speecheq", right=0.8, folds=(1, 2), seeds=(1,), speakers=8
         for seed in seeds:
             folder = experiment / f"fold{fold}" / f"seed{seed}"
             folder.mkdir(parents=True)
-            settings = schema.Config()
+            settings = Config()
             settings.run.seed = seed
-            schema.save(settings, folder / "config.yaml")
+            layers.save(settings, folder / "config.yaml")
             size = (folder / "config.yaml").stat().st_size
             outputs = {"config.yaml": size, "best.pt": 10, "last.pt": 10}  # the checkpoints are gone
             write_json(

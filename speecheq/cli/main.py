@@ -239,7 +239,7 @@ def _runs(given: argparse.Namespace):
 
 def _unchecked_trainings(given: argparse.Namespace) -> Iterator:
     """The trainings that were asked for, with their settings."""
-    from speecheq.config.schema import resolve
+    from speecheq.config.layers import resolve
     from speecheq.training.train import Job
 
     msud = _msud_folder(given)
@@ -395,7 +395,7 @@ def _train_together(trainings: Sequence, at_once: int) -> None:
 
 
 def _score(given: argparse.Namespace) -> None:
-    from speecheq.config.schema import load
+    from speecheq.config.layers import load
     from speecheq.evaluation.score import score
 
     msud = _msud_folder(given)
@@ -410,7 +410,7 @@ def _score(given: argparse.Namespace) -> None:
 
 
 def _robustness(given: argparse.Namespace) -> None:
-    from speecheq.config.schema import load
+    from speecheq.config.layers import load
     from speecheq.evaluation.robustness.attack_trial import LEVELS, ON, AttackTrial
     from speecheq.evaluation.robustness.cross_corpus_trial import CorpusTrial
     from speecheq.evaluation.robustness.noise_trial import SNRS, NoiseTrial

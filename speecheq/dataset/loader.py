@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from speecheq.cluster import distributed
 from speecheq.common.errors import InputError
-from speecheq.config.schema import DataConfig
+from speecheq.config.schema import GENDERS, DataConfig
 from speecheq.dataset.lazy_cuts import cuts_of
 from speecheq.dataset.shard_plan import BUCKETS
 from speecheq.features.audio import load_waveform
@@ -32,8 +32,6 @@ from speecheq.features.augment_features import Changes
 from speecheq.features.fbank import FbankConfig
 from speecheq.features.storage import load_features
 
-# The order of the gender classes is part of every trained model.
-GENDERS = ("F", "M")
 STREAMS = ("emotion", "gender", "phoneme", "unlabelled")
 # Those on which MTL-AUG's tasks are trained.
 LABEL_FREE_STREAMS = ("emotion", "unlabelled")

@@ -13,7 +13,8 @@ from lhotse.cut import Cut
 from torch import nn
 
 from speecheq import seqm
-from speecheq.dataset.loader import GENDERS, TaskBatch, scoring_batches
+from speecheq.config.schema import GENDERS
+from speecheq.dataset.loader import TaskBatch, scoring_batches
 from speecheq.evaluation import metrics
 from speecheq.losses import greedy_decode
 from speecheq.models import clip_eis

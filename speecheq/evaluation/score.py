@@ -25,9 +25,9 @@ from speecheq.common.files import read_json, remove_leftovers, whole_file, write
 from speecheq.common.log import log
 from speecheq.common.provenance import git_revision
 from speecheq.common.stages import Stage, require
-from speecheq.config.schema import Config
+from speecheq.config.schema import GENDERS, Config
 from speecheq.dataset.lazy_cuts import cuts_of
-from speecheq.dataset.loader import GENDERS, TaskBatch
+from speecheq.dataset.loader import TaskBatch
 from speecheq.dataset.msud import EVERY_CORPUS, TEST, class_table
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.protocols import CROSS

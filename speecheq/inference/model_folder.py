@@ -13,7 +13,7 @@ from typing import Any
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, whole_folder
 from speecheq.common.yaml_files import read_yaml
-from speecheq.config import schema as configuration
+from speecheq.config import layers as configuration
 from speecheq.inference.model_card import model_card
 from speecheq.models import checkpoint
 

@@ -2,23 +2,13 @@
 
 from torch import nn
 
+from speecheq.config.schema import ModelConfig
 from speecheq.models.baseline import Baseline
 from speecheq.models.cnn_blstm import CnnBlstm
-from speecheq.models.config import LABEL_FREE_TASKS, ModelConfig
 from speecheq.models.heads import TASKS, Predictions, clip_eis
 from speecheq.models.speecheq import SpeechEQ
 
-__all__ = [
-    "Baseline",
-    "CnnBlstm",
-    "LABEL_FREE_TASKS",
-    "ModelConfig",
-    "Predictions",
-    "SpeechEQ",
-    "TASKS",
-    "build_model",
-    "clip_eis",
-]
+__all__ = ["Baseline", "CnnBlstm", "Predictions", "SpeechEQ", "TASKS", "build_model", "clip_eis"]
 
 
 def build_model(config: ModelConfig) -> nn.Module:

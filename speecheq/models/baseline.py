@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d
 
-from speecheq.models.config import ModelConfig
+from speecheq.config.schema import ModelConfig
 from speecheq.models.ecapa import VARIANCE_FLOOR, TdnnUnit
 from speecheq.models.heads import TASKS, MultitaskHeads, Predictions
 from speecheq.models.padding_mask import Frames

@@ -13,8 +13,8 @@ import torch
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
-from speecheq.config import schema as configuration
-from speecheq.dataset.loader import GENDERS
+from speecheq.config.layers import apply_layer
+from speecheq.config.schema import GENDERS, Config
 from speecheq.models import build_model
 from speecheq.models.normalisation import Cmvn, Normalised
 
@@ -54,12 +54,7 @@ def _text_to_floats(value: Any) -> Any:
 
 
 def save(
-    path: Path,
-    model: Normalised,
-    config: configuration.Config,
-    classes: seqm.ClassTable,
-    phones: Sequence[str],
-    **state: Any,
+    path: Path, model: Normalised, config: Config, classes: seqm.ClassTable, phones: Sequence[str], **state: Any
 ) -> None:
     """Write the model with its settings and label tables; ``state`` adds what training needs to go on."""
     content = {
@@ -111,27 +106,27 @@ def _refuse_programs(path: Path) -> None:
             raise ValueError("it holds a program (TorchScript)")
 
 
-def config_of(content: dict[str, Any], source: str) -> configuration.Config:
+def config_of(content: dict[str, Any], source: str) -> Config:
     """The settings that a checkpoint was trained with."""
-    config = configuration.Config()
-    configuration.apply_layer(config, content["config"], source)
+    config = Config()
+    apply_layer(config, content["config"], source)
     return config
 
 
 def new_model(
-    config: configuration.Config, mean: Sequence[float] | None = None, deviation: Sequence[float] | None = None
+    config: Config, mean: Sequence[float] | None = None, deviation: Sequence[float] | None = None
 ) -> Normalised:
     """An untrained model with its normalisation."""
     return Normalised(Cmvn(config.data.cmvn, config.model.feature_dim, mean, deviation), build_model(config.model))
 
 
-def load_model(path: Path) -> tuple[Normalised, configuration.Config, dict[str, Any]]:
+def load_model(path: Path) -> tuple[Normalised, Config, dict[str, Any]]:
     """(the trained model in eval mode, its Config, the checkpoint's content)."""
     content = read(path)
     return (*built(content, str(path)), content)
 
 
-def built(content: dict[str, Any], source: str) -> tuple[Normalised, configuration.Config]:
+def built(content: dict[str, Any], source: str) -> tuple[Normalised, Config]:
     """The trained model in eval mode and its settings; InputError that begins with ``source`` where they do not fit."""
     config = config_of(content, source)
     try:
@@ -148,7 +143,7 @@ def fingerprint(path: Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def read_start(path: Path, config: configuration.Config) -> dict[str, Any]:
+def read_start(path: Path, config: Config) -> dict[str, Any]:
     """The content of a checkpoint whose weights a training with ``config`` may start from.
 
     InputError that names the differing settings where its backbone is another.

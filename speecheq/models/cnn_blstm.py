@@ -13,8 +13,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from speecheq.config.schema import ModelConfig
 from speecheq.models.baseline import POOLING, BiLSTM, max_pooled
-from speecheq.models.config import ModelConfig
 from speecheq.models.convolution import Convolution
 from speecheq.models.ecapa import TdnnUnit
 from speecheq.models.heads import TASKS, MultitaskHeads, Predictions

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from speecheq.models.config import ModelConfig
+from speecheq.config.schema import ModelConfig
 from speecheq.models.convolution import Convolution
 from speecheq.models.padding_mask import Frames, MaskedBatchNorm1d
 from speecheq.models.res_bigru import ResBiGRU

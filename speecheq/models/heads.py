@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from speecheq.models.config import ModelConfig
+from speecheq.config.schema import ModelConfig
 from speecheq.models.convolution import Convolution
 from speecheq.seqm import EIS_MAX, EIS_MIN
 

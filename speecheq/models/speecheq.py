@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from speecheq.models.config import ModelConfig
+from speecheq.config.schema import ModelConfig
 from speecheq.models.ecapa import EcapaTdnn
 from speecheq.models.heads import TASKS, MultitaskHeads, Predictions
 from speecheq.models.padding_mask import Frames

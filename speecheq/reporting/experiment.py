@@ -16,7 +16,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
 from speecheq.common.log import one_line
 from speecheq.common.stages import STAMP, require
-from speecheq.config.schema import flat, learned, load
+from speecheq.config.layers import flat, learned, load
 from speecheq.dataset.msud import TEST
 from speecheq.evaluation import significance
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores

@@ -26,7 +26,7 @@ from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_folder_of
 from speecheq.common.log import log
-from speecheq.config.schema import load
+from speecheq.config.layers import load
 from speecheq.dataset.msud import TEST
 from speecheq.evaluation import metrics, significance
 from speecheq.evaluation.predictions import ClipPrediction

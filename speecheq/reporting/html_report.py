@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from speecheq import seqm
-from speecheq.config.schema import load
+from speecheq.config.layers import load
 from speecheq.reporting import lineage
 from speecheq.reporting.experiment import Experiment
 from speecheq.reporting.figures import Picture

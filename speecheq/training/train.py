@@ -28,7 +28,7 @@ from speecheq.common.progress import Progress
 from speecheq.common.provenance import run_information
 from speecheq.common.signals import StopRequest
 from speecheq.common.stages import Stage, require
-from speecheq.config import schema as configuration
+from speecheq.config import layers as configuration
 from speecheq.config.schema import Config
 from speecheq.dataset import shard_reader
 from speecheq.dataset.lazy_cuts import cuts_of, sample

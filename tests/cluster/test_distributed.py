@@ -227,7 +227,7 @@ def test_numbers_of_processes_that_cannot_be(monkeypatch, devices, number, nodes
 
 STEPS = """
 import dataclasses, random
-from speecheq.config import Config
+from speecheq.config.schema import Config
 from speecheq.dataset.loader import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
 from speecheq.training.precision import Precision

@@ -29,7 +29,8 @@ from speecheq.cluster import distributed
 from speecheq.cluster.job_arrays import TASKS
 from speecheq.common.errors import InputError
 from speecheq.common.stages import require
-from speecheq.config.schema import Config, DataConfig, SharConfig, learned, resolve
+from speecheq.config.layers import learned, resolve
+from speecheq.config.schema import Config, DataConfig, SharConfig
 from speecheq.corpora.prepare import Request, prepare
 from speecheq.dataset import shard_reader
 from speecheq.dataset.loader import Position, collate, endless_stream, training_cuts

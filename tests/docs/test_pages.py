@@ -11,7 +11,8 @@ from doc_pages import FILES, PAGES, ROOT, blocks, inline_code, prose, tables, te
 
 from speecheq.cli.main import parser
 from speecheq.cluster.job_arrays import SCHEDULERS
-from speecheq.config.schema import Config, resolve, setting_names
+from speecheq.config.layers import resolve, setting_names
+from speecheq.config.schema import Config
 from speecheq.dataset.protocols import read_folds_file
 from speecheq.reporting.readme_tables import with_tables
 

@@ -250,10 +250,10 @@ def test_help_names_every_option(recipe, name):
 
 
 def test_every_system_differs_from_speecheq_as_its_name_says(mandarin):
-    from speecheq.config.schema import resolve, systems_of
+    from speecheq.config.layers import read_systems, resolve
 
     systems = mandarin.folder / "conf/systems.yaml"
-    configs = {name: resolve(mandarin.folder / "conf/paper.yaml", systems, name) for name in systems_of(systems)}
+    configs = {name: resolve(mandarin.folder / "conf/paper.yaml", systems, name) for name in read_systems(systems)}
     ours = ["speecheq", "wo_mtl", "wo_msud", "wo_mtl_wo_msud"]
     assert list(configs) == [*ours, "baseline", "baseline_wo_mtl_wo_msud"]
     for name, config in configs.items():
@@ -265,7 +265,7 @@ def test_every_system_differs_from_speecheq_as_its_name_says(mandarin):
 
 @pytest.mark.parametrize("size", ["paper", "small", "mini"])
 def test_the_sizes_resolve_and_the_papers_is_the_papers(mandarin, size):
-    from speecheq.config.schema import resolve
+    from speecheq.config.layers import resolve
 
     config = resolve(mandarin.folder / f"conf/{size}.yaml", mandarin.folder / "conf/systems.yaml", "speecheq")
     if size == "paper":

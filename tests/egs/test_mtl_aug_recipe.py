@@ -108,11 +108,11 @@ def test_noises_are_added_to_what_is_prepared_and_the_page_tells_what_a_part_is_
 
 
 def test_the_systems_are_one_thing_apart(mtl_aug):
-    from speecheq.config.schema import resolve, systems_of
+    from speecheq.config.layers import read_systems, resolve
 
     systems = mtl_aug.folder / "conf/systems.yaml"
     for size in ("best", "small", "mini"):
-        configs = {name: resolve(mtl_aug.folder / f"conf/{size}.yaml", systems, name) for name in systems_of(systems)}
+        configs = {name: resolve(mtl_aug.folder / f"conf/{size}.yaml", systems, name) for name in read_systems(systems)}
         for name, config in configs.items():
             assert config.data.unlabelled == ("unlabelled" in name)
             assert ("augmentation" in config.label_free_tasks()) == name.startswith(("augmentation", "mtl_aug"))

@@ -12,11 +12,11 @@ import torch
 
 from speecheq.common import files
 from speecheq.common.errors import InputError
+from speecheq.config.schema import MODEL_KINDS
 from speecheq.inference import model_folder, trained_model
 from speecheq.inference.model_card import model_card
 from speecheq.inference.trained_model import Inference, Labels, open_model
 from speecheq.models import checkpoint
-from speecheq.models.config import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_the_card_says_what_went_in_and_what_came_out(experiment, folder):
     assert "No training clip is of trust, anticipation, disgust" in card
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODEL_KINDS)
 def test_the_card_of_every_kind_and_of_one_task(experiment, monkeypatch, kind):
     sounds = {"unlabelled": {"files": 12, "hours": 1.5}}
     read_json = files.read_json

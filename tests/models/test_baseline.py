@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from speecheq.common.errors import InputError
-from speecheq.config.schema import Config, load, save
+from speecheq.config.layers import load, save
+from speecheq.config.schema import Config, ModelConfig
 from speecheq.dataset.loader import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
-from speecheq.models import TASKS, Baseline, ModelConfig, SpeechEQ, build_model, checkpoint
+from speecheq.models import TASKS, Baseline, SpeechEQ, build_model, checkpoint
 from speecheq.models.baseline import max_pooled
 from speecheq.models.padding_mask import Frames
 from speecheq.seqm import SEQM_CLASSES
@@ -262,9 +263,9 @@ def test_the_settings_choose_the_model():
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        (dict(kind="cnn"), "kind is 'cnn'; it must be one of speecheq, baseline"),
-        (dict(kind="baseline", channels=15), "channels is 15; it must be even"),
-        (dict(kind="baseline", embedding_dim=0), "embedding_dim is 0; it must be a whole number of at least 1"),
+        (dict(kind="cnn"), "kind is 'cnn', but it must be one of speecheq, baseline"),
+        (dict(kind="baseline", channels=15), "channels is 15, but it must be even"),
+        (dict(kind="baseline", embedding_dim=0), "embedding_dim is 0, but it must be at least 1"),
         (dict(kind="baseline", dropout=1.0), "dropout is 1.0"),
     ],
 )

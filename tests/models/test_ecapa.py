@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speecheq.models import ModelConfig
+from speecheq.config.schema import ModelConfig
 from speecheq.models.ecapa import AttentiveStatisticsPooling, EcapaTdnn, Res2Convolution, moments
 from speecheq.models.padding_mask import Frames
 

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from speecheq.models import TASKS, ModelConfig, build_model, clip_eis
+from speecheq.config.schema import ModelConfig
+from speecheq.models import TASKS, build_model, clip_eis
 
 FIELDS = ("phoneme_logits", "gender_logits", "esc_logits", "eis")
 
@@ -128,10 +129,11 @@ def test_it_runs_and_trains_under_bfloat16_autocast():
         ("mfa_channels", 1.5, "whole number"),
         ("res_bigru", "behind", "before_se, after_se, none"),
         ("num_phones", 1, "at least 2"),
-        ("dropout", 1.0, "from 0"),
-        ("dropout", float("nan"), "from 0"),
+        ("dropout", 1.0, "at most 0.99999"),
+        ("dropout", float("nan"), "a number"),
         ("num_esc", True, "whole number"),
         ("scale", 1, "at least 2"),
+        ("dropout", -0.1, "at least 0"),
     ],
 )
 def test_settings_out_of_range(field, value, range_named):

@@ -19,7 +19,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 from torch.utils.tensorboard import SummaryWriter
 
 from speecheq.common.errors import InputError
-from speecheq.config import schema
+from speecheq.config import layers
 from speecheq.evaluation import metrics, score
 from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.evaluation.significance import PooledPredictions
@@ -312,9 +312,9 @@ def test_intensities_that_were_not_learned_are_not_drawn(tmp_path):
     without = summarised(made)
     assert without.summary["pooled.test.eis_mse"] is not None
     for path in made.glob("fold*/seed*"):
-        settings = schema.load(path / "config.yaml")
+        settings = layers.load(path / "config.yaml")
         settings.loss.alpha = 0.0
-        schema.save(settings, path / "config.yaml")
+        layers.save(settings, path / "config.yaml")
     with pytest.raises(InputError, match="it was not trained on EIS"):
         figures.DRAWINGS["eis"](without)
 

@@ -109,11 +109,11 @@ def test_tables_that_are_wrong(tmp_path, old, new, words):
 
 @pytest.mark.parametrize("recipe, rows, columns", [("mandarin", 6, 6), ("iemocap", 6, 3)])
 def test_the_recipes_tables_name_systems_that_are_there(recipe, rows, columns):
-    from speecheq.config.schema import systems_of
+    from speecheq.config.layers import read_systems
 
     made = read_table(EGS / recipe / "conf" / "table.yaml")
     assert (len(made.rows), len(made.columns)) == (rows, columns)
-    assert {row.system for row in made.rows} - {None} <= set(systems_of(EGS / recipe / "conf" / "systems.yaml"))
+    assert {row.system for row in made.rows} - {None} <= set(read_systems(EGS / recipe / "conf" / "systems.yaml"))
     full = next(row for row in made.rows if row.system == "speecheq")
     assert full.figures[-1] == {"mandarin": 0.68, "iemocap": 0.74}[recipe]
 
@@ -154,9 +154,9 @@ def test_published_figures_of_the_recipes(recipe, targets):
 
 @pytest.mark.parametrize("recipe", ["mandarin", "iemocap", "mtl_aug"])
 def test_the_parts_of_the_recipes_are_of_systems_that_are_there(recipe):
-    from speecheq.config.schema import systems_of
+    from speecheq.config.layers import read_systems
 
     parts = read_table(EGS / recipe / "conf" / "table.yaml").parts
     assert parts and {name for part in parts for name in (part.system, part.without)} <= set(
-        systems_of(EGS / recipe / "conf" / "systems.yaml")
+        read_systems(EGS / recipe / "conf" / "systems.yaml")
     )

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 from speecheq.common.errors import InputError
-from speecheq.config.schema import AUGMENTATIONS, AugmentConfig, Config
+from speecheq.config.schema import AUGMENTATIONS, AugmentConfig, Config, ModelConfig
 from speecheq.corpora.audio_folder import prepare as prepare_sounds
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
@@ -24,7 +24,7 @@ from speecheq.features.augment_waveforms import Augmenter, SoundBank, draw
 from speecheq.features.fbank import BatchedFbank
 from speecheq.features.storage import compute_features, load_cuts
 from speecheq.losses import LossWeights, reconstruction_loss
-from speecheq.models import ModelConfig, build_model, checkpoint
+from speecheq.models import build_model, checkpoint
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.training.frontend import Frontend, read_frames, sounds_manifest, unlabelled_cuts
 from speecheq.training.precision import Precision, snapshot

@@ -604,7 +604,7 @@ def test_a_full_disk_leaves_no_half_written_checkpoint(tmp_path):
         import resource, sys
         from pathlib import Path
         from speecheq.models import checkpoint
-        from speecheq.config import Config
+        from speecheq.config.schema import Config
         from speecheq.common.errors import InputError
         from speecheq.seqm import SEQM_CLASSES
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.stages import STAMP, require
-from speecheq.config import schema as configuration
+from speecheq.config import layers as configuration
 from speecheq.evaluation.score import CHECKPOINTS
 from speecheq.models import checkpoint
 

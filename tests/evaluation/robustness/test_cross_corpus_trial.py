@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, write_json
-from speecheq.config.schema import Config
+from speecheq.config.schema import Config, ModelConfig
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.msud import ClassMap, Recipe, class_table, unify
@@ -29,7 +29,7 @@ from speecheq.evaluation.robustness.cross_corpus_trial import (
 from speecheq.evaluation.robustness.training_history import Training
 from speecheq.evaluation.score import Trained
 from speecheq.features.storage import compute_features, load_cuts, load_features
-from speecheq.models import ModelConfig, checkpoint
+from speecheq.models import checkpoint
 from speecheq.seqm import CATEGORIES
 
 HOME = {"mad": "anger", "glad": "joy", "plain": "neutral", "sad": "sadness"}

@@ -3,7 +3,7 @@
 import pytest
 
 from speecheq.common.errors import InputError
-from speecheq.config import schema as configuration
+from speecheq.config import layers as configuration
 from speecheq.evaluation.robustness.cross_corpus_trial import check_unheard
 from speecheq.evaluation.robustness.training_history import trainings
 from speecheq.training.train import Job, train

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from speecheq.common.errors import InputError
+from speecheq.config.schema import ModelConfig
 from speecheq.evaluation.robustness.attacks import slope
 from speecheq.evaluation.robustness.white_box import (
     DECIBEL,
@@ -20,7 +21,7 @@ from speecheq.evaluation.robustness.white_box import (
     root_mean_square,
 )
 from speecheq.features.fbank import BatchedFbank
-from speecheq.models import ModelConfig, build_model
+from speecheq.models import build_model
 from speecheq.models.heads import Predictions
 from speecheq.models.normalisation import Cmvn, Normalised
 

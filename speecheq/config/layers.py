@@ -1,0 +1,180 @@
+"""The settings of a run, layer upon layer, and the files that they are read from and written to.
+
+Later layers win: the defaults of schema.py (the paper's values) < the configuration (``conf/small.yaml``, above the
+files that its key ``base`` names) < the system (one line of ``conf/systems.yaml``) < the recipe's own options <
+``--set key=value``.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from speecheq.common.errors import InputError
+from speecheq.common.files import write_text
+from speecheq.common.yaml_files import read_yaml
+from speecheq.config.schema import AUGMENTATIONS, Config
+from speecheq.config.setting import checked_value
+
+# Settings that other parts of the program decide: they are saved with a model, and nobody can choose them.
+FIXED = {
+    "model.feature_dim": "the features",
+    "model.num_phones": "the phone table",
+    "model.num_esc": "the classes",
+    "model.num_genders": "the labels",
+    "model.num_augmentations": "the types of augmentation",
+}
+# These say where a training runs and how it is secured, not what it learns.
+NOT_LEARNED = (
+    ("run", "device"),
+    ("run", "threads"),
+    ("run", "checkpoint_steps"),
+    ("data", "workers"),
+    ("optim", "max_bad_steps"),
+)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one mapping with dotted keys, such as ``loss.gamma``."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found.update(flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def setting_names() -> list[str]:
+    """All settings, by their dotted keys."""
+    return list(flat(asdict(Config())))
+
+
+def set_value(config: Config, name: str, value: Any, source: str) -> None:
+    """Set the setting ``name`` (dotted).
+
+    Raises InputError, which begins with ``source``, if there is no such setting or it may not have this value.
+    """
+    *path, last = name.split(".")
+    group: Any = config
+    for step in path:
+        group = getattr(group, step, None)
+    known = is_dataclass(group) and last in [item.name for item in fields(group)]
+    if known and is_dataclass(getattr(group, last)):
+        example = f"{name}.{fields(getattr(group, last))[0].name}"
+        raise InputError(f"{source}: {name} is a group of settings, such as {example}, and has no value of its own.")
+    if not known:
+        near = difflib.get_close_matches(name, setting_names(), 1, 0.4)
+        raise InputError(f"{source}: {name!r} is not a setting{f'; did you mean {near[0]}?' if near else '.'}")
+    try:
+        setattr(group, last, checked_value(group, last, value))
+    except ValueError as error:
+        raise InputError(f"{source}: {'.'.join(path)}.{error}.") from None
+
+
+def apply_layer(config: Config, values: Mapping[str, Any], source: str) -> None:
+    """Set all of ``values``, nested or dotted, in ``config``. Raises InputError as ``set_value`` does."""
+    for name, value in flat(values).items():
+        set_value(config, name, value, source)
+
+
+def read_layers(path: str | Path, above: Sequence[Path] = ()) -> list[tuple[Path, dict[str, Any]]]:
+    """Read a configuration and all that lies below it.
+
+    Its key ``base`` is a file or a list of files, relative to the one that names them. ``above`` are the files whose
+    bases led here.
+
+    Returns: (file, its settings), the lowest first: what ``base`` names, in that order, then the file itself.
+    Raises InputError if a base is no such file, or lies above itself.
+    """
+    path = Path(path)
+    if path.resolve() in above:
+        raise InputError(f"{path}: is its own base, by way of {above[-1].name}; take one of the keys 'base' out.")
+    values = read_yaml(path)
+    names = values.pop("base", [])
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: base is {names!r}, but it must be a file beside this one, or a list of such files.")
+    below = [layer for name in names for layer in read_layers(path.parent / name, (*above, path.resolve()))]
+    return [*below, (path, values)]
+
+
+def read_systems(path: str | Path) -> dict[str, Mapping[str, Any]]:
+    """The systems that ``conf/systems.yaml`` lists, each with its settings. Raises InputError for another content."""
+    systems = read_yaml(path)
+    for name, values in systems.items():
+        if values is not None and not isinstance(values, dict):
+            raise InputError(f"{path}: the system {name!r} must be a mapping of settings.")
+    return {str(name): values or {} for name, values in systems.items()}
+
+
+def parse_assignment(assignment: str) -> tuple[str, Any]:
+    """Split ``key=value`` of ``--set``. Returns: (key, value read as YAML). Raises InputError if it is no such text."""
+    name, equals, text = assignment.partition("=")
+    if not equals or not name.strip():
+        raise InputError(f"--set {assignment!r}: expected key=value, for instance loss.gamma=2.")
+    try:
+        return name.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {assignment!r}: the value cannot be read.") from error
+
+
+def resolve(
+    size: str | Path,
+    systems: str | Path,
+    system: str,
+    recipe: Mapping[str, Any] | None = None,
+    assignments: Sequence[str] = (),
+) -> Config:
+    """The settings of ``system`` at ``size``: all layers in their order.
+
+    ``size`` and ``systems`` are files of ``conf/``, ``recipe`` the recipe's own options, ``assignments`` those of
+    ``--set``. Raises InputError, which names the layer, for a setting that is refused.
+    """
+    config = Config()
+    for path, values in read_layers(size):
+        apply_layer(config, values, str(path))
+    known = read_systems(systems)
+    if system not in known:
+        raise InputError(f"{systems}: there is no system {system!r}; the systems are {', '.join(known)}.")
+    apply_layer(config, known[system], f"{systems}, {system}")
+    apply_layer(config, recipe or {}, "the recipe's options")
+    for assignment in assignments:
+        name, value = parse_assignment(assignment)
+        set_value(config, name, value, f"--set {assignment}")
+    chosen, defaults = flat(asdict(config)), flat(asdict(Config()))
+    for name, source in FIXED.items():
+        if chosen[name] != defaults[name]:
+            raise InputError(f"{name} cannot be set: it is given by {source}.")
+    if config.loss.augmentation > 0:
+        config.model.num_augmentations = len(AUGMENTATIONS)
+    try:
+        config.validate()
+    except ValueError as error:
+        raise InputError(f"{size}, system {system}: {error}.") from error
+    return config
+
+
+def learned(config: Config) -> dict[str, Any]:
+    """The settings that change what is learned, by group: all but those of NOT_LEARNED."""
+    values = asdict(config)
+    for group, name in NOT_LEARNED:
+        del values[group][name]
+    if not config.shar.use:  # the rest of it has no effect
+        del values["shar"]
+    return values
+
+
+def save(config: Config, path: str | Path) -> None:
+    """Write all settings, resolved."""
+    write_text(path, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True))
+
+
+def load(path: str | Path) -> Config:
+    """Read what ``save`` wrote. Raises InputError for a file that holds anything else."""
+    config = Config()
+    apply_layer(config, read_yaml(path), str(path))
+    return config
