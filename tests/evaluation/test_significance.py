@@ -290,7 +290,7 @@ def test_the_interval_of_a_difference_is_of_ua_over_the_same_draws():
 
 
 def test_systems_over_other_clips_are_not_laid_side_by_side():
-    with pytest.raises(ValueError, match="do not answer the same clips"):
+    with pytest.raises(ValueError, match="do not predict the same clips"):
         difference(random_answers(3, 30), random_answers(3, 31))
 
 
