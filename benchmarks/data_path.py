@@ -28,11 +28,12 @@ from speecheq.common.yaml_files import read_yaml
 from speecheq.config.layers import apply_layer, parse_assignment, set_value
 from speecheq.config.schema import Config
 from speecheq.corpora import audio_folder
-from speecheq.dataset.loader import WORKERS, MultitaskBatch, multitask_batches, training_cuts
+from speecheq.dataset.batch import MultitaskBatch
+from speecheq.dataset.frontend import Frontend
+from speecheq.dataset.loader import WORKERS, multitask_batches, training_cuts
 from speecheq.features.audio import load_waveform
 from speecheq.losses import LossWeights, resolve_ctc_backend
 from speecheq.models.checkpoint import new_model
-from speecheq.training.frontend import Frontend
 from speecheq.training.precision import Precision
 from speecheq.training.step import train_step
 

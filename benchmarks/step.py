@@ -22,7 +22,7 @@ from turns import Turns
 from speecheq.common.yaml_files import read_yaml
 from speecheq.config.layers import apply_layer, flat
 from speecheq.config.schema import Config
-from speecheq.dataset.loader import MultitaskBatch, TaskBatch
+from speecheq.dataset.batch import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights, resolve_ctc_backend
 from speecheq.models import checkpoint
 from speecheq.models.ecapa import AttentiveStatisticsPooling, Res2Convolution, SqueezeExcitation, TdnnUnit

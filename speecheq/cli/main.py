@@ -143,7 +143,7 @@ def _run_in_shares(
 
 
 def _features(given: argparse.Namespace) -> None:
-    from speecheq.dataset.protocols import parse_numbers
+    from speecheq.common.command_line import parse_numbers
     from speecheq.features.storage import compute_features, missing_parts
 
     parts = parse_numbers(given.parts, "part") if given.parts else None
@@ -222,8 +222,8 @@ def _msud_folder(given: argparse.Namespace) -> Path:
 
 def _runs(given: argparse.Namespace):
     """(system, fold, seed, its folder) of everything that was asked for."""
+    from speecheq.common.command_line import parse_numbers
     from speecheq.dataset.msud import made_folds
-    from speecheq.dataset.protocols import parse_numbers
 
     msud = _msud_folder(given)
     folds = made_folds(msud, given.folds)
@@ -290,7 +290,7 @@ def _trainings(given: argparse.Namespace, here: bool = True) -> list:
 
 
 def _shar(given: argparse.Namespace) -> None:
-    from speecheq.dataset.protocols import parse_numbers
+    from speecheq.common.command_line import parse_numbers
     from speecheq.dataset.shard_reader import missing_shards, write_shards
 
     sets = {

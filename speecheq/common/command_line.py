@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 from collections.abc import Callable
 
@@ -39,6 +40,32 @@ def numbers(value: str) -> list[float]:
     if not found or not all(abs(number) < float("inf") for number in found):
         raise argparse.ArgumentTypeError(f"{value!r} is not a list of numbers")
     return found
+
+
+def parse_numbers(text: str, what: str, available: int | None = None) -> list[int]:
+    """``1 3-5``, ``1,2`` or ``all`` -> numbers in order; InputError for a number that does not exist.
+
+    ``what`` names them (fold, seed); ``available`` is how many there are, which ``all`` needs.
+    """
+    if text.strip() == "all":
+        if available is None:
+            raise InputError(f"--{what}s all: there is no list of all {what}s; name them, for instance --{what}s 1-3.")
+        return list(range(1, available + 1))
+    numbers: list[int] = []
+    for item in text.replace(",", " ").split():
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
+        if not match:
+            raise InputError(f"--{what}s {text!r}: {item!r} is not a {what} number, a range like 1-3, or all.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InputError(f"--{what}s {text!r}: the range {item} ends before it begins.")
+        for number in (first, last):
+            if available is not None and not 1 <= number <= available:
+                raise InputError(f"{what} {number} does not exist; there are {what}s 1 to {available}.")
+        numbers.extend(range(first, last + 1))
+    if not numbers:
+        raise InputError(f"--{what}s {text!r}: names no {what}.")
+    return list(dict.fromkeys(numbers))
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -24,10 +24,10 @@ from lhotse import Recording, RecordingSet
 from speecheq.common.command_line import OneLineParser, exit_status, positive, positive_whole, true_or_false
 from speecheq.common.digests import iter_tree
 from speecheq.common.errors import InputError
-from speecheq.common.files import write_json
+from speecheq.common.files import read_json, write_json
 from speecheq.common.log import log, set_up_logging
 from speecheq.common.progress import progress
-from speecheq.common.stages import Drops, Stage
+from speecheq.common.stages import Drops, Stage, require
 from speecheq.corpora.prepare import read_recording
 
 # Endings of the formats that libsndfile reads, and of audio that it does not; the other files of a folder (licences,
@@ -220,6 +220,18 @@ def card(name: str, recordings: Sequence[Recording]) -> dict:
         "sampling_rate": {str(rate): n for rate, n in Counter(r.sampling_rate for r in recordings).items()},
         "channels": {str(channels): n for channels, n in Counter(r.num_channels for r in recordings).items()},
     }
+
+
+def recordings_manifest(folder: Path) -> Path:
+    """The manifest that ``prepare`` wrote to ``folder``; InputError where it has not run."""
+    require(folder, "manifests")
+    return next(iter(sorted(Path(folder).glob("*_recordings_all.jsonl.gz"))))
+
+
+def files_and_hours(folder: Path) -> dict[str, float]:
+    """How many files and hours of audio a folder of manifests names, by the keys ``files`` and ``hours``."""
+    made = read_json(next(iter(sorted(Path(folder).glob("*_card.json")))))
+    return {name: made[name] for name in ("files", "hours")}
 
 
 def main(name: str, what: str, argv: Sequence[str] | None = None, speech: bool = False) -> int:

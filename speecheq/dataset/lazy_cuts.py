@@ -23,7 +23,7 @@ class CutFile:
         self.path, self.corpus = Path(path), corpus
 
     def lines(self) -> Iterator[bytes]:
-        """Of each cut what ``cut_of`` makes it from."""
+        """Of each cut what ``cut_from_line`` makes it from."""
         # a line that does not hold the corpus' name as a word of JSON is passed over without being parsed
         name = json.dumps(self.corpus).encode() if self.corpus else b""
         with gzip.open(self.path, "rb") as stream:
@@ -32,16 +32,16 @@ class CutFile:
                     yield line
 
     def __iter__(self) -> Iterator[Cut]:
-        return map(cut_of, self.lines())
+        return map(cut_from_line, self.lines())
 
     def sample(self, most: int) -> list[Cut]:
         """At most ``most`` of the cuts, drawn from all of them, in their order; the same ones every time."""
         number = sum(1 for _ in self.lines())
         chosen = set(random.Random(0).sample(range(number), min(most, number)))
-        return [cut_of(line) for place, line in enumerate(self.lines()) if place in chosen]
+        return [cut_from_line(line) for place, line in enumerate(self.lines()) if place in chosen]
 
 
-def cut_of(line: bytes) -> Cut:
+def cut_from_line(line: bytes) -> Cut:
     """The cut that a line of a manifest describes, or the whole of the recording that it describes."""
     item = deserialize_item(json.loads(line))
     return item.to_cut() if isinstance(item, Recording) else item
@@ -51,11 +51,11 @@ def _corpus_of(cut: dict[str, Any]) -> str:
     return cut["supervisions"][0]["custom"]["corpus"]
 
 
-def cuts_of(path: Path, corpus: str | None = None) -> CutSet:
+def open_cuts(path: Path, corpus: str | None = None) -> CutSet:
     """The cuts of a ``.jsonl.gz``, read one by one, of one ``corpus`` only where it is named."""
     return CutSet(CutFile(path, corpus))
 
 
-def sample(cuts: CutSet, most: int) -> list[Cut]:
-    """At most ``most`` cuts of a set that ``cuts_of`` gave, the same ones every time."""
+def sample_cuts(cuts: CutSet, most: int) -> list[Cut]:
+    """At most ``most`` cuts of a set that ``open_cuts`` gave, the same ones every time."""
     return cuts.data.sample(most)

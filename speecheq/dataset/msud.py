@@ -26,6 +26,7 @@ from lhotse import MonoCut
 from lhotse.serialization import SequentialJsonlWriter
 
 from speecheq import seqm
+from speecheq.common.command_line import parse_numbers
 from speecheq.common.digests import digest
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, write_json
@@ -43,7 +44,6 @@ from speecheq.dataset.protocols import (
     dev_part,
     folds_from_file,
     make_folds,
-    parse_numbers,
 )
 from speecheq.features.storage import load_cuts
 

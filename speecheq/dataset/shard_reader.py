@@ -45,8 +45,9 @@ from speecheq.common.process_pool import in_processes
 from speecheq.common.progress import Progress
 from speecheq.common.stages import Stage, require
 from speecheq.config.schema import Config, DataConfig, SharConfig
-from speecheq.dataset.lazy_cuts import CutFile, cut_of
-from speecheq.dataset.loader import Position, Request, Source
+from speecheq.dataset.batch import Position
+from speecheq.dataset.lazy_cuts import CutFile, cut_from_line
+from speecheq.dataset.loader import Request, Source
 from speecheq.dataset.shard_plan import Dealing, Epoch
 from speecheq.features.audio import load_waveform
 from speecheq.features.fbank import FbankConfig
@@ -110,7 +111,7 @@ class _Writing:
         for number in numbers:
             first = number * self.shard_clips
             of_shard = [lines.pop(place) for place in range(first, min(first + self.shard_clips, self.clips))]
-            self._write_shard(number, map(cut_of, of_shard))
+            self._write_shard(number, map(cut_from_line, of_shard))
         return len(numbers)
 
     def _write_shard(self, number: int, cuts: Iterable[Cut]) -> None:
@@ -252,7 +253,7 @@ def _read_shard(manifest: Path, archive: Path, places: Sequence[int]) -> Iterato
                 read = place + 1
                 if place != next_wanted:
                     continue
-                cut = cut_of(line)
+                cut = cut_from_line(line)
                 if member.name != cut.id + ending:
                     raise InputError(
                         f"{archive}: holds {member.name} where {cut.id + ending} is expected by {manifest.name}; "

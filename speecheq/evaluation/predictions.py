@@ -14,7 +14,7 @@ from torch import nn
 
 from speecheq import seqm
 from speecheq.config.schema import GENDERS
-from speecheq.dataset.loader import TaskBatch, scoring_batches
+from speecheq.dataset.batch import TaskBatch, scoring_batches
 from speecheq.evaluation import metrics
 from speecheq.losses import greedy_decode
 from speecheq.models import clip_eis

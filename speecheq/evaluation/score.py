@@ -26,8 +26,8 @@ from speecheq.common.log import log
 from speecheq.common.provenance import git_revision
 from speecheq.common.stages import Stage, require
 from speecheq.config.schema import GENDERS, Config
-from speecheq.dataset.lazy_cuts import cuts_of
-from speecheq.dataset.loader import TaskBatch
+from speecheq.dataset.batch import TaskBatch
+from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.msud import EVERY_CORPUS, TEST, class_table
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.protocols import CROSS
@@ -241,7 +241,12 @@ class Trained(NamedTuple):
     ) -> list[ClipPrediction]:
         """Of the cuts of a set, or of those of one corpus (see ``predict_emotions``)."""
         return predict_emotions(
-            self.model, list(cuts_of(cuts, corpus)), self.config.data.batch_size, self.device, embeddings, of_waveforms
+            self.model,
+            list(open_cuts(cuts, corpus)),
+            self.config.data.batch_size,
+            self.device,
+            embeddings,
+            of_waveforms,
         )
 
 

@@ -11,7 +11,7 @@ from lhotse import CutSet
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.stages import require
-from speecheq.dataset.loader import scoring_batches
+from speecheq.dataset.batch import scoring_batches
 from speecheq.evaluation.metrics import emotion_scores
 from speecheq.inference.trained_model import Answers, open_model
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from speecheq.common.files import read_json
 from speecheq.common.stages import NUMBERS, history
-from speecheq.dataset.lazy_cuts import cuts_of
+from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.evaluation.score import STAMP_FOLDER
 from speecheq.reporting.experiment import Experiment, ScoredFold
 from speecheq.reporting.tables import NOT_AVAILABLE, Column, Table
@@ -152,7 +152,7 @@ def recordings(stamps: Stamps) -> dict[str, Place]:
             path = folder / f"{name}.jsonl.gz"
             if not path.is_file() or path.stat().st_size != stamp["outputs"].get(path.name):
                 continue  # it is not what was scored
-            for cut in cuts_of(path):
+            for cut in open_cuts(path):
                 if cut.id in found or not cut.has_recording:
                     continue
                 source = cut.recording.sources[0]

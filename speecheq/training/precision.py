@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from speecheq.common.errors import InputError
-from speecheq.dataset.loader import MultitaskBatch, TaskBatch
+from speecheq.dataset.batch import MultitaskBatch, TaskBatch
 from speecheq.models import checkpoint
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

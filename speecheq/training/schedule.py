@@ -9,7 +9,7 @@ All follows from the step and the place in the emotion stream, so there is nothi
 import math
 
 from speecheq.config.schema import Config
-from speecheq.dataset.loader import Position
+from speecheq.dataset.batch import Position
 from speecheq.losses import LossWeights
 
 

@@ -13,7 +13,7 @@ import torch
 
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
-from speecheq.dataset.loader import MultitaskBatch, Position
+from speecheq.dataset.batch import MultitaskBatch, Position
 from speecheq.models import checkpoint
 
 

@@ -9,7 +9,7 @@ import torch
 from speecheq.cluster import distributed
 from speecheq.common.log import log
 from speecheq.config.schema import Config
-from speecheq.dataset.loader import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
+from speecheq.dataset.batch import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
 from speecheq.features.augment_features import Mixup
 from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss, reconstruction_loss
 from speecheq.models import Predictions

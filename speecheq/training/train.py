@@ -30,27 +30,22 @@ from speecheq.common.signals import StopRequest
 from speecheq.common.stages import Stage, require
 from speecheq.config import layers as configuration
 from speecheq.config.schema import Config
+from speecheq.corpora.audio_folder import files_and_hours, recordings_manifest
 from speecheq.dataset import shard_reader
-from speecheq.dataset.lazy_cuts import cuts_of, sample
-from speecheq.dataset.loader import (
-    MultitaskBatch,
-    Position,
-    Source,
-    largest_batch,
-    load_features,
-    multitask_batches,
-    training_cuts,
-    whole_stream,
-)
+from speecheq.dataset.batch import MultitaskBatch, Position, join_shares
+from speecheq.dataset.frontend import Frontend
+from speecheq.dataset.lazy_cuts import open_cuts, sample_cuts
+from speecheq.dataset.loader import Source, largest_batch, multitask_batches, training_cuts
 from speecheq.dataset.msud import class_table, load_fold
 from speecheq.dataset.phones.phone_table import PhoneTable
+from speecheq.dataset.unlabelled import unlabelled_cuts
 from speecheq.evaluation import metrics
 from speecheq.evaluation.predictions import emotion_scores, esc_loss, phone_scores, predict_emotions, predict_phones
+from speecheq.features.storage import load_features
 from speecheq.losses import inverse_weights, resolve_ctc_backend
 from speecheq.models import checkpoint
 from speecheq.models.normalisation import Normalised
 from speecheq.seqm import ClassTable
-from speecheq.training.frontend import Frontend, sounds_in_short, sounds_manifest, unlabelled_cuts
 from speecheq.training.optimizer import AverageModel, build_optimizer
 from speecheq.training.precision import NotFinite, Precision, restore, save_batch, snapshot
 from speecheq.training.schedule import Schedule
@@ -114,7 +109,7 @@ def check(job: Job, here: bool = True) -> None:
     if job.init_from is not None:
         checkpoint.read_start(job.init_from, job.config)
     for folder in job.sounds().values():
-        sounds_manifest(folder)
+        recordings_manifest(folder)
     if job.config.shar.use:
         for training_set in job.training_sets():
             require(job.shards_of(training_set), "shar")
@@ -146,7 +141,7 @@ def _phoneme_sets(job: Job) -> tuple[CutSet | None, list[Cut], list[str]]:
     table = PhoneTable.load(job.phonemes / "phones.txt")
     dev: list[Cut] = []
     if (job.phonemes / "dev.jsonl.gz").is_file():
-        dev = sample(cuts_of(job.phonemes / "dev.jsonl.gz"), job.config.data.dev_phoneme_clips)
+        dev = sample_cuts(open_cuts(job.phonemes / "dev.jsonl.gz"), job.config.data.dev_phoneme_clips)
     return training_cuts(job.phonemes / "train.jsonl.gz"), dev, table.symbols
 
 
@@ -155,7 +150,9 @@ def global_statistics(cut_sets: dict[str, CutSet]) -> tuple[Any, Any]:
 
     Unlabelled speech has no stored features and adds nothing.
     """
-    chosen = {cut.id: cut for name, cuts in cut_sets.items() if name != "unlabelled" for cut in sample(cuts, CMVN_CUTS)}
+    chosen = {
+        cut.id: cut for name, cuts in cut_sets.items() if name != "unlabelled" for cut in sample_cuts(cuts, CMVN_CUTS)
+    }
     try:
         statistics = CutSet.from_cuts(chosen.values()).compute_global_feature_stats()
     except Exception:
@@ -366,7 +363,7 @@ class Training:
             for name, stream in batch.streams().items()
         }
         if distributed.is_first():
-            save_batch(path, MultitaskBatch(**{name: whole_stream(of) for name, of in shares.items()}), str(error))
+            save_batch(path, MultitaskBatch(**{name: join_shares(of) for name, of in shares.items()}), str(error))
         self.state.bad_steps += 1
         if self.state.bad_steps >= self.config.optim.max_bad_steps:
             raise distributed.fault_of_all(
@@ -547,7 +544,7 @@ def train(job: Job) -> None:
                 processes=distributed.size(),
                 init_from=str(job.init_from) if start is not None else None,
                 sounds={
-                    kind: {"manifests": str(folder), **sounds_in_short(folder)} for kind, folder in job.sounds().items()
+                    kind: {"manifests": str(folder), **files_and_hours(folder)} for kind, folder in job.sounds().items()
                 },
             )
             if first:
@@ -570,7 +567,7 @@ def train(job: Job) -> None:
                 cut_sets["phoneme"] = phoneme_train
             dev = list(CutSet.from_jsonl_lazy(fold_folder / "dev.jsonl.gz"))
             if config.data.unlabelled:
-                tests = chain.from_iterable(cuts_of(fold_folder / f"{name}.jsonl.gz") for name in note["tests"])
+                tests = chain.from_iterable(open_cuts(fold_folder / f"{name}.jsonl.gz") for name in note["tests"])
                 cut_sets["unlabelled"] = unlabelled_cuts(job.unlabelled, chain(dev, tests))
             shards: dict[str, Source] = {}
             if config.shar.use:

@@ -20,7 +20,8 @@ from speecheq.cluster import distributed
 from speecheq.cluster.job_arrays import free_port
 from speecheq.common.errors import InputError
 from speecheq.corpora.prepare import Request, prepare
-from speecheq.dataset.loader import TaskBatch, training_cuts, whole_stream
+from speecheq.dataset.batch import TaskBatch, join_shares
+from speecheq.dataset.loader import training_cuts
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.features.storage import compute_features
@@ -184,7 +185,7 @@ def test_a_mini_batch_is_put_together_from_its_shares(size, lengths):
             all_ids=ids,
         )
 
-    found = whole_stream([stream(range(len(rows))[rank::size]) for rank in range(size)])
+    found = join_shares([stream(range(len(rows))[rank::size]) for rank in range(size)])
     expected = stream(range(len(rows)))
     assert found.ids == expected.ids and torch.equal(found.inputs, expected.inputs)
     assert torch.equal(found.lengths, expected.lengths) and torch.equal(found.targets["esc"], expected.targets["esc"])

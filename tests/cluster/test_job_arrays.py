@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from speecheq.cluster import job_arrays
 from speecheq.cluster.job_arrays import Settings, Task
+from speecheq.common.command_line import parse_numbers
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
 from speecheq.common.stages import NOT_DONE, ONLY_ASK
-from speecheq.dataset.protocols import parse_numbers
 
 ROOT = Path(__file__).resolve().parents[2]
 # What could go wrong on the way through a shell.

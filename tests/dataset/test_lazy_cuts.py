@@ -11,7 +11,7 @@ from lhotse.testing.dummies import dummy_recording
 
 from speecheq.config.schema import DataConfig
 from speecheq.dataset import lazy_cuts as module
-from speecheq.dataset.lazy_cuts import cuts_of, sample
+from speecheq.dataset.lazy_cuts import open_cuts, sample_cuts
 from speecheq.dataset.loader import endless_stream, training_cuts
 
 
@@ -34,16 +34,16 @@ def write(path, corpora):
 def test_it_holds_what_lhotse_reads_of_the_corpus(tmp_path_factory, corpora, wanted, most):
     path = write(tmp_path_factory.mktemp("m") / "m.jsonl.gz", corpora)
     expected = [cut for cut in CutSet.from_file(path) if wanted in (None, cut.supervisions[0].custom["corpus"])]
-    cuts = cuts_of(path, wanted)
+    cuts = open_cuts(path, wanted)
     assert list(cuts) == list(cuts) == expected
-    drawn = sample(cuts, most)
-    assert drawn == sample(cuts, most) and len(drawn) == min(most, len(expected))
+    drawn = sample_cuts(cuts, most)
+    assert drawn == sample_cuts(cuts, most) and len(drawn) == min(most, len(expected))
     assert drawn == [cut for cut in expected if cut in drawn]
 
 
 def test_a_sample_is_of_the_whole_manifest(tmp_path):
     path = write(tmp_path / "m.jsonl.gz", ["a"] * 400)
-    places = [int(cut.id[3:]) for cut in sample(cuts_of(path), 100)]
+    places = [int(cut.id[3:]) for cut in sample_cuts(open_cuts(path), 100)]
     assert places == sorted(set(places)) and 150 < sum(places) / 100 < 250
     assert all(sum(low <= place < low + 100 for place in places) > 10 for low in (0, 100, 200, 300))
 
@@ -58,7 +58,7 @@ def made(monkeypatch):
 
 def test_only_the_cuts_of_a_sample_are_made(tmp_path, made):
     path = write(tmp_path / "m.jsonl.gz", ["a", "b"] * 200)
-    assert len(sample(training_cuts(path, "b"), 10)) == 10
+    assert len(sample_cuts(training_cuts(path, "b"), 10)) == 10
     assert len(made) == 11  # and the first, for a set must not be empty
 
 

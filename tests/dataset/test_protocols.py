@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from speecheq.common.command_line import parse_numbers
 from speecheq.common.errors import InputError
 from speecheq.corpora.prepare import Request
 from speecheq.corpora.prepare import prepare as prepare_corpus
@@ -18,7 +19,6 @@ from speecheq.dataset.protocols import (
     dev_part,
     folds_from_file,
     make_folds,
-    parse_numbers,
     read_folds_file,
 )
 

@@ -33,7 +33,8 @@ from speecheq.config.layers import learned, resolve
 from speecheq.config.schema import Config, DataConfig, SharConfig
 from speecheq.corpora.prepare import Request, prepare
 from speecheq.dataset import shard_reader
-from speecheq.dataset.loader import Position, collate, endless_stream, training_cuts
+from speecheq.dataset.batch import Position, collate
+from speecheq.dataset.loader import endless_stream, training_cuts
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.dataset.shard_reader import Shards, folder_of, missing_shards, write_shards
@@ -613,7 +614,7 @@ def listing(rank):
         shards = Shards(test_shar.shards_folder(data, stream), test_shar.SMALL)
         rows = [[*batch.position, batch.last, batch.ids, batch.all_ids]
                 for batch in test_shar.epochs_of(stream, 2, shards, workers=2)]
-        start = streams.Position(1, 2)
+        start = batch_module.Position(1, 2)
         again = [[*batch.position, batch.last, batch.ids, batch.all_ids]
                  for batch in test_shar.epochs_of(stream, 2, shards, start, workers=2)]
         found[stream] = [rows, again]

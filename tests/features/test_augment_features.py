@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speecheq.config.schema import Config, MixupConfig, SpecAugmentConfig
-from speecheq.dataset.loader import MultitaskBatch, Position, TaskBatch
+from speecheq.dataset.batch import MultitaskBatch, Position, TaskBatch
 from speecheq.features.augment_features import Changes, Mixup, draw_changes, draw_masks, draw_mixup
 from speecheq.losses import LossWeights, focal_loss
 from speecheq.models import checkpoint

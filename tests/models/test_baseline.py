@@ -8,7 +8,7 @@ import torch
 from speecheq.common.errors import InputError
 from speecheq.config.layers import load, save
 from speecheq.config.schema import Config, ModelConfig
-from speecheq.dataset.loader import MultitaskBatch, TaskBatch
+from speecheq.dataset.batch import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
 from speecheq.models import TASKS, Baseline, SpeechEQ, build_model, checkpoint
 from speecheq.models.baseline import max_pooled

@@ -16,17 +16,20 @@ from sklearn.model_selection import cross_val_score
 from speecheq.common.errors import InputError
 from speecheq.config.schema import AUGMENTATIONS, AugmentConfig, Config, ModelConfig
 from speecheq.corpora.audio_folder import prepare as prepare_sounds
+from speecheq.corpora.audio_folder import recordings_manifest
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
-from speecheq.dataset.lazy_cuts import cuts_of
-from speecheq.dataset.loader import MultitaskBatch, TaskBatch, multitask_batches, whole_stream
+from speecheq.dataset.batch import MultitaskBatch, TaskBatch, join_shares
+from speecheq.dataset.frontend import Frontend, interpolate_frames
+from speecheq.dataset.lazy_cuts import open_cuts
+from speecheq.dataset.loader import multitask_batches
+from speecheq.dataset.unlabelled import unlabelled_cuts
 from speecheq.features.augment_waveforms import Augmenter, SoundBank, draw
 from speecheq.features.fbank import BatchedFbank
 from speecheq.features.storage import compute_features, load_cuts
 from speecheq.losses import LossWeights, reconstruction_loss
 from speecheq.models import build_model, checkpoint
 from speecheq.seqm import SEQM_CLASSES
-from speecheq.training.frontend import Frontend, read_frames, sounds_manifest, unlabelled_cuts
 from speecheq.training.precision import Precision, snapshot
 from speecheq.training.step import gradients, stream_loss, train_step
 
@@ -249,14 +252,14 @@ def test_frames_are_read_as_numpy_interpolates(clips, data):
     kept = torch.tensor([data.draw(st.integers(1, int(most))) for most in made])
     first = torch.tensor([data.draw(st.integers(0, int(most - few))) for most, few in zip(made, kept)])
     features = torch.randn(len(clips), int(frames.max()), 2, generator=torch.Generator().manual_seed(0))
-    read = read_frames(features, frames, first, steps, kept)
+    read = interpolate_frames(features, frames, first, steps, kept)
     for row, (length, step) in enumerate(clips):
         places = (int(first[row]) + np.arange(int(kept[row])) + 0.5) * step - 0.5
         for dim in range(2):
             expected = np.interp(places, np.arange(length), features[row, :length, dim].numpy())
             np.testing.assert_allclose(read[row, : kept[row], dim], expected, atol=1e-5)
         assert not read[row, kept[row] :].any()
-    whole = read_frames(features, frames, torch.zeros_like(frames), torch.ones(len(clips)), frames)
+    whole = interpolate_frames(features, frames, torch.zeros_like(frames), torch.ones(len(clips)), frames)
     for row, length in enumerate(frames):
         assert torch.equal(whole[row, :length], features[row, :length])
 
@@ -360,7 +363,7 @@ def test_shares_of_a_mini_batch_are_put_together_again(sets):
                 clean=stream.clean[rows],
             )
         )
-    whole = whole_stream(shares)
+    whole = join_shares(shares)
     assert torch.equal(whole.clean, stream.clean) and torch.equal(whole.inputs, stream.inputs)
 
 
@@ -385,7 +388,7 @@ def test_what_cannot_be_used_is_counted_and_left_out(toys, tmp_path, caplog):
     (tmp_path / "speech/text.wav").write_text("no audio")
     soundfile.write(tmp_path / "speech/silent.wav", np.zeros(16000), 16000)
     prepare_sounds("unlabelled", "speech", tmp_path / "speech", tmp_path / "out", speech=True)
-    assert [cut.id for cut in cuts_of(sounds_manifest(tmp_path / "out"))] == ["unlabelled-good.wav"]
+    assert [cut.id for cut in open_cuts(recordings_manifest(tmp_path / "out"))] == ["unlabelled-good.wav"]
     assert "2 dropped: unreadable or too short" in caplog.text
     assert "1 dropped: silent" in caplog.text and "1 dropped: shorter than 0.5 s (short.wav)" in caplog.text
 
@@ -396,7 +399,7 @@ def test_hours_take_a_subset_that_is_always_the_same(toys, tmp_path, caplog):
     kept = []
     for out in ("a", "b"):
         prepare_sounds("unlabelled", "speech", tmp_path / "speech", tmp_path / out, speech=True, hours=2.5 / 3600)
-        kept.append([cut.id for cut in cuts_of(sounds_manifest(tmp_path / out))])
+        kept.append([cut.id for cut in open_cuts(recordings_manifest(tmp_path / out))])
     assert kept[0] == kept[1] and len(kept[0]) == 3 and "5 dropped: outside the" in caplog.text
 
 

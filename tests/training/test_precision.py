@@ -8,7 +8,7 @@ import torch
 
 from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
-from speecheq.dataset.loader import MultitaskBatch, TaskBatch
+from speecheq.dataset.batch import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
 from speecheq.models import checkpoint
 from speecheq.training import step

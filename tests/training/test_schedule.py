@@ -3,7 +3,7 @@
 import pytest
 
 from speecheq.config.schema import Config
-from speecheq.dataset.loader import Position
+from speecheq.dataset.batch import Position
 from speecheq.training.schedule import Schedule
 
 HERE = Position()

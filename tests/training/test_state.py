@@ -18,8 +18,9 @@ from speecheq.common.errors import InputError
 from speecheq.common.signals import StopRequest
 from speecheq.config.schema import Config
 from speecheq.corpora.prepare import Request, prepare
-from speecheq.dataset import loader as streams
-from speecheq.dataset.loader import Position, endless_stream, training_cuts
+from speecheq.dataset import batch as batch_module
+from speecheq.dataset.batch import Position
+from speecheq.dataset.loader import endless_stream, training_cuts
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.features.storage import compute_features
@@ -496,8 +497,8 @@ def test_a_stream_goes_on_from_every_position(data, stream, workers):
 
 
 def test_going_on_reads_no_features_of_what_is_passed_over(data, monkeypatch):
-    read, original = [], streams.load_features
-    monkeypatch.setattr(streams, "load_features", lambda cut: read.append(cut.id) or original(cut))
+    read, original = [], batch_module.load_features
+    monkeypatch.setattr(batch_module, "load_features", lambda cut: read.append(cut.id) or original(cut))
     cuts = training_cuts(data / "msud/casia.speaker/fold1/emotion.jsonl.gz")
     batch = next(endless_stream("emotion", cuts, job(data, data).config.data, 1, Position(1, 3)))
     assert batch.position == Position(1, 3) and read == batch.ids

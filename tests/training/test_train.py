@@ -20,17 +20,9 @@ from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.stages import Stage, planning
 from speecheq.config.schema import Config
-from speecheq.dataset import loader as streams
-from speecheq.dataset.loader import (
-    MultitaskBatch,
-    TaskBatch,
-    collate,
-    crop,
-    endless_stream,
-    largest_batch,
-    multitask_batches,
-    training_cuts,
-)
+from speecheq.dataset import batch as batch_module
+from speecheq.dataset.batch import MultitaskBatch, TaskBatch, collate, crop
+from speecheq.dataset.loader import endless_stream, largest_batch, multitask_batches, training_cuts
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.evaluation.predictions import predict_emotions, predict_phones
@@ -169,14 +161,14 @@ def test_what_a_worker_cannot_read_is_one_sentence(data, workers, monkeypatch):
         for stream in [endless_stream("gender", cuts, small_config(data__workers=0).data, 1)]
         for _ in range(3)
     ][-1]
-    load = streams.load_features
+    load = batch_module.load_features
 
     def breaks(cut):
         if cut.id in third.ids:
             raise InputError(f"the features of {cut.id} cannot be read.")
         return load(cut)
 
-    monkeypatch.setattr(streams, "load_features", breaks)
+    monkeypatch.setattr(batch_module, "load_features", breaks)
     stream = endless_stream("gender", cuts, small_config(data__workers=workers).data, 1)
     assert [next(stream).position.batch for _ in range(2)] == [0, 1]
     with pytest.raises(InputError) as refused:
@@ -467,8 +459,8 @@ def poisoned(data, monkeypatch):
         path = data / "msud/casia.speaker/fold1/emotion.jsonl.gz"
         ids = sorted(cut.id for cut in training_cuts(path))
         bad = set(ids[: max(1, round(share * len(ids)))])
-        load = streams.load_features
-        monkeypatch.setattr(streams, "load_features", lambda cut: load(cut) * (math.nan if cut.id in bad else 1.0))
+        load = batch_module.load_features
+        monkeypatch.setattr(batch_module, "load_features", lambda cut: load(cut) * (math.nan if cut.id in bad else 1.0))
         return bad
 
     return poison

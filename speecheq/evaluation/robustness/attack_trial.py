@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from speecheq.common.errors import InputError
-from speecheq.dataset.loader import TaskBatch
+from speecheq.dataset.batch import TaskBatch
 from speecheq.evaluation.robustness import attacks
 from speecheq.evaluation.robustness.conditions import (
     APGD,

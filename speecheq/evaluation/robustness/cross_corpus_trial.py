@@ -20,8 +20,9 @@ from lhotse.cut import Cut
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.corpora.prepared_corpus import load_card
-from speecheq.dataset.loader import collate, crop
+from speecheq.dataset.batch import collate, crop
 from speecheq.dataset.msud import TEST, TRAINING, ClassMap, Recipe, class_table
+from speecheq.dataset.unlabelled import unlabelled_cuts
 from speecheq.evaluation.predictions import ClipPrediction, predict_emotions
 from speecheq.evaluation.robustness.conditions import OTHER_CORPORA, Condition, Setting
 from speecheq.evaluation.robustness.training_history import Training
@@ -29,7 +30,6 @@ from speecheq.evaluation.robustness.white_box import gradients_in_eval_mode
 from speecheq.evaluation.score import Trained, label_set
 from speecheq.features.storage import load_cuts, load_features
 from speecheq.losses import focal_loss
-from speecheq.training.frontend import unlabelled_cuts
 
 SEED = 0
 # Of adaptation, ours and not tuned: steps of Adam on mini-batches of the few clips, with the batch statistics fixed.

@@ -18,13 +18,13 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.stages import STAMP, require
 from speecheq.config.schema import AugmentConfig
-from speecheq.dataset.loader import TaskBatch
+from speecheq.corpora.audio_folder import recordings_manifest
+from speecheq.dataset.batch import TaskBatch
 from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, Condition, Setting
 from speecheq.evaluation.robustness.training_history import Training, trainings
 from speecheq.evaluation.score import Trained
 from speecheq.features.augment_waveforms import Augmenter, load_noises, load_responses, noises_held
 from speecheq.features.fbank import BatchedFbank
-from speecheq.training.frontend import sounds_manifest
 
 Change = Callable[[TaskBatch], TaskBatch]  # waveforms -> features
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB
@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, str]:
     InputError for a file that is gone.
     """
     found = {}
-    for recording in RecordingSet.from_file(sounds_manifest(folder)):
+    for recording in RecordingSet.from_file(recordings_manifest(folder)):
         path = recording.sources[0].source
         try:
             samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
@@ -124,8 +124,8 @@ class NoiseTrial:
         """
         check_unheard(folder, self.inputs)
         device = trained.device
-        noises = load_noises(sounds_manifest(self.noise), HOURS, SEED, device)
-        responses = load_responses(sounds_manifest(self.rir), SEED, device) if self.rir is not None else None
+        noises = load_noises(recordings_manifest(self.noise), HOURS, SEED, device)
+        responses = load_responses(recordings_manifest(self.rir), SEED, device) if self.rir is not None else None
         fbank = BatchedFbank().to(device)
         configs = {CLEAN: UNCHANGED}
         for snr in self.snrs:
@@ -155,13 +155,13 @@ class NoiseTrial:
 
     def _notes(self) -> list[str]:
         """What the pages say of it."""
-        held, named = noises_held(sounds_manifest(self.noise), HOURS, SEED)
+        held, named = noises_held(recordings_manifest(self.noise), HOURS, SEED)
         noises = f"{len(held)} recordings of noise"
         if len(held) < named:
             noises = f"{len(held)} of {named} recordings of noise (drawn with seed {SEED}, they fill {HOURS:g} hours)"
         rooms = "simulated"
         if self.rir is not None:
-            responses = list(RecordingSet.from_file(sounds_manifest(self.rir)))
+            responses = list(RecordingSet.from_file(recordings_manifest(self.rir)))
             rooms = f"by one of {len(responses)} impulse responses of --test-rir{_named(self.rir, responses)}"
         return [
             f"to each clip a piece of one of {noises}{_named(self.noise, held)} is added, the same at every SNR, which "

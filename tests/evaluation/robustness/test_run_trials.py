@@ -13,8 +13,8 @@ from speecheq.cli import main
 from speecheq.common.errors import InputError
 from speecheq.common.stages import STAMP
 from speecheq.corpora import audio_folder
-from speecheq.dataset.lazy_cuts import cuts_of
-from speecheq.dataset.loader import scoring_batches
+from speecheq.dataset.batch import scoring_batches
+from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.evaluation.robustness import attack_trial, attacks, conditions, noise_trial
 from speecheq.evaluation.robustness.attack_trial import BY_METHOD, METHODS, AttackTrial, attacked, drawn_shares
 from speecheq.evaluation.robustness.conditions import ATTACK_ON_FBANK, ATTACK_ON_WAVEFORM, CLEAN, NOISE
@@ -131,7 +131,7 @@ def test_unchanged_clips_get_the_scores_of_stage_5(fold, msud, noises, trial):
 @pytest.fixture
 def stream(msud):
     """A mini-batch of waveforms of test clips, of different lengths."""
-    cuts = list(cuts_of(msud / "fold1" / "test.jsonl.gz"))[:4]
+    cuts = list(open_cuts(msud / "fold1" / "test.jsonl.gz"))[:4]
     cuts = [cut.truncate(duration=seconds, preserve_id=True) for cut, seconds in zip(cuts, (0.5, 0.31, 0.44, 0.2))]
     return next(scoring_batches("emotion", cuts, 4, waveforms=True))
 

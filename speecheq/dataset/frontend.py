@@ -1,76 +1,21 @@
 """What stands between the loader and the model in training: augmentation and features, on the training device."""
 
-import filecmp
-import os
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from lhotse import CutSet
-from lhotse.cut import Cut
 from torch import Tensor
 
-from speecheq.common.errors import InputError
-from speecheq.common.files import read_json
 from speecheq.common.log import log
-from speecheq.common.stages import require
 from speecheq.config.schema import Config
-from speecheq.dataset.lazy_cuts import cuts_of
-from speecheq.dataset.loader import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
+from speecheq.corpora.audio_folder import recordings_manifest
+from speecheq.dataset.batch import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
 from speecheq.features.augment_features import draw_changes
 from speecheq.features.augment_waveforms import Augmenter, draw, load_noises, load_responses
 from speecheq.features.fbank import BatchedFbank
 
 
-def sounds_manifest(folder: Path) -> Path:
-    """The recordings that prepare_noise.py or prepare_rir.py wrote to ``folder``; InputError where it has not."""
-    require(folder, "manifests")
-    return next(iter(sorted(Path(folder).glob("*_recordings_all.jsonl.gz"))))
-
-
-def sounds_in_short(folder: Path) -> dict[str, float]:
-    """How many files and hours of sounds a folder of manifests names."""
-    card = read_json(next(iter(sorted(Path(folder).glob("*_card.json")))))
-    return {name: card[name] for name in ("files", "hours")}
-
-
-def unlabelled_cuts(folder: Path, held_out: Iterable[Cut]) -> CutSet:
-    """A cut of each recording that prepare_unlabelled.py found.
-
-    InputError where one is the file of a cut ``held_out``, also behind a link or as a copy of it, or is gone.
-    """
-    cuts = cuts_of(sounds_manifest(folder))
-    of_held_out = {os.path.realpath(cut.recording.sources[0].source): cut.id for cut in held_out}
-    of_size = defaultdict(list)
-    for path in filter(os.path.isfile, of_held_out):
-        of_size[os.path.getsize(path)].append(path)
-    if sum(map(len, of_size.values())) < len(of_held_out):
-        log.warning(
-            "%d audio files of the dev and test part are gone, so no copies of them are found in %s",
-            len(of_held_out) - sum(map(len, of_size.values())),
-            folder,
-        )
-    for cut in cuts:
-        path = cut.recording.sources[0].source
-        if not os.path.isfile(path):
-            raise InputError(f"{path}: is not there any more; put it back or run stage 1 again.")
-        file = os.path.realpath(path)
-        same = (
-            [file]
-            if file in of_held_out
-            else [other for other in of_size.get(os.path.getsize(file), ()) if filecmp.cmp(file, other, shallow=False)]
-        )
-        if same:
-            raise InputError(
-                f"{path}: is among the unlabelled speech, but also (the same file, a link or a copy) "
-                f"{of_held_out[same[0]]} of the dev or test part; give a folder of other recordings."
-            )
-    return cuts
-
-
-def read_frames(features: Tensor, frames: Tensor, first: Tensor, steps: Tensor, kept: Tensor) -> Tensor:
+def interpolate_frames(features: Tensor, frames: Tensor, first: Tensor, steps: Tensor, kept: Tensor) -> Tensor:
     """Features (N, T, D), frames (N,) -> ``kept`` (N,) frames of each, every ``steps`` (N,) frames from ``first`` (N,).
 
     First is counted in the new frames, whose values lie between those of the old: at a step of 1 they are the old. All
@@ -108,9 +53,9 @@ class Frontend:
         if augment.active:
             noise = response = None
             if noises is not None and augment.uses("noise"):
-                noise = load_noises(sounds_manifest(noises), augment.noise_hours, seed, device)
+                noise = load_noises(recordings_manifest(noises), augment.noise_hours, seed, device)
             if responses is not None and augment.uses("rir"):
-                response = load_responses(sounds_manifest(responses), seed, device)
+                response = load_responses(recordings_manifest(responses), seed, device)
             if noise is None and augment.uses("noise"):
                 log.warning("no noise is given, so none is added (run.sh --noise DIR gives some)")
             self.augmenter = Augmenter(augment, seed, noise, response, device)
@@ -148,9 +93,12 @@ class Frontend:
         first = (drawn["piece"] * (frames - kept + 1)).long()
         clean = None
         if self.config.loss.reconstruction > 0:
-            clean = read_frames(self.fbank(waveforms, stream.lengths)[0], before, first, before / frames, kept)
+            clean = interpolate_frames(self.fbank(waveforms, stream.lengths)[0], before, first, before / frames, kept)
         return replace(
-            stream, inputs=read_frames(features, frames, first, torch.ones(len(kept)), kept), lengths=kept, clean=clean
+            stream,
+            inputs=interpolate_frames(features, frames, first, torch.ones(len(kept)), kept),
+            lengths=kept,
+            clean=clean,
         )
 
     def __call__(self, batch: MultitaskBatch) -> MultitaskBatch:

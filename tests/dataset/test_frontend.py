@@ -10,12 +10,13 @@ from lhotse import CutSet
 
 from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
+from speecheq.corpora.audio_folder import recordings_manifest
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
+from speecheq.dataset.frontend import Frontend
 from speecheq.dataset.loader import multitask_batches
 from speecheq.features.augment_waveforms import Augmenter
 from speecheq.features.storage import compute_features, load_cuts
-from speecheq.training.frontend import Frontend, sounds_manifest
 
 CPU = torch.device("cpu")
 NOTHING = dict.fromkeys(("pitch_probability", "tempo_probability", "reverb_probability", "noise_probability"), 0.0)
@@ -102,7 +103,7 @@ def test_given_noises_and_responses_are_used(cuts, toys, tmp_path):
 
 def test_sounds_that_are_not_prepared(tmp_path):
     with pytest.raises(InputError, match=r"stage 1 \(manifests\) has not been run"):
-        sounds_manifest(tmp_path / "noise")
+        recordings_manifest(tmp_path / "noise")
 
 
 def test_stored_features_pass_through(cuts, monkeypatch):

@@ -1,0 +1,154 @@
+"""Mini-batches: what a step of training and scoring work on."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from lhotse.cut import Cut
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from speecheq.cluster import distributed
+from speecheq.config.schema import GENDERS
+from speecheq.features.audio import load_waveform
+from speecheq.features.augment_features import Changes
+from speecheq.features.fbank import FbankConfig
+from speecheq.features.storage import load_features
+
+STREAMS = ("emotion", "gender", "phoneme", "unlabelled")
+# Those on which MTL-AUG's tasks are trained.
+LABEL_FREE_STREAMS = ("emotion", "unlabelled")
+
+
+class Position(NamedTuple):
+    """A place in a stream: its own pass over the data (from 0), and the mini-batch within that pass (from 0)."""
+
+    epoch: int = 0
+    batch: int = 0
+
+
+START = Position()
+
+
+@dataclass
+class TaskBatch:
+    """One padded mini-batch of one data set.
+
+    ``inputs`` (N, T, D) float32 features, zeros after ``lengths`` (N,) frames, or, before the front end has turned them
+    into features, waveforms (N, S) with lengths in samples; ``ids`` the N utterances;
+    ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a
+    list of N int64 vectors; of MTL-AUG's augmentation also augmentation (N,) int64, places in AUGMENTATIONS, and
+    ``clean`` (N, T, D), the features before it, of as many frames. ``position`` is its place in the stream, ``last``
+    whether it is the last of its epoch, ``changes`` what the model does to the features before it takes them. Of a
+    mini-batch that several processes share out this is one's share, and ``all_ids`` are the whole's utterances.
+    """
+
+    inputs: Tensor
+    lengths: Tensor
+    ids: list[str]
+    targets: dict[str, Any] = field(default_factory=dict)
+    position: Position = START
+    last: bool = False
+    changes: Changes = Changes()
+    all_ids: list[str] = None
+    clean: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.all_ids is None:
+            self.all_ids = self.ids
+
+    @property
+    def next_position(self) -> Position:
+        """Where the stream goes on after this mini-batch."""
+        epoch, batch = self.position
+        return Position(epoch + 1) if self.last else Position(epoch, batch + 1)
+
+    def to(self, device: torch.device) -> "TaskBatch":
+        """Features on ``device``; all else stays on the CPU, where masks are decided and labels are checked."""
+        clean = None if self.clean is None else self.clean.to(device, non_blocking=True)
+        return replace(self, inputs=self.inputs.to(device, non_blocking=True), clean=clean)
+
+    def pin_memory(self) -> "TaskBatch":
+        """Inputs in memory from which a GPU copies by itself; DataLoader calls this where it is asked to."""
+        return replace(self, inputs=self.inputs.pin_memory())
+
+
+@dataclass
+class MultitaskBatch:
+    """What one step trains on: a mini-batch of each data set; None for a task that is left out."""
+
+    emotion: TaskBatch
+    gender: TaskBatch | None = None
+    phoneme: TaskBatch | None = None
+    unlabelled: TaskBatch | None = None
+
+    def streams(self) -> dict[str, TaskBatch]:
+        """The streams that are there, by name, in the order of STREAMS."""
+        return {name: getattr(self, name) for name in STREAMS if getattr(self, name) is not None}
+
+
+def join_shares(shares: Sequence[TaskBatch]) -> TaskBatch:
+    """A mini-batch from what each process took of it (distributed.share)."""
+    first = shares[0]
+    if len(first.ids) == len(first.all_ids):
+        return first
+
+    def rows(name: str) -> list[Any]:
+        return distributed.interleaved([list(share.targets[name]) for share in shares])
+
+    def padded(name: str) -> Tensor:
+        return pad_sequence(distributed.interleaved([list(getattr(share, name)) for share in shares]), batch_first=True)
+
+    return replace(
+        first,
+        inputs=padded("inputs"),
+        clean=None if first.clean is None else padded("clean"),
+        lengths=torch.tensor(distributed.interleaved([share.lengths.tolist() for share in shares])),
+        ids=first.all_ids,
+        targets={
+            name: torch.stack(rows(name)) if isinstance(value, Tensor) else rows(name)
+            for name, value in first.targets.items()
+        },
+    )
+
+
+def gold_labels(stream: str, cuts: list[Cut]) -> dict[str, Any]:
+    """The gold labels of a mini-batch for one task."""
+    if stream == "unlabelled":
+        return {}
+    supervisions = [cut.supervisions[0] for cut in cuts]
+    if stream == "emotion":
+        return {
+            "esc": torch.tensor([s.custom["class"] for s in supervisions]),
+            "eis": torch.tensor([float(s.custom["eis"]) for s in supervisions]),
+        }
+    if stream == "gender":
+        return {"gender": torch.tensor([GENDERS.index(s.gender) for s in supervisions])}
+    return {"phones": [torch.tensor(s.custom["phones"], dtype=torch.int64) for s in supervisions]}
+
+
+def collate(stream: str, cuts: list[Cut], waveforms: bool = False) -> TaskBatch:
+    """Load and pad a mini-batch of stored features, or of ``waveforms``: then (N, S), lengths in samples."""
+    loaded = [torch.from_numpy(load_waveform(cut)) if waveforms else load_features(cut) for cut in cuts]
+    lengths = torch.tensor([len(clip) for clip in loaded])
+    inputs = pad_sequence(loaded, batch_first=True)
+    return TaskBatch(inputs, lengths, [cut.id for cut in cuts], gold_labels(stream, cuts))
+
+
+def crop(cut: Cut, max_seconds: float, randomness: random.Random) -> Cut:
+    """A random piece of ``max_seconds`` of a longer cut; shorter cuts stay as they are."""
+    if cut.duration <= max_seconds:
+        return cut
+    frame_shift = cut.frame_shift or FbankConfig().frame_shift  # a cut without features has none
+    whole_frames = int((cut.duration - max_seconds) / frame_shift)
+    offset = round(randomness.randint(0, whole_frames) * frame_shift, 3)
+    return cut.truncate(offset=offset, duration=max_seconds, preserve_id=True)
+
+
+def scoring_batches(stream: str, cuts: list[Cut], batch_size: int, waveforms: bool = False) -> Iterator[TaskBatch]:
+    """Every cut once and whole, of like durations together; stored features, or ``waveforms``."""
+    ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
+    for start in range(0, len(ordered), batch_size):
+        yield collate(stream, ordered[start : start + batch_size], waveforms)
