@@ -67,7 +67,7 @@ import test_distributed
 from speecheq.models import checkpoint
 from speecheq.cluster import distributed
 from speecheq.training import train as training
-from speecheq.dataset import loader as streams
+from speecheq.dataset import batch as batch_module
 from speecheq.common.command_line import exit_status
 from speecheq.common.errors import InputError
 from speecheq.cluster.job_arrays import free_port
@@ -229,7 +229,7 @@ def test_numbers_of_processes_that_cannot_be(monkeypatch, devices, number, nodes
 STEPS = """
 import dataclasses, random
 from speecheq.config.schema import Config
-from speecheq.dataset.loader import MultitaskBatch, TaskBatch
+from speecheq.dataset.batch import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
 from speecheq.training.precision import Precision
 from speecheq.training.step import gradients
@@ -516,7 +516,7 @@ def test_a_clip_that_one_process_cannot_read_ends_all_with_its_sentence(data, tm
                 if rank == 1 and len(calls) == 10 and in_worker == bool({workers}):
                     raise InputError("/some/archive.lca: the features of a clip cannot be read; run stage 2 again.")
                 return whole(cut)
-            whole, streams.load_features = streams.load_features, load
+            whole, batch_module.load_features = batch_module.load_features, load
         trained(2, "out", gone, data__workers={workers})
     """,
     )
@@ -548,8 +548,8 @@ def test_a_step_that_is_not_finite_is_skipped_by_all(data, tmp_path):
         tmp_path,
         f"""
         def poisoned(rank):
-            load = streams.load_features
-            streams.load_features = lambda cut: load(cut) * (float("nan") if cut.id == {ids[0]!r} else 1.0)
+            load = batch_module.load_features
+            batch_module.load_features = lambda cut: load(cut) * (float("nan") if cut.id == {ids[0]!r} else 1.0)
         for size in (1, 2):
             trained(size, f"of{{size}}", poisoned, {settings})
         trained(2, "ended", poisoned, optim__max_bad_steps=1, {settings})
