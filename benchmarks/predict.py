@@ -25,7 +25,7 @@ from speecheq import seqm
 from speecheq.config.schema import Config
 from speecheq.inference.export import export_model
 from speecheq.inference.predictor import Predictor
-from speecheq.inference.recordings import Part
+from speecheq.inference.recordings import Segment
 from speecheq.inference.trained_model import DEFAULT_MODEL
 from speecheq.models import checkpoint
 
@@ -60,7 +60,7 @@ def write_models(folder: Path, channels: int) -> dict[str, Path]:
 
 def ours(model: Path, batch_size: int) -> Run:
     predictor = Predictor(model, "cpu", gender=True, batch_size=batch_size)
-    return lambda paths: list(predictor.of_parts([Part(str(path), path) for path in paths], print))
+    return lambda paths: list(predictor.predict_segments([Segment(str(path), path) for path in paths], print))
 
 
 def speechbrain(channels: int, batch_size: int) -> Run:
@@ -104,7 +104,7 @@ def first_answer(model: Path, clip: Path, rounds: int) -> float:
     for _ in range(rounds):
         started = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "speecheq.inference.predictor", "--model", str(model), str(clip)],
+            [sys.executable, "-m", "speecheq.predict", "--model", str(model), str(clip)],
             check=True,
             capture_output=True,
         )

@@ -29,7 +29,7 @@ from speecheq.corpora.download import download, unpack_zip
 from speecheq.evaluation.score import EMBEDDINGS, read_embeddings
 from speecheq.features.storage import load_features
 from speecheq.inference import model_folder
-from speecheq.inference.recordings import find_parts
+from speecheq.inference.recordings import find_segments
 from speecheq.models import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -275,7 +275,7 @@ def refused_parts(*names):
     from contextlib import ExitStack
 
     with ExitStack() as kept:
-        return [str(part) for part in find_parts(names, kept) if isinstance(part, InputError)]
+        return [str(part) for part in find_segments(names, kept) if isinstance(part, InputError)]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from speecheq.common.command_line import OneLineParser, exit_status, numbers, po
 from speecheq.common.errors import InputError
 from speecheq.common.log import log, set_up_logging
 from speecheq.common.stages import STAMP, Stage, planning
+from speecheq.inference import predict_command
 
 # Subcommands import what they need themselves, so that --help answers at once.
 
@@ -480,27 +481,12 @@ def _status(given: argparse.Namespace) -> None:
         print(line)
 
 
-def _predict(given: argparse.Namespace) -> None:
-    import torch
-
-    from speecheq.inference.predictor import Predictor, predict
-    from speecheq.inference.recordings import Windows
-
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    if given.hop and not given.window:
-        raise InputError("--hop is the step from window to window: give --window too.")
-    windows = Windows(given.window, given.hop)
-    predictor = Predictor(given.model, given.device, given.gender, given.phones, windows, given.batch_size)
-    predict(given.recordings, predictor, given.format, given.output)
-
-
 def _listen(given: argparse.Namespace) -> None:
     from speecheq.inference.predictor import Predictor
-    from speecheq.inference.trained_model import open_model
+    from speecheq.inference.trained_model import load_model
     from speecheq.inference.web_page import serve
 
-    model = open_model(given.model, given.device)
+    model = load_model(given.model, given.device)
     title = f"SpeechEQ: {Path(given.model).name}" if given.model else "SpeechEQ"
     serve(Predictor(model, gender=bool(model.labels.genders)), title, given.host, given.port)
 
@@ -763,36 +749,7 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--exp", type=Path, default=Path("exp"))
     status.add_argument("--no-corpora", action="store_true", help="do not look whether the corpora have changed")
 
-    predict = command("predict", _predict, "Say what a trained model hears in recordings.")
-    predict.add_argument(
-        "recordings",
-        nargs="+",
-        metavar="RECORDING",
-        help="audio files, folders, lhotse manifests (.jsonl, .jsonl.gz), Kaldi data folders, - for standard input",
-    )
-    predict.add_argument(
-        "--model",
-        metavar="MODEL",
-        help="a best.pt, a model folder, an .onnx file, or the id of a "
-        "model on the hub; default: the one that comes with the package, if one does",
-    )
-    predict.add_argument("--gender", action="store_true", help="the speaker's gender too")
-    predict.add_argument("--phones", action="store_true", help="the phones too")
-    predict.add_argument(
-        "--window",
-        type=positive,
-        metavar="SECONDS",
-        help="cut recordings that are longer into "
-        "windows of this length (default: those above 30 s, into windows of 6 s)",
-    )
-    predict.add_argument("--hop", type=positive, metavar="SECONDS", help="from window to window (default: half one)")
-    predict.add_argument("--format", choices=("text", "json", "csv"), default="text", help="json: a line of JSON each")
-    predict.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
-    predict.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    predict.add_argument(
-        "--batch-size", type=positive_whole, help="clips that are predicted at once (default: 8 on a CPU, 32 on a GPU)"
-    )
-    predict.add_argument("--threads", type=positive_whole, help="of the CPU; default: torch's own choice")
+    predict_command.add_arguments(command("predict", predict_command.run, "Predict the emotions in recordings."))
 
     listen = command("listen", _listen, "Serve a page that predicts what a microphone or a file gives.")
     listen.add_argument("--model", metavar="MODEL", help="as of speecheq predict")

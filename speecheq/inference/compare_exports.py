@@ -13,7 +13,7 @@ from speecheq.common.files import read_json
 from speecheq.common.stages import require
 from speecheq.dataset.batch import scoring_batches
 from speecheq.evaluation.metrics import emotion_scores
-from speecheq.inference.trained_model import Answers, open_model
+from speecheq.inference.trained_model import Answers, load_model
 
 BATCH_SIZE = 16
 
@@ -48,7 +48,7 @@ def compare_models(experiment: Path, msud: Path, models: Sequence[str]) -> list[
     found: list[Comparison] = []
     classes, reference = None, None
     for name in (str(experiment / "best.pt"), *models):
-        model = open_model(name, "cpu")
+        model = load_model(name, "cpu")
         if classes is not None and model.labels.classes != classes:
             raise InputError(f"{name}: its classes are not those of {experiment}; export that experiment's model.")
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Recordings as users have them, and the clips that are predicted of them: 16 kHz, mono, none too long.
+"""Find recordings, cut them into clips, and read the clips: mono, at the sampling rate of the model.
 
 A recording is named by a file, a folder, a lhotse manifest, a Kaldi data folder, or ``-`` for standard input.
 """
@@ -25,16 +25,16 @@ from speecheq.features.audio import resampler
 
 STANDARD_INPUT = "-"
 MANIFESTS = (".jsonl", ".jsonl.gz")
-# Files of a folder that are taken for audio; a file that is named by itself may be called anything.
+# Suffixes of the audio files of a folder; a file that is named itself may have any.
 AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".sph", ".w64", ".rf64")
-# Recordings up to this are one clip each, longer ones are cut into windows of WINDOW_SECONDS, unless a window is given.
+# Without a window length, recordings longer than WHOLE_SECONDS are cut into windows of WINDOW_SECONDS.
 WHOLE_SECONDS = 30.0
 WINDOW_SECONDS = 6.0
 SILENCE, CLIPPING = "silence", "clipping"
 
 
-class Part(NamedTuple):
-    """A recording, or a part of one: what it is called, its file, its start and end in seconds (None: the file's)."""
+class Segment(NamedTuple):
+    """A recording or a part of one, as in Kaldi's ``segments``: ``start`` and ``end`` in seconds, None: to the end."""
 
     name: str
     path: Path
@@ -44,136 +44,142 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Windows:
-    """How long recordings are cut, in seconds. Without ``length``: those above WHOLE_SECONDS, into WINDOW_SECONDS.
+    """How recordings are cut; ``length`` and ``hop`` in seconds, the default hop is half a window.
 
-    With ``length`` all recordings that are longer than it. The last window ends where the recording ends.
+    With ``length`` every longer recording is cut; without it those above WHOLE_SECONDS, into windows of WINDOW_SECONDS.
+    The last window ends where the recording ends.
+
+    >>> Windows(length=4, hop=3).split(frames=90, rate=10)
+    [(0, 40), (30, 40), (50, 40)]
     """
 
     length: float | None = None
-    hop: float | None = None  # half a window where it is not given
+    hop: float | None = None
 
-    def of(self, frames: int, rate: int) -> list[tuple[int, int]]:
-        """(first sample, samples) of the windows of ``frames`` samples at ``rate`` Hz."""
-        most = WHOLE_SECONDS if self.length is None else self.length
-        if frames <= round(most * rate):
+    def split(self, frames: int, rate: int) -> list[tuple[int, int]]:
+        """The windows of ``frames`` samples at ``rate`` Hz, each as (first sample, number of samples)."""
+        longest = WHOLE_SECONDS if self.length is None else self.length
+        if frames <= round(longest * rate):
             return [(0, frames)]
         length = round((self.length or WINDOW_SECONDS) * rate)
         hop = max(1, round(self.hop * rate) if self.hop else length // 2)
         return [(first, length) for first in range(0, frames - length, hop)] + [(frames - length, length)]
 
 
-class Clip(NamedTuple):
-    """What is predicted at once: ``frames`` samples of ``path`` from ``first``. ``windowed``: it is one of several."""
+class AudioClip(NamedTuple):
+    """What is predicted at once: ``frames`` samples of a segment's file from sample ``first``, at ``rate`` Hz."""
 
-    name: str
-    path: Path
+    segment: Segment
     rate: int
     first: int
     frames: int
-    windowed: bool
+    windowed: bool  # the segment was cut, and this is one of its windows
 
     @property
     def start(self) -> float:
-        """Seconds from the recording's beginning."""
+        """Seconds from the beginning of the file."""
         return self.first / self.rate
 
     @property
     def end(self) -> float:
+        """Seconds from the beginning of the file."""
         return (self.first + self.frames) / self.rate
 
 
-class Sound(NamedTuple):
-    """A clip's samples (S,) at the model's rate; ``note`` is SILENCE, CLIPPING or empty."""
+class Waveform(NamedTuple):
+    """The samples (S,) of a clip at the model's sampling rate; ``note`` is SILENCE, CLIPPING or empty."""
 
     samples: np.ndarray
     note: str
 
 
-def find_parts(names: Iterable[str | Path], kept: ExitStack) -> Iterator[Part | InputError]:
-    """The recordings that ``names`` stand for, in their order; an InputError in place of each that is not there.
+def find_segments(names: Iterable[str | Path], cleanup: ExitStack) -> Iterator[Segment | InputError]:
+    """The recordings of ``names``, in their order; an InputError in the place of each that cannot be found.
 
-    Standard input is written to a temporary file, which is there until ``kept`` is closed.
+    Standard input is copied to a temporary file, which is removed when ``cleanup`` is closed.
     """
     for name in names:
         if str(name) == STANDARD_INPUT:
-            copy = kept.enter_context(tempfile.NamedTemporaryFile(prefix="standard-input."))
+            copy = cleanup.enter_context(tempfile.NamedTemporaryFile(prefix="standard-input."))
             shutil.copyfileobj(sys.stdin.buffer, copy)
             copy.flush()
-            yield Part(STANDARD_INPUT, Path(copy.name))
+            yield Segment(STANDARD_INPUT, Path(copy.name))
             continue
         try:
-            yield from _parts_of(Path(name))
+            yield from _segments_of_path(Path(name))
         except InputError as error:
             yield error
 
 
-def _parts_of(path: Path) -> Iterator[Part]:
+def _segments_of_path(path: Path) -> Iterator[Segment]:
     if (path / "wav.scp").is_file():
-        for name, audio, start, end in recordings_of(path):
-            yield Part(name, audio, start, end)
+        for recording in recordings_of(path):
+            yield Segment(*recording)
     elif path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.name.lower().endswith(AUDIO) and file.is_file())
         if not found:
             raise InputError(f"{path}: holds no audio file ({', '.join(AUDIO[:4])} and the like).")
-        yield from (Part(str(file), file) for file in found)
+        yield from (Segment(str(file), file) for file in found)
     elif path.name.endswith(MANIFESTS) and path.is_file():
-        yield from _parts_of_manifest(path)
+        yield from _segments_of_manifest(path)
     else:
-        yield Part(str(path), path)
+        yield Segment(str(path), path)
 
 
-def _parts_of_manifest(path: Path) -> Iterator[Part]:
+def _segments_of_manifest(path: Path) -> Iterator[Segment]:
     try:
-        manifest = load_manifest_lazy(path.absolute())  # lhotse runs what begins with pipe:
+        manifest = load_manifest_lazy(path.absolute())  # absolute: lhotse runs a name that begins with pipe:
         if not isinstance(manifest, (CutSet, RecordingSet)):
             raise InputError(f"{path}: holds neither recordings nor cuts; give a manifest of those.")
         for item in manifest:
-            yield _part_of(item, path)
+            yield _segment_of_item(item, path)
     except InputError:
         raise
     except Exception as error:  # gzip, json and lhotse each have their own
         raise InputError(f"{path}: is not a manifest of recordings or cuts that lhotse can read ({error}).") from error
 
 
-def _part_of(item: MonoCut | Recording, path: Path) -> Part:
+def _segment_of_item(item: MonoCut | Recording, path: Path) -> Segment:
     recording = item if isinstance(item, Recording) else getattr(item, "recording", None)
     if recording is None or [source.type for source in recording.sources] != ["file"]:
-        raise InputError(f"{path}: {item.id} is not (a part of) one audio file.")
+        raise InputError(f"{path}: {item.id} is not an audio file or a part of one.")
     start, end = (0.0, None) if item is recording else (item.start, item.start + item.duration)
-    return Part(item.id, Path(recording.sources[0].source), start, end)
+    return Segment(item.id, Path(recording.sources[0].source), start, end)
 
 
-def clips_of(part: Part, windows: Windows) -> list[Clip]:
-    """The clips of a recording; InputError where it cannot be read, or has nothing at that place."""
-    header = read_header(part.path)
-    begins = round(part.start * header.rate)
-    ends = header.frames if part.end is None else round(part.end * header.rate)
-    if not 0 <= begins < ends <= header.frames:
+def split_into_clips(segment: Segment, windows: Windows) -> list[AudioClip]:
+    """The clips of a segment. Raises InputError where its file cannot be read or does not have that part."""
+    header = read_header(segment.path)
+    first = round(segment.start * header.rate)
+    end = header.frames if segment.end is None else round(segment.end * header.rate)
+    if not 0 <= first < end <= header.frames:
         raise InputError(
-            f"{part.path}: {part.name} is to go from {part.start:g} to {ends / header.rate:g} s, but the recording "
-            f"lasts {header.frames / header.rate:g} s."
+            f"{segment.path}: {segment.name} is to go from {segment.start:g} to {end / header.rate:g} s, but the "
+            f"recording lasts {header.frames / header.rate:g} s."
         )
-    cut = windows.of(ends - begins, header.rate)
-    return [Clip(part.name, part.path, header.rate, begins + first, frames, len(cut) > 1) for first, frames in cut]
+    spans = windows.split(end - first, header.rate)
+    return [AudioClip(segment, header.rate, first + offset, frames, len(spans) > 1) for offset, frames in spans]
 
 
-def listen(clip: Clip, sampling_rate: int) -> Sound:
-    """The samples of a clip, channels averaged, resampled as stage 2 does; InputError where they cannot be used."""
+def read_clip(clip: AudioClip, sampling_rate: int) -> Waveform:
+    """Read a clip as stage 2 does, resampled to ``sampling_rate`` Hz. Raises InputError where it cannot be used."""
+    path = clip.segment.path
     try:
-        with soundfile.SoundFile(clip.path) as audio:
+        with soundfile.SoundFile(path) as audio:
             audio.seek(clip.first)
             samples = audio.read(clip.frames, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise InputError(f"{clip.path}: cannot be read ({error}).") from error
+        raise InputError(f"{path}: cannot be read ({error}).") from error
     if len(samples) != clip.frames:
-        raise InputError(
-            f"{clip.path}: ends {clip.frames - len(samples)} samples before its header says; copy it again."
-        )
-    return heard(samples, clip.rate, sampling_rate, str(clip.path))
+        raise InputError(f"{path}: ends {clip.frames - len(samples)} samples before its header says; copy it again.")
+    return prepare_waveform(samples, clip.rate, sampling_rate, str(path))
 
 
-def heard(samples: np.ndarray, rate: int, sampling_rate: int, name: str) -> Sound:
-    """Samples (S, channels) float32 at ``rate`` Hz as a model takes them; InputError for NaN or infinite ones."""
+def prepare_waveform(samples: np.ndarray, rate: int, sampling_rate: int, name: str) -> Waveform:
+    """Average the channels of samples (S, channels) float32 at ``rate`` Hz and resample them to ``sampling_rate`` Hz.
+
+    Raises an InputError that begins with ``name`` for samples that are NaN or infinite.
+    """
     if not np.isfinite(samples).all():
         raise InputError(f"{name}: holds samples that are not numbers (NaN or infinite); make the file again.")
     note = ""
@@ -182,4 +188,4 @@ def heard(samples: np.ndarray, rate: int, sampling_rate: int, name: str) -> Soun
     elif longest_run((np.abs(samples) >= FULL_SCALE).any(1), 0)[0] >= CLIPPED_RUN:
         note = CLIPPING
     mono = samples.mean(axis=1)
-    return Sound(mono if rate == sampling_rate else resampler(rate, sampling_rate)(mono), note)
+    return Waveform(mono if rate == sampling_rate else resampler(rate, sampling_rate)(mono), note)

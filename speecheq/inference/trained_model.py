@@ -1,6 +1,6 @@
 """A trained model, ready to be used, and where it may come from.
 
-``open_model`` takes a checkpoint (best.pt), a model folder, an ONNX file, or the id of a model folder on the hub.
+``load_model`` takes a checkpoint (best.pt), a model folder, an ONNX file, or the id of a model folder on the hub.
 Whatever it is, what comes back maps features to the same ``Answers``.
 """
 
@@ -248,7 +248,7 @@ def read_content(name: str | Path | None) -> tuple[dict[str, Any], Path]:
     return (model_folder.read(path) if path.is_dir() else checkpoint.read(path)), path
 
 
-def open_model(name: str | Path | None = None, device: str = "auto") -> TrainedModel:
+def load_model(name: str | Path | None = None, device: str = "auto") -> TrainedModel:
     """The trained model ``name``: a checkpoint, a model folder, an ONNX file or a hub id; None: the package's own.
 
     ``device`` is auto, cpu or cuda; an ONNX file runs on the CPU. InputError says what is wrong with the model.

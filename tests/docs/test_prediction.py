@@ -60,7 +60,7 @@ def test_what_the_tables_give_is_taken(words, run, capsys):
     assert capsys.readouterr().out or words.startswith("--output")
 
 
-# `python -m speecheq.inference.predictor`, which the page names too, is run in tests/test_predict.py.
+# `python -m speecheq.predict`, which the page names too, is run in tests/inference/test_predict_command.py.
 def test_standard_input_is_taken(run, tmp_path, capsys, monkeypatch):
     assert "-" in given(PAGE)
     with open(tmp_path / "some.wav") as stream:

@@ -15,7 +15,7 @@ from speecheq.features.fbank import FbankConfig
 from speecheq.inference.compare_exports import _intensities
 from speecheq.inference.export import export_model
 from speecheq.inference.predictor import Predictor
-from speecheq.inference.trained_model import OUTPUTS, Inference, Labels, OnnxModel, open_model
+from speecheq.inference.trained_model import OUTPUTS, Inference, Labels, OnnxModel, load_model
 from speecheq.models import checkpoint
 
 onnx = pytest.importorskip("onnx", reason="needs the extra `export`")
@@ -94,7 +94,7 @@ def test_onnx_answers_as_pytorch_on_50_random_lengths(tmp_path, settings):
 
 def test_what_is_padding_does_not_matter_in_onnx(tmp_path):
     export_model(write_model(tmp_path / "model.pt"), tmp_path / "model.onnx")
-    model = open_model(tmp_path / "model.onnx")
+    model = load_model(tmp_path / "model.onnx")
     features, lengths = torch.randn(2, 100, 80), torch.tensor([100, 40])
     features[1, 40:] = float("nan")
     together, alone = model(features, lengths, phones=True), model(features[1:, :40], lengths[1:], phones=True)
@@ -110,9 +110,9 @@ def test_the_metadata_say_how_features_are_made_and_what_outputs_mean(tmp_path):
     features = described["features"]
     assert {name: features[name] for name in FbankConfig().to_dict()} == FbankConfig().to_dict()
     assert features["dither"] == 0 and features["snip_edges"] is False
-    opened = open_model(tmp_path / "model.onnx")
+    opened = load_model(tmp_path / "model.onnx")
     assert isinstance(opened, OnnxModel) and opened.fbank == FbankConfig()
-    assert opened.labels == open_model(tmp_path / "model.pt").labels
+    assert opened.labels == load_model(tmp_path / "model.pt").labels
 
 
 def test_a_model_without_intensities_has_none_in_onnx_either(tmp_path):
@@ -123,7 +123,7 @@ def test_a_model_without_intensities_has_none_in_onnx_either(tmp_path):
     export_model(path, tmp_path / "model.onnx")
     assert "eis" not in [output.name for output in onnx.load(str(tmp_path / "model.onnx")).graph.output]
     features, lengths = torch.randn(2, 60, 80), torch.tensor([60, 41])
-    there, here = (open_model(model)(features, lengths) for model in (tmp_path / "model.onnx", path))
+    there, here = (load_model(model)(features, lengths) for model in (tmp_path / "model.onnx", path))
     assert there.eis is here.eis is None
     np.testing.assert_allclose(there.posterior, here.posterior, atol=1e-4)
     gold = np.array([1.5, 2.5])
@@ -202,17 +202,17 @@ def test_onnx_files_that_cannot_be_used(tmp_path, monkeypatch):
     whole = (tmp_path / "model.onnx").read_bytes()
     (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="half.onnx: is not a whole ONNX model"):
-        open_model(tmp_path / "half.onnx")
+        load_model(tmp_path / "half.onnx")
     model = onnx.load(str(tmp_path / "model.onnx"))
     del model.metadata_props[:]
     onnx.save(model, str(tmp_path / "foreign.onnx"))
     with pytest.raises(InputError, match="foreign.onnx: is not an ONNX model of SpeechEQ"):
-        open_model(tmp_path / "foreign.onnx")
+        load_model(tmp_path / "foreign.onnx")
     with pytest.raises(InputError, match="runs on the CPU|finds no GPU"):
-        open_model(tmp_path / "model.onnx", "cuda")
+        load_model(tmp_path / "model.onnx", "cuda")
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(InputError, match="pip install onnxruntime"):
-        open_model(tmp_path / "model.onnx")
+        load_model(tmp_path / "model.onnx")
 
 
 def test_other_models_are_not_compared(experiment, tmp_path):

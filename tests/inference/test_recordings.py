@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from speecheq.common.errors import InputError
 from speecheq.features.audio import load_waveform
-from speecheq.inference.recordings import CLIPPING, SILENCE, Clip, Part, Windows, clips_of, find_parts, listen
+from speecheq.inference.recordings import (
+    CLIPPING,
+    SILENCE,
+    AudioClip,
+    Segment,
+    Windows,
+    find_segments,
+    read_clip,
+    split_into_clips,
+)
 
 
 def write(path, samples, rate=16000, **options):
@@ -27,20 +36,20 @@ def noise(seconds, rate=16000, channels=None):
     return 0.1 * np.random.default_rng(0).standard_normal(shape)
 
 
-def parts(*names):
+def found(*names):
     with ExitStack() as kept:
-        return list(find_parts(names, kept))
+        return list(find_segments(names, kept))
 
 
-def heard(path, rate=16000):
-    (clip,) = clips_of(Part(str(path), path), Windows())
-    return listen(clip, rate)
+def read(path, rate=16000):
+    (clip,) = split_into_clips(Segment(str(path), path), Windows())
+    return read_clip(clip, rate)
 
 
 @given(st.integers(1, 10**5), st.integers(1, 60), st.sampled_from([None, 0.1, 0.25, 1, 7.5, 60]))
 def test_windows_cover_a_recording_without_leaving_it(frames, length, hop):
     rate = 1000
-    windows = Windows(length, hop).of(frames, rate)
+    windows = Windows(length, hop).split(frames, rate)
     assert windows[0][0] == 0 and sum(windows[-1]) == frames
     if len(windows) > 1:
         starts = [first for first, _ in windows]
@@ -52,8 +61,8 @@ def test_windows_cover_a_recording_without_leaving_it(frames, length, hop):
 
 
 def test_without_a_window_only_long_recordings_are_cut():
-    assert Windows().of(30 * 16000, 16000) == [(0, 30 * 16000)]
-    windows = Windows().of(31 * 16000, 16000)
+    assert Windows().split(30 * 16000, 16000) == [(0, 30 * 16000)]
+    windows = Windows().split(31 * 16000, 16000)
     assert windows[:2] == [(0, 96000), (48000, 96000)] and windows[-1] == (25 * 16000, 96000)
 
 
@@ -62,7 +71,7 @@ def test_a_folder_is_all_its_audio_in_order(tmp_path):
     for name in ("b.wav", "a.FLAC", "in/c.ogg"):
         write(tmp_path / name, noise(0.1), format=name[-4:].strip(".").upper())
     (tmp_path / "notes.txt").write_text("no audio")
-    assert [part.path.name for part in parts(tmp_path)] == ["a.FLAC", "b.wav", "c.ogg"]
+    assert [part.path.name for part in found(tmp_path)] == ["a.FLAC", "b.wav", "c.ogg"]
 
 
 def test_manifests_of_lhotse_name_recordings_and_parts_of_them(tmp_path):
@@ -71,43 +80,43 @@ def test_manifests_of_lhotse_name_recordings_and_parts_of_them(tmp_path):
     lhotse.RecordingSet.from_recordings([recording]).to_file(tmp_path / "recordings.jsonl.gz")
     cut = recording.to_cut().truncate(offset=0.5, duration=1.0)
     lhotse.CutSet.from_cuts([cut]).to_file(tmp_path / "cuts.jsonl")
-    (whole,) = parts(tmp_path / "recordings.jsonl.gz")
-    (part,) = parts(tmp_path / "cuts.jsonl")
-    assert whole == Part("r", audio) and part == Part(cut.id, audio, 0.5, 1.5)
-    (clip,) = clips_of(part, Windows())
-    assert np.array_equal(listen(clip, 16000).samples, load_waveform(cut)), "as stage 2 reads it"
+    (whole,) = found(tmp_path / "recordings.jsonl.gz")
+    (part,) = found(tmp_path / "cuts.jsonl")
+    assert whole == Segment("r", audio) and part == Segment(cut.id, audio, 0.5, 1.5)
+    (clip,) = split_into_clips(part, Windows())
+    assert np.array_equal(read_clip(clip, 16000).samples, load_waveform(cut)), "as stage 2 reads it"
 
 
 def test_a_kaldi_folder_names_segments(tmp_path):
     audio = write(tmp_path / "a.wav", noise(2))
     (tmp_path / "wav.scp").write_text(f"r {audio}\n")
-    assert parts(tmp_path) == [Part("r", audio)]
+    assert found(tmp_path) == [Segment("r", audio)]
     (tmp_path / "segments").write_text("u1 r 0.5 1\nu2 r 1 -1\n")
-    assert parts(tmp_path) == [Part("u1", audio, 0.5, 1.0), Part("u2", audio, 1.0)]
+    assert found(tmp_path) == [Segment("u1", audio, 0.5, 1.0), Segment("u2", audio, 1.0)]
 
 
 def test_standard_input_is_a_recording(tmp_path, monkeypatch):
     content = write(tmp_path / "a.wav", noise(1)).read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     with ExitStack() as kept:
-        (part,) = find_parts(["-"], kept)
-        assert part.name == "-" and clips_of(part, Windows())[0].frames == 16000
+        (part,) = find_segments(["-"], kept)
+        assert part.name == "-" and split_into_clips(part, Windows())[0].frames == 16000
     assert not part.path.exists()
 
 
 @pytest.mark.parametrize("rate, channels", [(192000, 1), (16000, 8), (44100, 2), (8000, 1), (11025, 3), (44101, 1)])
 def test_any_rate_and_channels_are_heard_as_stage_2_hears_them(tmp_path, rate, channels):
     path = write(tmp_path / "a.wav", noise(0.5, rate, channels), rate)
-    sound = heard(path)
+    sound = read(path)
     cut = lhotse.Recording.from_file(path).to_cut()
     assert np.array_equal(sound.samples, load_waveform(cut)) and sound.note == ""
     assert len(sound.samples) == pytest.approx(8000, abs=1)
 
 
 def test_silence_and_clipping_are_noted(tmp_path):
-    assert heard(write(tmp_path / "s.wav", np.zeros(16000))).note == SILENCE
-    assert heard(write(tmp_path / "c.wav", np.clip(40 * noise(1), -1, 1))).note == CLIPPING
-    assert heard(write(tmp_path / "n.wav", noise(1))).note == ""
+    assert read(write(tmp_path / "s.wav", np.zeros(16000))).note == SILENCE
+    assert read(write(tmp_path / "c.wav", np.clip(40 * noise(1), -1, 1))).note == CLIPPING
+    assert read(write(tmp_path / "n.wav", noise(1))).note == ""
 
 
 @pytest.mark.parametrize(
@@ -125,7 +134,7 @@ def test_silence_and_clipping_are_noted(tmp_path):
 def test_what_cannot_be_used_is_one_sentence(tmp_path, make, sentence):
     make(tmp_path / "a.wav")
     with pytest.raises(InputError, match=sentence) as refused:
-        heard(tmp_path / "a.wav")
+        read(tmp_path / "a.wav")
     assert str(refused.value).startswith(str(tmp_path / "a.wav")) and str(refused.value).endswith(".")
 
 
@@ -133,14 +142,14 @@ def test_a_flac_that_ends_early_is_one_sentence(tmp_path):
     whole = write(tmp_path / "a.flac", noise(3))
     whole.write_bytes(whole.read_bytes()[:20000])
     with pytest.raises(InputError, match="a.flac: (cannot be read|ends|is not audio)"):
-        heard(whole)
+        read(whole)
 
 
 def test_names_without_recordings_are_sentences(tmp_path):
     lhotse.SupervisionSet.from_segments([lhotse.SupervisionSegment("s", "r", 0, 1)]).to_file(tmp_path / "s.jsonl")
     (tmp_path / "bad.jsonl.gz").write_text("not gzip")
     (tmp_path / "empty").mkdir()
-    errors = [str(error) for error in parts(tmp_path / "s.jsonl", tmp_path / "bad.jsonl.gz", tmp_path / "empty")]
+    errors = [str(error) for error in found(tmp_path / "s.jsonl", tmp_path / "bad.jsonl.gz", tmp_path / "empty")]
     sentences = ("neither recordings nor cuts", "is not a manifest", "no audio")
     assert len(errors) == 3 and all(sentence in error for sentence, error in zip(sentences, errors)), errors
 
@@ -148,9 +157,9 @@ def test_names_without_recordings_are_sentences(tmp_path):
 def test_a_part_beyond_the_end_is_a_sentence(tmp_path):
     path = write(tmp_path / "a.wav", noise(1))
     with pytest.raises(InputError, match="is to go from 0.5 to 2 s, but the recording lasts 1 s"):
-        clips_of(Part("late", path, 0.5, 2.0), Windows())
+        split_into_clips(Segment("late", path, 0.5, 2.0), Windows())
 
 
 def test_a_window_knows_its_seconds():
-    clip = Clip("a", Path("a.wav"), 8000, 4000, 16000, True)
+    clip = AudioClip(Segment("a", Path("a.wav")), 8000, 4000, 16000, True)
     assert (clip.start, clip.end) == (0.5, 2.5)

@@ -1,0 +1,158 @@
+"""The command ``speecheq predict``, also ``python -m speecheq.predict``: predictions as text, JSON or CSV.
+
+What takes long to import is imported when the command runs, so that ``--help`` is quick.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from speecheq.common.command_line import positive, positive_whole
+from speecheq.common.errors import InputError
+from speecheq.common.files import whole_file
+from speecheq.common.log import log, one_line
+from speecheq.common.progress import progress
+
+if TYPE_CHECKING:
+    from speecheq.inference.predictor import Prediction, Predictor
+
+# From this number of recordings on, progress is shown.
+SHOW_PROGRESS_FROM = 20
+# The text format names this many classes.
+CLASSES_IN_TEXT = 3
+
+
+def _write_text(predictions: Iterable["Prediction"], classes: Sequence[str], stream: TextIO) -> None:
+    for p in predictions:
+        where = f"{p.source} {p.start:.2f}-{p.end:.2f} s" if p.windowed else p.source
+        parts = []
+        if p.posterior is not None:
+            scores = sorted(p.posterior.items(), key=lambda item: item[1], reverse=True)[:CLASSES_IN_TEXT]
+            best, *others = (f"{name} {probability:.2f}" for name, probability in scores)
+            parts += [best if p.eis is None else f"{p.name} ({best}, EIS {p.eis:.2f})", "else " + ", ".join(others)]
+        if p.gender is not None and p.gender_posterior is not None:
+            parts.append(f"{p.gender} {p.gender_posterior[p.gender]:.2f}")
+        if p.phones is not None:
+            parts.append("phones " + (" ".join(p.phones) or "none"))
+        if p.note:
+            parts.append(p.note)
+        print(one_line(f"{where}: " + "; ".join(parts)), file=stream, flush=True)
+
+
+def _write_json(predictions: Iterable["Prediction"], classes: Sequence[str], stream: TextIO) -> None:
+    for prediction in predictions:
+        print(json.dumps(_rounded(asdict(prediction)), ensure_ascii=False), file=stream, flush=True)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def _write_csv(predictions: Iterable["Prediction"], classes: Sequence[str], stream: TextIO) -> None:
+    """One row a prediction; a cell is empty where the prediction has no such value."""
+    from speecheq.evaluation.score import POSTERIOR
+
+    writer = csv.writer(stream, lineterminator="\n")
+    posteriors = [POSTERIOR + name for name in classes]
+    writer.writerow(["source", "start", "end", "emotion", "name", "eis", *posteriors, "gender", "phones", "note"])
+    for p in predictions:
+        times = (f"{p.start:.3f}", f"{p.end:.3f}")
+        eis = None if p.eis is None else f"{p.eis:.4f}"
+        posterior = [None if p.posterior is None else f"{p.posterior[name]:.6f}" for name in classes]
+        phones = None if p.phones is None else " ".join(p.phones)
+        writer.writerow([p.source, *times, p.emotion, p.name, eis, *posterior, p.gender, phones, p.note])
+        stream.flush()
+
+
+WRITERS = {"text": _write_text, "json": _write_json, "csv": _write_csv}
+
+
+def predict(names: Sequence[str], predictor: "Predictor", format: str = "text", output: Path | None = None) -> None:
+    """Predict recordings and write one line for each clip, to the file ``output`` or to standard output.
+
+    ``names`` are files, folders, manifests or ``-`` (see ``find_segments``); ``format`` is a key of WRITERS.
+    A recording that cannot be read is logged in one line and the others are predicted; at the end an InputError gives
+    the number of those that failed.
+    """
+    from speecheq.inference.recordings import find_segments
+
+    failures: list[InputError] = []
+
+    def on_error(error: InputError) -> None:
+        failures.append(error)
+        log.error("%s", error)
+
+    with ExitStack() as cleanup:
+        segments = list(find_segments(names, cleanup))
+        many = len(segments) >= SHOW_PROGRESS_FROM
+        shown = progress(segments, "predicting", unit="recordings") if many else segments
+        stream = sys.stdout
+        if output is not None:
+            temporary = cleanup.enter_context(whole_file(output))
+            stream = cleanup.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
+        WRITERS[format](predictor.predict_segments(shown, on_error), predictor.labels.classes.names, stream)
+    if failures:
+        raise InputError(
+            f"{len(failures)} of {len(segments)} recordings could not be predicted, for the reasons above."
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the arguments of the command."""
+    parser.add_argument(
+        "recordings",
+        nargs="+",
+        metavar="RECORDING",
+        help="audio files, folders, lhotse manifests (.jsonl, .jsonl.gz), Kaldi data folders, - for standard input",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a best.pt, a model folder, an .onnx file, or the id of a model on the hub (default: the model that comes "
+        "with the package)",
+    )
+    parser.add_argument("--gender", action="store_true", help="predict the speaker's gender too")
+    parser.add_argument("--phones", action="store_true", help="predict the phones too")
+    parser.add_argument(
+        "--window",
+        type=positive,
+        metavar="SECONDS",
+        help="cut recordings that are longer into windows of this length (default: cut those above 30 s into windows "
+        "of 6 s)",
+    )
+    parser.add_argument(
+        "--hop", type=positive, metavar="SECONDS", help="step from window to window (default: half a window)"
+    )
+    parser.add_argument(
+        "--format", choices=tuple(WRITERS), default="text", help="json writes one JSON object a line (default: text)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: standard output)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
+    parser.add_argument(
+        "--batch-size", type=positive_whole, help="clips that are predicted at once (default: 8 on a CPU, 32 on a GPU)"
+    )
+    parser.add_argument("--threads", type=positive_whole, help="CPU threads (default: torch chooses)")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Run the command on the parsed arguments of ``add_arguments``."""
+    import torch
+
+    from speecheq.inference.predictor import Predictor
+    from speecheq.inference.recordings import Windows
+
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    if given.hop and not given.window:
+        raise InputError("--hop is the step from window to window: give --window too.")
+    windows = Windows(given.window, given.hop)
+    predictor = Predictor(given.model, given.device, given.gender, given.phones, windows, given.batch_size)
+    predict(given.recordings, predictor, given.format, given.output)
