@@ -11,17 +11,11 @@ import time
 import torch
 
 from speecheq.config.schema import AugmentConfig
-from speecheq.features.augment_waveforms import (
-    SAMPLING_RATE,
-    Augmenter,
-    SoundBank,
-    add_noise,
-    resample,
-    reverberate,
-    simulated_responses,
-    time_stretch,
-)
+from speecheq.features.augment_waveforms import Augmenter
 from speecheq.features.fbank import BatchedFbank
+from speecheq.features.noise_and_rir import WaveformBank, add_noise, reverberate, simulate_responses
+from speecheq.features.phase_vocoder import resample, time_stretch
+from speecheq.features.waveform_batch import SAMPLING_RATE
 
 
 def seconds_of(work, repeat: int, device: torch.device) -> float:
@@ -54,11 +48,11 @@ def main() -> None:
     waveforms = (0.1 * torch.randn(clips, samples, generator=randomness)).to(device)
     rates, steps = torch.linspace(0.8, 1.3, clips), torch.linspace(0.84, 1.19, clips)
     noise = torch.randn(60 * SAMPLING_RATE, generator=randomness)
-    augmenter = Augmenter(AugmentConfig(), 1, SoundBank([noise], device), None, device)
+    augmenter = Augmenter(AugmentConfig(), 1, WaveformBank([noise], device), None, device)
     ids = [str(number) for number in range(clips)]
     fbank = BatchedFbank().to(device)
     t60, direct = torch.full((clips,), 0.8), torch.zeros(clips)
-    responses = simulated_responses(noise.to(device), torch.arange(clips), t60, direct)
+    responses = simulate_responses(noise.to(device), torch.arange(clips), t60, direct)
     stretched, read = (lengths / rates).round().long(), (lengths / steps).round().long()
 
     def everything():

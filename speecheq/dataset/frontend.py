@@ -11,8 +11,9 @@ from speecheq.config.schema import Config
 from speecheq.corpora.audio_folder import recordings_manifest
 from speecheq.dataset.batch import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
 from speecheq.features.augment_features import draw_changes
-from speecheq.features.augment_waveforms import Augmenter, draw, load_noises, load_responses
+from speecheq.features.augment_waveforms import Augmenter, draw
 from speecheq.features.fbank import BatchedFbank
+from speecheq.features.noise_and_rir import load_noises, load_responses
 
 
 def interpolate_frames(features: Tensor, frames: Tensor, first: Tensor, steps: Tensor, kept: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class Frontend:
             features, frames = self.fbank(waveforms, lengths)
             return replace(stream, inputs=features, lengths=frames)
         drawn = draw(self.config.run.seed, name, stream.position.epoch, stream.ids)
-        changed = self.fbank(*self.augmenter.changed(waveforms, lengths, drawn))
+        changed = self.fbank(*self.augmenter.apply(waveforms, lengths, drawn))
         types = self.augmenter.types(drawn)
         if types is None:
             return replace(stream, inputs=changed[0], lengths=changed[1])

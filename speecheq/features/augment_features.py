@@ -1,7 +1,7 @@
-"""Changes of the features in front of the model in training: mixup of pairs of clips, then SpecAugment's masks.
+"""Augmentation of features in training: mixup of pairs of clips, then SpecAugment's masks.
 
-They are drawn on the CPU, per clip from (seed, stream, epoch, utterance id) as in augment.py, and travel with the
-mini-batch as tensors; the model applies them to its normalised features, where 0 is the mean.
+What happens to a clip is drawn on the CPU from (seed, stream, epoch, utterance id), as in augment_waveforms.py, and
+goes with the mini-batch as tensors. The model applies it to its normalised features, in which 0 is the mean.
 """
 
 import random
@@ -14,21 +14,20 @@ from torch import Tensor
 from speecheq.config.schema import AUGMENTATIONS, Config, MixupConfig, SpecAugmentConfig
 
 FRAMES_A_SECOND = 100
-# CTC's labels belong to places in time, so phoneme clips cannot be mixed.
+# The phones of CTC belong to places in time, so phoneme clips cannot be mixed.
 MIXED_STREAMS = ("emotion", "gender", "unlabelled")
 
 
 class Mixup(NamedTuple):
-    """With whom each of N clips is mixed, and how much it keeps of itself."""
+    """The partner of each of N clips, and the clip's own share of the mix."""
 
     partners: Tensor  # (N,) int64, the rows of the partners
-    shares: Tensor  # (N,) float32 in [0.5, 1], of the clip itself
+    shares: Tensor  # (N,) float32 in [0.5, 1]
 
-    def of_features(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Features (N, T, D), zeros after ``lengths`` (N,) frames, -> mixed ones of the same lengths.
+    def mix_features(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Features (N, T, D), zero after ``lengths`` (N,) frames -> mixed features of the same lengths.
 
-        A partner that is longer is cut off there, one that is shorter begins anew: each frame is a mix at the same
-        shares, which are then those of the labels.
+        A longer partner is cut off and a shorter one repeated, so all frames, and the labels, mix at the same shares.
         """
         lengths = lengths.to(features.device, non_blocking=True)
         frame = torch.arange(features.shape[1], device=features.device)
@@ -37,36 +36,36 @@ class Mixup(NamedTuple):
         return mixed.masked_fill((frame >= lengths[:, None])[:, :, None], 0.0)
 
     def only(self, rows: Tensor) -> "Mixup":
-        """The same where ``rows`` (N,) bool says so, and no mix elsewhere."""
+        """The mixup of the clips where ``rows`` (N,) is True; the others are not mixed."""
         own = torch.arange(len(rows))
         return Mixup(
             torch.where(rows, self.partners, own), torch.where(rows, self.shares, torch.ones_like(self.shares))
         )
 
-    def of_scale(self, gold: Tensor, unlabelled: float) -> Tensor:
-        """A scale's gold values (N,) -> mixed ones; ``unlabelled`` where clip or partner is (that is, below 0)."""
+    def mix_eis(self, gold: Tensor, unlabelled: float) -> Tensor:
+        """Gold EIS (N,) -> mixed EIS (N,), ``unlabelled`` if the clip or its partner has no EIS (a value below 0)."""
         others = gold[self.partners]
         mixed = torch.lerp(others, gold, self.shares)
         return torch.where((gold >= 0) & (others >= 0), mixed, torch.full_like(mixed, unlabelled))
 
 
 class Masks(NamedTuple):
-    """Which frames and which filter banks of N clips are masked."""
+    """The frames and the filter banks of N clips that are masked."""
 
     frames: Tensor  # (N, T) bool
     filter_banks: Tensor  # (N, D) bool
 
-    def of_features(self, features: Tensor) -> Tensor:
+    def mask_features(self, features: Tensor) -> Tensor:
         """Features (N, T, D) -> the same with 0 where they are masked."""
         return features.masked_fill(self.frames[:, :, None] | self.filter_banks[:, None, :], 0.0)
 
     def only(self, rows: Tensor) -> "Masks":
-        """The same where ``rows`` (N,) bool says so, and no mask elsewhere."""
+        """The masks of the clips where ``rows`` (N,) is True; the others are not masked."""
         return Masks(self.frames & rows[:, None], self.filter_banks & rows[:, None])
 
 
 class Changes(NamedTuple):
-    """What happens to the features of a mini-batch; None for what does not."""
+    """What happens to the features of a mini-batch; None for what does not happen."""
 
     mixup: Mixup | None = None
     masks: Masks | None = None
@@ -78,15 +77,15 @@ class Changes(NamedTuple):
             self.masks and Masks(*(tensor.to(device, non_blocking=True) for tensor in self.masks)),
         )
 
-    def of_features(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Normalised features (N, T, D), lengths (N,) -> changed ones; lengths stay as they are."""
+    def apply(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Normalised features (N, T, D), lengths (N,) -> changed features (N, T, D) of the same lengths."""
         if self.mixup is not None:
-            features = self.mixup.of_features(features, lengths)
-        return features if self.masks is None else self.masks.of_features(features)
+            features = self.mixup.mix_features(features, lengths)
+        return features if self.masks is None else self.masks.mask_features(features)
 
 
 def draw_mixup(config: MixupConfig, seed: int, stream: str, epoch: int, ids: Sequence[str]) -> Mixup:
-    """Every clip gets another one of the mini-batch as its partner, and a share from Beta(alpha, alpha).
+    """Draw for each utterance another one of the mini-batch as its partner, and a share from Beta(alpha, alpha).
 
     The larger share is the clip's own, as the mix has its length.
     """
@@ -100,7 +99,7 @@ def draw_mixup(config: MixupConfig, seed: int, stream: str, epoch: int, ids: Seq
 
 
 def _intervals(randomness: random.Random, count: int, widest: int, size: int) -> Sequence[range]:
-    """``count`` intervals of 0 to ``widest`` places within 0..size-1, widths and places evenly distributed."""
+    """Draw ``count`` intervals within 0..size-1, of 0 to ``widest``; width and place are evenly distributed."""
     found = []
     for _ in range(count):
         width = randomness.randint(0, min(widest, size))
@@ -119,7 +118,7 @@ def draw_masks(
     num_frames: int,
     feature_dim: int,
 ) -> Masks:
-    """Masks for clips of ``lengths`` (N,) frames on the CPU, in a mini-batch of ``num_frames`` frames."""
+    """Draw masks for utterances of ``lengths`` (N,) frames, on the CPU, in a mini-batch of ``num_frames`` frames."""
     frames = torch.zeros(len(ids), num_frames, dtype=torch.bool)
     filter_banks = torch.zeros(len(ids), feature_dim, dtype=torch.bool)
     for row, (utterance, length) in enumerate(zip(ids, lengths.tolist())):
@@ -142,9 +141,10 @@ def draw_changes(
     feature_dim: int,
     types: Tensor | None = None,
 ) -> Changes:
-    """What ``config`` does to a mini-batch of features (N, T, D) of utterances ``ids``, ``lengths`` (N,) on the CPU.
+    """Draw what ``config`` does to a mini-batch of features (N, T, D) of utterances ``ids``.
 
-    ``types`` (N,): the one change of every clip (augment.one_of); others than mixup's are not mixed, and so on.
+    ``lengths`` (N,) are on the CPU. With ``types`` (N,), the one change of every clip (augment.one_of), only the clips
+    of the type mixup are mixed, and only those of the type specaugment masked.
     """
     seed, mixup, masks = config.run.seed, None, None
     if config.mixup.alpha > 0 and stream in MIXED_STREAMS:

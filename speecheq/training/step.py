@@ -82,14 +82,14 @@ def stream_loss(
     if mixup is not None:
         mixup = Mixup(whole(distributed.rows_in_whole(mixup.partners)), whole(mixup.shares))
     with precision.autocast():
-        change = stream.changes.to(stream.inputs.device).of_features
+        change = stream.changes.to(stream.inputs.device).apply
         label_free = config.label_free_tasks() if name in LABEL_FREE_STREAMS else ()
         predictions = model(stream.inputs, stream.lengths, change, tasks=(*TASKS[name], *label_free))
     losses = label_free_losses(model, stream, predictions, label_free)
     left_out: list[str] = []
     if name == "emotion":
         esc, eis = whole(stream.targets["esc"]), whole(stream.targets["eis"])
-        eis = eis if mixup is None else mixup.of_scale(eis, UNSPECIFIED)
+        eis = eis if mixup is None else mixup.mix_eis(eis, UNSPECIFIED)
         losses["esc"] = classification_loss(whole(predictions.esc_logits), esc, mixup, config, class_weights)
         losses["eis"] = eis_loss(whole(predictions.eis), eis, config.loss.label_ignore)
     elif name == "gender":

@@ -35,7 +35,7 @@ def test_a_mixed_clip_is_the_sum_of_both_by_their_shares(lengths, data):
     features, lengths_ = padded(lengths)
     partners = [data.draw(st.integers(0, len(lengths) - 1)) for _ in lengths]
     shares = [data.draw(st.floats(0.5, 1.0, width=32)) for _ in lengths]
-    mixed = Mixup(torch.tensor(partners), torch.tensor(shares)).of_features(features, lengths_)
+    mixed = Mixup(torch.tensor(partners), torch.tensor(shares)).mix_features(features, lengths_)
     assert mixed.shape == features.shape
     for row, (length, partner, share) in enumerate(zip(lengths, partners, shares)):
         repeats = -(-length // lengths[partner])
@@ -48,7 +48,7 @@ def test_padding_has_no_part_in_a_mix():
     features, lengths = padded([5, 3, 4])
     mixup = draw_mixup(MixupConfig(0.4), 1, "emotion", 0, IDS[:3])
     wider = torch.cat([features, torch.full((3, 4, 3), 7.0)], 1)
-    torch.testing.assert_close(mixup.of_features(wider, lengths)[:, :5], mixup.of_features(features, lengths))
+    torch.testing.assert_close(mixup.mix_features(wider, lengths)[:, :5], mixup.mix_features(features, lengths))
 
 
 @pytest.mark.parametrize("clips", [2, 3, 8])
@@ -73,7 +73,7 @@ def test_shares_are_of_the_beta_distribution():
 def test_eis_is_mixed_where_both_have_one():
     mixup = Mixup(torch.tensor([1, 2, 0, 1]), torch.tensor([0.5, 0.75, 0.6, 0.9]))
     gold = torch.tensor([0.0, 2.0, -1.0, 4.0])
-    torch.testing.assert_close(mixup.of_scale(gold, -1.0), torch.tensor([1.0, -1.0, -1.0, 3.8]))
+    torch.testing.assert_close(mixup.mix_eis(gold, -1.0), torch.tensor([1.0, -1.0, -1.0, 3.8]))
 
 
 def test_the_loss_of_mixed_clips_is_that_of_both_labels_by_their_shares():
@@ -144,7 +144,7 @@ def test_what_is_masked_is_0_and_the_rest_is_as_before():
     features = features + 5.0
     config = SpecAugmentConfig(2, 0.05, 1.0, 2, 4)
     masks = draw_masks(config, 1, "emotion", 3, IDS[:2], lengths, 20, 10)
-    masked = masks.of_features(features)
+    masked = masks.mask_features(features)
     gone = masks.frames[:, :, None] | masks.filter_banks[:, None, :]
     assert gone.any() and not masked[gone].any() and torch.equal(masked[~gone], features[~gone])
 
@@ -222,11 +222,11 @@ def test_the_model_gets_normalised_features_that_are_changed():
     stream = batch.emotion
     seen = []
     model.model.register_forward_pre_hook(lambda _module, arguments: seen.append(arguments[0]))
-    model(stream.inputs, stream.lengths, stream.changes.of_features, tasks=("esc",))
+    model(stream.inputs, stream.lengths, stream.changes.apply, tasks=("esc",))
     normal = model.cmvn(stream.inputs, stream.lengths)
-    expected = stream.changes.masks.of_features(stream.changes.mixup.of_features(normal, stream.lengths))
+    expected = stream.changes.masks.mask_features(stream.changes.mixup.mix_features(normal, stream.lengths))
     assert torch.equal(seen[0], expected) and not torch.equal(expected, normal)
-    model(stream.inputs, stream.lengths, Changes().of_features, tasks=("esc",))
+    model(stream.inputs, stream.lengths, Changes().apply, tasks=("esc",))
     assert torch.equal(seen[1], normal)
 
 
@@ -259,7 +259,7 @@ def test_the_losses_of_a_stream_take_the_mixed_labels():
         )[1]
 
     mixed = losses(batch.emotion)
-    predictions = model(batch.emotion.inputs, batch.emotion.lengths, batch.emotion.changes.of_features)
+    predictions = model(batch.emotion.inputs, batch.emotion.lengths, batch.emotion.changes.apply)
     mixup, esc = batch.emotion.changes.mixup, batch.emotion.targets["esc"]
     assert mixed["esc"] == classification_loss(predictions.esc_logits, esc, mixup, config)
     assert losses(batch.emotion, weights)["esc"] == classification_loss(

@@ -24,8 +24,9 @@ from speecheq.dataset.frontend import Frontend, interpolate_frames
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.loader import multitask_batches
 from speecheq.dataset.unlabelled import unlabelled_cuts
-from speecheq.features.augment_waveforms import Augmenter, SoundBank, draw
+from speecheq.features.augment_waveforms import Augmenter, draw
 from speecheq.features.fbank import BatchedFbank
+from speecheq.features.noise_and_rir import WaveformBank
 from speecheq.features.storage import compute_features, load_cuts
 from speecheq.losses import LossWeights, reconstruction_loss
 from speecheq.models import build_model, checkpoint
@@ -107,7 +108,7 @@ def batches(sets, made, count):
 def test_every_type_has_the_same_odds_and_noise_needs_noises():
     ids = [f"u{n}" for n in range(7000)]
     drawn = draw(1, "emotion", 0, ids)
-    with_noise = Augmenter(AugmentConfig(one_of=ALL), 1, SoundBank([noise_like(900)])).types(drawn)
+    with_noise = Augmenter(AugmentConfig(one_of=ALL), 1, WaveformBank([noise_like(900)])).types(drawn)
     counts = np.bincount(with_noise, minlength=len(AUGMENTATIONS))
     assert (abs(counts - 1000) < 120).all(), "four deviations of a binomial distribution"
     without = np.bincount(Augmenter(AugmentConfig(one_of=ALL), 1).types(drawn), minlength=len(AUGMENTATIONS))
@@ -118,9 +119,9 @@ def test_every_type_has_the_same_odds_and_noise_needs_noises():
 def changed(one_of, **augment):
     """24 clips of 9,000 samples, what became of them and their lengths; and their types."""
     clips, lengths = torch.stack([noise_like(9000, n) for n in range(24)]), torch.full((24,), 9000)
-    augmenter = Augmenter(AugmentConfig(one_of=one_of, **augment), 1, SoundBank([noise_like(4000, 99)]))
+    augmenter = Augmenter(AugmentConfig(one_of=one_of, **augment), 1, WaveformBank([noise_like(4000, 99)]))
     drawn = draw(1, "emotion", 0, [f"u{n}" for n in range(24)])
-    return clips, *augmenter.changed(clips, lengths, drawn), augmenter.types(drawn)
+    return clips, *augmenter.apply(clips, lengths, drawn), augmenter.types(drawn)
 
 
 def test_a_clip_has_its_own_change_and_no_other():
@@ -137,9 +138,7 @@ def test_another_speed_is_another_rate_of_the_same_waveform():
     tone = torch.sin(2 * np.pi * 500 * torch.arange(16000) / 16000)[None]
     drawn = {name: torch.zeros(1, dtype=torch.float64) for name in draw(1, "emotion", 0, ["a"])}
     drawn["type"] += 0.99  # the last of two
-    made, lengths = Augmenter(AugmentConfig(one_of="speed", speed_low=0.8), 1).changed(
-        tone, torch.tensor([16000]), drawn
-    )
+    made, lengths = Augmenter(AugmentConfig(one_of="speed", speed_low=0.8), 1).apply(tone, torch.tensor([16000]), drawn)
     assert lengths.tolist() == [20000]
     spectrum = torch.fft.rfft(made[0, :20000] * torch.hann_window(20000)).abs()
     assert int(spectrum.argmax()) * 16000 / 20000 == 400
@@ -320,7 +319,7 @@ def test_the_augmentation_loss_is_cross_entropy(sets):
     _, found, _ = stream_loss(model, "unlabelled", stream, made, "torch", LossWeights(), FP32)
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
-    predictions = model(stream.inputs, stream.lengths, stream.changes.of_features, tasks=("augmentation",))
+    predictions = model(stream.inputs, stream.lengths, stream.changes.apply, tasks=("augmentation",))
     expected = torch.nn.functional.cross_entropy(predictions.augmentation_logits, stream.targets["augmentation"])
     torch.testing.assert_close(found["unlabelled_augmentation"], expected.detach())
 

@@ -23,7 +23,7 @@ from speecheq.dataset.batch import TaskBatch
 from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, Condition, Setting
 from speecheq.evaluation.robustness.training_history import Training, trainings
 from speecheq.evaluation.score import Trained
-from speecheq.features.augment_waveforms import Augmenter, load_noises, load_responses, noises_held
+from speecheq.features.augment_waveforms import Augmenter
 from speecheq.features.fbank import BatchedFbank
 
 Change = Callable[[TaskBatch], TaskBatch]  # waveforms -> features
