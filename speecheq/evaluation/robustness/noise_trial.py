@@ -25,6 +25,7 @@ from speecheq.evaluation.robustness.training_history import Training, trainings
 from speecheq.evaluation.score import Trained
 from speecheq.features.augment_waveforms import Augmenter
 from speecheq.features.fbank import BatchedFbank
+from speecheq.features.noise_and_rir import load_noises, load_responses, select_noises
 
 Change = Callable[[TaskBatch], TaskBatch]  # waveforms -> features
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB
@@ -155,7 +156,7 @@ class NoiseTrial:
 
     def _notes(self) -> list[str]:
         """What the pages say of it."""
-        held, named = noises_held(recordings_manifest(self.noise), HOURS, SEED)
+        held, named = select_noises(recordings_manifest(self.noise), HOURS, SEED)
         noises = f"{len(held)} recordings of noise"
         if len(held) < named:
             noises = f"{len(held)} of {named} recordings of noise (drawn with seed {SEED}, they fill {HOURS:g} hours)"
