@@ -1,6 +1,7 @@
-"""What of README.md the program writes: the tables of corpora and of results, each between its two marker lines.
+"""The tables of corpora and of results in README.md and docs/corpora.md, each between its two marker lines.
 
-The corpora are those of the data cards, the results those of the recipes' ``RESULTS.md``, which stage 5 wrote.
+The corpora are those of the data cards. The results come from the recipes' ``RESULTS.md``, which stage 5 wrote; only
+runs over all folds of a protocol are shown.
 """
 
 from pathlib import Path
@@ -35,8 +36,14 @@ def _cell(table: Table, row: int, heading: str, after: int = 0) -> str:
     return str(table.rows[row][[column.heading for column in table.columns].index(heading) + after])
 
 
+def _covers_all_folds(folds: str) -> bool:
+    """Whether a cell such as ``1 2 3 of 4`` lists every fold."""
+    numbers, _, total = folds.partition(" of ")
+    return len(numbers.split()) == int(total)
+
+
 def results_table(pages: dict[str, str]) -> str:
-    """The test scores of every experiment in Markdown.
+    """The test scores of the experiments over all folds, in Markdown.
 
     ``pages`` are recipes' RESULTS.md by their paths. InputError for a page that does not hold what stage 5 writes.
     """
@@ -51,6 +58,8 @@ def results_table(pages: dict[str, str]) -> str:
                 for row, cells in enumerate(scores.rows):
                     if cells[:2] != intervals.rows[row][:2]:
                         raise ValueError("the tables are not of the same systems")
+                    if not _covers_all_folds(_cell(scores, row, "folds")):
+                        continue
                     rows.append(
                         [
                             experiment,
@@ -61,16 +70,25 @@ def results_table(pages: dict[str, str]) -> str:
         except (ValueError, IndexError) as fault:
             raise InputError(f"{path}: does not hold the tables of stage 5 (score); run stage 5 again.") from fault
     if not rows:
-        raise InputError(f"{', '.join(pages)}: hold no results; run stage 5 (score) first.")
+        raise InputError(f"{', '.join(pages)}: hold no results over all folds; run stages 4 and 5 for the other folds.")
     headings = ("target, protocol", *SCORES, "95 % interval of the pooled UA")
     return markdown(Table("results", "", [Column(heading) for heading in headings], rows))
 
 
 def with_tables(text: str, where: str, root: Path = ROOT) -> str:
-    """The README's ``text`` with the tables of the checkout ``root``; InputError that begins with ``where``."""
+    """A page's ``text`` with the tables of the checkout ``root`` that it has markers for.
+
+    InputError that begins with ``where`` for markers that do not match, or none at all.
+    """
+    wanted = [name for name in ("corpora", "results") if f"<!-- {name}: " in text]
+    if not wanted:
+        return marked(text, "results", "", where)  # which says what is missing
+    if "corpora" in wanted:
+        text = marked(text, "corpora", data_card.table(data_card.read_cards(root / "local" / "cards")), where)
+    if "results" not in wanted:
+        return text
     pages = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in root.glob("egs/*/RESULTS.md")}
     pages = dict(sorted(pages.items(), key=lambda page: page[1]))  # by their titles: Experiment 1, 2, MTL-AUG
-    text = marked(text, "corpora", data_card.table(data_card.read_cards(root / "local" / "cards")), where)
     return marked(text, "results", results_table(pages), where)
 
 

@@ -1,4 +1,4 @@
-"""What README.md and docs/*.md name is there: options, settings, systems, links; the README's tables are up to date."""
+"""What README.md and docs/*.md name is there: options, settings, systems, links; their tables are up to date."""
 
 import re
 import shutil
@@ -83,8 +83,8 @@ def test_every_page_is_linked_from_the_readme():
     assert set(PAGES) - {"README.md"} == set(re.findall(r"\]\((docs/[a-z_]+\.md)\)", prose("README.md")))
 
 
-def test_the_systems_of_the_readme_are_those_of_the_recipes():
-    heading, *rows = next(table for table in tables("README.md") if table[0][0] == "system" and "row" in table[0])
+def test_the_systems_of_the_recipes_page_are_those_of_the_recipes():
+    heading, *rows = next(table for table in tables("docs/recipes.md") if table[0][0] == "system" and "row" in table[0])
     told = {inline_code(row[0])[0]: yaml.safe_load("\n".join(inline_code(row[-1])) or "{}") for row in rows}
     names = {inline_code(row[0])[0]: row[heading.index("row")] for row in rows}
     for recipe in ("mandarin", "iemocap"):
@@ -100,9 +100,14 @@ def test_the_systems_of_mtl_aug_are_those_of_its_page():
     assert {name for row in rows for name in inline_code(row[0])} == set(systems)
 
 
-def test_the_tables_of_the_readme_are_up_to_date():
-    text = text_of("README.md")
-    assert with_tables(text, "README.md") == text, "run: speecheq readme README.md"
+@pytest.mark.parametrize("page", ["README.md", "docs/corpora.md"])
+def test_the_tables_of_a_page_are_up_to_date(page):
+    text = text_of(page)
+    assert with_tables(text, page) == text, f"run: speecheq readme {page}"
+
+
+def test_the_readme_is_short():
+    assert len(text_of("README.md").splitlines()) <= 150
 
 
 def test_the_configuration_of_the_recipes_page_is_one(tmp_path):

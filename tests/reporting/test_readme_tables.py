@@ -1,4 +1,4 @@
-"""The tables that the program writes into README.md."""
+"""The tables that the program writes into README.md and docs/corpora.md."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ PAGE = """# Results of Experiment 9
 
 | system | config | folds | seeds | WA % | UA % | UAI % |
 | --- | --- | --- | --- | --- | --- | --- |
-| wo_mtl | small (a=1\\|2) | 1 2 of 4 | 1 | 36.00 ± 1.78 | 35.00 ± 2.50 | 1.00 |
+| wo_mtl | small (a=1\\|2) | 1 2 of 2 | 1 | 36.00 ± 1.78 | 35.00 ± 2.50 | 1.00 |
 | speecheq | small | 1 of 4 | 1 2 | 50.00 | 49.00 | 2.00 |
 
 ### Intervals and spreads
@@ -57,11 +57,14 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def test_the_results_are_those_of_the_targets_own_test_clips():
+def test_the_results_are_those_of_the_targets_own_test_clips_over_all_folds():
+    """Of the two systems, one is over two of two folds, the other over one."""
     assert results_table({"RESULTS.md": PAGE}).splitlines()[2:] == [
-        "| casia, speaker | wo_mtl | small (a=1\\|2) | 1 2 of 4 | 1 | 36.00 ± 1.78 | 35.00 ± 2.50 | 27.33 to 46.50 |",
-        "| casia, speaker | speecheq | small | 1 of 4 | 1 2 | 50.00 | 49.00 | n/a |",
+        "| casia, speaker | wo_mtl | small (a=1\\|2) | 1 2 of 2 | 1 | 36.00 ± 1.78 | 35.00 ± 2.50 | 27.33 to 46.50 |"
     ]
+    for folds in ("1 of 2", "2 of 2"):
+        with pytest.raises(InputError, match="hold no results over all folds"):
+            results_table({"RESULTS.md": PAGE.replace("1 2 of 2", folds)})
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_a_page_that_is_not_as_stage_5_writes_it_is_refused(page):
 
 
 def test_pages_without_results_are_refused():
-    with pytest.raises(InputError, match=r"^a, b: hold no results; .*\.$"):
+    with pytest.raises(InputError, match=r"^a, b: hold no results over all folds; .*\.$"):
         results_table({"a": "# Results\n", "b": ""})
 
 
@@ -113,11 +116,15 @@ def test_a_page_that_is_refused_is_kept(checkout):
     with pytest.raises(InputError, match="README.md: needs one line"):
         update(checkout / "README.md", checkout)
     assert (checkout / "README.md").read_text(encoding="utf-8") == "no markers\n"
+    (checkout / "README.md").write_text("<!-- corpora: begin -->\n", encoding="utf-8")
+    with pytest.raises(InputError, match="README.md: needs one line <!-- corpora: begin -->"):
+        update(checkout / "README.md", checkout)
     with pytest.raises(InputError, match="none.md: there is no such file"):
         update(checkout / "none.md", checkout)
 
 
 def test_the_command(tmp_path, capsys):
-    page = tmp_path / "README.md"
-    shutil.copy(ROOT / "README.md", page)
-    assert main.main(["readme", str(page)]) == 0 and "is up to date" in capsys.readouterr().err
+    for name in ("README.md", "docs/corpora.md"):
+        page = tmp_path / Path(name).name
+        shutil.copy(ROOT / name, page)
+        assert main.main(["readme", str(page)]) == 0 and "is up to date" in capsys.readouterr().err
