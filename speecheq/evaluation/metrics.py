@@ -1,7 +1,6 @@
-"""Scores of predictions. Plain arrays in, plain numbers out; None where a score is not defined.
+"""Metrics of predictions: plain arrays in, plain numbers out; None where a metric is not defined.
 
-WA (weighted accuracy) is the overall accuracy, UA (unweighted accuracy) the mean of the recalls of the
-classes that occur, macro F1 the mean of their F1; scores of the EIS are taken over clips whose EIS is specified.
+``gold`` and ``predicted`` are class numbers (clips,), or EIS (clips,) of which only clips with a gold EIS count.
 """
 
 from collections.abc import Sequence
@@ -20,21 +19,20 @@ def confusion(gold: Sequence[int], predicted: Sequence[int], classes: int) -> np
 
 def weighted_accuracy(gold: Sequence[int], predicted: Sequence[int]) -> float | None:
     """WA: the share of clips whose class is right."""
-    gold, predicted = np.asarray(gold), np.asarray(predicted)
-    return float((gold == predicted).mean()) if len(gold) else None
+    return float(np.mean(np.asarray(gold) == np.asarray(predicted))) if len(gold) else None
 
 
 def unweighted_accuracy(
     gold: Sequence[int], predicted: Sequence[int], classes: Sequence[int] | None = None
 ) -> float | None:
     """UA: the mean recall of the classes that occur in ``gold``, or of those of ``classes`` that do."""
-    gold, predicted = np.asarray(gold), np.asarray(predicted)
-    labels = [label for label in np.unique(gold) if classes is None or label in classes]
-    return float(np.mean([(predicted[gold == label] == label).mean() for label in labels])) if labels else None
+    x, y = np.asarray(gold), np.asarray(predicted)
+    labels = [label for label in np.unique(x) if classes is None or label in classes]
+    return float(np.mean([(y[x == label] == label).mean() for label in labels])) if labels else None
 
 
 class ClassScores(NamedTuple):
-    """One number a class, by class number; None where it is not defined."""
+    """One number per class, by class number; None where it is not defined."""
 
     recall: list[float | None]
     precision: list[float | None]
@@ -44,26 +42,28 @@ class ClassScores(NamedTuple):
 def class_scores(gold: Sequence[int], predicted: Sequence[int], classes: int) -> ClassScores:
     """Recall and F1 of the classes that occur in ``gold``, precision of those that are predicted."""
     matrix = confusion(gold, predicted, classes)
-    right, clips, answers = matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()
+    counts = list(zip(matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()))
     return ClassScores(
-        recall=[r / n if n else None for r, n in zip(right, clips)],
-        precision=[r / a if a else None for r, a in zip(right, answers)],
-        f1=[2 * r / (n + a) if n else None for r, n, a in zip(right, clips, answers)],
+        recall=[correct / clips if clips else None for correct, clips, _ in counts],
+        precision=[correct / chosen if chosen else None for correct, _, chosen in counts],
+        f1=[2 * correct / (clips + chosen) if clips else None for correct, clips, chosen in counts],
     )
 
 
 def macro_f1(gold: Sequence[int], predicted: Sequence[int], classes: int) -> float | None:
-    """The mean F1 of the classes that occur in ``gold``, the same that UA is about."""
+    """The mean F1 of the classes that occur in ``gold``."""
     known = [value for value in class_scores(gold, predicted, classes).f1 if value is not None]
     return float(np.mean(known)) if known else None
 
 
-# Of the calibration error, all of the same width.
-CALIBRATION_BINS = 15
+CALIBRATION_BINS = 15  # of equal width
 
 
 class Calibration(NamedTuple):
-    """What a bin of predictions claims and keeps, one value a bin; the means are 0 where a bin is empty."""
+    """The predictions of each bin of confidence, all (bins,): their number, mean confidence and accuracy.
+
+    The means of an empty bin are 0.
+    """
 
     clips: np.ndarray
     confidence: np.ndarray
@@ -73,21 +73,20 @@ class Calibration(NamedTuple):
 def calibration(
     gold: Sequence[int], posteriors: Sequence[Sequence[float]], bins: int = CALIBRATION_BINS
 ) -> Calibration:
-    """Predictions by their confidence, the posterior of the predicted class, in bins (0, 1/bins], (1/bins, 2/bins] ...
+    """Group predictions by the posterior of the predicted class into bins (0, 1/bins], (1/bins, 2/bins] ...
 
     ``posteriors`` is (clips, classes); the predicted class is the first of the most probable.
     """
-    posteriors = np.asarray(posteriors, dtype=np.float64)
-    confidence = posteriors.max(1)
-    right = posteriors.argmax(1) == np.asarray(gold)
-    of = np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
-    clips = np.bincount(of, minlength=bins)
-    sums = (np.bincount(of, weights=values, minlength=bins) for values in (confidence, right))
+    probabilities = np.asarray(posteriors, dtype=np.float64)
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == np.asarray(gold)
+    index = np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
+    clips = np.bincount(index, minlength=bins)
+    sums = (np.bincount(index, weights=values, minlength=bins) for values in (confidence, correct))
     return Calibration(clips, *(values / np.maximum(clips, 1) for values in sums))
 
 
 def calibration_error(gold: Sequence[int], posteriors: Sequence[Sequence[float]]) -> float | None:
-    """ECE: the distance between confidence and accuracy of the bins of ``calibration``, weighted by their clips."""
+    """ECE: the mean distance between confidence and accuracy of the bins of ``calibration``, weighted by clips."""
     if not len(gold):
         return None
     bins = calibration(gold, posteriors)
@@ -118,7 +117,7 @@ def mean_absolute_error(gold: Sequence[float], predicted: Sequence[float]) -> fl
 
 
 def _is_constant(values: np.ndarray) -> bool:
-    return bool(values.var() < 1e-24)  # rounding leaves a variance of about 1e-32 to constants
+    return bool(values.var() < 1e-24)  # constants have a variance of about 1e-32 by rounding
 
 
 def correlation(gold: Sequence[float], predicted: Sequence[float]) -> float | None:
@@ -133,7 +132,7 @@ def concordance(gold: Sequence[float], predicted: Sequence[float]) -> float | No
     """Lin's CCC of the EIS over clips with a label; None with fewer than two, or where all labels are equal."""
     x, y = _labelled(gold, predicted)
     if len(x) < 2 or _is_constant(x):
-        return None  # a constant label is followed by nobody, and the formula would say 0
+        return None  # nothing can follow a constant label; the formula would give 0
     denominator = x.var() + y.var() + (x.mean() - y.mean()) ** 2
     return float(2 * ((x - x.mean()) * (y - y.mean())).mean() / denominator)
 
@@ -152,32 +151,31 @@ def phone_error_rate(references: Sequence[Sequence[int]], hypotheses: Sequence[S
 
 
 def greedy_constant(references: Sequence[Sequence[int]]) -> list[int]:
-    """One output for all utterances, with few errors: what a model that hears nothing can reach.
+    """One output for all utterances, with few errors: what a model that ignores its input can reach.
 
-    It grows by the phone of the twelve most common, at any place, that helps most, as long as one helps.
+    Of the twelve most common phones, the one that saves most errors is inserted, as long as one saves any.
     """
-    total = sum(map(len, references))
     candidates = sorted(
         {phone for reference in references for phone in reference},
         key=lambda phone: (-sum(phone in reference for reference in references), phone),
     )[:12]
     constant: list[int] = []
-    best = total
+    fewest = sum(map(len, references))
     while candidates:
         options = [
             constant[:place] + [phone] + constant[place:] for place in range(len(constant) + 1) for phone in candidates
         ]
         errors, option = min((sum(phone_errors(r, option) for r in references), option) for option in options)
-        if errors >= best:
+        if errors >= fewest:
             break
-        best, constant = errors, option
+        fewest, constant = errors, option
     return constant
 
 
-def emotion_scores(
+def esc_and_eis_scores(
     gold_esc: Sequence[int], predicted_esc: Sequence[int], gold_eis: Sequence[float], predicted_eis: Sequence[float]
 ) -> dict[str, float | None]:
-    """wa, ua, eis_mse, eis_ccc of a set of clips."""
+    """The metrics wa, ua, eis_mse and eis_ccc of a set of clips."""
     return {
         "wa": weighted_accuracy(gold_esc, predicted_esc),
         "ua": unweighted_accuracy(gold_esc, predicted_esc),

@@ -126,7 +126,7 @@ def emotion_scores(
     intensities: bool = True,
 ) -> dict[str, float | None]:
     """wa, ua, uai; eis_mse, eis_ccc where the model was trained on them (``intensities``); so gender (accuracy)."""
-    scores = metrics.emotion_scores(
+    scores = metrics.esc_and_eis_scores(
         [p.gold_esc for p in predictions],
         [p.predicted_esc for p in predictions],
         *_intensities(predictions, intensities),

@@ -12,7 +12,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.stages import require
 from speecheq.dataset.batch import scoring_batches
-from speecheq.evaluation.metrics import emotion_scores
+from speecheq.evaluation.metrics import esc_and_eis_scores
 from speecheq.inference.trained_model import Answers, load_model
 
 BATCH_SIZE = 16
@@ -58,7 +58,7 @@ def compare_models(experiment: Path, msud: Path, models: Sequence[str]) -> list[
         classes = model.labels.classes
         reference = posterior if reference is None else reference
         predicted = posterior.argmax(1)
-        scores = emotion_scores(gold, predicted, *_intensities(gold_eis, answers))
+        scores = esc_and_eis_scores(gold, predicted, *_intensities(gold_eis, answers))
         found.append(
             Comparison(
                 name,

@@ -172,4 +172,4 @@ def test_nothing_to_score():
     assert metrics.weighted_accuracy([], []) is None and metrics.unweighted_accuracy([], []) is None
     assert metrics.macro_f1([], [], 9) is None and metrics.calibration_error([], []) is None
     assert metrics.phone_error_rate([[]], [[1]]) is None
-    assert metrics.emotion_scores([1], [1], [-1], [2.0]) == {"wa": 1, "ua": 1, "eis_mse": None, "eis_ccc": None}
+    assert metrics.esc_and_eis_scores([1], [1], [-1], [2.0]) == {"wa": 1, "ua": 1, "eis_mse": None, "eis_ccc": None}

@@ -10,7 +10,7 @@ from speecheq import seqm
 from speecheq.cli import main
 from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
-from speecheq.evaluation.metrics import emotion_scores
+from speecheq.evaluation.metrics import esc_and_eis_scores
 from speecheq.features.fbank import FbankConfig
 from speecheq.inference.compare_exports import _intensities
 from speecheq.inference.export import export_model
@@ -127,9 +127,9 @@ def test_a_model_without_intensities_has_none_in_onnx_either(tmp_path):
     assert there.eis is here.eis is None
     np.testing.assert_allclose(there.posterior, here.posterior, atol=1e-4)
     gold = np.array([1.5, 2.5])
-    assert emotion_scores([0, 1], [0, 1], *_intensities(gold, [here]))["eis_mse"] is None
+    assert esc_and_eis_scores([0, 1], [0, 1], *_intensities(gold, [here]))["eis_mse"] is None
     known = here._replace(eis=np.array([1.5, 3.5]))
-    assert emotion_scores([0, 1], [0, 1], *_intensities(gold, [known]))["eis_mse"] == 0.5
+    assert esc_and_eis_scores([0, 1], [0, 1], *_intensities(gold, [known]))["eis_mse"] == 0.5
 
 
 def test_predict_takes_an_onnx_file(experiment, tmp_path, toys, capsys):
