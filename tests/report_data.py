@@ -12,7 +12,7 @@ from speecheq.common.files import write_json
 from speecheq.common.stages import STAMP, Stage
 from speecheq.config import layers
 from speecheq.config.schema import Config
-from speecheq.evaluation import score
+from speecheq.evaluation import score, score_files
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.evaluation.robustness import conditions
 from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, Condition
@@ -92,7 +92,7 @@ def rewrite(folder, made=None, **changes):
             "test.per": None,
             "run": changes,
         }
-        score.write_scores(folder / "scores.tsv", {"test": made}, SEQM_CLASSES)
+        score_files.write_scores(folder / "scores.tsv", {"test": made}, SEQM_CLASSES)
     metrics["run"].update(changes)
     write_json(folder / "metrics.json", metrics)
     sizes = {f"../{name}": (folder / name).stat().st_size for name in ("metrics.json", "scores.tsv")}

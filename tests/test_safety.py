@@ -26,7 +26,7 @@ from speecheq.common.log import log, one_line, set_up_logging
 from speecheq.corpora import audio_folder
 from speecheq.corpora.data_card import find_card
 from speecheq.corpora.download import download, unpack_zip
-from speecheq.evaluation.score import EMBEDDINGS, read_embeddings
+from speecheq.evaluation.score_files import EMBEDDINGS, read_embeddings
 from speecheq.features.storage import load_features
 from speecheq.inference import model_folder
 from speecheq.inference.recordings import find_segments

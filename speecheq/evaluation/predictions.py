@@ -1,11 +1,10 @@
-"""A trained model over a set of cuts: what it says of every clip, and the scores of that.
+"""The predictions of a trained model for a set of cuts, and their metrics.
 
-Training uses it on the dev part, scoring on the test sets; neither knows the other.
+Used on the dev part in training and on the test sets in scoring.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +18,18 @@ from speecheq.evaluation import metrics
 from speecheq.losses import greedy_decode
 from speecheq.models import clip_eis
 
+# Makes a mini-batch of features (N, T, D) from one of waveforms (N, S), on the same device.
+FeatureExtractor = Callable[[TaskBatch], TaskBatch]
+# The categories that UAI is about (section 3.1): neutral, happy, angry, sad.
+UAI_CATEGORIES = ("neutral", "joy", "anger", "sadness")
+
 
 @dataclass
 class ClipPrediction:
-    """One emotion clip: gold and predicted labels. ``posterior`` has one probability a class, by class number.
+    """The gold and predicted labels of one emotion clip.
 
-    ``embedding`` (D,) float16 is what the heads read, where it was asked for.
+    ``posterior`` has one probability per class, by class number. ``embedding`` (D,) float16 is the input of the heads,
+    where it is asked for.
     """
 
     id: str
@@ -43,7 +48,7 @@ class ClipPrediction:
         return self.predicted_among(range(len(self.posterior)))
 
     def predicted_among(self, classes: Sequence[int]) -> int:
-        """The most probable of these classes; the first of them where several are."""
+        """The most probable of ``classes``; the first of them in a tie."""
         return max(classes, key=self.posterior.__getitem__)
 
 
@@ -63,20 +68,19 @@ def predict_emotions(
     batch_size: int,
     device: torch.device,
     embeddings: bool = False,
-    of_waveforms: Callable[[TaskBatch], TaskBatch] | None = None,
+    extractor: FeatureExtractor | None = None,
 ) -> list[ClipPrediction]:
     """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``.
 
-    ``of_waveforms`` turns a mini-batch of waveforms on ``device`` into the features that the model hears; without it
-    it hears the stored ones.
+    The model gets the features that ``extractor`` makes of the waveforms; without it, the stored features.
     """
     model.eval()
     by_id = {cut.id: cut for cut in cuts}
     found: dict[str, ClipPrediction] = {}
-    for batch in scoring_batches("emotion", list(cuts), batch_size, of_waveforms is not None):
+    for batch in scoring_batches("emotion", list(cuts), batch_size, extractor is not None):
         batch = batch.to(device)
-        if of_waveforms is not None:
-            batch = of_waveforms(batch)
+        if extractor is not None:
+            batch = extractor(batch)
         predictions = model(batch.inputs, batch.lengths, tasks=("esc", "eis", "gender"))
         posteriors = predictions.esc_logits.float().softmax(1).tolist()
         eis = clip_eis(predictions.eis.float()).tolist()
@@ -115,8 +119,13 @@ def predict_phones(
     return [found[cut.id] for cut in cuts]
 
 
-# The four that UAI is about (section 3.1): neutral, happy, angry, sad.
-IMPORTANT = ("neutral", "joy", "anger", "sadness")
+def _gold_and_predicted(predictions: Sequence[ClipPrediction]) -> tuple[list[int], list[int]]:
+    return [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions]
+
+
+def _gold_and_predicted_eis(predictions: Sequence[ClipPrediction], learned: bool) -> tuple[list[float], list[float]]:
+    """Where EIS was not learned, no clip has a gold one, so its metrics are None."""
+    return [p.gold_eis if learned else seqm.UNSPECIFIED for p in predictions], [p.predicted_eis for p in predictions]
 
 
 def emotion_scores(
@@ -125,27 +134,19 @@ def emotion_scores(
     classes: seqm.ClassTable = seqm.SEQM_CLASSES,
     intensities: bool = True,
 ) -> dict[str, float | None]:
-    """wa, ua, uai; eis_mse, eis_ccc where the model was trained on them (``intensities``); so gender (accuracy)."""
-    scores = metrics.esc_and_eis_scores(
-        [p.gold_esc for p in predictions],
-        [p.predicted_esc for p in predictions],
-        *_intensities(predictions, intensities),
-    )
-    scores["uai"] = metrics.unweighted_accuracy(
-        [p.gold_esc for p in predictions],
-        [p.predicted_esc for p in predictions],
-        [number for number, category in enumerate(classes.categories) if category in IMPORTANT],
-    )
-    known = [p for p in predictions if p.gold_gender is not None] if genders else []
+    """The metrics wa, ua, uai, eis_mse, eis_ccc and gender (accuracy).
+
+    ``genders`` and ``intensities`` are whether the model learned gender and EIS; otherwise these metrics are None.
+    """
+    gold, predicted = _gold_and_predicted(predictions)
+    scores = metrics.esc_and_eis_scores(gold, predicted, *_gold_and_predicted_eis(predictions, intensities))
+    important = [number for number, category in enumerate(classes.categories) if category in UAI_CATEGORIES]
+    scores["uai"] = metrics.unweighted_accuracy(gold, predicted, important)
+    pairs = [(p.gold_gender, p.predicted_gender) for p in predictions if genders and p.gold_gender is not None]
     scores["gender"] = metrics.weighted_accuracy(
-        [GENDERS.index(p.gold_gender) for p in known], [GENDERS.index(p.predicted_gender) for p in known]
+        [GENDERS.index(gold) for gold, _ in pairs], [GENDERS.index(predicted) for _, predicted in pairs]
     )
     return scores
-
-
-def _intensities(predictions: Sequence[ClipPrediction], learned: bool) -> tuple[list[float], list[float]]:
-    """Gold and predicted EIS; where it was not learned no clip has a gold one, so that nothing is scored."""
-    return [p.gold_eis if learned else seqm.UNSPECIFIED for p in predictions], [p.predicted_eis for p in predictions]
 
 
 def detailed_scores(
@@ -155,37 +156,37 @@ def detailed_scores(
     own_classes: Sequence[int],
     intensities: bool = True,
 ) -> dict[str, float | None]:
-    """What is said of a test set: ``emotion_scores``, and
+    """All metrics of a test set: ``emotion_scores``, macro_f1, ece, eis_mae, eis_pearson, and
 
-    macro_f1; recall.<class>, precision.<class>; ece, the calibration error of the posteriors; eis_mae, eis_pearson;
-    restricted_wa, restricted_ua, restricted_macro_f1, where the answer is the most probable of ``own_classes`` (the
-    classes that the set's corpus has, by number) in place of all classes of the model.
+    - recall.<class> and precision.<class>;
+    - restricted_wa, restricted_ua, restricted_macro_f1, where the prediction is the most probable of ``own_classes``,
+      the class numbers that the corpus of the test set has.
     """
-    gold, answers = [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions]
-    eis, predicted_eis = _intensities(predictions, intensities)
+    gold, predicted = _gold_and_predicted(predictions)
+    eis, predicted_eis = _gold_and_predicted_eis(predictions, intensities)
     restricted = [p.predicted_among(own_classes) for p in predictions]
     number = len(classes.names)
-    each = metrics.class_scores(gold, answers, number)
+    per_class = metrics.class_scores(gold, predicted, number)
     return {
         **emotion_scores(predictions, genders, classes, intensities),
-        "macro_f1": metrics.macro_f1(gold, answers, number),
+        "macro_f1": metrics.macro_f1(gold, predicted, number),
         "ece": metrics.calibration_error(gold, [p.posterior for p in predictions]),
         "eis_mae": metrics.mean_absolute_error(eis, predicted_eis),
         "eis_pearson": metrics.correlation(eis, predicted_eis),
         "restricted_wa": metrics.weighted_accuracy(gold, restricted),
         "restricted_ua": metrics.unweighted_accuracy(gold, restricted),
         "restricted_macro_f1": metrics.macro_f1(gold, restricted, number),
-        **{f"recall.{name}": value for name, value in zip(classes.names, each.recall)},
-        **{f"precision.{name}": value for name, value in zip(classes.names, each.precision)},
+        **{f"recall.{name}": value for name, value in zip(classes.names, per_class.recall)},
+        **{f"precision.{name}": value for name, value in zip(classes.names, per_class.precision)},
     }
 
 
 def esc_loss(predictions: Sequence[ClipPrediction]) -> float:
-    """The mean negative log posterior of the gold class, in nats: breaks ties between equal UA."""
-    golds = torch.tensor([max(p.posterior[p.gold_esc], 1e-12) for p in predictions])
-    return float(-golds.log().mean())
+    """The mean negative log posterior of the gold class, in nats. It decides between epochs of the same UA."""
+    gold_posteriors = torch.tensor([max(p.posterior[p.gold_esc], 1e-12) for p in predictions])
+    return float(-gold_posteriors.log().mean())
 
 
-def phone_scores(predictions: Sequence[PhonePrediction]) -> dict[str, Any]:
-    """per over all utterances."""
+def phone_scores(predictions: Sequence[PhonePrediction]) -> dict[str, float | None]:
+    """The metric per, over all utterances."""
     return {"per": metrics.phone_error_rate([p.reference for p in predictions], [p.hypothesis for p in predictions])}

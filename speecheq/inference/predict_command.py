@@ -58,7 +58,7 @@ def _rounded(value: Any) -> Any:
 
 def _write_csv(predictions: Iterable["Prediction"], classes: Sequence[str], stream: TextIO) -> None:
     """One row a prediction; a cell is empty where the prediction has no such value."""
-    from speecheq.evaluation.score import POSTERIOR
+    from speecheq.evaluation.score_files import POSTERIOR
 
     writer = csv.writer(stream, lineterminator="\n")
     posteriors = [POSTERIOR + name for name in classes]

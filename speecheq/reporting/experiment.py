@@ -21,18 +21,8 @@ from speecheq.dataset.msud import TEST
 from speecheq.evaluation import significance
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.evaluation.robustness.conditions import ConditionResult
-from speecheq.evaluation.score import (
-    AGAIN,
-    CHECKPOINTS,
-    EXPERIMENT,
-    FORMAT,
-    METRICS,
-    SCORES,
-    STAMP_FOLDER,
-    read_metrics,
-    read_scores,
-    write_scores,
-)
+from speecheq.evaluation.score import CHECKPOINTS, EXPERIMENT, FORMAT, STAMP_FOLDER
+from speecheq.evaluation.score_files import METRICS, SCORE_AGAIN, SCORES, read_metrics, read_scores, write_scores
 from speecheq.seqm import ClassTable
 
 # Besides EXPERIMENT, what its folds have in common: what was trained on which data, and scored against which labels.
@@ -92,13 +82,13 @@ def read_fold(folder: Path) -> ScoredFold:
     metrics, sets = read_metrics(folder), read_scores(folder / SCORES)
     found, place = f"fold{metrics['run']['fold']}/seed{metrics['run']['seed']}", f"{folder.parent.name}/{folder.name}"
     if found != place:
-        raise InputError(f"{folder / METRICS}: holds the scores of {found}, but lies in {place}; {AGAIN}")
+        raise InputError(f"{folder / METRICS}: holds the scores of {found}, but lies in {place}; {SCORE_AGAIN}")
     for name in metrics["run"]["label_sets"]:
         clips, expected = len(sets.get(name, ())), metrics.get(f"{name}.clips")
         if clips != expected:
             raise InputError(
                 f"{folder / SCORES}: has {clips} clips of the set {name}, but {METRICS} beside it is of "
-                f"{expected}; {AGAIN}"
+                f"{expected}; {SCORE_AGAIN}"
             )
     return ScoredFold(folder, metrics, sets)
 

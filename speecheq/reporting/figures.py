@@ -31,7 +31,7 @@ from speecheq.dataset.msud import TEST
 from speecheq.evaluation import metrics, significance
 from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.evaluation.robustness.conditions import CLEAN, ConditionResult, Setting, by_curve, by_setting
-from speecheq.evaluation.score import EMBEDDINGS, TRAINING_CLIPS, TRAINING_SCORES, read_embeddings, read_scores
+from speecheq.evaluation.score_files import EMBEDDINGS, TRAINING_CLIPS, TRAINING_SCORES, read_embeddings, read_scores
 from speecheq.reporting.experiment import Experiment, ScoredFold
 from speecheq.reporting.tables import capital, slug
 

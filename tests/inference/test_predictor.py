@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
-from speecheq.evaluation.score import read_scores
+from speecheq.evaluation.score_files import read_scores
 from speecheq.inference import predictor as predictor_module
 from speecheq.inference import recordings
 from speecheq.inference.predictor import Predictor

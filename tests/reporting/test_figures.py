@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from speecheq.common.errors import InputError
 from speecheq.config import layers
-from speecheq.evaluation import metrics, score
+from speecheq.evaluation import metrics, score_files
 from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.evaluation.significance import PooledPredictions
 from speecheq.reporting import figures, report
@@ -38,7 +38,7 @@ def clip(number, gold=0, eis=-1.0, predicted_eis=1.0, posterior=None, speaker="s
 
 
 def clips_of(folder):
-    return score.read_scores(folder / "scores.tsv")["test"]
+    return score_files.read_scores(folder / "scores.tsv")["test"]
 
 
 def complete(folder, best_epoch=3, training=True):
@@ -54,9 +54,9 @@ def complete(folder, best_epoch=3, training=True):
     random = np.random.default_rng(number)
     for made in clips:
         made.embedding = (5 * np.eye(9, 12)[made.gold_esc] + random.normal(size=12)).astype(np.float16)
-    score.write_embeddings(folder / "embeddings.npz", clips)
+    score_files.write_embeddings(folder / "embeddings.npz", clips)
     if training:
-        score.write_scores(folder / "train_scores.tsv", {"train": clips[:7]}, SEQM_CLASSES)
+        score_files.write_scores(folder / "train_scores.tsv", {"train": clips[:7]}, SEQM_CLASSES)
     rewrite(folder, best_epoch=best_epoch)
 
 
@@ -411,7 +411,7 @@ def test_embeddings_that_give_no_map(tmp_path, vectors, reason):
     clips = clips_of(folder)
     for made, vector in zip(clips, vectors):
         made.embedding = vector.astype(np.float16)
-    score.write_embeddings(folder / "embeddings.npz", clips)
+    score_files.write_embeddings(folder / "embeddings.npz", clips)
     with pytest.raises(InputError, match=reason):
         figures.DRAWINGS["embeddings"](summarised(folder.parent.parent))
 
@@ -419,10 +419,10 @@ def test_embeddings_that_give_no_map(tmp_path, vectors, reason):
 def test_embeddings_come_back_in_the_order_of_the_scores(folder):
     path = folder / "fold1/seed1"
     ids = [made.id for made in clips_of(path)]
-    found = score.read_embeddings(path / "embeddings.npz", ids)
+    found = score_files.read_embeddings(path / "embeddings.npz", ids)
     assert found.dtype == np.float16 and found.shape == (24, 12)
     with pytest.raises(InputError, match="embeddings.npz: is not of the test clips of scores.tsv beside it; remove it"):
-        score.read_embeddings(path / "embeddings.npz", ids[::-1])
+        score_files.read_embeddings(path / "embeddings.npz", ids[::-1])
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ def test_damaged_embeddings_are_one_sentence(folder, tmp_path, damage):
     whole = (folder / "fold1/seed1/embeddings.npz").read_bytes()
     (tmp_path / "embeddings.npz").write_bytes(damage(whole))
     with pytest.raises(InputError) as refused:
-        score.read_embeddings(tmp_path / "embeddings.npz", [made.id for made in clips_of(folder / "fold1/seed1")])
+        score_files.read_embeddings(tmp_path / "embeddings.npz", [made.id for made in clips_of(folder / "fold1/seed1")])
     assert "is cut off, or no file of embeddings" in str(refused.value) and "\n" not in str(refused.value)
     assert str(tmp_path / "embeddings.npz") in str(refused.value) and "run stage 5 (score) again" in str(refused.value)
 
@@ -448,7 +448,7 @@ def test_damaged_embeddings_are_one_sentence(folder, tmp_path, damage):
 def test_an_array_is_no_file_of_embeddings(tmp_path):
     np.save(tmp_path / "embeddings.npy", np.zeros(3))
     with pytest.raises(InputError, match="no file of embeddings"):
-        score.read_embeddings(tmp_path / "embeddings.npy", ["a"])
+        score_files.read_embeddings(tmp_path / "embeddings.npy", ["a"])
 
 
 # ---- 5: calibration

@@ -22,7 +22,7 @@ from report_data import RUN, make, predictions, rewrite, summarised
 from speecheq import seqm
 from speecheq.common.files import read_json, write_json
 from speecheq.common.stages import STAMP
-from speecheq.evaluation import score
+from speecheq.evaluation import score, score_files
 from speecheq.reporting import html_report, lineage, report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,7 +143,7 @@ def written(exp):
 @pytest.fixture(scope="module")
 def rows(written):
     """All clips as scores.tsv has them."""
-    sets = score.read_scores(written.with_name("scores.tsv"))
+    sets = score_files.read_scores(written.with_name("scores.tsv"))
     return [(name, clip) for name, clips in sets.items() for clip in clips]
 
 

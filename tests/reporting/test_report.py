@@ -11,7 +11,7 @@ from report_data import make, predictions, rewrite, summarised, table
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
 from speecheq.common.stages import STAMP
-from speecheq.evaluation import score, significance
+from speecheq.evaluation import score, score_files, significance
 from speecheq.reporting import report
 from speecheq.reporting.comparison import FEWEST_SPEAKERS, Pair, compare, why_not_comparable
 from speecheq.reporting.experiment import scored_folders
@@ -52,7 +52,7 @@ def test_pooled_scores_are_taken_over_all_clips_together(tmp_path):
     rewrite(experiment / "fold2/seed1", predictions(2, 1, 0.0, 8, clips=6), **run)
     summary = summarised(experiment).summary
     assert summary["test.wa"] == 0.5 and summary["pooled.test.wa"] == pytest.approx(24 / 30)
-    merged = score.read_scores(experiment / "scores.tsv")
+    merged = score_files.read_scores(experiment / "scores.tsv")
     assert {name: len(clips) for name, clips in merged.items()} == {"test/fold1/seed1": 24, "test/fold2/seed1": 6}
 
 
@@ -137,7 +137,7 @@ def test_damaged_scores_are_one_sentence(tmp_path, damage, sentence):
 def test_scores_that_are_no_text(tmp_path):
     (tmp_path / "scores.tsv").write_bytes(b"\xff\xfe\n")
     with pytest.raises(InputError, match="is no text"):
-        score.read_scores(tmp_path / "scores.tsv")
+        score_files.read_scores(tmp_path / "scores.tsv")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_damaged_metrics_are_one_sentence(tmp_path, text, sentence):
     folder = make(tmp_path) / "fold1/seed1"
     (folder / "metrics.json").write_text(text)
     with pytest.raises(InputError, match=sentence):
-        score.read_metrics(folder)
+        score_files.read_metrics(folder)
 
 
 def test_what_is_not_whole_is_left_out_and_named_on_the_page(tmp_path, caplog):

@@ -26,7 +26,8 @@ from speecheq.dataset.loader import endless_stream, largest_batch, multitask_bat
 from speecheq.dataset.msud import Recipe, unify
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.evaluation.predictions import predict_emotions, predict_phones
-from speecheq.evaluation.score import read_embeddings, read_scores, score
+from speecheq.evaluation.score import score
+from speecheq.evaluation.score_files import read_embeddings, read_scores
 from speecheq.features.storage import compute_features
 from speecheq.losses import LossWeights
 from speecheq.models import checkpoint

@@ -31,7 +31,7 @@ from speecheq.evaluation.robustness.conditions import (
 )
 from speecheq.evaluation.robustness.noise_trial import SEED, Change
 from speecheq.evaluation.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
-from speecheq.evaluation.score import Trained
+from speecheq.evaluation.score import BestModel
 from speecheq.features.fbank import BatchedFbank
 
 METHODS = {"fgsm": FGSM, "bim": BIM, "pgd": PGD, "apgd": APGD, "apgd_dlr": APGD_DLR}
@@ -88,7 +88,7 @@ class AttackTrial:
             "seed": SEED,
         }
 
-    def changes(self, folder: Path, trained: Trained) -> tuple[dict[Condition, Change], dict[str, Any]]:
+    def changes(self, folder: Path, trained: BestModel) -> tuple[dict[Condition, Change], dict[str, Any]]:
         """Condition -> what makes features of mini-batches of waveforms; and the facts of it.
 
         The facts count the clips that are classified correctly, and of these the ones without a gradient to follow, as

@@ -20,7 +20,8 @@ from speecheq.common.provenance import git_revision
 from speecheq.common.stages import STAMP, Stage, require
 from speecheq.evaluation import significance
 from speecheq.evaluation.predictions import ClipPrediction
-from speecheq.evaluation.score import AGAIN, CHECKPOINTS, SCORES, read_scores, write_scores
+from speecheq.evaluation.score import CHECKPOINTS
+from speecheq.evaluation.score_files import SCORE_AGAIN, SCORES, read_scores, write_scores
 from speecheq.seqm import ClassTable
 
 CONDITIONS = "conditions.json"
@@ -194,9 +195,9 @@ def _read(folder: Path, setting: Setting) -> dict[str, Any]:
         found["said"] = {condition: sets[condition.name] for condition in conditions}
         place = f"fold{found['fold']}/seed{found['seed']}"
     except (KeyError, TypeError) as fault:
-        raise InputError(f"{folder / CONDITIONS}: does not fit {SCORES} beside it ({fault}); {AGAIN}") from fault
+        raise InputError(f"{folder / CONDITIONS}: does not fit {SCORES} beside it ({fault}); {SCORE_AGAIN}") from fault
     if place != f"{folder.parent.parent.name}/{folder.parent.name}":
-        raise InputError(f"{folder / CONDITIONS}: holds the scores of {place}; {AGAIN}")
+        raise InputError(f"{folder / CONDITIONS}: holds the scores of {place}; {SCORE_AGAIN}")
     return found
 
 

@@ -27,7 +27,7 @@ from speecheq.evaluation.predictions import ClipPrediction, predict_emotions
 from speecheq.evaluation.robustness.conditions import OTHER_CORPORA, Condition, Setting
 from speecheq.evaluation.robustness.training_history import Training
 from speecheq.evaluation.robustness.white_box import gradients_in_eval_mode
-from speecheq.evaluation.score import Trained, label_set
+from speecheq.evaluation.score import BestModel, label_set
 from speecheq.features.storage import load_cuts, load_features
 from speecheq.losses import focal_loss
 
@@ -70,7 +70,7 @@ class CorpusTrial:
         return {"corpora": list(self.corpora), "shots": sorted(self.shots), "seed": SEED}
 
     def said(
-        self, heard: Sequence[Training], note: Mapping[str, Any], trained: Trained
+        self, heard: Sequence[Training], note: Mapping[str, Any], trained: BestModel
     ) -> tuple[dict[Condition, list[ClipPrediction]], dict[str, Any]]:
         """What ``trained`` says under each condition, and the facts of how that was made.
 
@@ -123,12 +123,12 @@ def _of_matched(condition: Condition, corpus: str) -> Condition:
     return replace(condition, name=curve + condition.name[len(corpus) :], curve=condition.curve and curve)
 
 
-def _answers(trained: Trained, cuts: Sequence[Cut], classes: Sequence[int]) -> list[ClipPrediction]:
+def _answers(trained: BestModel, cuts: Sequence[Cut], classes: Sequence[int]) -> list[ClipPrediction]:
     size = trained.config.data.batch_size
     return answers_among(classes, predict_emotions(trained.model, cuts, size, trained.device))
 
 
-def level_matched(trained: Trained, cuts: Sequence[Cut]) -> Trained:
+def level_matched(trained: BestModel, cuts: Sequence[Cut]) -> BestModel:
     """A copy whose global normalisation is moved by one number, the same for all filter banks: the difference between
     the mean log filter bank of ``cuts``, over all their frames, and that of the training."""
     model = copy.deepcopy(trained.model)
@@ -204,7 +204,7 @@ def few_of(corpus: str, cuts: Sequence[Cut], most: int) -> dict[int, list[Cut]]:
     return {number: clips[:most] for number, clips in sorted(of_class.items())}
 
 
-def adapted(trained: Trained, cuts: Sequence[Cut], classes: Sequence[int]) -> Trained:
+def adapted(trained: BestModel, cuts: Sequence[Cut], classes: Sequence[int]) -> BestModel:
     """A copy of the model that has learned from ``cuts`` with cross-entropy over ``classes`` (numbers)."""
     model = copy.deepcopy(trained.model).eval()
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)

@@ -22,7 +22,7 @@ from speecheq.corpora.audio_folder import recordings_manifest
 from speecheq.dataset.batch import TaskBatch
 from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, Condition, Setting
 from speecheq.evaluation.robustness.training_history import Training, trainings
-from speecheq.evaluation.score import Trained
+from speecheq.evaluation.score import BestModel
 from speecheq.features.augment_waveforms import Augmenter
 from speecheq.features.fbank import BatchedFbank
 from speecheq.features.noise_and_rir import load_noises, load_responses, select_noises
@@ -118,7 +118,7 @@ class NoiseTrial:
         """All that decides what comes out, but for the sounds."""
         return {"snrs": list(self.snrs), "rir": self.rir is not None, "seed": SEED}
 
-    def changes(self, folder: Path, trained: Trained) -> tuple[dict[Condition, Change], dict[str, Any]]:
+    def changes(self, folder: Path, trained: BestModel) -> tuple[dict[Condition, Change], dict[str, Any]]:
         """Condition -> what makes features of mini-batches of waveforms; and the facts of it.
 
         InputError where a sound was trained on.

@@ -15,7 +15,8 @@ from speecheq.evaluation.robustness.conditions import CLEAN, Condition, masked_g
 from speecheq.evaluation.robustness.cross_corpus_trial import CorpusTrial
 from speecheq.evaluation.robustness.noise_trial import NoiseTrial
 from speecheq.evaluation.robustness.training_history import trainings
-from speecheq.evaluation.score import CHECKPOINTS, SCORES, STAMP_FOLDER, Trained, read_scores
+from speecheq.evaluation.score import CHECKPOINTS, STAMP_FOLDER, BestModel
+from speecheq.evaluation.score_files import SCORES, read_scores
 
 Trial = NoiseTrial | AttackTrial | CorpusTrial
 
@@ -48,7 +49,7 @@ def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
             f"{folder / 'best.pt'}: is not there any more; put it back or train again: other conditions "
             "need the checkpoint, an exported model (ONNX) cannot take its place."
         )
-    trained = Trained.load(folder)
+    trained = BestModel.load(folder)
     if isinstance(trial, CorpusTrial):
         said, facts = trial.said(trainings(folder), note, trained)
     else:
@@ -60,13 +61,13 @@ def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
 
 
 def _of_changed(
-    trial: NoiseTrial | AttackTrial, folder: Path, fold_folder: Path, trained: Trained, title: str
+    trial: NoiseTrial | AttackTrial, folder: Path, fold_folder: Path, trained: BestModel, title: str
 ) -> tuple[dict[Condition, list[ClipPrediction]], dict[str, Any]]:
     """What is said of the test clips under each change of ``trial``, and the facts of that."""
     said = {}
     changes, facts = trial.changes(folder, trained)
     for condition, change in progress(changes.items(), title, unit="conditions"):
-        said[condition] = trained.predict(fold_folder / f"{TEST}.jsonl.gz", of_waveforms=change)
+        said[condition] = trained.predict(fold_folder / f"{TEST}.jsonl.gz", extractor=change)
     if (folder / STAMP_FOLDER / STAMP).is_file():
         before = {clip.id: clip.predicted_esc for clip in read_scores(folder / SCORES)[TEST]}
         others = sum(clip.predicted_esc != before[clip.id] for clip in said[CLEAN])

@@ -27,7 +27,7 @@ from speecheq.evaluation.robustness.cross_corpus_trial import (
     level_matched,
 )
 from speecheq.evaluation.robustness.training_history import Training
-from speecheq.evaluation.score import Trained
+from speecheq.evaluation.score import BestModel
 from speecheq.features.storage import compute_features, load_cuts, load_features
 from speecheq.models import checkpoint
 from speecheq.seqm import CATEGORIES
@@ -80,7 +80,7 @@ def trained():
     config.data.cmvn, config.data.max_seconds, config.data.batch_size = "utterance", 0.5, 4
     config.model = ModelConfig(channels=8, mfa_channels=8, scale=2, bottleneck=4, embedding_dim=8)
     torch.manual_seed(0)
-    return Trained(checkpoint.new_model(config).eval(), config, {}, torch.device("cpu"))
+    return BestModel(checkpoint.new_model(config).eval(), config, {}, torch.device("cpu"))
 
 
 def trial(data, **options):

@@ -21,7 +21,8 @@ from speecheq.evaluation.robustness.conditions import ATTACK_ON_FBANK, ATTACK_ON
 from speecheq.evaluation.robustness.noise_trial import NoiseTrial
 from speecheq.evaluation.robustness.run_trials import try_conditions
 from speecheq.evaluation.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
-from speecheq.evaluation.score import Trained, read_metrics, read_scores
+from speecheq.evaluation.score import BestModel
+from speecheq.evaluation.score_files import read_metrics, read_scores
 from speecheq.features.fbank import BatchedFbank
 from speecheq.models.checkpoint import fingerprint
 from speecheq.seqm import SEQM_CLASSES
@@ -92,10 +93,10 @@ def test_many_noises_are_counted_and_only_those_that_are_held(fold, tmp_path, mo
     for number in range(14):
         tone(tmp_path / "many" / "deep" / f"{number}.wav", 0.5, frequency=200 + 20 * number)
     trial = NoiseTrial(prepared(tmp_path / "many"), None, (10.0,))
-    _, facts = trial.changes(fold, Trained.load(fold))
+    _, facts = trial.changes(fold, BestModel.load(fold))
     assert "one of 14 recordings of noise is added" in facts["notes"][0]
     monkeypatch.setattr(noise_trial, "HOURS", 1.2 / 3600)
-    _, facts = trial.changes(fold, Trained.load(fold))
+    _, facts = trial.changes(fold, BestModel.load(fold))
     said = facts["notes"][0]
     assert "one of 2 of 14 recordings of noise (drawn with seed 0, they fill" in said and said.count("deep/") == 2
 
@@ -145,9 +146,10 @@ class Heard(torch.nn.Module):
 
 def test_the_snr_is_as_stated_and_the_noise_the_same_at_each(fold, noises, stream, monkeypatch):
     monkeypatch.setattr(noise_trial, "BatchedFbank", Heard)
+    trial = NoiseTrial(noises, None, (20.0, 5.0, 0.0))
     changes = {
         condition.level: change
-        for condition, change in NoiseTrial(noises, None, (20.0, 5.0, 0.0)).changes(fold, Trained.load(fold))[0].items()
+        for condition, change in trial.changes(fold, BestModel.load(fold))[0].items()
         if condition == CLEAN or condition.curve
     }
     assert changes[None](stream).inputs.equal(stream.inputs)
@@ -256,7 +258,7 @@ def test_attacks_leave_no_more_right_than_there_were(fold, msud, on, setting, le
 
 @pytest.mark.parametrize("method", list(BY_METHOD))
 def test_padding_and_misclassified_clips_stay_as_they_are(fold, stream, method):
-    trained = Trained.load(fold)
+    trained = BestModel.load(fold)
     box = WhiteBox(trained.model, BatchedFbank(), trained.device, "fold")
     with torch.no_grad():
         answers = box.of_waveforms(stream.lengths)(stream.inputs).argmax(1)
