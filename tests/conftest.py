@@ -238,7 +238,8 @@ def nano(tmp_path_factory):
 def experiment(prepare, tmp_path_factory):
     """A tiny SpeechEQ, trained for two steps on noise and scored: exp/.../fold1/seed1, four folders below data."""
     from speecheq.config.schema import Config
-    from speecheq.dataset.msud import Recipe, unify
+    from speecheq.dataset.msud import unify
+    from speecheq.dataset.msud_recipe import Recipe
     from speecheq.dataset.phoneme_cuts import phonemes
     from speecheq.evaluation.score import score
     from speecheq.features.storage import compute_features

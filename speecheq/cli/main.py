@@ -186,7 +186,8 @@ def _phonemes_folder(given: argparse.Namespace, corpus: str) -> Path:
 
 
 def _unify(given: argparse.Namespace) -> None:
-    from speecheq.dataset.msud import Recipe, parse_use, unify
+    from speecheq.dataset.msud import unify
+    from speecheq.dataset.msud_recipe import Recipe, parse_use
 
     recipe = Recipe(
         given.target,
@@ -216,7 +217,7 @@ def _unify(given: argparse.Namespace) -> None:
 
 
 def _msud_folder(given: argparse.Namespace) -> Path:
-    from speecheq.dataset.msud import experiment_name
+    from speecheq.dataset.msud_recipe import experiment_name
 
     return given.data / "msud" / experiment_name(given.target, given.protocol, given.classes, given.neutral_eis)
 

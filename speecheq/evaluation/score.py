@@ -17,8 +17,9 @@ from speecheq.common.log import log
 from speecheq.common.provenance import git_revision
 from speecheq.common.stages import Stage, require
 from speecheq.config.schema import Config
+from speecheq.dataset.classes import class_table
 from speecheq.dataset.lazy_cuts import open_cuts
-from speecheq.dataset.msud import EVERY_CORPUS, TEST, class_table
+from speecheq.dataset.msud_recipe import EVERY_CORPUS, TEST
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.protocols import CROSS
 from speecheq.evaluation.metrics import greedy_constant, phone_error_rate

@@ -17,7 +17,7 @@ from speecheq.common.files import write_json
 from speecheq.common.log import one_line
 from speecheq.common.stages import STAMP, require
 from speecheq.config.layers import flat, learned, load
-from speecheq.dataset.msud import TEST
+from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation import significance
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.evaluation.robustness.conditions import ConditionResult

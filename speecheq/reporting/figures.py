@@ -27,7 +27,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import whole_folder_of
 from speecheq.common.log import log
 from speecheq.config.layers import load
-from speecheq.dataset.msud import TEST
+from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation import metrics, significance
 from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.evaluation.robustness.conditions import CLEAN, ConditionResult, Setting, by_curve, by_setting

@@ -13,7 +13,7 @@ from typing import Any
 
 from speecheq.common.errors import InputError
 from speecheq.common.yaml_files import read_yaml
-from speecheq.dataset.msud import TEST
+from speecheq.dataset.msud_recipe import TEST
 from speecheq.reporting import tables
 from speecheq.reporting.ablation import Part
 from speecheq.reporting.experiment import config_of

@@ -13,7 +13,7 @@ from typing import Any
 from speecheq.common.errors import InputError
 from speecheq.common.files import locked_folder, remove_leftovers, write_text
 from speecheq.common.log import log
-from speecheq.dataset.msud import DECLARED, EVERY_CORPUS, TEST
+from speecheq.dataset.msud_recipe import DECLARED, EVERY_CORPUS, TEST
 from speecheq.evaluation.metrics import CALIBRATION_BINS, confusion
 from speecheq.evaluation.robustness import conditions
 from speecheq.evaluation.robustness.conditions import (

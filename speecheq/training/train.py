@@ -33,10 +33,11 @@ from speecheq.config.schema import Config
 from speecheq.corpora.audio_folder import files_and_hours, recordings_manifest
 from speecheq.dataset import shard_reader
 from speecheq.dataset.batch import MultitaskBatch, Position, join_shares
+from speecheq.dataset.classes import class_table
 from speecheq.dataset.frontend import Frontend
 from speecheq.dataset.lazy_cuts import open_cuts, sample_cuts
 from speecheq.dataset.loader import Source, largest_batch, multitask_batches, training_cuts
-from speecheq.dataset.msud import class_table, load_fold
+from speecheq.dataset.msud import load_fold
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.unlabelled import unlabelled_cuts
 from speecheq.evaluation import metrics

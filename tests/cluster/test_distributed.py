@@ -22,7 +22,8 @@ from speecheq.common.errors import InputError
 from speecheq.corpora.prepare import Request, prepare
 from speecheq.dataset.batch import TaskBatch, join_shares
 from speecheq.dataset.loader import training_cuts
-from speecheq.dataset.msud import Recipe, unify
+from speecheq.dataset.msud import unify
+from speecheq.dataset.msud_recipe import Recipe
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.features.storage import compute_features
 from speecheq.models import checkpoint

@@ -13,7 +13,9 @@ from speecheq.common.log import set_up_logging
 from speecheq.common.stages import STAMP
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
-from speecheq.dataset.msud import Recipe, class_table, experiment_name, load_fold, made_folds, parse_use, unify
+from speecheq.dataset.classes import class_table
+from speecheq.dataset.msud import load_fold, made_folds, unify
+from speecheq.dataset.msud_recipe import Recipe, experiment_name, parse_use
 from speecheq.features.storage import compute_features
 
 LABELS = {"mad": "anger", "calm": "neutral"}
@@ -422,7 +424,7 @@ def test_a_partial_copy_may_lack_clips_of_the_list_and_says_how_many(rich, tmp_p
 
 @pytest.mark.parametrize("protocol", ["cross", "random5", "random10", "official"])
 def test_a_list_of_folds_under_the_name_of_another_protocol(protocol, tmp_path):
-    with pytest.raises(InputError, match="would make its own"):
+    with pytest.raises(InputError, match="makes its own"):
         Recipe("target", protocol, (), folds_file=tmp_path / "folds.tsv")
 
 

@@ -10,17 +10,9 @@ from speecheq.common.command_line import parse_numbers
 from speecheq.common.errors import InputError
 from speecheq.corpora.prepare import Request
 from speecheq.corpora.prepare import prepare as prepare_corpus
-from speecheq.dataset.msud import clip_of
-from speecheq.dataset.protocols import (
-    MUST_DIFFER,
-    PROTOCOLS,
-    Clip,
-    check_leaks,
-    dev_part,
-    folds_from_file,
-    make_folds,
-    read_folds_file,
-)
+from speecheq.dataset.fold_sets import fold_clip
+from speecheq.dataset.protocols import MUST_DIFFER, PROTOCOLS, FoldClip, check_leaks, dev_part, make_folds
+from speecheq.dataset.published_folds import folds_from_file, read_folds_file
 
 LABELS = ("anger", "joy", "neutral")
 
@@ -30,7 +22,7 @@ def corpora(draw):
     """Clips of 2 to 5 speakers and 5 to 9 texts, a few of them missing."""
     speakers, texts = draw(st.integers(2, 5)), draw(st.integers(5, 9))
     clips = [
-        Clip(f"{s}-{label}-{t}", f"s{s}", label, str(t), ("train", "test")[t % 2], "toy", f"Ses{s // 2}")
+        FoldClip(f"{s}-{label}-{t}", f"s{s}", label, str(t), ("train", "test")[t % 2], "toy", f"Ses{s // 2}")
         for s in range(speakers)
         for label in LABELS
         for t in range(texts)
@@ -76,7 +68,7 @@ def test_random10_is_stratified_by_label_and_speaker(clips):
 
 def grid(speakers=4, texts=50):
     return [
-        Clip(f"{s}-{label}-{t}", f"s{s}", label, str(t), None, "toy")
+        FoldClip(f"{s}-{label}-{t}", f"s{s}", label, str(t), None, "toy")
         for s in range(speakers)
         for label in LABELS
         for t in range(texts)
@@ -149,13 +141,13 @@ def test_a_planted_test_speaker_or_text_is_found(protocol, field, what, place):
 def test_the_same_audio_under_another_name_is_found(place):
     training, dev, test = parts("random10")
     used = training if place == "training" else dev
-    test[0] = test[0]._replace(sound=7)
-    used.append(used[0]._replace(id="mine-1", corpus="mine", sound=7))
+    test[0] = test[0]._replace(audio=7)
+    used.append(used[0]._replace(id="mine-1", corpus="mine", audio=7))
     with pytest.raises(
         InputError, match=rf"the test clip {test[0].id} of toy is the audio of mine-1 of mine in .*{place}"
     ):
         check_leaks("random10", training, dev, test)
-    used[-1] = used[-1]._replace(sound=8)
+    used[-1] = used[-1]._replace(audio=8)
     check_leaks("random10", training, dev, test)
 
 
@@ -232,7 +224,7 @@ def test_every_fold_of_every_protocol_on_the_real_clips(samples, toys, tmp_path)
 
     script = toys.script("casia")
     prepare_corpus(script.CASIA, script.find_utterances, Request(samples("CASIA")), tmp_path / "casia")
-    clips = [clip_of(cut) for cut in corpus_cuts(tmp_path / "casia", "casia", ["all"])]
+    clips = [fold_clip(cut) for cut in corpus_cuts(tmp_path / "casia", "casia", ["all"])]
     sizes = {"random10": [120] * 10, "speaker": [300] * 4, "text": [240] * 5}
     for protocol, expected in sizes.items():
         folds = make_folds(protocol, clips)
@@ -267,7 +259,7 @@ def folds_file(tmp_path, content):
 
 
 def test_published_folds_name_clips_by_id_or_by_the_end_of_their_path(tmp_path):
-    clips = [Clip(f"c-{s}-{n}", s, "joy", path=f"/any where/{s}/joy/{n}") for s in ("a", "b") for n in (1, 2)]
+    clips = [FoldClip(f"c-{s}-{n}", s, "joy", path=f"/any where/{s}/joy/{n}") for s in ("a", "b") for n in (1, 2)]
     path = folds_file(tmp_path, HEAD + "a/joy/1\t2\nb/joy/1\t1\nc-a-2\t1\n")
     folds, unnamed, absent = folds_from_file(path, clips, may_lack_clips=False)
     assert folds == [{"c-b-1", "c-a-2"}, {"c-a-1"}] and unnamed == ["c-b-2"] and absent == 0
@@ -339,7 +331,7 @@ def test_the_partition_of_emobox_on_the_real_clips(samples, toys, tmp_path, name
         pytest.skip(f"{path} is not there")
     script = toys.script(name)
     prepare_corpus(getattr(script, name.upper()), script.find_utterances, Request(corpus_dir), tmp_path / name)
-    clips = [clip_of(cut, with_path=True) for cut in corpus_cuts(tmp_path / name, name, ["all"])]
+    clips = [fold_clip(cut, with_path=True) for cut in corpus_cuts(tmp_path / name, name, ["all"])]
     found, unnamed, _ = folds_from_file(path, clips, may_lack_clips=False)
     assert not unnamed and len(found) == folds and sum(map(len, found)) == len(clips)
     speakers = [{clip.speaker for clip in clips if clip.id in fold} for fold in found]

@@ -15,7 +15,8 @@ from speecheq.corpora.exchange import import_corpus
 from speecheq.corpora.prepare import Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.corpora.prepared_corpus import load_card
-from speecheq.dataset.msud import Recipe, unify
+from speecheq.dataset.msud import unify
+from speecheq.dataset.msud_recipe import Recipe
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.dataset.phones.units import Phones
 from speecheq.features import storage

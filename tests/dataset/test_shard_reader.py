@@ -35,7 +35,8 @@ from speecheq.corpora.prepare import Request, prepare
 from speecheq.dataset import shard_reader
 from speecheq.dataset.batch import Position, collate
 from speecheq.dataset.loader import endless_stream, training_cuts
-from speecheq.dataset.msud import Recipe, unify
+from speecheq.dataset.msud import unify
+from speecheq.dataset.msud_recipe import Recipe
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.dataset.shard_reader import Shards, folder_of, missing_shards, write_shards
 from speecheq.features.audio import load_waveform

@@ -13,7 +13,7 @@ from speecheq.cli.main import parser
 from speecheq.cluster.job_arrays import SCHEDULERS
 from speecheq.config.layers import resolve, setting_names
 from speecheq.config.schema import Config
-from speecheq.dataset.protocols import read_folds_file
+from speecheq.dataset.published_folds import read_folds_file
 from speecheq.reporting.readme_tables import with_tables
 
 RECIPES = ("mandarin", "iemocap", "mtl_aug")

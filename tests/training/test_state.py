@@ -21,7 +21,8 @@ from speecheq.corpora.prepare import Request, prepare
 from speecheq.dataset import batch as batch_module
 from speecheq.dataset.batch import Position
 from speecheq.dataset.loader import endless_stream, training_cuts
-from speecheq.dataset.msud import Recipe, unify
+from speecheq.dataset.msud import unify
+from speecheq.dataset.msud_recipe import Recipe
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.features.storage import compute_features
 from speecheq.models import checkpoint

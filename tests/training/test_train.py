@@ -23,7 +23,8 @@ from speecheq.config.schema import Config
 from speecheq.dataset import batch as batch_module
 from speecheq.dataset.batch import MultitaskBatch, TaskBatch, collate, crop
 from speecheq.dataset.loader import endless_stream, largest_batch, multitask_batches, training_cuts
-from speecheq.dataset.msud import Recipe, unify
+from speecheq.dataset.msud import unify
+from speecheq.dataset.msud_recipe import Recipe
 from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.evaluation.predictions import predict_emotions, predict_phones
 from speecheq.evaluation.score import score

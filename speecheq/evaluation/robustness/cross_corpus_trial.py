@@ -21,7 +21,8 @@ from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.corpora.prepared_corpus import load_card
 from speecheq.dataset.batch import collate, crop
-from speecheq.dataset.msud import TEST, TRAINING, ClassMap, Recipe, class_table
+from speecheq.dataset.classes import ClassMap, class_table
+from speecheq.dataset.msud_recipe import TEST, TRAINING, Recipe
 from speecheq.dataset.unlabelled import unlabelled_cuts
 from speecheq.evaluation.predictions import ClipPrediction, predict_emotions
 from speecheq.evaluation.robustness.conditions import OTHER_CORPORA, Condition, Setting
@@ -172,7 +173,7 @@ def clips_of(
     numbers = {classes.table.names.index(name) for name in learned}
     for cut in cuts:
         custom = cut.supervisions[0].custom
-        number = None if custom["esc"] is None else classes.class_of(custom)
+        number = None if custom["esc"] is None else classes.class_number(custom)
         if number in numbers:
             custom["class"] = number
             kept.append(cut)

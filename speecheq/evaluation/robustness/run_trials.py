@@ -8,7 +8,8 @@ from speecheq.common.files import read_json
 from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import STAMP, Stage, require
-from speecheq.dataset.msud import TEST, class_table
+from speecheq.dataset.classes import class_table
+from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.evaluation.robustness.attack_trial import AttackTrial
 from speecheq.evaluation.robustness.conditions import CLEAN, Condition, masked_gradient_warnings, write

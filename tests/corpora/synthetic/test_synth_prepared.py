@@ -5,7 +5,7 @@ from lhotse import SupervisionSet
 
 from speecheq.common.files import read_json
 from speecheq.corpora.synthetic import CORPORA, SIZES
-from speecheq.dataset.protocols import Clip, check_leaks, dev_part, make_folds
+from speecheq.dataset.protocols import FoldClip, check_leaks, dev_part, make_folds
 
 # prepared corpus -> (mini corpus, clips that the prep leaves out in nano and in mini)
 PREPARED = {
@@ -110,7 +110,7 @@ def test_nano_is_enough_for_every_protocol_with_a_dev_part(prepared, name):
     """All classes are trained on and are in the dev part, in every fold."""
     supervisions, *_ = prepared(name, "nano")
     clips = [
-        Clip(
+        FoldClip(
             s.id,
             s.speaker,
             s.custom["esc"],

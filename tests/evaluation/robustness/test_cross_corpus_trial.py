@@ -13,7 +13,9 @@ from speecheq.common.files import read_json, write_json
 from speecheq.config.schema import Config, ModelConfig
 from speecheq.corpora.prepare import Corpus, Request, Utterance
 from speecheq.corpora.prepare import prepare as prepare_corpus
-from speecheq.dataset.msud import ClassMap, Recipe, class_table, unify
+from speecheq.dataset.classes import ClassMap, class_table
+from speecheq.dataset.msud import unify
+from speecheq.dataset.msud_recipe import Recipe
 from speecheq.evaluation.predictions import ClipPrediction, predict_emotions
 from speecheq.evaluation.robustness.conditions import Condition
 from speecheq.evaluation.robustness.cross_corpus_trial import (

@@ -1,0 +1,43 @@
+"""The classes that a model tells apart: the categories of SEQM, or the target corpus' own labels."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from speecheq import seqm
+from speecheq.dataset.msud_recipe import Recipe
+
+
+class ClassMap:
+    """Maps a clip's labels to its class; ``table`` names the classes."""
+
+    def __init__(self, recipe: Recipe, card: Mapping[str, Any]):
+        """``card`` is that of the recipe's target."""
+        self.target = recipe.target
+        self.uses_corpus_labels = recipe.classes == "corpus"
+        if not self.uses_corpus_labels:
+            self.table = seqm.SEQM_CLASSES
+            return
+        categories = card["labels"]
+        labels = sorted(label for label in categories if card["counts"]["emotion"].get(label))
+        self.table = seqm.ClassTable(tuple(labels), tuple(categories[label] for label in labels))
+        self.index = {label: number for number, label in enumerate(labels)}
+        # A clip of another corpus has the label that stands for its plain category. Where there are several, it has
+        # the one with the category's name.
+        self.category_label: dict[str, str] = {}
+        for category in dict.fromkeys(self.table.categories):
+            plain = [label for label in labels if categories[label] == category and label in card["plain_labels"]]
+            chosen = [label for label in plain if label.lower() == category] or plain
+            if len(chosen) == 1:
+                self.category_label[category] = chosen[0]
+
+    def class_number(self, custom: Mapping[str, Any]) -> int | None:
+        """The class number of an utterance, from its supervision's custom fields; None where it has no class."""
+        if not self.uses_corpus_labels:
+            return seqm.esc_index(custom["esc"])
+        label = custom["emotion"] if custom["corpus"] == self.target else self.category_label.get(custom["esc"])
+        return None if label is None else self.index[label]
+
+
+def class_table(note: Mapping[str, Any]) -> seqm.ClassTable:
+    """The classes that ``msud.json`` names."""
+    return seqm.ClassTable(tuple(note["classes"]), tuple(note["class_esc"]))
