@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from test_state import assert_same, job, scalars
 
 from speecheq.cluster import distributed
-from speecheq.cluster.job_arrays import free_port
+from speecheq.cluster.run_task import free_port
 from speecheq.common.errors import InputError
 from speecheq.corpora.prepare import Request, prepare
 from speecheq.dataset.batch import TaskBatch, join_shares
@@ -71,7 +71,7 @@ from speecheq.training import train as training
 from speecheq.dataset import batch as batch_module
 from speecheq.common.command_line import exit_status
 from speecheq.common.errors import InputError
-from speecheq.cluster.job_arrays import free_port
+from speecheq.cluster.run_task import free_port
 from speecheq.common.log import set_up_logging
 import torch.utils.tensorboard
 

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speecheq.cluster import job_arrays
-from speecheq.cluster.job_arrays import Settings, Task
+from speecheq.cluster.job_files import RESULTS, SUBMITTED, TASKS, Task
+from speecheq.cluster.job_options import Settings, add_options, without_options
+from speecheq.cluster.schedulers import GRID_ENGINE, SLURM, as_ranges, read_qstat, read_squeue
 from speecheq.common.command_line import parse_numbers
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
@@ -42,13 +44,13 @@ ODD = [
 
 def parsed(*arguments):
     parser = ArgumentParser()
-    job_arrays.add_options(parser)
+    add_options(parser)
     return parser.parse_args(arguments)
 
 
 @given(st.sets(st.integers(0, 60), min_size=1))
 def test_ranges_name_the_same_numbers(numbers):
-    assert parse_numbers(job_arrays.as_ranges(numbers), "part") == sorted(numbers)
+    assert parse_numbers(as_ranges(numbers), "part") == sorted(numbers)
 
 
 @given(
@@ -72,7 +74,7 @@ def test_a_task_takes_over_all_but_where_it_runs(mine, others, order):
     mixed = [(True, words) for words in mine] + [(False, words) for words in others]
     order.shuffle(mixed)
     left = [word for is_mine, words in mixed if not is_mine for word in words]
-    assert job_arrays.without_options(["train", *(word for _, words in mixed for word in words)]) == ["train", *left]
+    assert without_options(["train", *(word for _, words in mixed for word in words)]) == ["train", *left]
 
 
 def test_the_commands_of_both_schedulers(tmp_path):
@@ -94,8 +96,8 @@ def test_the_commands_of_both_schedulers(tmp_path):
         "--job-option=--x=y",
         "--job-option=-z",
     ]
-    job = ["job.sh", sys.executable, "-m", "speecheq.cluster.job_arrays", "."]
-    slurm = Settings.of(parsed("--cmd", "slurm", "--gpu", "a100", *options), gpus=2, nodes=2)
+    job = ["job.sh", sys.executable, "-m", "speecheq.cluster.run_task", "."]
+    slurm = Settings.from_options(parsed("--cmd", "slurm", "--gpu", "a100", *options), gpus=2, nodes=2)
     assert slurm.command("train", 10, tmp_path / "50%A") == [
         "sbatch",
         "--parsable",
@@ -118,7 +120,7 @@ def test_the_commands_of_both_schedulers(tmp_path):
         "-z",
         *job,
     ]
-    sge = Settings.of(parsed("--cmd", "sge", *options), gpus=2)
+    sge = Settings.from_options(parsed("--cmd", "sge", *options), gpus=2)
     assert sge.command("train", 10, tmp_path) == [
         "qsub",
         "-terse",
@@ -156,9 +158,9 @@ def test_the_commands_of_both_schedulers(tmp_path):
         "-z",
         *job,
     ]
-    plain = Settings.of(parsed("--cmd", "slurm", "--gpu", "none"), gpus=2).command("score", 1, tmp_path)
+    plain = Settings.from_options(parsed("--cmd", "slurm", "--gpu", "none"), gpus=2).command("score", 1, tmp_path)
     assert plain[7:] == [f"--output={tmp_path}/%A.%a.out", "--array=1-1", "--no-requeue", *job]
-    assert "--gpus-per-node=2" in Settings.of(parsed("--cmd", "slurm"), gpus=2).command("train", 1, tmp_path)
+    assert "--gpus-per-node=2" in Settings.from_options(parsed("--cmd", "slurm"), gpus=2).command("train", 1, tmp_path)
 
 
 def test_a_folder_that_slurm_cannot_write_to_is_refused(tmp_path):
@@ -169,7 +171,7 @@ def test_a_folder_that_slurm_cannot_write_to_is_refused(tmp_path):
 
 def test_what_grid_engine_cannot_do_is_refused():
     with pytest.raises(InputError, match="--cmd sge: nodes cannot be asked for there"):
-        Settings.of(parsed("--cmd", "sge"), nodes=2)
+        Settings.from_options(parsed("--cmd", "sge"), nodes=2)
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -181,9 +183,9 @@ def test_of_slurms_variables_jobs_get_those_of_no_other_job(monkeypatch, inside)
     given.update({"SLURM_JOB_ID": "1"} if inside else {})
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    left = set(job_arrays.SCHEDULERS["slurm"].environment())
+    left = set(SLURM.environment())
     assert set(os.environ) - left == ({"SLURM_JOB_ID", "SLURM_GPUS_PER_NODE"} if inside else set())
-    assert job_arrays.SCHEDULERS["sge"].environment() == dict(os.environ)
+    assert GRID_ENGINE.environment() == dict(os.environ)
 
 
 def test_without_the_scheduler_the_sentence_says_so(tmp_path, monkeypatch):
@@ -197,7 +199,7 @@ def test_the_queue_of_slurm_is_read():
         "12|1|RUNNING|None\n12|2|PENDING|Resources\n12|3|TIMEOUT|TimeLimit\n13|N/A|RUNNING|None\n"
         "12|4|COMPLETING|None\n14|1-2,4%2|CANCELLED|None\n"
     )
-    assert job_arrays._read_squeue(text) == {
+    assert read_squeue(text) == {
         ("12", 1): ("running", "RUNNING"),
         ("12", 2): ("waiting", "Resources"),
         ("12", 3): ("ended", "TIMEOUT"),
@@ -213,7 +215,7 @@ def test_the_queue_of_grid_engine_is_read():
     <job_list state="pending"><JB_job_number>7</JB_job_number><state>Eqw</state><tasks>3</tasks></job_list>
     <job_list state="pending"><JB_job_number>9</JB_job_number><state>qw</state><tasks>1-2:1</tasks></job_list>
     <job_list state="running"><JB_job_number>8</JB_job_number><state>r</state></job_list></job_info></job_info>"""
-    assert job_arrays._read_qstat(text) == {
+    assert read_qstat(text) == {
         ("7", 1): ("running", "r"),
         ("7", 2): ("waiting", "qw"),
         ("7", 3): ("ended", "Eqw"),
@@ -302,7 +304,7 @@ def test_tasks_get_their_words_where_they_were_given(grid_engine, tmp_path):
 
 
 def test_what_the_cluster_says_of_the_longest_array():
-    slurm, sge = job_arrays.SCHEDULERS["slurm"].read_longest, job_arrays.SCHEDULERS["sge"].read_longest
+    slurm, sge = SLURM.read_longest, GRID_ENGINE.read_longest
     assert slurm("MaxArraySize            = 1001\nMaxBatchRequeue         = 5\n") == 1000
     assert sge("max_u_jobs                   0\nmax_aj_tasks                 75000\n") == 75000
     assert sge("max_aj_tasks 0\n") is sge("") is slurm("") is None
@@ -411,7 +413,7 @@ def test_a_refusal_is_one_sentence(grid_engine, tmp_path):
     (grid_engine / "qsub").write_text("#!/bin/sh\necho 'job rejected: no such queue' >&2\nexit 1\n")
     with pytest.raises(InputError, match=r"qsub refused its 1 jobs \(job rejected: no such queue\)"):
         job_arrays.run("train", [Task("a", ("true",))], Settings("sge", tmp_path / "jobs"))
-    assert not list((tmp_path / "jobs").rglob(job_arrays.SUBMITTED))
+    assert not list((tmp_path / "jobs").rglob(SUBMITTED))
 
 
 def in_queue(*tasks):
@@ -441,8 +443,8 @@ def test_an_interrupted_wait_cancels_or_leaves_what_still_runs(grid_engine, tmp_
     with pytest.raises(KeyboardInterrupt):
         job_arrays.run("train", tasks, Settings("sge", tmp_path / "jobs", keep_jobs=True))
     by_job = {
-        json.loads(path.read_text())["job"]: json.loads((path.parent / job_arrays.TASKS).read_text())["tasks"]
-        for path in (tmp_path / "jobs").rglob(job_arrays.SUBMITTED)
+        json.loads(path.read_text())["job"]: json.loads((path.parent / TASKS).read_text())["tasks"]
+        for path in (tmp_path / "jobs").rglob(SUBMITTED)
     }
     assert [task["title"] for task in by_job["8"]] == ["b"] and len(by_job["7"]) == 3
 
@@ -467,7 +469,7 @@ def test_a_stop_while_jobs_are_submitted_leaves_none_unknown(grid_engine, tmp_pa
         job_arrays.run("train", tasks, Settings("sge", tmp_path / "jobs", keep_jobs=keep))
     sessions = (grid_engine / "submits").read_text().split()
     assert len(sessions) == number and str(os.getsid(0)) not in sessions
-    known = sorted(json.loads(path.read_text())["job"] for path in (tmp_path / "jobs").rglob(job_arrays.SUBMITTED))
+    known = sorted(json.loads(path.read_text())["job"] for path in (tmp_path / "jobs").rglob(SUBMITTED))
     assert known == ["7", "8"][:number]
     cancelled = [] if keep else [word for job in known for word in (job, "-t", "1-2")]
     asked = grid_engine / "qdel.txt"
@@ -487,7 +489,7 @@ def test_what_others_of_an_array_do_is_not_forgotten_when_some_have_ended(grid_e
     (grid_engine / "queue.xml").write_text(in_queue(1, 2, 3))
     with pytest.raises(KeyboardInterrupt):
         job_arrays.run("train", tasks, settings)
-    (note,) = (tmp_path / "jobs").rglob(job_arrays.SUBMITTED)
+    (note,) = (tmp_path / "jobs").rglob(SUBMITTED)
     with pytest.raises(SystemExit):
         job_arrays.run("train", tasks, replace(settings, keep_jobs=False, dry_run=True))
     assert not (grid_engine / "qdel.txt").exists(), "a dry run cancels nothing"
@@ -495,7 +497,7 @@ def test_what_others_of_an_array_do_is_not_forgotten_when_some_have_ended(grid_e
         (note.parent / f"7.{index}.out").touch()
 
     def end_of_the_first(_seconds):
-        write_json(note.parent / job_arrays.RESULTS / "1.json", {"job": "7", "status": 0})
+        write_json(note.parent / RESULTS / "1.json", {"job": "7", "status": 0})
         (grid_engine / "queue.xml").write_text(in_queue(2, 3))
 
     monkeypatch.setattr(job_arrays.time, "sleep", end_of_the_first)
@@ -545,7 +547,7 @@ def on_node(tmp_path):
     started = []
 
     def start(scheduler, requeue, **environment):
-        (tmp_path / job_arrays.TASKS).write_text(
+        (tmp_path / TASKS).write_text(
             json.dumps(
                 {
                     "scheduler": scheduler,
@@ -564,7 +566,7 @@ def on_node(tmp_path):
             )
         )
         process = subprocess.Popen(
-            [sys.executable, "-m", "speecheq.cluster.job_arrays", str(tmp_path)],
+            [sys.executable, "-m", "speecheq.cluster.run_task", str(tmp_path)],
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         )
         started.append(process)
@@ -590,14 +592,14 @@ def test_grid_engines_warning_reaches_a_task_as_sigterm(on_node, tmp_path, numbe
 def test_a_warning_while_a_task_is_started_reaches_it():
     program = """
 import os, signal, subprocess
-from speecheq.cluster import job_arrays as jobs
+from speecheq.cluster import run_task
 real = subprocess.Popen
 def warned(*arguments, **options):
     process = real(*arguments, **options)
     os.kill(os.getpid(), signal.SIGUSR2)
     return process
 subprocess.Popen = warned
-print(jobs._run_command(["sleep", "1000"], open(os.devnull, "wb")))
+print(run_task._run_command(["sleep", "1000"], open(os.devnull, "wb")))
 """
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -16,7 +16,7 @@ import pytest
 from test_distributed import ROOT, command, data, steps_of  # noqa: F401
 from test_state import assert_same
 
-from speecheq.cluster.job_arrays import free_port
+from speecheq.cluster.run_task import free_port
 
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
 EXPERIMENT = "nano-speecheq/seqd.official/fold1/seed1"

@@ -26,7 +26,7 @@ from test_state import scalars
 
 from speecheq.cli.main import main
 from speecheq.cluster import distributed
-from speecheq.cluster.job_arrays import TASKS
+from speecheq.cluster.job_files import TASKS
 from speecheq.common.errors import InputError
 from speecheq.common.stages import require
 from speecheq.config.layers import learned, resolve

@@ -20,7 +20,7 @@ import yaml
 from doc_pages import PAGES, ROOT, blocks, given, inline_code, paths, prose
 from lhotse import CutSet, Recording
 
-from speecheq.cluster.job_arrays import free_port
+from speecheq.cluster.run_task import free_port
 
 ENGLISH = ("--protocol session", "--target ravdess", "--phonemes none")  # these options are given in egs/iemocap
 # Its commands run in test_prediction.py, on a model that lies there.

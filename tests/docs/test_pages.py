@@ -10,7 +10,7 @@ import yaml
 from doc_pages import FILES, PAGES, ROOT, blocks, inline_code, prose, tables, text_of
 
 from speecheq.cli.main import parser
-from speecheq.cluster.job_arrays import SCHEDULERS
+from speecheq.cluster.schedulers import SCHEDULERS
 from speecheq.config.layers import resolve, setting_names
 from speecheq.config.schema import Config
 from speecheq.dataset.published_folds import read_folds_file

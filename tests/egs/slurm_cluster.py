@@ -10,7 +10,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from speecheq.cluster.job_arrays import free_port
+from speecheq.cluster.run_task import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 # Far beyond what anything here takes, also on a machine with other work: a test that waits so long has failed.

@@ -19,6 +19,8 @@ import pytest
 from slurm_cluster import LIMIT, Cluster, missing_programs, wait_until
 
 from speecheq.cluster import job_arrays
+from speecheq.cluster.job_files import SUBMITTED, Task
+from speecheq.cluster.job_options import Settings
 from speecheq.common.files import locked_folder
 from speecheq.common.stages import NOT_DONE, ONLY_ASK
 
@@ -55,7 +57,7 @@ def beside(cluster, tmp_path_factory):
         def start(name, script, *options):
             folder = tmp_path_factory.mktemp(name)
             (folder / "job.sh").write_text(f'[ -z "${ONLY_ASK}" ] || exit {NOT_DONE}\ncd "$1"\n{script}')
-            command = job_arrays.speecheq(
+            command = speecheq_command(
                 "jobs", "--name", name, "--cmd", "slurm", "--time", "2", "--jobs-folder", str(folder / "jobs"), *options
             )
             waiting = started.enter_context(
@@ -192,7 +194,7 @@ def test_a_recipe_on_slurm_equals_a_local_one(out_of_time, back_in_the_queue, ma
         logs = [path.read_text() for path in (folder / EXPERIMENT / f"fold{fold}/seed1").glob(f"slurm-*_{fold}.log")]
         assert sorted(len(re.findall(r"stage 4 \(train\)", log)) for log in logs) == [0, 1]
     assert not list(Path(mandarin.folder).glob("harm")) and not list(folder.parent.rglob("harm"))
-    assert not list(folder.glob(f"exp/jobs/*/{job_arrays.SUBMITTED}"))
+    assert not list(folder.glob(f"exp/jobs/*/{SUBMITTED}"))
 
 
 def test_a_second_start_submits_nothing(mandarin, corpora, walked):
@@ -372,7 +374,7 @@ def test_more_jobs_than_an_array_may_have_become_several(cluster, tmp_path):
         f'[ -z "${ONLY_ASK}" ] || exit {NOT_DONE}\ncd "$1"\ntouch "runs.$2"\nls runs.* | wc -l >"seen.$2"\n'
         'sleep 0.3\nrm "runs.$2"\n'
     )
-    command = job_arrays.speecheq(
+    command = speecheq_command(
         "jobs", "--name", "many", "--cmd", "slurm", "--jobs-folder", str(tmp_path / "jobs"), "--jobs-at-once", "2"
     )
     words = [["sh", str(tmp_path / "count.sh"), str(tmp_path), str(number)] for number in range(11)]
@@ -401,11 +403,11 @@ def test_jobs_that_are_submitted_from_inside_an_allocation_ask_for_what_they_are
     }.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
-    task = job_arrays.Task(
+    task = Task(
         "a job",
         ("sh", "-c", 'echo "$SLURM_JOB_ID $SLURM_MEM_PER_NODE $SLURM_NNODES" >"$1"', "-", str(tmp_path / "of job")),
     )
-    job_arrays.run("inside", [task], job_arrays.Settings("slurm", tmp_path / ODD, memory="100M"))
+    job_arrays.run("inside", [task], Settings("slurm", tmp_path / ODD, memory="100M"))
     job, *rest = (tmp_path / "of job").read_text().split()
     assert job != "1000" and rest == ["100", "1"]
 

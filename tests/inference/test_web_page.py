@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from speecheq.cli import main
-from speecheq.cluster.job_arrays import free_port
+from speecheq.cluster.run_task import free_port
 from speecheq.common.errors import InputError
 from speecheq.inference.predictor import Prediction, Predictor
 from speecheq.inference.web_page import in_words, of_recording, page

@@ -1,0 +1,131 @@
+"""What a job runs on its node: ``python -m speecheq.cluster.run_task FOLDER``, one task of the array in FOLDER."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+
+from speecheq.cluster.job_files import JobArray, SubmittedTask, Task, file_version, read_array
+from speecheq.cluster.schedulers import SCHEDULERS, Scheduler
+from speecheq.common.command_line import exit_status
+from speecheq.common.files import write_json
+from speecheq.common.log import set_up_logging
+
+# A task that was warned goes back into the queue at most so often without having saved anything new.
+MAX_FUTILE_RESTARTS = 3
+
+
+def free_port() -> int:
+    """A free TCP port of this machine.
+
+    It lies between the ports of well-known services and those that Linux gives away by itself, so that nobody else is
+    given it before it is used. Where there are no such ports, it is one that the system gives.
+    """
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):
+        first = 0
+    draw = random.Random()  # not the generator that trainings seed
+    while True:
+        with closing(socket.socket()) as tried:
+            try:
+                tried.bind(("", draw.randrange(10000, first) if first > 11000 else 0))
+                return tried.getsockname()[1]
+            except OSError:  # the port is taken
+                continue
+
+
+def run_task(folder: Path) -> int:
+    """Run the task of ``folder``'s array that the environment names. Returns its exit status.
+
+    The task's log is written, and its exit status left in a file for the process that waits. On several nodes the
+    command is started on each of them, with ``--rendezvous`` at this one, the first. With ``requeue``, a task that was
+    warned goes back into the queue; without progress only MAX_FUTILE_RESTARTS times.
+    """
+    array = read_array(folder)
+    scheduler = SCHEDULERS[array.scheduler]
+    job, index = os.environ[scheduler.job_variable], int(os.environ[scheduler.index_variable])
+    task = array.tasks[index - 1]
+    submitted = SubmittedTask(folder.resolve(), array.scheduler, job, index, task)
+    os.chdir(array.cwd)
+    submitted.result.unlink(missing_ok=True)  # of a start before the job went back into the queue
+    submitted.log.parent.mkdir(parents=True, exist_ok=True)
+    saved_before = file_version(task.saves)
+    with open(submitted.log, "ab") as output:
+        status, warned = _run_command(_command(task, array, scheduler), output)
+        if warned and array.requeue and scheduler.requeue:
+            # it was asked to make room and saved in time, which the scheduler takes for an end of its own
+            restarts = int(os.environ.get(scheduler.restarts_variable, 0))
+            requeue = [part.format(job=job, index=index) for part in scheduler.requeue]
+            if file_version(task.saves) == saved_before and restarts >= MAX_FUTILE_RESTARTS:
+                output.write(f"started again {restarts} times, it saved nothing new: it stays ended\n".encode())
+            elif subprocess.run(requeue, stdout=output, stderr=subprocess.STDOUT).returncode == 0:
+                return status
+    write_json(submitted.result, {"job": job, "status": status})
+    return status
+
+
+def _command(task: Task, array: JobArray, scheduler: Scheduler) -> list[str]:
+    command = [part.format(nodes=array.nodes) for part in scheduler.step]
+    if command and "SLURM_CPUS_PER_TASK" in os.environ:  # srun does not take this over by itself
+        command.append(f"--cpus-per-task={os.environ['SLURM_CPUS_PER_TASK']}")
+    command += task.command
+    if array.nodes > 1:
+        command += ["--rendezvous", f"{socket.gethostname()}:{free_port()}"]
+    return command
+
+
+def _run_command(command: Sequence[str], output: BinaryIO) -> tuple[int, bool]:
+    """Run a command.
+
+    Schedulers warn a task before its time limit and before it has to make room. Slurm warns the command itself; when it
+    ends the whole job, this process gets the SIGTERM too. Grid Engine warns this process, which sends the command
+    SIGTERM.
+
+    Returns:
+        Its exit status as a shell gives it, and whether it was warned: ended by a SIGTERM that was sent to it alone.
+    """
+    terminations, warnings = [], []
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, _frame: object) -> None:
+        if process is not None:
+            process.terminate()
+        else:
+            warnings.append(number)
+
+    # this process outlives a SIGTERM, to report how the command ended
+    signal.signal(signal.SIGTERM, lambda number, _: terminations.append(number))
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, pass_on)
+    try:
+        # in a session of its own: Grid Engine warns a job's whole process group, with signals that would end it
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    except OSError as error:
+        output.write(os.fsencode(f"{command[0]}: {os.strerror(error.errno)}\n"))
+        return 127, False
+    if warnings:  # they came while the command was started
+        process.terminate()
+    status = process.wait()
+    status = 128 - status if status < 0 else status
+    return status, status == 128 + signal.SIGTERM and not terminations
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the task of the folder that is the only argument. Returns the task's exit status."""
+    set_up_logging()
+    status: list[int] = []
+    folder = Path((sys.argv[1:] if argv is None else argv)[0])
+    return exit_status(lambda: status.append(run_task(folder))) or status[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
