@@ -23,7 +23,7 @@ TRAINING_SETS = ("emotion", "gender", "train")
 ONE_STEP = """
 import os, sys
 import speecheq.training.train as training
-from speecheq.cli import main
+from speecheq.cli.main import main
 step = training.train_step
 def first(*given):
     step(*given)

@@ -271,11 +271,12 @@ class _Array:
         while left:
             if not cancelled and os.environ.get(RECIPE, str(os.getppid())) != str(os.getppid()):
                 sys.exit(128 + signal.SIGTERM)  # a SIGTERM to a shell does not reach its children
-            states = self._states()
+            answer = self._states()
+            states = answer or {}
             now = time.monotonic()
             phases: Counter[str] = Counter()
             reasons: set[str] = set()
-            for submitted in list(left) if states is not None else []:
+            for submitted in [] if answer is None else list(left):
                 state = states.get((submitted.job, submitted.index))
                 if state is not None and state.phase != ENDED:
                     phases[state.phase] += 1

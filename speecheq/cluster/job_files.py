@@ -41,7 +41,8 @@ class JobArray(NamedTuple):
     tasks: list[Task]
 
 
-class SubmittedTask(NamedTuple):
+@dataclass(frozen=True)
+class SubmittedTask:
     """A task in the queue: the folder of its array, the scheduler and its number for the array, the index from 1."""
 
     folder: Path

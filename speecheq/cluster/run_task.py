@@ -110,7 +110,7 @@ def _run_command(command: Sequence[str], output: BinaryIO) -> tuple[int, bool]:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     except OSError as error:
-        output.write(os.fsencode(f"{command[0]}: {os.strerror(error.errno)}\n"))
+        output.write(os.fsencode(f"{command[0]}: {error.strerror}\n"))
         return 127, False
     if warnings:  # they came while the command was started
         process.terminate()

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import NO_SPACE
@@ -71,10 +72,10 @@ def parse_numbers(text: str, what: str, available: int | None = None) -> list[in
 class OneLineParser(argparse.ArgumentParser):
     """argparse whose errors are one sentence and exit status 1, and whose options are written in full."""
 
-    def __init__(self, *arguments, **options) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise InputError(f"{self.prog}: {message}; see {self.prog} --help.")
 
 

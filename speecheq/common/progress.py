@@ -2,24 +2,36 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
-from tqdm import tqdm
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, TypeVar
 
 from speecheq.common.log import log
 
 T = TypeVar("T")
 
-# Without a terminal a line is written this often (seconds), so that a log file stays short.
+# Seconds between two log lines, so that a log file stays short, and between two pictures of the bar.
 PLAIN_LINE_INTERVAL = 15.0
+BAR_INTERVAL = 0.1
+
+
+def _open_bar(**options: Any) -> Any:
+    """A tqdm bar whose clock is never set back, by which its time would be below 0."""
+    from tqdm import tqdm
+
+    started = time.monotonic()
+
+    class Bar(tqdm):
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            return {**super().format_dict, "elapsed": time.monotonic() - started, "rate": None}  # None: the average
+
+    return Bar(dynamic_ncols=True, **options)
 
 
 class Progress:
     """Counts ``total`` units of work under ``title``, of which ``done`` were done before.
 
-    On a terminal a tqdm bar; elsewhere plain log lines, at most one in PLAIN_LINE_INTERVAL seconds and one
-    at the end.
+    On a terminal a bar is shown; elsewhere a log line at most every PLAIN_LINE_INTERVAL seconds and at the end.
     """
 
     def __init__(
@@ -27,24 +39,24 @@ class Progress:
     ):
         self.title, self.total, self.unit, self.done = title, total, unit, done
         self.count, self.note, self.started = done, "", time.monotonic()
-        self.last_line = self.started
+        self.last_shown = self.started
         terminal = sys.stderr.isatty() if terminal is None else terminal
-        self.bar = None
-        if terminal:
-            self.bar = tqdm(total=total, desc=title, unit=unit, initial=done, dynamic_ncols=True)
-            # tqdm's own clock may be set back, for which the bar would stand still
-            self.bar._time, self.bar.start_t, self.bar.last_print_t = time.monotonic, self.started, self.started
+        self.bar = _open_bar(total=total, desc=title, unit=unit, initial=done) if terminal else None
 
     def update(self, count: int = 1, note: str = "") -> None:
         """Report ``count`` more units done; ``note`` is shown beside the figures (a loss, say)."""
         self.count += count
         self.note = note or self.note
+        waited = time.monotonic() - self.last_shown
         if self.bar is not None:
+            self.bar.n = self.count
             if note:
                 self.bar.set_postfix_str(note, refresh=False)
-            self.bar.update(count)
-        elif time.monotonic() - self.last_line >= PLAIN_LINE_INTERVAL:
-            self._line()
+            if waited >= BAR_INTERVAL:
+                self.last_shown += waited
+                self.bar.refresh()
+        elif waited >= PLAIN_LINE_INTERVAL:
+            self._log_line()
 
     def expect(self, total: int) -> None:
         """Say how many units there will be, once that is known."""
@@ -52,32 +64,33 @@ class Progress:
         if self.bar is not None:
             self.bar.total = total
 
-    def _line(self) -> None:
-        self.last_line = time.monotonic()
-        seconds = self.last_line - self.started
+    def _log_line(self) -> None:
+        self.last_shown = time.monotonic()
+        seconds = self.last_shown - self.started
         speed = (self.count - self.done) / seconds if seconds > 0 else 0.0
-        of = f"/{self.total}" if self.total is not None else ""
-        left = ""
-        if self.total is not None and speed > 0 and self.count < self.total:
-            left = f", {(self.total - self.count) / speed:.0f} s left"
+        total = left = ""
+        if self.total is not None:
+            total = f"/{self.total}"
+            if speed > 0 and self.count < self.total:
+                left = f", {(self.total - self.count) / speed:.0f} s left"
         note = f", {self.note}" if self.note else ""
         log.info(
-            "%s: %d%s %s in %.0f s (%.1f/s%s)%s", self.title, self.count, of, self.unit, seconds, speed, left, note
+            "%s: %d%s %s in %.0f s (%.1f/s%s)%s", self.title, self.count, total, self.unit, seconds, speed, left, note
         )
 
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: object, _error: object, _trace: object) -> None:
         if self.bar is not None:
             self.bar.close()
         elif kind is None:
-            self._line()
+            self._log_line()
 
 
 def progress(items: Iterable[T], title: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Yield ``items`` and report each as one unit of work."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(title, total, unit) as shown:
         for item in items:

@@ -20,7 +20,7 @@ from speecheq.cluster.schedulers import GRID_ENGINE, SLURM, as_ranges, read_qsta
 from speecheq.common.command_line import parse_numbers
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
-from speecheq.common.stages import NOT_DONE, ONLY_ASK
+from speecheq.common.stages import NOT_DONE
 
 ROOT = Path(__file__).resolve().parents[2]
 # What could go wrong on the way through a shell.
@@ -221,30 +221,6 @@ def test_the_queue_of_grid_engine_is_read():
         ("7", 3): ("ended", "Eqw"),
         **{("9", index): ("waiting", "qw") for index in (1, 2)},
     }
-
-
-def test_of_listed_commands_those_that_are_not_done_become_tasks(tmp_path, monkeypatch):
-    """A command is asked with its own words, whatever they are."""
-    script = tmp_path / "is it done"
-    script.write_text(
-        f"#!{sys.executable}\nimport os, sys\nassert os.environ['{ONLY_ASK}']\n"
-        "sys.exit(int(os.fsencode(sys.argv[1]).decode()))\n"
-    )
-    script.chmod(0o755)
-
-    def listed(status, made=""):
-        words = [str(script), str(status), *ODD]
-        return b"".join(os.fsencode(word) + b"\0" for word in (f"title {status}", made, str(len(words)), *words))
-
-    assert job_arrays.missing_of(listed(0)) == []
-    missing = Task(f"title {NOT_DONE}", (str(script), str(NOT_DONE), *ODD))
-    assert job_arrays.missing_of(listed(NOT_DONE) + listed(0) + listed(NOT_DONE, "a file")) == [
-        missing,
-        replace(missing, makes=(Path("a file"),)),
-    ]
-    with pytest.raises(SystemExit) as ended:
-        job_arrays.missing_of(listed(0) + listed(1))
-    assert ended.value.code == 1
 
 
 # ---- Grid Engine: qsub runs the tasks one after the other, before it answers

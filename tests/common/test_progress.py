@@ -39,7 +39,7 @@ def test_what_was_done_before_counts_but_not_for_the_speed(caplog, capsys, monke
     with Progress("work", total=10, unit="steps", terminal=False, done=8) as shown:
         shown.started -= 2.0
         shown.update(1)
-        shown._line()
+        shown._log_line()
     first = caplog.records[0].getMessage()
     assert first.startswith("work: 9/10 steps in 2 s (0.5/s, 2 s left)")
     with Progress("work", total=10, terminal=True, done=8) as shown:
@@ -64,8 +64,8 @@ def test_log_lines_carry_the_time(capsys):
 
 
 def test_a_bar_goes_on_where_the_clock_is_set_back(monkeypatch, capsys):
+    monkeypatch.setattr(module, "BAR_INTERVAL", 0.0)
     with Progress("clips", 10, "clips", terminal=True) as shown:
         monkeypatch.setattr(time, "time", lambda: 0.0)
-        monkeypatch.setattr(shown.bar, "mininterval", 0)
         shown.update(4)
         assert shown.bar.format_dict["elapsed"] >= 0 and "4/10" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from slurm_cluster import LIMIT, Cluster, missing_programs, wait_until
 
+from speecheq.cli.job_parts import speecheq_command
 from speecheq.cluster import job_arrays
 from speecheq.cluster.job_files import SUBMITTED, Task
 from speecheq.cluster.job_options import Settings

@@ -518,7 +518,7 @@ def test_training_in_bf16(data, tmp_path):
 
 
 def test_of_trainings_at_once_the_first_that_fails_ends_all(data, tmp_path):
-    from speecheq.cli.main import _train_together
+    from speecheq.cli.training import train_together
 
     lost = dataclasses.replace(job(data, tmp_path / "lost"), msud=tmp_path / "nothing")
     jobs = [
@@ -527,7 +527,7 @@ def test_of_trainings_at_once_the_first_that_fails_ends_all(data, tmp_path):
         job(data, tmp_path / "never", optim__max_steps=9999),
     ]
     with pytest.raises(InputError, match="lost: the training failed"):
-        _train_together(jobs, 2)
+        train_together(jobs, 2)
     assert not (tmp_path / "never" / "stage.json").exists()
 
 

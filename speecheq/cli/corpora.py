@@ -1,0 +1,125 @@
+"""The commands of stages 0 and 1: synthesise, download, import, export and check corpora."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from speecheq.cli.options import Commands, add_command
+from speecheq.common.command_line import positive, positive_whole, true_or_false
+from speecheq.common.errors import InputError
+from speecheq.common.log import log
+
+
+def _synth(options: Namespace) -> None:
+    from speecheq.corpora.synthetic import synthesise
+
+    for corpus in options.corpora:
+        synthesise(corpus, options.out / corpus, options.size, options.seed)
+
+
+def _corpora(options: Namespace) -> None:
+    from speecheq.common.files import read_json
+    from speecheq.corpora.data_card import find_card, read_cards, where_from
+
+    if options.prepared:
+        for name in options.names:
+            path = options.prepared / name / f"{name}_card.json"
+            if not path.is_file():
+                raise InputError(f"{path}: stage 1 (manifests) has not been run for {name}; run it first.")
+            if read_json(path)["labels"]:
+                print(name)
+    else:
+        cards = read_cards()
+        names = [name if name in cards else name.rpartition("_")[0] or name for name in options.names]  # esd_zh -> esd
+        for name in dict.fromkeys(names or cards):
+            log.info("%s", where_from(find_card(name)))
+
+
+def _download(options: Namespace) -> None:
+    from speecheq.corpora.data_card import find_card
+    from speecheq.corpora.download import download
+
+    print(download(find_card(options.corpus), options.out, options.parts, options.base_url))
+
+
+def _import(options: Namespace) -> None:
+    from speecheq.corpora.exchange import import_corpus
+
+    import_corpus(
+        options.source,
+        options.name,
+        options.out,
+        options.labels,
+        options.partial,
+        options.hours,
+        options.seed,
+        options.nj,
+        options.check_only,
+    )
+
+
+def _export(options: Namespace) -> None:
+    from speecheq.corpora.exchange import export_corpus
+
+    export_corpus(options.manifests, options.out)
+
+
+def _check(options: Namespace) -> None:
+    from speecheq.common.files import write_json
+    from speecheq.corpora.audit import as_text, check
+
+    report = check(options.manifests, options.nj)
+    if options.json:
+        write_json(options.json, report)
+    print(as_text(report))
+
+
+def add_commands(commands: Commands) -> None:
+    """Add synth, corpora, download, import, export and check."""
+    synth = add_command(commands, "synth", _synth, "Stage 0: synthesise mini corpora with espeak-ng.")
+    synth.add_argument("--out", type=Path, required=True, help="folder in which each corpus gets a folder")
+    synth.add_argument("--corpora", nargs="+", required=True, metavar="CORPUS", help="corpora to imitate")
+    synth.add_argument("--size", default="mini", help="mini or nano (default: mini)")
+    synth.add_argument("--seed", type=int, default=0, help="seed of the synthesis (default: 0)")
+
+    corpora = add_command(commands, "corpora", _corpora, "Say where corpora can be had and under which terms.")
+    corpora.add_argument("names", nargs="*", metavar="CORPUS", help="corpora by name (default: all)")
+    corpora.add_argument(
+        "--prepared",
+        type=Path,
+        metavar="MANIFESTS",
+        help="print those of the corpora that stage 1 prepared in this folder and that have emotion labels",
+    )
+
+    download = add_command(commands, "download", _download, "Stage 0: download a corpus that is open.")
+    download.add_argument("corpus", metavar="CORPUS", help="name of the corpus")
+    download.add_argument("--out", type=Path, required=True, help="folder in which the corpus gets a folder")
+    download.add_argument("--parts", nargs="+", metavar="PART", help="parts of LibriSpeech, such as train-clean-100")
+    download.add_argument("--base-url", help="address of another server with the same files")
+
+    imported = add_command(
+        commands, "import", _import, "Stage 1 without a prep script: read a Kaldi data folder or a table."
+    )
+    imported.add_argument("source", type=Path, metavar="FOLDER_OR_TABLE", help="Kaldi data folder or table to read")
+    imported.add_argument("out", type=Path, metavar="OUT_DIR", help="folder for the manifests")
+    imported.add_argument("--name", required=True, help="name of the corpus: small letters, digits, underscores")
+    imported.add_argument(
+        "--labels", type=Path, help="file that says what the labels mean (default: labels.yaml beside the source)"
+    )
+    imported.add_argument("--partial", type=true_or_false, default=False, help="true: leave out lines without audio")
+    imported.add_argument("--hours", type=positive, help="take a random subset of this many hours of the training part")
+    imported.add_argument("--seed", type=int, default=0, help="seed of that subset (default: 0)")
+    imported.add_argument("--nj", type=positive_whole, default=1, help="threads that read headers (default: 1)")
+    imported.add_argument("--check-only", action="store_true", help="only check that the corpus can be read")
+
+    exported = add_command(commands, "export", _export, "Write a prepared corpus as a Kaldi data folder or a table.")
+    exported.add_argument("manifests", type=Path, metavar="MANIFESTS", help="manifests, such as data/manifests/casia")
+    exported.add_argument(
+        "out", type=Path, metavar="FOLDER_OR_TABLE", help="folder to write, or a table where it ends in .csv or .tsv"
+    )
+
+    check = add_command(
+        commands, "check", _check, "Audit a prepared corpus: hours, speakers, labels, duplicates, faults of the audio."
+    )
+    check.add_argument("manifests", type=Path, metavar="MANIFESTS", help="manifests, such as data/manifests/casia")
+    check.add_argument("--nj", type=positive_whole, default=2, help="threads that read audio (default: 2)")
+    check.add_argument("--json", type=Path, help="write the figures to this file too")

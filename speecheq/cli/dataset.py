@@ -1,0 +1,141 @@
+"""The commands of stages 2 and 3: features, phoneme cuts, MsUD."""
+
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+
+from speecheq.cli.job_parts import Part, missing_tasks, run_in_shares, task_with
+from speecheq.cli.options import (
+    Commands,
+    add_command,
+    add_data_option,
+    add_label_options,
+    add_unit_options,
+    phonemes_folder,
+)
+from speecheq.cluster import job_arrays
+from speecheq.cluster.job_options import LOCAL, Settings, add_options
+from speecheq.common.command_line import parse_numbers, positive_whole
+from speecheq.common.stages import planning
+
+
+def _features(options: Namespace) -> None:
+    from speecheq.features.storage import compute_features, missing_parts
+
+    parts = parse_numbers(options.parts, "part") if options.parts else None
+    folders = {
+        corpus: (corpus, options.data / "manifests" / corpus, options.data / "fbank" / corpus)
+        for corpus in options.corpora
+    }
+    nj = options.nj
+    if options.cmd != LOCAL:
+        missing = {corpus: found for corpus in folders if (found := missing_parts(*folders[corpus])) is not None}
+        run_in_shares(options, "features", missing, "--corpora", "parts")
+        if options.dry_run:
+            return
+        folders, nj = {corpus: folders[corpus] for corpus in missing}, 1  # what is left to do is to join them
+    for corpus_folders in folders.values():
+        compute_features(*corpus_folders, nj, parts=parts)
+
+
+def _phonemes(options: Namespace) -> None:
+    from speecheq.dataset.phoneme_cuts import phonemes
+
+    work = partial(
+        phonemes,
+        options.corpus,
+        options.data / "manifests",
+        options.data / "fbank",
+        phonemes_folder(options, options.corpus),
+        options.units,
+        options.bpe_size,
+    )
+    if options.cmd == LOCAL:
+        work()
+    else:
+        tasks = missing_tasks(options, [Part(work, options.corpus, [])])
+        job_arrays.run("phonemes", tasks, Settings.from_options(options))
+
+
+def _unify(options: Namespace) -> None:
+    from speecheq.dataset.msud import unify
+    from speecheq.dataset.msud_recipe import Recipe, parse_use
+
+    recipe = Recipe(
+        options.target,
+        options.protocol,
+        options.corpora,
+        options.dev,
+        options.fold_seed,
+        options.classes,
+        options.neutral_eis,
+        parse_use(options.use),
+        options.folds_file,
+        options.recipe_corpora,
+    )
+    data = options.data
+    work = partial(unify, recipe, options.folds, data / "manifests", data / "fbank", data / "msud")
+    if options.cmd == LOCAL:
+        work()
+        return
+    with planning() as stages:
+        folds = work()
+    missing = {stage.options["fold"]: stage for stage in stages}
+    tasks = [
+        task_with(options, f"{recipe.name}, fold {fold}", ["--folds", str(fold)], stages=[missing[fold]])
+        for fold in folds
+        if fold in missing
+    ]
+    job_arrays.run("unify", tasks, Settings.from_options(options))
+
+
+def add_commands(commands: Commands) -> None:
+    """Add features, phonemes and unify."""
+    features = add_command(
+        commands, "features", _features, "Stage 2: compute and store the features of prepared corpora."
+    )
+    add_data_option(features)
+    features.add_argument("--corpora", nargs="+", required=True, metavar="CORPUS", help="prepared corpora")
+    features.add_argument(
+        "--nj", type=positive_whole, default=2, help="processes, or with --cmd jobs per corpus (default: 2)"
+    )
+    features.add_argument(
+        "--parts", help="compute only these parts of 250 clips, such as 0-3, and leave joining them to another run"
+    )
+    add_options(features)
+
+    phonemes = add_command(
+        commands, "phonemes", _phonemes, "Stage 3: write the phoneme cuts of an ASR corpus, shared by all folds."
+    )
+    add_data_option(phonemes)
+    phonemes.add_argument("--corpus", required=True, help="prepared corpus with transcripts")
+    add_unit_options(phonemes)
+    add_options(phonemes)
+
+    unify = add_command(commands, "unify", _unify, "Stage 3: unify corpora to MsUD, one fold at a time.")
+    add_data_option(unify)
+    add_label_options(unify)
+    unify.add_argument("--corpora", nargs="*", default=[], metavar="CORPUS", help="corpora of MsUD")
+    unify.add_argument(
+        "--recipe-corpora",
+        nargs="*",
+        default=[],
+        metavar="CORPUS",
+        help="all corpora that the recipe knows, to name those that are left out",
+    )
+    unify.add_argument(
+        "--dev",
+        default="auto",
+        help="dev part: 10 %% of the training clips (clips), the clips of one speaker (speaker), the corpus' own part "
+        "(official), or official with the protocol official and else clips (auto, the default)",
+    )
+    unify.add_argument(
+        "--use",
+        action="append",
+        default=[],
+        metavar="[CORPUS=]CATEGORY,...",
+        help="take only these SEQM categories of a corpus (or of all corpora); may be given several times",
+    )
+    unify.add_argument("--folds-file", type=Path, help="table of published folds, with the columns clip and test_fold")
+    unify.add_argument("--fold-seed", type=int, default=0, help="seed of the folds and dev parts (default: 0)")
+    add_options(unify)

@@ -1,0 +1,155 @@
+"""The commands of stage 5 that score trained systems: score, robustness."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from speecheq.cli.job_parts import missing_tasks, run_part
+from speecheq.cli.options import Commands, Run, add_command, add_run_options, msud_folder, runs
+from speecheq.cluster import job_arrays
+from speecheq.cluster.job_options import LOCAL, Settings
+from speecheq.common.command_line import numbers, positive_whole
+from speecheq.common.errors import InputError
+
+
+def _do_runs(options: Namespace, stage: str, work: Callable[[Run], Any]) -> None:
+    """Do ``work`` for every run that was given, on this machine or as jobs."""
+    from speecheq.config.layers import load
+
+    given = list(runs(options))
+    if options.cmd == LOCAL:
+        for run in given:
+            work(run)
+        return
+    tasks = missing_tasks(options, [run_part(run, partial(work, run)) for run in given])
+    on_gpus = any(load(run.folder / "config.yaml").run.device != "cpu" for run in given)
+    job_arrays.run(stage, tasks, Settings.from_options(options, gpus=int(on_gpus)))
+
+
+def _score(options: Namespace) -> None:
+    from speecheq.evaluation.score import score
+
+    msud = msud_folder(options)
+    _do_runs(options, "score", lambda run: score(run.folder, msud, run.fold, options.train_clips))
+
+
+def _trials(options: Namespace) -> list:
+    """The trials of the settings that were given; InputError where one lacks an option."""
+    from speecheq.evaluation.robustness.attack_trial import LEVELS, ON, AttackTrial
+    from speecheq.evaluation.robustness.cross_corpus_trial import CorpusTrial
+    from speecheq.evaluation.robustness.noise_trial import SNRS, NoiseTrial
+
+    trials: list = []
+    if "noise" in options.settings:
+        if options.noise is None:
+            raise InputError("robustness noise: no noise is given; give --noise MANIFESTS (run.sh: --test-noise DIR).")
+        trials.append(NoiseTrial(options.noise, options.rir, tuple(options.snr or SNRS)))
+    if "attack" in options.settings:
+        given = {"waveform": options.waveform_levels, "fbank": options.fbank_levels}
+        attacks = tuple(dict.fromkeys(options.attacks))
+        trials += [AttackTrial(on, attacks, tuple(given[on] or LEVELS[on])) for on in ON if on in options.on]
+    if "corpora" in options.settings:
+        if not options.to:
+            raise InputError("the setting corpora needs the names of some: give --to.")
+        corpora, shots = tuple(dict.fromkeys(options.to)), tuple(dict.fromkeys(options.shots))
+        trials.append(CorpusTrial(corpora, options.data / "manifests", options.data / "fbank", shots))
+    return trials
+
+
+def _robustness(options: Namespace) -> None:
+    from speecheq.evaluation.robustness.run_trials import try_conditions
+
+    trials, msud = _trials(options), msud_folder(options)
+
+    def work(run: Run) -> None:
+        for trial in trials:
+            try_conditions(run.folder, msud, run.fold, trial)
+
+    _do_runs(options, "robustness", work)
+
+
+def _add_corpora_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("the setting corpora")
+    group.add_argument(
+        "--to", nargs="+", default=[], metavar="CORPUS", help="prepared corpora that the system was not trained on"
+    )
+    group.add_argument(
+        "--shots",
+        nargs="+",
+        type=positive_whole,
+        default=[],
+        metavar="N",
+        help="adapt the model first to N labelled clips of each class, for each N",
+    )
+
+
+def _add_noise_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("the setting noise")
+    group.add_argument(
+        "--noise", type=Path, metavar="MANIFESTS", help="noises for the test, other than those of the training"
+    )
+    group.add_argument(
+        "--rir",
+        type=Path,
+        metavar="MANIFESTS",
+        help="room impulse responses for the test (default: reverberation is simulated)",
+    )
+    group.add_argument(
+        "--snr", type=numbers, metavar="LIST", help='signal-to-noise ratios in dB (default: "20 15 10 5 0")'
+    )
+
+
+def _add_attack_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("the setting attack")
+    attacks = ("fgsm", "bim", "pgd", "apgd", "apgd_dlr")
+    group.add_argument("--attacks", nargs="+", choices=attacks, default=attacks, help="attacks to try (default: all)")
+    group.add_argument(
+        "--on",
+        nargs="+",
+        choices=("waveform", "fbank"),
+        default=["waveform", "fbank"],
+        help="what the attacks change (default: each in turn)",
+    )
+    group.add_argument(
+        "--waveform-levels",
+        type=numbers,
+        metavar="LIST",
+        help="largest changes of a sample, in dB relative to the clip's RMS, given with = "
+        '(default: "-80 -70 -60 -50 -40 -30")',
+    )
+    group.add_argument(
+        "--fbank-levels",
+        type=numbers,
+        metavar="LIST",
+        help='largest changes of an energy, in dB (default: "0.03 0.1 0.3 1 3")',
+    )
+
+
+def add_commands(commands: Commands) -> None:
+    """Add score and robustness."""
+    score = add_command(commands, "score", _score, "Stage 5: score trained folds.")
+    add_run_options(score)
+    score.add_argument(
+        "--train-clips",
+        action="store_true",
+        help="score the target's training clips too, for the distributions of EIS (Figure 3)",
+    )
+    robustness = add_command(
+        commands,
+        "robustness",
+        _robustness,
+        "Stage 5: score trained folds under other conditions: on other corpora, in noise, under attack.",
+    )
+    robustness.add_argument(
+        "settings",
+        nargs="+",
+        choices=("corpora", "noise", "attack"),
+        metavar="corpora|noise|attack",
+        help="conditions to try",
+    )
+    add_run_options(robustness)
+    _add_corpora_options(robustness)
+    _add_noise_options(robustness)
+    _add_attack_options(robustness)

@@ -1,0 +1,75 @@
+"""The commands that use a trained model: predict, listen, package, export-model, compare-models."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from speecheq.cli.options import Commands, add_command
+from speecheq.common.command_line import positive_whole
+from speecheq.inference import predict_command
+
+
+def _listen(options: Namespace) -> None:
+    from speecheq.inference.predictor import Predictor
+    from speecheq.inference.trained_model import load_model
+    from speecheq.inference.web_page import serve
+
+    model = load_model(options.model, options.device)
+    title = f"SpeechEQ: {Path(options.model).name}" if options.model else "SpeechEQ"
+    serve(Predictor(model, gender=bool(model.labels.genders)), title, options.host, options.port)
+
+
+def _package(options: Namespace) -> None:
+    from speecheq.inference.model_folder import write
+
+    write(options.experiment, options.out, options.name, options.licence)
+
+
+def _export_model(options: Namespace) -> None:
+    from speecheq.inference.export import export_model
+
+    export_model(options.model, options.out, options.int8)
+
+
+def _compare_models(options: Namespace) -> None:
+    from speecheq.inference.compare_exports import as_text, compare_models
+
+    print(as_text(compare_models(options.experiment, options.msud, options.models)))
+
+
+def add_commands(commands: Commands) -> None:
+    """Add predict, listen, package, export-model and compare-models."""
+    predict = add_command(commands, "predict", predict_command.run, "Predict the emotions in recordings.")
+    predict_command.add_arguments(predict)
+
+    listen = add_command(
+        commands, "listen", _listen, "Serve a web page that predicts the emotions in what a microphone or a file gives."
+    )
+    listen.add_argument("--model", metavar="MODEL", help="model to use, named as for speecheq predict")
+    listen.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
+    listen.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to serve at; with 0.0.0.0 whoever reaches this machine may use the page (default: 127.0.0.1)",
+    )
+    listen.add_argument("--port", type=positive_whole, default=7860, help="TCP port to serve at (default: 7860)")
+
+    package = add_command(commands, "package", _package, "Make a model folder of a trained and scored fold.")
+    experiment_help = "folder of a trained and scored fold, such as exp/.../fold1/seed1"
+    package.add_argument("experiment", type=Path, metavar="EXPERIMENT", help=experiment_help)
+    package.add_argument("out", type=Path, metavar="FOLDER", help="model folder to write")
+    package.add_argument("--name", default="", help="title of the model card (default: the folder's name)")
+    package.add_argument("--licence", default="", help="licence of the weights, such as apache-2.0")
+
+    exported = add_command(
+        commands, "export-model", _export_model, "Write a trained model as ONNX or as a program of torch.export."
+    )
+    exported.add_argument("model", metavar="MODEL", help="a best.pt, a model folder or a hub id")
+    exported.add_argument("out", type=Path, metavar="FILE", help="file to write, which ends in .onnx or .pt2")
+    exported.add_argument("--int8", action="store_true", help="keep the weights of an ONNX file in 8 bits")
+
+    compared = add_command(
+        commands, "compare-models", _compare_models, "Score several forms of one model on a fold's test clips."
+    )
+    compared.add_argument("experiment", type=Path, metavar="EXPERIMENT", help=experiment_help)
+    compared.add_argument("models", nargs="+", metavar="MODEL", help="models such as model.onnx model.int8.onnx")
+    compared.add_argument("--msud", type=Path, required=True, help="folder of MsUD, such as data/msud/casia.random10")

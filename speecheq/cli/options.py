@@ -1,0 +1,103 @@
+"""Options that several commands share, and the folders and runs that they name."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from speecheq.cluster.job_options import add_options
+from speecheq.common.command_line import parse_numbers, positive_whole
+from speecheq.common.errors import InputError
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+class Run(NamedTuple):
+    """One training: what it is called by, and its folder."""
+
+    system: str
+    fold: int
+    seed: int
+    folder: Path
+
+
+def add_command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], help: str
+) -> argparse.ArgumentParser:
+    """Add the command ``name``, which calls ``run`` with its options; ``help`` is one sentence."""
+    parser = commands.add_parser(name, help=help, description=help)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of stages 1 to 3 (default: data)")
+
+
+def add_exp_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--exp", type=Path, default=Path("exp"), help="folder of the experiments (default: exp)")
+
+
+def add_unit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--units", choices=("phone", "bpe"), default="phone", help="output units of CTC (default: phone)"
+    )
+    parser.add_argument(
+        "--bpe-size", type=positive_whole, default=500, help="number of BPE pieces, with --units bpe (default: 500)"
+    )
+
+
+def add_label_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", required=True, help="corpus whose folds are trained and scored")
+    parser.add_argument("--protocol", required=True, help="how the target is split into folds, such as random10")
+    parser.add_argument("--folds", default="all", help='folds by number, such as "1 3-5" (default: all)')
+    parser.add_argument(
+        "--classes", default="seqm", help="emotion classes: the nine of SEQM (seqm) or the target's own (corpus)"
+    )
+    parser.add_argument(
+        "--neutral-eis",
+        default="declared",
+        help="EIS of neutral clips: as each corpus declares (declared), SEQM's 0 (metric), or the corpus' own (corpus)",
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``runs``, and those of jobs."""
+    add_data_option(parser)
+    add_exp_option(parser)
+    parser.add_argument("--config", type=Path, required=True, help="settings of the model's size, a file of conf/")
+    parser.add_argument("--systems", required=True, help="systems by their names in conf/systems.yaml")
+    add_label_options(parser)
+    parser.add_argument("--seeds", default="1", help='seeds of the trainings, such as "1-3" (default: 1)')
+    add_options(parser)
+
+
+def msud_folder(options: argparse.Namespace) -> Path:
+    """The folder of the MsUD that ``add_label_options`` name."""
+    from speecheq.dataset.msud_recipe import experiment_name
+
+    return (
+        options.data / "msud" / experiment_name(options.target, options.protocol, options.classes, options.neutral_eis)
+    )
+
+
+def phonemes_folder(options: argparse.Namespace, corpus: str) -> Path:
+    """The folder of a corpus' phoneme cuts; other units than phones have one of their own."""
+    name = corpus if options.units == "phone" else f"{corpus}.{options.units}{options.bpe_size}"
+    return options.data / "phonemes" / name
+
+
+def runs(options: argparse.Namespace) -> Iterator[Run]:
+    """Every combination of the systems, folds and seeds that were given. InputError for one that does not exist."""
+    from speecheq.dataset.msud import made_folds
+
+    msud = msud_folder(options)
+    folds = made_folds(msud, options.folds)
+    systems = list(dict.fromkeys(options.systems.replace(",", " ").split()))
+    if not systems:
+        raise InputError("--systems: names no system.")
+    for system in systems:
+        for fold in folds:
+            for seed in parse_numbers(options.seeds, "seed"):
+                folder = options.exp / f"{options.config.stem}-{system}" / msud.name / f"fold{fold}" / f"seed{seed}"
+                yield Run(system, fold, seed, folder)
