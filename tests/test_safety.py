@@ -324,7 +324,7 @@ def handed_on(experiment, tmp_path):
 def test_a_model_folder_that_holds_a_program_is_refused(handed_on, tmp_path, name, content, sentence):
     (handed_on / name).write_text(content.format(harm=tmp_path / "harm"))
     with pytest.raises(InputError, match=re.escape(sentence)):
-        checkpoint.built(model_folder.read(handed_on), str(handed_on))
+        checkpoint.restore(model_folder.read(handed_on), str(handed_on))
     assert not (tmp_path / "harm").exists()
 
 

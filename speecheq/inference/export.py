@@ -38,7 +38,7 @@ def export_model(name: str | Path | None, out: Path, int8: bool = False) -> None
     if int8 and out.suffix != ONNX:
         raise InputError(f"{out}: --int8 is for {ONNX} files.")
     content, path = read_content(name)
-    model, config = checkpoint.built(content, str(path))
+    model, config = checkpoint.restore(content, str(path))
     labels = Labels.of(content, config)
     inference = Inference(model, labels.outputs())
     with whole_file(out) as temporary:

@@ -33,7 +33,7 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> 
 
     experiment, folder = Path(experiment), Path(folder)
     content = checkpoint.read(experiment / "best.pt")
-    model, config = checkpoint.built(content, str(experiment / "best.pt"))
+    model, config = checkpoint.restore(content, str(experiment / "best.pt"))
     card = model_card(experiment, name or folder.name, licence, config, sum(p.numel() for p in model.parameters()))
     tables = {"format": FORMAT, **{table: content[table] for table in LABEL_TABLES}}
     with whole_folder(folder) as temporary:

@@ -263,7 +263,7 @@ def load_model(name: str | Path | None = None, device: str = "auto") -> TrainedM
             )
         return OnnxModel(path)
     content, path = read_content(path)
-    model, config = checkpoint.built(content, str(path))
+    model, config = checkpoint.restore(content, str(path))
     return TorchModel(model, Labels.of(content, config), chosen)
 
 

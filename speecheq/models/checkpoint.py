@@ -3,7 +3,7 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -33,70 +33,74 @@ LABEL_FREE_HEADS = ("model.augmentation_head.", "model.decoder.")
 FLOAT = "float:"
 
 
-def _floats_to_text(value: Any) -> Any:
-    if isinstance(value, float):
-        return FLOAT + value.hex()
+def _map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Mappings, lists and tuples with all values in them changed."""
     if isinstance(value, dict):
-        return type(value)((key, _floats_to_text(item)) for key, item in value.items())
+        return type(value)((key, _map_leaves(item, change)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_floats_to_text, value))
-    return value
+        return type(value)(_map_leaves(item, change) for item in value)
+    return change(value)
 
 
-def _text_to_floats(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(FLOAT):
-        return float.fromhex(value[len(FLOAT) :])
-    if isinstance(value, dict):
-        return type(value)((key, _text_to_floats(item)) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_text_to_floats, value))
-    return value
+def _float_to_text(value: Any) -> Any:
+    return FLOAT + value.hex() if isinstance(value, float) else value
+
+
+def _text_to_float(value: Any) -> Any:
+    is_float = isinstance(value, str) and value.startswith(FLOAT)
+    return float.fromhex(value[len(FLOAT) :]) if is_float else value
+
+
+def _label_tables(classes: seqm.ClassTable, phones: Sequence[str]) -> dict[str, list[str]]:
+    return {
+        "classes": list(classes.names),
+        "class_esc": list(classes.categories),
+        "genders": list(GENDERS),
+        "phones": list(phones),
+    }
 
 
 def save(
     path: Path, model: Normalised, config: Config, classes: seqm.ClassTable, phones: Sequence[str], **state: Any
 ) -> None:
-    """Write the model with its settings and label tables; ``state`` adds what training needs to go on."""
+    """Write the model with its settings and labels; ``state`` is what training needs to resume."""
     content = {
         "format": FORMAT,
         "config": asdict(config),
         "model": model.state_dict(),
-        "classes": list(classes.names),
-        "class_esc": list(classes.categories),
-        "genders": list(GENDERS),
-        "phones": list(phones),
+        **_label_tables(classes, phones),
         **state,
     }
     write(path, content)
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values so that torch.load reads them with weights_only; whole or not at all."""
-    # torch reports a full disk in its own way, Python's write as the error that it is
+    """Write tensors and plain values, whole or not at all, so that torch.load reads them with weights_only."""
+    # through a buffer: Python's write reports a full disk plainly, torch's does not
     buffer = io.BytesIO()
-    torch.save(_floats_to_text(content), buffer)
+    torch.save(_map_leaves(content, _float_to_text), buffer)
     with whole_file(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What ``save`` wrote, on the CPU; InputError for a file that is missing, not whole or of another kind."""
+    """Read what ``save`` wrote, onto the CPU. Raises InputError if the file is missing, broken or of another kind."""
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such checkpoint; run stage 4 first.")
     try:
-        _refuse_programs(path)
+        _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
         raise InputError(f"{path}: is not a whole checkpoint ({str(error).splitlines()[0]}); train again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: is not a checkpoint of this version of SpeechEQ (format {FORMAT}).")
-    return _text_to_floats(content)
+    return _map_leaves(content, _text_to_float)
 
 
-def _refuse_programs(path: Path) -> None:
-    """ValueError or BadZipFile for what torch.load, before 2.6, reads without heeding weights_only; loads nothing.
+def _check_archive(path: Path) -> None:
+    """Raise ValueError or BadZipFile for files on which torch.load, before 2.6, ignores weights_only.
 
-    That is TorchScript, a zip that holds a program, and the tar of very old versions.
+    These are TorchScript, a zip that holds a program, and the tar of very old versions. Nothing is loaded.
     """
     with open(path, "rb") as stream:
         if stream.read(4) != b"PK\3\4":  # a zip may begin with anything
@@ -106,8 +110,8 @@ def _refuse_programs(path: Path) -> None:
             raise ValueError("it holds a program (TorchScript)")
 
 
-def config_of(content: dict[str, Any], source: str) -> Config:
-    """The settings that a checkpoint was trained with."""
+def read_config(content: dict[str, Any], source: str) -> Config:
+    """The settings in the ``content`` of a checkpoint, named ``source`` in errors."""
     config = Config()
     apply_layer(config, content["config"], source)
     return config
@@ -116,19 +120,25 @@ def config_of(content: dict[str, Any], source: str) -> Config:
 def new_model(
     config: Config, mean: Sequence[float] | None = None, deviation: Sequence[float] | None = None
 ) -> Normalised:
-    """An untrained model with its normalisation."""
+    """An untrained model with its normalisation; for cmvn global, with mean and deviation (feature_dim,)."""
     return Normalised(Cmvn(config.data.cmvn, config.model.feature_dim, mean, deviation), build_model(config.model))
 
 
 def load_model(path: Path) -> tuple[Normalised, Config, dict[str, Any]]:
-    """(the trained model in eval mode, its Config, the checkpoint's content)."""
+    """Read a trained model. Raises InputError as ``read`` and ``restore`` do.
+
+    Returns: the model in eval mode, its settings, and the content of the checkpoint.
+    """
     content = read(path)
-    return (*built(content, str(path)), content)
+    return (*restore(content, str(path)), content)
 
 
-def built(content: dict[str, Any], source: str) -> tuple[Normalised, Config]:
-    """The trained model in eval mode and its settings; InputError that begins with ``source`` where they do not fit."""
-    config = config_of(content, source)
+def restore(content: dict[str, Any], source: str) -> tuple[Normalised, Config]:
+    """The trained model in the ``content`` of a checkpoint, named ``source`` in errors.
+
+    Returns: the model in eval mode, and its settings. Raises InputError if weights and settings do not fit.
+    """
+    config = read_config(content, source)
     try:
         config.validate()
         model = new_model(config)
@@ -139,17 +149,17 @@ def built(content: dict[str, Any], source: str) -> tuple[Normalised, Config]:
 
 
 def fingerprint(path: Path) -> str:
-    """A digest of a checkpoint's file."""
+    """A digest of the file of a checkpoint."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def read_start(path: Path, config: Config) -> dict[str, Any]:
-    """The content of a checkpoint whose weights a training with ``config`` may start from.
+    """Read the checkpoint that a training with ``config`` starts from.
 
-    InputError that names the differing settings where its backbone is another.
+    Raises InputError, which names the settings that differ, if the backbone of the checkpoint has another shape.
     """
     content = read(path)
-    source = config_of(content, str(path))
+    source = read_config(content, str(path))
     differing = [
         item.name
         for item in fields(source.model)
@@ -168,26 +178,22 @@ def read_start(path: Path, config: Config) -> dict[str, Any]:
 def start_from(
     model: Normalised, content: dict[str, Any], classes: seqm.ClassTable, phones: Sequence[str]
 ) -> list[str]:
-    """Give the model the weights and the normalisation of what ``read_start`` gave.
+    """Copy weights and normalisation from the ``content`` that ``read_start`` gave into the model.
 
-    A head whose labels differ keeps its fresh weights; returns the names of those that have labels here. Of MTL-AUG's
-    heads the model takes those that fit its own.
+    A head whose labels differ keeps its fresh weights, and so does one of MTL-AUG's heads whose shape differs.
+
+    Returns: the heads with labels that keep fresh weights because these labels are others.
     """
-    labels = {"classes": list(classes.names), "genders": list(GENDERS), "phones": list(phones)}
+    labels = _label_tables(classes, phones)
     fresh = [head for head, table in LABELS_OF_HEADS.items() if content[table] != labels[table]]
-    kept = {
-        name: value
-        for name, value in content["model"].items()
-        if not name.startswith(tuple(f"model.{head}." for head in fresh))
-    }
+    fresh_prefixes = tuple(f"model.{head}." for head in fresh)
     state = model.state_dict()
-    kept = {
-        name: value
-        for name, value in kept.items()
-        if not name.startswith(LABEL_FREE_HEADS) or name in state and state[name].shape == value.shape
-    }
+    for name, value in content["model"].items():
+        fits = not name.startswith(LABEL_FREE_HEADS) or name in state and state[name].shape == value.shape
+        if fits and not name.startswith(fresh_prefixes):
+            state[name] = value
     try:
-        model.load_state_dict({**state, **kept})
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"the checkpoint's weights do not fit its settings ({str(error).splitlines()[0]}).") from error
     return [head for head in fresh if labels[LABELS_OF_HEADS[head]]]

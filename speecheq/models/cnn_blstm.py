@@ -1,28 +1,25 @@
 """CNN-BLSTM: an encoder of the kind that the authors of MTL-AUG use in their work, beside SpeechEQ's backbone.
 
-Of theirs only the kind is public in the abstract: convolutions, a bidirectional LSTM, attention over time. Ours are all
-sizes (C throughout, kernels of 5 and 3 frames, one LSTM layer), batch norm, max-pooling over 3 frames behind the first
-convolution, one attention weight a frame, the fully connected layer in front of the heads. The frame level is the
-LSTM's output, at 33 frames a second; a decoder (heads.py) turns each of its frames into three.
+Their abstract names the kind only: convolutions, a bidirectional LSTM, attention over time. Ours are all sizes (C
+throughout, kernels of 5 and 3 frames, one LSTM layer), batch norm, max-pooling over 3 frames behind the first
+convolution, one attention weight a frame, and the fully connected layer in front of the heads.
 
-As in the other models padding is masked everywhere: what an utterance gives does not depend on its batch.
+Padding is masked everywhere, so the predictions for an utterance do not depend on its batch.
 """
-
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from speecheq.config.schema import ModelConfig
-from speecheq.models.baseline import POOLING, BiLSTM, max_pooled
+from speecheq.models.baseline import POOLING, BiLSTM, max_pool
 from speecheq.models.convolution import Convolution
 from speecheq.models.ecapa import TdnnUnit
-from speecheq.models.heads import TASKS, MultitaskHeads, Predictions
+from speecheq.models.heads import Backbone, FrameLevel, MultitaskHeads
 from speecheq.models.padding_mask import Frames
 
 
-class CnnBlstmEncoder(nn.Module):
-    """Features -> frame level at a third of their frames -> utterance embedding."""
+class CnnBlstmEncoder(Backbone):
+    """The frame level is the LSTM's output (N, T / 3, C); the embedding, its mean weighted by attention."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -33,35 +30,18 @@ class CnnBlstmEncoder(nn.Module):
         self.attention = Convolution(width, 1)
         self.fc = nn.Linear(width, config.embedding_dim)
 
-    def aggregate(self, features: Tensor, frames: Frames, lengths: Tensor) -> tuple[Tensor, Frames, Tensor]:
-        """Features (N, T, feature_dim) -> frame level (N, T / 3, C), its frames and lengths (see max_pooled)."""
-        x = features
-        if frames.mask is not None:
-            x = x.masked_fill(frames.mask == 0, 0.0)  # not a product: padding may hold NaN
-        x, frames, lengths = max_pooled(self.first(x, frames), frames, lengths)
-        return self.blstm(self.second(x, frames), frames), frames, lengths
+    def aggregate(self, features: Tensor, frames: Frames) -> FrameLevel:
+        x, frames = max_pool(self.first(features, frames), frames)
+        return FrameLevel(self.blstm(self.second(x, frames), frames), frames)
 
-    def embed(self, aggregated: Tensor, frames: Frames) -> Tensor:
-        """What ``aggregate`` gave -> embedding (N, embedding_dim)."""
-        h = aggregated.float()
-        scores = self.attention(h).float()
-        if frames.mask is not None:
-            scores = scores.masked_fill(frames.mask == 0, float("-inf"))
-        pooled = (frames.zeroed(h) * scores.softmax(1)).sum(1)
-        return torch.relu(self.fc(pooled).float())
+    def embed(self, level: FrameLevel) -> Tensor:
+        h, frames = level.x.float(), level.frames
+        weights = frames.softmax(self.attention(h).float())
+        return torch.relu(self.fc((frames.zeroed(h) * weights).sum(1)).float())
 
 
 class CnnBlstm(MultitaskHeads):
-    """CNN-BLSTM with the heads of all models; phonemes at 33 frames a second."""
+    """CNN-BLSTM, and the heads; phonemes at a third of the features' frame rate, 33 a second."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config.validate(), CnnBlstmEncoder(config), config.channels, POOLING)
-
-    def forward(self, features: Tensor, lengths: Tensor, tasks: Iterable[str] = TASKS) -> Predictions:
-        """As Baseline.forward."""
-        tasks = self.checked(tasks)
-        frames = Frames.of(lengths, features.shape[1], features.device, of_phonemes=tasks == {"phoneme"})
-        aggregated, frames, lengths = self.backbone.aggregate(features, frames, lengths)
-        return self.predict(
-            tasks, lengths, features.shape[1], aggregated, lambda: self.backbone.embed(aggregated, frames)
-        )

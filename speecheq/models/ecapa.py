@@ -1,7 +1,7 @@
-"""ECAPA-TDNN (Desplanques et al. 2020), the backbone of SpeechEQ (section 2.3), blind to padding.
+"""ECAPA-TDNN (Desplanques et al., 2020), the backbone of SpeechEQ (section 2.3).
 
-A unit is convolution, ReLU, batch norm. Padding is zeroed before every convolution wider than one frame and left
-out of every mean, softmax and batch statistic, so what an utterance gives does not depend on its batch.
+Padding is zeroed before every convolution wider than one frame, and left out of every mean, softmax and batch
+statistic, so the output for an utterance does not depend on its batch.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from speecheq.config.schema import ModelConfig
 from speecheq.models.convolution import Convolution
+from speecheq.models.heads import Backbone, FrameLevel
 from speecheq.models.padding_mask import Frames, MaskedBatchNorm1d
 from speecheq.models.res_bigru import ResBiGRU
 
 DILATIONS = (2, 3, 4)
-VARIANCE_FLOOR = 1e-5  # under the roots of the pooling: keeps their gradient finite for constant channels
+VARIANCE_FLOOR = 1e-5  # keeps the gradient of the deviation finite for constant channels
 
 
 class TdnnUnit(nn.Module):
@@ -35,7 +36,7 @@ class TdnnUnit(nn.Module):
 
 
 class Res2Convolution(nn.Module):
-    """Res2Net's convolution: channel groups in a row, each adding the output of the one before; (N, T, C) kept.
+    """Res2Net's convolution, (N, T, C) -> (N, T, C): each group of channels takes the output of the one before too.
 
     The first of the ``scale`` groups passes unchanged.
     """
@@ -55,7 +56,7 @@ class Res2Convolution(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scale each channel by a gate computed from the utterance's mean over time; (N, T, C) kept."""
+    """Scale each channel by a gate computed from the utterance's mean over time: (N, T, C) -> (N, T, C)."""
 
     def __init__(self, channels: int, bottleneck: int):
         super().__init__()
@@ -68,7 +69,10 @@ class SqueezeExcitation(nn.Module):
 
 
 class SERes2Block(nn.Module):
-    """1x1 unit, Res2 convolution, 1x1 unit, squeeze-excitation, skip; with a Res-BiGRU before or after the SE."""
+    """Unit, Res2 convolution, unit, squeeze-excitation (SE), skip connection: (N, T, C) -> (N, T, C).
+
+    SpeechEQ (Figure 2) puts a Res-BiGRU before or after the SE: ``res_bigru`` is before_se, after_se or none.
+    """
 
     def __init__(
         self,
@@ -89,10 +93,10 @@ class SERes2Block(nn.Module):
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
         y = self.expand(self.res2(self.reduce(x, frames), frames), frames)
-        if self.res_bigru_place == "before_se":
+        if self.res_bigru is not None and self.res_bigru_place == "before_se":
             y = self.res_bigru(y, frames)
         y = self.se(y, frames)
-        if self.res_bigru_place == "after_se":
+        if self.res_bigru is not None and self.res_bigru_place == "after_se":
             y = self.res_bigru(y, frames)
         return x + y
 
@@ -100,8 +104,8 @@ class SERes2Block(nn.Module):
 class AttentiveStatisticsPooling(nn.Module):
     """Channel- and context-dependent attentive statistics: (N, T, C) -> (N, 2C), weighted means then deviations.
 
-    The attention sees [h; mean; std]; as mean and std are the same for all frames, their part of that
-    convolution is computed once an utterance (``context``) and added.
+    The input of the attention is [h; mean; deviation]. Mean and deviation are the same for all frames, so their part
+    of the convolution (``context``) is computed once per utterance and added.
     """
 
     def __init__(self, channels: int, bottleneck: int = 128):
@@ -115,19 +119,22 @@ class AttentiveStatisticsPooling(nn.Module):
         h = h.float()  # sums over time in float32, whatever the convolutions before computed in
         valid = torch.ones_like(h[..., :1]) if frames.mask is None else frames.mask
         mean, variance = moments(h, valid / frames.counts.unsqueeze(2))
-        context = self.context(torch.cat([mean, _root(variance)], dim=1))
+        context = self.context(torch.cat([mean, standard_deviation(variance)], dim=1))
         attention = torch.relu(self.local(h) + context.unsqueeze(1))
         scores = self.scores(torch.tanh(self.norm(attention, frames))).float()
-        if frames.mask is not None:
-            scores = scores.masked_fill(frames.mask == 0, float("-inf"))
-        mean, variance = moments(h, torch.softmax(scores, dim=1))
-        return torch.cat([mean, _root(variance)], dim=1)
+        mean, variance = moments(h, frames.softmax(scores))
+        return torch.cat([mean, standard_deviation(variance)], dim=1)
+
+
+def standard_deviation(variance: Tensor) -> Tensor:
+    """The root of a variance of any shape, with a gradient that is finite at 0."""
+    return variance.clamp(min=VARIANCE_FLOOR).sqrt()
 
 
 def moments(h: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean and variance over time, (N, C) each, of ``h`` (N, T, C).
+    """Weighted statistics over time of ``h`` (N, T, C); ``weights`` (N, T, C) or (N, T, 1) must sum to 1 over time.
 
-    ``weights`` (N, T, C) or (N, T, 1) must sum to 1 over time: the gradient counts on it.
+    Returns: mean (N, C) and variance (N, C).
     """
     return _Moments.apply(h, weights) if torch.is_grad_enabled() else _moments(h, weights)
 
@@ -138,10 +145,10 @@ def _moments(h: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Moments(torch.autograd.Function):
-    """_moments with its gradient written out, which keeps, and passes over, less of what is as large as ``h``.
+    """_moments with its own gradient, which keeps fewer tensors of the size of ``h`` than autograd.
 
-    With c = h - mean and weights w: d mean = w dh + h dw, d variance = 2 w c dh + c^2 dw; the mean's part in the
-    variance falls out, as the sum of w c is 0. On a CPU utterance by utterance, each of which its cache holds.
+    With c = h - mean and weights w: d mean = w dh + h dw, d variance = 2 w c dh + c^2 dw. The mean's part in the
+    variance is 0, as the sum of w c is 0. A CPU takes utterance by utterance: its cache holds one.
     """
 
     @staticmethod
@@ -153,31 +160,27 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_mean, grad_variance):
         h, weights, mean = ctx.saved_tensors
-        of_weights = ctx.needs_input_grad[1]
+        weights_learn = ctx.needs_input_grad[1]
         grad_h = torch.empty_like(h)
-        grad_weights = torch.empty_like(weights if of_weights else h[..., :0])
+        grad_weights = torch.empty_like(weights if weights_learn else h[..., :0])
         for part in zip(*_in_parts(h, weights, mean, grad_mean, grad_variance, grad_h, grad_weights)):
-            own, weight, middle, to_mean, to_variance, to_own, to_weight = part
+            x, weight, x_mean, to_mean, to_variance, to_x, to_weight = part
             to_mean, to_variance = to_mean.unsqueeze(1), to_variance.unsqueeze(1)
-            centred = own - middle.unsqueeze(1)
+            centred = x - x_mean.unsqueeze(1)
             along = centred * to_variance
-            torch.add(to_mean, along, alpha=2, out=to_own).mul_(weight)
-            if of_weights:
-                torch.mul(along, centred, out=to_weight).addcmul_(own, to_mean)
-        return grad_h, grad_weights if of_weights else None
+            torch.add(to_mean, along, alpha=2, out=to_x).mul_(weight)
+            if weights_learn:
+                torch.mul(along, centred, out=to_weight).addcmul_(x, to_mean)
+        return grad_h, grad_weights if weights_learn else None
 
 
 def _in_parts(*tensors: Tensor) -> list[Sequence[Tensor]]:
-    """Tensors (N, ...) in the parts in which to compute."""
+    """Each of the tensors (N, ...) in the parts in which _Moments computes."""
     return [x.split(1 if x.device.type == "cpu" else len(x)) for x in tensors]
 
 
-def _root(variance: Tensor) -> Tensor:
-    return variance.clamp(min=VARIANCE_FLOOR).sqrt()
-
-
-class EcapaTdnn(nn.Module):
-    """Features -> frame-level MFA output -> utterance embedding; with ``res_bigru="none"`` plain ECAPA-TDNN."""
+class EcapaTdnn(Backbone):
+    """The frame level is the multi-layer feature aggregation; with ``res_bigru="none"`` this is plain ECAPA-TDNN."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -193,24 +196,14 @@ class EcapaTdnn(nn.Module):
         self.fc = nn.Linear(2 * c.mfa_channels, c.embedding_dim)
         self.embedding_norm = MaskedBatchNorm1d(c.embedding_dim)
 
-    def aggregate(self, features: Tensor, frames: Frames) -> Tensor:
-        """Features (N, T, feature_dim) -> frame-level multi-layer aggregation (N, T, mfa_channels)."""
-        x = features
-        if frames.mask is not None:
-            x = x.masked_fill(frames.mask == 0, 0.0)  # not a product: padding may hold NaN
-        x = self.first(x, frames)
+    def aggregate(self, features: Tensor, frames: Frames) -> FrameLevel:
+        x = self.first(features, frames)
         outputs = []
         for block in self.blocks:
             x = block(x, frames)
             outputs.append(x)
-        return self.mfa(torch.cat(outputs, dim=2))
+        return FrameLevel(self.mfa(torch.cat(outputs, dim=2)), frames)
 
-    def embed(self, aggregated: Tensor, frames: Frames) -> Tensor:
-        """Frame-level (N, T, mfa_channels) -> embedding (N, embedding_dim). Training needs N of at least 2."""
-        pooled = self.pooled_norm(self.pooling(aggregated, frames))
+    def embed(self, level: FrameLevel) -> Tensor:
+        pooled = self.pooled_norm(self.pooling(*level))
         return self.embedding_norm(self.fc(pooled).float())
-
-    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Features (N, T, feature_dim), lengths (N,) -> embedding (N, embedding_dim)."""
-        frames = Frames.of(lengths, features.shape[1], features.device)
-        return self.embed(self.aggregate(features, frames), frames)

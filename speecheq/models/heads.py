@@ -1,15 +1,18 @@
 """What all models share: a backbone, its heads, and what they predict.
 
-Four heads are SpeechEQ's; two more, which need no labels, are MTL-AUG's and exist where the settings ask for them.
+Four heads are SpeechEQ's (section 2.3); two more, which need no labels, are MTL-AUG's and exist if the settings ask for
+them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from speecheq.config.schema import ModelConfig
 from speecheq.models.convolution import Convolution
+from speecheq.models.padding_mask import Frames
 from speecheq.seqm import EIS_MAX, EIS_MIN
 
 TASKS = ("phoneme", "gender", "esc", "eis")
@@ -17,28 +20,47 @@ TASKS = ("phoneme", "gender", "esc", "eis")
 
 @dataclass
 class Predictions:
-    """What the heads gave; None for a task that was not asked for."""
+    """What the heads give for N utterances; None for a task that was not asked for."""
 
     lengths: Tensor  # (N,) valid frames of the phoneme logits, on the device of the lengths that the model was given
-    phoneme_logits: Tensor | None = None  # (N, T, num_phones), at the model's own frame rate
+    phoneme_logits: Tensor | None = None  # (N, T', num_phones), at the backbone's frame rate
     gender_logits: Tensor | None = None  # (N, num_genders)
     esc_logits: Tensor | None = None  # (N, num_esc)
     eis: Tensor | None = None  # (N,) the raw regression: see clip_eis
     augmentation_logits: Tensor | None = None  # (N, num_augmentations)
-    reconstruction: Tensor | None = None  # (N, T, feature_dim), at the features' frame rate, normalised as they are
+    reconstruction: Tensor | None = None  # (N, T, feature_dim), normalised, at the features' frame rate
     embedding: Tensor | None = None  # (N, embedding_dim), with any of gender, esc, eis, augmentation
 
 
+class FrameLevel(NamedTuple):
+    """A backbone's output for each frame."""
+
+    x: Tensor  # (N, T', C)
+    frames: Frames  # which of them are speech
+
+
+class Backbone(nn.Module):
+    """Features -> frame level -> utterance embedding."""
+
+    def aggregate(self, features: Tensor, frames: Frames) -> FrameLevel:
+        """Features (N, T, feature_dim), finite in the padding too -> frame level (N, T', C)."""
+        raise NotImplementedError
+
+    def embed(self, level: FrameLevel) -> Tensor:
+        """Frame level (N, T', C) -> embedding (N, embedding_dim). In training N must be at least 2."""
+        raise NotImplementedError
+
+
 def clip_eis(eis: Tensor) -> Tensor:
-    """The EIS scale's clip to [0, 4]: for scores; the loss takes the raw value, or gradients die."""
+    """EIS (N,) clipped to the scale, [0, 4]: for scores. The loss takes the raw EIS, or its gradient would vanish."""
     return eis.clamp(EIS_MIN, EIS_MAX)
 
 
 class FrameDecoder(nn.Module):
-    """MTL-AUG's decoder: the features of a frame from the encoder's output there, through a narrow layer.
+    """MTL-AUG's decoder: the features of a frame from the backbone's output for that frame alone.
 
-    It sees one frame of the output at a time: what surrounds it has to be known to the encoder. Where the encoder
-    makes one frame of several, each gives as many.
+    What surrounds the frame must be known to the backbone. If the backbone makes one frame of several
+    (``frames_each``), the decoder turns each into as many.
     """
 
     def __init__(self, frame_channels: int, channels: int, feature_dim: int, frames_each: int = 1):
@@ -48,19 +70,19 @@ class FrameDecoder(nn.Module):
         self.features = Convolution(channels, frames_each * feature_dim)
 
     def forward(self, frame_level: Tensor, num_frames: int) -> Tensor:
-        """Frame level (N, T / frames_each, C) -> features (N, T, feature_dim), T being ``num_frames``."""
-        made = self.features(self.narrow(frame_level))
-        return made.reshape(len(made), made.shape[1] * self.frames_each, -1)[:, :num_frames]
+        """Frame level (N, T', C) -> features (N, T, feature_dim), T being ``num_frames``."""
+        decoded = self.features(self.narrow(frame_level))
+        return decoded.reshape(len(decoded), decoded.shape[1] * self.frames_each, -1)[:, :num_frames]
 
 
 class MultitaskHeads(nn.Module):
-    """A backbone with heads for phonemes (each frame), gender, ESC and EIS (the pooled embedding).
+    """A backbone with heads for phonemes (each frame), and for gender, ESC and EIS (the embedding).
 
-    With ``num_augmentations`` there is one for the type of augmentation (the embedding), with ``decoder_channels`` a
-    decoder (each frame). ``frames_each`` frames of the features are one of the backbone's frame level.
+    MTL-AUG adds a head for the type of augmentation (the embedding) and a decoder (each frame). One frame of the
+    backbone's output, of ``frame_channels``, stands for ``frames_each`` frames of the features.
     """
 
-    def __init__(self, config: ModelConfig, backbone: nn.Module, frame_channels: int, frames_each: int = 1):
+    def __init__(self, config: ModelConfig, backbone: Backbone, frame_channels: int, frames_each: int = 1):
         super().__init__()
         self.config = config
         self.backbone = backbone
@@ -71,7 +93,7 @@ class MultitaskHeads(nn.Module):
         self.eis_head = nn.Linear(config.embedding_dim, 1)
         nn.init.constant_(self.eis_head.bias, (EIS_MIN + EIS_MAX) / 2)  # start in the middle of the scale
         nn.init.normal_(self.eis_head.weight, std=0.01)
-        self.known_tasks = TASKS
+        self.known_tasks: tuple[str, ...] = TASKS
         if config.num_augmentations:
             self.augmentation_head = nn.Linear(config.embedding_dim, config.num_augmentations)
             self.known_tasks += ("augmentation",)
@@ -79,34 +101,35 @@ class MultitaskHeads(nn.Module):
             self.decoder = FrameDecoder(frame_channels, config.decoder_channels, config.feature_dim, frames_each)
             self.known_tasks += ("reconstruction",)
 
-    def checked(self, tasks: Iterable[str]) -> set[str]:
-        """``tasks`` as a set; ValueError for none or one that there is no head for."""
+    def forward(self, features: Tensor, lengths: Tensor, tasks: Iterable[str] = TASKS) -> Predictions:
+        """Predict ``tasks`` for features (N, T, feature_dim), lengths (N,) in 1..T, best kept on the CPU.
+
+        Only what the tasks need is computed: phonemes alone need no embedding, and with ``batch_statistics:
+        per_stream`` they are normalised by the phoneme stream's statistics. Padding may hold anything. Raises
+        ValueError for no task, or one that the model has no head for.
+        """
         tasks = set(tasks)
         if not tasks or tasks - set(self.known_tasks):
             raise ValueError(f"tasks are {sorted(tasks)}; they must be some of {', '.join(self.known_tasks)}")
-        return tasks
-
-    def predict(
-        self, tasks: set[str], lengths: Tensor, num_frames: int, frame_level: Tensor, embed: Callable[[], Tensor]
-    ) -> Predictions:
-        """Predict ``tasks`` from the backbone's ``frame_level`` (N, T, C), ``lengths`` (N,), and what ``embed`` gives.
-
-        The features had ``num_frames`` frames. ``embed`` () -> (N, embedding_dim) is called only where a task needs it.
-        """
-        predictions = Predictions(lengths)
+        num_frames = features.shape[1]
+        frames = Frames.from_lengths(lengths, num_frames, features.device, phoneme_stream=tasks == {"phoneme"})
+        if frames.mask is not None:
+            features = features.masked_fill(frames.mask == 0, 0.0)  # not a product: padding may hold NaN
+        level = self.backbone.aggregate(features, frames)
+        predictions = Predictions(level.frames.given_lengths)
         if "phoneme" in tasks:
-            predictions.phoneme_logits = self.phoneme_head(self.dropout(frame_level))
+            predictions.phoneme_logits = self.phoneme_head(self.dropout(level.x))
         if "reconstruction" in tasks:
-            predictions.reconstruction = self.decoder(frame_level, num_frames)
+            predictions.reconstruction = self.decoder(level.x, num_frames)
         if tasks - {"phoneme", "reconstruction"}:
-            predictions.embedding = embed()
-            heads_input = self.dropout(predictions.embedding)
+            predictions.embedding = self.backbone.embed(level)
+            embedding = self.dropout(predictions.embedding)
             if "gender" in tasks:
-                predictions.gender_logits = self.gender_head(heads_input)
+                predictions.gender_logits = self.gender_head(embedding)
             if "esc" in tasks:
-                predictions.esc_logits = self.esc_head(heads_input)
+                predictions.esc_logits = self.esc_head(embedding)
             if "eis" in tasks:
-                predictions.eis = self.eis_head(heads_input).squeeze(1)
+                predictions.eis = self.eis_head(embedding).squeeze(1)
             if "augmentation" in tasks:
-                predictions.augmentation_logits = self.augmentation_head(heads_input)
+                predictions.augmentation_logits = self.augmentation_head(embedding)
         return predictions

@@ -1,25 +1,28 @@
-"""Normalisation of features, a switch that the paper does not mention: ``utterance``, ``global`` or ``none``."""
+"""Normalisation of features, which the paper does not mention: by utterance, global, or none."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from speecheq.models.heads import Predictions
 from speecheq.models.padding_mask import Frames
 
-Change = Callable[[Tensor, Tensor], Tensor]
-
 MODES = ("utterance", "global", "none")
-# below this a filter bank counts as constant and is only centred
-LEAST_DEVIATION = 1e-3
+# Below this deviation a filter bank counts as constant and is only centred.
+MIN_DEVIATION = 1e-3
 
 
 class Cmvn(nn.Module):
-    """Features (N, T, D) to mean 0 and deviation 1 in each dimension; padding becomes 0.
+    """Cepstral mean and variance normalisation, as Kaldi calls it: each filter bank gets mean 0 and deviation 1.
 
     ``global`` uses the mean and deviation (D,) of the training cuts, kept as buffers with the model's weights;
     ``utterance`` those of each utterance's own frames.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(
         self, mode: str, feature_dim: int, mean: Sequence[float] | None = None, deviation: Sequence[float] | None = None
@@ -34,32 +37,33 @@ class Cmvn(nn.Module):
         )
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Features (N, T, D), lengths (N,) -> normalised features (N, T, D); finite padding becomes 0."""
         if self.mode == "none":
             return features
-        frames = Frames.of(lengths, features.shape[1], features.device)
-        mask = frames.mask
+        frames = Frames.from_lengths(lengths, features.shape[1], features.device)
         if self.mode == "global":
-            normal = (features - self.mean) / self.deviation.clamp(min=LEAST_DEVIATION)
-        else:
-            counts = frames.counts[:, :, None]
-            valid = features if mask is None else features * mask
-            centred = features - valid.sum(1, keepdim=True) / counts
-            squares = centred**2 if mask is None else centred**2 * mask
-            normal = centred / (squares.sum(1, keepdim=True) / counts).sqrt().clamp(min=LEAST_DEVIATION)
-        return normal if mask is None else normal * mask
+            return frames.zeroed((features - self.mean) / self.deviation.clamp(min=MIN_DEVIATION))
+        centred = features - frames.mean(features).unsqueeze(1)
+        return frames.zeroed(centred / frames.mean(centred**2).unsqueeze(1).sqrt().clamp(min=MIN_DEVIATION))
 
 
 class Normalised(nn.Module):
-    """A model behind its normalisation: what is trained, stored and used is always the two together."""
+    """A model behind its normalisation: the two are trained, stored and used together."""
 
     def __init__(self, cmvn: Cmvn, model: nn.Module):
         super().__init__()
         self.cmvn, self.model = cmvn, model
 
-    def forward(self, features: Tensor, lengths: Tensor, change: Change | None = None, **options):
-        """Features (N, T, D), lengths (N,) -> the model's predictions.
+    def forward(
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        change: Callable[[Tensor, Tensor], Tensor] | None = None,
+        **options: Any,
+    ) -> Predictions:
+        """Features (N, T, D), lengths (N,) -> the model's predictions; ``options`` go to the model.
 
-        ``change`` (in training) turns normalised features and their lengths into others of the same shape.
+        ``change`` (in training) turns normalised features and their lengths into features of the same shape.
         """
         normal = self.cmvn(features, lengths)
         return self.model(normal if change is None else change(normal, lengths), lengths, **options)

@@ -1,6 +1,6 @@
-"""Which frames of a padded batch are speech, and the layers that must know: sums, batch norm.
+"""Which frames of a padded batch are speech, and what is computed over these alone: means, softmax, batch norm.
 
-Batches are (N, T, C): utterances, frames, channels; utterance n has ``lengths[n]`` frames, the rest is padding.
+Batches are (N, T, C): utterances, frames, channels. Utterance n has ``lengths[n]`` frames, the rest is padding.
 """
 
 from typing import NamedTuple
@@ -21,53 +21,67 @@ def _is_exported() -> bool:
 class Frames(NamedTuple):
     """The valid frames of a batch."""
 
+    given_lengths: Tensor  # (N,) int, as they were given, best kept on the CPU
     lengths: Tensor  # (N,) int64, on the batch's device
-    mask: Tensor | None  # (N, T, 1) float32, 1 on valid frames; None where no frame is padding
+    mask: Tensor | None  # (N, T, 1) float32, 1 on valid frames; None if no frame is padding
     counts: Tensor  # (N, 1) float32: lengths, as divisor of a sum over time
-    total: Tensor  # () float32: the batch's valid frames
-    of_phonemes: bool = False  # the batch is of the phoneme stream, whose speech has batch statistics of its own
+    total: Tensor  # () float32: the valid frames of the batch
+    phoneme_stream: bool = False  # whether the batch takes the batch statistics of the phoneme stream
 
     @classmethod
-    def of(cls, lengths: Tensor, num_frames: int, device: torch.device, of_phonemes: bool = False) -> "Frames":
-        """``lengths`` (N,) int of a batch of ``num_frames`` frames; ValueError outside 1..num_frames.
+    def from_lengths(
+        cls, given_lengths: Tensor, num_frames: int, device: torch.device, phoneme_stream: bool = False
+    ) -> "Frames":
+        """The frames of a batch (N, ``num_frames``, C) on ``device``, with lengths (N,) int.
 
-        The lengths are looked at only where they lie on the CPU: there a batch without padding skips every
-        mask; lengths on a GPU are always masked, which spares the wait for the GPU. So are those of a model that is
-        exported: it must serve batches with padding and without.
+        Lengths on the CPU are checked, and a batch without padding gets no mask. Lengths on a GPU always get one, which
+        spares the wait for the GPU; so do those of a model that is exported, which must serve both kinds of batches.
+        Raises ValueError for a length outside 1..num_frames.
         """
         padded = True
-        if lengths.device.type == "cpu" and not _is_exported():
-            shortest, longest = int(lengths.min()), int(lengths.max())
+        if given_lengths.device.type == "cpu" and not _is_exported():
+            shortest, longest = int(given_lengths.min()), int(given_lengths.max())
             if shortest < 1 or longest > num_frames:
                 raise ValueError(
                     f"lengths run from {shortest} to {longest}; with {num_frames} frames in the batch "
                     f"they must lie in 1..{num_frames}"
                 )
             padded = shortest < num_frames
-        lengths = lengths.to(device=device, dtype=torch.int64, non_blocking=True)
+        lengths = given_lengths.to(device=device, dtype=torch.int64, non_blocking=True)
         mask = None
         if padded:
             mask = (torch.arange(num_frames, device=device) < lengths[:, None]).unsqueeze(2).float()
         counts = lengths.float().unsqueeze(1)
-        return cls(lengths, mask, counts, counts.sum(), of_phonemes)
+        return cls(given_lengths, lengths, mask, counts, counts.sum(), phoneme_stream)
 
     def zeroed(self, x: Tensor) -> Tensor:
-        """``x`` (N, T, C) with zeros in place of padding."""
+        """(N, T, C) with zeros in place of padding, which must be finite."""
         return x if self.mask is None else x * self.mask.to(x.dtype)
 
     def mean(self, x: Tensor) -> Tensor:
         """(N, T, C) -> (N, C): the mean over each utterance's own frames."""
         return self.zeroed(x).sum(1) / self.counts
 
+    def softmax(self, scores: Tensor) -> Tensor:
+        """(N, T, C) -> (N, T, C): the softmax over each utterance's own frames, 0 in place of padding."""
+        return (scores if self.mask is None else scores.masked_fill(self.mask == 0, float("-inf"))).softmax(1)
+
 
 class MaskedBatchNorm1d(nn.BatchNorm1d):
-    """nn.BatchNorm1d over (N, T, C) whose batch statistics come from valid frames only, in float32.
+    """nn.BatchNorm1d over (N, T, C), with batch statistics of valid frames only, in float32.
 
-    Parameters, buffers and, without padding, results are nn.BatchNorm1d's. What it gives on padded frames is
-    finite and of no meaning. With ``per_stream`` the phoneme stream, read speech of another corpus, has running
-    statistics of its own; weight and bias are shared. Where a mini-batch is shared out (distributed.py) the statistics
-    are those of all processes' valid frames.
+    Parameters, buffers and, without padding, results are nn.BatchNorm1d's. Its output on padding is finite and without
+    meaning. With ``per_stream`` the phoneme stream, read speech of another corpus, has its own running statistics;
+    weight and bias are shared. If a mini-batch is split over processes (cluster/distributed.py), the batch statistics
+    are those of the valid frames of all of them.
     """
+
+    running_mean: Tensor
+    running_var: Tensor
+    phoneme_mean: Tensor
+    phoneme_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def __init__(self, channels: int, per_stream: bool = False):
         super().__init__(channels)
@@ -77,15 +91,15 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
             self.register_buffer("phoneme_var", torch.ones(channels))
 
     def forward(self, x: Tensor, frames: Frames | None = None) -> Tensor:
-        """``x`` (N, T, C) with its frames, or (N, C) without any: of the same shape, normalised."""
+        """(N, T, C) with its frames, or (N, C) without any -> the same shape, normalised."""
         running_mean, running_var = self.running_mean, self.running_var
-        if self.per_stream and frames.of_phonemes:
+        if self.per_stream and frames is not None and frames.phoneme_stream:
             running_mean, running_var = self.phoneme_mean, self.phoneme_var
         mask = None if frames is None else frames.mask
         if not self.training or mask is None and not distributed.is_shared_out():
             if self.training:
                 self.num_batches_tracked += 1
-            # as rows (N T, C), the only shape in which batch norm of channels that come last is fast
+            # as rows (N T, C): with channels last no other shape is fast
             return batch_norm(
                 x.flatten(0, -2),
                 running_mean,
@@ -113,16 +127,16 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
 
 
 class _BatchNormOfValidFrames(torch.autograd.Function):
-    """Batch norm with the statistics of masked frames, its gradient written out.
+    """Batch norm with the statistics of valid frames, and its gradient.
 
-    One CPU thread, 32 x 300 x 384, forward and backward: 12 ms; torch's, blind to padding, 3.
+    On one CPU thread, 32 x 300 x 384, forward and backward: 12 ms; torch's, which counts padding too: 3 ms.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, mask, total, eps):
         x = x.float()
         mean = (x * mask).sum((0, 1)) / total
-        # Centred before squaring: the difference of two large sums would lose the variance of offset channels.
+        # centred before squaring: the difference of two large sums would lose the variance of channels far from 0
         centred = (x - mean).mul_(mask)
         squares = torch.linalg.vector_norm(centred, dim=(0, 1)).square()
         ctx.shared_out = distributed.is_shared_out()

@@ -1,4 +1,4 @@
-"""Res-BiGRU (section 2.3, Figure 2): the residual bidirectional GRU that widens ECAPA's receptive field."""
+"""Res-BiGRU (section 2.3, Figure 2): the residual bidirectional GRU that widens the receptive field of ECAPA-TDNN."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,11 @@ from speecheq.models.padding_mask import Frames
 
 
 class ResBiGRU(nn.Module):
-    """y <- y + BiGRU(y), hidden size C/2 a direction; (N, T, C) -> (N, T, C).
+    """y + BiGRU(y), with C/2 units a direction: (N, T, C) -> (N, T, C).
 
-    The backward direction starts at each utterance's own last frame. It is a second GRU over the utterance
-    reversed within its length, not pack_padded_sequence: on one CPU thread, 32 x 3 s, forward and backward took
-    163 ms against 388 (C = 64) and 350 against 2,575 (C = 128), as much as an unmasked GRU; and a gather and two
-    GRUs are operations that ONNX has, packing is not.
+    The backward direction starts at each utterance's own last frame: it is a second GRU over the utterance reversed
+    within its length. With pack_padded_sequence, on one CPU thread and 32 x 3 s, forward and backward took 388 ms
+    instead of 163 (C = 64) and 2,575 instead of 350 (C = 128), and ONNX has no such operation.
     """
 
     def __init__(self, channels: int):
@@ -24,48 +23,52 @@ class ResBiGRU(nn.Module):
 
     def forward(self, y: Tensor, frames: Frames) -> Tensor:
         training_on_cpu = y.device.type == "cpu" and torch.is_grad_enabled() and y.dtype == torch.float32
-        return y + (self._states_on_cpu if training_on_cpu else self._states)(y, frames)
+        if training_on_cpu:
+            return y + self._states_on_cpu(y, frames)
+        return y + run_both_ways(self.forward_gru, self.backward_gru, y, frames)
 
-    def _states(self, y: Tensor, frames: Frames) -> Tensor:
-        """Both directions' states (N, T, C)."""
-        steps = y.transpose(0, 1).contiguous()  # (T, N, C), as the GRU wants it
-        there, back = self.forward_gru(steps)[0], self.backward_gru(reversed_speech(steps, frames))[0]
-        return torch.cat([there, reversed_speech(back, frames)], dim=2).transpose(0, 1)
+    def _parameters_of_both(self, name: str) -> list[Tensor]:
+        return [getattr(gru, name) for gru in (self.forward_gru, self.backward_gru)]
 
     def _states_on_cpu(self, y: Tensor, frames: Frames) -> Tensor:
-        """The same through BidirectionalGru, the faster way to train on a CPU."""
-        there, back = self.forward_gru, self.backward_gru
+        """What ``run_both_ways`` gives, through BidirectionalGru, the faster way to train on a CPU."""
         batch, num_frames, width = y.shape
         size = width // 2
         with torch.autocast("cpu", enabled=False):
-            bias = torch.stack([there.bias_ih_l0, back.bias_ih_l0])
-            hidden_bias = torch.stack([there.bias_hh_l0, back.bias_hh_l0])
+            bias = torch.stack(self._parameters_of_both("bias_ih_l0"))
+            hidden_bias = torch.stack(self._parameters_of_both("bias_hh_l0"))
             bias = torch.cat([bias[:, : 2 * size] + hidden_bias[:, : 2 * size], bias[:, 2 * size :]], dim=1)
-            weight = torch.cat([there.weight_ih_l0, back.weight_ih_l0]).unsqueeze(2)
+            weight = torch.cat(self._parameters_of_both("weight_ih_l0")).unsqueeze(2)
             projected = convolve(y, weight, bias.flatten())  # (N, T, 6H)
-            # A row is a direction of a frame; steps want direction, step, utterance where the batch has utterance,
-            # frame, direction.
+            # ``projected`` is ordered by utterance, frame, direction; the GRU wants direction, step, utterance
             place, direction = _place_in_reverse(num_frames, frames), torch.arange(2)
             place = torch.stack([torch.arange(num_frames)[:, None].expand_as(place), place])  # (2, T, N): the frame
             rows = (torch.arange(batch) * num_frames + place) * 2 + direction[:, None, None]
             order = rows.flatten()
             inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
             steps = _Reordered.apply(projected.reshape(-1, 3 * size), order, inverse)
-            recurrent = torch.stack([there.weight_hh_l0.t(), back.weight_hh_l0.t()])
+            recurrent = torch.stack([weight.t() for weight in self._parameters_of_both("weight_hh_l0")])
             states = BidirectionalGru.apply(
                 steps.view(2, num_frames, batch, 3 * size), recurrent, hidden_bias[:, None, 2 * size :]
             )
             return _Reordered.apply(states.reshape(-1, size), inverse, order).view(batch, num_frames, width)
 
 
+def run_both_ways(forward_rnn: nn.RNNBase, backward_rnn: nn.RNNBase, x: Tensor, frames: Frames) -> Tensor:
+    """Run two RNNs of H units, the second from each utterance's end to its beginning: (N, T, C) -> (N, T, 2H)."""
+    steps = x.transpose(0, 1).contiguous()  # (T, N, C), as the RNNs want it
+    there, back = forward_rnn(steps)[0], backward_rnn(reverse_speech(steps, frames))[0]
+    return torch.cat([there, reverse_speech(back, frames)], dim=2).transpose(0, 1)
+
+
 def _place_in_reverse(num_frames: int, frames: Frames) -> Tensor:
-    """(T, N): which frame comes at each step when every utterance is reversed; padding stays at the end."""
+    """(T, N): the frame that comes at each step if every utterance is reversed; padding stays at the end."""
     frame = torch.arange(num_frames, device=frames.lengths.device)[:, None]
     return torch.where(frame < frames.lengths, frames.lengths - 1 - frame, frame)
 
 
-def reversed_speech(steps: Tensor, frames: Frames) -> Tensor:
-    """(T, N, C) with each utterance's frames in reverse order; padding stays at the end."""
+def reverse_speech(steps: Tensor, frames: Frames) -> Tensor:
+    """(T, N, C) -> (T, N, C): each utterance's frames in reverse order; padding stays at the end."""
     if frames.mask is None:
         return steps.flip(0)
     num_frames, batch, width = steps.shape
@@ -74,7 +77,7 @@ def reversed_speech(steps: Tensor, frames: Frames) -> Tensor:
 
 
 class _Reordered(torch.autograd.Function):
-    """Rows (M, C) in another order, a permutation given with its inverse: its gradient needs no sums."""
+    """Rows (M, C) in another order, a permutation (M,). With its inverse (M,) the gradient needs no sums."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:

@@ -527,7 +527,7 @@ def train(job: Job) -> None:
             classes = class_table(note)
             config.model.num_esc = len(classes.names)
             if start is not None:  # what the weights have learned with
-                config.data.cmvn = checkpoint.config_of(start, str(job.init_from)).data.cmvn
+                config.data.cmvn = checkpoint.read_config(start, str(job.init_from)).data.cmvn
             ctc_backend = "none"
             if phoneme_train is not None:
                 ctc_backend = resolve_ctc_backend(config.loss.ctc_backend, device)

@@ -44,7 +44,7 @@ def write_model(path, kind="speecheq", **settings):
 
 def inference_of(path):
     content = checkpoint.read(path)
-    model, config = checkpoint.built(content, str(path))
+    model, config = checkpoint.restore(content, str(path))
     return Inference(model, Labels.of(content, config).outputs())
 
 

@@ -58,7 +58,7 @@ def test_the_card_of_every_kind_and_of_one_task(experiment, monkeypatch, kind):
     sounds = {"unlabelled": {"files": 12, "hours": 1.5}}
     read_json = files.read_json
     monkeypatch.setattr("speecheq.inference.model_card.read_json", lambda path: {**read_json(path), "sounds": sounds})
-    _, config = checkpoint.built(checkpoint.read(experiment / "best.pt"), "it")
+    _, config = checkpoint.restore(checkpoint.read(experiment / "best.pt"), "it")
     config.model.kind, config.loss.alpha, config.loss.beta, config.loss.eta = kind, 0.0, 0.0, 0.0
     card = model_card(experiment, "tiny", "", config, 1_230_000)
     assert "1.23 M parameters, that hears the emotion category (ESC) in speech." in card
@@ -85,7 +85,7 @@ def test_answers_do_not_depend_on_the_mini_batch_or_its_padding(experiment):
 
 def test_only_what_was_trained_is_answered(experiment):
     content = checkpoint.read(experiment / "best.pt")
-    model, config = checkpoint.built(content, "it")
+    model, config = checkpoint.restore(content, "it")
     config.loss.eta = config.loss.beta = 0.0
     labels = Labels.of(content, config)
     assert labels.outputs() == ("esc_posterior", "eis", "embedding")

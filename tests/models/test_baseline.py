@@ -11,7 +11,7 @@ from speecheq.config.schema import Config, ModelConfig
 from speecheq.dataset.batch import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
 from speecheq.models import TASKS, Baseline, SpeechEQ, build_model, checkpoint
-from speecheq.models.baseline import max_pooled
+from speecheq.models.baseline import max_pool
 from speecheq.models.padding_mask import Frames
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.training.precision import Precision
@@ -76,10 +76,10 @@ def test_shapes_and_a_third_of_the_frames():
 def test_max_pooling_sees_speech_only():
     lengths = torch.tensor([8, 4, 1])
     x = -torch.arange(1.0, 25.0).view(3, 8, 1)
-    pooled, frames, shorter = max_pooled(x, Frames.of(lengths, 8, CPU), lengths)
+    pooled, frames = max_pool(x, Frames.from_lengths(lengths, 8, CPU))
     assert pooled[..., 0].tolist() == [[-1.0, -4.0, -7.0], [-9.0, -12.0, 0.0], [-17.0, 0.0, 0.0]]
-    assert frames.lengths.tolist() == shorter.tolist() == [3, 2, 1]
-    short, _, _ = max_pooled(x[1:2, :4], Frames.of(lengths[1:2], 4, CPU), lengths[1:2])
+    assert frames.lengths.tolist() == frames.given_lengths.tolist() == [3, 2, 1]
+    short, _ = max_pool(x[1:2, :4], Frames.from_lengths(lengths[1:2], 4, CPU))
     assert short[0, :, 0].tolist() == [-9.0, -12.0]
 
 

@@ -25,7 +25,7 @@ def _assert_same_buffers(ours, theirs):
 def test_without_padding_it_is_batch_norm():
     torch.manual_seed(0)
     ours, theirs = _pair(6)
-    frames = Frames.of(torch.tensor([9, 9, 9]), 9, CPU)
+    frames = Frames.from_lengths(torch.tensor([9, 9, 9]), 9, CPU)
     assert frames.mask is None
     for _ in range(3):
         x = torch.randn(3, 9, 6) * 3 + 5
@@ -38,7 +38,7 @@ def test_with_padding_it_is_batch_norm_of_the_packed_frames():
     torch.manual_seed(0)
     ours, theirs = _pair(6)
     lengths = torch.tensor([9, 1, 5])
-    frames = Frames.of(lengths, 11, CPU)
+    frames = Frames.from_lengths(lengths, 11, CPU)
     valid = frames.mask.bool().squeeze(2)
     for _ in range(3):
         x = torch.randn(3, 11, 6) * 3 + 50  # an offset that would drown the variance of E[x^2] - E[x]^2
@@ -63,7 +63,7 @@ def test_gradient_of_masked_batch_norm_by_differences():
     torch.manual_seed(0)
     norm = MaskedBatchNorm1d(2)
     nn.init.uniform_(norm.weight, 0.5, 2)
-    frames = Frames.of(torch.tensor([4, 2]), 4, CPU)
+    frames = Frames.from_lengths(torch.tensor([4, 2]), 4, CPU)
     x, direction, weights = torch.randn(2, 4, 2), torch.randn(2, 4, 2), torch.randn(2, 4, 2)
 
     def value(shift):
@@ -79,7 +79,7 @@ def test_gradient_of_masked_batch_norm_by_differences():
 def test_statistics_are_float32_for_half_inputs(dtype):
     norm = MaskedBatchNorm1d(1)
     x = torch.full((2, 3000, 1), 60000.0 if dtype == torch.float16 else 300.0, dtype=dtype)  # sums overflow float16
-    y = norm(x, Frames.of(torch.tensor([3000, 2999]), 3000, CPU))
+    y = norm(x, Frames.from_lengths(torch.tensor([3000, 2999]), 3000, CPU))
     assert y.dtype == torch.float32 and torch.isfinite(y).all()
     torch.testing.assert_close(norm.running_mean, 0.1 * x[0, 0].float())
 
@@ -87,12 +87,12 @@ def test_statistics_are_float32_for_half_inputs(dtype):
 @pytest.mark.parametrize("lengths", [[3, 0], [3, 6]])
 def test_lengths_out_of_range(lengths):
     with pytest.raises(ValueError, match=r"must lie in 1\.\.5"):
-        Frames.of(torch.tensor(lengths), 5, CPU)
+        Frames.from_lengths(torch.tensor(lengths), 5, CPU)
 
 
 def test_mean_is_of_own_frames():
     x = torch.arange(8.0).view(2, 4, 1)
-    torch.testing.assert_close(Frames.of(torch.tensor([4, 2]), 4, CPU).mean(x), torch.tensor([[1.5], [4.5]]))
+    torch.testing.assert_close(Frames.from_lengths(torch.tensor([4, 2]), 4, CPU).mean(x), torch.tensor([[1.5], [4.5]]))
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -102,18 +102,20 @@ def test_per_stream_statistics_keep_the_phoneme_stream_apart(padded):
     emotion, phoneme = torch.randn(2, 30, 6), 5 + 3 * torch.randn(2, 30, 6)
     apart, emotion_only, phoneme_only = MaskedBatchNorm1d(6, True), MaskedBatchNorm1d(6), MaskedBatchNorm1d(6)
     for _ in range(3):
-        for norm, batch, of_phonemes in (
+        for norm, batch, phoneme_stream in (
             (apart, emotion, False),
             (apart, phoneme, True),
             (emotion_only, emotion, False),
             (phoneme_only, phoneme, False),
         ):
-            norm(batch, Frames.of(lengths, 30, batch.device, of_phonemes))
+            norm(batch, Frames.from_lengths(lengths, 30, batch.device, phoneme_stream))
     assert torch.allclose(apart.running_mean, emotion_only.running_mean)
     assert torch.allclose(apart.running_var, emotion_only.running_var)
     assert torch.allclose(apart.phoneme_mean, phoneme_only.running_mean)
     assert torch.allclose(apart.phoneme_var, phoneme_only.running_var)
     apart.eval(), phoneme_only.eval()
-    frames = Frames.of(lengths, 30, phoneme.device, of_phonemes=True)
+    frames = Frames.from_lengths(lengths, 30, phoneme.device, phoneme_stream=True)
     assert torch.allclose(apart(phoneme, frames), phoneme_only(phoneme, frames), atol=1e-6)
-    assert not torch.allclose(apart(phoneme, Frames.of(lengths, 30, phoneme.device)), apart(phoneme, frames), atol=0.1)
+    assert not torch.allclose(
+        apart(phoneme, Frames.from_lengths(lengths, 30, phoneme.device)), apart(phoneme, frames), atol=0.1
+    )

@@ -29,7 +29,7 @@ def test_each_utterance_as_if_alone(lengths):
     channels, num_frames = 6, 9
     ours = ResBiGRU(channels)
     theirs = _reference(ours, channels)
-    frames = Frames.of(torch.tensor(lengths), num_frames, CPU)
+    frames = Frames.from_lengths(torch.tensor(lengths), num_frames, CPU)
     x = torch.randn(3, num_frames, channels)
     weights = frames.zeroed(torch.randn(3, num_frames, channels))
     started = x.clone().requires_grad_()

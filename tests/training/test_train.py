@@ -277,7 +277,7 @@ def test_an_experiment_folder_holds_all_that_is_needed(trained):
     assert run["steps"] == 45 and run["ctc_backend"] == "torch"
     log = (folder / "train.log").read_text()
     assert "best dev UA" in log and "CTC backend: torch" in log
-    assert checkpoint.config_of(checkpoint.read(folder / "best.pt"), "best.pt") == small_config()
+    assert checkpoint.read_config(checkpoint.read(folder / "best.pt"), "best.pt") == small_config()
     assert list((folder / "tensorboard").glob("events.*"))
 
 
@@ -423,7 +423,7 @@ def test_other_labels_get_a_head_of_their_own(trained, data, tmp_path, caplog):
 
 def test_a_head_for_other_labels_of_the_same_number_is_new_too(trained):
     content = checkpoint.read(trained["seqd"] / "best.pt")
-    model = checkpoint.new_model(checkpoint.config_of(content, "best.pt"))
+    model = checkpoint.new_model(checkpoint.read_config(content, "best.pt"))
     before = model.model.esc_head.weight.clone()
     other = seqm.ClassTable(tuple(reversed(SEQM_CLASSES.names)), tuple(reversed(SEQM_CLASSES.categories)))
     assert checkpoint.start_from(model, content, other, content["phones"]) == ["esc_head"]
