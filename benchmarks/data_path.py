@@ -28,6 +28,7 @@ from speecheq.common.yaml_files import read_yaml
 from speecheq.config.layers import apply_layer, parse_assignment, set_value
 from speecheq.config.schema import Config
 from speecheq.corpora import audio_folder
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.dataset.batch import MultitaskBatch
 from speecheq.dataset.frontend import Frontend
 from speecheq.dataset.loader import WORKERS, multitask_batches, training_cuts
@@ -88,7 +89,7 @@ def noise_of(folder: Path) -> Path:
     (folder / "noise").mkdir()
     noise = 0.1 * np.random.default_rng(0).standard_normal(600 * 16000)
     soundfile.write(folder / "noise" / "white.wav", noise, 16000)
-    audio_folder.prepare("noise", "noises", folder / "noise", folder / "manifest")
+    audio_folder.prepare("noise", "noises", PrepareRequest(folder / "noise"), folder / "manifest")
     return folder / "manifest"
 
 

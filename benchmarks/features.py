@@ -35,13 +35,14 @@ LHOTSE = dict(
 
 def stored(paths: list[Path], batch: int) -> float:
     """Stage 2 as a recipe runs it: from wav on disk to archives and manifests; seconds."""
-    from speecheq.corpora.prepare import Corpus, Request, Utterance, prepare
+    from speecheq.corpora import Corpus, Utterance
+    from speecheq.corpora.prepare import PrepareRequest, prepare
     from speecheq.features.storage import compute_features
 
     corpus = Corpus("clips", "clips", "Mandarin", "DIR/*.wav", labels={"neutral": "neutral"})
     utterances = [Utterance(f"{number}", path, "s", "F", label="neutral") for number, path in enumerate(paths)]
     with tempfile.TemporaryDirectory() as folder:
-        request = Request(paths[0].parent)
+        request = PrepareRequest(paths[0].parent)
         prepare(corpus, lambda *_: utterances, request, Path(folder) / "manifests")
         started = time.perf_counter()
         compute_features("clips", Path(folder) / "manifests", Path(folder) / "fbank")

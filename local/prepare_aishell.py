@@ -5,16 +5,16 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from speecheq.common.errors import InputError
-from speecheq.common.log import log
-from speecheq.common.stages import Drops
-from speecheq.corpora.prepare import (
+from speecheq.corpora import (
     Corpus,
+    Drops,
+    InputError,
     Utterance,
     find_root,
     iter_clips,
     iter_folders,
     keep_matched,
+    log,
     read_lines,
     run,
 )

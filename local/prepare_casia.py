@@ -4,9 +4,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from speecheq.common.errors import InputError
-from speecheq.common.stages import Drops
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, run
+from speecheq.corpora import Corpus, Drops, InputError, Utterance, find_root, iter_clips, iter_folders, run
 
 CASIA = Corpus(
     name="casia",

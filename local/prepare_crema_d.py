@@ -8,10 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from speecheq.common.errors import InputError
-from speecheq.common.log import log
-from speecheq.common.stages import Drops
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, read_lines, run
+from speecheq.corpora import Corpus, Drops, InputError, Utterance, find_root, iter_clips, log, read_lines, run
 
 CREMA_D = Corpus(
     name="crema_d",

@@ -8,9 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from speecheq.common.errors import InputError
-from speecheq.common.stages import Drops
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, run
+from speecheq.corpora import Corpus, Drops, InputError, Utterance, find_root, iter_clips, run
 
 # by the first letter of the German word: Wut, Langeweile, Ekel, Angst, Freude, Trauer
 EMOTIONS = {"W": "anger", "L": "boredom", "E": "disgust", "A": "fear", "F": "happiness", "N": "neutral", "T": "sadness"}

@@ -12,10 +12,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from speecheq.common.errors import InputError
-from speecheq.common.log import log
-from speecheq.common.stages import Drops
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, read_lines, run_parts
+from speecheq.corpora import (
+    Corpus,
+    Drops,
+    InputError,
+    Utterance,
+    find_root,
+    iter_clips,
+    iter_folders,
+    log,
+    read_lines,
+    run_parts,
+)
 
 # in the order of their numbers
 LABELS = {"Neutral": "neutral", "Angry": "anger", "Happy": "joy", "Sad": "sadness", "Surprise": "surprise"}

@@ -4,16 +4,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from speecheq.common.errors import InputError
-from speecheq.common.log import log, one_line
-from speecheq.common.stages import Drops
-from speecheq.corpora.prepare import (
+from speecheq.corpora import (
     Corpus,
+    Drops,
+    InputError,
     Utterance,
     find_root,
     iter_clips,
     iter_folders,
     keep_matched,
+    log,
+    one_line,
     read_lines,
     run,
 )

@@ -21,11 +21,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from speecheq.common.digests import iter_tree
-from speecheq.common.errors import InputError
-from speecheq.common.log import log
-from speecheq.common.stages import Drops
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, keep_matched, read_lines, run
+from speecheq.corpora import (
+    Corpus,
+    Drops,
+    InputError,
+    Utterance,
+    find_root,
+    iter_tree,
+    keep_matched,
+    log,
+    read_lines,
+    run,
+)
 
 MSP_IMPROV = Corpus(
     name="msp_improv",

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A folder of noises to add to speech: audio files of any format, rate and length, in folders of any depth."""
 
-from speecheq.corpora.audio_folder import run
+from speecheq.corpora import run_audio_folder
 
 if __name__ == "__main__":
-    run("noise", "noises")
+    run_audio_folder("noise", "noises")

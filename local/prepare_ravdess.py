@@ -12,10 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from speecheq.common.errors import InputError
-from speecheq.common.log import log
-from speecheq.common.stages import Drops
-from speecheq.corpora.prepare import Corpus, Utterance, find_root, iter_clips, iter_folders, read_header, run
+from speecheq.corpora import (
+    Corpus,
+    Drops,
+    InputError,
+    Utterance,
+    find_root,
+    iter_clips,
+    iter_folders,
+    log,
+    read_header,
+    run,
+)
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 LEVELS = ("normal", "strong")

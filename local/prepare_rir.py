@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A folder of room impulse responses: audio files of any format, rate and number of channels, at any depth."""
 
-from speecheq.corpora.audio_folder import run
+from speecheq.corpora import run_audio_folder
 
 if __name__ == "__main__":
-    run("rir", "room impulse responses")
+    run_audio_folder("rir", "room impulse responses")

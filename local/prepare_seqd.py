@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from speecheq import seqm
-from speecheq.common.errors import InputError
-from speecheq.common.stages import Drops
-from speecheq.corpora.prepare import (
+from speecheq.corpora import (
     Corpus,
+    Drops,
+    InputError,
     Utterance,
     find_root,
     iter_clips,

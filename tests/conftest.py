@@ -20,7 +20,7 @@ import soundfile
 import torch
 from hypothesis import HealthCheck, settings
 
-from speecheq.corpora import prepare as corpus_module
+from speecheq.corpora import prep_script
 from speecheq.seqm import EMOTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,7 +142,7 @@ def prepare():
         else:
             module = load_script(name)
             parts = {"": (getattr(module, name.upper()), module.find_utterances)}
-        return corpus_module.main(parts, [str(corpus_dir), str(out_dir), *options])
+        return prep_script.main(parts, [str(corpus_dir), str(out_dir), *options])
 
     return run
 

@@ -23,9 +23,9 @@ from lhotse import CutSet, Features, MonoCut
 from speecheq.common.command_line import exit_status
 from speecheq.common.errors import InputError
 from speecheq.common.log import log, one_line, set_up_logging
-from speecheq.corpora import audio_folder
 from speecheq.corpora.data_card import find_card
 from speecheq.corpora.download import download, unpack_zip
+from speecheq.corpora.prep_script import audio_folder_main
 from speecheq.evaluation.score_files import EMBEDDINGS, read_embeddings
 from speecheq.features.storage import load_features
 from speecheq.inference import model_folder
@@ -438,7 +438,7 @@ def test_a_name_that_is_not_utf_8_is_refused_in_one_sentence(toys, tmp_path, cap
     os.rename(tmp_path / "noise/a.wav", os.fsencode(tmp_path / "noise") + b"/a\xff.wav")
     before = log.handlers[:]
     try:
-        assert audio_folder.main("noise", "noises", [str(tmp_path / "noise"), str(tmp_path / "out")]) == 1
+        assert audio_folder_main("noise", "noises", [str(tmp_path / "noise"), str(tmp_path / "out")]) == 1
     finally:
         log.handlers[:] = before
     assert r"noise/a\udcff.wav: the name of a file or folder is not UTF-8; rename it." in capsys.readouterr().err

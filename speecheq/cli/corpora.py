@@ -43,18 +43,10 @@ def _download(options: Namespace) -> None:
 
 def _import(options: Namespace) -> None:
     from speecheq.corpora.exchange import import_corpus
+    from speecheq.corpora.prepare import PrepareRequest
 
-    import_corpus(
-        options.source,
-        options.name,
-        options.out,
-        options.labels,
-        options.partial,
-        options.hours,
-        options.seed,
-        options.nj,
-        options.check_only,
-    )
+    request = PrepareRequest(options.source, options.partial, options.hours, options.seed, options.nj)
+    import_corpus(options.name, request, options.out, options.labels, options.check_only)
 
 
 def _export(options: Namespace) -> None:
@@ -65,9 +57,9 @@ def _export(options: Namespace) -> None:
 
 def _check(options: Namespace) -> None:
     from speecheq.common.files import write_json
-    from speecheq.corpora.audit import as_text, check
+    from speecheq.corpora.audit import as_text, audit
 
-    report = check(options.manifests, options.nj)
+    report = audit(options.manifests, options.nj)
     if options.json:
         write_json(options.json, report)
     print(as_text(report))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
-from speecheq.corpora.prepare import NEUTRAL_RULES
+from speecheq.corpora.declaration import NEUTRAL_RULES
 from speecheq.dataset.protocols import CROSS, RANDOM_PROTOCOLS
 
 CLASSES = ("seqm", "corpus")

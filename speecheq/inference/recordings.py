@@ -18,9 +18,16 @@ from lhotse import CutSet, Recording, RecordingSet, load_manifest_lazy
 from lhotse.cut import MonoCut
 
 from speecheq.common.errors import InputError
-from speecheq.corpora.audit import CLIPPED_RUN, FRAMES_A_SECOND, FULL_SCALE, SILENT_POWER, frame_powers, longest_run
-from speecheq.corpora.exchange.kaldi import recordings_of
-from speecheq.corpora.prepare import read_header
+from speecheq.corpora import read_header
+from speecheq.corpora.audio_quality import (
+    CLIPPED_RUN,
+    FRAMES_A_SECOND,
+    FULL_SCALE,
+    SILENT_POWER,
+    frame_powers,
+    longest_run,
+)
+from speecheq.corpora.exchange.kaldi import iter_segments
 from speecheq.features.audio import resampler
 
 STANDARD_INPUT = "-"
@@ -113,7 +120,7 @@ def find_segments(names: Iterable[str | Path], cleanup: ExitStack) -> Iterator[S
 
 def _segments_of_path(path: Path) -> Iterator[Segment]:
     if (path / "wav.scp").is_file():
-        for recording in recordings_of(path):
+        for recording in iter_segments(path):
             yield Segment(*recording)
     elif path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.name.lower().endswith(AUDIO) and file.is_file())

@@ -19,7 +19,7 @@ from test_state import assert_same, job, scalars
 from speecheq.cluster import distributed
 from speecheq.cluster.run_task import free_port
 from speecheq.common.errors import InputError
-from speecheq.corpora.prepare import Request, prepare
+from speecheq.corpora.prepare import PrepareRequest, prepare
 from speecheq.dataset.batch import TaskBatch, join_shares
 from speecheq.dataset.loader import training_cuts
 from speecheq.dataset.msud import unify
@@ -44,7 +44,7 @@ def data(toys, tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
     for name, make in (("seqd", toys.seqd), ("aishell", toys.aishell)):
         script = toys.script(name)
-        request = Request(make(folder / "corpora" / name), partial=True)
+        request = PrepareRequest(make(folder / "corpora" / name), partial=True)
         prepare(getattr(script, name.upper()), script.find_utterances, request, folder / "manifests" / name)
         compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
     unify(Recipe("seqd", "official", ["seqd"]), "1", folder / "manifests", folder / "fbank", folder / "msud")

@@ -11,6 +11,7 @@ from lhotse import RecordingSet
 
 from speecheq.common.files import read_json
 from speecheq.corpora import audio_folder
+from speecheq.corpora.prep_script import audio_folder_main
 
 PARTIAL = ("--partial", "true")
 
@@ -36,7 +37,7 @@ def prepare(tmp_path, capsys):
 
     def run(folder, *options, out=tmp_path / "out", name="noise"):
         capsys.readouterr()
-        status = audio_folder.main(name, "noises", [str(folder), str(out), *options])
+        status = audio_folder_main(name, "noises", [str(folder), str(out), *options])
         shown = capsys.readouterr().err
         assert "Traceback" not in shown
         return status, shown

@@ -7,8 +7,10 @@ import pytest
 import soundfile
 
 from speecheq.common.errors import InputError
-from speecheq.corpora.audit import Clip, as_text, check, measure
-from speecheq.corpora.prepare import Corpus, Request, Utterance, prepare
+from speecheq.corpora import Corpus, Utterance
+from speecheq.corpora.audio_quality import AudioClip, measure
+from speecheq.corpora.audit import as_text, audit
+from speecheq.corpora.prepare import PrepareRequest, prepare
 
 RATE = 16000
 TOY = Corpus(
@@ -27,8 +29,8 @@ def write(path, samples, rate=RATE):
     return path
 
 
-def heard(path, first=0, frames=None, rate=RATE):
-    return measure(Clip("x", str(path), rate, first, frames or soundfile.info(str(path)).frames - first))
+def measured(path, first=0, frames=None, rate=RATE):
+    return measure(AudioClip(str(path), rate, first, frames or soundfile.info(str(path)).frames - first))
 
 
 class Toy:
@@ -43,9 +45,9 @@ class Toy:
         self.utterances.append(Utterance(id=name, audio=audio, **facts))
         return audio
 
-    def check(self, nj=1):
-        prepare(TOY, lambda *_: self.utterances, Request(self.folder / "wav"), self.folder / "manifests")
-        return check(self.folder / "manifests", nj)
+    def audit(self, nj=1):
+        prepare(TOY, lambda *_: self.utterances, PrepareRequest(self.folder / "wav"), self.folder / "manifests")
+        return audit(self.folder / "manifests", nj)
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_counts_and_durations(toy):
     toy.add("a", tone(0.5, seed=1), text="hello")
     toy.add("b", tone(1.0, seed=2), text="hello", level="strong")
     toy.add("c", tone(1.5, seed=3), speaker="s2", gender=None, label="calm", level=None)
-    report = toy.check()
+    report = toy.audit()
     assert (report["utterances"], report["speakers"], report["hours"]) == (3, 2, round(3 / 3600, 4))
     assert report["speakers_by_gender"] == {"F": 1, "None": 1}
     assert report["counts"]["emotion"] == {"calm": 1, "mad": 2}
@@ -74,21 +76,21 @@ def test_counts_and_durations(toy):
     assert all(entry["from"] < entry["to"] for entry in report["histogram"])
     assert report["faults"] == []
     assert json.loads(json.dumps(report, allow_nan=False)) == report
-    assert toy.check(nj=3) == report
+    assert toy.audit(nj=3) == report
 
 
 def test_the_level_of_a_sine_is_3_db_below_its_peak(tmp_path):
-    sound = heard(write(tmp_path / "a.wav", tone(1.0, 0.5)))
+    sound = measured(write(tmp_path / "a.wav", tone(1.0, 0.5)))
     assert sound.level == pytest.approx(-6.02 - 3.01, abs=0.05) and sound.peak == pytest.approx(0.5, abs=1e-3)
     assert abs(sound.offset) < 1e-3 and sound.full_scale == 0
 
 
 def test_silence_before_and_after(tmp_path):
     samples = np.concatenate([np.zeros(4000), tone(1.0), np.zeros(8000)])
-    sound = heard(write(tmp_path / "a.wav", samples))
+    sound = measured(write(tmp_path / "a.wav", samples))
     assert (sound.leading, sound.trailing, sound.is_silent) == (0.25, 0.5, False)
     noisy = samples + 1e-4 * np.random.default_rng(0).standard_normal(len(samples))  # more than 40 dB below the tone
-    sound = heard(write(tmp_path / "b.wav", noisy))
+    sound = measured(write(tmp_path / "b.wav", noisy))
     assert (sound.leading, sound.trailing) == (0.25, 0.5)
 
 
@@ -102,7 +104,7 @@ def test_silence_before_and_after(tmp_path):
     ],
 )
 def test_silent_clips(tmp_path, samples, silent):
-    assert heard(write(tmp_path / "a.wav", samples)).is_silent is silent
+    assert measured(write(tmp_path / "a.wav", samples)).is_silent is silent
 
 
 def test_clipping_is_a_run_at_full_scale_and_not_one_sample(toy):
@@ -112,18 +114,18 @@ def test_clipping_is_a_run_at_full_scale_and_not_one_sample(toy):
     clipped = tone(0.5, 0.9, seed=6)
     clipped[100:103], clipped[200:210] = 1.0, -1.0
     audio = toy.add("often", clipped)
-    sound = heard(audio)
+    sound = measured(audio)
     assert (sound.full_scale, sound.longest_run) == (13, 10)
-    assert faults(toy.check()) == {"clipping": ["often"]}
+    assert faults(toy.audit()) == {"clipping": ["often"]}
 
 
 def test_long_clips_are_heard_in_blocks_as_if_at_once(tmp_path, monkeypatch):
     samples = np.concatenate([np.zeros(3200), tone(2.0, 0.8), np.zeros(1600)])
     samples[15990:16012] = 1.0  # across the border of two blocks
     path = write(tmp_path / "a.wav", np.stack([samples, samples], 1))
-    at_once = heard(path)
-    monkeypatch.setattr("speecheq.corpora.audit.BLOCK_SECONDS", 1)
-    in_blocks = heard(path)
+    at_once = measured(path)
+    monkeypatch.setattr("speecheq.corpora.audio_quality.BLOCK_SECONDS", 1)
+    in_blocks = measured(path)
     assert at_once.longest_run == in_blocks.longest_run == 22
     assert at_once._replace(level=0, offset=0) == in_blocks._replace(level=0, offset=0)
     assert at_once.level == pytest.approx(in_blocks.level) and (at_once.leading, at_once.trailing) == (0.2, 0.1)
@@ -135,7 +137,7 @@ def test_duplicates_are_the_same_samples_and_differing_labels_are_said(toy):
     toy.add("b", same, label="calm")
     toy.add("c", same, speaker="s2")
     toy.add("d", tone(seed=2))
-    report = toy.check()
+    report = toy.audit()
     assert faults(report) == {"duplicates": [["a", "b", "c"]]}
     assert "1 with different labels" in report["faults"][0]["says"]
     assert "a = b = c" in as_text(report)
@@ -147,7 +149,7 @@ def test_what_most_clips_do_not_have(toy):
     toy.add("stereo", np.stack([tone(seed=8), tone(seed=9)], 1))
     toy.add("fast", tone(seed=7, rate=48000), rate=48000)
     toy.add("shifted", 0.5 + tone(level=0.2, seed=11))
-    found = faults(toy.check())
+    found = faults(toy.audit())
     assert found == {"channels": ["stereo"], "sampling rates": ["fast"], "offset": ["shifted"]}
 
 
@@ -157,40 +159,40 @@ def test_segments_that_overlap(toy):
         toy.utterances.append(
             Utterance(name, audio, "s1", "F", label="mad", level="weak", start=start, end=end, recording="long")
         )
-    report = toy.check()
+    report = toy.audit()
     assert faults(report) == {"overlaps": [["a", "b"], ["a", "c"]]}
     assert report["hours"] == round(5 / 3600, 4)
     # each segment is heard by itself
-    assert heard(audio, 16000, 16000) != heard(audio, 0, 16000)
+    assert measured(audio, 16000, 16000) != measured(audio, 0, 16000)
 
 
 def test_audio_that_went_bad_after_stage_1_is_a_fault_and_not_the_end(toy):
     gone, cut, good = (toy.add(name, tone(seed=n)) for n, name in enumerate(("gone", "cut", "good")))
     changed = toy.add("changed", tone(seed=5))
-    prepare(TOY, lambda *_: toy.utterances, Request(toy.folder / "wav"), toy.folder / "manifests")
+    prepare(TOY, lambda *_: toy.utterances, PrepareRequest(toy.folder / "wav"), toy.folder / "manifests")
     gone.unlink()
     write(cut, tone(0.3))
     write(changed, tone(seed=5), rate=8000)
-    report = check(toy.folder / "manifests")
+    report = audit(toy.folder / "manifests")
     unread = faults(report)["unreadable"]
     assert [line.split(":")[0] for line in unread] == ["changed", "cut", "gone"]
     assert "has 8000 Hz" in unread[0] and "ends after 4800 of 8000" in unread[1] and str(gone) in unread[2]
     assert report["utterances"] == 4 and report["level"] is not None
     for path in (cut, changed, good):
         path.unlink()
-    report = check(toy.folder / "manifests")
+    report = audit(toy.folder / "manifests")
     assert report["level"] is None and "level             -" in as_text(report)
 
 
 def test_a_folder_without_manifests(tmp_path):
     with pytest.raises(InputError, match=r"stage 1 \(manifests\) has not been run"):
-        check(tmp_path)
+        audit(tmp_path)
 
 
 def test_the_text_names_everything(toy):
     toy.add("a", np.zeros(8000))
     toy.add("b", tone(2.0, seed=1), speaker="s2", gender="M")
-    text = as_text(toy.check())
+    text = as_text(toy.audit())
     for words in (
         "the toy (toy)",
         "2 utterances",
@@ -211,7 +213,7 @@ def test_the_text_names_everything(toy):
 
 def real(name, samples, prepare, folder):
     assert prepare(name, samples(name.upper()), folder / name) == 0
-    return check(folder / name, nj=2)
+    return audit(folder / name, nj=2)
 
 
 def test_real_ravdess(samples, prepare, tmp_path):

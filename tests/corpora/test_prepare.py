@@ -5,17 +5,10 @@ import soundfile
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
-from speecheq.corpora.prepare import (
-    Corpus,
-    Request,
-    Utterance,
-    find_root,
-    iter_clips,
-    main,
-    prepare,
-    read_lines,
-    read_recording,
-)
+from speecheq.corpora import Corpus, Utterance, find_root, iter_clips, read_lines
+from speecheq.corpora.audio_headers import read_recording
+from speecheq.corpora.prep_script import main
+from speecheq.corpora.prepare import PrepareRequest, prepare
 from speecheq.corpora.prepared_corpus import load_card
 
 LABELS = {"mad": "anger", "calm": "neutral"}
@@ -63,7 +56,7 @@ def test_an_utterance_outside_the_declaration_names_its_source(toys, tmp_path, c
     for source in ("", "table, line 7"):
         found = utterances(toys, tmp_path / "c", source=source, **changes)
         with pytest.raises(InputError) as refused:
-            prepare(TOY, lambda *_: found, Request(tmp_path / "c"), tmp_path / "out")
+            prepare(TOY, lambda *_: found, PrepareRequest(tmp_path / "c"), tmp_path / "out")
         assert str(refused.value).startswith(source or str(tmp_path / "c" / "a.wav")) and words in str(refused.value)
         assert not (tmp_path / "out").exists()
 
@@ -71,7 +64,7 @@ def test_an_utterance_outside_the_declaration_names_its_source(toys, tmp_path, c
 def test_a_repeated_id_names_both(toys, tmp_path):
     found = utterances(toys, tmp_path / "c", source="line 1") + utterances(toys, tmp_path / "c", source="line 2")
     with pytest.raises(InputError, match="line 2: the utterance a occurs a second time, first in line 1"):
-        prepare(TOY, lambda *_: found, Request(tmp_path / "c"), tmp_path / "out")
+        prepare(TOY, lambda *_: found, PrepareRequest(tmp_path / "c"), tmp_path / "out")
 
 
 def test_the_layout_is_checked_before_the_whole_folder_is_measured(tmp_path, monkeypatch):
@@ -80,13 +73,18 @@ def test_the_layout_is_checked_before_the_whole_folder_is_measured(tmp_path, mon
     )
     with pytest.raises(InputError, match="does not look like"):
         (tmp_path / "x" / "y").mkdir(parents=True)
-        prepare(TOY, lambda folder, *_: [find_root(folder, lambda path: False, TOY)], Request(tmp_path), tmp_path / "o")
+        prepare(
+            TOY,
+            lambda folder, *_: [find_root(folder, lambda path: False, TOY)],
+            PrepareRequest(tmp_path),
+            tmp_path / "o",
+        )
 
 
 def test_a_card_needs_stage_1(toys, tmp_path):
     with pytest.raises(InputError, match=r"stage 1 \(manifests\) has not been run"):
         load_card(tmp_path / "out", "toy")
-    prepare(TOY, lambda *_: utterances(toys, tmp_path / "c"), Request(tmp_path / "c"), tmp_path / "out")
+    prepare(TOY, lambda *_: utterances(toys, tmp_path / "c"), PrepareRequest(tmp_path / "c"), tmp_path / "out")
     assert load_card(tmp_path / "out", "toy")["counts"]["eis"] == {"-1.0": 1}
 
 
@@ -158,7 +156,7 @@ def test_a_neutral_clip_keeps_what_its_corpus_says_of_it(toys, tmp_path):
     from lhotse import SupervisionSet
 
     found = utterances(toys, tmp_path / "c", label="calm", level="strong", session="2", text_id="7", extra={"age": 31})
-    prepare(TOY, lambda *_: found, Request(tmp_path / "c"), tmp_path / "out")
+    prepare(TOY, lambda *_: found, PrepareRequest(tmp_path / "c"), tmp_path / "out")
     custom = next(iter(SupervisionSet.from_file(tmp_path / "out" / "toy_supervisions_all.jsonl.gz"))).custom
     assert custom == {
         "age": 31,
@@ -214,14 +212,14 @@ def test_a_copy_that_is_not_the_release_is_told_what_is_missing_or_extra(
 ):
     found = counted(toys, tmp_path / "c", labels, speakers)
     with pytest.raises(InputError) as refused:
-        prepare(COUNTED, lambda *_: found, Request(tmp_path / "c"), tmp_path / "out")
+        prepare(COUNTED, lambda *_: found, PrepareRequest(tmp_path / "c"), tmp_path / "out")
     assert words in str(refused.value)
-    prepare(COUNTED, lambda *_: found, Request(tmp_path / "c", partial=True), tmp_path / "out")
+    prepare(COUNTED, lambda *_: found, PrepareRequest(tmp_path / "c", partial=True), tmp_path / "out")
     assert read_json(tmp_path / "out" / "counted_card.json")["partial"]
 
 
 def test_a_whole_copy_needs_no_option(toys, tmp_path):
-    prepare(COUNTED, lambda *_: counted(toys, tmp_path / "c"), Request(tmp_path / "c"), tmp_path / "out")
+    prepare(COUNTED, lambda *_: counted(toys, tmp_path / "c"), PrepareRequest(tmp_path / "c"), tmp_path / "out")
     card = read_json(tmp_path / "out" / "counted_card.json")
     assert card["counts"]["emotion"] == {"calm": 2, "mad": 2} and card["counts"]["sampling_rate"] == {"16000": 4}
 
@@ -239,7 +237,7 @@ def test_segments_outside_their_recording(toys, tmp_path, segment, words):
     clip = toys.write_wav(tmp_path / "c" / "long.wav", 1.0)
     found = [Utterance("a", clip, "s", label="mad", recording="long", source="segments, line 3", **segment)]
     with pytest.raises(InputError, match=words):
-        prepare(TOY, lambda *_: found, Request(tmp_path / "c"), tmp_path / "out")
+        prepare(TOY, lambda *_: found, PrepareRequest(tmp_path / "c"), tmp_path / "out")
 
 
 def test_a_recording_of_many_segments_is_written_once(toys, tmp_path):
@@ -251,13 +249,13 @@ def test_a_recording_of_many_segments_is_written_once(toys, tmp_path):
         for n in range(9)
         for clip in clips
     ]
-    prepare(TOY, lambda *_: found, Request(tmp_path / "c"), tmp_path / "out")
+    prepare(TOY, lambda *_: found, PrepareRequest(tmp_path / "c"), tmp_path / "out")
     assert [r.id for r in RecordingSet.from_file(tmp_path / "out" / "toy_recordings_all.jsonl.gz")] == ["long", "other"]
     supervisions = list(SupervisionSet.from_file(tmp_path / "out" / "toy_supervisions_all.jsonl.gz"))
     assert len(supervisions) == 18 and [s.recording_id for s in supervisions[:9]] == ["long"] * 9
     with pytest.raises(InputError, match="the recording long is .*other.wav, but .*long.wav in"):
         twice = [found[0], Utterance("z", clips[1], "s", label="mad", recording="long", start=0.0, end=0.1)]
-        prepare(TOY, lambda *_: twice, Request(tmp_path / "c"), tmp_path / "another")
+        prepare(TOY, lambda *_: twice, PrepareRequest(tmp_path / "c"), tmp_path / "another")
 
 
 def test_one_script_for_a_corpus_in_parts(toys, tmp_path, capsys):

@@ -10,8 +10,9 @@ from lhotse import CutSet
 
 from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
+from speecheq.corpora import Corpus, Utterance, audio_folder
 from speecheq.corpora.audio_folder import recordings_manifest
-from speecheq.corpora.prepare import Corpus, Request, Utterance
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.frontend import Frontend
 from speecheq.dataset.loader import multitask_batches
@@ -32,7 +33,7 @@ def cuts(toys, tmp_path_factory):
         rate, channels = (8000, 2) if number == 5 else (16000, 1)
         clip = toys.write_wav(folder / "audio" / f"{number}.wav", 0.3 + 0.14 * number, rate, channels)
         found.append(Utterance(f"u{number}", clip, "s", "F", label="mad"))
-    prepare_corpus(TOY, lambda *_: found, Request(folder / "audio"), folder / "manifests")
+    prepare_corpus(TOY, lambda *_: found, PrepareRequest(folder / "audio"), folder / "manifests")
     compute_features("toy", folder / "manifests", folder / "fbank")
     made = list(load_cuts(folder / "fbank"))
     for cut in made:
@@ -80,11 +81,9 @@ def test_augmented_waveforms_have_other_lengths_and_features(cuts):
 
 
 def sounds(toys, tmp_path, kind, samples):
-    from speecheq.corpora import audio_folder as module
-
     (tmp_path / kind).mkdir()
     soundfile.write(tmp_path / kind / "a.wav", samples, 16000)
-    module.prepare(kind, "sounds", tmp_path / kind, tmp_path / "manifests" / kind)
+    audio_folder.prepare(kind, "sounds", PrepareRequest(tmp_path / kind), tmp_path / "manifests" / kind)
     return tmp_path / "manifests" / kind
 
 

@@ -11,7 +11,8 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.log import set_up_logging
 from speecheq.common.stages import STAMP
-from speecheq.corpora.prepare import Corpus, Request, Utterance
+from speecheq.corpora import Corpus, Utterance
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.classes import class_table
 from speecheq.dataset.msud import load_fold, made_folds, unify
@@ -53,7 +54,7 @@ class Data:
         labels.parent.mkdir(parents=True, exist_ok=True)
         labels.write_text(repr(utterances))
         utterances = [replace(u, audio=self.audio_of(u)) if u.audio == self.clip else u for u in utterances]
-        prepare_corpus(corpus, lambda *_: utterances, Request(labels.parent, partial), manifests)
+        prepare_corpus(corpus, lambda *_: utterances, PrepareRequest(labels.parent, partial), manifests)
         compute_features(corpus.name, manifests, self.root / "fbank" / corpus.name)
 
     def audio_of(self, utterance):

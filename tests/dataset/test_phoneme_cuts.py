@@ -9,7 +9,8 @@ from lhotse import CutSet
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.stages import STAMP
-from speecheq.corpora.prepare import Corpus, Request, Utterance
+from speecheq.corpora import Corpus, Utterance
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.corpora.prepared_corpus import corpus_cuts
 from speecheq.dataset.phoneme_cuts import hold_out, phonemes
@@ -40,7 +41,7 @@ class Data:
         texts = self.root / "corpora" / corpus.name / "texts.txt"  # what changes when the utterances do
         texts.parent.mkdir(parents=True, exist_ok=True)
         texts.write_text(repr(utterances), encoding="utf-8")
-        prepare_corpus(corpus, lambda *_: utterances, Request(texts.parent, partial), manifests)
+        prepare_corpus(corpus, lambda *_: utterances, PrepareRequest(texts.parent, partial), manifests)
         compute_features(corpus.name, manifests, self.root / "fbank" / corpus.name)
 
     def read_speech(self, corpus, parts, each):
@@ -325,7 +326,9 @@ def of_sample(corpus, folder, toys, tmp_path, monkeypatch, **more):
     """Stages 1 and 3 of a sample; its features are not needed for phones."""
     script = toys.script(corpus)
     manifests = tmp_path / "manifests" / corpus
-    prepare_corpus(getattr(script, corpus.upper()), script.find_utterances, Request(folder, partial=True), manifests)
+    prepare_corpus(
+        getattr(script, corpus.upper()), script.find_utterances, PrepareRequest(folder, partial=True), manifests
+    )
     splits = read_json(manifests / f"{corpus}_card.json")["splits"]
     monkeypatch.setattr("speecheq.dataset.phoneme_cuts.load_cuts", lambda _: corpus_cuts(manifests, corpus, splits))
     (tmp_path / "fbank" / corpus).mkdir(parents=True, exist_ok=True)

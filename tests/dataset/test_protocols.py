@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from speecheq.common.command_line import parse_numbers
 from speecheq.common.errors import InputError
-from speecheq.corpora.prepare import Request
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.fold_sets import fold_clip
 from speecheq.dataset.protocols import MUST_DIFFER, PROTOCOLS, FoldClip, check_leaks, dev_part, make_folds
@@ -223,7 +223,7 @@ def test_every_fold_of_every_protocol_on_the_real_clips(samples, toys, tmp_path)
     from speecheq.corpora.prepared_corpus import corpus_cuts
 
     script = toys.script("casia")
-    prepare_corpus(script.CASIA, script.find_utterances, Request(samples("CASIA")), tmp_path / "casia")
+    prepare_corpus(script.CASIA, script.find_utterances, PrepareRequest(samples("CASIA")), tmp_path / "casia")
     clips = [fold_clip(cut) for cut in corpus_cuts(tmp_path / "casia", "casia", ["all"])]
     sizes = {"random10": [120] * 10, "speaker": [300] * 4, "text": [240] * 5}
     for protocol, expected in sizes.items():
@@ -330,7 +330,7 @@ def test_the_partition_of_emobox_on_the_real_clips(samples, toys, tmp_path, name
     if not path.is_file():
         pytest.skip(f"{path} is not there")
     script = toys.script(name)
-    prepare_corpus(getattr(script, name.upper()), script.find_utterances, Request(corpus_dir), tmp_path / name)
+    prepare_corpus(getattr(script, name.upper()), script.find_utterances, PrepareRequest(corpus_dir), tmp_path / name)
     clips = [fold_clip(cut, with_path=True) for cut in corpus_cuts(tmp_path / name, name, ["all"])]
     found, unnamed, _ = folds_from_file(path, clips, may_lack_clips=False)
     assert not unnamed and len(found) == folds and sum(map(len, found)) == len(clips)

@@ -11,8 +11,9 @@ import pytest
 
 from speecheq.common.files import read_json
 from speecheq.common.stages import Drops
+from speecheq.corpora import Utterance
 from speecheq.corpora.exchange import import_corpus
-from speecheq.corpora.prepare import Request, Utterance
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.corpora.prepared_corpus import load_card
 from speecheq.dataset.msud import unify
@@ -62,7 +63,7 @@ def read(scale, toys, tmp_path_factory):
         folder = tmp_path_factory.mktemp("read")
         scale.make_aishell(folder, utterances)
         aishell = toys.script("aishell")
-        request = Request(folder / "AISHELL-1", partial=True)
+        request = PrepareRequest(folder / "AISHELL-1", partial=True)
         prepare_corpus(aishell.AISHELL, aishell.find_utterances, request, folder / "data" / "manifests" / "aishell")
         scale.make_features("aishell", folder / "data")
         return folder
@@ -77,7 +78,7 @@ def spoken(scale, tmp_path_factory):
     def made(utterances):
         folder = tmp_path_factory.mktemp("spoken")
         scale.make_table(folder, utterances)
-        import_corpus(folder / "emotions" / "clips.csv", "emotions", folder / "data" / "manifests" / "emotions")
+        import_corpus("emotions", PrepareRequest(folder / "emotions" / "clips.csv"), folder / "data/manifests/emotions")
         scale.make_features("emotions", folder / "data")
         return folder
 
@@ -167,7 +168,9 @@ def test_preparing_holds_few_bytes_an_utterance(tmp_path, scale, toys):
                 for number in range(utterances)
             )
 
-        prepare_corpus(corpus, find, Request(clip.parent, partial=True), tmp_path / str(len(os.listdir(tmp_path))))
+        prepare_corpus(
+            corpus, find, PrepareRequest(clip.parent, partial=True), tmp_path / str(len(os.listdir(tmp_path)))
+        )
 
     assert bytes_an_utterance(run, 1000, 4000) < 1000
 

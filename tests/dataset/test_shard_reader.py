@@ -31,7 +31,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.stages import require
 from speecheq.config.layers import learned, resolve
 from speecheq.config.schema import Config, DataConfig, SharConfig
-from speecheq.corpora.prepare import Request, prepare
+from speecheq.corpora.prepare import PrepareRequest, prepare
 from speecheq.dataset import shard_reader
 from speecheq.dataset.batch import Position, collate
 from speecheq.dataset.loader import endless_stream, training_cuts
@@ -70,7 +70,9 @@ def data(toys, tmp_path_factory):
                 for of in script.find_utterances(*given)
             ]
 
-        prepare(getattr(script, name.upper()), utterances, Request(corpus, partial=True), folder / "manifests" / name)
+        prepare(
+            getattr(script, name.upper()), utterances, PrepareRequest(corpus, partial=True), folder / "manifests" / name
+        )
         compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
     unify(Recipe("seqd", "official", ["seqd"]), "1", folder / "manifests", folder / "fbank", folder / "msud")
     phonemes("aishell", folder / "manifests", folder / "fbank", folder / "phonemes" / "aishell")

@@ -11,7 +11,8 @@ from lhotse import SupervisionSet
 
 from speecheq.common.files import read_json
 from speecheq.corpora.exchange import import_corpus
-from speecheq.corpora.prepare import main
+from speecheq.corpora.prep_script import main
+from speecheq.corpora.prepare import PrepareRequest
 
 MOST_LINES = 40
 
@@ -91,7 +92,7 @@ def test_a_wrong_folder_is_named(script, harbour, tmp_path):
 def test_the_table_is_read_without_code(harbour, tmp_path):
     (harbour / "harbour.csv").write_text(BLOCK["csv"], encoding="utf-8")
     (harbour / "labels.yaml").write_text(BLOCK["yaml"], encoding="utf-8")
-    import_corpus(harbour / "harbour.csv", "harbour", tmp_path / "out")
+    import_corpus("harbour", PrepareRequest(harbour / "harbour.csv"), tmp_path / "out")
     found = list(SupervisionSet.from_file(tmp_path / "out" / "harbour_supervisions_all.jsonl.gz"))
     assert [(s.custom["emotion"], s.custom["eis"], s.custom["text_id"]) for s in found] == [
         ("calm", 0.0, "07"),

@@ -15,7 +15,8 @@ from speecheq.cli import main
 from speecheq.common.files import write_text
 from speecheq.common.stages import STAMP
 from speecheq.corpora import audio_folder
-from speecheq.corpora import prepare as corpus
+from speecheq.corpora import prepare as stage_1
+from speecheq.corpora.prep_script import audio_folder_main
 from speecheq.dataset import msud, phoneme_cuts
 from speecheq.evaluation import score
 from speecheq.features import storage
@@ -61,7 +62,7 @@ class Recipe:
         for name, folder in (("casia", casia), ("seqd", "corpora/seqd"), ("aishell", "corpora/aishell")):
             options = ["--hours", hours] if hours and name == "aishell" else []
             assert self.prepare(name, folder, f"data/manifests/{name}", "--partial", "true", *options) == 0
-        assert audio_folder.main("noise", "noises", ["corpora/noise", "data/manifests/noise"]) == 0
+        assert audio_folder_main("noise", "noises", ["corpora/noise", "data/manifests/noise"]) == 0
         labels = ["--target", "casia", "--protocol", protocol, "--folds", folds, "--neutral-eis", neutral]
         self.run("features", "--corpora", "casia", "seqd", "aishell", "--nj", 1)
         self.run(
@@ -248,7 +249,7 @@ def test_a_change_of_files_redoes_what_depends_on_it_and_the_status_says_so(reci
 @pytest.mark.parametrize(
     "module, redone",
     [
-        (corpus, {*MANIFESTS, *FEATURES, FOLD, PHONEMES, *TRAININGS}),
+        (stage_1, {*MANIFESTS, *FEATURES, FOLD, PHONEMES, *TRAININGS}),
         (audio_folder, {"data/manifests/noise", OF_WAVEFORMS}),
         (storage, {*FEATURES, FOLD, PHONEMES, *TRAININGS}),
         (msud, {FOLD, *TRAININGS}),

@@ -7,7 +7,8 @@ import torch
 from waveforms import batch_of, noise_like, pitch_of, power_db, voice
 
 from speecheq.config.schema import AugmentConfig
-from speecheq.corpora.prepare import Corpus, Request, Utterance
+from speecheq.corpora import Corpus, Utterance
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.features.audio import load_waveform
 from speecheq.features.augment_waveforms import DRAWN, Augmenter, draw
@@ -137,7 +138,7 @@ def test_ranges_in_the_wrong_order_are_refused(name):
 
 def features_as_stored(folder, corpus, find):
     """Stage 1 and 2 of a corpus, then its cuts: stored features against those of waveforms that pass unchanged."""
-    prepare_corpus(corpus, find, Request(folder), folder.parent / "manifests")
+    prepare_corpus(corpus, find, PrepareRequest(folder), folder.parent / "manifests")
     compute_features(corpus.name, folder.parent / "manifests", folder.parent / "fbank", 1)
     cuts = list(load_cuts(folder.parent / "fbank"))
     clips = [torch.from_numpy(load_waveform(cut)) for cut in cuts]

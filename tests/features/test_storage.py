@@ -14,7 +14,8 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.log import set_up_logging
 from speecheq.common.stages import STAMP
-from speecheq.corpora.prepare import Corpus, Request, Utterance
+from speecheq.corpora import Corpus, Utterance
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.features import storage
 from speecheq.features.audio import load_waveform, resampler
@@ -39,7 +40,7 @@ def prepare_toy(folder):
     def find(folder, *_):
         return [Utterance(p.stem, p, "s", "F", label="mad") for p in sorted(folder.glob("*.wav"))]
 
-    prepare_corpus(TOY, find, Request(folder / "toy"), folder / "manifests")
+    prepare_corpus(TOY, find, PrepareRequest(folder / "toy"), folder / "manifests")
 
 
 def compute(folder, out="fbank", nj=1):
@@ -260,7 +261,7 @@ def test_segments_of_longer_recordings(toys, tmp_path):
         Utterance(f"s{n}", clip, "s", "F", label="mad", start=0.3 * n, end=0.3 * n + 0.25, recording="long")
         for n in range(3)
     ]
-    prepare_corpus(TOY, lambda *_: found, Request(tmp_path / "toy"), tmp_path / "manifests")
+    prepare_corpus(TOY, lambda *_: found, PrepareRequest(tmp_path / "toy"), tmp_path / "manifests")
     samples = soundfile.read(clip, dtype="float32")[0]
     cuts = compute(tmp_path)
     assert [cut.id for cut in cuts] == ["s0", "s1", "s2"]

@@ -354,7 +354,7 @@ def test_audio_that_cannot_be_used(refused, esd):
 
 
 def test_a_part_has_to_be_named(script, esd, tmp_path, capsys):
-    from speecheq.corpora.prepare import main
+    from speecheq.corpora.prep_script import main
 
     for given_options in ((), ("--part", "fr")):
         capsys.readouterr()

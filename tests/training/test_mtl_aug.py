@@ -15,9 +15,10 @@ from sklearn.model_selection import cross_val_score
 
 from speecheq.common.errors import InputError
 from speecheq.config.schema import AUGMENTATIONS, AugmentConfig, Config, ModelConfig
-from speecheq.corpora.audio_folder import prepare as prepare_sounds
+from speecheq.corpora import Corpus, Utterance
+from speecheq.corpora.audio_folder import prepare as prepare_audio
 from speecheq.corpora.audio_folder import recordings_manifest
-from speecheq.corpora.prepare import Corpus, Request, Utterance
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.batch import MultitaskBatch, TaskBatch, join_shares
 from speecheq.dataset.frontend import Frontend, interpolate_frames
@@ -78,13 +79,13 @@ def folder(toys, tmp_path_factory):
     prepare_corpus(
         Corpus("toy", "the toy", "Mandarin", "DIR/*.wav", labels={"mad": "anger"}),
         lambda *_: found,
-        Request(folder / "audio"),
+        PrepareRequest(folder / "audio"),
         folder / "manifests",
     )
     compute_features("toy", folder / "manifests", folder / "fbank")
     for number, rate in enumerate((16000, 8000, 44100)):
         toys.write_wav(folder / "speech" / f"{number}.wav", 0.7 + number, rate, 1 + number % 2)
-    prepare_sounds("unlabelled", "speech", folder / "speech", folder / "unlabelled", speech=True)
+    prepare_audio("unlabelled", "speech", PrepareRequest(folder / "speech"), folder / "unlabelled", speech=True)
     return folder
 
 
@@ -386,7 +387,7 @@ def test_what_cannot_be_used_is_counted_and_left_out(toys, tmp_path, caplog):
     (tmp_path / "speech/cut.wav").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "speech/text.wav").write_text("no audio")
     soundfile.write(tmp_path / "speech/silent.wav", np.zeros(16000), 16000)
-    prepare_sounds("unlabelled", "speech", tmp_path / "speech", tmp_path / "out", speech=True)
+    prepare_audio("unlabelled", "speech", PrepareRequest(tmp_path / "speech"), tmp_path / "out", speech=True)
     assert [cut.id for cut in open_cuts(recordings_manifest(tmp_path / "out"))] == ["unlabelled-good.wav"]
     assert "2 dropped: unreadable or too short" in caplog.text
     assert "1 dropped: silent" in caplog.text and "1 dropped: shorter than 0.5 s (short.wav)" in caplog.text
@@ -397,7 +398,8 @@ def test_hours_take_a_subset_that_is_always_the_same(toys, tmp_path, caplog):
         toys.write_wav(tmp_path / f"speech/{number}.wav", 1.0)
     kept = []
     for out in ("a", "b"):
-        prepare_sounds("unlabelled", "speech", tmp_path / "speech", tmp_path / out, speech=True, hours=2.5 / 3600)
+        request = PrepareRequest(tmp_path / "speech", hours=2.5 / 3600)
+        prepare_audio("unlabelled", "speech", request, tmp_path / out, speech=True)
         kept.append([cut.id for cut in open_cuts(recordings_manifest(tmp_path / out))])
     assert kept[0] == kept[1] and len(kept[0]) == 3 and "5 dropped: outside the" in caplog.text
 
@@ -424,10 +426,10 @@ def test_clips_of_the_test_part_are_no_unlabelled_speech(toys, tmp_path, taken, 
     for number in range(3):  # as long as the clip, of other samples
         speech.mkdir(exist_ok=True)
         soundfile.write(speech / f"{number}.wav", 0.1 * np.random.default_rng(number).standard_normal(11200), 16000)
-    prepare_sounds("unlabelled", "speech", speech, tmp_path / "others", speech=True)
+    prepare_audio("unlabelled", "speech", PrepareRequest(speech), tmp_path / "others", speech=True)
     assert len(list(unlabelled_cuts(tmp_path / "others", [held_out]))) == 3
     folder = taken(speech, tmp_path / "test" / "a.wav").parent
-    prepare_sounds("unlabelled", "speech", folder, tmp_path / "out", speech=True)
+    prepare_audio("unlabelled", "speech", PrepareRequest(folder), tmp_path / "out", speech=True)
     with pytest.raises(InputError) as refused:
         unlabelled_cuts(tmp_path / "out", [held_out])
     assert "is among the unlabelled speech, but also" in str(refused.value)
@@ -438,7 +440,7 @@ def test_speech_that_is_gone_and_clips_that_are_gone(toys, tmp_path, caplog):
     toys.write_wav(tmp_path / "test.wav", 0.7)
     held_out = Recording.from_file(tmp_path / "test.wav").to_cut()
     toys.write_wav(tmp_path / "speech" / "a.wav", 0.7)
-    prepare_sounds("unlabelled", "speech", tmp_path / "speech", tmp_path / "out", speech=True)
+    prepare_audio("unlabelled", "speech", PrepareRequest(tmp_path / "speech"), tmp_path / "out", speech=True)
     (tmp_path / "test.wav").unlink()
     assert len(list(unlabelled_cuts(tmp_path / "out", [held_out]))) == 1
     assert "1 audio files of the dev and test part are gone" in caplog.text

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from speecheq.common.errors import InputError
 from speecheq.common.signals import StopRequest
 from speecheq.config.schema import Config
-from speecheq.corpora.prepare import Request, prepare
+from speecheq.corpora.prepare import PrepareRequest, prepare
 from speecheq.dataset import batch as batch_module
 from speecheq.dataset.batch import Position
 from speecheq.dataset.loader import endless_stream, training_cuts
@@ -56,7 +56,7 @@ def data(toys, tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
     for name, make in (("casia", toys.casia), ("aishell", toys.aishell)):
         script = toys.script(name)
-        request = Request(make(folder / "corpora" / name), partial=True)
+        request = PrepareRequest(make(folder / "corpora" / name), partial=True)
         prepare(getattr(script, name.upper()), script.find_utterances, request, folder / "manifests" / name)
         compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
     unify(Recipe("casia", "speaker", ["casia"]), "1", folder / "manifests", folder / "fbank", folder / "msud")

@@ -62,7 +62,7 @@ def small_config(**settings) -> Config:
 def data(tmp_path_factory):
     """Stages 0 to 3 on nano CASIA, SEQD and AISHELL-1; CASIA by speaker, SEQD with its own test part."""
     pytest.importorskip("espeakng_loader", reason="needs the extra `demo` to synthesise corpora")
-    from speecheq.corpora.prepare import Request, prepare
+    from speecheq.corpora.prepare import PrepareRequest, prepare
     from speecheq.corpora.synthetic import synthesise
 
     sys.path.insert(0, str(ROOT / "local"))
@@ -78,7 +78,7 @@ def data(tmp_path_factory):
     }
     for name, (script, declaration) in scripts.items():
         synthesise(name, folder / "corpora" / name, "nano")
-        request = Request(folder / "corpora" / name, partial=True)
+        request = PrepareRequest(folder / "corpora" / name, partial=True)
         prepare(getattr(script, declaration), script.find_utterances, request, folder / "manifests" / name)
         compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
     for target, protocol in (("casia", "speaker"), ("seqd", "official")):

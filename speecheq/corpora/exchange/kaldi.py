@@ -7,37 +7,38 @@
     text         <utt> <words>                       utt2text_id  <utt> <number of a text that many clips speak>
 
 Without ``segments`` an utterance is a whole recording of the same name. ``wav.scp`` and ``utt2spk`` are needed,
-``utt2emo`` too where ``labels.yaml`` names labels.
+``utt2emo`` too where ``labels.yaml`` lists labels.
 """
 
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_folder
 from speecheq.common.log import log
 from speecheq.common.stages import Drops
-from speecheq.corpora.exchange.labels_file import LABELS_FILE, Declaration, gender, number, prefixed, write_declaration
-from speecheq.corpora.prepare import Utterance, keep_matched, read_lines
-from speecheq.corpora.prepared_corpus import declared, iter_utterances
+from speecheq.corpora.declaration import Utterance
+from speecheq.corpora.exchange.labels_file import LABELS_FILE, LabelsFile, gender, number, prefixed, write_labels_file
+from speecheq.corpora.layout import keep_matched, read_lines
+from speecheq.corpora.prepared_corpus import iter_utterances, load_declaration
 
 LAYOUT = f"a Kaldi data folder DIR/{{wav.scp,utt2spk,utt2emo,{LABELS_FILE}}}"
-# Speakers are put before utterances with the first of these that leaves both in one order.
+# Utterances are renamed <speaker><separator><utt>, with the first of these that sorts utterances and speakers alike.
 SEPARATORS = ("-", "!")
 
 
 def _fields(line: str) -> list[str]:
-    """The first field and the rest; Kaldi's separators are blanks and tabs, not other white space of Unicode."""
+    """The first field and the rest of a line; only blanks and tabs separate Kaldi's fields, no other white space."""
     return (re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1) + [""])[:2]
 
 
 class KaldiFile(dict[str, str]):
-    """The lines of one file: the first field -> the rest. Empty where the file may be absent and is.
+    """First field -> rest of each line of a file; empty if the file is not ``needed`` and absent.
 
-    Where a line stands is looked up only for a message: a folder may have millions.
+    Line numbers are found again only for a message, since a file may have millions of lines.
     """
 
     def __init__(self, path: Path, needed: bool = False, may_be_empty: bool = False):
@@ -57,18 +58,18 @@ class KaldiFile(dict[str, str]):
         return next(where for where, line in read_lines(self.path) if _fields(line)[0] == name)
 
     def fault(self, name: str, problem: Any) -> InputError:
-        """What is wrong with the line of ``name``."""
+        """The error to raise for the line of ``name``."""
         return InputError(f"{self._where(name)}: {problem}.")
 
     def refuse_others(self, known: set[str], what: str) -> None:
-        """InputError where a line is of nothing known: the files then do not belong together."""
+        """InputError if a line is for none of ``known``: the files then do not belong together."""
         for name in self:
             if name not in known:
                 raise self.fault(name, f"{name} is not one of the {what}; the folder's files do not belong together")
 
 
 def _audio_files(scp: KaldiFile) -> dict[str, Path]:
-    """Recording -> audio file; relative names are those of the folder or of the nearest folder above that has them."""
+    """Recording -> audio file; relative paths start from the folder, or from the nearest one above with such a file."""
     for name, path in scp.items():
         if path.endswith("|"):
             raise scp.fault(
@@ -82,12 +83,17 @@ def _audio_files(scp: KaldiFile) -> dict[str, Path]:
     return {name: base / path for name, path in scp.items()}
 
 
-Part = tuple[str, float, float | None]
+class Segment(NamedTuple):
+    """Where an utterance is: ``start`` and ``end`` in seconds, None for the end of the recording."""
+
+    recording: str
+    start: float = 0.0
+    end: float | None = None
 
 
-def _segments(segments: KaldiFile, audio: dict[str, Path]) -> dict[str, Part]:
-    """Utterance -> (recording, start, end in seconds or None for the end of the recording)."""
-    parts: dict[str, Part] = {}
+def _read_segments(segments: KaldiFile, audio: dict[str, Path]) -> dict[str, Segment]:
+    """Utterance -> segment; without a file ``segments`` each recording of ``audio`` is one."""
+    found: dict[str, Segment] = {}
     for name, rest in segments.items():
         fields = rest.split()
         if len(fields) != 3:
@@ -101,81 +107,108 @@ def _segments(segments: KaldiFile, audio: dict[str, Path]) -> dict[str, Part]:
             raise segments.fault(name, error) from error
         if begins < 0 or ends != -1 and ends <= begins:
             raise segments.fault(name, f"the segment from {start} to {end} s is empty or begins before 0")
-        parts[name] = (recording, begins, None if ends == -1 else ends)
-    return parts
+        found[name] = Segment(recording, begins, None if ends == -1 else ends)
+    return found or {name: Segment(name) for name in audio}
 
 
-def recordings_of(folder: Path) -> Iterator[tuple[str, Path, float, float | None]]:
-    """(name, audio file, start, end in seconds or None) of each utterance of a Kaldi data folder, no labels needed."""
+def iter_segments(folder: Path) -> Iterator[tuple[str, Path, float, float | None]]:
+    """The utterances of a Kaldi data folder, for which it needs no labels.
+
+    Yields name, audio file, start and end in seconds (None for the end of the file).
+    """
     audio = _audio_files(KaldiFile(Path(folder) / "wav.scp", needed=True))
-    segments = _segments(KaldiFile(Path(folder) / "segments"), audio)
-    for name, (recording, start, end) in (segments or {name: (name, 0.0, None) for name in audio}).items():
-        yield name, audio[recording], start, end
+    for name, segment in _read_segments(KaldiFile(Path(folder) / "segments"), audio).items():
+        yield name, audio[segment.recording], segment.start, segment.end
 
 
-def find_utterances(folder: Path, declaration: Declaration, partial: bool, drops: Drops) -> Iterator[Utterance]:
-    """The utterances of a Kaldi data folder; those without speaker or label are counted and left out."""
-    folder, corpus = Path(folder), declaration.corpus
-    scp, speakers = KaldiFile(folder / "wav.scp", needed=True), KaldiFile(folder / "utt2spk", needed=True)
-    emotions = KaldiFile(folder / "utt2emo", needed=bool(corpus.labels))
-    genders, texts = KaldiFile(folder / "spk2gender"), KaldiFile(folder / "text", may_be_empty=True)
-    audio = _audio_files(scp)
-    parts = _segments(KaldiFile(folder / "segments"), audio)
-    listed = folder / ("segments" if parts else "wav.scp")
-    parts = parts or {name: (name, 0.0, None) for name in audio}
-    facts = {key: KaldiFile(folder / f"utt2{key}") for key in ("int", "split", "session", "text_id")}
-    for file in (texts, *facts.values()):
-        file.refuse_others(set(parts), "utterances")
+class _DataFolder:
+    """The files of a Kaldi data folder. Those that do not belong together are an InputError."""
 
-    kept = keep_matched(list(parts), list(speakers), speakers.path, listed, partial, drops, "speaker")
-    genders.refuse_others(set(speakers.values()), "speakers of utt2spk")
-    if emotions:
-        kept &= keep_matched(sorted(kept), list(emotions), emotions.path, listed, partial, drops, "label")
-    for name in sorted(kept):
-        recording, start, end = parts[name]
-        if not os.path.isfile(audio[recording]):
-            if not partial:
-                raise scp.fault(
-                    recording,
-                    f"there is no file {audio[recording]}; complete the copy, or accept what is "
-                    "there with --partial true",
-                )
-            drops.add("audio missing", name)
-            continue
-        label = emotions.get(name)
+    def __init__(self, folder: Path, labels: LabelsFile) -> None:
+        self.labels = labels
+        self.scp = KaldiFile(folder / "wav.scp", needed=True)
+        self.speakers = KaldiFile(folder / "utt2spk", needed=True)
+        self.emotions = KaldiFile(folder / "utt2emo", needed=bool(labels.corpus.labels))
+        self.genders = KaldiFile(folder / "spk2gender")
+        self.texts = KaldiFile(folder / "text", may_be_empty=True)
+        self.audio = _audio_files(self.scp)
+        segments = KaldiFile(folder / "segments")
+        self.has_segments = bool(segments)
+        self.segments = _read_segments(segments, self.audio)
+        self.listed = segments.path if segments else self.scp.path
+        self.facts = {key: KaldiFile(folder / f"utt2{key}") for key in ("int", "split", "session", "text_id")}
+        for file in (self.texts, *self.facts.values()):
+            file.refuse_others(set(self.segments), "utterances")
+
+    def names(self, partial: bool, drops: Drops) -> list[str]:
+        """The utterances that have a speaker and a label, if there are labels; the others are added to ``drops``."""
+        speakers, emotions = self.speakers, self.emotions
+        kept = keep_matched(self.segments, speakers, speakers.path, self.listed, partial, drops, "speaker")
+        self.genders.refuse_others(set(speakers.values()), "speakers of utt2spk")
+        if emotions:
+            kept &= keep_matched(sorted(kept), emotions, emotions.path, self.listed, partial, drops, "label")
+        return sorted(kept)
+
+    def label(self, name: str) -> str | None:
+        """The label of the utterance ``name``; InputError for one that labels.yaml does not list."""
+        label = self.emotions.get(name)
         try:
             if label is not None:
-                declaration.check_label(label)
+                self.labels.check_label(label)
         except ValueError as error:
-            raise emotions.fault(name, error) from error
-        if label in declaration.left_out:
-            drops.add(f"{LABELS_FILE} leaves the label {label} out", name)
-            continue
+            raise self.emotions.fault(name, error) from error
+        return label
+
+    def utterance(self, name: str, label: str | None) -> Utterance:
+        """The utterance ``name``; InputError names the file and the line of a value that cannot be."""
+        segment, speaker = self.segments[name], self.speakers[name]
+        corpus, intensities = self.labels.corpus.name, self.facts["int"]
         try:
-            level, intensity = declaration.intensity(facts["int"].get(name, ""))
+            level, intensity = self.labels.intensity(intensities.get(name, ""))
         except ValueError as error:
-            raise facts["int"].fault(name, error) from error
+            raise intensities.fault(name, error) from error
         try:
-            sex = gender(genders.get(speakers[name], ""))
+            sex = gender(self.genders.get(speaker, ""))
         except ValueError as error:
-            raise genders.fault(speakers[name], error) from error
-        yield Utterance(
-            id=prefixed(corpus.name, name),
-            audio=audio[recording],
-            speaker=speakers[name],
+            raise self.genders.fault(speaker, error) from error
+        return Utterance(
+            id=prefixed(corpus, name),
+            audio=self.audio[segment.recording],
+            speaker=speaker,
             gender=sex,
-            text=texts.get(name, ""),
+            text=self.texts.get(name, ""),
             label=label,
             level=level,
             intensity=intensity,
-            split=facts["split"].get(name),
-            session=facts["session"].get(name),
-            text_id=facts["text_id"].get(name),
-            start=start,
-            end=end,
-            recording=prefixed(corpus.name, recording) if listed.name == "segments" else "",
-            source=f"{listed}, utterance {name}",
+            split=self.facts["split"].get(name),
+            session=self.facts["session"].get(name),
+            text_id=self.facts["text_id"].get(name),
+            start=segment.start,
+            end=segment.end,
+            recording=prefixed(corpus, segment.recording) if self.has_segments else "",
+            source=f"{self.listed}, utterance {name}",
         )
+
+
+def find_utterances(folder: Path, labels: LabelsFile, partial: bool, drops: Drops) -> Iterator[Utterance]:
+    """The utterances of a Kaldi data folder; those without speaker or label are added to ``drops``."""
+    data = _DataFolder(Path(folder), labels)
+    for name in data.names(partial, drops):
+        recording = data.segments[name].recording
+        if not os.path.isfile(data.audio[recording]):
+            if not partial:
+                raise data.scp.fault(
+                    recording,
+                    f"there is no file {data.audio[recording]}; complete the copy, or accept what is there with "
+                    "--partial true",
+                )
+            drops.add("audio missing", name)
+            continue
+        label = data.label(name)
+        if label in labels.left_out:
+            drops.add(f"{LABELS_FILE} leaves the label {label} out", name)
+        else:
+            yield data.utterance(name, label)
 
 
 def _in_one_order(names: list[str], speakers: list[str]) -> bool:
@@ -202,70 +235,82 @@ def _kaldi_names(names: list[str], speakers: list[str]) -> list[str]:
     )
 
 
-def export_kaldi(manifests: Path, folder: Path) -> None:
-    """Write the prepared corpus in ``manifests`` as a Kaldi data folder, with the ``labels.yaml`` to read it back.
-
-    Files are sorted in the C locale. Facts that Kaldi has no file for (``extra``) stay behind and are named.
-    InputError where ``folder`` holds something, or where a name holds blanks, which for Kaldi end a field.
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is not an empty folder; name a new one for the Kaldi files.")
-    corpus = declared(manifests)
-    found = list(iter_utterances(manifests, corpus))
-    utterances = [utterance for utterance, _ in found]
-    for utterance in utterances:
-        for name in (utterance.id, utterance.speaker, utterance.recording or utterance.id):
-            if not name or re.search(r"\s", name):
-                raise InputError(
-                    f"{manifests}: the name {name!r} holds blanks, which Kaldi's files cannot; export a table instead."
-                )
-    names = _kaldi_names([utterance.id for utterance in utterances], [utterance.speaker for utterance in utterances])
-    in_parts = any(utterance.recording for utterance in utterances)
+def _data_files(utterances: list[tuple[Utterance, float]]) -> dict[str, dict[str, str]]:
+    """File -> first field -> rest, of utterances with the seconds of their recordings."""
+    names = _kaldi_names([utterance.id for utterance, _ in utterances], [one.speaker for one, _ in utterances])
+    has_segments = any(utterance.recording for utterance, _ in utterances)
+    has_texts = any(utterance.text for utterance, _ in utterances)
     files: dict[str, dict[str, str]] = {}
 
-    def say(file: str, name: str, value: str | None) -> None:
+    def add(file: str, name: str, value: str | None) -> None:
         if value is not None and value != "":
             files.setdefault(file, {})[name] = value
 
-    for name, (utterance, seconds) in zip(names, found):
-        recording = (utterance.recording or utterance.id) if in_parts else name
-        say("wav.scp", recording, str(utterance.audio))
-        say("reco2dur", recording, f"{seconds:.6f}")
-        if in_parts:
+    for name, (utterance, seconds) in zip(names, utterances):
+        recording = utterance.recording_id if has_segments else name
+        add("wav.scp", recording, str(utterance.audio))
+        add("reco2dur", recording, f"{seconds:.6f}")
+        if has_segments:
             end = seconds if utterance.end is None else utterance.end
-            say("segments", name, f"{recording} {utterance.start:.6f} {end:.6f}")
-        say("utt2spk", name, utterance.speaker)
-        say("spk2gender", utterance.speaker, utterance.gender and utterance.gender.lower())
-        say("utt2emo", name, utterance.label)
-        say("utt2int", name, utterance.level if utterance.intensity is None else repr(utterance.intensity))
+            add("segments", name, f"{recording} {utterance.start:.6f} {end:.6f}")
+        add("utt2spk", name, utterance.speaker)
+        add("spk2gender", utterance.speaker, utterance.gender and utterance.gender.lower())
+        add("utt2emo", name, utterance.label)
+        add("utt2int", name, utterance.level if utterance.intensity is None else repr(utterance.intensity))
         for key in ("split", "session", "text_id"):
-            say(f"utt2{key}", name, getattr(utterance, key))
-    if any(utterance.text for utterance in utterances):  # of all utterances, as Kaldi asks, also where some say nothing
-        files["text"] = {name: utterance.text for name, utterance in zip(names, utterances)}
+            add(f"utt2{key}", name, getattr(utterance, key))
+        if has_texts:  # Kaldi asks for all utterances, also those whose text is empty
+            files.setdefault("text", {})[name] = utterance.text
     by_speaker: dict[str, list[str]] = {}
     for name, speaker in sorted(files["utt2spk"].items()):
         by_speaker.setdefault(speaker, []).append(name)
     files["spk2utt"] = {speaker: " ".join(members) for speaker, members in by_speaker.items()}
-    without = sorted(set(by_speaker) - set(files.get("spk2gender", by_speaker)))
+    return files
+
+
+def _warn_of_gaps(folder: Path, files: dict[str, dict[str, str]], utterances: list[Utterance]) -> None:
+    """Warn of what Kaldi's files cannot hold, and of what Kaldi's tools will miss."""
+    without = sorted(set(files["spk2utt"]) - set(files.get("spk2gender", files["spk2utt"])))
     if without:
         log.warning(
             "%s: spk2gender, in which Kaldi's tools ask for all speakers, lacks those of unknown gender: %s",
             folder,
             ", ".join(without),
         )
-    left_behind = sorted({fact for utterance in utterances for fact in utterance.extra})
+    left_behind = sorted({fact for utterance in utterances for fact in utterance.extra or {}})
     if left_behind:
         log.warning(
-            "%s: Kaldi has no file for these facts of clips, which stay behind: %s", folder, ", ".join(left_behind)
+            "%s: Kaldi has no file for these facts of clips, which are not exported: %s", folder, ", ".join(left_behind)
         )
-    other = sum(utterance.audio.suffix.lower() != ".wav" for utterance in utterances)
+    other = sum(Path(utterance.audio).suffix.lower() != ".wav" for utterance in utterances)
     if other:
         log.warning("%s: %d utterances are not in wav files, which Kaldi reads only through a command", folder, other)
+
+
+def export_kaldi(manifests: Path, folder: Path) -> None:
+    """Write the prepared corpus in ``manifests`` as a Kaldi data folder, with the ``labels.yaml`` to read it back.
+
+    Files are sorted in the C locale. Facts that Kaldi has no file for (``extra``) are not exported; a warning lists
+    them. Raises InputError if ``folder`` is not empty, or if a name holds blanks, which end a field in Kaldi's files.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: is not an empty folder; name a new one for the Kaldi files.")
+    corpus = load_declaration(manifests)
+    found = list(iter_utterances(manifests))
+    utterances = [utterance for utterance, _ in found]
+    for utterance in utterances:
+        for name in (utterance.id, utterance.speaker, utterance.recording_id):
+            if not name or re.search(r"\s", name):
+                raise InputError(
+                    f"{manifests}: the name {name!r} holds blanks, which Kaldi's files cannot; export a table instead."
+                )
+    files = _data_files(found)
+    _warn_of_gaps(folder, files, utterances)
     with whole_folder(folder) as temporary:
         for file, lines in files.items():
             with open(temporary / file, "wb") as stream:
                 for line in sorted(f"{name} {rest}".rstrip(" ").encode() + b"\n" for name, rest in lines.items()):
                     stream.write(line)
-        write_declaration(corpus, temporary / LABELS_FILE)
+        write_labels_file(corpus, temporary / LABELS_FILE)
     log.info("%s: %d utterances of %s -> %s", corpus.name, len(utterances), corpus.title, folder)

@@ -1,20 +1,20 @@
-"""``labels.yaml``: what a Kaldi data folder and a table do not say of a corpus themselves.
+"""``labels.yaml``: what a Kaldi data folder or a table does not state about its corpus.
 
     title: Our call centre            # by default the corpus' name
     language: Mandarin
     labels: {happy: joy, bored: boredom, other: null}   # own label: category or emotion of SEQM; null leaves out
     levels: [weak, strong]            # two or three, weak to strong; or, for continuous intensity,
     scale: [1, 5]                     # its lowest and highest value; neither where intensity is not labelled
-    neutral_eis: metric               # or corpus, see ``speecheq.corpora.prepare.Corpus``
+    neutral_eis: metric               # or corpus, see ``speecheq.corpora.declaration.Corpus``
     has_transcripts: false
-    columns: {path: file, emotion: label}   # tables only: our column: the name it has there
+    columns: {path: file, emotion: label}   # tables only: our column: its name in the table
 
-Every scalar is read as it is written: the labels ``no`` and ``01`` stay what they are, without quotes.
+Every scalar is read as it is written: the labels ``no`` and ``01`` need no quotes.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import yaml
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
-from speecheq.corpora.prepare import NEUTRAL_RULES, Corpus
+from speecheq.corpora.declaration import NEUTRAL_RULES, Corpus
 
 LABELS_FILE = "labels.yaml"
 KEYS = ("title", "language", "labels", "levels", "scale", "neutral_eis", "has_transcripts", "columns")
@@ -31,21 +31,25 @@ GENDERS = {"f": "F", "female": "F", "m": "M", "male": "M", "": None}
 
 
 @dataclass(frozen=True)
-class Declaration:
-    """A corpus as ``labels.yaml`` declares it; clips with a label of ``left_out`` are not taken."""
+class LabelsFile:
+    """The content of a ``labels.yaml``: the corpus, the labels whose clips are left out, and the names of columns."""
 
     corpus: Corpus
     left_out: frozenset[str] = frozenset()
-    columns: Mapping[str, str] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)  # our column -> its name in the table
 
     def check_label(self, label: str) -> None:
-        """ValueError for a label that labels.yaml does not have."""
+        """ValueError for a label that the file does not list."""
         if label not in self.left_out and label not in self.corpus.labels:
             known = ", ".join([*self.corpus.labels, *sorted(self.left_out)]) or "none"
             raise ValueError(f"the label {label!r} is not one of {LABELS_FILE}'s: {known}")
 
     def intensity(self, text: str) -> tuple[str | None, float | None]:
-        """(level, None) or (None, value on the scale) of what a file says; ValueError for what is neither."""
+        """The intensity that a file gives as ``text``; ValueError if it is neither a level nor on the scale.
+
+        Returns:
+            (level, None), (None, value on the scale), or (None, None) for no text.
+        """
         levels, scale = self.corpus.levels, self.corpus.scale
         if not text:
             return None, None
@@ -61,7 +65,7 @@ class Declaration:
 
 
 def number(text: str) -> float:
-    """ValueError, in words, for a text that is not a finite number."""
+    """The finite number that ``text`` is; else ValueError with a readable message."""
     try:
         value = float(text)
     except ValueError:
@@ -72,26 +76,26 @@ def number(text: str) -> float:
 
 
 def gender(text: str) -> str | None:
-    """F or M, of f, m, female and male in any case; None of nothing; ValueError for anything else."""
+    """F or M, from f, m, female or male in any case; None for an empty text; ValueError for anything else."""
     if text.lower() not in GENDERS:
         raise ValueError(f"the gender {text!r} is none of F, M, female, male (empty where it is unknown)")
     return GENDERS[text.lower()]
 
 
 def prefixed(corpus: str, name: str) -> str:
-    """The name of an utterance or a recording among many corpora: it begins with its corpus."""
+    """The id of an utterance or a recording: it begins with the corpus, as several corpora are used together."""
     name = "_".join(name.split())
     return name if name.startswith(f"{corpus}-") else f"{corpus}-{name}"
 
 
-class _File:
-    """The nodes of one labels.yaml as texts, lists and mappings; each fault names its line."""
+class _YamlNodes:
+    """The nodes of one labels.yaml as texts, lists and mappings; error messages give the line."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
         if not self.path.is_file():
             raise InputError(
-                f"{path}: there is no such file; it says what the labels mean, for instance "
+                f"{path}: there is no such file; it declares what the labels mean, for instance "
                 "'language: Mandarin' and 'labels: {happy: joy, angry: anger}'."
             )
         try:
@@ -123,7 +127,7 @@ class _File:
             found[name] = value
         return found
 
-    def list(self, node: yaml.Node, what: str) -> list[str]:
+    def sequence(self, node: yaml.Node, what: str) -> list[str]:
         if not isinstance(node, yaml.SequenceNode):
             raise self.fault(node, f"{what} must be a list, such as [1, 5]")
         return [self.text(item, f"an item of {what}") for item in node.value]
@@ -145,85 +149,92 @@ def _is_null(node: yaml.Node) -> bool:
     return plain and node.value.lower() in ("", "~", "null")
 
 
-def read_declaration(path: Path, name: str, layout: str, columns: Sequence[str] = ()) -> Declaration:
-    """The corpus ``name`` as the file at ``path`` declares it.
-
-    ``columns`` are those that a table can have (none for a Kaldi folder). InputError names the line that is wrong.
-    """
-    file = _File(path)
-    given = file.mapping(file.root, f"what {LABELS_FILE} says")
-    known = KEYS if columns else KEYS[:-1]
-    for key, node in given.items():
-        if key not in known:
-            raise file.fault(node, f"{key!r} is not a key of {LABELS_FILE}; they are {', '.join(known)}")
-    if "language" not in given or "labels" not in given:
-        raise file.fault(file.root, "language and labels are needed (labels: {} for a corpus without emotions)")
-
-    labels, left_out = {}, set()
-    for label, node in file.mapping(given["labels"], "labels").items():
-        if _is_null(node):
+def _read_labels(file: _YamlNodes, node: yaml.Node) -> tuple[dict[str, str], frozenset[str]]:
+    """Label -> SEQM category or emotion, and the labels that are mapped to null."""
+    labels: dict[str, str] = {}
+    left_out = set()
+    for label, value in file.mapping(node, "labels").items():
+        if _is_null(value):
             left_out.add(label)
             continue
-        labels[label] = file.text(node, f"what {label!r} means")
+        labels[label] = file.text(value, f"what {label!r} means")
         if labels[label] not in seqm.EMOTIONS:
             raise file.fault(
-                node,
+                value,
                 f"{label!r} is mapped to {labels[label]!r}, which is not an emotion of SEQM; its categories are "
                 f"{', '.join(seqm.CATEGORIES)} (null leaves clips with the label out)",
             )
-    options: dict[str, Any] = {}
+    return labels, frozenset(left_out)
+
+
+def _read_options(file: _YamlNodes, given: Mapping[str, yaml.Node]) -> dict[str, Any]:
+    """The fields of ``Corpus`` that the file may set besides its labels."""
+    options: dict[str, Any] = {"language": file.text(given["language"], "language")}
+    if "title" in given:
+        options["title"] = file.text(given["title"], "title")
     if "levels" in given:
-        options["levels"] = tuple(file.list(given["levels"], "levels"))
+        options["levels"] = tuple(file.sequence(given["levels"], "levels"))
         if len(set(options["levels"])) != len(options["levels"]):
             raise file.fault(given["levels"], "a level repeats")
     if "scale" in given:
         try:
-            low, high = map(number, file.list(given["scale"], "scale"))
+            low, high = map(number, file.sequence(given["scale"], "scale"))
         except ValueError as error:
             raise file.fault(given["scale"], "scale must be two numbers, the lowest and the highest value") from error
         options["scale"] = (low, high)
     if "neutral_eis" in given:
         options["neutral_eis"] = file.choice(given["neutral_eis"], "neutral_eis", NEUTRAL_RULES)
     if "has_transcripts" in given:
-        said = file.choice(given["has_transcripts"], "has_transcripts", ("true", "false"))
-        options["has_transcripts"] = said == "true"
-    try:
-        corpus = Corpus(
-            name=name,
-            title=file.text(given["title"], "title") if "title" in given else name,
-            language=file.text(given["language"], "language"),
-            layout=layout,
-            labels=labels,
-            **options,
-        )
-    except ValueError as error:
-        raise file.fault(given.get("levels") or given.get("scale"), str(error)) from error
-    return Declaration(corpus, frozenset(left_out), _renamed(file, given.get("columns"), columns))
+        value = file.choice(given["has_transcripts"], "has_transcripts", ("true", "false"))
+        options["has_transcripts"] = value == "true"
+    return options
 
 
-def _renamed(file: _File, node: yaml.Node | None, columns: Sequence[str]) -> dict[str, str]:
-    """Column of ours -> its name in the table."""
-    names = dict(zip(columns, columns))
+def _read_columns(file: _YamlNodes, node: yaml.Node | None, columns: Sequence[str]) -> dict[str, str]:
+    """Our column -> its name in the table."""
+    names = {column: column for column in columns}
     if node is None:
         return names
     for column, value in file.mapping(node, "columns").items():
         if column not in names:
             raise file.fault(value, f"{column!r} is not a column that can be read; they are {', '.join(columns)}")
         names[column] = file.text(value, f"the name of the column {column}")
-    used = {}
+    used: dict[str, str] = {}
     for column, name in names.items():
         if used.setdefault(name, column) != column:
             raise file.fault(node, f"the columns {used[name]} and {column} are both named {name!r}")
     return names
 
 
-def write_declaration(corpus: Corpus, path: Path) -> None:
-    """Write the ``labels.yaml`` with which ``read_declaration`` gives the same labels."""
-    said: dict[str, Any] = {"title": corpus.title, "language": corpus.language, "labels": dict(corpus.labels)}
+def read_labels_file(path: Path, name: str, layout: str, columns: Sequence[str] = ()) -> LabelsFile:
+    """The declaration of the corpus ``name`` in the file at ``path``; InputError gives the line of a fault.
+
+    ``columns`` are those that a table can have (none for a Kaldi folder).
+    """
+    file = _YamlNodes(path)
+    given = file.mapping(file.root, f"the content of {LABELS_FILE}")
+    known = KEYS if columns else KEYS[:-1]
+    for key, node in given.items():
+        if key not in known:
+            raise file.fault(node, f"{key!r} is not a key of {LABELS_FILE}; they are {', '.join(known)}")
+    if "language" not in given or "labels" not in given:
+        raise file.fault(file.root, "language and labels are needed (labels: {} for a corpus without emotions)")
+    labels, left_out = _read_labels(file, given["labels"])
+    options = _read_options(file, given)
+    try:
+        corpus = Corpus(**{"name": name, "title": name, "layout": layout, "labels": labels, **options})
+    except ValueError as error:
+        raise file.fault(given.get("levels") or given.get("scale"), str(error)) from error
+    return LabelsFile(corpus, left_out, _read_columns(file, given.get("columns"), columns))
+
+
+def write_labels_file(corpus: Corpus, path: Path) -> None:
+    """Write the ``labels.yaml`` from which ``read_labels_file`` gives the same labels."""
+    content: dict[str, Any] = {"title": corpus.title, "language": corpus.language, "labels": dict(corpus.labels)}
     if corpus.levels:
-        said["levels"] = list(corpus.levels)
+        content["levels"] = list(corpus.levels)
     if corpus.scale:
-        said["scale"] = [float(value) for value in corpus.scale]
-    said["neutral_eis"] = corpus.neutral_eis
-    said["has_transcripts"] = corpus.has_transcripts
-    write_text(path, yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=120))
+        content["scale"] = [float(value) for value in corpus.scale]
+    content["neutral_eis"] = corpus.neutral_eis
+    content["has_transcripts"] = corpus.has_transcripts
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))

@@ -7,9 +7,10 @@ from lhotse import SupervisionSet
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
+from speecheq.corpora import Corpus, Utterance
 from speecheq.corpora.exchange import export_corpus, import_corpus
-from speecheq.corpora.exchange.labels_file import gender, read_declaration
-from speecheq.corpora.prepare import Corpus, Request, Utterance
+from speecheq.corpora.exchange.labels_file import gender, read_labels_file
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.corpora.prepared_corpus import load_card
 
@@ -38,8 +39,10 @@ def lab(toys, tmp_path):
             (self.root / "labels.yaml").write_text(labels, encoding="utf-8")
             return self
 
-        def read(self, **options):
-            import_corpus(self.table, "lab", self.out, **options)
+        def read(self, labels=None, check_only=False, **options):
+            import_corpus("lab", PrepareRequest(self.table, **options), self.out, labels, check_only)
+            if check_only:
+                return None
             card = load_card(self.out, "lab")
             return [
                 s
@@ -49,7 +52,7 @@ def lab(toys, tmp_path):
 
         def refused(self, **options):
             with pytest.raises(InputError) as fault:
-                import_corpus(self.table, "lab", self.out, **options)
+                self.read(**options)
             assert not self.out.exists() and str(fault.value).endswith(".")
             return str(fault.value)
 
@@ -173,7 +176,7 @@ def test_it_is_redone_when_anything_that_it_reads_changed(lab, toys, caplog):
 
 def test_a_check_writes_nothing(lab):
     lab.write(HEADING, ROW)
-    import_corpus(lab.table, "lab", lab.out, check_only=True)
+    import_corpus("lab", PrepareRequest(lab.table), lab.out, check_only=True)
     lab.write(HEADING, ROW, ROW)
     assert "occurs a second time" in lab.refused(check_only=True)
 
@@ -218,7 +221,7 @@ def test_malformed_tables(lab, lines, words):
 @pytest.mark.parametrize(
     "labels, words",
     [
-        ("", "line 1: what labels.yaml says must be written as 'key: value'"),
+        ("", "line 1: the content of labels.yaml must be written as 'key: value'"),
         ("labels: {}", "line 1: language and labels are needed"),
         ("language: x\nlables: {a: joy}", "line 2: 'lables' is not a key of labels.yaml; they are title, language"),
         ("language: x\nlabels: {happy: glad}", "line 2: 'happy' is mapped to 'glad', which is not an emotion of SEQM"),
@@ -264,10 +267,10 @@ def test_files_that_are_not_there_or_no_table(lab, tmp_path):
     assert "is neither a .csv" in lab.refused()
     for source, words in ((tmp_path / "none", "there is neither"), (lab.root, "holds no wav.scp")):
         with pytest.raises(InputError, match=words):
-            import_corpus(source, "lab", lab.out)
+            import_corpus("lab", PrepareRequest(source), lab.out)
     for name in ("Lab", "a-b", "", "../x"):
         with pytest.raises(InputError, match="is no name for a corpus"):
-            import_corpus(lab.table, name, lab.out)
+            import_corpus(name, PrepareRequest(lab.table), lab.out)
 
 
 def test_a_column_of_the_metric_is_not_taken_for_the_metric(lab, caplog):
@@ -320,7 +323,7 @@ NEAR_TABLES = st.lists(
 def test_no_text_of_a_table_fails_with_anything_but_a_sentence(lab, text):
     lab.write(HEADING, ROW).table.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        import_corpus(lab.table, "lab", lab.out, check_only=True)
+        import_corpus("lab", PrepareRequest(lab.table), lab.out, check_only=True)
     except InputError as fault:
         assert f"{lab.table}" in str(fault) and (", line " in str(fault) or "no utterance was found" in str(fault))
 
@@ -359,7 +362,7 @@ def test_no_text_of_labels_fails_with_anything_but_a_sentence(lab, text):
     path = lab.write(HEADING, ROW).root / "labels.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        read_declaration(path, "lab", "a layout", ("path", "utt"))
+        read_labels_file(path, "lab", "a layout", ("path", "utt"))
     except InputError as fault:
         assert str(fault).startswith(f"{path}, line ")
 
@@ -423,7 +426,7 @@ def made(toys, tmp_path):
             extra={"valence": 0.125, "code": "007", "tiny": 1e-7},
         ),
     ]
-    prepare_corpus(MADE, lambda *_: utterances, Request(tmp_path / "c"), tmp_path / "manifests")
+    prepare_corpus(MADE, lambda *_: utterances, PrepareRequest(tmp_path / "c"), tmp_path / "manifests")
     return tmp_path / "manifests"
 
 
@@ -431,7 +434,7 @@ def made(toys, tmp_path):
 def test_a_table_there_and_back(made, suffix, tmp_path):
     table = tmp_path / "table" / f"made.{suffix}"
     export_corpus(made, table)
-    import_corpus(table, "made", tmp_path / "back")
+    import_corpus("made", PrepareRequest(table), tmp_path / "back")
     before, after = facts_of(made, "made"), facts_of(tmp_path / "back", "made")
     before["made-1"] = (*before["made-1"][:2], 'says "it", so', *before["made-1"][3:])  # texts become one line
     assert before == after
@@ -445,5 +448,5 @@ def test_the_real_clips_there_and_back(samples, prepare, tmp_path):
     for name in ("casia", "ravdess", "emodb"):
         assert prepare(name, samples(name.upper()), tmp_path / name) == 0
         export_corpus(tmp_path / name, tmp_path / f"{name}-table" / "corpus.tsv")
-        import_corpus(tmp_path / f"{name}-table" / "corpus.tsv", name, tmp_path / f"{name}-back")
+        import_corpus(name, PrepareRequest(tmp_path / f"{name}-table" / "corpus.tsv"), tmp_path / f"{name}-back")
         assert facts_of(tmp_path / name, name) == facts_of(tmp_path / f"{name}-back", name)

@@ -10,8 +10,9 @@ from lhotse.kaldi import load_kaldi_data_dir
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
+from speecheq.corpora import Corpus, Utterance
 from speecheq.corpora.exchange import export_corpus, import_corpus
-from speecheq.corpora.prepare import Corpus, Request, Utterance
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.corpora.prepared_corpus import load_card
 
@@ -45,7 +46,7 @@ def folder(toys, tmp_path):
 
 
 def read(folder, out, name="lab", **options):
-    import_corpus(folder, name, out, **options)
+    import_corpus(name, PrepareRequest(folder, **options), out)
     return {
         s.id: s
         for split in load_card(out, name)["splits"]
@@ -234,7 +235,7 @@ def test_no_text_fails_with_anything_but_a_sentence(folder, tmp_path, file, text
     before = (folder / file).read_bytes() if (folder / file).exists() else None
     (folder / file).write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        import_corpus(folder, "lab", tmp_path / "out", check_only=True)
+        import_corpus("lab", PrepareRequest(folder), tmp_path / "out", check_only=True)
     except InputError as fault:
         assert str(fault).startswith(str(folder)) and str(fault).endswith(".")
     finally:
@@ -265,7 +266,7 @@ MADE = Corpus(
 
 
 def make(tmp_path, utterances):
-    prepare_corpus(MADE, lambda *_: utterances, Request(tmp_path / "c"), tmp_path / "manifests")
+    prepare_corpus(MADE, lambda *_: utterances, PrepareRequest(tmp_path / "c"), tmp_path / "manifests")
     return tmp_path / "manifests"
 
 
@@ -361,7 +362,7 @@ def test_speakers_come_first_where_kaldi_asks_for_it(toys, tmp_path, caplog, spe
     assert (tmp_path / "kaldi" / "utt2spk").read_text().split()[0] == first
     shown = caplog.text
     assert "utterances are named <speaker>" in shown
-    assert f"lacks those of unknown gender: {speakers[1]}" in shown and "stay behind: age" in shown
+    assert f"lacks those of unknown gender: {speakers[1]}" in shown and "not exported: age" in shown
     assert len(read(tmp_path / "kaldi", tmp_path / "back", "made")) == 2
 
 

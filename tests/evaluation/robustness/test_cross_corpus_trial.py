@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, write_json
 from speecheq.config.schema import Config, ModelConfig
-from speecheq.corpora.prepare import Corpus, Request, Utterance
+from speecheq.corpora import Corpus, Utterance
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.classes import ClassMap, class_table
 from speecheq.dataset.msud import unify
@@ -57,7 +58,7 @@ def data(toys, tmp_path_factory):
         prepare_corpus(
             Corpus(name, name, "German", "DIR/*.wav", labels=labels),
             lambda *_: found,
-            Request(folder / name),
+            PrepareRequest(folder / name),
             folder / "manifests" / name,
         )
         compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
@@ -280,9 +281,9 @@ def test_a_corpus_that_is_not_prepared_names_its_stage(data, tmp_path):
 
 
 def test_unlabelled_speech_of_the_other_corpus_is_refused(data, heard, note, trained):
-    from speecheq.corpora.audio_folder import prepare as prepare_sounds
+    from speecheq.corpora.audio_folder import prepare as prepare_audio
 
-    prepare_sounds("unlabelled", "speech", data / "abroad", data / "heard", speech=True)
+    prepare_audio("unlabelled", "speech", PrepareRequest(data / "abroad"), data / "heard", speech=True)
     learned = heard[0]._replace(run={**heard[0].run, "sounds": {"unlabelled": {"manifests": str(data / "heard")}}})
     for trainings in ([learned], [heard[0], learned]):
         with pytest.raises(InputError, match="is among the unlabelled speech"):

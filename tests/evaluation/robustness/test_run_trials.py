@@ -13,6 +13,7 @@ from speecheq.cli import main
 from speecheq.common.errors import InputError
 from speecheq.common.stages import STAMP
 from speecheq.corpora import audio_folder
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.dataset.batch import scoring_batches
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.evaluation.robustness import attack_trial, attacks, conditions, noise_trial
@@ -39,7 +40,7 @@ def tone(path, seconds, rate=16000, frequency=440, channels=1):
 def prepared(folder, name="noise"):
     """The manifests of a folder of sounds, beside it."""
     manifests = folder.parent / f"{folder.name}.manifests"
-    audio_folder.prepare(name, "noises", folder, manifests)
+    audio_folder.prepare(name, "noises", PrepareRequest(folder), manifests)
     return manifests
 
 

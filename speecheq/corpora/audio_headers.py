@@ -1,0 +1,109 @@
+"""What the headers of audio files say, checked, and as lhotse recordings.
+
+soundfile and lhotse are imported where they are used: ``speecheq.corpora`` exports ``read_header``, and commands that
+read no audio start without them.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from speecheq.common.errors import InputError
+from speecheq.common.files import PathLike
+
+if TYPE_CHECKING:
+    from lhotse import Recording
+
+# One analysis frame of the features (section 3.2); shorter clips have no features.
+FRAME_SECONDS = 0.025
+
+
+def _wav_is_truncated(path: Path) -> bool:
+    """Whether a RIFF file ends before its data chunk does; libsndfile reads such files without an error."""
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        if stream.read(4) != b"RIFF":
+            return False
+        stream.seek(12)
+        while True:
+            header = stream.read(8)
+            if len(header) < 8:
+                return True
+            length = int.from_bytes(header[4:], "little")
+            if header[:4] == b"data":
+                # writers to pipes leave the length open
+                return length != 0xFFFFFFFF and stream.tell() + length > size
+            stream.seek(length + length % 2, 1)
+
+
+class AudioHeader(NamedTuple):
+    """Frames (samples a channel), sampling rate in Hz and number of channels of an audio file."""
+
+    frames: int
+    rate: int
+    channels: int
+
+
+def read_header(path: PathLike) -> AudioHeader:
+    """The header of an audio file.
+
+    Raises InputError for a file that is missing, empty, not audio, truncated, or shorter than one 25 ms frame.
+    """
+    import soundfile
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty; copy it again.")
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise InputError(f"{path}: is not audio that can be read ({error}); copy it again.") from error
+    if _wav_is_truncated(path):
+        raise InputError(f"{path}: is truncated, its header announces more samples; copy it again.")
+    if info.frames < FRAME_SECONDS * info.samplerate:
+        raise InputError(
+            f"{path}: holds {info.frames} samples at {info.samplerate} Hz, less than one frame of 25 ms; "
+            "replace or remove the clip."
+        )
+    return AudioHeader(info.frames, info.samplerate, info.channels)
+
+
+def make_recording(recording_id: str, path: PathLike, header: AudioHeader) -> "Recording":
+    """The lhotse recording of an audio file whose header has been read."""
+    from lhotse import AudioSource, Recording
+
+    # absolute, so that later stages find the clip from any folder
+    source = AudioSource(type="file", channels=list(range(header.channels)), source=os.path.abspath(path))
+    return Recording(
+        id=recording_id,
+        sources=[source],
+        sampling_rate=header.rate,
+        num_samples=header.frames,
+        duration=header.frames / header.rate,
+    )
+
+
+def read_recording(recording_id: str, path: PathLike) -> "Recording":
+    """The lhotse recording of an audio file; raises InputError as ``read_header`` does."""
+    return make_recording(recording_id, path, read_header(path))
+
+
+def read_headers(files: Iterable[PathLike], nj: int) -> Iterator[AudioHeader]:
+    """The headers of ``files`` in order, read by ``nj`` threads, at most 64 ``nj`` of them ahead."""
+    with ThreadPoolExecutor(max(1, nj)) as pool:
+        files = iter(files)
+        ahead = deque(pool.submit(read_header, path) for path in islice(files, 64 * max(1, nj)))
+        try:
+            while ahead:
+                header = ahead.popleft().result()
+                ahead.extend(pool.submit(read_header, path) for path in islice(files, 1))
+                yield header
+        finally:
+            for waiting in ahead:
+                waiting.cancel()

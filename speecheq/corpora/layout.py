@@ -1,0 +1,128 @@
+"""Finding the clips of a corpus and reading its tables."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from speecheq.common.errors import InputError
+from speecheq.common.stages import Drops
+from speecheq.corpora.declaration import Corpus
+
+
+def find_root(corpus_dir: Path, is_root: Callable[[Path], bool], corpus: Corpus) -> Path:
+    """``corpus_dir``, if ``is_root`` accepts it as the folder of the corpus; else InputError.
+
+    ``is_root`` is also tried one level below and up to four levels above, so that a message can name the right folder.
+    """
+
+    def looks_right(path: Path) -> bool:
+        try:
+            return is_root(path)
+        except OSError:  # a folder around the given one may be unreadable
+            return False
+
+    expected = f"{corpus.title} is expected as {corpus.layout}"
+    corpus_dir = Path(corpus_dir)
+    if not corpus_dir.exists():
+        raise InputError(f"{corpus_dir}: there is no such folder; {expected}.")
+    if not corpus_dir.is_dir():
+        raise InputError(f"{corpus_dir}: is a file, not a folder; {expected}.")
+    if is_root(corpus_dir):
+        return corpus_dir
+    below = sorted(path for path in corpus_dir.iterdir() if path.is_dir())
+    if not below and not any(corpus_dir.iterdir()):
+        raise InputError(f"{corpus_dir}: the folder is empty; {expected}.")
+    for path in below:
+        if looks_right(path):
+            raise InputError(f"{corpus_dir}: is one level too high, give {path} instead; {expected}.")
+    for path in list(corpus_dir.resolve().parents)[:4]:
+        if looks_right(path):
+            raise InputError(f"{corpus_dir}: is too low inside the corpus, give {path} instead; {expected}.")
+    raise InputError(f"{corpus_dir}: does not look like {corpus.title}; {expected}.")
+
+
+def iter_folders(folder: Path) -> Iterator[Path]:
+    """The folders inside ``folder`` by name, without hidden ones."""
+    return (path for path in sorted(Path(folder).iterdir()) if path.is_dir() and not path.name.startswith("."))
+
+
+def iter_clips(folder: Path, suffix: str = ".wav") -> Iterator[Path]:
+    """The audio files inside ``folder`` by name, without hidden ones (macOS leaves ``._*.wav`` files behind)."""
+    return (
+        path
+        for path in sorted(Path(folder).iterdir())
+        if path.suffix.lower() == suffix and not path.name.startswith(".")
+    )
+
+
+def _decode_lines(path: Path, encodings: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Number and text of every line, in the first of ``encodings`` that fits the whole file."""
+    content = path.read_bytes()
+    has_bom = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    for encoding in encodings[:-1]:
+        if (encoding == "utf-16") != has_bom:  # without a byte order mark any bytes pass for UTF-16
+            continue
+        try:
+            return enumerate(content.decode("utf-8-sig" if encoding == "utf-8" else encoding).split("\n"), 1)
+        except UnicodeDecodeError:
+            continue
+    return _decode_line_by_line(path, content, encodings)
+
+
+def _decode_line_by_line(path: Path, content: bytes, encodings: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Number and text of every line in the last of ``encodings``; InputError names the line that does not fit."""
+    encoding = encodings[-1]
+    for number, line in enumerate(io.BytesIO(content), 1):
+        try:
+            text = line.removesuffix(b"\n").decode("utf-8-sig" if encoding == "utf-8" and number == 1 else encoding)
+        except UnicodeDecodeError as error:
+            known = " or ".join(name.upper() for name in encodings)
+            raise InputError(
+                f"{path}, line {number}: is not {known}; convert the file, for instance with iconv."
+            ) from error
+        yield number, text
+
+
+def read_lines(path: Path, encodings: Sequence[str] = ("utf-8",)) -> Iterator[tuple[str, str]]:
+    """Yields ``<path>, line <number>``, for messages, and the text of every line that is not blank.
+
+    The first of ``encodings`` that fits the whole file is used; utf-16 only fits a file with a byte order mark.
+    Raises InputError for a missing file, and where no encoding fits: it names the first line that the last one cannot
+    decode.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file.")
+    for number, text in _decode_lines(path, encodings):
+        text = text.rstrip("\r")
+        if text.strip():
+            yield f"{path}, line {number}", text
+
+
+def keep_matched(
+    clips: Iterable[str], labelled: Iterable[str], table: Path, audio: Path, partial: bool, drops: Drops, what: str
+) -> set[str]:
+    """The utterances that have both audio (``clips``) and a line in ``table`` (``labelled``).
+
+    The others are added to ``drops``; ``what`` names the content of a line (transcript, label). Raises InputError where
+    more than half of the clips have no line, or, unless a ``partial`` copy is accepted, more than half of the lines no
+    clip.
+    """
+    have_audio, have_line = set(clips), set(labelled)
+    without_line, without_audio = sorted(have_audio - have_line), sorted(have_line - have_audio)
+    if 2 * len(without_line) > len(have_audio):
+        raise InputError(
+            f"{table}: has no line for {len(without_line)} of {len(have_audio)} clips ({without_line[0]} for one); "
+            "it does not belong to this audio."
+        )
+    if not partial and 2 * len(without_audio) > len(have_line):
+        raise InputError(
+            f"{audio}: has no audio for {len(without_audio)} of {len(have_line)} lines of {table} ({without_audio[0]} "
+            "for one); complete the copy, or accept what is there with --partial true."
+        )
+    for name in without_line:
+        drops.add(f"audio without {what}", name)
+    for name in without_audio:
+        drops.add(f"{what} without audio", name)
+    have_audio.difference_update(without_line)
+    return have_audio
