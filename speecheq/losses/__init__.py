@@ -3,8 +3,7 @@
 from speecheq.losses.ccc import ccc, eis_loss
 from speecheq.losses.ctc import CtcResult, ctc_loss, greedy_decode, resolve_ctc_backend
 from speecheq.losses.focal import focal_loss, inverse_weights
-from speecheq.losses.multitask import LossWeights, combine
-from speecheq.losses.reconstruction import reconstruction_loss
+from speecheq.losses.multitask import LossWeights, combine, reconstruction_loss
 
 __all__ = [
     "CtcResult",

@@ -1,4 +1,4 @@
-"""Lin's concordance correlation coefficient and the EIS loss made of it (equation 3, Algorithm 1)."""
+"""Lin's concordance correlation coefficient (CCC), and the EIS loss that it gives (equation 3, Algorithm 1)."""
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ EPSILON = 1e-8
 
 
 def ccc(predicted: Tensor, gold: Tensor) -> Tensor:
-    """2 cov / (var + var + (difference of means)^2), with biased variances, of two (N,) tensors; a float32 scalar.
+    """Predicted and gold values (N,) -> CCC () in float32: 2 cov / (var + var + (difference of means)^2).
 
-    Where either side has no variance (one element, or all alike) the CCC is 0 with no gradient, even if both sides
-    are equal: nothing concords. EPSILON below the line keeps that, and the gradients near it, finite; it moves other
-    values by less than EPSILON over the sum of the variances.
+    The variances are biased. If either side has no variance (one element, or all equal) the CCC is 0, without a
+    gradient, even if both sides are equal. EPSILON in the denominator keeps this case, and the gradients near it,
+    finite; it moves other values by less than EPSILON over the sum of the variances.
     """
     predicted, gold = predicted.float(), gold.float()
     predicted_mean, gold_mean = predicted.mean(), gold.mean()
@@ -25,13 +25,15 @@ def ccc(predicted: Tensor, gold: Tensor) -> Tensor:
 
 
 def eis_loss(predicted: Tensor, gold: Tensor, label_ignore: str = "fill") -> Tensor:
-    """1 - CCC of predicted and gold EIS (N,), with section 2.4's label ignore mechanism for gold labels below 0.
+    """Predicted and gold EIS (N,) -> 1 - CCC () (equation 3); gold EIS below 0 are unknown (section 2.4).
 
-    ``fill``, as in Algorithm 1: such a label becomes the clipped prediction, held constant. (Algorithm 1 prints the
-    test on the prediction; the text, and sense, have it on the label.) This counts the element as concordant and so
-    raises the CCC. ``drop`` leaves these elements out. Where no label remains both give a zero with a graph: a
-    batch without labels teaches nothing, while filled it would pull predictions outside [0, 4] towards each other.
-    Gold labels are best kept on the CPU: on a GPU a look at them waits for all that the GPU has still to do.
+    ``label_ignore`` says what happens to the unknown ones. ``fill``, as in Algorithm 1: the clipped prediction, without
+    a gradient, takes their place; this counts them as concordant and so raises the CCC. (Algorithm 1 prints the test
+    on the prediction, the text has it on the label, as here.) ``drop`` leaves them out. If all are unknown the loss is
+    0, with gradients of 0: filled, such a batch would pull predictions outside [0, 4] towards each other.
+
+    Gold EIS are best kept on the CPU, as to read them on a GPU is to wait for it. Raises ValueError for another
+    ``label_ignore``.
     """
     if label_ignore not in LABEL_IGNORE:
         raise ValueError(f"label_ignore is {label_ignore!r}; it must be one of {', '.join(LABEL_IGNORE)}")

@@ -1,4 +1,4 @@
-"""CTC for phonemes (equation 1), through k2 or torch behind one function, and its best-path decoding."""
+"""CTC for phonemes (equation 1), computed by k2 or torch, and best-path decoding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,29 +13,31 @@ from speecheq.common.log import log
 
 BLANK = 0  # silence
 BACKENDS = ("k2", "torch")
-# k2 prunes paths below the best by this much; 10 is up to 3.7 nats off on flat outputs, 20 agrees to 2e-4.
+# k2 prunes paths that are this much below the best: on flat outputs 10 is up to 3.7 nats off, 20 agrees to 2e-4.
 OUTPUT_BEAM = 20.0
 
 
 @dataclass
 class CtcResult:
-    loss: Tensor  # () mean over the feasible utterances of NLL / max(1, target length); 0 with a graph if none is
-    per_utterance: Tensor  # (N,) negative log-likelihoods (nats), detached; inf where infeasible
-    feasible: Tensor  # (N,) bool, on the CPU: the utterance has frames enough for its target
+    """The loss of a batch of N utterances, and of each."""
+
+    loss: Tensor  # () mean over feasible utterances of NLL / max(1, target length); 0, with gradients of 0, if none is
+    per_utterance: Tensor  # (N,) negative log-likelihoods (NLL) in nats, without gradients; inf if infeasible
+    feasible: Tensor  # (N,) bool, on the CPU: whether the utterance has enough frames for its target
 
 
 def resolve_ctc_backend(choice: str, device: torch.device) -> str:
-    """``k2``, ``torch`` or ``auto`` -> ``k2`` or ``torch``, logging which and why.
+    """Turn the setting ``choice``, k2, torch or auto, into ``k2`` or ``torch``, and log which and why.
 
     auto takes torch on a CPU, where benchmarks/ctc.py finds it 1.3 to 2.1 times as fast as k2 for phones, in half the
-    memory, with the same loss; on a GPU, for which it has not been run, k2 where that imports.
+    memory, with the same loss. On a GPU, where this has not been measured, it takes k2 if it can be imported.
 
-    InputError if k2 is asked for and does not import; ValueError for another name.
+    Raises InputError if k2 is chosen and cannot be imported, ValueError for another choice.
     """
     if choice not in BACKENDS + ("auto",):
         raise ValueError(f"ctc_backend is {choice!r}; it must be one of k2, torch, auto")
     if choice == "torch":
-        log.info("CTC backend: torch, as asked for")
+        log.info("CTC backend: torch, as set")
         return "torch"
     if choice == "auto" and device.type == "cpu":
         log.info("CTC backend: torch, which is faster than k2 on a CPU")
@@ -43,31 +45,28 @@ def resolve_ctc_backend(choice: str, device: torch.device) -> str:
     try:
         import k2
 
-        _ = k2.ctc_loss  # an unrelated or broken k2 lacks it
+        _ = k2.ctc_loss  # an unrelated or broken k2 has none
     except Exception as error:  # a k2 built for another torch or Python fails in many ways: ImportError, OSError, ...
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if choice == "k2":
             raise InputError(
-                f"k2 was asked for as CTC backend but cannot be imported ({reason}): install the k2 "
-                "stack with 'utils/install.sh --stack k2', or use '--ctc-backend torch'"
+                f"k2 is set as CTC backend but cannot be imported ({reason}): install the k2 stack with "
+                "'utils/install.sh --stack k2', or use '--ctc-backend torch'"
             ) from error
         log.info("CTC backend: torch, because k2 cannot be imported (%s)", reason)
         return "torch"
-    log.info(
-        "CTC backend: k2 %s, %s",
-        metadata.version("k2"),
-        "as asked for" if choice == "k2" else "because it can be imported",
-    )
+    reason = "as set" if choice == "k2" else "because it can be imported"
+    log.info("CTC backend: k2 %s, %s", metadata.version("k2"), reason)
     return "k2"
 
 
 def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend: str) -> CtcResult:
-    """Equation 1, in float32: ``logits`` (N, T, C) before the softmax, ``lengths`` (N,) frames, a label sequence each.
+    """Equation 1, in float32: the CTC loss of ``logits`` (N, T, C), before the softmax, of ``lengths`` (N,) frames.
 
-    ``targets`` are 1-D integer tensors with labels in 1..C-1 (0 is the blank), empty ones allowed. An utterance
-    with fewer frames than labels + adjacent repeats has no CTC path: it is left out, with gradient zero, and
-    ``feasible`` says so. ``backend`` is ``k2`` or ``torch``. ValueError for a label or a length out of range.
-    Lengths and targets are best kept on the CPU, where they are looked at.
+    ``targets`` are N label sequences: 1-D integer tensors, possibly empty, of labels in 1..C-1 (0 is the blank). An
+    utterance with fewer frames than labels plus repeated labels has no CTC path: it is not feasible and left out.
+    ``backend`` is ``k2`` or ``torch``. Lengths and targets are best kept on the CPU, where they are read. Raises
+    ValueError for a label or a length out of range.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
@@ -94,8 +93,8 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend
         return CtcResult(logits.sum() * 0.0, per_utterance, feasible)
     kept = kept[lengths[kept].argsort(descending=True, stable=True)]  # k2 wants falling durations
     on_device = kept.to(logits.device, non_blocking=True)
-    everything = len(kept) == batch and bool((kept == torch.arange(batch)).all())
-    log_probs = torch.log_softmax(logits if everything else logits.index_select(0, on_device), dim=2)
+    in_order = len(kept) == batch and bool((kept == torch.arange(batch)).all())
+    log_probs = torch.log_softmax(logits if in_order else logits.index_select(0, on_device), dim=2)
     kept_targets = [targets[index] for index in kept.tolist()]
     losses = (_k2_losses if backend == "k2" else _torch_losses)(log_probs, lengths[kept], kept_targets)
     per_utterance[on_device] = losses.detach()
@@ -105,7 +104,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend
 
 
 def _torch_losses(log_probs: Tensor, lengths: Tensor, targets: list[Tensor]) -> Tensor:
-    # On the CPU in one row, with plain lengths: CUDA then takes torch's own kernel, which knows empty targets.
+    # lengths on the CPU and labels in one row: on a GPU torch then takes its own kernel, which knows empty targets
     target_lengths = torch.tensor([len(target) for target in targets])
     labels = torch.cat(targets).to(log_probs.device, non_blocking=True)
     return torch_ctc_loss(log_probs.transpose(0, 1), labels, lengths, target_lengths, blank=BLANK, reduction="none")
@@ -122,7 +121,7 @@ def _k2_losses(log_probs: Tensor, lengths: Tensor, targets: list[Tensor]) -> Ten
 
 
 def greedy_decode(logits: Tensor, lengths: Tensor) -> list[list[int]]:
-    """The best path's labels for ``logits`` (N, T, C), ``lengths`` (N,): repeats collapsed, then blanks dropped."""
+    """Logits (N, T, C), lengths (N,) -> the labels on each best path: repeats are merged, then blanks dropped."""
     best = logits.detach().argmax(dim=2).cpu()
     decoded = []
     for path, length in zip(best, lengths.tolist()):

@@ -9,9 +9,9 @@ UNLABELLED = -1
 
 
 def inverse_weights(counts: Mapping[int, int], num_classes: int) -> Tensor:
-    """Weights (num_classes,) of classes with so many clips each: inverse to that number, of mean 1 over all clips.
+    """Weights (num_classes,) inverse to the classes' numbers of clips ``counts``, with mean 1 over all clips.
 
-    A class without clips has the weight 0. ValueError where none has any.
+    A class without clips has the weight 0. Raises ValueError if no class has any.
     """
     present = sum(count > 0 for count in counts.values())
     if not present:
@@ -28,14 +28,15 @@ def focal_loss(
     label_smoothing: float = 0.0,
     clip_weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean over the labelled utterances of -(1 - p)^gamma log p, p the probability of the target class.
+    """Equation 2: the mean () over utterances of -(1 - p)^gamma log p, with p the probability of the target class.
 
-    ``logits`` (N, K), ``targets`` (N,) int in 0..K-1, or -1 for "unlabelled": those are left out, and without any
-    label the loss is a zero that still has a gradient (of zeros). gamma 0 is cross-entropy. ``class_weights``
-    (K,) make it a weighted mean and ``label_smoothing`` spreads that part of each label evenly over all K classes,
-    both as in torch's cross_entropy. ``clip_weights`` (N,) weigh the utterances: two targets of one utterance, as
-    mixup gives it, are two rows. ValueError for negative gamma or other targets.
-    Targets are best kept on the CPU: on a GPU a look at them waits for all that the GPU has still to do.
+    ``logits`` (N, K), ``targets`` (N,) int in 0..K-1, or -1 if unlabelled. Unlabelled utterances are left out; if all
+    are, the loss is 0, with gradients of 0. gamma 0 is cross-entropy. ``class_weights`` (K,) make it a weighted mean
+    and ``label_smoothing`` spreads that part of each label evenly over all K classes, both as in torch's cross_entropy.
+    ``clip_weights`` (N,) weigh the rows: an utterance with two targets, as mixup makes it, is two rows.
+
+    Targets are best kept on the CPU, as to read them on a GPU is to wait for it. Raises ValueError for a negative gamma
+    or other targets.
     """
     if gamma < 0:
         raise ValueError(f"gamma is {gamma}; it must be at least 0")
@@ -51,10 +52,10 @@ def focal_loss(
     targets = targets.long().to(logits.device, non_blocking=True)
     log_p = torch.log_softmax(logits, dim=1)
     classes = torch.eye(logits.shape[1], device=logits.device)
-    losses = -log_p  # (N, K): of every class, were it the target
+    losses = -log_p  # (N, K), for every class as the target
     if gamma > 0:
-        # 1 - p from its sum over the other classes, not by subtraction: exact where p rounds to 1; the floor keeps
-        # the derivative of a power below 1 finite there.
+        # 1 - p as the sum over the other classes, not by subtraction: exact where p rounds to 1; the floor keeps the
+        # derivative of a power below 1 finite there
         others = log_p.exp() @ (1 - classes)
         losses = others.clamp(min=torch.finfo(torch.float32).eps) ** gamma * losses
     labels = classes[targets] * (1 - label_smoothing) + label_smoothing / logits.shape[1]

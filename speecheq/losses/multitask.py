@@ -1,49 +1,58 @@
 """The objective of equation 4, and what MTL-AUG adds to it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor
-
-TASKS = ("esc", "eis", "phoneme", "gender", "augmentation", "reconstruction")
 
 
 @dataclass
 class LossWeights:
     """L = L_esc + alpha L_eis + beta L_phoneme + eta L_gender (equation 4); the defaults are the paper's.
 
-    MTL-AUG adds L_augmentation and L_reconstruction with weights of their own; the authors' are not public.
+    MTL-AUG adds L_augmentation and L_reconstruction with weights of their own; those of its authors are not public.
     """
 
     alpha: float = 1.0
     beta: float = 0.1
     eta: float = 0.1
-    augmentation_weight: float = 0.0
-    reconstruction_weight: float = 0.0
+    augmentation: float = 0.0
+    reconstruction: float = 0.0
 
     def __post_init__(self):
-        for name in (item.name for item in fields(self)):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be a number of at least 0")
+        for name, weight in asdict(self).items():
+            if not weight >= 0:
+                raise ValueError(f"{name} is {weight!r}; it must be a number of at least 0")
 
-    def of(self, task: str) -> float:
-        """The weight of a task's loss; KeyError for an unknown task."""
+    def by_task(self) -> dict[str, float]:
+        """The weight of each task's loss."""
         return {
             "esc": 1.0,
             "eis": self.alpha,
             "phoneme": self.beta,
             "gender": self.eta,
-            "augmentation": self.augmentation_weight,
-            "reconstruction": self.reconstruction_weight,
-        }[task]
+            "augmentation": self.augmentation,
+            "reconstruction": self.reconstruction,
+        }
 
 
 def combine(losses: dict[str, Tensor], weights: LossWeights) -> Tensor:
-    """Equation 4 over the losses given by task (TASKS); absent tasks add nothing.
+    """Equation 4: losses () by task -> their weighted sum () in float32; a task without a loss adds nothing.
 
-    As the sum is linear, calling this stream by stream and adding up gives the same gradient. ValueError for no
-    losses or an unknown task.
+    The sum is linear: called for each stream by itself, it gives gradients that add up to those of all at once. Raises
+    ValueError for no losses or an unknown task.
     """
-    unknown = set(losses) - set(TASKS)
-    if unknown or not losses:
-        raise ValueError(f"losses are of {sorted(losses)}; they must be of some of {', '.join(TASKS)}")
-    return sum(weights.of(task) * loss.float() for task, loss in losses.items())
+    by_task = weights.by_task()
+    if not losses or set(losses) - set(by_task):
+        raise ValueError(f"the losses are those of {sorted(losses)}; they must be of some of {', '.join(by_task)}")
+    return sum((by_task[task] * loss.float() for task, loss in losses.items()), torch.zeros(()))
+
+
+def reconstruction_loss(reconstruction: Tensor, features: Tensor, lengths: Tensor) -> Tensor:
+    """The loss of MTL-AUG's decoder: mean squared error () over valid frames in float32; ours, theirs is not public.
+
+    ``reconstruction`` and ``features`` (N, T, D), ``lengths`` (N,) in 1..T. Padding may hold anything.
+    """
+    frames = (torch.arange(features.shape[1]) < lengths.cpu()[:, None]).to(features.device)
+    errors = (reconstruction.float() - features.float()).masked_fill(~frames[:, :, None], 0.0)
+    return errors.square().sum() / (frames.sum() * features.shape[2])
