@@ -6,13 +6,15 @@ its stamp was written anew. What ``--status`` calls stale, damaged or missing is
 
 import os
 import shutil
+import tarfile
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import torch
 
 from speecheq.cli import main
-from speecheq.common.files import write_text
+from speecheq.common.files import locked_folder, write_text
 from speecheq.common.stages import STAMP
 from speecheq.corpora import audio_folder
 from speecheq.corpora import prepare as stage_1
@@ -20,6 +22,7 @@ from speecheq.corpora.prep_script import audio_folder_main
 from speecheq.dataset import msud, phoneme_cuts
 from speecheq.evaluation import score
 from speecheq.features import storage
+from speecheq.models.checkpoint import load_model
 from speecheq.reporting.recipe_status import DONE, Status
 from speecheq.training import train
 
@@ -206,6 +209,30 @@ def assert_redone(recipe, patterns, **options):
 def test_an_option_redoes_what_depends_on_it(recipe, options, redone):
     assert recipe.not_done() == set()
     assert_redone(recipe, redone, **options)
+
+
+def test_what_the_flat_package_left_is_still_done(walked, toys, monkeypatch):
+    """The same recipe as revision bd86508 left it, before the package was split into packages.
+
+    Stamps hold absolute paths, so it lies where it lay then. Of its checkpoints and archives all but those of the system
+    speecheq are zeros of the right size.
+    """
+    made, folder = walked
+    place = Path("/tmp/speecheq-bd86508")
+    with locked_folder(place, wait=True):
+        shutil.copytree(folder / "left/corpora", place / "corpora")
+        try:
+            monkeypatch.chdir(place)
+            with tarfile.open(Path(__file__).with_name("left_by_bd86508.tar.xz")) as archive:
+                archive.extractall()
+            before = made.stamps()
+            assert len(before) == 18 and made.not_done() == set()
+            made.walk()
+            assert made.stamps() == before and made.not_done() == set()
+            model, *_ = load_model(Path("exp/nano-speecheq/casia.random10/fold1/seed1/best.pt"))
+            assert isinstance(model, torch.nn.Module)
+        finally:
+            shutil.rmtree(place)
 
 
 def other_label(path, old, new):
