@@ -67,51 +67,50 @@ def _check(options: Namespace) -> None:
 
 def add_commands(commands: Commands) -> None:
     """Add synth, corpora, download, import, export and check."""
-    synth = add_command(commands, "synth", _synth, "Stage 0: synthesise mini corpora with espeak-ng.")
-    synth.add_argument("--out", type=Path, required=True, help="folder in which each corpus gets a folder")
-    synth.add_argument("--corpora", nargs="+", required=True, metavar="CORPUS", help="corpora to imitate")
-    synth.add_argument("--size", default="mini", help="mini or nano (default: mini)")
-    synth.add_argument("--seed", type=int, default=0, help="seed of the synthesis (default: 0)")
+    add = add_command(commands, "synth", _synth, "Stage 0: synthesise mini corpora with espeak-ng.").add_argument
+    add("--out", type=Path, required=True, help="folder in which each corpus gets a folder")
+    add("--corpora", nargs="+", required=True, metavar="CORPUS", help="corpora to imitate")
+    add("--size", default="mini", help="mini or nano (default: mini)")
+    add("--seed", type=int, default=0, help="seed of the synthesis (default: 0)")
 
     corpora = add_command(commands, "corpora", _corpora, "Say where corpora can be had and under which terms.")
-    corpora.add_argument("names", nargs="*", metavar="CORPUS", help="corpora by name (default: all)")
-    corpora.add_argument(
+    add = corpora.add_argument
+    add("names", nargs="*", metavar="CORPUS", help="corpora by name (default: all)")
+    add(
         "--prepared",
         type=Path,
         metavar="MANIFESTS",
         help="print those of the corpora that stage 1 prepared in this folder and that have emotion labels",
     )
 
-    download = add_command(commands, "download", _download, "Stage 0: download a corpus that is open.")
-    download.add_argument("corpus", metavar="CORPUS", help="name of the corpus")
-    download.add_argument("--out", type=Path, required=True, help="folder in which the corpus gets a folder")
-    download.add_argument("--parts", nargs="+", metavar="PART", help="parts of LibriSpeech, such as train-clean-100")
-    download.add_argument("--base-url", help="address of another server with the same files")
+    add = add_command(commands, "download", _download, "Stage 0: download a corpus that is open.").add_argument
+    add("corpus", metavar="CORPUS", help="name of the corpus")
+    add("--out", type=Path, required=True, help="folder in which the corpus gets a folder")
+    add("--parts", nargs="+", metavar="PART", help="parts of LibriSpeech, such as train-clean-100")
+    add("--base-url", help="address of another server with the same files")
 
-    imported = add_command(
+    add = add_command(
         commands, "import", _import, "Stage 1 without a prep script: read a Kaldi data folder or a table."
-    )
-    imported.add_argument("source", type=Path, metavar="FOLDER_OR_TABLE", help="Kaldi data folder or table to read")
-    imported.add_argument("out", type=Path, metavar="OUT_DIR", help="folder for the manifests")
-    imported.add_argument("--name", required=True, help="name of the corpus: small letters, digits, underscores")
-    imported.add_argument(
-        "--labels", type=Path, help="file that says what the labels mean (default: labels.yaml beside the source)"
-    )
-    imported.add_argument("--partial", type=true_or_false, default=False, help="true: leave out lines without audio")
-    imported.add_argument("--hours", type=positive, help="take a random subset of this many hours of the training part")
-    imported.add_argument("--seed", type=int, default=0, help="seed of that subset (default: 0)")
-    imported.add_argument("--nj", type=positive_whole, default=1, help="threads that read headers (default: 1)")
-    imported.add_argument("--check-only", action="store_true", help="only check that the corpus can be read")
+    ).add_argument
+    add("source", type=Path, metavar="FOLDER_OR_TABLE", help="Kaldi data folder or table to read")
+    add("out", type=Path, metavar="OUT_DIR", help="folder for the manifests")
+    add("--name", required=True, help="name of the corpus: small letters, digits, underscores")
+    add("--labels", type=Path, help="file that says what the labels mean (default: labels.yaml beside the source)")
+    add("--partial", type=true_or_false, default=False, help="true: leave out lines without audio")
+    add("--hours", type=positive, help="take a random subset of this many hours of the training part")
+    add("--seed", type=int, default=0, help="seed of that subset (default: 0)")
+    add("--nj", type=positive_whole, default=1, help="threads that read headers (default: 1)")
+    add("--check-only", action="store_true", help="only check that the corpus can be read")
 
-    exported = add_command(commands, "export", _export, "Write a prepared corpus as a Kaldi data folder or a table.")
-    exported.add_argument("manifests", type=Path, metavar="MANIFESTS", help="manifests, such as data/manifests/casia")
-    exported.add_argument(
-        "out", type=Path, metavar="FOLDER_OR_TABLE", help="folder to write, or a table where it ends in .csv or .tsv"
-    )
+    add = add_command(
+        commands, "export", _export, "Write a prepared corpus as a Kaldi data folder or a table."
+    ).add_argument
+    add("manifests", type=Path, metavar="MANIFESTS", help="manifests, such as data/manifests/casia")
+    add("out", type=Path, metavar="FOLDER_OR_TABLE", help="folder to write, or a table where it ends in .csv or .tsv")
 
-    check = add_command(
+    add = add_command(
         commands, "check", _check, "Audit a prepared corpus: hours, speakers, labels, duplicates, faults of the audio."
-    )
-    check.add_argument("manifests", type=Path, metavar="MANIFESTS", help="manifests, such as data/manifests/casia")
-    check.add_argument("--nj", type=positive_whole, default=2, help="threads that read audio (default: 2)")
-    check.add_argument("--json", type=Path, help="write the figures to this file too")
+    ).add_argument
+    add("manifests", type=Path, metavar="MANIFESTS", help="manifests, such as data/manifests/casia")
+    add("--nj", type=positive_whole, default=2, help="threads that read audio (default: 2)")
+    add("--json", type=Path, help="write the figures to this file too")

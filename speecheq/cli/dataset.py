@@ -95,47 +95,46 @@ def add_commands(commands: Commands) -> None:
         commands, "features", _features, "Stage 2: compute and store the features of prepared corpora."
     )
     add_data_option(features)
-    features.add_argument("--corpora", nargs="+", required=True, metavar="CORPUS", help="prepared corpora")
-    features.add_argument(
-        "--nj", type=positive_whole, default=2, help="processes, or with --cmd jobs per corpus (default: 2)"
-    )
-    features.add_argument(
-        "--parts", help="compute only these parts of 250 clips, such as 0-3, and leave joining them to another run"
-    )
+    add = features.add_argument
+    add("--corpora", nargs="+", required=True, metavar="CORPUS", help="prepared corpora")
+    add("--nj", type=positive_whole, default=2, help="processes, or with --cmd jobs per corpus (default: 2)")
+    add("--parts", help="compute only these parts of 250 clips, such as 0-3, and leave joining them to another run")
     add_options(features)
 
     phonemes = add_command(
         commands, "phonemes", _phonemes, "Stage 3: write the phoneme cuts of an ASR corpus, shared by all folds."
     )
     add_data_option(phonemes)
-    phonemes.add_argument("--corpus", required=True, help="prepared corpus with transcripts")
+    add = phonemes.add_argument
+    add("--corpus", required=True, help="prepared corpus with transcripts")
     add_unit_options(phonemes)
     add_options(phonemes)
 
     unify = add_command(commands, "unify", _unify, "Stage 3: unify corpora to MsUD, one fold at a time.")
     add_data_option(unify)
     add_label_options(unify)
-    unify.add_argument("--corpora", nargs="*", default=[], metavar="CORPUS", help="corpora of MsUD")
-    unify.add_argument(
+    add = unify.add_argument
+    add("--corpora", nargs="*", default=[], metavar="CORPUS", help="corpora of MsUD")
+    add(
         "--recipe-corpora",
         nargs="*",
         default=[],
         metavar="CORPUS",
         help="all corpora that the recipe knows, to name those that are left out",
     )
-    unify.add_argument(
+    add(
         "--dev",
         default="auto",
         help="dev part: 10 %% of the training clips (clips), the clips of one speaker (speaker), the corpus' own part "
         "(official), or official with the protocol official and else clips (auto, the default)",
     )
-    unify.add_argument(
+    add(
         "--use",
         action="append",
         default=[],
         metavar="[CORPUS=]CATEGORY,...",
         help="take only these SEQM categories of a corpus (or of all corpora); may be given several times",
     )
-    unify.add_argument("--folds-file", type=Path, help="table of published folds, with the columns clip and test_fold")
-    unify.add_argument("--fold-seed", type=int, default=0, help="seed of the folds and dev parts (default: 0)")
+    add("--folds-file", type=Path, help="table of published folds, with the columns clip and test_fold")
+    add("--fold-seed", type=int, default=0, help="seed of the folds and dev parts (default: 0)")
     add_options(unify)

@@ -71,11 +71,9 @@ def _robustness(options: Namespace) -> None:
 
 
 def _add_corpora_options(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("the setting corpora")
-    group.add_argument(
-        "--to", nargs="+", default=[], metavar="CORPUS", help="prepared corpora that the system was not trained on"
-    )
-    group.add_argument(
+    add = parser.add_argument_group("the setting corpora").add_argument
+    add("--to", nargs="+", default=[], metavar="CORPUS", help="prepared corpora that the system was not trained on")
+    add(
         "--shots",
         nargs="+",
         type=positive_whole,
@@ -86,40 +84,36 @@ def _add_corpora_options(parser: ArgumentParser) -> None:
 
 
 def _add_noise_options(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("the setting noise")
-    group.add_argument(
-        "--noise", type=Path, metavar="MANIFESTS", help="noises for the test, other than those of the training"
-    )
-    group.add_argument(
+    add = parser.add_argument_group("the setting noise").add_argument
+    add("--noise", type=Path, metavar="MANIFESTS", help="noises for the test, other than those of the training")
+    add(
         "--rir",
         type=Path,
         metavar="MANIFESTS",
         help="room impulse responses for the test (default: reverberation is simulated)",
     )
-    group.add_argument(
-        "--snr", type=numbers, metavar="LIST", help='signal-to-noise ratios in dB (default: "20 15 10 5 0")'
-    )
+    add("--snr", type=numbers, metavar="LIST", help='signal-to-noise ratios in dB (default: "20 15 10 5 0")')
 
 
 def _add_attack_options(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("the setting attack")
+    add = parser.add_argument_group("the setting attack").add_argument
     attacks = ("fgsm", "bim", "pgd", "apgd", "apgd_dlr")
-    group.add_argument("--attacks", nargs="+", choices=attacks, default=attacks, help="attacks to try (default: all)")
-    group.add_argument(
+    add("--attacks", nargs="+", choices=attacks, default=attacks, help="attacks to try (default: all)")
+    add(
         "--on",
         nargs="+",
         choices=("waveform", "fbank"),
         default=["waveform", "fbank"],
         help="what the attacks change (default: each in turn)",
     )
-    group.add_argument(
+    add(
         "--waveform-levels",
         type=numbers,
         metavar="LIST",
         help="largest changes of a sample, in dB relative to the clip's RMS, given with = "
         '(default: "-80 -70 -60 -50 -40 -30")',
     )
-    group.add_argument(
+    add(
         "--fbank-levels",
         type=numbers,
         metavar="LIST",
@@ -131,7 +125,8 @@ def add_commands(commands: Commands) -> None:
     """Add score and robustness."""
     score = add_command(commands, "score", _score, "Stage 5: score trained folds.")
     add_run_options(score)
-    score.add_argument(
+    add = score.add_argument
+    add(
         "--train-clips",
         action="store_true",
         help="score the target's training clips too, for the distributions of EIS (Figure 3)",
@@ -142,7 +137,8 @@ def add_commands(commands: Commands) -> None:
         _robustness,
         "Stage 5: score trained folds under other conditions: on other corpora, in noise, under attack.",
     )
-    robustness.add_argument(
+    add = robustness.add_argument
+    add(
         "settings",
         nargs="+",
         choices=("corpora", "noise", "attack"),

@@ -41,35 +41,35 @@ def add_commands(commands: Commands) -> None:
     predict = add_command(commands, "predict", predict_command.run, "Predict the emotions in recordings.")
     predict_command.add_arguments(predict)
 
-    listen = add_command(
-        commands, "listen", _listen, "Serve a web page that predicts the emotions in what a microphone or a file gives."
-    )
-    listen.add_argument("--model", metavar="MODEL", help="model to use, named as for speecheq predict")
-    listen.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
-    listen.add_argument(
+    add = add_command(
+        commands, "listen", _listen, "Serve a page that predicts what a microphone or a file gives."
+    ).add_argument
+    add("--model", metavar="MODEL", help="model to use, named as for speecheq predict")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
+    add(
         "--host",
         default="127.0.0.1",
         help="address to serve at; with 0.0.0.0 whoever reaches this machine may use the page (default: 127.0.0.1)",
     )
-    listen.add_argument("--port", type=positive_whole, default=7860, help="TCP port to serve at (default: 7860)")
+    add("--port", type=positive_whole, default=7860, help="TCP port to serve at (default: 7860)")
 
-    package = add_command(commands, "package", _package, "Make a model folder of a trained and scored fold.")
+    add = add_command(commands, "package", _package, "Make a model folder of a trained and scored fold.").add_argument
     experiment_help = "folder of a trained and scored fold, such as exp/.../fold1/seed1"
-    package.add_argument("experiment", type=Path, metavar="EXPERIMENT", help=experiment_help)
-    package.add_argument("out", type=Path, metavar="FOLDER", help="model folder to write")
-    package.add_argument("--name", default="", help="title of the model card (default: the folder's name)")
-    package.add_argument("--licence", default="", help="licence of the weights, such as apache-2.0")
+    add("experiment", type=Path, metavar="EXPERIMENT", help=experiment_help)
+    add("out", type=Path, metavar="FOLDER", help="model folder to write")
+    add("--name", default="", help="title of the model card (default: the folder's name)")
+    add("--licence", default="", help="licence of the weights, such as apache-2.0")
 
-    exported = add_command(
-        commands, "export-model", _export_model, "Write a trained model as ONNX or as a program of torch.export."
-    )
-    exported.add_argument("model", metavar="MODEL", help="a best.pt, a model folder or a hub id")
-    exported.add_argument("out", type=Path, metavar="FILE", help="file to write, which ends in .onnx or .pt2")
-    exported.add_argument("--int8", action="store_true", help="keep the weights of an ONNX file in 8 bits")
+    add = add_command(
+        commands, "export-model", _export_model, "Write a trained model as ONNX or for torch.export."
+    ).add_argument
+    add("model", metavar="MODEL", help="a best.pt, a model folder or a hub id")
+    add("out", type=Path, metavar="FILE", help="file to write, which ends in .onnx or .pt2")
+    add("--int8", action="store_true", help="keep the weights of an ONNX file in 8 bits")
 
-    compared = add_command(
-        commands, "compare-models", _compare_models, "Score several forms of one model on a fold's test clips."
-    )
-    compared.add_argument("experiment", type=Path, metavar="EXPERIMENT", help=experiment_help)
-    compared.add_argument("models", nargs="+", metavar="MODEL", help="models such as model.onnx model.int8.onnx")
-    compared.add_argument("--msud", type=Path, required=True, help="folder of MsUD, such as data/msud/casia.random10")
+    add = add_command(
+        commands, "compare-models", _compare_models, "Score forms of a model on a fold's test clips."
+    ).add_argument
+    add("experiment", type=Path, metavar="EXPERIMENT", help=experiment_help)
+    add("models", nargs="+", metavar="MODEL", help="models such as model.onnx model.int8.onnx")
+    add("--msud", type=Path, required=True, help="folder of MsUD, such as data/msud/casia.random10")

@@ -39,22 +39,18 @@ def add_exp_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_unit_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--units", choices=("phone", "bpe"), default="phone", help="output units of CTC (default: phone)"
-    )
-    parser.add_argument(
-        "--bpe-size", type=positive_whole, default=500, help="number of BPE pieces, with --units bpe (default: 500)"
-    )
+    add = parser.add_argument
+    add("--units", choices=("phone", "bpe"), default="phone", help="output units of CTC (default: phone)")
+    add("--bpe-size", type=positive_whole, default=500, help="number of BPE pieces, with --units bpe (default: 500)")
 
 
 def add_label_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", required=True, help="corpus whose folds are trained and scored")
-    parser.add_argument("--protocol", required=True, help="how the target is split into folds, such as random10")
-    parser.add_argument("--folds", default="all", help='folds by number, such as "1 3-5" (default: all)')
-    parser.add_argument(
-        "--classes", default="seqm", help="emotion classes: the nine of SEQM (seqm) or the target's own (corpus)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--target", required=True, help="corpus whose folds are trained and scored")
+    add("--protocol", required=True, help="how the target is split into folds, such as random10")
+    add("--folds", default="all", help='folds by number, such as "1 3-5" (default: all)')
+    add("--classes", default="seqm", help="emotion classes: the nine of SEQM (seqm) or the target's own (corpus)")
+    add(
         "--neutral-eis",
         default="declared",
         help="EIS of neutral clips: as each corpus declares (declared), SEQM's 0 (metric), or the corpus' own (corpus)",
@@ -65,10 +61,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``runs``, and those of jobs."""
     add_data_option(parser)
     add_exp_option(parser)
-    parser.add_argument("--config", type=Path, required=True, help="settings of the model's size, a file of conf/")
-    parser.add_argument("--systems", required=True, help="systems by their names in conf/systems.yaml")
+    add = parser.add_argument
+    add("--config", type=Path, required=True, help="settings of the model's size, a file of conf/")
+    add("--systems", required=True, help="systems by their names in conf/systems.yaml")
     add_label_options(parser)
-    parser.add_argument("--seeds", default="1", help='seeds of the trainings, such as "1-3" (default: 1)')
+    add("--seeds", default="1", help='seeds of the trainings, such as "1-3" (default: 1)')
     add_options(parser)
 
 

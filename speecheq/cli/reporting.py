@@ -38,16 +38,20 @@ def add_commands(commands: Commands) -> None:
         commands, "report", _report, "Stage 5: write the tables of all experiments of a recipe from their score files."
     )
     add_exp_option(report)
-    report.add_argument("--title", required=True, help="title of the page")
-    report.add_argument("--results", type=Path, required=True, help="page to write")
-    report.add_argument("--table", type=Path, help="the paper's table (conf/table.yaml), to be shown beside ours")
+    add = report.add_argument
+    add("--title", required=True, help="title of the page")
+    add("--results", type=Path, required=True, help="page to write")
+    add("--table", type=Path, help="the paper's table (conf/table.yaml), to be shown beside ours")
 
-    readme = add_command(commands, "readme", _readme, "Write the tables of corpora and results into README.md.")
-    readme.add_argument("page", type=Path, metavar="README", help="page to bring up to date")
+    add = add_command(
+        commands, "readme", _readme, "Write the tables of corpora and results into README.md."
+    ).add_argument
+    add("page", type=Path, metavar="README", help="page to bring up to date")
 
     status = add_command(
         commands, "status", _status, "Show what of a recipe is done, stale or missing, and the time and disk it took."
     )
     add_data_option(status)
     add_exp_option(status)
-    status.add_argument("--no-corpora", action="store_true", help="do not check whether the corpora have changed")
+    add = status.add_argument
+    add("--no-corpora", action="store_true", help="do not check whether the corpora have changed")

@@ -184,32 +184,31 @@ def train_together(jobs: Sequence["Job"], at_once: int) -> None:
 
 def _add_training_options(parser: ArgumentParser) -> None:
     add_run_options(parser)
-    parser.add_argument("--phonemes", help="corpus of the phoneme task, if there is one")
+    add = parser.add_argument
+    add("--phonemes", help="corpus of the phoneme task, if there is one")
     add_unit_options(parser)
-    parser.add_argument(
+    add(
         "--systems-file",
         type=Path,
         default=Path("conf/systems.yaml"),
         help="file of the systems (default: conf/systems.yaml)",
     )
-    parser.add_argument(
+    add(
         "--init-from",
         type=Path,
         metavar="CHECKPOINT",
         help="start from the weights of a trained model, which may have other labels",
     )
-    parser.add_argument("--noise", type=Path, metavar="MANIFESTS", help="noises to augment waveforms with")
-    parser.add_argument(
-        "--rir", type=Path, metavar="MANIFESTS", help="room impulse responses to augment waveforms with"
-    )
-    parser.add_argument(
+    add("--noise", type=Path, metavar="MANIFESTS", help="noises to augment waveforms with")
+    add("--rir", type=Path, metavar="MANIFESTS", help="room impulse responses to augment waveforms with")
+    add(
         "--unlabelled",
         type=Path,
         metavar="MANIFESTS",
         help="unlabelled speech, for systems that learn from it (MTL-AUG)",
     )
-    parser.add_argument("--ctc-backend", choices=("k2", "torch", "auto"), help="library that computes the CTC loss")
-    parser.add_argument(
+    add("--ctc-backend", choices=("k2", "torch", "auto"), help="library that computes the CTC loss")
+    add(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; may be given several times"
     )
 
@@ -220,25 +219,23 @@ def add_commands(commands: Commands) -> None:
         commands, "shar", _shar, "Stage 3: write what trainings read as Lhotse Shar; takes the options of train too."
     )
     _add_training_options(shar)
-    shar.add_argument("--shard-clips", type=positive_whole, default=1000, help="clips per shard (default: 1000)")
-    shar.add_argument("--nj", type=positive_whole, default=2, help="processes, or with --cmd jobs per set (default: 2)")
-    shar.add_argument("--only", type=Path, metavar="FOLDER", help="write only the set whose shards are in this folder")
-    shar.add_argument(
-        "--shards", help="write only these shards, such as 0-9, and leave stamping the set to another run"
-    )
+    add = shar.add_argument
+    add("--shard-clips", type=positive_whole, default=1000, help="clips per shard (default: 1000)")
+    add("--nj", type=positive_whole, default=2, help="processes, or with --cmd jobs per set (default: 2)")
+    add("--only", type=Path, metavar="FOLDER", help="write only the set whose shards are in this folder")
+    add("--shards", help="write only these shards, such as 0-9, and leave stamping the set to another run")
     shar.set_defaults(shar=True)
 
     train = add_command(commands, "train", _train, "Stage 4: train systems on folds.")
     _add_training_options(train)
-    train.add_argument("--shar", action="store_true", help="read training clips from the shards of stage 3")
-    train.add_argument("--jobs", type=positive_whole, default=1, help="trainings at once on this machine (default: 1)")
-    train.add_argument(
+    add = train.add_argument
+    add("--shar", action="store_true", help="read training clips from the shards of stage 3")
+    add("--jobs", type=positive_whole, default=1, help="trainings at once on this machine (default: 1)")
+    add(
         "--gpus",
         type=positive_whole,
         default=1,
         help="GPUs of this machine that share each training, or on a CPU processes (default: 1)",
     )
-    train.add_argument("--nodes", type=positive_whole, default=1, help="machines that share each training (default: 1)")
-    train.add_argument(
-        "--rendezvous", metavar="HOST:PORT", help="where several machines meet: one of them and a free port of it"
-    )
+    add("--nodes", type=positive_whole, default=1, help="machines that share each training (default: 1)")
+    add("--rendezvous", metavar="HOST:PORT", help="where several machines meet: one of them and a free port of it")
