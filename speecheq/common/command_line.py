@@ -1,4 +1,4 @@
-"""What the command lines of the package and of the prep scripts share. Imports nothing heavy."""
+"""What the command lines of the package and of the prep scripts share."""
 
 import argparse
 import os
@@ -15,14 +15,14 @@ from speecheq.common.stages import status
 
 
 def true_or_false(value: str) -> bool:
-    """Parse a boolean option; argparse turns the ValueError into a message."""
+    """The type of an option that is true or false."""
     if value not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
     return value == "true"
 
 
 def positive(value: str) -> float:
-    """A number above 0."""
+    """The type of an option that is a number above 0."""
     try:
         number = float(value)
     except ValueError:
@@ -32,8 +32,15 @@ def positive(value: str) -> float:
     return number
 
 
+def positive_whole(value: str) -> int:
+    """The type of an option that is a whole number above 0."""
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
+    return int(value)
+
+
 def numbers(value: str) -> list[float]:
-    """Numbers between spaces or commas, each once, at least one."""
+    """The type of an option that is a list of numbers, separated by spaces or commas; repeated ones are dropped."""
     try:
         found = list(dict.fromkeys(map(float, value.replace(",", " ").split())))
     except ValueError:
@@ -70,7 +77,7 @@ def parse_numbers(text: str, what: str, available: int | None = None) -> list[in
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse whose errors are one sentence and exit status 1, and whose options are written in full."""
+    """argparse whose errors are InputErrors of one sentence, and whose options cannot be abbreviated."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
@@ -79,20 +86,12 @@ class OneLineParser(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message}; see {self.prog} --help.")
 
 
-def positive_whole(value: str) -> int:
-    """A whole number above 0."""
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
-    return int(value)
-
-
 def exit_status(action: Callable[[], None]) -> int:
-    """Run ``action``: 0; 1 after a fault of the input or the system, told in one sentence; 130 when interrupted, and
-    SystemExit with 143 after a SIGTERM.
+    """Run ``action`` and return the exit status of a command that does it.
 
-    Where stages are only asked what is missing (stages.py), their answer in place of 0.
-
-    A fault of the program keeps its traceback.
+    0, or NOT_DONE if it only planned and has something to do; 1 after a fault of the input or of the system, which is
+    logged in one sentence; 130 after Ctrl-C. A SIGTERM raises SystemExit with 143. A fault of the program itself is
+    raised again, for its traceback.
     """
     try:
         with sigterm_ends():

@@ -1,4 +1,4 @@
-"""Writing files so that what stands under the final name is always whole."""
+"""Files and folders that appear under their name only once they are whole, and locks on folders."""
 
 import errno
 import fcntl
@@ -18,15 +18,15 @@ from speecheq.common.log import log
 
 PathLike = str | Path
 
-# What the system reports when a write does not fit: disk full, quota used up, file size limit reached.
+# Error numbers where a write does not fit: disk full, quota used up, file size limit reached.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What it reports where nothing may be written at all.
+# Error numbers where nothing may be written at all.
 NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
 def write_fault_is_an_input_error(path: PathLike) -> Iterator[None]:
-    """Turn "no room for this file" and "nothing may be written there" into an InputError that names ``path``."""
+    """Turn a full disk and a lack of permission into an InputError that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -42,9 +42,9 @@ def write_fault_is_an_input_error(path: PathLike) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: PathLike) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; on success it is renamed to ``path``, on failure removed.
+    """Yield a temporary path beside ``path``, which is renamed to ``path`` on success and removed on failure.
 
-    The temporary name ends like ``path``, so that writers that look at the extension (``.jsonl.gz``) work.
+    It ends like ``path``, for writers that look at the extension (``.jsonl.gz``).
     """
     path = Path(path)
     temporary = path.with_name(f".tmp{os.getpid()}.{path.name}")
@@ -62,9 +62,9 @@ def whole_file(path: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: PathLike) -> Iterator[Path]:
-    """Yield a new empty folder beside ``path``; on success it takes the place of ``path``.
+    """Yield a new folder beside ``path``, which replaces ``path`` on success and is removed on failure.
 
-    On failure it is removed and what was at ``path`` stays. InputError where ``path`` is a file.
+    InputError where ``path`` is a file.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -94,8 +94,8 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder_of(path: PathLike, kind: str, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """As ``whole_folder``; InputError where ``path`` holds files of other endings, which would be lost."""
+def whole_output_folder(path: PathLike, kind: str, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """``whole_folder``, but InputError where ``path`` holds files of other suffixes, which would be lost."""
     others = [found.name for found in Path(path).glob("*") if found.suffix not in suffixes]
     if others:
         raise InputError(f"{path}: holds files that are no {kind} ({', '.join(sorted(others))}); move them away.")
@@ -103,14 +103,14 @@ def whole_folder_of(path: PathLike, kind: str, suffixes: tuple[str, ...]) -> Ite
         yield temporary
 
 
-# The temporary names of whole_file and whole_folder.
+# Patterns of the temporary names of whole_file and whole_folder.
 LEFTOVERS = (".tmp[0-9]*", ".old[0-9]*")
 
 
 def remove_leftovers(path: PathLike) -> None:
-    """Remove what killed processes had begun to write under the name ``path``, and, where it is a folder, in it.
+    """Remove what killed processes left half written beside ``path`` and, where it is a folder, in it.
 
-    Only for who knows that no living process writes there (``locked_folder``).
+    Call it only while no other process can write there (``locked_folder``).
     """
     path = Path(path)
     names = glob.escape(path.name)
@@ -123,20 +123,20 @@ def remove_leftovers(path: PathLike) -> None:
             left.unlink(missing_ok=True)
 
 
-# The bytes of a lock's file: who writes holds both alone, who only reads shares the second with others.
+# Bytes of a lock file. A writer locks both for itself; readers share a lock on the second.
 WRITING, IN_USE = 0, 1
-# Of file systems without locks.
+# Error numbers of file systems without locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def _lock_file(folder: PathLike) -> Path:
-    """Beside the folder, which may be replaced while it is locked. The file stays."""
+    """The lock file, beside the folder because that may be replaced while it is locked. It is never removed."""
     folder = Path(os.path.abspath(folder))
     return folder.with_name(f".{folder.name}.lock")
 
 
 def _is_taken(stream: TextIO, kind: int, byte: int) -> bool:
-    """Take one byte of a lock's file, without waiting; whether another process has it."""
+    """Try to lock one byte of a lock file, without waiting. Returns whether another process has it."""
     try:
         fcntl.lockf(stream, kind | fcntl.LOCK_NB, 1, byte)
     except OSError as error:
@@ -162,12 +162,11 @@ def _wait_for(stream: TextIO, kind: int, byte: int, folder: PathLike) -> None:
 
 @contextmanager
 def locked_folder(folder: PathLike, wait: bool = False) -> Iterator[None]:
-    """Keep a folder for this process while it is entered, to write there.
+    """While it is entered, only this process may write to ``folder``.
 
-    Where another process writes there already it is waited for if ``wait``, and else an InputError that names it; an
-    InputError too where another reads there (``folder_in_use``). The lock ends with the process, however that ends. It
-    is one of fcntl's, which a child does not inherit: a data loader that outlives its training for some seconds holds
-    nothing. The same process must not lock a folder twice.
+    Another writer is waited for if ``wait``; otherwise InputError names it. InputError too where another process reads
+    there (``folder_in_use``). The lock ends with the process, however that ends, and child processes do not inherit it:
+    a data loader that outlives its training for some seconds holds nothing. A process must not lock a folder twice.
     """
     path = _lock_file(folder)
     with write_fault_is_an_input_error(path):
@@ -187,16 +186,16 @@ def locked_folder(folder: PathLike, wait: bool = False) -> Iterator[None]:
             )
         with write_fault_is_an_input_error(path):
             stream.truncate(0)
-            # past the stream, which would try in vain once more when it is closed
+            # not through the stream, which would try again when it is closed
             os.write(stream.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 
 @contextmanager
 def folder_in_use(folder: PathLike) -> Iterator[None]:
-    """While it is entered, nobody has ``folder`` for himself (``locked_folder``); who has it already is waited for.
+    """While it is entered, no other process may write to ``folder``; one that writes there already is waited for.
 
-    Nothing holds a folder whose parent is absent: who writes there makes that before (``make_parent``).
+    The parent must exist (``make_parent``), or the folder is not locked.
     """
     path = _lock_file(folder)
     try:
@@ -212,7 +211,7 @@ def folder_in_use(folder: PathLike) -> Iterator[None]:
 
 
 def make_parent(path: PathLike) -> None:
-    """The folder in which ``path`` is to be, where it is not there yet."""
+    """Make the folder that ``path`` lies in."""
     with write_fault_is_an_input_error(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
 
@@ -236,13 +235,13 @@ def write_json(path: PathLike, value: Any) -> None:
 
 
 def note_sizes(note: PathLike, paths: Iterable[PathLike]) -> None:
-    """Note the sizes of files, by names relative to the note; to be written last, when they are whole."""
+    """Write the sizes of finished files to ``note``, by names relative to it."""
     folder = Path(note).parent
     write_json(note, {os.path.relpath(path, folder): os.path.getsize(path) for path in paths})
 
 
 def sizes_are_as_noted(note: PathLike) -> bool:
-    """Whether ``note_sizes`` has written that note and the files still have these sizes."""
+    """Whether the files still have the sizes that ``note_sizes`` wrote to ``note``; False where there is no note."""
     note = Path(note)
     if not note.is_file():
         return False

@@ -7,15 +7,21 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any
 
-import torch
-
 from speecheq.common.errors import InputError
 
 
-def in_processes(work: Callable, tasks: Iterable[tuple], nj: int, what: str) -> Iterator[Any]:
-    """``work(*task)`` of every task, in ``nj`` processes (of one: here); the results come as they are ready.
+def _use_one_thread() -> None:
+    """The processes are the parallelism, so torch needs no threads of its own."""
+    import torch
 
-    InputError that begins with ``what`` where one of the processes was killed.
+    torch.set_num_threads(1)
+
+
+def in_processes(work: Callable, tasks: Iterable[tuple], nj: int, what: str) -> Iterator[Any]:
+    """``work(*task)`` for every task, in ``nj`` processes (with 1: in this one).
+
+    The results come in the order in which they are ready. InputError that begins with ``what`` where one of the
+    processes was killed.
     """
     if nj <= 1:
         for task in tasks:
@@ -23,20 +29,14 @@ def in_processes(work: Callable, tasks: Iterable[tuple], nj: int, what: str) -> 
         return
     tasks = iter(tasks)
     try:
-        with ProcessPoolExecutor(
-            nj,
-            multiprocessing.get_context("fork"),
-            initializer=torch.set_num_threads,  # the processes are the parallelism
-            initargs=(1,),
-        ) as pool:
+        with ProcessPoolExecutor(nj, multiprocessing.get_context("fork"), _use_one_thread) as pool:
             running = {pool.submit(work, *task) for task in islice(tasks, 2 * nj)}
             try:
                 while running:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     for job in done:
                         yield job.result()
-                    for task in islice(tasks, len(done)):
-                        running.add(pool.submit(work, *task))
+                    running |= {pool.submit(work, *task) for task in islice(tasks, len(done))}
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

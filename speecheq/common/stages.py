@@ -1,10 +1,9 @@
-"""What a stage read, wrote and dropped; whether it is done; what it needs from the stage before.
+"""Stages of a recipe: whether one is done, what it needs from the stage before, what it wrote and dropped.
 
-A stage writes one folder. When it ends, the last file it writes there is its stamp, ``stage.json``, which
-holds the stage's key: a digest of the options it read, of its inputs (names and sizes, and what tables and
-transcripts say), and of a format number that is raised by hand when the stage's code changes meaning. A stage
-whose stamp has the same key and whose outputs still have the sizes noted there is skipped; every other stage
-is redone.
+A stage writes one folder, and as its last file there its stamp, ``stage.json``. The stamp holds the stage's key: a
+digest of its options, of its inputs (names and sizes, and the content of tables and transcripts), and of a format
+number, which is raised by hand when the stage's code changes meaning. A stage is skipped if its stamp has the same key
+and its outputs still have the sizes that the stamp lists; otherwise it runs again.
 """
 
 import json
@@ -22,15 +21,14 @@ from speecheq.common.files import folder_in_use, locked_folder, read_json, remov
 from speecheq.common.log import log
 
 STAMP = "stage.json"
-# Set in the environment of a command, it does nothing but tell whether it has anything to do: status 0 or NOT_DONE.
+# With this environment variable a command only plans, and exits with NOT_DONE if it has something to do.
 ONLY_ASK = "SPEECHEQ_ONLY_ASK"
 NOT_DONE = 3
-# What every stamp says.
+# Keys of every stamp.
 STAMPED = {"stage", "key", "inputs"}
 NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "shar": 3, "train": 4, "score": 5}
 
-
-# While commands only plan: the stages that would run.
+# While commands only plan, the stages that would run; else None.
 _plan: list["Stage"] | None = [] if os.environ.get(ONLY_ASK) else None
 
 
@@ -63,14 +61,14 @@ def _read_stamp(folder: Path) -> dict[str, Any]:
 
 
 def describe_input(path: Path) -> Any:
-    """What makes an input new: a stage's key for a stage's folder, sizes and texts for a file or another folder."""
+    """A value that changes with an input: the stage's key for a stage's folder, else ``describe_files``."""
     if (path / STAMP).is_file():
         return _read_stamp(path)["key"]
     return describe_files(path)
 
 
 class Drops:
-    """Utterances that a stage left out, by reason, so that none is lost silently."""
+    """Utterances that a stage left out, by reason."""
 
     def __init__(self) -> None:
         self.by_reason: dict[str, list[str]] = defaultdict(list)
@@ -82,7 +80,7 @@ class Drops:
         return sum(map(len, self.by_reason.values()))
 
     def copy(self) -> "Drops":
-        """The same, to be added to apart."""
+        """An independent copy."""
         other = Drops()
         for reason, names in self.by_reason.items():
             other.by_reason[reason] = list(names)
@@ -92,7 +90,7 @@ class Drops:
         return {reason: len(names) for reason, names in sorted(self.by_reason.items())}
 
     def report(self, title: str, examples: int = 3) -> None:
-        """One log line a reason, with the first few utterances; the stamp holds all of them."""
+        """Log one line per reason, with the first few utterances; the stamp lists all of them."""
         for reason, names in sorted(self.by_reason.items()):
             more = ", ..." if len(names) > examples else ""
             log.warning("%s: %d dropped: %s (%s%s)", title, len(names), reason, ", ".join(names[:examples]), more)
@@ -101,8 +99,8 @@ class Drops:
 class Stage:
     """One stage's folder, key and stamp.
 
-    ``name`` is one of NUMBERS, ``title`` says on what it works, ``options`` are all settings that its outputs
-    depend on, ``inputs`` the files and folders it reads; ``version`` is its format number.
+    ``name`` is a key of NUMBERS, ``title`` names what the stage works on, ``options`` are all settings that its outputs
+    depend on, ``inputs`` the files and folders it reads, ``version`` is its format number.
     """
 
     def __init__(
@@ -114,10 +112,10 @@ class Stage:
         self.version = version
         self.key = digest([name, self.options, sorted(map(str, self.inputs.values())), version])
         self.started = time.monotonic()
-        self._found: dict[str, Any] | None = None  # the stamp that was looked at last
+        self._found: dict[str, Any] | None = None  # the stamp that needs_run() saw last
 
     def _stamp(self) -> dict[str, Any] | None:
-        """None where there is none; one that is damaged is empty."""
+        """The stamp in the folder: None where there is none, empty where it is damaged."""
         if not (self.folder / STAMP).is_file():
             return None
         try:
@@ -126,14 +124,14 @@ class Stage:
             return {}
 
     def added_to_plan(self) -> bool:
-        """Whether the command only plans (``planning``), so that the stage must not run; it is then in the plan."""
+        """Whether the command only plans (``planning``); the stage must then not run and is added to the plan."""
         if _plan is None:
             return False
         _plan.append(self)
         return True
 
     def needs_run(self) -> bool:
-        """False where the stage ran with this key and its outputs are still whole; logs what it found."""
+        """Whether there is no stamp with this key, or an output is no longer whole. Logs the reason."""
         self._found = stamp = self._stamp()
         where = f"stage {NUMBERS[self.name]} ({self.name}) of {self.title}"
         if stamp is None:
@@ -163,9 +161,9 @@ class Stage:
     def locked(self, wait: bool = True) -> Iterator[bool]:
         """While it is entered, no other process writes to the stage's folder or to the stages' folders that it reads.
 
-        Yields whether the stage is still to be done: another process that was at it, which is waited for, may have done
-        it. InputError where that is not to be waited for (not ``wait``), where another process reads the folder, or
-        where one has changed what this stage reads. Leftovers of processes that were killed are removed.
+        Yields whether the stage still needs to run, for another process that was waited for may have done it. Leftovers
+        of killed processes are removed. InputError where another process writes there and not ``wait``, where one
+        reads the folder, or where one has changed what this stage reads.
         """
         with ExitStack() as opened:
             try:
@@ -191,9 +189,9 @@ class Stage:
 
     @contextmanager
     def replace_folder(self) -> Iterator[Path]:
-        """Yield a new folder that takes the place of the stage's own once it is whole.
+        """Yield a new folder that replaces the stage's own once it is whole.
 
-        InputError where the stage's folder holds something that the stage did not write, which would be lost.
+        InputError where the stage's folder holds something that the stage did not write.
         """
         stamp = self._stamp()
         is_ours = stamp is not None and stamp.get("stage", self.name) == self.name
@@ -206,7 +204,7 @@ class Stage:
             yield temporary
 
     def invalidate(self) -> None:
-        """For stages that write in place: what is about to change must not be taken for done."""
+        """Remove the stamp, before a stage that writes in place changes its outputs."""
         (self.folder / STAMP).unlink(missing_ok=True)
 
     def finish(
@@ -220,7 +218,8 @@ class Stage:
     ) -> None:
         """Write the stamp into ``folder`` (which may still have its temporary name) and log the counts.
 
-        ``outputs`` names the files whose sizes are noted, relative to ``folder``; by default all of them.
+        ``went_in``, ``came_out``: numbers of ``unit``. ``outputs``: the files whose sizes the stamp lists, relative to
+        ``folder``; by default all files in it.
         """
         drops = drops or Drops()
         sizes = tree_sizes(folder) if outputs is None else {name: os.path.getsize(folder / name) for name in outputs}
@@ -254,10 +253,10 @@ class Stage:
 
 
 def require(folder: Path, name: str, without: Sequence[str] = ()) -> dict[str, Any]:
-    """The stamp of an earlier stage.
+    """The stamp of the stage ``name`` in ``folder``.
 
-    InputError that names the stage to run where it has not run, where its outputs (but those of ``without``, which
-    may be gone) are not as it left them, or where a stage that it read has run anew since.
+    InputError names the stage to run where it has not run, where one of its outputs is missing (except those in
+    ``without``) or has another size, or where a stage that it read has run anew since.
     """
     path, number = Path(folder) / STAMP, NUMBERS[name]
     if not path.is_file():
@@ -284,10 +283,10 @@ def require(folder: Path, name: str, without: Sequence[str] = ()) -> dict[str, A
 
 
 def history(folders: Iterable[Path]) -> dict[Path, dict[str, Any]]:
-    """The stamps of stages' folders and of all stages behind them, by folder, the earlier stages first.
+    """The stamps of stages' folders and of all stages that these read, by folder, the earlier stages first.
 
-    An input that is gone, or was made anew since, is left out with all behind it: its stamp is not of what was read.
-    Of a folder that was copied, one is taken.
+    An input that is gone or was made anew since is left out with all that it read, for its stamp does not describe what
+    was read. Copies of a folder count once.
     """
     found: dict[Path, dict[str, Any]] = {}
     seen = set()
@@ -300,8 +299,8 @@ def history(folders: Iterable[Path]) -> dict[Path, dict[str, Any]]:
         if key in (None, stamp["key"]) and work not in seen:
             seen.add(work)
             found[folder] = stamp
-            for source, of_source in stamp["inputs"].items():
-                add(Path(source), of_source)
+            for source, source_key in stamp["inputs"].items():
+                add(Path(source), source_key)
 
     for folder in folders:
         add(Path(folder), None)

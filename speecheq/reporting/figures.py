@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
-from speecheq.common.files import whole_folder_of
+from speecheq.common.files import whole_output_folder
 from speecheq.common.log import log
 from speecheq.config.layers import load
 from speecheq.dataset.msud_recipe import TEST
@@ -765,7 +765,7 @@ def write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
 
     InputError where the folder holds other files, which would be lost.
     """
-    with whole_folder_of(folder, "pictures", (".svg", ".pdf")) as temporary:
+    with whole_output_folder(folder, "pictures", (".svg", ".pdf")) as temporary:
         for picture in pictures:
             (temporary / f"{picture.name}.svg").write_text(picture.svg, encoding="utf-8")
             (temporary / f"{picture.name}.pdf").write_bytes(picture.pdf)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from speecheq.common.files import whole_folder_of, write_text
+from speecheq.common.files import whole_output_folder, write_text
 from speecheq.common.log import one_line
 
 # A column of several parts has a tuple in each row, else one text.
@@ -209,7 +209,7 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
 
     InputError where the folder holds other files, which would be lost.
     """
-    with whole_folder_of(folder, "tables", (".tex", ".csv")) as temporary:
+    with whole_output_folder(folder, "tables", (".tex", ".csv")) as temporary:
         for table in tables:
             name, others = slug(table.name), 1
             while (temporary / f"{name}.csv").exists():  # names that differ in signs which no file name has
