@@ -2,11 +2,11 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from argparse import ArgumentParser
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speecheq.cluster import job_arrays
-from speecheq.cluster.job_files import RESULTS, SUBMITTED, TASKS, Task
+from speecheq.cluster.job_files import RESULTS, SUBMITTED, TASKS, Task, write_array
 from speecheq.cluster.job_options import Settings, add_options, without_options
 from speecheq.cluster.schedulers import GRID_ENGINE, SLURM, as_ranges, read_qstat, read_squeue
 from speecheq.common.command_line import parse_numbers
@@ -40,6 +40,16 @@ ODD = [
     "\udcff",
     "%A",
 ]
+
+
+def write_program(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def run(tasks, cmd="sge", **settings):
+    """Run an array of the stage train, from ``jobs`` in the current folder."""
+    job_arrays.run("train", tasks, Settings(cmd, Path("jobs").absolute(), **settings))
 
 
 def parsed(*arguments):
@@ -78,86 +88,24 @@ def test_a_task_takes_over_all_but_where_it_runs(mine, others, order):
 
 
 def test_the_commands_of_both_schedulers(tmp_path):
-    options = [
-        "--partition",
-        "p",
-        "--account",
-        "us",
-        "--time",
-        "10:00:00",
-        "--memory",
-        "8G",
-        "--cpus",
-        "4",
-        "--requeue",
-        "true",
-        "--jobs-at-once",
-        "3",
-        "--job-option=--x=y",
-        "--job-option=-z",
-    ]
+    options = shlex.split(
+        "--partition p --account us --time 10:00:00 --memory 8G --cpus 4 --requeue true --jobs-at-once 3 "
+        "--job-option=--x=y --job-option=-z"
+    )
     job = ["job.sh", sys.executable, "-m", "speecheq.cluster.run_task", "."]
     slurm = Settings.from_options(parsed("--cmd", "slurm", "--gpu", "a100", *options), gpus=2, nodes=2)
-    assert slurm.command("train", 10, tmp_path / "50%A") == [
-        "sbatch",
-        "--parsable",
-        "--export=ALL",
-        "--open-mode=append",
-        "--signal=TERM@60",
-        "--ntasks-per-node=1",
-        "--job-name=speecheq-train",
-        f"--output={tmp_path}/50%%A/%A.%a.out",
-        "--array=1-10%3",
-        "--requeue",
-        "--partition=p",
-        "--account=us",
-        "--time=10:00:00",
-        "--mem=8G",
-        "--cpus-per-task=4",
-        "--gpus-per-node=a100:2",
-        "--nodes=2",
-        "--x=y",
-        "-z",
-        *job,
-    ]
+    expected = (
+        "sbatch --parsable --export=ALL --open-mode=append --signal=TERM@60 --ntasks-per-node=1 "
+        "--job-name=speecheq-train --output=FOLDER/50%%A/%A.%a.out --array=1-10%3 --requeue --partition=p --account=us "
+        "--time=10:00:00 --mem=8G --cpus-per-task=4 --gpus-per-node=a100:2 --nodes=2 --x=y -z"
+    ).replace("FOLDER", str(tmp_path))
+    assert slurm.command("train", 10, tmp_path / "50%A") == [*expected.split(), *job]
     sge = Settings.from_options(parsed("--cmd", "sge", *options), gpus=2)
-    assert sge.command("train", 10, tmp_path) == [
-        "qsub",
-        "-terse",
-        "-V",
-        "-cwd",
-        "-S",
-        "/bin/sh",
-        "-notify",
-        "-j",
-        "y",
-        "-N",
-        "speecheq-train",
-        "-o",
-        "$JOB_ID.$TASK_ID.out",
-        "-t",
-        "1-10",
-        "-tc",
-        "3",
-        "-r",
-        "y",
-        "-q",
-        "p",
-        "-P",
-        "us",
-        "-l",
-        "h_rt=10:00:00",
-        "-l",
-        "h_vmem=8G",
-        "-pe",
-        "smp",
-        "4",
-        "-l",
-        "gpu=2",
-        "--x=y",
-        "-z",
-        *job,
-    ]
+    expected = (
+        "qsub -terse -V -cwd -S /bin/sh -notify -j y -N speecheq-train -o $JOB_ID.$TASK_ID.out -t 1-10 -tc 3 -r y -q p "
+        "-P us -l h_rt=10:00:00 -l h_vmem=8G -pe smp 4 -l gpu=2 --x=y -z"
+    )
+    assert sge.command("train", 10, tmp_path) == [*expected.split(), *job]
     plain = Settings.from_options(parsed("--cmd", "slurm", "--gpu", "none"), gpus=2).command("score", 1, tmp_path)
     assert plain[7:] == [f"--output={tmp_path}/%A.%a.out", "--array=1-1", "--no-requeue", *job]
     assert "--gpus-per-node=2" in Settings.from_options(parsed("--cmd", "slurm"), gpus=2).command("train", 1, tmp_path)
@@ -190,8 +138,9 @@ def test_of_slurms_variables_jobs_get_those_of_no_other_job(monkeypatch, inside)
 
 def test_without_the_scheduler_the_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="there is no sbatch on this machine"):
-        job_arrays.run("train", [Task("a", ("true",))], Settings("slurm", tmp_path / "jobs"))
+        run([Task("a", ("true",))], cmd="slurm")
 
 
 def test_the_queue_of_slurm_is_read():
@@ -250,8 +199,7 @@ def grid_engine(tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     for name, text in (("qsub", QSUB), ("qstat", QSTAT), ("qdel", QDEL)):
-        (folder / name).write_text(text.format(python=sys.executable, folder=str(folder)))
-        (folder / name).chmod(0o755)
+        write_program(folder / name, text.format(python=sys.executable, folder=str(folder)))
     (folder / "queue.xml").write_text(EMPTY)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -288,11 +236,11 @@ def test_what_the_cluster_says_of_the_longest_array():
 
 @pytest.mark.parametrize("largest", [0, 1])
 def test_a_cluster_without_arrays_is_told_of(tmp_path, monkeypatch, largest):
-    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho 'MaxArraySize            = {largest}'\n")
-    (tmp_path / "scontrol").chmod(0o755)
+    write_program(tmp_path / "scontrol", f"#!/bin/sh\necho 'MaxArraySize            = {largest}'\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="--cmd slurm: this cluster takes no arrays of jobs, as its `scontrol show"):
-        job_arrays.run("train", [Task("a", ("true",))], Settings("slurm", tmp_path / "jobs"))
+        run([Task("a", ("true",))], cmd="slurm")
 
 
 QCONF = "#!/bin/sh\necho 'max_aj_instances 2000'\necho 'max_aj_tasks {}'\n"
@@ -301,15 +249,13 @@ QCONF = "#!/bin/sh\necho 'max_aj_instances 2000'\necho 'max_aj_tasks {}'\n"
 @pytest.mark.parametrize("at_once", ["", "2"])
 def test_what_is_longer_than_an_array_may_be_becomes_several(grid_engine, tmp_path, at_once, capsys):
     """One after the other where only so many may run at once."""
-    (grid_engine / "qconf").write_text(QCONF.format(3))
-    (grid_engine / "qconf").chmod(0o755)
+    write_program(grid_engine / "qconf", QCONF.format(3))
     tasks = [Task(f"task {number}", (sys.executable, "-c", SAY, f"{number}.json", str(number))) for number in range(8)]
-    settings = Settings("sge", tmp_path / "jobs", at_once=at_once)
     with pytest.raises(SystemExit):
-        job_arrays.run("train", tasks, Settings("sge", tmp_path / "jobs", at_once=at_once, dry_run=True))
+        run(tasks, at_once=at_once, dry_run=True)
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in shown if line.startswith("# ")] == [f"{n}:" for n in (1, 2, 3, 1, 2, 3, 1, 2)]
-    job_arrays.run("train", tasks, settings)
+    run(tasks, at_once=at_once)
     assert [json.loads(Path(f"{number}.json").read_text())[1] for number in range(8)] == [[str(n)] for n in range(8)]
     commands = [json.loads(line)[1] for line in (grid_engine / "qsub.json").read_text().splitlines()]
     assert [command[command.index("-t") + 1] for command in commands] == ["1-3", "1-3", "1-2"]
@@ -319,14 +265,12 @@ def test_what_is_longer_than_an_array_may_be_becomes_several(grid_engine, tmp_pa
 
 
 def test_where_one_of_several_arrays_is_refused_none_is_left(grid_engine, tmp_path, monkeypatch):
-    (grid_engine / "qconf").write_text(QCONF.format(2))
+    write_program(grid_engine / "qconf", QCONF.format(2))
     (grid_engine / "qsub").write_text(
         "#!/bin/sh\n[ ! -e ../first ] || { echo 'too many jobs' >&2; exit 1; }\ntouch ../first\necho 7.1-2:1\n"
     )
-    for name in ("qconf", "qsub"):
-        (grid_engine / name).chmod(0o755)
     with pytest.raises(InputError, match=r"qsub refused its 1 jobs \(too many jobs\)"):
-        job_arrays.run("train", [Task(name, ("true", name)) for name in "abc"], Settings("sge", tmp_path / "jobs"))
+        run([Task(name, ("true", name)) for name in "abc"])
     assert (grid_engine / "qdel.txt").read_text().split() == ["7", "-t", "1-2"]
 
 
@@ -338,7 +282,7 @@ def test_tasks_that_fail_are_told_of_and_the_others_are_run(grid_engine, tmp_pat
         Task("the fourth", ("no-such-program",)),
     ]
     with caplog.at_level("ERROR", "speecheq"), pytest.raises(InputError) as failed:
-        job_arrays.run("train", tasks, Settings("sge", tmp_path / "jobs"))
+        run(tasks)
     assert str(failed.value).startswith(
         "train: 3 of 4 jobs failed: 7_1 (the first: exit status 7); 7_3 (the third: was killed (SIGKILL)"
     )
@@ -360,7 +304,7 @@ def test_what_jobs_have_made_is_waited_for_until_it_is_seen_here(grid_engine, tm
             write_json(made, "new")
 
     monkeypatch.setattr(job_arrays.time, "sleep", sleep)
-    job_arrays.run("train", [Task("a", ("true",), makes=(made,))], Settings("sge", tmp_path / "jobs"))
+    run([Task("a", ("true",), makes=(made,))])
     assert len(slept) == 3
     assert caplog.text.count("waiting for this machine to see what they wrote") == 1
 
@@ -370,9 +314,9 @@ def test_what_is_not_seen_here_is_not_waited_for_without_end(grid_engine, tmp_pa
     monkeypatch.setattr(job_arrays, "LOST_AFTER", 0.0)
     old, missing = tmp_path / "old", tmp_path / "on another disk"
     old.write_text("old")
-    job_arrays.run("train", [Task("a", ("true",), makes=(old,))], Settings("sge", tmp_path / "jobs"))
+    run([Task("a", ("true",), makes=(old,))])
     with pytest.raises(InputError, match="train: its jobs ended well, but .*on another disk, which they wrote, is not"):
-        job_arrays.run("train", [Task("b", ("true", "b"), makes=(missing,))], Settings("sge", tmp_path / "jobs"))
+        run([Task("b", ("true", "b"), makes=(missing,))])
 
 
 def test_a_job_in_an_error_state_or_lost_has_failed(grid_engine, tmp_path, monkeypatch):
@@ -382,13 +326,13 @@ def test_a_job_in_an_error_state_or_lost_has_failed(grid_engine, tmp_path, monke
     )
     monkeypatch.setattr(job_arrays, "LOST_AFTER", 0.0)
     with pytest.raises(InputError, match=r"2 of 2 .*7_1 \(a: ended in the state Eqw\); 7_2 \(b: ended without a word"):
-        job_arrays.run("train", [Task("a", ("true",)), Task("b", ("true",))], Settings("sge", tmp_path / "jobs"))
+        run([Task("a", ("true",)), Task("b", ("true",))])
 
 
 def test_a_refusal_is_one_sentence(grid_engine, tmp_path):
     (grid_engine / "qsub").write_text("#!/bin/sh\necho 'job rejected: no such queue' >&2\nexit 1\n")
     with pytest.raises(InputError, match=r"qsub refused its 1 jobs \(job rejected: no such queue\)"):
-        job_arrays.run("train", [Task("a", ("true",))], Settings("sge", tmp_path / "jobs"))
+        run([Task("a", ("true",))])
     assert not list((tmp_path / "jobs").rglob(SUBMITTED))
 
 
@@ -410,14 +354,14 @@ def test_an_interrupted_wait_cancels_or_leaves_what_still_runs(grid_engine, tmp_
     monkeypatch.setattr(job_arrays.time, "sleep", interrupted)
     tasks = [Task(name, ("true", name)) for name in "abc"]
     with pytest.raises(KeyboardInterrupt):
-        job_arrays.run("train", tasks, Settings("sge", tmp_path / "jobs", keep_jobs=keep))
+        run(tasks, keep_jobs=keep)
     if not keep:
         assert (grid_engine / "qdel.txt").read_text().split() == ["7", "-t", "1,3"]
         return
     assert not (grid_engine / "qdel.txt").exists()
     (grid_engine / "qsub").write_text("#!/bin/sh\necho 8.1-1:1\n")  # what is not in the queue any more
     with pytest.raises(KeyboardInterrupt):
-        job_arrays.run("train", tasks, Settings("sge", tmp_path / "jobs", keep_jobs=True))
+        run(tasks, keep_jobs=True)
     by_job = {
         json.loads(path.read_text())["job"]: json.loads((path.parent / TASKS).read_text())["tasks"]
         for path in (tmp_path / "jobs").rglob(SUBMITTED)
@@ -437,12 +381,11 @@ echo "$((6 + $(wc -l <$submits))).1-2:1"
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("number, name, raised", [(1, "INT", KeyboardInterrupt), (2, "TERM", SystemExit)])
 def test_a_stop_while_jobs_are_submitted_leaves_none_unknown(grid_engine, tmp_path, number, name, raised, keep):
-    (grid_engine / "qconf").write_text(QCONF.format(2))
+    write_program(grid_engine / "qconf", QCONF.format(2))
     (grid_engine / "qsub").write_text(STOPPED_WHILE_IT_SUBMITS.format(number=number, signal=name, folder=grid_engine))
-    (grid_engine / "qconf").chmod(0o755)
     tasks = [Task(each, ("true", each)) for each in "abcdef"]
     with pytest.raises(raised):
-        job_arrays.run("train", tasks, Settings("sge", tmp_path / "jobs", keep_jobs=keep))
+        run(tasks, keep_jobs=keep)
     sessions = (grid_engine / "submits").read_text().split()
     assert len(sessions) == number and str(os.getsid(0)) not in sessions
     known = sorted(json.loads(path.read_text())["job"] for path in (tmp_path / "jobs").rglob(SUBMITTED))
@@ -455,7 +398,6 @@ def test_a_stop_while_jobs_are_submitted_leaves_none_unknown(grid_engine, tmp_pa
 def test_what_others_of_an_array_do_is_not_forgotten_when_some_have_ended(grid_engine, tmp_path, monkeypatch):
     """A command that waited for one task of an array leaves the others to the next, which submits none again."""
     (grid_engine / "qsub").write_text("#!/bin/sh\necho submitted >>../../submits\necho 7.1-3:1\n")
-    settings = Settings("sge", tmp_path / "jobs", keep_jobs=True)
     tasks = [Task(name, ("true", name)) for name in "abc"]
 
     def interrupted(_seconds):
@@ -464,10 +406,10 @@ def test_what_others_of_an_array_do_is_not_forgotten_when_some_have_ended(grid_e
     monkeypatch.setattr(job_arrays.time, "sleep", interrupted)
     (grid_engine / "queue.xml").write_text(in_queue(1, 2, 3))
     with pytest.raises(KeyboardInterrupt):
-        job_arrays.run("train", tasks, settings)
+        run(tasks, keep_jobs=True)
     (note,) = (tmp_path / "jobs").rglob(SUBMITTED)
     with pytest.raises(SystemExit):
-        job_arrays.run("train", tasks, replace(settings, keep_jobs=False, dry_run=True))
+        run(tasks, dry_run=True)
     assert not (grid_engine / "qdel.txt").exists(), "a dry run cancels nothing"
     for index in (1, 2, 3):
         (note.parent / f"7.{index}.out").touch()
@@ -477,17 +419,17 @@ def test_what_others_of_an_array_do_is_not_forgotten_when_some_have_ended(grid_e
         (grid_engine / "queue.xml").write_text(in_queue(2, 3))
 
     monkeypatch.setattr(job_arrays.time, "sleep", end_of_the_first)
-    job_arrays.run("train", tasks[:1], settings)
+    run(tasks[:1], keep_jobs=True)
     assert sorted(path.name for path in note.parent.glob("*.out")) == ["7.2.out", "7.3.out"]
     monkeypatch.setattr(job_arrays.time, "sleep", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        job_arrays.run("train", tasks[1:], settings)
+        run(tasks[1:], keep_jobs=True)
     assert (tmp_path / "submits").read_text() == "submitted\n"
 
 
 def test_a_dry_run_prints_and_ends(grid_engine, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        job_arrays.run("train", [Task("a", ("echo", "a b"))], Settings("sge", tmp_path / "jobs", dry_run=True))
+        run([Task("a", ("echo", "a b"))], dry_run=True)
     assert ended.value.code == NOT_DONE
     cd, qsub, task = capsys.readouterr().out.splitlines()
     assert cd.startswith("cd ") and qsub.startswith("qsub -terse") and task == "# 1: echo 'a b'"
@@ -496,9 +438,7 @@ def test_a_dry_run_prints_and_ends(grid_engine, tmp_path, capsys):
 
 def test_what_a_dry_run_prints_is_read_by_a_shell_as_comments(grid_engine, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        job_arrays.run(
-            "train", [Task("a", ("echo", "a\ntouch harm"))], Settings("sge", tmp_path / "jobs", dry_run=True)
-        )
+        run([Task("a", ("echo", "a\ntouch harm"))], dry_run=True)
     assert capsys.readouterr().out.splitlines()[2:] == [r"# 1: echo 'a\ntouch harm'"]
 
 
@@ -518,29 +458,14 @@ while True: time.sleep(0.05)  # signal.pause() would miss a signal that comes ju
 
 
 @pytest.fixture
-def on_node(tmp_path):
+def on_node(tmp_path, monkeypatch):
     """``on_node(scheduler, requeue, **environment)``: the process of a job whose task waits for SIGTERM, the task's."""
     started = []
 
     def start(scheduler, requeue, **environment):
-        (tmp_path / TASKS).write_text(
-            json.dumps(
-                {
-                    "scheduler": scheduler,
-                    "cwd": str(tmp_path),
-                    "nodes": 1,
-                    "requeue": requeue,
-                    "tasks": [
-                        {
-                            "title": "a",
-                            "command": [sys.executable, "-c", SAVES_ON_SIGTERM],
-                            "logs": str(tmp_path),
-                            "saves": "last.pt",
-                        }
-                    ],
-                }
-            )
-        )
+        task = Task("a", (sys.executable, "-c", SAVES_ON_SIGTERM), tmp_path, Path("last.pt"))
+        monkeypatch.chdir(tmp_path)
+        write_array(tmp_path, scheduler, 1, requeue, [task])
         process = subprocess.Popen(
             [sys.executable, "-m", "speecheq.cluster.run_task", str(tmp_path)],
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
@@ -590,10 +515,8 @@ print(run_task._run_command(["sleep", "1000"], open(os.devnull, "wb")))
 @pytest.fixture
 def programs_of_a_node(tmp_path):
     """The environment of a task of Slurm, with stand-ins of srun and scontrol, which notes what it is asked."""
-    (tmp_path / "srun").write_text('#!/bin/sh\nwhile :; do case $1 in --*) shift;; *) exec "$@";; esac; done\n')
-    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\n')
-    for name in ("srun", "scontrol"):
-        (tmp_path / name).chmod(0o755)
+    write_program(tmp_path / "srun", '#!/bin/sh\nwhile :; do case $1 in --*) shift;; *) exec "$@";; esac; done\n')
+    write_program(tmp_path / "scontrol", f'#!/bin/sh\necho "$@" >{tmp_path}/asked\n')
     return {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
 
