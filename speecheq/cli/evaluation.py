@@ -37,7 +37,7 @@ def _score(options: Namespace) -> None:
 
 def _trials(options: Namespace) -> list:
     """The trials of the settings that were given; InputError where one lacks an option."""
-    from speecheq.evaluation.robustness.attack_trial import LEVELS, ON, AttackTrial
+    from speecheq.evaluation.robustness.attack_trial import LEVELS, SETTINGS, AttackTrial
     from speecheq.evaluation.robustness.cross_corpus_trial import CorpusTrial
     from speecheq.evaluation.robustness.noise_trial import SNRS, NoiseTrial
 
@@ -49,7 +49,7 @@ def _trials(options: Namespace) -> list:
     if "attack" in options.settings:
         given = {"waveform": options.waveform_levels, "fbank": options.fbank_levels}
         attacks = tuple(dict.fromkeys(options.attacks))
-        trials += [AttackTrial(on, attacks, tuple(given[on] or LEVELS[on])) for on in ON if on in options.on]
+        trials += [AttackTrial(on, attacks, tuple(given[on] or LEVELS[on])) for on in SETTINGS if on in options.on]
     if "corpora" in options.settings:
         if not options.to:
             raise InputError("the setting corpora needs the names of some: give --to.")
@@ -59,13 +59,13 @@ def _trials(options: Namespace) -> list:
 
 
 def _robustness(options: Namespace) -> None:
-    from speecheq.evaluation.robustness.run_trials import try_conditions
+    from speecheq.evaluation.robustness.run_trials import run_trial
 
     trials, msud = _trials(options), msud_folder(options)
 
     def work(run: Run) -> None:
         for trial in trials:
-            try_conditions(run.folder, msud, run.fold, trial)
+            run_trial(run.folder, msud, run.fold, trial)
 
     _do_runs(options, "robustness", work)
 

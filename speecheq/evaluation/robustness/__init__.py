@@ -1,4 +1,4 @@
-"""How a trained system holds up: test clips in noise and in rooms (noise.py), and under attack (adversarial.py).
+"""How robust a trained system is: test clips in noise and in rooms, under attack, and clips of other corpora.
 
 attacks.py and white_box.py know tensors and models, neither corpora nor lhotse.
 """

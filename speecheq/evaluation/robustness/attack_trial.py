@@ -1,7 +1,7 @@
-"""Attacks on the test clips of a trained system: on its waveforms, or on the filter banks that are made of them.
+"""Attacks on the test clips of a trained system: on their waveforms, or on the fbank features made of them.
 
-Only ESC is attacked. The attacker knows the model and the gold class; a clip that is misclassified already stays as it
-is, so that no attack makes a score better. What is attacked is the path of scoring (white_box.py).
+Only ESC is attacked. The attacker knows the model and the gold class; clips that are misclassified already are not
+changed, so no attack can raise a score. The path from waveform to logits is that of scoring (white_box.py).
 """
 
 import random
@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speecheq.common.errors import InputError
 from speecheq.dataset.batch import TaskBatch
+from speecheq.evaluation.predictions import FeatureExtractor
 from speecheq.evaluation.robustness import attacks
 from speecheq.evaluation.robustness.conditions import (
     APGD,
@@ -26,47 +27,80 @@ from speecheq.evaluation.robustness.conditions import (
     CLEAN,
     FGSM,
     PGD,
+    SEED,
     Condition,
     Setting,
 )
-from speecheq.evaluation.robustness.noise_trial import SEED, Change
-from speecheq.evaluation.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
+from speecheq.evaluation.robustness.white_box import WhiteBox, fbank_ball, waveform_ball
 from speecheq.evaluation.score import BestModel
 from speecheq.features.fbank import BatchedFbank
 
-METHODS = {"fgsm": FGSM, "bim": BIM, "pgd": PGD, "apgd": APGD, "apgd_dlr": APGD_DLR}
-ON = {"waveform": ATTACK_ON_WAVEFORM, "fbank": ATTACK_ON_FBANK}
+Attack = Callable[[attacks.Logits, attacks.Ball, Tensor, Tensor], Tensor]  # the last two are gold and the offset
+
+METHOD_NAMES = {"fgsm": FGSM, "bim": BIM, "pgd": PGD, "apgd": APGD, "apgd_dlr": APGD_DLR}
+SETTINGS = {"waveform": ATTACK_ON_WAVEFORM, "fbank": ATTACK_ON_FBANK}
 LEVELS = {"waveform": (-80.0, -70.0, -60.0, -50.0, -40.0, -30.0), "fbank": (0.03, 0.1, 0.3, 1.0, 3.0)}  # dB
-# Moves of BIM and PGD, each of 2.5 radii over their number (Madry et al.: to the edge from anywhere), and of APGD.
+# BIM and PGD make STEPS moves of REACH / STEPS radii, so they get to the edge from anywhere (Madry et al.).
 STEPS, REACH, APGD_STEPS = 10, 2.5, 20
+ATTACKS: dict[str, Attack] = {
+    "fgsm": lambda logits, ball, gold, offset: attacks.fgsm(logits, ball, gold),
+    "bim": lambda logits, ball, gold, offset: attacks.bim(logits, ball, gold, STEPS, REACH / STEPS),
+    "pgd": lambda logits, ball, gold, offset: attacks.pgd(logits, ball, gold, STEPS, REACH / STEPS, offset),
+    "apgd": lambda logits, ball, gold, offset: attacks.apgd(logits, ball, gold, APGD_STEPS, offset),
+    "apgd_dlr": lambda logits, ball, gold, offset: attacks.apgd_with_dlr(logits, ball, gold, APGD_STEPS, offset),
+}
 
 
-def drawn_shares(ids: Sequence[str], lengths: Tensor, like: Tensor) -> Tensor:
-    """Random numbers in [-1, 1) like ``like`` (N, T, ...), 0 on padding, that follow from SEED and the clip's id."""
+def random_offsets(ids: Sequence[str], lengths: Tensor, like: Tensor) -> Tensor:
+    """Random numbers in [-1, 1) like ``like`` (N, T, ...), 0 on padding, drawn from SEED and each clip's id."""
     rows = []
-    for name, length in zip(ids, lengths.tolist()):
-        generator = torch.Generator().manual_seed(random.Random(f"{SEED} attack {name}").getrandbits(63))
+    for clip_id, length in zip(ids, lengths.tolist()):
+        generator = torch.Generator().manual_seed(random.Random(f"{SEED} attack {clip_id}").getrandbits(63))
         rows.append(torch.rand(length, *like.shape[2:], generator=generator) * 2 - 1)
-    found = like.new_zeros(like.shape)
+    offsets = like.new_zeros(like.shape)
     drawn = pad_sequence(rows, batch_first=True)
-    found[:, : drawn.shape[1]] = drawn.to(like.device)
-    return found
+    offsets[:, : drawn.shape[1]] = drawn.to(like.device)
+    return offsets
+
+
+def attack_clips(
+    make_logits: Callable[[Tensor], attacks.Logits],
+    make_ball: Callable[[Tensor, Tensor, float], attacks.Ball],
+    batch: TaskBatch,
+    attack: Attack,
+    level: float,
+) -> Tensor:
+    """The inputs (N, T, ...) of ``batch`` after an attack on the clips that are classified correctly.
+
+    ``make_logits`` is a method of WhiteBox that takes the lengths, ``make_ball`` the function for the same inputs.
+    """
+    x, lengths, gold = batch.inputs, batch.lengths, batch.targets["esc"].to(batch.inputs.device)
+    with torch.no_grad():
+        correct = make_logits(lengths)(x).argmax(1) == gold
+    rows = correct.nonzero()[:, 0].cpu()
+    if not len(rows):
+        return x
+    index = rows.to(x.device)
+    clips, clip_lengths = x[index], lengths[rows]
+    offset = random_offsets([batch.ids[row] for row in rows.tolist()], clip_lengths, clips)
+    changed = attack(make_logits(clip_lengths), make_ball(clips, clip_lengths, level), gold[index], offset)
+    return x.index_copy(0, index, changed)
 
 
 @dataclass(frozen=True)
 class AttackTrial:
-    """The test clips under attacks ``on`` their waveforms or filter banks, by ``methods`` at ``levels`` in dB.
+    """The test clips under attacks by ``methods`` at ``levels``, on their inputs ``on``: waveform or fbank.
 
-    Levels of waveforms are the largest change of a sample relative to the clip's root mean square, levels of filter
-    banks the largest change of an energy.
+    Levels of waveforms are the largest change of a sample, in dB relative to the clip's root mean square; levels of
+    fbank are the largest change of an energy in dB. Raises InputError for a level of fbank that is not above 0.
     """
 
     on: str
     methods: tuple[str, ...]
     levels: tuple[float, ...]
 
-    inputs: tuple[Path, ...] = ()  # beside the training it reads nothing
-    inputs_of: str = "manifests"
+    inputs: tuple[Path, ...] = ()  # reads nothing besides the training
+    input_stage: str = "manifests"
 
     def __post_init__(self) -> None:
         if self.on == "fbank" and min(self.levels) <= 0:
@@ -74,11 +108,11 @@ class AttackTrial:
 
     @property
     def setting(self) -> Setting:
-        return ON[self.on]
+        return SETTINGS[self.on]
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """All that decides what comes out."""
+        """All settings that the scores depend on."""
         return {
             "methods": list(self.methods),
             "levels": list(self.levels),
@@ -88,29 +122,30 @@ class AttackTrial:
             "seed": SEED,
         }
 
-    def changes(self, folder: Path, trained: BestModel) -> tuple[dict[Condition, Change], dict[str, Any]]:
-        """Condition -> what makes features of mini-batches of waveforms; and the facts of it.
+    def extractors(self, folder: Path, trained: BestModel) -> tuple[dict[Condition, FeatureExtractor], dict[str, Any]]:
+        """How to make the features of each condition from waveforms. InputError if the model has no gradient.
 
-        The facts count the clips that are classified correctly, and of these the ones without a gradient to follow, as
-        the change of CLEAN comes by them. InputError for a model that cannot be differentiated.
+        Returns: the extractor of each condition, and the facts for ``conditions.write``. The counts "gradients" among
+        them are filled in while the extractor of CLEAN runs.
         """
         box = WhiteBox(trained.model, BatchedFbank().to(trained.device), trained.device, str(folder))
         gradients = {"attacked": 0, "without": 0}
 
-        def looked_at(logits: attacks.Logits, ball: attacks.Ball, gold: Tensor, share: Tensor) -> Tensor:
+        def count_gradients(logits: attacks.Logits, ball: attacks.Ball, gold: Tensor, offset: Tensor) -> Tensor:
             gradients["attacked"] += len(gold)
-            gradients["without"] += int(attacks.slope(logits, ball.centre, gold).blind.sum())
+            gradients["without"] += int(attacks.loss_gradient(logits, ball.centre, gold).masked.sum())
             return ball.centre
 
-        changes = {CLEAN: self._attacked(box, looked_at, 0.0)}
+        extractors = {CLEAN: self._extractor(box, count_gradients, 0.0)}
         for method in self.methods:
+            name = METHOD_NAMES[method]
             for level in self.levels:
-                condition = Condition(f"{METHODS[method]} at {level:g} dB", METHODS[method], level)
-                changes[condition] = self._attacked(box, BY_METHOD[method], level)
-        return changes, {**self.options, "notes": self._notes(), "gradients": gradients}
+                condition = Condition(f"{name} at {level:g} dB", name, level)
+                extractors[condition] = self._extractor(box, ATTACKS[method], level)
+        return extractors, {**self.options, "notes": self._notes(), "gradients": gradients}
 
     def _notes(self) -> list[str]:
-        """What the pages say of it."""
+        """Sentences for the report."""
         notes = [
             f"the attacks know the model and the gold class and are on the category (ESC) alone; BIM and PGD make "
             f"{STEPS} moves of {REACH / STEPS:g} of the largest change, {APGD} {APGD_STEPS}; PGD and {APGD} begin at a "
@@ -123,45 +158,15 @@ class AttackTrial:
             )
         return notes
 
-    def _attacked(self, box: WhiteBox, attack: "Attack", level: float) -> Change:
-        def features(stream: TaskBatch) -> TaskBatch:
+    def _extractor(self, box: WhiteBox, attack: Attack, level: float) -> FeatureExtractor:
+        def features(batch: TaskBatch) -> TaskBatch:
+            waveforms = batch.inputs
             if self.on == "waveform":
-                changed = attacked(box.of_waveforms, ball_of_waveforms, stream, attack, level)
-                made, frames = box.fbank(changed, stream.lengths)
-                return replace(stream, inputs=made, lengths=frames)
-            made, frames = box.fbank(stream.inputs, stream.lengths)
-            stream = replace(stream, inputs=made, lengths=frames)
-            return replace(stream, inputs=attacked(box.of_fbank, ball_of_fbank, stream, attack, level))
+                waveforms = attack_clips(box.waveform_logits, waveform_ball, batch, attack, level)
+            made, frames = box.fbank(waveforms, batch.lengths)
+            batch = replace(batch, inputs=made, lengths=frames)
+            if self.on == "fbank":
+                batch = replace(batch, inputs=attack_clips(box.fbank_logits, fbank_ball, batch, attack, level))
+            return batch
 
         return features
-
-
-Attack = Callable[[attacks.Logits, attacks.Ball, Tensor, Tensor], Tensor]
-BY_METHOD: dict[str, Attack] = {
-    "fgsm": lambda logits, ball, gold, share: attacks.fgsm(logits, ball, gold),
-    "bim": lambda logits, ball, gold, share: attacks.bim(logits, ball, gold, STEPS, REACH / STEPS),
-    "pgd": lambda logits, ball, gold, share: attacks.pgd(logits, ball, gold, STEPS, REACH / STEPS, share),
-    "apgd": lambda logits, ball, gold, share: attacks.apgd(logits, ball, gold, APGD_STEPS, share),
-    "apgd_dlr": lambda logits, ball, gold, share: attacks.apgd_of_both(logits, ball, gold, APGD_STEPS, share),
-}
-
-
-def attacked(
-    logits_of: Callable[[Tensor], attacks.Logits],
-    ball_of: Callable[[Tensor, Tensor, float], attacks.Ball],
-    stream: TaskBatch,
-    attack: Attack,
-    level: float,
-) -> Tensor:
-    """The inputs (N, T, ...) of ``stream`` after an attack on those clips that are classified as their gold class."""
-    x, lengths, gold = stream.inputs, stream.lengths, stream.targets["esc"].to(stream.inputs.device)
-    with torch.no_grad():
-        right = logits_of(lengths)(x).argmax(1) == gold
-    rows = right.nonzero()[:, 0].cpu()
-    if not len(rows):
-        return x
-    place = rows.to(x.device)
-    clips, their_lengths = x[place], lengths[rows]
-    share = drawn_shares([stream.ids[row] for row in rows.tolist()], their_lengths, clips)
-    made = attack(logits_of(their_lengths), ball_of(clips, their_lengths, level), gold[place], share)
-    return x.index_copy(0, place, made)

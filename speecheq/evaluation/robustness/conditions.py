@@ -1,16 +1,16 @@
-"""How a trained system fares under other conditions than those of stage 5: in noise, under attack, on another corpus.
+"""The scores of a trained system under other conditions than in stage 5: in noise, under attack, on other corpora.
 
-A setting ("noise") has conditions ("noise at 10 dB"). What a fold's model says under each of them lies beside its
-scores, in ``scored_<setting>``: scores.tsv, a set a condition, and conditions.json. Over folds and seeds that makes
-rows of (setting, condition, metrics), from which the tables and the curves are made. A new setting is a line in
-SETTINGS and a call of ``write``.
+A setting (noise) has conditions (noise at 10 dB). The predictions of a fold's model under each condition lie beside its
+scores, in ``scored_<setting>``: scores.tsv, one set per condition, and conditions.json. Over folds and seeds they make
+one ConditionResult per condition, from which the tables and figures are made. A new setting needs an entry in SETTINGS
+and a call of ``write``.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,16 +25,19 @@ from speecheq.evaluation.score_files import SCORE_AGAIN, SCORES, read_scores, wr
 from speecheq.seqm import ClassTable
 
 CONDITIONS = "conditions.json"
+SEED = 0  # of all that a setting draws at random
 
 
 @dataclass(frozen=True)
 class Setting:
-    """``axis`` is what the levels of its conditions are, ``unit`` what they are counted in.
+    """A group of conditions that share a table and a figure.
 
-    ``weaker`` names a curve above which none of ``stronger`` should lie anywhere. ``logarithmic``: the levels are above
-    0 and drawn so. ``notes_decide``: folds of which other notes were taken were made in another way; elsewhere notes
-    follow from the other facts, and may be worded otherwise by an earlier version. ``format`` is raised when what the
-    setting writes changes its meaning.
+    - ``axis``: the quantity that the levels of its conditions are, ``unit`` what they are counted in.
+    - ``weaker``, ``stronger``: no curve of ``stronger`` should anywhere lie above that of ``weaker``.
+    - ``logarithmic``: the levels are above 0 and drawn on a logarithmic axis.
+    - ``notes_decide``: folds with other notes were made in another way; in other settings the notes follow from the
+      other facts, and an earlier version may have worded them otherwise.
+    - ``format``: raised when what the setting writes changes its meaning.
     """
 
     name: str
@@ -49,7 +52,7 @@ class Setting:
 
     @property
     def folder(self) -> str:
-        """Beside the scores of a fold."""
+        """The name of its folder, beside the scores of a training."""
         return f"scored_{self.name}"
 
 
@@ -70,40 +73,45 @@ ATTACK_ON_FBANK = Setting(
     stronger=(APGD, APGD_DLR),
     logarithmic=True,
 )
-# Its notes say which classes were in common.
+# Its notes name the classes that the corpora have in common.
 OTHER_CORPORA = Setting(
     "other_corpora", "Other corpora", "labelled clips of each class", "clips", format=2, notes_decide=True
 )
 SETTINGS: dict[str, Setting] = {
     setting.name: setting for setting in (OTHER_CORPORA, NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)
 }
-# The stages' folders, with their formats.
+# The format of each setting's folder.
 FORMATS = {setting.folder: setting.format for setting in SETTINGS.values()}
 
 
 @dataclass(frozen=True)
 class Condition:
-    """``name`` is its own within the setting. ``curve`` is the line that it is a point of, ``level`` its place on the
-    setting's axis; None: it has no place there, and is drawn as a level line."""
+    """A condition within a setting; its ``name`` is unique there.
+
+    ``curve`` is the line that it is a point of, ``level`` its place on the setting's axis; a condition without a level
+    is drawn as a horizontal line.
+    """
 
     name: str
     curve: str = ""
     level: float | None = None
 
 
-# What the others are held against: the test clips as they are, on the same way.
+# The unchanged test clips, with which the others are compared.
 CLEAN = Condition("clean")
 
 
 @dataclass(frozen=True)
 class ConditionResult:
-    """A system under one condition, over all its folds and seeds.
+    """The scores of a system under one condition, over all its folds and seeds.
 
-    ``metrics``: ua and wa, pooled over the clips of all folds, a seed at a time, then averaged over seeds; the ends
-    low_ua, high_ua, low_wa, high_wa of their 95 % intervals (None over one speaker), clips, speakers, folds and seeds
-    (lists of numbers). ``facts`` are what the setting noted of how it was made: "notes" (sentences for the page), its
-    levels, seed and the like, "git", the revisions, and of attacks "gradients": how many clips were "attacked", being
-    right, and how many of them are "without" a gradient of the cross-entropy. ``predictions``: what the metrics are of.
+    - ``metrics``: ua and wa, pooled over the clips of all folds of a seed, then averaged over seeds; low_ua, high_ua,
+      low_wa, high_wa, the ends of their 95 % intervals (None with one speaker); the numbers of clips and speakers; the
+      lists of folds and seeds.
+    - ``facts``: how the setting was made: "notes" (sentences for the report), its levels, seed and the like, and "git"
+      (revisions). Attacks also have "gradients": the number of clips "attacked", which are those classified correctly,
+      and how many of them are "without" a gradient of the cross-entropy.
+    - ``predictions``: what the metrics are computed from.
     """
 
     setting: Setting
@@ -113,40 +121,43 @@ class ConditionResult:
     predictions: significance.PooledPredictions = field(compare=False, repr=False)
 
 
-def condition_metrics(answers: significance.PooledPredictions) -> dict[str, Any]:
-    """The metrics of a row (see there)."""
-    samples = significance.bootstrap_accuracies(answers)
-    found: dict[str, Any] = {}
-    for name, value in significance.accuracies(answers)._asdict().items():
-        found[name] = float(value)
-        ends = (
-            (None, None) if samples is None else significance.bootstrap_interval(getattr(samples, name), answers.units)
-        )
-        found[f"low_{name}"], found[f"high_{name}"] = ends
+def condition_metrics(predictions: significance.PooledPredictions) -> dict[str, Any]:
+    """The ``metrics`` of a ConditionResult."""
+    samples = significance.bootstrap_accuracies(predictions)
+    metrics: dict[str, Any] = {}
+    for name, value in significance.accuracies(predictions)._asdict().items():
+        metrics[name] = float(value)
+        low = high = None
+        if samples is not None:
+            low, high = significance.bootstrap_interval(getattr(samples, name), predictions.units)
+        metrics[f"low_{name}"], metrics[f"high_{name}"] = low, high
     return {
-        **found,
-        "clips": answers.clip_count,
-        "speakers": len(np.unique(answers.speakers)),
-        "folds": sorted(set(answers.folds.tolist())),
-        "seeds": sorted(set(answers.seeds.tolist())),
+        **metrics,
+        "clips": predictions.clip_count,
+        "speakers": len(np.unique(predictions.speakers)),
+        "folds": sorted(set(predictions.folds.tolist())),
+        "seeds": sorted(set(predictions.seeds.tolist())),
     }
 
 
-def _row(
+def _pool(
     setting: Setting,
     condition: Condition,
     facts: Mapping[str, Any],
-    said: Iterable[tuple[int, int, Sequence[ClipPrediction]]],
+    trainings: Iterable[tuple[int, int, Sequence[ClipPrediction]]],
 ) -> ConditionResult:
-    """From (fold, seed, what was said of its clips)."""
-    answers = significance.PooledPredictions.from_rows(
-        [
-            (seed, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
-            for fold, seed, clips in said
-            for clip in clips
-        ]
-    )
-    return ConditionResult(setting, condition, condition_metrics(answers), facts, answers)
+    """The result over (fold, seed, predictions) of several trainings."""
+    rows = [
+        (seed, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
+        for fold, seed, clips in trainings
+        for clip in clips
+    ]
+    pooled = significance.PooledPredictions.from_rows(rows)
+    return ConditionResult(setting, condition, condition_metrics(pooled), facts, pooled)
+
+
+def _as_json(row: ConditionResult) -> dict[str, Any]:
+    return {"condition": asdict(row.condition), "metrics": row.metrics}
 
 
 def write(
@@ -155,90 +166,109 @@ def write(
     fold: int,
     seed: int,
     facts: Mapping[str, Any],
-    said: Mapping[Condition, Sequence[ClipPrediction]],
+    predictions: Mapping[Condition, Sequence[ClipPrediction]],
     classes: ClassTable,
 ) -> list[ConditionResult]:
-    """Write what a fold's model said under each condition to the folder of ``stage``, with its stamp; returns its rows.
+    """Write the predictions of one training under each condition to the folder of ``stage``; returns their results.
 
-    ``facts`` must be the same in all folds and seeds (levels, seed, steps), but for the counts "gradients", which are
-    summed, and for "notes" where the setting says so. InputError where the disk is full.
+    ``facts`` must be the same in all folds and seeds, but for the counts "gradients", which are summed, and "notes"
+    (see Setting). Raises InputError if the disk is full.
     """
     facts = {**facts, "git": git_revision()}
-    rows = [_row(setting, condition, facts, [(fold, seed, clips)]) for condition, clips in said.items()]
+    rows = [_pool(setting, condition, facts, [(fold, seed, clips)]) for condition, clips in predictions.items()]
     with stage.locked(), stage.replace_folder() as folder:
-        write_scores(folder / SCORES, {condition.name: clips for condition, clips in said.items()}, classes)
-        write_json(
-            folder / CONDITIONS,
-            {
-                "setting": setting.name,
-                "fold": fold,
-                "seed": seed,
-                "facts": facts,
-                "rows": [{"condition": asdict(row.condition), "metrics": row.metrics} for row in rows],
-            },
-        )
-        clips = len(next(iter(said.values())))
+        write_scores(folder / SCORES, {condition.name: clips for condition, clips in predictions.items()}, classes)
+        content = {
+            "setting": setting.name,
+            "fold": fold,
+            "seed": seed,
+            "facts": facts,
+            "rows": list(map(_as_json, rows)),
+        }
+        write_json(folder / CONDITIONS, content)
+        clips = len(next(iter(predictions.values())))
         stage.finish(folder, clips, clips, unit="test clips")
     return rows
 
 
-def _read(folder: Path, setting: Setting) -> dict[str, Any]:
-    """What ``write`` wrote for one fold and seed, with the clips of each condition as "said"; InputError where it is
-    damaged or out of date."""
+class _TrainingResult(NamedTuple):
+    """What ``write`` wrote for one training; ``revision`` and ``gradients`` are taken out of the ``facts``."""
+
+    fold: int
+    seed: int
+    revision: str
+    gradients: dict[str, int]
+    facts: dict[str, Any]
+    predictions: dict[Condition, list[ClipPrediction]]
+
+    def is_like(self, other: "_TrainingResult", setting: Setting) -> bool:
+        """Whether both were made in the same way, so that they may be averaged."""
+        ours, theirs = self.facts, other.facts
+        if not setting.notes_decide:
+            ours, theirs = {**ours, "notes": []}, {**theirs, "notes": []}
+        return ours == theirs and list(self.predictions) == list(other.predictions)
+
+
+def _read(folder: Path, setting: Setting) -> _TrainingResult:
+    """Raises InputError if what ``write`` wrote to ``folder`` is damaged or out of date."""
     require(folder.parent, "train", without=CHECKPOINTS)
     if require(folder, "score")["format"] != setting.format:
         raise InputError(f"{folder}: was made by another version of the program; run stage 5 (score) again.")
-    found = read_json(folder / CONDITIONS)
-    sets = read_scores(folder / SCORES)
+    content, sets = read_json(folder / CONDITIONS), read_scores(folder / SCORES)
     try:
-        conditions = [Condition(**row["condition"]) for row in found["rows"]]
-        found["said"] = {condition: sets[condition.name] for condition in conditions}
-        place = f"fold{found['fold']}/seed{found['seed']}"
+        conditions = [Condition(**row["condition"]) for row in content["rows"]]
+        predictions = {condition: sets[condition.name] for condition in conditions}
+        facts = content["facts"]
+        revision, gradients = facts.pop("git"), facts.pop("gradients", {})
+        found = _TrainingResult(content["fold"], content["seed"], revision, gradients, facts, predictions)
     except (KeyError, TypeError) as fault:
         raise InputError(f"{folder / CONDITIONS}: does not fit {SCORES} beside it ({fault}); {SCORE_AGAIN}") from fault
+    place = f"fold{found.fold}/seed{found.seed}"
     if place != f"{folder.parent.parent.name}/{folder.parent.name}":
         raise InputError(f"{folder / CONDITIONS}: holds the scores of {place}; {SCORE_AGAIN}")
     return found
 
 
-def _made(setting: Setting, found: Mapping[str, Any]) -> tuple[dict[str, Any], list[Condition]]:
-    """What must be the same in all folds of what ``_read`` gave."""
-    facts = {name: fact for name, fact in found["facts"].items() if name != "notes" or setting.notes_decide}
-    return facts, list(found["said"])
+def _read_alike(experiment: Path, setting: Setting, left_out: list[str]) -> list[_TrainingResult]:
+    """The results of all trainings that are like the first one; adds why others are left out to ``left_out``."""
+    results: list[_TrainingResult] = []
+    for stamp in sorted(experiment.glob(f"fold*/seed*/{setting.folder}/{STAMP}")):
+        try:
+            result = _read(stamp.parent, setting)
+        except InputError as fault:
+            left_out.append(str(fault))
+            continue
+        if results and not result.is_like(results[0], setting):
+            left_out.append(
+                f"{stamp.parent}: was made with other options than that of fold {results[0].fold}, "
+                f"seed {results[0].seed}; run stage 5 (score) with the same options for both."
+            )
+        else:
+            results.append(result)
+    return results
 
 
 def read(experiment: Path) -> tuple[list[ConditionResult], list[str]]:
-    """The rows of an experiment (``<config>-<system>/<target>.<protocol>``), and why folds are left out of them.
+    """Read the results of an experiment (``<config>-<system>/<target>.<protocol>``).
 
-    A fold whose setting was made in another way than that of the first one is left out: no mean can be taken.
+    Returns: the result under each condition of each setting, and why trainings are left out. Trainings whose setting
+    was made in another way than that of the first one are left out, as they cannot be averaged.
     """
     rows: list[ConditionResult] = []
     left_out: list[str] = []
     for setting in SETTINGS.values():
-        first: dict[str, Any] = {}
-        revisions, gradients = set(), Counter()
-        said: dict[Condition, list[tuple[int, int, Sequence[ClipPrediction]]]] = defaultdict(list)
-        for stamp in sorted(Path(experiment).glob(f"fold*/seed*/{setting.folder}/{STAMP}")):
-            try:
-                found = _read(stamp.parent, setting)
-                revision, counts = found["facts"].pop("git"), found["facts"].pop("gradients", {})
-                first = first or found
-                if _made(setting, found) != _made(setting, first):
-                    raise InputError(
-                        f"{stamp.parent}: was made with other options than that of fold {first['fold']}, "
-                        f"seed {first['seed']}; run stage 5 (score) with the same options for both."
-                    )
-            except InputError as fault:
-                left_out.append(str(fault))
-                continue
-            revisions.add(revision)
-            gradients.update(counts)
-            for condition, clips in found["said"].items():
-                said[condition].append((found["fold"], found["seed"], clips))
-        counted = {"gradients": dict(gradients)} if gradients else {}
+        results = _read_alike(Path(experiment), setting, left_out)
+        if not results:
+            continue
+        gradients: Counter[str] = Counter()
+        for result in results:
+            gradients.update(result.gradients)
+        facts = {**results[0].facts, "git": sorted({result.revision for result in results})}
+        if gradients:
+            facts["gradients"] = dict(gradients)
         rows += [
-            _row(setting, condition, {**first["facts"], "git": sorted(revisions), **counted}, of)
-            for condition, of in said.items()
+            _pool(setting, condition, facts, [(one.fold, one.seed, one.predictions[condition]) for one in results])
+            for condition in results[0].predictions
         ]
     return rows, left_out
 
@@ -252,7 +282,7 @@ def by_setting(rows: Iterable[ConditionResult]) -> dict[Setting, list[ConditionR
 
 
 def by_curve(rows: Iterable[ConditionResult]) -> dict[str, list[ConditionResult]]:
-    """The rows of each curve; a condition that is on none is one of its own."""
+    """The rows of each curve; a condition without a curve is one of its own."""
     found: dict[str, list[ConditionResult]] = defaultdict(list)
     for row in rows:
         found[row.condition.curve or row.condition.name].append(row)
@@ -260,42 +290,32 @@ def by_curve(rows: Iterable[ConditionResult]) -> dict[str, list[ConditionResult]
 
 
 def masked_gradient_warnings(rows: Sequence[ConditionResult]) -> list[str]:
-    """A sentence for each sign of a masked gradient, with which an attack does less than it could (Athalye et al.).
+    """A sentence for each sign of masked gradients, with which an attack does less than it could (Athalye et al.).
 
-    Signs are clips that have none, and a level at which one of a setting's stronger curves lies above its weaker one.
+    Signs are clips without a gradient, and a level at which a stronger attack leaves a higher UA than the weaker one.
     """
-    found = []
+    warnings = []
     for setting, own in by_setting(rows).items():
         gradients = own[0].facts.get("gradients", {})
         if gradients.get("without"):
-            found.append(
+            warnings.append(
                 f"{setting.title}: of {gradients['attacked']} clips that are classified correctly, "
                 f"{gradients['without']} have a gradient of the cross-entropy that is 0 or not finite, so {FGSM}, "
                 f"{BIM}, {PGD} and {APGD} may fail for that alone; {APGD_DLR} also follows another loss"
             )
-        of = {(row.condition.curve, row.condition.level): row.metrics["ua"] for row in own}
-        for (curve, level), ua in of.items():
-            weaker = of.get((setting.weaker, level))
+        scores = {(row.condition.curve, row.condition.level): row.metrics["ua"] for row in own}
+        for (curve, level), ua in scores.items():
+            weaker = scores.get((setting.weaker, level))
             if curve in setting.stronger and weaker is not None and ua > weaker:
-                found.append(
+                warnings.append(
                     f"{setting.title}, {level:g} dB: {curve} leaves a UA of {100 * ua:.2f} %, {setting.weaker}, the "
                     f"weaker one, {100 * weaker:.2f} %: the gradient may be masked, and then these figures say less "
                     "than they seem to"
                 )
-    return found
+    return warnings
 
 
 def write_summary(experiment: Path, rows: Sequence[ConditionResult]) -> None:
-    """``conditions.json`` of an experiment: its rows, as they stand in the tables."""
-    write_json(
-        Path(experiment) / CONDITIONS,
-        [
-            {
-                "setting": row.setting.name,
-                "condition": asdict(row.condition),
-                "metrics": row.metrics,
-                "facts": row.facts,
-            }
-            for row in rows
-        ],
-    )
+    """Write ``conditions.json`` of an experiment: its rows, as in the tables."""
+    content = [{"setting": row.setting.name, **_as_json(row), "facts": row.facts} for row in rows]
+    write_json(Path(experiment) / CONDITIONS, content)

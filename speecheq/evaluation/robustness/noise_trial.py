@@ -1,11 +1,10 @@
-"""Noisy speech: test clips with noises at stated SNRs, and with reverberation, changed as in training (augment.py).
+"""Noisy speech: test clips with noise at given SNRs, and with reverberation, by the augmentation of the training.
 
-A clip has the same noise at every SNR, and every system hears the same: what is drawn follows from a fixed seed and
-the clip's id.
+A clip gets the same noise at every SNR and for every system: it is drawn from a fixed seed and the clip's id.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,29 +19,28 @@ from speecheq.common.stages import STAMP, require
 from speecheq.config.schema import AugmentConfig
 from speecheq.corpora.audio_folder import recordings_manifest
 from speecheq.dataset.batch import TaskBatch
-from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, Condition, Setting
-from speecheq.evaluation.robustness.training_history import Training, trainings
+from speecheq.evaluation.predictions import FeatureExtractor
+from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, SEED, Condition, Setting
+from speecheq.evaluation.robustness.training_history import TrainingRecord, training_history
 from speecheq.evaluation.score import BestModel
 from speecheq.features.augment_waveforms import Augmenter
 from speecheq.features.fbank import BatchedFbank
 from speecheq.features.noise_and_rir import load_noises, load_responses, select_noises
 
-Change = Callable[[TaskBatch], TaskBatch]  # waveforms -> features
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB
-SEED = 0
-HOURS = AugmentConfig().noise_hours  # of noise are held
-MOST_NAMED = 12  # of more sounds the pages give the number only
-KINDS = ("noise", "rir")  # what stage 1 calls such sounds
+HOURS = AugmentConfig().noise_hours  # of noise that are loaded
+MOST_NAMED = 12  # of more recordings the report gives the number only
+KINDS = ("noise", "rir")  # titles of the manifests of noises and impulse responses
 UNCHANGED = AugmentConfig(pitch_probability=0.0, tempo_probability=0.0, reverb_probability=0.0, noise_probability=0.0)
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Of the sounds that a folder of manifests names: digest of a channel's samples -> file.
+def recording_digests(folder: Path) -> dict[str, str]:
+    """Digest of a channel's samples -> file, for the recordings in a folder of manifests.
 
-    The same recording in another format, name or number of channels is found again; cut or resampled it is not.
-    InputError for a file that is gone.
+    They find the same recording again in another format, under another name or with other channels, but not cut or
+    resampled. Raises InputError for a file that is gone.
     """
-    found = {}
+    digests: dict[str, str] = {}
     for recording in RecordingSet.from_file(recordings_manifest(folder)):
         path = recording.sources[0].source
         try:
@@ -51,55 +49,52 @@ def contents(folder: Path) -> dict[str, str]:
             raise InputError(f"{path}: cannot be read ({error}); run stage 1 again.") from error
         for channel in samples.T:
             if channel.any():
-                found.setdefault(hashlib.sha256(np.ascontiguousarray(channel).tobytes()).hexdigest(), path)
-    return found
+                digests.setdefault(hashlib.sha256(np.ascontiguousarray(channel).tobytes()).hexdigest(), path)
+    return digests
 
 
-def trained_with(training: Training) -> list[Path]:
-    """The folders of manifests of the noises and impulse responses that a training used.
-
-    InputError where one is not there any more: nobody knows then what was in it.
-    """
-    found = []
+def training_recordings(training: TrainingRecord) -> list[Path]:
+    """The folders of manifests of the noises and impulse responses of a training; InputError if one is gone."""
+    folders = []
     for source in training.inputs:
         if str(source) == training.run["phonemes"]:
             continue
         if not (source / STAMP).is_file():
             raise InputError(
                 f"{source}: is not there any more, but {training.folder} was trained with it, so it "
-                "cannot be checked that no sound of the test was trained on; put it back."
+                "cannot be checked that no recording of the test was trained on; put it back."
             )
         if read_json(source / STAMP)["title"] in KINDS:
-            found.append(source)
-    return found
+            folders.append(source)
+    return folders
 
 
-def check_unheard(folder: Path, tested: Sequence[Path]) -> None:
-    """InputError that names a sound of ``tested`` (folders of manifests) with which ``folder`` was trained.
+def check_recordings_not_trained_on(folder: Path, tested: Sequence[Path]) -> None:
+    """Raises InputError if the model in ``folder`` was trained on a recording of ``tested``, folders of manifests.
 
-    So it is with the trainings before it whose weights it started from.
+    That includes the trainings before it whose weights it started from.
     """
-    heard = {
+    trained_on = {
         digest: path
-        for training in trainings(folder)
-        for source in trained_with(training)
-        for digest, path in contents(source).items()
+        for training in training_history(folder)
+        for source in training_recordings(training)
+        for digest, path in recording_digests(source).items()
     }
-    for source in tested if heard else ():
-        for digest, path in contents(source).items():
-            if digest in heard:
+    for source in tested if trained_on else ():
+        for digest, path in recording_digests(source).items():
+            if digest in trained_on:
                 raise InputError(
-                    f"{path}: was trained on ({heard[digest]}), so it tells nothing of other sounds; take "
-                    "it out of the folder of the test and run stage 1 again."
+                    f"{path}: was trained on ({trained_on[digest]}), so it does not show how other recordings fare; "
+                    "take it out of the folder of the test and run stage 1 again."
                 )
 
 
 @dataclass(frozen=True)
 class NoiseTrial:
-    """The test clips in noise and with reverberation.
+    """The test clips in noise at ``snrs`` in dB, and with reverberation.
 
-    ``noise`` and ``rir`` are folders of manifests that local/prepare_noise.py and prepare_rir.py wrote; without
-    ``rir`` reverberation is simulated, as in training. ``snrs`` are in dB.
+    ``noise`` and ``rir`` are folders of manifests from local/prepare_noise.py and prepare_rir.py; without ``rir``
+    reverberation is simulated, as in training.
     """
 
     noise: Path
@@ -107,73 +102,70 @@ class NoiseTrial:
     snrs: tuple[float, ...] = SNRS
 
     setting: Setting = NOISE
-    inputs_of: str = "manifests"  # the stage
+    input_stage: str = "manifests"
 
     @property
     def inputs(self) -> list[Path]:
+        """The folders that are read besides the training."""
         return [folder for folder in (self.noise, self.rir) if folder is not None]
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """All that decides what comes out, but for the sounds."""
+        """All settings that the scores depend on, besides the recordings."""
         return {"snrs": list(self.snrs), "rir": self.rir is not None, "seed": SEED}
 
-    def changes(self, folder: Path, trained: BestModel) -> tuple[dict[Condition, Change], dict[str, Any]]:
-        """Condition -> what makes features of mini-batches of waveforms; and the facts of it.
+    def extractors(self, folder: Path, trained: BestModel) -> tuple[dict[Condition, FeatureExtractor], dict[str, Any]]:
+        """How to make the features of each condition from waveforms. InputError if a recording was trained on.
 
-        InputError where a sound was trained on.
+        Returns: the extractor of each condition, and the facts for ``conditions.write``.
         """
-        check_unheard(folder, self.inputs)
+        check_recordings_not_trained_on(folder, self.inputs)
         device = trained.device
         noises = load_noises(recordings_manifest(self.noise), HOURS, SEED, device)
         responses = load_responses(recordings_manifest(self.rir), SEED, device) if self.rir is not None else None
         fbank = BatchedFbank().to(device)
         configs = {CLEAN: UNCHANGED}
         for snr in self.snrs:
-            configs[Condition(f"noise at {snr:g} dB", "noise", snr)] = replace(
-                UNCHANGED, noise_probability=1.0, snr_low=snr, snr_high=snr
-            )
-        configs[Condition("reverberation" if responses is not None else "simulated reverberation")] = replace(
-            UNCHANGED, reverb_probability=1.0
-        )
+            noisy = replace(UNCHANGED, noise_probability=1.0, snr_low=snr, snr_high=snr)
+            configs[Condition(f"noise at {snr:g} dB", "noise", snr)] = noisy
+        reverberation = Condition("reverberation" if responses is not None else "simulated reverberation")
+        configs[reverberation] = replace(UNCHANGED, reverb_probability=1.0)
 
-        def features_under(config: AugmentConfig) -> Change:
+        def extractor(config: AugmentConfig) -> FeatureExtractor:
             augmenter = Augmenter(config, SEED, noises, responses, device)
 
-            def features(stream: TaskBatch) -> TaskBatch:
-                waveforms, lengths = augmenter(stream.inputs, stream.lengths, stream.ids, "test", 0)
-                made, frames = fbank(waveforms, lengths)
-                return replace(stream, inputs=made, lengths=frames)
+            def features(batch: TaskBatch) -> TaskBatch:
+                made, frames = fbank(*augmenter(batch.inputs, batch.lengths, batch.ids, "test", 0))
+                return replace(batch, inputs=made, lengths=frames)
 
             return features
 
-        changes = {condition: features_under(config) for condition, config in configs.items()}
-        return changes, {
-            **self.options,
-            "sounds": [require(folder, "manifests")["key"] for folder in self.inputs],
-            "notes": self._notes(),
-        }
+        keys = [require(folder, "manifests")["key"] for folder in self.inputs]
+        facts = {**self.options, "sounds": keys, "notes": self._notes()}
+        return {condition: extractor(config) for condition, config in configs.items()}, facts
 
     def _notes(self) -> list[str]:
-        """What the pages say of it."""
-        held, named = select_noises(recordings_manifest(self.noise), HOURS, SEED)
-        noises = f"{len(held)} recordings of noise"
-        if len(held) < named:
-            noises = f"{len(held)} of {named} recordings of noise (drawn with seed {SEED}, they fill {HOURS:g} hours)"
+        """Sentences for the report."""
+        used, available = select_noises(recordings_manifest(self.noise), HOURS, SEED)
+        noises = f"{len(used)} recordings of noise"
+        if len(used) < available:
+            noises = (
+                f"{len(used)} of {available} recordings of noise (drawn with seed {SEED}, they fill {HOURS:g} hours)"
+            )
         rooms = "simulated"
         if self.rir is not None:
             responses = list(RecordingSet.from_file(recordings_manifest(self.rir)))
-            rooms = f"by one of {len(responses)} impulse responses of --test-rir{_named(self.rir, responses)}"
+            rooms = f"by one of {len(responses)} impulse responses of --test-rir{_names(self.rir, responses)}"
         return [
-            f"to each clip a piece of one of {noises}{_named(self.noise, held)} is added, the same at every SNR, which "
-            "is the ratio of the powers over the clip; the training heard none of them",
+            f"to each clip a piece of one of {noises}{_names(self.noise, used)} is added, the same at every SNR, which "
+            "is the ratio of the powers over the clip; the training used none of them",
             f"reverberation is {rooms}; what a clip gets is drawn with seed {SEED}, the same for all systems",
         ]
 
 
-def _named(folder: Path, recordings: Sequence[Recording]) -> str:
-    """The names of a few sounds below the folder that ``folder`` holds the manifests of; nothing of more."""
+def _names(folder: Path, recordings: Sequence[Recording]) -> str:
+    """The names of a few recordings in parentheses, relative to their folder, whose manifests are in ``folder``."""
     if len(recordings) > MOST_NAMED:
         return ""
-    above = f"{require(folder, 'manifests')['title']}-"
-    return f" ({', '.join(sorted(recording.id.removeprefix(above) for recording in recordings))})"
+    prefix = f"{require(folder, 'manifests')['title']}-"
+    return f" ({', '.join(sorted(recording.id.removeprefix(prefix) for recording in recordings))})"

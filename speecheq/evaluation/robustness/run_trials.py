@@ -1,10 +1,9 @@
-"""Stage 5 under other conditions: a trained fold is scored on changed test clips, or on other corpora."""
+"""Stage 5 under other conditions: score a trained fold on changed test clips, or on other corpora."""
 
 from pathlib import Path
 from typing import Any
 
 from speecheq.common.errors import InputError
-from speecheq.common.files import read_json
 from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import STAMP, Stage, require
@@ -15,34 +14,25 @@ from speecheq.evaluation.robustness.attack_trial import AttackTrial
 from speecheq.evaluation.robustness.conditions import CLEAN, Condition, masked_gradient_warnings, write
 from speecheq.evaluation.robustness.cross_corpus_trial import CorpusTrial
 from speecheq.evaluation.robustness.noise_trial import NoiseTrial
-from speecheq.evaluation.robustness.training_history import trainings
-from speecheq.evaluation.score import CHECKPOINTS, STAMP_FOLDER, BestModel
+from speecheq.evaluation.robustness.training_history import training_history
+from speecheq.evaluation.score import STAMP_FOLDER, BestModel, TrainedFold
 from speecheq.evaluation.score_files import SCORES, read_scores
 
 Trial = NoiseTrial | AttackTrial | CorpusTrial
 
 
-def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
-    """Score a trained folder under each condition of ``trial`` (see ``conditions.write``).
+def run_trial(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
+    """Score the training in ``folder`` under each condition of ``trial`` (see ``conditions.write``).
 
-    InputError where an earlier stage has not run, a sound or corpus of the test was trained on, or the model is gone or
-    has no gradient for an attack.
+    Raises InputError if an earlier stage has not run, if a recording or corpus of the test was trained on, or if the
+    model is gone or has no gradient for an attack.
     """
-    setting, fold_folder = trial.setting, Path(msud) / f"fold{fold}"
-    require(folder, "train", without=CHECKPOINTS)
-    require(fold_folder, "unify")
     for source in trial.inputs:
-        require(source, trial.inputs_of)
-    run, note = read_json(folder / "run.json"), read_json(fold_folder / "msud.json")
-    title = f"{run['config_name']}-{run['system']}, {note['name']}, fold {fold}, seed {run['seed']}"
-    stage = Stage(
-        "score",
-        f"{setting.title.lower()} of {title}",
-        folder / setting.folder,
-        trial.options,
-        [folder, fold_folder, *trial.inputs],
-        setting.format,
-    )
+        require(source, trial.input_stage)
+    trained = TrainedFold.read(folder, msud, fold)
+    setting, title = trial.setting, f"{trial.setting.title.lower()} of {trained.title}"
+    inputs = [folder, trained.fold_folder, *trial.inputs]
+    stage = Stage("score", title, folder / setting.folder, trial.options, inputs, setting.format)
     if not stage.needs_run() or stage.added_to_plan():
         return
     if not (folder / "best.pt").is_file():
@@ -50,34 +40,35 @@ def try_conditions(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
             f"{folder / 'best.pt'}: is not there any more; put it back or train again: other conditions "
             "need the checkpoint, an exported model (ONNX) cannot take its place."
         )
-    trained = BestModel.load(folder)
+    model = BestModel.load(folder)
     if isinstance(trial, CorpusTrial):
-        said, facts = trial.said(trainings(folder), note, trained)
+        predictions, facts = trial.predict(training_history(folder), trained.msud, model)
     else:
-        said, facts = _of_changed(trial, folder, fold_folder, trained, stage.title)
-    rows = write(stage, setting, fold, run["seed"], facts, said, class_table(note))
-    log.info("%s: UA %s", stage.title, ", ".join(f"{row.condition.name} {row.metrics['ua']:.4f}" for row in rows))
+        predictions, facts = _predict_changed(trial, trained, model, title)
+    rows = write(stage, setting, fold, trained.run["seed"], facts, predictions, class_table(trained.msud))
+    log.info("%s: UA %s", title, ", ".join(f"{row.condition.name} {row.metrics['ua']:.4f}" for row in rows))
     for sentence in masked_gradient_warnings(rows):
-        log.warning("%s: %s", title, sentence)
+        log.warning("%s: %s", trained.title, sentence)
 
 
-def _of_changed(
-    trial: NoiseTrial | AttackTrial, folder: Path, fold_folder: Path, trained: BestModel, title: str
+def _predict_changed(
+    trial: NoiseTrial | AttackTrial, trained: TrainedFold, model: BestModel, title: str
 ) -> tuple[dict[Condition, list[ClipPrediction]], dict[str, Any]]:
-    """What is said of the test clips under each change of ``trial``, and the facts of that."""
-    said = {}
-    changes, facts = trial.changes(folder, trained)
-    for condition, change in progress(changes.items(), title, unit="conditions"):
-        said[condition] = trained.predict(fold_folder / f"{TEST}.jsonl.gz", extractor=change)
-    if (folder / STAMP_FOLDER / STAMP).is_file():
-        before = {clip.id: clip.predicted_esc for clip in read_scores(folder / SCORES)[TEST]}
-        others = sum(clip.predicted_esc != before[clip.id] for clip in said[CLEAN])
-        if others:
+    """The predictions for the test clips under each condition of ``trial``, and the facts for ``conditions.write``."""
+    extractors, facts = trial.extractors(trained.folder, model)
+    predictions = {
+        condition: model.predict(trained.cuts(TEST), extractor=extractor)
+        for condition, extractor in progress(extractors.items(), title, unit="conditions")
+    }
+    if (trained.folder / STAMP_FOLDER / STAMP).is_file():
+        before = {clip.id: clip.predicted_esc for clip in read_scores(trained.folder / SCORES)[TEST]}
+        changed = sum(clip.predicted_esc != before[clip.id] for clip in predictions[CLEAN])
+        if changed:
             log.warning(
                 "%s: unchanged, %d of %d clips get another class than in stage 5, which reads stored features "
                 "(rounded)",
                 title,
-                others,
+                changed,
                 len(before),
             )
-    return said, facts
+    return predictions, facts

@@ -1,4 +1,4 @@
-"""What a model has heard: in its own training, and in those before it whose weights it started from."""
+"""What a model was trained on: in its own training, and in those before it whose weights it started from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,15 +7,16 @@ from typing import Any, NamedTuple
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.stages import STAMP, require
-from speecheq.config import layers as configuration
+from speecheq.config import layers
 from speecheq.evaluation.score import CHECKPOINTS
-from speecheq.models import checkpoint
+from speecheq.models.checkpoint import fingerprint
 
 
-class Training(NamedTuple):
-    """A training, as its ``folder`` tells; ``run`` is what run.json says, ``inputs`` are the folders that it read.
+class TrainingRecord(NamedTuple):
+    """A finished training, as its ``folder`` describes it.
 
-    ``corpora`` are those of which it learned labelled clips.
+    ``run`` is the content of run.json, ``inputs`` are the folders that it read, ``corpora`` those whose emotion and
+    gender labels it learned.
     """
 
     folder: Path
@@ -25,7 +26,7 @@ class Training(NamedTuple):
 
     @property
     def phoneme_corpus(self) -> str | None:
-        """That of which it learned phonemes, if it did; InputError where that is not at hand any more."""
+        """The corpus whose phonemes it learned, if any; raises InputError if its folder is gone."""
         if self.run["phonemes"] is None:
             return None
         path = Path(self.run["phonemes"]) / "phonemes.json"
@@ -37,47 +38,45 @@ class Training(NamedTuple):
         return read_json(path)["corpus"]
 
     @property
-    def weights_before(self) -> Path | None:
-        """The checkpoint that it started from, if it did; trainings before there was such an option do not name it."""
+    def initial_weights(self) -> Path | None:
+        """The checkpoint that it started from, if any. Older trainings do not name it, as there was no such option."""
         name = self.run.get("init_from")
         return Path(name) if name is not None else None
 
 
-def trainings(folder: Path) -> list[Training]:
-    """The training of ``folder``, and those before it from whose weights it started, the latest first.
+def training_history(folder: Path) -> list[TrainingRecord]:
+    """The training in ``folder`` and those before it whose weights it started from, the latest first.
 
-    InputError where the folder of one is not as it was: nobody knows then what its weights had learned from. It is
-    refused, not noted only, as a figure on "unheard" clips or noises means nothing without it; and weights that a
-    training can start from (best.pt) always come from such a folder.
+    Raises InputError if the folder of one is gone or has changed. That is refused rather than noted, as scores on
+    "unseen" clips or noises mean nothing unless it is known what the weights were trained on.
     """
-    found = [_training(Path(folder))]
-    while found[-1].weights_before is not None:
-        found.append(_training(_folder_of(found[-1].weights_before, found[-1].folder)))
-    return found
+    history = [_read_record(Path(folder))]
+    while (weights := history[-1].initial_weights) is not None:
+        history.append(_read_record(_training_folder(weights, history[-1].folder)))
+    return history
 
 
-def _training(folder: Path) -> Training:
+def _read_record(folder: Path) -> TrainingRecord:
     stamp, run = require(folder, "train", without=CHECKPOINTS), read_json(folder / "run.json")
-    note = run["msud"]
-    of_target = configuration.load(folder / "config.yaml").data.corpora == "target"
-    return Training(
-        folder, run, tuple(map(Path, stamp["inputs"])), (note["target"],) if of_target else tuple(note["corpora"])
-    )
+    corpora = run["msud"]["corpora"]
+    if layers.load(folder / "config.yaml").data.corpora == "target":
+        corpora = [run["msud"]["target"]]
+    return TrainingRecord(folder, run, tuple(map(Path, stamp["inputs"])), tuple(corpora))
 
 
-def _folder_of(weights: Path, after: Path) -> Path:
-    """The folder of the training that made ``weights``, from which the training in the folder ``after`` started."""
-    noted = require(after, "train", without=CHECKPOINTS)["options"]["init_from"]
+def _training_folder(weights: Path, started: Path) -> Path:
+    """The folder of the training that made ``weights``, from which the training in the folder ``started`` started."""
+    expected = require(started, "train", without=CHECKPOINTS)["options"]["init_from"]
     why = ""
     if not weights.is_file():
         why = "are not there any more"
-    elif checkpoint.fingerprint(weights) != noted:
+    elif fingerprint(weights) != expected:
         why = "are others now"
     elif not ((weights.parent / STAMP).is_file() and (weights.parent / "run.json").is_file()):
         why = f"have no {STAMP} and run.json of their training beside them"
     if why:
         raise InputError(
-            f"{weights.absolute()}: {after} started from these weights, which {why}, so it cannot be "
-            "checked what they had learned from; put back the folder of that training."
+            f"{weights.absolute()}: {started} started from these weights, which {why}, so it cannot be "
+            "checked what they were trained on; put back the folder of that training."
         )
     return weights.parent

@@ -16,14 +16,14 @@ from torch import nn
 from speecheq.evaluation.robustness.attacks import (
     Ball,
     apgd,
-    apgd_of_both,
+    apgd_with_dlr,
     ascend,
     bim,
     cross_entropies,
     difference_of_logits_ratio,
     fgsm,
+    loss_gradient,
     pgd,
-    slope,
 )
 
 EPSILON, STEP, STEPS = 0.06, 0.015, 12
@@ -144,10 +144,10 @@ def test_logits_that_are_scaled_do_not_hide(model, clips):
     def right(made):
         return int((model(made).argmax(1) == gold).sum())
 
-    assert not slope(model, x, gold).blind.any() and right(fgsm(model, ball, gold)) < len(x) / 2
-    assert slope(scaled, x, gold).blind.all() and right(fgsm(scaled, ball, gold)) == len(x)
+    assert not loss_gradient(model, x, gold).masked.any() and right(fgsm(model, ball, gold)) < len(x) / 2
+    assert loss_gradient(scaled, x, gold).masked.all() and right(fgsm(scaled, ball, gold)) == len(x)
     assert right(apgd(scaled, ball, gold, 40, share)) > len(x) / 2, "the cross-entropy leads nowhere"
-    assert right(apgd_of_both(scaled, ball, gold, 40, share)) <= right(apgd(model, ball, gold, 40, share))
+    assert right(apgd_with_dlr(scaled, ball, gold, 40, share)) <= right(apgd(model, ball, gold, 40, share))
 
 
 def test_the_worst_of_both_is_that_of_one_of_them(model, clips):
@@ -155,7 +155,7 @@ def test_the_worst_of_both_is_that_of_one_of_them(model, clips):
     ball, share = ball_of(x, 0.02), random_share(x)
     by_entropy = apgd(model, ball, gold, 10, share)
     by_dlr = apgd(model, ball, gold, 10, share, difference_of_logits_ratio)
-    for made, first, second, number in zip(apgd_of_both(model, ball, gold, 10, share), by_entropy, by_dlr, gold):
+    for made, first, second, number in zip(apgd_with_dlr(model, ball, gold, 10, share), by_entropy, by_dlr, gold):
         fooled = [model(one[None]).argmax() != number for one in (first, second)]
         assert made.equal(second if fooled[1] and not fooled[0] else first)
 
@@ -193,7 +193,7 @@ def test_no_point_lies_outside_the_ball(data):
         bim(logits, ball, gold, 3, 0.5),
         pgd(logits, ball, gold, 3, 0.5, share),
         apgd(logits, ball, gold, 5, share),
-        apgd_of_both(logits, ball, gold, 5, share),
+        apgd_with_dlr(logits, ball, gold, 5, share),
     ):
         assert ((made - centre).abs() <= radius + 1e-6).all()
         was_inside = centre.abs() <= 1
@@ -210,13 +210,13 @@ def test_the_slope_is_that_of_finite_differences():
     def losses(x):
         return nn.functional.cross_entropy((x.tanh() @ weights).float().double(), gold, reduction="none")
 
-    found = slope(lambda x: x.tanh() @ weights, x, gold)
+    found = loss_gradient(lambda x: x.tanh() @ weights, x, gold)
     for column in range(4):
         step = torch.zeros_like(x)
         step[:, column] = 1e-2
         expected = (losses(x + step) - losses(x - step)) / 2e-2
         torch.testing.assert_close(found.gradient[:, column], expected, rtol=1e-2, atol=1e-3)
-    assert found.right.tolist() == ((x.tanh() @ weights).argmax(1) == gold).tolist()
+    assert found.correct.tolist() == ((x.tanh() @ weights).argmax(1) == gold).tolist()
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing():
@@ -228,9 +228,9 @@ def test_a_gradient_that_is_not_finite_moves_nothing():
 
     made = ascend(logits, Ball(x, torch.ones(1, 1)), gold, x, 1, 1.0)
     assert made[0, 0] == 0 and made[0, 1] == 0
-    assert slope(logits, x, gold).blind.all(), "and is told"
+    assert loss_gradient(logits, x, gold).masked.all(), "and is told"
 
 
 def test_logits_without_a_gradient_are_refused():
     with pytest.raises(ValueError, match="no gradient"):
-        slope(lambda x: x.detach(), torch.zeros(1, 2), torch.tensor([0]))
+        loss_gradient(lambda x: x.detach(), torch.zeros(1, 2), torch.tensor([0]))

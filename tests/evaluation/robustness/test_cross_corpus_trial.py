@@ -21,15 +21,15 @@ from speecheq.evaluation.predictions import ClipPrediction, predict_emotions
 from speecheq.evaluation.robustness.conditions import Condition
 from speecheq.evaluation.robustness.cross_corpus_trial import (
     CorpusTrial,
-    adapted,
-    answers_among,
-    check_unheard,
-    clips_of,
-    few_of,
+    adapt,
+    check_corpus_not_trained_on,
+    choose_adaptation_clips,
     learned_classes,
-    level_matched,
+    match_level,
+    restrict_predictions,
+    select_common_clips,
 )
-from speecheq.evaluation.robustness.training_history import Training
+from speecheq.evaluation.robustness.training_history import TrainingRecord
 from speecheq.evaluation.score import BestModel
 from speecheq.features.storage import compute_features, load_cuts, load_features
 from speecheq.models import checkpoint
@@ -72,9 +72,11 @@ def note(data):
 
 
 @pytest.fixture(scope="module")
-def heard(note):
+def history(note):
     """A training on home alone."""
-    return [Training(Path("exp/fold1/seed1"), {"system": "wo_mtl", "phonemes": None, "msud": note}, (), ("home",))]
+    return [
+        TrainingRecord(Path("exp/fold1/seed1"), {"system": "wo_mtl", "phonemes": None, "msud": note}, (), ("home",))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +96,8 @@ def esc(cut):
     return cut.supervisions[0].custom["esc"]
 
 
-def test_the_classes_that_both_have_are_tested(data, heard, note, trained):
-    said, facts = trial(data).said(heard, note, trained)
+def test_the_classes_that_both_have_are_tested(data, history, note, trained):
+    said, facts = trial(data).predict(history, note, trained)
     assert list(said) == [Condition("abroad")]
     clips = said[Condition("abroad")]
     common = [CATEGORIES.index(name) for name in ("neutral", "joy", "anger")]
@@ -115,7 +117,7 @@ def test_the_classes_that_both_have_are_tested(data, heard, note, trained):
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.sets(st.integers(0, 3), min_size=1))
 def test_answers_among_some_classes(posterior, classes):
     clip = ClipPrediction("u", "c", "s", 0, posterior, -1.0, 2.0, None, "F")
-    (made,) = answers_among(sorted(classes), [clip])
+    (made,) = restrict_predictions([clip], sorted(classes))
     assert made.predicted_esc in classes and sum(made.posterior) == pytest.approx(1)
     assert max(posterior[k] for k in classes) == pytest.approx(posterior[made.predicted_esc], abs=2e-12)
 
@@ -137,18 +139,18 @@ def test_what_was_learned_are_the_classes_of_the_training_clips(note):
     "corpora, phonemes, words",
     [(("abroad", "home"), False, "was trained on it"), (("home",), True, "learned phonemes from it")],
 )
-def test_a_corpus_that_was_learned_from_tells_nothing(heard, corpora, phonemes, words, tmp_path):
-    check_unheard("abroad", heard)
+def test_a_corpus_that_was_learned_from_tells_nothing(history, corpora, phonemes, words, tmp_path):
+    check_corpus_not_trained_on("abroad", history)
     with pytest.raises(InputError, match="home: is the target"):
-        check_unheard("home", heard)
+        check_corpus_not_trained_on("home", history)
     write_json(tmp_path / "phonemes.json", {"corpus": "abroad"})
-    run = {**heard[0].run, "phonemes": str(tmp_path) if phonemes else None}
-    learned = heard[0]._replace(corpora=corpora, run=run)
+    run = {**history[0].run, "phonemes": str(tmp_path) if phonemes else None}
+    learned = history[0]._replace(corpora=corpora, run=run)
     with pytest.raises(InputError, match=f"abroad: wo_mtl {words}; name a corpus"):
-        check_unheard("abroad", [learned])
+        check_corpus_not_trained_on("abroad", [learned])
     before = learned._replace(folder=Path("exp-before"))
     with pytest.raises(InputError, match=rf"abroad: wo_mtl started from weights that {words} \(exp-before\)"):
-        check_unheard("abroad", [heard[0], heard[0], before])
+        check_corpus_not_trained_on("abroad", [history[0], history[0], before])
 
 
 def test_no_class_in_common(data, note):
@@ -158,18 +160,18 @@ def test_no_class_in_common(data, note):
         match=r"abroad \(anger, fear, joy, neutral\) has no class in common with what home "
         r"taught \(disgust\)",
     ):
-        clips_of("abroad", list(load_cuts(data / "fbank/abroad")), classes, ["disgust"])
+        select_common_clips("abroad", list(load_cuts(data / "fbank/abroad")), classes, ["disgust"])
 
 
-def test_clips_that_adapt_are_not_tested(data, heard, note, trained):
-    said, facts = trial(data, shots=(3, 1)).said(heard, note, trained)
+def test_clips_that_adapt_are_not_tested(data, history, note, trained):
+    said, facts = trial(data, shots=(3, 1)).predict(history, note, trained)
     assert [(of.curve, of.level) for of in said] == [("abroad", 0.0), ("abroad", 1.0), ("abroad", 3.0)]
     tested = [{clip.id for clip in clips} for clips in said.values()]
     assert tested[0] == tested[1] == tested[2] and len(tested[0]) == 9
     plain = [clip.posterior for clip in said[Condition("abroad, 0 clips a class", "abroad", 0.0)]]
     adapted_ = [clip.posterior for clip in said[Condition("abroad, 3 clips a class", "abroad", 3.0)]]
     assert plain != adapted_ and "adapted models: all weights" in facts["notes"][-1]
-    again, _ = trial(data, shots=(3, 1)).said(heard, note, trained)
+    again, _ = trial(data, shots=(3, 1)).predict(history, note, trained)
     assert again == said, "all is drawn with a seed"
 
 
@@ -191,12 +193,12 @@ def common_cuts(data):
 
 
 @pytest.mark.parametrize("shots", [(), (1,)])
-def test_a_corpus_of_another_level_is_also_tried_at_that_of_the_training(data, heard, note, trained, shots):
+def test_a_corpus_of_another_level_is_also_tried_at_that_of_the_training(data, history, note, trained, shots):
     """As the clips would answer that were recorded as much louder as the training's were."""
     cuts = common_cuts(data)
     level = torch.cat([load_features(cut) for cut in cuts]).mean()
     mean = torch.linspace(-1, 1, 80) + level + 3.5
-    said, facts = trial(data, shots=shots).said(heard, note, normalised_globally(trained, mean))
+    said, facts = trial(data, shots=shots).predict(history, note, normalised_globally(trained, mean))
     names = [of.name for of in said]
     assert names[:2] == [
         f"abroad{end}"
@@ -225,14 +227,14 @@ def test_of_a_training_of_the_same_level_matching_changes_nothing(data, trained)
     mean = torch.linspace(-1, 1, 80)
     mean += torch.cat([load_features(cut) for cut in cuts]).mean() - mean.mean()
     model = normalised_globally(trained, mean)
-    assert torch.allclose(level_matched(model, cuts).model.cmvn.mean, mean, atol=1e-4)
-    assert level_matched(normalised_globally(trained, mean + 5), cuts).model.cmvn.mean.tolist() == pytest.approx(
+    assert torch.allclose(match_level(model, cuts).model.cmvn.mean, mean, atol=1e-4)
+    assert match_level(normalised_globally(trained, mean + 5), cuts).model.cmvn.mean.tolist() == pytest.approx(
         mean.tolist(), abs=1e-3
     )
 
 
-def test_a_model_that_normalises_each_clip_knows_no_level(data, heard, note, trained):
-    said, facts = trial(data).said(heard, note, trained)
+def test_a_model_that_normalises_each_clip_knows_no_level(data, history, note, trained):
+    said, facts = trial(data).predict(history, note, trained)
     assert list(said) == [Condition("abroad")] and not any("level" in one for one in facts["notes"])
 
 
@@ -240,12 +242,12 @@ def test_more_clips_hold_the_fewer(data):
     cuts = list(load_cuts(data / "fbank/abroad"))
     for cut in cuts:
         cut.supervisions[0].custom["class"] = CATEGORIES.index(esc(cut))
-    few, more = few_of("abroad", cuts, 2), few_of("abroad", cuts[::-1], 4)
+    few, more = choose_adaptation_clips("abroad", cuts, 2), choose_adaptation_clips("abroad", cuts[::-1], 4)
     assert sorted(few) == sorted(more) == sorted({CATEGORIES.index(name) for name in ABROAD.values()})
     for number, clips in few.items():
         assert [cut.id for cut in more[number][:2]] == [cut.id for cut in clips] and len(more[number]) == 4
     with pytest.raises(InputError, match="has only 6 clips of .*, so 6 to adapt to leave none to test"):
-        few_of("abroad", cuts, 6)
+        choose_adaptation_clips("abroad", cuts, 6)
 
 
 def test_adaptation_learns_its_clips_and_leaves_the_model_alone(data, trained):
@@ -255,10 +257,10 @@ def test_adaptation_learns_its_clips_and_leaves_the_model_alone(data, trained):
     before = [value.clone() for value in trained.model.state_dict().values()]
 
     def loss(model):
-        clips = answers_among([1, 2], predict_emotions(model, cuts, 4, trained.device))
+        clips = restrict_predictions(predict_emotions(model, cuts, 4, trained.device), [1, 2])
         return -sum(torch.tensor(clip.posterior[clip.gold_esc]).log() for clip in clips)
 
-    learned = adapted(trained, cuts, [1, 2])
+    learned = adapt(trained, cuts, [1, 2])
     assert loss(learned.model) < 0.8 * loss(trained.model)
     assert all(torch.equal(*pair) for pair in zip(before, trained.model.state_dict().values()))
     buffers = dict(learned.model.named_buffers())
@@ -269,22 +271,23 @@ def test_adaptation_learns_its_clips_and_leaves_the_model_alone(data, trained):
 
 def test_a_corpus_that_is_not_prepared_names_its_stage(data, tmp_path):
     from speecheq.common.stages import Stage
-    from speecheq.evaluation.robustness.run_trials import try_conditions
+    from speecheq.evaluation.robustness.run_trials import run_trial
 
     folder = tmp_path / "fold1/seed1"
     folder.mkdir(parents=True)
     Stage("train", "a training", folder, {}, [], 1).finish(folder, 1, 1, outputs=[])
     with pytest.raises(InputError, match=r"elsewhere.* stage 2 \(features\)"):
-        try_conditions(
+        run_trial(
             folder, data / "msud/home.speaker", 1, CorpusTrial(("elsewhere",), data / "manifests", data / "fbank")
         )
 
 
-def test_unlabelled_speech_of_the_other_corpus_is_refused(data, heard, note, trained):
+def test_unlabelled_speech_of_the_other_corpus_is_refused(data, history, note, trained):
     from speecheq.corpora.audio_folder import prepare as prepare_audio
 
-    prepare_audio("unlabelled", "speech", PrepareRequest(data / "abroad"), data / "heard", speech=True)
-    learned = heard[0]._replace(run={**heard[0].run, "sounds": {"unlabelled": {"manifests": str(data / "heard")}}})
-    for trainings in ([learned], [heard[0], learned]):
+    prepare_audio("unlabelled", "speech", PrepareRequest(data / "abroad"), data / "unlabelled", speech=True)
+    sounds = {"unlabelled": {"manifests": str(data / "unlabelled")}}
+    learned = history[0]._replace(run={**history[0].run, "sounds": sounds})
+    for records in ([learned], [history[0], learned]):
         with pytest.raises(InputError, match="is among the unlabelled speech"):
-            trial(data).said(trainings, note, trained)
+            trial(data).predict(records, note, trained)

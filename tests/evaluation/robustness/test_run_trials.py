@@ -17,11 +17,11 @@ from speecheq.corpora.prepare import PrepareRequest
 from speecheq.dataset.batch import scoring_batches
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.evaluation.robustness import attack_trial, attacks, conditions, noise_trial
-from speecheq.evaluation.robustness.attack_trial import BY_METHOD, METHODS, AttackTrial, attacked, drawn_shares
+from speecheq.evaluation.robustness.attack_trial import ATTACKS, METHOD_NAMES, AttackTrial, attack_clips, random_offsets
 from speecheq.evaluation.robustness.conditions import ATTACK_ON_FBANK, ATTACK_ON_WAVEFORM, CLEAN, NOISE
 from speecheq.evaluation.robustness.noise_trial import NoiseTrial
-from speecheq.evaluation.robustness.run_trials import try_conditions
-from speecheq.evaluation.robustness.white_box import WhiteBox, ball_of_fbank, ball_of_waveforms
+from speecheq.evaluation.robustness.run_trials import run_trial
+from speecheq.evaluation.robustness.white_box import WhiteBox, fbank_ball, waveform_ball
 from speecheq.evaluation.score import BestModel
 from speecheq.evaluation.score_files import read_metrics, read_scores
 from speecheq.features.fbank import BatchedFbank
@@ -79,7 +79,7 @@ def rows_of(folder, setting):
 
 
 def test_noise_at_each_snr_and_reverberation(fold, msud, noises, rooms):
-    try_conditions(fold, msud, 1, NoiseTrial(noises, rooms, (20.0, 0.0)))
+    run_trial(fold, msud, 1, NoiseTrial(noises, rooms, (20.0, 0.0)))
     rows = rows_of(fold, NOISE)
     assert list(rows) == ["clean", "noise at 20 dB", "noise at 0 dB", "reverberation"]
     assert all(row.metrics["clips"] == CLIPS for row in rows.values())
@@ -94,16 +94,16 @@ def test_many_noises_are_counted_and_only_those_that_are_held(fold, tmp_path, mo
     for number in range(14):
         tone(tmp_path / "many" / "deep" / f"{number}.wav", 0.5, frequency=200 + 20 * number)
     trial = NoiseTrial(prepared(tmp_path / "many"), None, (10.0,))
-    _, facts = trial.changes(fold, BestModel.load(fold))
+    _, facts = trial.extractors(fold, BestModel.load(fold))
     assert "one of 14 recordings of noise is added" in facts["notes"][0]
     monkeypatch.setattr(noise_trial, "HOURS", 1.2 / 3600)
-    _, facts = trial.changes(fold, BestModel.load(fold))
+    _, facts = trial.extractors(fold, BestModel.load(fold))
     said = facts["notes"][0]
     assert "one of 2 of 14 recordings of noise (drawn with seed 0, they fill" in said and said.count("deep/") == 2
 
 
 def test_without_rooms_reverberation_is_simulated(fold, msud, noises):
-    try_conditions(fold, msud, 1, NoiseTrial(noises, None, (10.0,)))
+    run_trial(fold, msud, 1, NoiseTrial(noises, None, (10.0,)))
     rows = rows_of(fold, NOISE)
     assert "simulated reverberation" in rows
     said = read_scores(fold / NOISE.folder / "scores.tsv")
@@ -115,7 +115,7 @@ def test_without_rooms_reverberation_is_simulated(fold, msud, noises):
 )
 def test_unchanged_clips_get_the_scores_of_stage_5(fold, msud, noises, trial):
     trial = trial or NoiseTrial(noises, None, (10.0,))
-    try_conditions(fold, msud, 1, trial)
+    run_trial(fold, msud, 1, trial)
     before, clean = (
         read_scores(fold / "scores.tsv")["test"],
         read_scores(fold / trial.setting.folder / "scores.tsv")["clean"],
@@ -138,7 +138,7 @@ def stream(msud):
     return next(scoring_batches("emotion", cuts, 4, waveforms=True))
 
 
-class Heard(torch.nn.Module):
+class PassThrough(torch.nn.Module):
     """In place of the filter banks: the waveforms themselves."""
 
     def forward(self, waveforms, lengths):
@@ -146,11 +146,11 @@ class Heard(torch.nn.Module):
 
 
 def test_the_snr_is_as_stated_and_the_noise_the_same_at_each(fold, noises, stream, monkeypatch):
-    monkeypatch.setattr(noise_trial, "BatchedFbank", Heard)
+    monkeypatch.setattr(noise_trial, "BatchedFbank", PassThrough)
     trial = NoiseTrial(noises, None, (20.0, 5.0, 0.0))
     changes = {
         condition.level: change
-        for condition, change in trial.changes(fold, BestModel.load(fold))[0].items()
+        for condition, change in trial.extractors(fold, BestModel.load(fold))[0].items()
         if condition == CLEAN or condition.curve
     }
     assert changes[None](stream).inputs.equal(stream.inputs)
@@ -194,22 +194,22 @@ def test_a_noise_of_the_training_is_refused_by_name(fold, msud, noises, tmp_path
     tone(tmp_path / "tested" / name, 1, rate, 300, channels)
     trained_on(fold, prepared(tmp_path / "trained"))
     with pytest.raises(InputError) as refused:
-        try_conditions(fold, msud, 1, NoiseTrial(prepared(tmp_path / "tested"), None))
+        run_trial(fold, msud, 1, NoiseTrial(prepared(tmp_path / "tested"), None))
     assert f"tested/{name}: was trained on" in str(refused.value) and "trained/a.wav" in str(refused.value)
     assert not (fold / NOISE.folder).exists()
-    try_conditions(fold, msud, 1, NoiseTrial(noises, None, (10.0,)))  # others are not
+    run_trial(fold, msud, 1, NoiseTrial(noises, None, (10.0,)))  # others are not
 
 
 def test_an_impulse_response_of_the_training_is_refused_too(fold, msud, noises, rooms):
     trained_on(fold, rooms)
     with pytest.raises(InputError, match="hall.wav: was trained on"):
-        try_conditions(fold, msud, 1, NoiseTrial(noises, rooms))
+        run_trial(fold, msud, 1, NoiseTrial(noises, rooms))
 
 
 def test_noises_of_the_training_that_are_gone_cannot_be_checked(fold, msud, noises, tmp_path):
     trained_on(fold, tmp_path / "gone")
     with pytest.raises(InputError, match="gone: is not there any more, but .* was trained with it"):
-        try_conditions(fold, msud, 1, NoiseTrial(noises, None))
+        run_trial(fold, msud, 1, NoiseTrial(noises, None))
 
 
 def test_a_noise_of_the_training_before_is_refused_too(fold, msud, noises, rooms, tmp_path):
@@ -218,7 +218,7 @@ def test_a_noise_of_the_training_before_is_refused_too(fold, msud, noises, rooms
     trained_on(before, rooms)
     started_from(fold, before / "best.pt")
     with pytest.raises(InputError, match="hall.wav: was trained on"):
-        try_conditions(fold, msud, 1, NoiseTrial(noises, rooms))
+        run_trial(fold, msud, 1, NoiseTrial(noises, rooms))
 
 
 def test_a_silent_noise_is_refused_by_name(tmp_path):
@@ -230,16 +230,16 @@ def test_a_silent_noise_is_refused_by_name(tmp_path):
 
 def test_noise_that_stage_1_has_not_seen_is_said(fold, msud, tmp_path):
     with pytest.raises(InputError, match=r"stage 1 \(manifests\) has not been run"):
-        try_conditions(fold, msud, 1, NoiseTrial(tmp_path / "no", None))
+        run_trial(fold, msud, 1, NoiseTrial(tmp_path / "no", None))
 
 
 @pytest.mark.parametrize(
     "on, setting, level", [("waveform", ATTACK_ON_WAVEFORM, -20.0), ("fbank", ATTACK_ON_FBANK, 3.0)]
 )
 def test_attacks_leave_no_more_right_than_there_were(fold, msud, on, setting, level):
-    try_conditions(fold, msud, 1, AttackTrial(on, tuple(BY_METHOD), (level,)))
+    run_trial(fold, msud, 1, AttackTrial(on, tuple(ATTACKS), (level,)))
     rows = rows_of(fold, setting)
-    assert list(rows) == ["clean", *(f"{name} at {level:g} dB" for name in METHODS.values())]
+    assert list(rows) == ["clean", *(f"{name} at {level:g} dB" for name in METHOD_NAMES.values())]
     said = read_scores(fold / setting.folder / "scores.tsv")
     clean = {clip.id: clip for clip in said.pop("clean")}
     right = [name for name, clip in clean.items() if clip.predicted_esc == clip.gold_esc]
@@ -257,23 +257,23 @@ def test_attacks_leave_no_more_right_than_there_were(fold, msud, on, setting, le
     assert facts["gradients"] == {"attacked": len(right), "without": 0}
 
 
-@pytest.mark.parametrize("method", list(BY_METHOD))
+@pytest.mark.parametrize("method", list(ATTACKS))
 def test_padding_and_misclassified_clips_stay_as_they_are(fold, stream, method):
     trained = BestModel.load(fold)
     box = WhiteBox(trained.model, BatchedFbank(), trained.device, "fold")
     with torch.no_grad():
-        answers = box.of_waveforms(stream.lengths)(stream.inputs).argmax(1)
+        answers = box.waveform_logits(stream.lengths)(stream.inputs).argmax(1)
     gold = answers.clone()
     gold[1] = (gold[1] + 1) % len(SEQM_CLASSES.names)
     stream = replace(stream, targets={**stream.targets, "esc": gold})
-    made = attacked(box.of_waveforms, ball_of_waveforms, stream, BY_METHOD[method], -20.0)
+    made = attack_clips(box.waveform_logits, waveform_ball, stream, ATTACKS[method], -20.0)
     assert made[1].equal(stream.inputs[1]) and made.abs().max() <= 1
     for row, length in enumerate(stream.lengths.tolist()):
         assert not made[row, length:].any()
         assert row == 1 or not made[row].equal(stream.inputs[row])
     features, frames = box.fbank(stream.inputs, stream.lengths)
     of_fbank = replace(stream, inputs=features, lengths=frames)
-    changed = attacked(box.of_fbank, ball_of_fbank, of_fbank, BY_METHOD[method], 1.0) - features
+    changed = attack_clips(box.fbank_logits, fbank_ball, of_fbank, ATTACKS[method], 1.0) - features
     assert not changed[1].any()
     for row, length in enumerate(frames.tolist()):
         assert not changed[row, length:].any()
@@ -282,18 +282,18 @@ def test_padding_and_misclassified_clips_stay_as_they_are(fold, stream, method):
 
 def test_the_start_of_an_attack_follows_from_the_clip_alone():
     ids, lengths = ["a", "b", "c"], torch.tensor([5, 9, 7])
-    both = drawn_shares(ids, lengths, torch.zeros(3, 9, 4))
+    both = random_offsets(ids, lengths, torch.zeros(3, 9, 4))
     assert both.abs().max() <= 1 and both[1].std() > 0.3 and not both[0, 5:].any()
-    assert drawn_shares(ids[:1], lengths[:1], torch.zeros(1, 12, 4))[0, :5].equal(both[0, :5])
+    assert random_offsets(ids[:1], lengths[:1], torch.zeros(1, 12, 4))[0, :5].equal(both[0, :5])
 
 
 def test_a_done_trial_is_skipped_and_another_is_made_anew(fold, msud, monkeypatch):
     trial = AttackTrial("fbank", ("fgsm",), (1.0,))
-    try_conditions(fold, msud, 1, trial)
+    run_trial(fold, msud, 1, trial)
     before = (fold / ATTACK_ON_FBANK.folder / STAMP).read_bytes()
-    try_conditions(fold, msud, 1, trial)
+    run_trial(fold, msud, 1, trial)
     assert (fold / ATTACK_ON_FBANK.folder / STAMP).read_bytes() == before
-    try_conditions(fold, msud, 1, replace(trial, levels=(2.0,)))
+    run_trial(fold, msud, 1, replace(trial, levels=(2.0,)))
     assert list(rows_of(fold, ATTACK_ON_FBANK)) == ["clean", "FGSM at 2 dB"]
 
 
@@ -301,7 +301,7 @@ def test_the_same_trial_gives_the_same_answers(fold, msud, noises):
     written = []
     for _ in range(2):
         for trial in (AttackTrial("waveform", ("pgd", "apgd"), (-40.0,)), NoiseTrial(noises, None, (5.0,))):
-            try_conditions(fold, msud, 1, trial)
+            run_trial(fold, msud, 1, trial)
             written.append((fold / trial.setting.folder / "scores.tsv").read_bytes())
             shutil.rmtree(fold / trial.setting.folder)
     assert written[:2] == written[2:]
@@ -311,11 +311,11 @@ def test_a_masked_gradient_is_warned_of(fold, msud, monkeypatch, caplog):
     def blinded(logits, ball, gold, share):
         return ball.centre
 
-    monkeypatch.setitem(attack_trial.BY_METHOD, "apgd", blinded)
+    monkeypatch.setitem(attack_trial.ATTACKS, "apgd", blinded)
     monkeypatch.setitem(
-        attack_trial.BY_METHOD, "fgsm", lambda logits, ball, gold, share: attacks.apgd(logits, ball, gold, 100, share)
+        attack_trial.ATTACKS, "fgsm", lambda logits, ball, gold, share: attacks.apgd(logits, ball, gold, 100, share)
     )
-    try_conditions(fold, msud, 1, AttackTrial("fbank", ("fgsm", "apgd"), (30.0,)))
+    run_trial(fold, msud, 1, AttackTrial("fbank", ("fgsm", "apgd"), (30.0,)))
     assert "the gradient may be masked" in caplog.text
 
 
@@ -334,7 +334,7 @@ def test_a_masked_gradient_is_counted_and_does_not_hide_from_dlr(fold, msud, mon
             return replace(found, esc_logits=1e12 * found.esc_logits)
 
     monkeypatch.setattr(attack_trial, "WhiteBox", lambda model, *others: box_of(Scaled(model), *others))
-    try_conditions(fold, msud, 1, AttackTrial("fbank", ("fgsm", "apgd", "apgd_dlr"), (30.0,)))
+    run_trial(fold, msud, 1, AttackTrial("fbank", ("fgsm", "apgd", "apgd_dlr"), (30.0,)))
     rows = rows_of(fold, ATTACK_ON_FBANK)
     counts = rows["clean"].facts["gradients"]
     assert counts["without"] == counts["attacked"] > 0
@@ -347,7 +347,7 @@ def test_a_masked_gradient_is_counted_and_does_not_hide_from_dlr(fold, msud, mon
 def test_without_its_checkpoint_a_training_cannot_be_tried(fold, msud):
     (fold / "best.pt").unlink()
     with pytest.raises(InputError, match=r"best.pt: is not there any more; .* exported model \(ONNX\) cannot take"):
-        try_conditions(fold, msud, 1, AttackTrial("fbank", ("fgsm",), (1.0,)))
+        run_trial(fold, msud, 1, AttackTrial("fbank", ("fgsm",), (1.0,)))
 
 
 @pytest.mark.parametrize(

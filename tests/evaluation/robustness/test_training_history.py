@@ -1,11 +1,11 @@
-"""What a model has heard, also before: real trainings, of which the second starts from the weights of the first."""
+"""What a model was trained on, also before: two real trainings, the second from the weights of the first."""
 
 import pytest
 
 from speecheq.common.errors import InputError
 from speecheq.config import layers as configuration
-from speecheq.evaluation.robustness.cross_corpus_trial import check_unheard
-from speecheq.evaluation.robustness.training_history import trainings
+from speecheq.evaluation.robustness.cross_corpus_trial import check_corpus_not_trained_on
+from speecheq.evaluation.robustness.training_history import training_history
 from speecheq.training.train import Job, train
 
 
@@ -32,16 +32,16 @@ def tuned(own_experiment, experiment, tmp_path):
 
 
 def test_what_was_learned_from_is_that_of_all_trainings(own_experiment, tuned):
-    (of_before,) = trainings(own_experiment)
+    (of_before,) = training_history(own_experiment)
     assert (of_before.corpora, of_before.phoneme_corpus) == (("casia",), "aishell")
-    found = trainings(tuned)
+    found = training_history(tuned)
     assert [training.folder for training in found] == [tuned, own_experiment]
     assert found[0].phoneme_corpus is None and found[1] == of_before
     with pytest.raises(InputError, match="aishell: speecheq learned phonemes from it"):
-        check_unheard("aishell", [of_before])
+        check_corpus_not_trained_on("aishell", [of_before])
     with pytest.raises(InputError, match="aishell: wo_mtl started from weights that learned phonemes from it"):
-        check_unheard("aishell", found)
-    check_unheard("emodb", found)
+        check_corpus_not_trained_on("aishell", found)
+    check_corpus_not_trained_on("emodb", found)
 
 
 def remove(folder):
@@ -64,19 +64,19 @@ def leave_alone(folder):
 def test_weights_of_unknown_origin_are_refused(own_experiment, tuned, change, words):
     change(own_experiment)
     with pytest.raises(InputError) as refused:
-        trainings(tuned)
+        training_history(tuned)
     weights = own_experiment / "best.pt"
     assert str(refused.value).startswith(f"{weights}: {tuned} started from these weights, which {words}")
 
 
 def test_a_phoneme_corpus_that_is_gone_cannot_be_checked(own_experiment, tmp_path):
-    (of_before,) = trainings(own_experiment)
+    (of_before,) = training_history(own_experiment)
     moved = of_before._replace(run={**of_before.run, "phonemes": str(tmp_path / "gone")})
     with pytest.raises(InputError, match="gone/phonemes.json: is not there any more, but .* was trained with"):
-        check_unheard("emodb", [moved])
+        check_corpus_not_trained_on("emodb", [moved])
 
 
 def test_older_trainings_do_not_name_the_weights_they_started_from(own_experiment):
-    (of_before,) = trainings(own_experiment)
+    (of_before,) = training_history(own_experiment)
     run = {name: value for name, value in of_before.run.items() if name != "init_from"}
-    assert of_before._replace(run=run).weights_before is None
+    assert of_before._replace(run=run).initial_weights is None

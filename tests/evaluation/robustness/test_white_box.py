@@ -12,14 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from speecheq.common.errors import InputError
 from speecheq.config.schema import ModelConfig
-from speecheq.evaluation.robustness.attacks import slope
-from speecheq.evaluation.robustness.white_box import (
-    DECIBEL,
-    WhiteBox,
-    ball_of_fbank,
-    ball_of_waveforms,
-    root_mean_square,
-)
+from speecheq.evaluation.robustness.attacks import loss_gradient
+from speecheq.evaluation.robustness.white_box import DECIBEL, WhiteBox, fbank_ball, root_mean_square, waveform_ball
 from speecheq.features.fbank import BatchedFbank
 from speecheq.models import build_model
 from speecheq.models.heads import Predictions
@@ -52,7 +46,7 @@ GOLD = torch.tensor([0, 3, 5])
 def test_every_kind_of_model_has_a_gradient_in_eval_mode_and_stays_as_it_is(kind, waveforms):
     model = model_of(kind)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = slope(box_of(model).of_waveforms(LENGTHS), waveforms, GOLD)
+    found = loss_gradient(box_of(model).waveform_logits(LENGTHS), waveforms, GOLD)
     assert found.gradient.flatten(1).any(1).all() and found.gradient.isfinite().all()
     assert not model.training and all(parameter.grad is None for parameter in model.parameters())
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
@@ -61,10 +55,12 @@ def test_every_kind_of_model_has_a_gradient_in_eval_mode_and_stays_as_it_is(kind
 @pytest.mark.parametrize("kind", ["speecheq", "baseline", "cnn_blstm"])
 def test_padding_has_no_gradient_and_changes_none(kind, waveforms):
     box = box_of(model_of(kind))
-    found = slope(box.of_waveforms(LENGTHS), waveforms, GOLD)
+    found = loss_gradient(box.waveform_logits(LENGTHS), waveforms, GOLD)
     for row, length in enumerate(LENGTHS.tolist()):
         assert not found.gradient[row, length:].any()
-        alone = slope(box.of_waveforms(LENGTHS[row : row + 1]), waveforms[row : row + 1, :length], GOLD[row : row + 1])
+        alone = loss_gradient(
+            box.waveform_logits(LENGTHS[row : row + 1]), waveforms[row : row + 1, :length], GOLD[row : row + 1]
+        )
         scale = alone.gradient.abs().max()
         torch.testing.assert_close(found.gradient[row, :length] / scale, alone.gradient[0] / scale, rtol=0, atol=1e-3)
         torch.testing.assert_close(found.loss[row], alone.loss[0], rtol=1e-4, atol=1e-4)
@@ -73,8 +69,8 @@ def test_padding_has_no_gradient_and_changes_none(kind, waveforms):
 @pytest.mark.parametrize("cmvn", ["utterance", "global", "none"])
 def test_the_gradient_is_that_of_finite_differences(cmvn, waveforms):
     box, x = box_of(model_of(cmvn=cmvn)), waveforms[:1]
-    logits = box.of_waveforms(LENGTHS[:1])
-    gradient = slope(logits, x, GOLD[:1]).gradient
+    logits = box.waveform_logits(LENGTHS[:1])
+    gradient = loss_gradient(logits, x, GOLD[:1]).gradient
     random = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).abs()
     for direction in (gradient, gradient.sign(), gradient.sign() * random):  # along it the loss changes most
         expected = (gradient * direction).sum().item()
@@ -88,9 +84,9 @@ def test_the_clean_logits_are_those_of_scoring(waveforms):
     box, (features, frames) = box_of(model), BatchedFbank()(waveforms, LENGTHS)
     with torch.no_grad():
         expected = model(features, frames, tasks=("esc", "eis", "gender")).esc_logits
-        torch.testing.assert_close(box.of_waveforms(LENGTHS)(waveforms), expected)
-        torch.testing.assert_close(box.of_fbank(frames)(features), expected)
-    with_gradient = box.of_fbank(frames)(features.requires_grad_())
+        torch.testing.assert_close(box.waveform_logits(LENGTHS)(waveforms), expected)
+        torch.testing.assert_close(box.fbank_logits(frames)(features), expected)
+    with_gradient = box.fbank_logits(frames)(features.requires_grad_())
     torch.testing.assert_close(with_gradient.detach(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -99,8 +95,8 @@ def test_the_clean_logits_are_those_of_scoring(waveforms):
 def test_the_change_of_a_waveform_is_as_far_below_it_as_its_level_says(level, gain, length, seed):
     random = torch.Generator().manual_seed(seed)
     clip = (gain * 0.5 * torch.randn(1, 400, generator=random)) * (torch.arange(400) < length)
-    ball = ball_of_waveforms(clip, torch.tensor([length]), level)
-    made = ball.at(torch.randn(1, 400, generator=random).sign())
+    ball = waveform_ball(clip, torch.tensor([length]), level)
+    made = ball.point(torch.randn(1, 400, generator=random).sign())
     change = (made - clip).double()
     assert not change[:, length:].any()
     assert made.abs().max() <= max(1.0, clip.abs().max().item())
@@ -112,7 +108,7 @@ def test_the_change_of_a_waveform_is_as_far_below_it_as_its_level_says(level, ga
 
 def test_the_change_of_filter_banks_is_in_decibels():
     features = torch.zeros(2, 5, 80)
-    made = ball_of_fbank(features, torch.tensor([5, 3]), 2.0).at(torch.ones(2, 5, 80))
+    made = fbank_ball(features, torch.tensor([5, 3]), 2.0).point(torch.ones(2, 5, 80))
     energies = made.exp() / features.exp()
     assert 10 * torch.log10(energies[0]).numpy() == pytest.approx(np.full((5, 80), 2.0), abs=1e-4)
     assert not made[1, 3:].any() and pytest.approx(np.log(10**0.1)) == DECIBEL
@@ -141,7 +137,7 @@ def rounded(features):
         (Says(rounded), "cannot be differentiated (the logits have no gradient)"),
         (
             Says(lambda features: features.mean((1, 2))[:, None].round() * torch.ones(9)),
-            "the gradient of its answers is 0",
+            "the gradient of its logits is 0",
         ),
     ],
 )
@@ -155,8 +151,8 @@ def test_what_cannot_be_differentiated_is_refused(model, words):
 @pytest.mark.parametrize("kind", ["speecheq", "baseline", "cnn_blstm"])
 def test_a_gpu_gives_the_same_gradient(kind, waveforms):
     gpu, model = torch.device("cuda"), model_of(kind)
-    expected = slope(box_of(model).of_waveforms(LENGTHS), waveforms, GOLD)
+    expected = loss_gradient(box_of(model).waveform_logits(LENGTHS), waveforms, GOLD)
     box = WhiteBox(model.to(gpu), BatchedFbank().to(gpu), gpu, "a model")
-    found = slope(box.of_waveforms(LENGTHS), waveforms.to(gpu), GOLD.to(gpu))
+    found = loss_gradient(box.waveform_logits(LENGTHS), waveforms.to(gpu), GOLD.to(gpu))
     scale = expected.gradient.abs().max()
     torch.testing.assert_close(found.gradient.cpu() / scale, expected.gradient / scale, rtol=0, atol=1e-2)
