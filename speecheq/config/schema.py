@@ -20,37 +20,16 @@ class DataConfig:
     """What is trained on, and in what mini-batches."""
 
     corpora: str = setting(
-        "all",
-        "the corpora whose emotion and gender clips are trained on: all of MsUD, or the target corpus only",
-        choices=("all", "target"),
+        "all", "emotion and gender data: all of MsUD, or the target corpus", choices=("all", "target")
     )
     batch_size: int = setting(32, "clips in a mini-batch of each of the three streams (section 3.2)", low=2)
-    input: str = setting(
-        "stored",
-        "what a mini-batch holds: the features that stage 2 stored, or waveforms, which are augmented and turned into "
-        "the same features on the training device",
-        choices=("stored", "waveform"),
-    )
-    max_seconds: float = setting(
-        6.0, "seconds to which longer emotion and gender clips are cropped, at a random place", low=0.1
-    )
+    input: str = setting("stored", "stored features, or waveforms to be augmented", choices=("stored", "waveform"))
+    max_seconds: float = setting(6.0, "seconds to which emotion and gender clips are cropped, at random", low=0.1)
     phoneme_batch_seconds: float = setting(320.0, "seconds of speech in a phoneme mini-batch, at most", low=1.0)
-    cmvn: str = setting(
-        "global",
-        "normalisation of the features: by each utterance's statistics, by those of the training cuts, or none",
-        choices=("utterance", "global", "none"),
-    )
-    unlabelled: bool = setting(
-        False,
-        "whether unlabelled speech is trained on too (MTL-AUG): one mini-batch in each step, with the losses that need "
-        "no labels",
-    )
-    dev_phoneme_clips: int = setting(
-        500, "utterances of the dev part, at most, whose phonemes are scored after every epoch", low=1
-    )
-    workers: int | None = setting(
-        None, "processes that load each stream; null is 1, or 4 if a GPU trains; 0 loads in the training process", low=0
-    )
+    cmvn: str = setting("global", "normalisation of the features", choices=("utterance", "global", "none"))
+    unlabelled: bool = setting(False, "whether unlabelled speech is trained on too, without labels (MTL-AUG)")
+    dev_phoneme_clips: int = setting(500, "dev utterances, at most, whose phones are scored every epoch", low=1)
+    workers: int | None = setting(None, "loading processes of a stream; null: 1, or 4 with a GPU; 0: none", low=0)
 
 
 @dataclass
@@ -80,10 +59,8 @@ class ModelConfig:
     num_phones: int = setting(202, "phones in the table; phone 0 is silence and the blank of CTC", low=2)
     num_esc: int = setting(9, "emotion state categories", low=2)
     num_genders: int = setting(2, "genders", low=2)
-    num_augmentations: int = setting(0, "classes of MTL-AUG's augmentation head; 0 leaves the head out", low=0)
-    decoder_channels: int = setting(
-        0, "inner width of MTL-AUG's decoder, which reconstructs the features; 0 leaves the decoder out", low=0
-    )
+    num_augmentations: int = setting(0, "classes of MTL-AUG's augmentation head; 0: no such head", low=0)
+    decoder_channels: int = setting(0, "inner width of MTL-AUG's decoder of features; 0: no decoder", low=0)
     batch_statistics: str = setting(
         "shared",
         "running statistics of batch norm: one set for all streams, or one for phonemes and unlabelled speech and one "
@@ -110,37 +87,17 @@ class LossConfig:
     """The losses and their weights (equations 1 to 4)."""
 
     gamma: float = setting(10.0, "focusing exponent gamma of the focal loss (equation 2); the paper's is 10", low=0.0)
-    alpha: float = setting(
-        1.0, "weight alpha of the CCC loss for EIS (equation 4); with 0 EIS is neither trained nor scored", low=0.0
-    )
-    beta: float = setting(0.1, "weight beta of the CTC loss for phonemes (equation 4); 0 leaves the task out", low=0.0)
-    eta: float = setting(0.1, "weight eta of the focal loss for gender (equation 4); 0 leaves the task out", low=0.0)
-    augmentation: float = setting(
-        0.0, "weight of the loss for the type of augmentation (MTL-AUG); 0 leaves the task out", low=0.0
-    )
-    reconstruction: float = setting(
-        0.0, "weight of the loss for the features before augmentation (MTL-AUG); 0 leaves the task out", low=0.0
-    )
+    alpha: float = setting(1.0, "weight alpha of the CCC loss for EIS (equation 4); with 0 EIS is not scored", low=0.0)
+    beta: float = setting(0.1, "weight beta of the CTC loss for phonemes (equation 4); 0: no such task", low=0.0)
+    eta: float = setting(0.1, "weight eta of the focal loss for gender (equation 4); 0: no such task", low=0.0)
+    augmentation: float = setting(0.0, "weight of the augmentation loss (MTL-AUG); 0: no such task", low=0.0)
+    reconstruction: float = setting(0.0, "weight of the reconstruction loss (MTL-AUG); 0: no such task", low=0.0)
     finetune_beta: float = setting(0.01, "beta at the end of the fine-tuning stage (section 3.2)", low=0.0)
     finetune_eta: float = setting(0.01, "eta at the end of the fine-tuning stage (section 3.2)", low=0.0)
-    label_smoothing: float = setting(
-        0.0, "part of each ESC and gender label that is spread evenly over all classes", low=0.0, high=0.9
-    )
-    class_balance: str = setting(
-        "none",
-        "weights of the ESC classes: none, or inverse to the number of their training clips",
-        choices=("none", "inverse"),
-    )
-    label_ignore: str = setting(
-        "fill",
-        "what happens to clips without EIS: the prediction fills in (Algorithm 1), or they are dropped",
-        choices=("fill", "drop"),
-    )
-    ctc_backend: str = setting(
-        "auto",
-        "the library that computes CTC; auto is torch on a CPU, and on a GPU k2 if it can be imported",
-        choices=("auto", "k2", "torch"),
-    )
+    label_smoothing: float = setting(0.0, "part of ESC and gender labels spread over all classes", low=0.0, high=0.9)
+    class_balance: str = setting("none", "weights of ESC classes, by their clips", choices=("none", "inverse"))
+    label_ignore: str = setting("fill", "treatment of clips without EIS (Algorithm 1)", choices=("fill", "drop"))
+    ctc_backend: str = setting("auto", "library for CTC; auto: see losses/ctc.py", choices=("auto", "k2", "torch"))
 
 
 @dataclass
@@ -149,39 +106,22 @@ class AugmentConfig:
 
     one_of: str = setting(
         "",
-        "changes of which each clip has exactly one, or none, at equal odds (MTL-AUG), such as 'speed pitch noise'; if "
-        "empty, each change has a probability of its own",
+        "names of changes, of which each clip has one or none (MTL-AUG); if empty, each change has its own probability",
     )
-    speed_low: float = setting(
-        0.85, "slowest speed; speed, which only one_of offers, changes tempo and pitch alike", low=0.5, high=2.0
-    )
+    speed_low: float = setting(0.85, "slowest speed, of tempo and pitch alike (one_of only)", low=0.5, high=2.0)
     speed_high: float = setting(1.15, "fastest speed", low=0.5, high=2.0)
-
     pitch_probability: float = setting(1.0, "part of the clips whose pitch is shifted", low=0.0, high=1.0)
     pitch_low: float = setting(-3.0, "lowest shift of the pitch in semitones", low=-12.0, high=12.0)
     pitch_high: float = setting(3.0, "highest shift of the pitch in semitones", low=-12.0, high=12.0)
-    tempo_probability: float = setting(
-        1.0, "part of the clips whose tempo is changed, at the same pitch", low=0.0, high=1.0
-    )
+    tempo_probability: float = setting(1.0, "part of the clips whose tempo is changed", low=0.0, high=1.0)
     tempo_low: float = setting(0.8, "slowest tempo; the duration is divided by it", low=0.5, high=2.0)
     tempo_high: float = setting(1.3, "fastest tempo", low=0.5, high=2.0)
     reverb_probability: float = setting(0.5, "part of the clips that are reverberated", low=0.0, high=1.0)
-    t60_low: float = setting(
-        0.2,
-        "shortest T60 of simulated reverberation: the seconds in which it falls by 60 dB",
-        low=0.05,
-        high=RIR_SECONDS,
-    )
-    t60_high: float = setting(0.8, "longest T60 of simulated reverberation in seconds", low=0.05, high=RIR_SECONDS)
-    direct_low: float = setting(
-        0.0, "lowest ratio of the direct path to the simulated reverberation in dB", low=-20.0, high=40.0
-    )
-    direct_high: float = setting(
-        12.0, "highest ratio of the direct path to the simulated reverberation in dB", low=-20.0, high=40.0
-    )
-    noise_probability: float = setting(
-        0.5, "part of the clips that a noise is added to, if there are noises", low=0.0, high=1.0
-    )
+    t60_low: float = setting(0.2, "shortest T60 in seconds, if simulated", low=0.05, high=RIR_SECONDS)
+    t60_high: float = setting(0.8, "longest T60 in seconds, if simulated", low=0.05, high=RIR_SECONDS)
+    direct_low: float = setting(0.0, "lowest direct-to-reverberant ratio in dB, if simulated", low=-20.0, high=40.0)
+    direct_high: float = setting(12.0, "highest direct-to-reverberant ratio in dB", low=-20.0, high=40.0)
+    noise_probability: float = setting(0.5, "part of the clips that get a noise, if there are any", low=0.0, high=1.0)
     snr_low: float = setting(10.0, "lowest signal-to-noise ratio in dB (section 2.5)", low=-20.0, high=80.0)
     snr_high: float = setting(25.0, "highest signal-to-noise ratio in dB (section 2.5)", low=-20.0, high=80.0)
     noise_hours: float = setting(10.0, "hours of noise that are held in memory, at most; one takes 0.23 GB", low=0.01)
@@ -236,29 +176,17 @@ class SpecAugmentConfig:
 class MixupConfig:
     """Clips of the emotion and gender streams are mixed in pairs, features and labels (Zhang et al., 2018)."""
 
-    alpha: float = setting(
-        0.0, "parameter alpha of the Beta distribution of a clip's own share; with 0 no clip is mixed", low=0.0
-    )
+    alpha: float = setting(0.0, "alpha of the Beta distribution of a clip's own share; 0: no mixup", low=0.0)
 
 
 @dataclass
 class SharConfig:
     """Training clips that are read from Lhotse Shar, in long sequential runs (dataset/shard_plan.py, docs/scale.md)."""
 
-    use: bool = setting(
-        False, "whether training clips are read from the shards that stage 3 wrote (run.sh --shar true)"
-    )
-    lanes: int = setting(
-        8, "readers that each mini-batch takes clips from; a multiple of the number of training processes", low=1
-    )
-    parts: int = setting(
-        4,
-        "groups of readers that give mini-batches in turn; at least as many as processes that load each stream",
-        low=1,
-    )
-    buffer: int = setting(
-        4096, "clips of a stream, over all readers and processes, that are shuffled among each other", low=1
-    )
+    use: bool = setting(False, "whether training clips are read from the shards of stage 3 (run.sh --shar true)")
+    lanes: int = setting(8, "readers of each mini-batch; a multiple of the number of training processes", low=1)
+    parts: int = setting(4, "groups of readers that give mini-batches in turn; at least data.workers", low=1)
+    buffer: int = setting(4096, "clips of a stream, over all readers, that are shuffled together", low=1)
 
 
 @dataclass
@@ -268,35 +196,17 @@ class OptimConfig:
     epochs: int | None = setting(60, "passes over the emotion stream; with null max_steps decides", low=1)
     max_steps: int | None = setting(None, "steps after which training ends, if epochs does not end it first", low=1)
     optimizer: str = setting(
-        "adam",
-        "adam (section 3.2), or adamw, whose weight decay is decoupled from the gradient and leaves biases and norms "
-        "alone",
-        choices=("adam", "adamw"),
+        "adam", "adam (section 3.2), or adamw, which decays no biases and norms", choices=("adam", "adamw")
     )
     learning_rate: float = setting(1e-4, "learning rate of the optimiser (section 3.2)", low=0.0)
     weight_decay: float = setting(1e-5, "weight decay of the optimiser (section 3.2)", low=0.0)
-    ema: float = setting(
-        0.0,
-        "decay per step of a moving average of the weights, which is scored on the dev part and kept as best.pt; 0 "
-        "keeps no average",
-        low=0.0,
-        high=0.99999,
-    )
+    ema: float = setting(0.0, "decay of the averaged weights that best.pt holds; 0: no average", low=0.0, high=0.99999)
     warmup_steps: int = setting(0, "steps in which the learning rate rises linearly from 0", low=0)
-    schedule: str = setting("constant", "course of the learning rate after the warm-up", choices=("constant", "cosine"))
-    finetune: float = setting(
-        0.0,
-        "part of the training, at its end, that is the fine-tuning stage of section 3.2, such as 0.25",
-        low=0.0,
-        high=1.0,
-    )
-    finetune_learning_rate: float = setting(
-        1e-6, "learning rate at the end of the fine-tuning stage (section 3.2)", low=0.0
-    )
+    schedule: str = setting("constant", "learning rate after the warm-up", choices=("constant", "cosine"))
+    finetune: float = setting(0.0, "part of the training, at its end, that is fine-tuning", low=0.0, high=1.0)
+    finetune_learning_rate: float = setting(1e-6, "learning rate at the end of fine-tuning (section 3.2)", low=0.0)
     clip_gradient: float = setting(5.0, "norm that longer gradients are scaled down to; 0 never scales", low=0.0)
-    max_bad_steps: int = setting(
-        10, "steps in a row with a loss or gradient that is not finite, after which training ends", low=1
-    )
+    max_bad_steps: int = setting(10, "steps in a row without a finite loss or gradient that end training", low=1)
 
 
 @dataclass
@@ -304,18 +214,10 @@ class RunConfig:
     """Where a training runs, and how."""
 
     seed: int = setting(1, "seed of weights, sampling, cropping and augmentation", low=0)
-    device: str = setting(
-        "auto", "device that trains; auto is a GPU if torch finds one", choices=("auto", "cpu", "cuda")
-    )
+    device: str = setting("auto", "training device; auto: a GPU if there is one", choices=("auto", "cpu", "cuda"))
     threads: int = setting(0, "threads of torch on the CPU; 0 leaves the number to torch", low=0)
-    precision: str = setting(
-        "fp32",
-        "number format that the model computes in; weights and losses stay in float32",
-        choices=("fp32", "bf16", "fp16"),
-    )
-    checkpoint_steps: int = setting(
-        200, "steps from one writing of last.pt to the next; it is also written after every epoch", low=1
-    )
+    precision: str = setting("fp32", "number format of the model; losses use fp32", choices=("fp32", "bf16", "fp16"))
+    checkpoint_steps: int = setting(200, "steps from one last.pt to the next, which ends an epoch too", low=1)
 
 
 @dataclass

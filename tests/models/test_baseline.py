@@ -1,45 +1,32 @@
-"""The baseline: shapes, blindness to padding, what each task trains, CTC at its own frame rate, its settings."""
-
-import dataclasses
+"""The baseline: pooling, batch statistics, training, CTC at its own frame rate, checkpoints."""
 
 import pytest
 import torch
+from small_models import FIELDS, SMALL, small_model
 
 from speecheq.common.errors import InputError
 from speecheq.config.layers import load, save
 from speecheq.config.schema import Config, ModelConfig
 from speecheq.dataset.batch import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
-from speecheq.models import TASKS, Baseline, SpeechEQ, build_model, checkpoint
+from speecheq.models import Baseline, SpeechEQ, build_model, checkpoint
 from speecheq.models.baseline import max_pool
 from speecheq.models.padding_mask import Frames
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.training.precision import Precision
 from speecheq.training.step import stream_loss, train_step
 
-FIELDS = ("phoneme_logits", "gender_logits", "esc_logits", "eis")
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", CPU)
 
 
 def _config(**changes):
-    return ModelConfig(**{**dict(kind="baseline", channels=12, embedding_dim=10), **changes})
+    return ModelConfig(**{"kind": "baseline", **SMALL["baseline"], **changes})
 
 
-def _model(**changes):
-    torch.manual_seed(0)
-    model = build_model(_config(**changes))
-    for module in model.modules():  # statistics that make a mistake in masking visible
-        if isinstance(module, torch.nn.BatchNorm1d):
-            torch.nn.init.uniform_(module.running_mean, -1, 1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-            torch.nn.init.uniform_(module.bias, -1, 1)
-    return model
-
-
-def _settings(**of_model) -> Config:
+def _settings(**changes) -> Config:
     config = Config()
-    config.model = _config(**of_model)
+    config.model = _config(**changes)
     config.data.cmvn, config.loss.gamma = "none", 1.0
     return config
 
@@ -63,16 +50,6 @@ def _batch() -> MultitaskBatch:
     )
 
 
-def test_shapes_and_a_third_of_the_frames():
-    predictions = _model()(torch.randn(4, 20, 80), torch.tensor([20, 7, 3, 1]))
-    assert predictions.lengths.tolist() == [7, 3, 1, 1]
-    assert predictions.phoneme_logits.shape == (4, 7, 202)
-    assert predictions.gender_logits.shape == (4, 2)
-    assert predictions.esc_logits.shape == (4, 9)
-    assert predictions.eis.shape == (4,)
-    assert predictions.embedding.shape == (4, 10)
-
-
 def test_max_pooling_sees_speech_only():
     lengths = torch.tensor([8, 4, 1])
     x = -torch.arange(1.0, 25.0).view(3, 8, 1)
@@ -83,25 +60,9 @@ def test_max_pooling_sees_speech_only():
     assert short[0, :, 0].tolist() == [-9.0, -12.0]
 
 
-def test_padding_changes_nothing_in_inference():
-    model = _model().eval()
-    lengths = [40, 29, 23, 9, 7, 1]
-    features = torch.randn(6, 50, 80) * 3
-    features[1, 29:] = float("nan")
-    with torch.no_grad():
-        batch = model(features, torch.tensor(lengths))
-        for n, length in enumerate(lengths):
-            alone = model(features[n : n + 1, :length], torch.tensor([length]))
-            own = int(alone.lengths)
-            assert own == batch.lengths[n] == alone.phoneme_logits.shape[1]
-            torch.testing.assert_close(batch.phoneme_logits[n, :own], alone.phoneme_logits[0], atol=1e-4, rtol=0)
-            for name in FIELDS[1:] + ("embedding",):
-                torch.testing.assert_close(getattr(batch, name)[n], getattr(alone, name)[0], atol=1e-4, rtol=0)
-
-
 def test_inference_gives_what_training_mode_gives_but_for_batch_norm():
     """torch computes the attention in another way where no gradient is wanted."""
-    model = _model().eval()
+    model = small_model("baseline").eval()
     features, lengths = torch.randn(3, 50, 80), torch.tensor([50, 31, 2])
     with torch.no_grad():
         quick = model(features, lengths)
@@ -110,66 +71,8 @@ def test_inference_gives_what_training_mode_gives_but_for_batch_norm():
         torch.testing.assert_close(getattr(quick, name), getattr(slow, name), atol=1e-5, rtol=1e-4)
 
 
-def test_more_padding_changes_nothing_in_training():
-    torch.manual_seed(1)
-    features, lengths = torch.randn(6, 20, 80), torch.tensor([20, 13, 20, 8, 1, 17])
-    results = []
-    for extra in (0, 17):
-        model = _model().train()
-        padding = torch.full((6, extra, 80), float("nan"))
-        predictions = model(torch.cat([features, padding], dim=1), lengths)
-        valid = torch.cat([row[:length] for row, length in zip(predictions.phoneme_logits, predictions.lengths)])
-        (valid.square().mean() + predictions.embedding.pow(3).mean() + predictions.eis.sum()).backward()
-        gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-        buffers = torch.cat([b.flatten().float() for b in model.buffers()])
-        results.append((valid, predictions.embedding, predictions.eis, gradients, buffers))
-    for short, long in zip(*results):
-        torch.testing.assert_close(short, long, atol=1e-4, rtol=1e-3)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_task_computes_and_trains_its_own_head_only(task):
-    model = _model()
-    predictions = model(torch.randn(2, 32, 80), torch.tensor([32, 19]), tasks=(task,))
-    own = {"phoneme": "phoneme_logits", "eis": "eis"}.get(task, task + "_logits")
-    assert [name for name in FIELDS if getattr(predictions, name) is not None] == [own]
-    assert (predictions.embedding is None) == (task == "phoneme")
-    output = getattr(predictions, own)
-    (output * torch.randn_like(output)).sum().backward()
-    for other in TASKS:
-        head = getattr(model, other + "_head")
-        trained = [p.grad is not None and bool((p.grad != 0).any()) for p in head.parameters()]
-        assert trained == [other == task] * len(trained), other
-    for name, parameter in model.backbone.named_parameters():
-        shared = name.startswith(("first.", "second."))
-        reached = parameter.grad is not None and bool((parameter.grad != 0).any())
-        assert reached == (shared or task != "phoneme"), name
-
-
-@pytest.mark.parametrize("tasks", [(), ("phoneme", "age")])
-def test_unknown_tasks(tasks):
-    with pytest.raises(ValueError, match="phoneme, gender, esc, eis"):
-        _model()(torch.randn(2, 12, 80), torch.tensor([12, 9]), tasks=tasks)
-
-
-def test_eis_starts_in_the_middle_and_is_not_clipped():
-    model = _model()
-    features, lengths = torch.randn(8, 30, 80), torch.full((8,), 30)
-    assert (model(features, lengths).eis - 2).abs().max() < 0.5
-    torch.nn.init.constant_(model.eis_head.bias, 9.0)
-    assert model(features, lengths).eis.min() > 4
-
-
-def test_dropout_only_in_training():
-    model = _model(dropout=0.5)
-    x, lengths = torch.randn(2, 12, 80), torch.tensor([12, 9])
-    assert not torch.equal(model(x, lengths).phoneme_logits, model(x, lengths).phoneme_logits)
-    model.eval()
-    assert torch.equal(model(x, lengths).phoneme_logits, model(x, lengths).phoneme_logits)
-
-
 def test_statistics_per_stream():
-    model = _model(batch_statistics="per_stream").train()
+    model = small_model("baseline", batch_statistics="per_stream").train()
     norm = model.backbone.second.norm
     before = {name: value.clone() for name, value in norm.named_buffers()}
     model(torch.randn(3, 20, 80), torch.tensor([20, 9, 14]), tasks=("phoneme",))
@@ -177,17 +80,6 @@ def test_statistics_per_stream():
     assert not torch.equal(norm.phoneme_mean, before["phoneme_mean"])
     model(torch.randn(3, 20, 80), torch.tensor([20, 9, 14]), tasks=("esc",))
     assert not torch.equal(norm.running_mean, before["running_mean"])
-
-
-def test_it_runs_and_trains_under_bfloat16_autocast():
-    model = _model()
-    features, lengths = torch.randn(3, 32, 80), torch.tensor([32, 9, 20])
-    for mode in (model.train(), model.eval()):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            predictions = mode(features, lengths)
-            loss = sum(getattr(predictions, name).float().square().mean() for name in FIELDS)
-        loss.backward()
-        assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 def test_size_at_the_papers_width():
@@ -252,26 +144,6 @@ def test_decoding_ignores_frames_behind_the_end(monkeypatch):
 
 
 # ---- its settings and checkpoints
-
-
-def test_the_settings_choose_the_model():
-    assert isinstance(build_model(_config()), Baseline)
-    assert isinstance(build_model(_config(kind="speecheq", channels=16)), SpeechEQ)
-    assert ModelConfig().kind == "speecheq"
-
-
-@pytest.mark.parametrize(
-    "changes, sentence",
-    [
-        (dict(kind="cnn"), "kind is 'cnn', but it must be one of speecheq, baseline"),
-        (dict(kind="baseline", channels=15), "channels is 15, but it must be even"),
-        (dict(kind="baseline", embedding_dim=0), "embedding_dim is 0, but it must be at least 1"),
-        (dict(kind="baseline", dropout=1.0), "dropout is 1.0"),
-    ],
-)
-def test_settings_out_of_range(changes, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        build_model(dataclasses.replace(ModelConfig(), **changes))
 
 
 def test_the_baseline_needs_no_multiple_of_scale():
