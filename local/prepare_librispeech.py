@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from speecheq.common.log import one_line
 from speecheq.corpora import (
     Corpus,
     Drops,
@@ -14,7 +15,6 @@ from speecheq.corpora import (
     iter_folders,
     keep_matched,
     log,
-    one_line,
     read_lines,
     run,
 )
