@@ -10,10 +10,10 @@ from speecheq.inference import predict_command
 
 def _listen(options: Namespace) -> None:
     from speecheq.inference.predictor import Predictor
-    from speecheq.inference.trained_model import load_model
+    from speecheq.inference.trained_model import load_trained_model
     from speecheq.inference.web_page import serve
 
-    model = load_model(options.model, options.device)
+    model = load_trained_model(options.model, options.device)
     title = f"SpeechEQ: {Path(options.model).name}" if options.model else "SpeechEQ"
     serve(Predictor(model, gender=bool(model.labels.genders)), title, options.host, options.port)
 

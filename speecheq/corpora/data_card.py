@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 from speecheq.common.errors import InputError
+from speecheq.common.markdown import markdown_table
 from speecheq.common.yaml_files import read_yaml
 
 CARDS = Path(__file__).resolve().parents[2] / "local" / "cards"
@@ -180,10 +181,8 @@ def where_from(card: Card) -> str:
 def table(cards: Mapping[str, Card]) -> str:
     """The table of corpora in Markdown, by title."""
     had = {"open": "open", "request": "on request", "never_released": "never released"}
-    lines = [
-        "| corpus | language | clips, hours, speakers | intensity | used for | licence | to be had |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    headings = ("corpus", "language", "clips, hours, speakers", "intensity", "used for", "licence", "to be had")
+    rows = []
     for card in sorted(cards.values(), key=lambda card: card.title):
         size = [f"{card.clips:,}", "?" if card.hours is None else f"{card.hours:g}", f"{card.speakers:,}"]
         access = "by stage 0" if card.downloads else had[card.access]
@@ -196,5 +195,5 @@ def table(cards: Mapping[str, Card]) -> str:
             card.licence,
             access,
         ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return markdown_table(headings, rows)

@@ -1,8 +1,8 @@
-"""A trained model for other programs: ONNX (float32 or int8) and torch.export.
+"""Export a trained model for other programs: ONNX (float32 or int8) and torch.export.
 
-All take ``features`` (N, T, 80) float32 and ``lengths`` (N,) int64, valid frames, with any N and T, and give the
-outputs of ``trained.OUTPUTS`` that the model was trained on; what stands behind an utterance's length has no effect.
-An ONNX file's metadata hold, under ``speecheq``, the labels and a description of the features as JSON.
+An exported model takes ``features`` (N, T, 80) float32 and ``lengths`` (N,) int64 in frames, for any N and T, and
+returns those of ``trained_model.OUTPUTS`` that it was trained on. Frames behind an utterance's length have no effect.
+The metadata of an ONNX file hold the labels and a description of the features as JSON, under ``speecheq``.
 """
 
 import copy
@@ -12,35 +12,33 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from speecheq.common.errors import InputError
+from speecheq.common.errors import InputError, optional_package
 from speecheq.common.files import whole_file
 from speecheq.features.fbank import FbankConfig
-from speecheq.inference.trained_model import INPUTS, PHONES, Inference, Labels, described, read_content
-from speecheq.models import checkpoint
+from speecheq.inference.trained_model import INPUTS, PHONES, Inference, Labels, onnx_metadata, read_weights
 
 OPSET = 17
 ONNX, TORCH_EXPORT = ".onnx", ".pt2"
 
 
 def export_model(name: str | Path | None, out: Path, int8: bool = False) -> None:
-    """Write the trained model ``name`` (a checkpoint, a model folder, a hub id) as ``out``, an .onnx or a .pt2 file.
+    """Write the trained model ``name`` (a checkpoint, a model folder, a hub id) to ``out``, an .onnx or a .pt2 file.
 
-    ``int8`` keeps the weights of an ONNX file in 8 bits. InputError for another suffix, or where what this needs is
-    not installed.
+    ``int8`` keeps the weights of an ONNX file in 8 bits. Raises InputError for another suffix, or where a package that
+    this needs is not installed.
     """
     out = Path(out)
     if out.suffix not in (ONNX, TORCH_EXPORT):
         raise InputError(f"{out}: the file must end in {ONNX} (ONNX) or {TORCH_EXPORT} (torch.export).")
     if int8 and out.suffix != ONNX:
         raise InputError(f"{out}: --int8 is for {ONNX} files.")
-    content, path = read_content(name)
-    model, config = checkpoint.restore(content, str(path))
-    labels = Labels.of(content, config)
-    inference = Inference(model, labels.outputs())
+    model, config, labels = read_weights(name)
+    inference = Inference(model, config, labels.outputs())
     with whole_file(out) as temporary:
         if out.suffix == TORCH_EXPORT:
             _write_torch_export(inference, labels, temporary)
@@ -51,29 +49,29 @@ def export_model(name: str | Path | None, out: Path, int8: bool = False) -> None
 
 
 def _example() -> tuple[Tensor, Tensor]:
-    """A padded batch to record the operations with."""
+    """A padded batch: the operations of a model are recorded as it computes this one."""
     return torch.randn(3, 60, FbankConfig().num_filters), torch.tensor([60, 41, 33])
 
 
-def _replaced(module: nn.Module, kind: type, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """A copy of ``module`` whose children of type ``kind`` are made anew."""
-    module = copy.deepcopy(module)
-    for parent in list(module.modules()):
+def _replaced(inference: Inference, kind: type, replacement: Callable[[Any], nn.Module]) -> Inference:
+    """A copy of ``inference`` in which ``replacement(module)`` stands for each module of type ``kind``."""
+    inference = copy.deepcopy(inference)
+    for parent in list(inference.modules()):
         for name, child in parent.named_children():
             if isinstance(child, kind):
-                setattr(parent, name, make(child))
-    return module.eval()
+                setattr(parent, name, replacement(child))
+    return inference.eval()
 
 
 class _PlainEncoderLayer(nn.Module):
-    """nn.TransformerEncoderLayer (batch first, ReLU, norm last) in operations that keep N and T open when recorded."""
+    """nn.TransformerEncoderLayer (batch first, ReLU, norm last) in operations that do not fix N and T when recorded."""
 
-    def __init__(self, layer: nn.TransformerEncoderLayer):
+    def __init__(self, layer: nn.TransformerEncoderLayer) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, x: Tensor, src_key_padding_mask: Tensor) -> Tensor:
-        """x (N, T, C), mask (N, T), true on padding -> (N, T, C)."""
+        """Map x (N, T, C) to (N, T, C); the mask (N, T) is true on padding."""
         layer, attention = self.layer, self.layer.self_attn
         projected = nn.functional.linear(x, attention.in_proj_weight, attention.in_proj_bias)
         by_head = (*x.shape[:2], attention.num_heads, attention.head_dim)
@@ -86,100 +84,91 @@ class _PlainEncoderLayer(nn.Module):
 
 
 def _write_onnx(inference: Inference, labels: Labels, path: Path) -> None:
-    try:
+    with optional_package("onnx", "ONNX export"):
         import onnx
-    except ImportError as error:
-        raise InputError("ONNX export needs onnx, which is not installed; install it with pip install onnx.") from error
     inference = _replaced(inference, nn.TransformerEncoderLayer, _PlainEncoderLayer)
-    open_axes: dict[str, dict[int, str]] = {INPUTS[0]: {0: "N", 1: "T"}, INPUTS[1]: {0: "N"}}
-    open_axes.update({name: {0: "N", 1: "frames"} if name == PHONES else {0: "N"} for name in inference.outputs})
-    # The exporter that records one run writes nn.GRU as ONNX's GRU; torch 2's other one unrolls it over time.
-    recording = {} if torch.__version__.startswith("1.") else {"dynamo": False}
+    features, lengths = INPUTS
+    dynamic_axes = {name: {0: "N"} for name in (lengths, *inference.outputs)}
+    dynamic_axes[features] = {0: "N", 1: "T"}
+    if PHONES in dynamic_axes:
+        dynamic_axes[PHONES] = {0: "N", 1: "frames"}
+    # The exporter that records one run writes nn.GRU as ONNX's GRU; the other one of torch 2 unrolls it over time.
+    exporter: dict[str, Any] = {} if torch.__version__.startswith("1.") else {"dynamo": False}
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they fear for N and T, which the tests try
+        warnings.simplefilter("ignore")  # they doubt that N and T are free, which the tests try
         torch.onnx.export(
             inference,
             _example(),
             str(path),
             input_names=list(INPUTS),
-            dynamic_axes=open_axes,
+            dynamic_axes=dynamic_axes,
             output_names=list(inference.outputs),
             opset_version=OPSET,
-            **recording,
+            **exporter,
         )
     model = onnx.load(str(path))
-    for key, value in described(labels, FbankConfig()).items():
+    for key, value in onnx_metadata(labels).items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
 
 def _write_int8(inference: Inference, labels: Labels, path: Path) -> None:
-    """ONNX with 8-bit weights; activations are quantised clip by clip as they come (dynamic quantisation)."""
-    try:
+    """ONNX with 8-bit weights; activations are quantised when the model runs (dynamic quantisation)."""
+    with optional_package("onnx and onnxruntime", "--int8", "pip install onnx onnxruntime"):
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
-    except ImportError as error:
-        raise InputError(
-            "--int8 needs onnx and onnxruntime, which are not installed; install them with pip "
-            "install onnx onnxruntime."
-        ) from error
     with tempfile.TemporaryDirectory() as folder:
         full = Path(folder) / "model.onnx"
         _write_onnx(inference, labels, full)
-        _part_shared_weights(full)
-        logging.disable(logging.WARNING)  # it recommends a preparation that changes nothing here
+        _unshare_weights(full)
+        logging.disable(logging.WARNING)  # onnxruntime recommends a preparation that changes nothing here
         try:
-            # the type is that of values whose type it cannot infer
-            quantize_dynamic(
-                str(full),
-                str(path),
-                weight_type=QuantType.QUInt8,
-                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-            )
+            # the type of values whose type onnxruntime cannot infer
+            default_type = {"DefaultTensorType": onnx.TensorProto.FLOAT}
+            quantize_dynamic(str(full), str(path), weight_type=QuantType.QUInt8, extra_options=default_type)
         finally:
             logging.disable(logging.NOTSET)
 
 
-def _part_shared_weights(path: Path) -> None:
-    """What onnxruntime's quantisation needs where two passes share weights.
+def _unshare_weights(path: Path) -> None:
+    """Prepare an ONNX file whose two passes share weights for the quantisation of onnxruntime.
 
-    It wants the weights themselves where the exporter wrote Identity of them, and for every Gemm weights of its own,
-    which it transposes once for each user.
+    It needs the weights themselves where the exporter wrote Identity nodes of them, and a copy of the weights for every
+    Gemm node, because it transposes them once for each.
     """
     import onnx
 
     model = onnx.load(str(path))
     weights = {weight.name: weight for weight in model.graph.initializer}
-    same = {
-        node.output[0]: node for node in model.graph.node if node.op_type == "Identity" and node.input[0] in weights
-    }
-    for node in model.graph.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = same[name].input[0] if name in same else name
-    for identity in same.values():
+    identities = [node for node in model.graph.node if node.op_type == "Identity" and node.input[0] in weights]
+    originals = {node.output[0]: node.input[0] for node in identities}
+    for identity in identities:
         model.graph.node.remove(identity)
+    for node in model.graph.node:
+        node.input[:] = [originals.get(name, name) for name in node.input]
     for number, node in enumerate(node for node in model.graph.node if node.op_type == "Gemm"):
-        own = onnx.TensorProto()
-        own.CopyFrom(weights[node.input[1]])
-        own.name = node.input[1] = f"{own.name}.{number}"
-        model.graph.initializer.append(own)
+        copied = onnx.TensorProto()
+        copied.CopyFrom(weights[node.input[1]])
+        copied.name = node.input[1] = f"{copied.name}.{number}"
+        model.graph.initializer.append(copied)
     onnx.save(model, str(path))
 
 
 class _ScannedGru(nn.Module):
-    """An nn.GRU as one scan over time: torch.export would unroll it and so fix the length."""
+    """An nn.GRU as one scan over time; torch.export would unroll nn.GRU and so fix the length."""
 
-    def __init__(self, gru: nn.GRU):
+    def __init__(self, gru: nn.GRU) -> None:
         super().__init__()
         self.gru = gru
 
     def forward(self, steps: Tensor) -> tuple[Tensor]:
-        """Steps (T, N, C) -> states (T, N, H), as the first of a tuple."""
+        """Map steps (T, N, C) to states (T, N, H), the first of a tuple as nn.GRU returns it."""
         from torch._higher_order_ops.scan import scan
 
-        projected = nn.functional.linear(steps, self.gru.weight_ih_l0, self.gru.bias_ih_l0)
-        recurrent, bias = self.gru.weight_hh_l0.t(), self.gru.bias_hh_l0
+        input_weight, recurrent_weight, input_bias, bias = self.gru.all_weights[0]
+        projected = nn.functional.linear(steps, input_weight, input_bias)
+        recurrent = recurrent_weight.t()
 
         def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
             reset_x, update_x, new_x = x.chunk(3, 1)
@@ -201,13 +190,13 @@ def _write_torch_export(inference: Inference, labels: Labels, path: Path) -> Non
         ) from error
     if any(isinstance(module, nn.LSTM) for module in inference.modules()):
         raise InputError(
-            "a model with LSTMs (model.kind baseline or cnn_blstm) cannot leave through torch.export with "
-            f"any length; export it to {ONNX}."
+            "torch.export cannot keep the length of a model with LSTMs (model.kind baseline or cnn_blstm) open; "
+            f"export it to {ONNX}."
         )
     inference = _replaced(inference, nn.GRU, _ScannedGru)
     any_size = {INPUTS[0]: {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, INPUTS[1]: {0: Dim.DYNAMIC}}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = export(inference, _example(), dynamic_shapes=any_size)
-    more = {"outputs": json.dumps(inference.outputs), **described(labels, FbankConfig())}
-    save(program, str(path), extra_files=more)
+    metadata = {"outputs": json.dumps(inference.outputs), **onnx_metadata(labels)}
+    save(program, str(path), extra_files=metadata)

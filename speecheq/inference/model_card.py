@@ -1,4 +1,4 @@
-"""The model card of a trained model: what it is for, what it learned from, how it scored, what it cannot do."""
+"""The model card of a trained model: its use, training data, scores and limits."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,12 +7,13 @@ from typing import Any
 import yaml
 
 from speecheq.common.files import read_json
+from speecheq.common.markdown import markdown_table
 from speecheq.common.stages import require
 from speecheq.config.schema import Config
 from speecheq.corpora.data_card import Card, read_cards
 from speecheq.reporting.experiment import sounds_in_words
 
-# The scores that a card shows, in this order, and how it calls them.
+# The scores that a card shows, in this order, with their names there.
 SCORES = {
     "ua": "UA (mean recall of the classes)",
     "wa": "WA (accuracy)",
@@ -35,16 +36,19 @@ PROTOCOLS = {
 
 
 def model_card(experiment: Path, name: str, licence: str, config: Config, parameters: int) -> str:
-    """The card in Markdown with the hub's header; InputError where ``experiment`` was not trained and scored."""
+    """The card in Markdown with the header that the hub reads.
+
+    ``parameters`` is their number. Raises InputError where ``experiment`` was not trained and scored.
+    """
     require(experiment, "train")
     require(experiment / "scored", "score")
     run, metrics = read_json(experiment / "run.json"), read_json(experiment / "metrics.json")
     protocol, cards = metrics["run"], read_cards()
-    used = {corpus: _card_of(corpus, cards) for corpus in [*protocol["corpora"], protocol["phonemes"]] if corpus}
+    used = {corpus: _data_card(corpus, cards) for corpus in [*protocol["corpora"], protocol["phonemes"]] if corpus}
     parts = [
         _header(licence, used),
         f"# {name}",
-        f"{_what(config, parameters)} It was trained with SpeechEQ "
+        f"{_description(config, parameters)} It was trained with SpeechEQ "
         f"(`{' '.join([protocol['config'], *protocol['set']])}`, system `{protocol['system']}`, "
         f"seed {protocol['seed']}).",
         "## Use",
@@ -63,7 +67,7 @@ def model_card(experiment: Path, name: str, licence: str, config: Config, parame
     return "\n\n".join(parts) + "\n"
 
 
-def _card_of(corpus: str, cards: Mapping[str, Card]) -> Card | None:
+def _data_card(corpus: str, cards: Mapping[str, Card]) -> Card | None:
     """The data card of a corpus, also of one of its parts (esd_zh); None for a corpus without one."""
     return cards.get(corpus) or cards.get(corpus.rpartition("_")[0])
 
@@ -79,23 +83,28 @@ def _header(licence: str, used: Mapping[str, Card | None]) -> str:
     return "---\n" + yaml.safe_dump(header, sort_keys=False, allow_unicode=True) + "---"
 
 
-def _what(config: Config, parameters: int) -> str:
-    tasks = ["the emotion category (ESC)"] + ["its intensity (EIS, 0 to 4)"] * (config.loss.alpha > 0)
-    tasks += ["the speaker's gender"] * ("gender" in config.tasks())
-    tasks += ["phonemes"] * ("phoneme" in config.tasks())
+def _description(config: Config, parameters: int) -> str:
+    tasks = ["the emotion category (ESC)"]
+    if config.loss.alpha > 0:
+        tasks.append("its intensity (EIS, 0 to 4)")
+    if "gender" in config.tasks():
+        tasks.append("the speaker's gender")
+    if "phoneme" in config.tasks():
+        tasks.append("phonemes")
+    *others, last = tasks
+    predicted = f"{', '.join(others)} and {last}" if others else last
     kind = {
         "speecheq": "An ECAPA-TDNN with Res-BiGRUs",
         "baseline": "A CNN with BiLSTM and self-attention",
         "cnn_blstm": "A CNN with BiLSTM and attention",
     }
-    heard = " and ".join([", ".join(tasks[:-1])] * (len(tasks) > 1) + tasks[-1:])
-    return f"{kind[config.model.kind]}, {parameters / 1e6:.2f} M parameters, that hears {heard} in speech."
+    return f"{kind[config.model.kind]}, {parameters / 1e6:.2f} M parameters, that predicts {predicted} from speech."
 
 
 def _use(config: Config) -> str:
-    more = " --gender" * ("gender" in config.tasks()) + " --phones" * ("phoneme" in config.tasks())
+    options = [option for task, option in (("gender", "--gender "), ("phoneme", "--phones ")) if task in config.tasks()]
     return (
-        f"```\nspeecheq predict --model FOLDER_OR_ID{more} some.wav\n```\n\n"
+        f"```\nspeecheq predict --model FOLDER_OR_ID {''.join(options)}some.wav\n```\n\n"
         "Features: 80 log mel filter banks of 16 kHz speech, 25 ms every 10 ms (Hamming window, no dither, "
         f"`snip_edges=False`); normalisation: `{config.data.cmvn}`."
     )
@@ -106,12 +115,12 @@ def _data(run: dict[str, Any], used: Mapping[str, Card | None], config: Config) 
     clips = sets["emotion"]["corpus"]
     if config.data.corpora == "target":
         clips = {run["msud"]["target"]: clips[run["msud"]["target"]]}
-    lines = ["| corpus | language | used for | clips of emotion in training |", "| --- | --- | --- | --- |"]
+    rows = []
     for corpus, card in used.items():
-        title = f"[{card.title}]({card.source})" if card else corpus
-        uses = "emotion" if corpus in clips else "phonemes"
-        lines.append(f"| {title} | {card.language if card else '?'} | {uses} | {clips.get(corpus, '-')} |")
-    yield "\n".join(lines)
+        title, language = (f"[{card.title}]({card.source})", card.language) if card else (corpus, "?")
+        task = "emotion" if corpus in clips else "phonemes"
+        rows.append((title, language, task, str(clips.get(corpus, "-"))))
+    yield markdown_table(("corpus", "language", "used for", "clips of emotion in training"), rows).rstrip()
     if run.get("sounds"):
         yield (
             f"Also trained with {sounds_in_words(run['sounds'])}, of folders that only its maker knows, with their "
@@ -138,26 +147,24 @@ def _protocol(protocol: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 def _scores(metrics: Mapping[str, Any]) -> Iterator[str]:
     sets = [name.rpartition(".")[0] for name in metrics if name.startswith("test") and name.endswith(".wa")]
-    lines = ["| score | " + " | ".join(sets) + " |", "| --- |" + " --- |" * len(sets)]
+    rows = []
     for key, title in SCORES.items():
         values = [metrics.get(f"{name}.{key}") for name in sets]
         if any(value is not None for value in values):
-            cells = ["n/a" if value is None else f"{value:.3f}" for value in values]
-            lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    yield "\n".join(lines)
+            rows.append([title, *("n/a" if value is None else f"{value:.3f}" for value in values)])
+    yield markdown_table(["score", *sets], rows).rstrip()
     yield (
-        f"Of one fold and one seed: how far such figures are from those of other folds and seeds is not known from "
-        f"them. Code at {metrics['run']['trained_at_git']}."
+        "These are the scores of one fold and one seed; they do not show how much other folds and seeds differ. Code "
+        f"at {metrics['run']['trained_at_git']}."
     )
 
 
 def _licences(licence: str, used: Mapping[str, Card | None]) -> Iterator[str]:
-    yield (
-        f"The weights: {licence}."
-        if licence
-        else "The weights: no licence was named when this folder was made. "
-        "Whether they may be passed on depends on the terms of the corpora below."
+    unnamed = (
+        "no licence was named when this folder was made. Whether they may be passed on depends on the terms of the "
+        "corpora below"
     )
+    yield f"The weights: {licence or unnamed}."
     yield "\n".join(
         f"- {card.title}: {card.licence}" if card else f"- {corpus}: has no data card, its terms are not known here"
         for corpus, card in used.items()
@@ -170,25 +177,25 @@ def _limits(run: Mapping[str, Any], metrics: Mapping[str, Any], config: Config) 
         unseen = [name for name, esc in zip(note["classes"], note["class_esc"]) if esc not in note["target_esc"]]
     else:
         unseen = [name for name in note["classes"] if not note["sets"]["emotion"]["class"].get(name)]
-    limits: list[str] = [
+    limits = [
         "Most emotion corpora are acted: how people act an emotion is not how they speak when they have it.",
-        "It judges voices, not people. What it says of a person is no ground for a decision about that person.",
+        "It judges voices, not people: do not base a decision about a person on its predictions.",
         "Other languages, microphones, rooms and ages than those of the corpora above were not tested.",
     ]
     if unseen:
-        limits.append(f"No training clip is of {', '.join(unseen)}: where it names one of these, it guesses.")
+        limits.append(f"No training clip is of {', '.join(unseen)}: a prediction of one of these is a guess.")
     labels = note["sets"]["emotion"]["eis"]
     if config.loss.alpha == 0:
         limits.append("It was not trained on intensity (EIS): it names the category alone.")
     elif not labels.get("specified"):
-        limits.append("No training clip has an EIS label: its EIS, and the name that follows from it, mean nothing.")
+        limits.append("No training clip has an EIS label: its EIS and its SEQM names mean nothing.")
     elif labels["specified"] < labels.get("unspecified", 0):
         limits.append(
-            f"Only {labels['specified']} of {sum(labels.values())} training clips have an EIS label: its "
-            "EIS, and the name that follows from it, mean little of classes without one."
+            f"Only {labels['specified']} of {sum(labels.values())} training clips have an EIS label: its EIS and its "
+            "SEQM names mean little for classes without one."
         )
     if config.loss.alpha > 0 and labels.get("specified") and metrics.get("test.eis_mse") is None:
-        limits.append("No test clip has an EIS label: how good its EIS is was not measured.")
+        limits.append("No test clip has an EIS label: the error of its EIS was not measured.")
     if "gender" in config.tasks():
-        limits.append("Gender is the corpora's F or M, heard from the voice.")
+        limits.append("Gender is the F or M of the corpora, predicted from the voice.")
     yield "\n".join(f"- {limit}" for limit in limits)

@@ -1,8 +1,8 @@
-"""A trained model as a folder that can be handed on: weights, settings, labels and a model card.
+"""A trained model as a folder for others: weights, settings, labels and a model card.
 
-model.safetensors   the weights, in a form that cannot hold code
+model.safetensors   the weights, in a format that cannot hold code
 config.yaml         all settings of the training
-labels.json         the classes, genders and phones that the outputs stand for
+labels.json         the classes, genders and phones of the outputs
 README.md           the model card: data, protocol, scores, licences, limits
 """
 
@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from speecheq.common.errors import InputError
+from speecheq.common.errors import InputError, first_line, optional_package
 from speecheq.common.files import read_json, whole_folder
 from speecheq.common.yaml_files import read_yaml
 from speecheq.config import layers as configuration
@@ -19,15 +19,15 @@ from speecheq.models import checkpoint
 
 WEIGHTS, SETTINGS, LABELS, CARD = FILES = ("model.safetensors", "config.yaml", "labels.json", "README.md")
 LABEL_TABLES = ("classes", "class_esc", "genders", "phones")
-# Raised when what the folder holds changes its meaning.
+# To be raised when the contents of the folder change their meaning.
 FORMAT = 1
 
 
 def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> None:
     """Write the best model of a trained and scored ``experiment`` (exp/.../fold<k>/seed<s>) as a model folder.
 
-    ``name`` heads the card (default: the folder's), ``licence`` is that of the weights. InputError where stage 4 or 5
-    has not run.
+    ``name`` is the title of the card (default: the folder's name), ``licence`` that of the weights. Raises InputError
+    where stage 4 or 5 has not run.
     """
     from safetensors.torch import save
 
@@ -45,9 +45,9 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> 
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What a checkpoint of the same model holds (see ``checkpoint.save``), without a training's state.
+    """The content of a checkpoint of the same model (see ``checkpoint.save``), without the state of training.
 
-    InputError for a folder that lacks a file, or whose files are not whole.
+    Raises InputError for a folder that lacks a file, or whose files are not whole.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -70,20 +70,14 @@ def read(folder: Path) -> dict[str, Any]:
     return {"config": read_yaml(folder / SETTINGS), "model": weights, **tables}
 
 
-def fetch(model_id: str) -> Path:
-    """The folder of a model of the Hugging Face hub, downloaded or from its cache; InputError where there is none."""
-    try:
+def download(model_id: str) -> Path:
+    """The folder of a model of the Hugging Face hub, from its cache if it is there. Raises InputError without one."""
+    missing = f"{model_id}: there is no such file or folder here"
+    with optional_package("huggingface_hub", f"{missing}; a model of the hub"):
         from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise InputError(
-            f"{model_id}: there is no such file or folder here; to take it as a model id of the hub, install "
-            "huggingface_hub (pip install huggingface_hub)."
-        ) from error
     try:
         return Path(snapshot_download(model_id, allow_patterns=list(FILES)))
     except Exception as error:  # of the network, of the hub, of the disk
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
-            f"{model_id}: there is no such file or folder here, and the hub does not give a model of that "
-            f"id ({reason})."
+            f"{missing}, and no model of that id could be downloaded from the hub ({first_line(error)})."
         ) from error

@@ -25,7 +25,7 @@ from speecheq.inference.recordings import (
     read_clip,
     split_into_clips,
 )
-from speecheq.inference.trained_model import TrainedModel, load_model
+from speecheq.inference.trained_model import TrainedModel, load_trained_model
 
 # Clips of a mini-batch by default; larger ones make a CPU slower.
 BATCH_SIZES = {"cpu": 8, "cuda": 32}
@@ -89,7 +89,7 @@ class Predictor:
         windows: Windows = Windows(),
         batch_size: int | None = None,
     ) -> None:
-        self.model = load_model(model, device) if model is None or isinstance(model, (str, Path)) else model
+        self.model = load_trained_model(model, device) if model is None or isinstance(model, (str, Path)) else model
         self.gender, self.phones, self.windows = gender, phones, windows
         self.batch_size = batch_size or BATCH_SIZES[self.model.device.type]
         self.labels = self.model.labels

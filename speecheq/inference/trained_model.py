@@ -1,12 +1,11 @@
-"""A trained model, ready to be used, and where it may come from.
+"""Load a trained model: a checkpoint (best.pt), a model folder, an ONNX file, or the hub id of a model folder.
 
-``load_model`` takes a checkpoint (best.pt), a model folder, an ONNX file, or the id of a model folder on the hub.
-Whatever it is, what comes back maps features to the same ``Answers``.
+Every kind of model takes features and returns a ``ModelOutput``.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from speecheq import seqm
 from speecheq.common.device import pick_device
-from speecheq.common.errors import InputError
+from speecheq.common.errors import InputError, first_line, optional_package
 from speecheq.config.schema import Config
 from speecheq.features.fbank import FbankConfig
 from speecheq.inference import model_folder
@@ -25,11 +24,12 @@ from speecheq.losses import greedy_decode
 from speecheq.models import checkpoint, clip_eis
 from speecheq.models.normalisation import Normalised
 
-# The model that is taken where none is named: a model folder that comes with the package.
+# The model folder that comes with the package.
 DEFAULT_MODEL = Path(__file__).resolve().parent / "starter"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
-# What an exported model gives, in this order; the outputs of a head that was not trained are left out.
+# The inputs and outputs of an exported model, in this order. Outputs of a head that was not trained are left out.
+INPUTS = ("features", "lengths")
 ESC, EIS, GENDER, EMBEDDING, PHONES, PHONE_FRAMES = OUTPUTS = (
     "esc_posterior",
     "eis",
@@ -38,16 +38,17 @@ ESC, EIS, GENDER, EMBEDDING, PHONES, PHONE_FRAMES = OUTPUTS = (
     "phoneme_logits",
     "phoneme_lengths",
 )
-INPUTS = ("features", "lengths")
-# The key of an ONNX file's metadata under which labels and features are described, and the version of that.
+# The metadata of an ONNX file hold the labels and the settings of the features under this key, in this format.
 METADATA_KEY = "speecheq"
 METADATA_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a model's outputs mean; ``genders`` and ``phones`` are empty where it was not trained on them, and
-    ``intensity`` is false where it was not trained on EIS."""
+    """The labels of a model's outputs; ``genders`` and ``phones`` are empty where it was not trained on them.
+
+    ``intensity`` says whether it was trained on EIS.
+    """
 
     classes: seqm.ClassTable
     genders: tuple[str, ...]
@@ -55,27 +56,21 @@ class Labels:
     intensity: bool = True
 
     @classmethod
-    def of(cls, content: dict[str, Any], config: Config) -> "Labels":
-        """Those of a checkpoint's content."""
-        return cls(
-            seqm.ClassTable(tuple(content["classes"]), tuple(content["class_esc"])),
-            tuple(content["genders"]) if "gender" in config.tasks() else (),
-            tuple(content["phones"]) if "phoneme" in config.tasks() else (),
-            config.loss.alpha > 0,
-        )
+    def from_checkpoint(cls, content: Mapping[str, Any], config: Config) -> "Labels":
+        """The labels in the content of a checkpoint, without those of tasks that it was not trained on."""
+        values = {**content, "intensity": config.loss.alpha > 0}
+        for table, task in (("genders", "gender"), ("phones", "phoneme")):
+            if task not in config.tasks():
+                values[table] = ()
+        return cls.from_dict(values)
 
     def outputs(self) -> tuple[str, ...]:
-        """The outputs that such a model has, in the order of OUTPUTS."""
-        missing = {
-            EIS: not self.intensity,
-            GENDER: not self.genders,
-            PHONES: not self.phones,
-            PHONE_FRAMES: not self.phones,
-        }
-        return tuple(name for name in OUTPUTS if not missing.get(name))
+        """The outputs that a model with these labels has, in the order of OUTPUTS."""
+        trained = {EIS: self.intensity, GENDER: self.genders, PHONES: self.phones, PHONE_FRAMES: self.phones}
+        return tuple(name for name in OUTPUTS if trained.get(name, True))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The labels as JSON can hold them."""
         return {
             "classes": self.classes.names,
             "class_esc": self.classes.categories,
@@ -85,91 +80,91 @@ class Labels:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Labels":
-        """What ``to_dict`` gave; KeyError where a table is missing."""
+    def from_dict(cls, values: Mapping[str, Any]) -> "Labels":
+        """The labels that ``to_dict`` wrote. Raises KeyError where a table is missing."""
         classes = seqm.ClassTable(tuple(values["classes"]), tuple(values["class_esc"]))
-        # files that do not say it have an EIS, which means nothing where it was not learned
+        # older files do not hold ``intensity``
         return cls(classes, tuple(values["genders"]), tuple(values["phones"]), bool(values.get("intensity", True)))
 
 
-class Answers(NamedTuple):
-    """What a model says of N clips."""
+class ModelOutput(NamedTuple):
+    """The output of a model for N clips; None for what it was not trained on."""
 
     posterior: np.ndarray  # (N, classes)
-    eis: np.ndarray | None  # (N,), in 0 to 4; None where the model was not trained on it
-    gender: np.ndarray | None  # (N, genders), posterior; None where the model was not trained on it
-    phones: list[list[int]] | None  # phone numbers of the best path; None where they were not asked for
+    eis: np.ndarray | None  # (N,), from 0 to 4
+    gender: np.ndarray | None  # (N, genders), posterior
+    phones: list[list[int]] | None  # phone numbers of the best path; None too where they were not requested
 
 
 class Inference(nn.Module):
-    """A trained model as it is used and exported: features to posteriors, clipped EIS, and what else is asked for."""
+    """A trained model as it is used and exported: it maps features to ``outputs``, which are names of OUTPUTS."""
 
-    def __init__(self, model: Normalised, outputs: Sequence[str]):
+    def __init__(self, model: Normalised, config: Config, outputs: Sequence[str]) -> None:
         super().__init__()
         self.model, self.outputs = model, tuple(outputs)
         emotion = {"esc"} | {task for task, output in (("eis", EIS), ("gender", GENDER)) if output in outputs}
         phonemes = {"phoneme"} if PHONES in outputs else set()
-        # With statistics of its own for the phoneme stream, batch norm differs from task to task.
-        apart = model.model.config.batch_statistics == "per_stream"
-        passes = (emotion, phonemes) if apart else (emotion | phonemes,)
+        # With batch statistics for each stream, batch norm differs between emotion and phonemes.
+        separate = config.model.batch_statistics == "per_stream"
+        passes = (emotion, phonemes) if separate else (emotion | phonemes,)
         self.passes = tuple(tuple(sorted(tasks)) for tasks in passes if tasks)
         self.eval()
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        """Features (N, T, D), lengths (N,) in frames -> ``self.outputs``.
+        """Map features (N, T, D) and their lengths (N,) in frames to the tensors of ``outputs``.
 
-        Posteriors (N, classes) and (N, genders), EIS (N,), the embedding (N, E), phoneme logits (N, T', phones) and
-        their valid frames (N,).
+        Returns posteriors (N, classes) and (N, genders), EIS (N,), the embedding (N, E), phoneme logits
+        (N, T', phones) and their lengths (N,) in frames.
         """
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for tasks in self.passes:
             predictions = self.model(features, lengths, tasks=tasks)
             if "esc" in tasks:
-                found[ESC] = predictions.esc_logits.float().softmax(1)
-                found[EMBEDDING] = predictions.embedding.float()
+                tensors[ESC] = predictions.esc_logits.float().softmax(1)
+                tensors[EMBEDDING] = predictions.embedding.float()
             if "eis" in tasks:
-                found[EIS] = clip_eis(predictions.eis.float())
+                tensors[EIS] = clip_eis(predictions.eis.float())
             if "gender" in tasks:
-                found[GENDER] = predictions.gender_logits.float().softmax(1)
+                tensors[GENDER] = predictions.gender_logits.float().softmax(1)
             if "phoneme" in tasks:
-                found[PHONES] = predictions.phoneme_logits.float()
-                found[PHONE_FRAMES] = predictions.lengths
-        return tuple(found[name] for name in self.outputs)
+                tensors[PHONES] = predictions.phoneme_logits.float()
+                tensors[PHONE_FRAMES] = predictions.lengths
+        return tuple(tensors[name] for name in self.outputs)
 
 
-def _wanted(labels: Labels, phones: bool) -> tuple[str, ...]:
-    """The outputs that ``Answers`` are made of."""
-    left_out = {EMBEDDING} if phones else {EMBEDDING, PHONES, PHONE_FRAMES}
-    return tuple(name for name in labels.outputs() if name not in left_out)
+def _needed_outputs(labels: Labels, phones: bool) -> tuple[str, ...]:
+    """The outputs that a ``ModelOutput`` is made of."""
+    unused = {EMBEDDING} if phones else {EMBEDDING, PHONES, PHONE_FRAMES}
+    return tuple(name for name in labels.outputs() if name not in unused)
 
 
-def _answers(found: dict[str, Tensor]) -> Answers:
-    phones = greedy_decode(found[PHONES], found[PHONE_FRAMES]) if PHONES in found else None
-    gender = found[GENDER].cpu().numpy() if GENDER in found else None
-    eis = found[EIS].cpu().numpy() if EIS in found else None
-    return Answers(found[ESC].cpu().numpy(), eis, gender, phones)
+def _model_output(tensors: Mapping[str, Tensor]) -> ModelOutput:
+    eis, gender = (tensors[name].cpu().numpy() if name in tensors else None for name in (EIS, GENDER))
+    phones = greedy_decode(tensors[PHONES], tensors[PHONE_FRAMES]) if PHONES in tensors else None
+    return ModelOutput(tensors[ESC].cpu().numpy(), eis, gender, phones)
 
 
 class TorchModel:
     """A model that torch computes, on a CPU or a GPU."""
 
-    def __init__(self, model: Normalised, labels: Labels, device: torch.device):
+    def __init__(self, model: Normalised, config: Config, labels: Labels, device: torch.device) -> None:
         self.labels, self.device, self.fbank = labels, device, FbankConfig()
         model.to(device)
         _dilate_pointwise(model)
-        self.inference = {phones: Inference(model, _wanted(labels, phones)) for phones in (False, True)}
+        self.inference = {phones: Inference(model, config, _needed_outputs(labels, phones)) for phones in (False, True)}
 
-    def __call__(self, features: Tensor, lengths: Tensor, phones: bool = False) -> Answers:
-        """Features (N, T, D) on ``device``, padded, and lengths (N,) in frames, on the CPU -> what is said of them."""
+    def __call__(self, features: Tensor, lengths: Tensor, phones: bool = False) -> ModelOutput:
+        """Compute padded features (N, T, D) on ``device``; their lengths (N,) in frames are on the CPU."""
         inference = self.inference[phones]
         with torch.inference_mode():
-            return _answers(dict(zip(inference.outputs, inference(features, lengths))))
+            return _model_output(dict(zip(inference.outputs, inference(features, lengths))))
 
 
 def _dilate_pointwise(model: nn.Module) -> None:
-    """Give 1x1 convolutions a dilation, which changes no result, so that torch leaves small batches to oneDNN too.
+    """Give 1x1 convolutions a dilation, which changes no result, so that torch uses oneDNN for small batches too.
 
-    On one CPU thread it else takes a slow product for batches below 16: at C = 256 a clip of 3 s is 1.7 times as fast.
+    Otherwise it takes a slow product on one CPU thread for batches below 16: at C = 256 a clip of 3 s takes 1.7 times
+    as long.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv1d) and module.kernel_size == (1,):
@@ -179,57 +174,48 @@ def _dilate_pointwise(model: nn.Module) -> None:
 class OnnxModel:
     """A model that onnxruntime computes, on a CPU, with as many threads as torch is set to."""
 
-    def __init__(self, path: Path):
-        try:
+    def __init__(self, path: Path) -> None:
+        with optional_package("onnxruntime", f"{path}: an ONNX model"):
             import onnxruntime
-        except ImportError as error:
-            raise InputError(
-                f"{path}: an ONNX model needs onnxruntime, which is not installed; install it with "
-                "pip install onnxruntime, or give a checkpoint or a model folder."
-            ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
         options.log_severity_level = 3
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen of its own
-            raise InputError(f"{path}: is not a whole ONNX model ({_first_line(error)}).") from error
-        self.labels, self.fbank = _described(path, self.session.get_modelmeta().custom_metadata_map)
-        # only what leads to the outputs asked for is computed
+            raise InputError(f"{path}: is not a whole ONNX model ({first_line(error)}).") from error
+        self.labels, self.fbank = _read_metadata(path, self.session.get_modelmeta().custom_metadata_map)
+        # Compute only what leads to the requested outputs.
         self.run_options = onnxruntime.RunOptions()
         self.run_options.only_execute_path_to_fetches = True
         self.device = torch.device("cpu")
 
-    def __call__(self, features: Tensor, lengths: Tensor, phones: bool = False) -> Answers:
-        """As TorchModel's."""
-        outputs = _wanted(self.labels, phones)
-        given = dict(zip(INPUTS, (features.numpy(), lengths.long().numpy())))
-        found = self.session.run(outputs, given, self.run_options)
-        return _answers({name: torch.from_numpy(value) for name, value in zip(outputs, found)})
+    def __call__(self, features: Tensor, lengths: Tensor, phones: bool = False) -> ModelOutput:
+        """The same as that of TorchModel."""
+        names = _needed_outputs(self.labels, phones)
+        inputs = dict(zip(INPUTS, (features.numpy(), lengths.long().numpy())))
+        arrays = self.session.run(names, inputs, self.run_options)
+        return _model_output({name: torch.from_numpy(array) for name, array in zip(names, arrays)})
 
 
 TrainedModel = TorchModel | OnnxModel
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def described(labels: Labels, fbank: FbankConfig, **more: Any) -> dict[str, str]:
-    """An ONNX file's metadata: its labels, and how its features are made."""
+def onnx_metadata(labels: Labels) -> dict[str, str]:
+    """The metadata of an ONNX file: its labels, and how its features are computed."""
     features = {
-        **fbank.to_dict(),
+        **FbankConfig().to_dict(),
         "dither": 0.0,
         "snip_edges": False,
         "samples": "mono, in [-1, 1]",
         "energies": "log of the power spectrum's mel bins, as Kaldi's compute-fbank-feats",
     }
-    values = {"format": METADATA_FORMAT, "labels": labels.to_dict(), "features": features, **more}
+    values = {"format": METADATA_FORMAT, "labels": labels.to_dict(), "features": features}
     return {METADATA_KEY: json.dumps(values, ensure_ascii=False)}
 
 
-def _described(path: Path, metadata: dict[str, str]) -> tuple[Labels, FbankConfig]:
-    """What ``described`` wrote; InputError for an ONNX file of another program."""
+def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Labels, FbankConfig]:
+    """What ``onnx_metadata`` wrote. Raises InputError for an ONNX file of another program."""
     try:
         values = json.loads(metadata[METADATA_KEY])
         if values["format"] != METADATA_FORMAT:
@@ -242,38 +228,40 @@ def _described(path: Path, metadata: dict[str, str]) -> tuple[Labels, FbankConfi
         ) from error
 
 
-def read_content(name: str | Path | None) -> tuple[dict[str, Any], Path]:
-    """The content of a checkpoint or a model folder (see ``checkpoint.save``), and its path. InputError for others."""
-    path = _local(name)
-    return (model_folder.read(path) if path.is_dir() else checkpoint.read(path)), path
+def read_weights(name: str | Path | None) -> tuple[Normalised, Config, Labels]:
+    """The model of a checkpoint, a model folder or a hub id, in eval mode on the CPU; its settings; its labels.
+
+    None is the model that comes with the package. Raises InputError where the model cannot be used.
+    """
+    path = _find_model(name)
+    content = model_folder.read(path) if path.is_dir() else checkpoint.read(path)
+    model, config = checkpoint.restore(content, str(path))
+    return model, config, Labels.from_checkpoint(content, config)
 
 
-def load_model(name: str | Path | None = None, device: str = "auto") -> TrainedModel:
-    """The trained model ``name``: a checkpoint, a model folder, an ONNX file or a hub id; None: the package's own.
+def load_trained_model(name: str | Path | None = None, device: str = "auto") -> TrainedModel:
+    """Load a checkpoint, a model folder, an ONNX file or a hub id; None is the model that comes with the package.
 
-    ``device`` is auto, cpu or cuda; an ONNX file runs on the CPU. InputError says what is wrong with the model.
+    ``device`` is auto, cpu or cuda; an ONNX file runs on the CPU. Raises InputError where the model cannot be used.
     """
     chosen = pick_device(device)
-    path = _local(name)
-    if path.suffix == ".onnx":
-        if device == "cuda":
-            raise InputError(
-                f"{path}: an ONNX model runs on the CPU here; use --device cpu, or a checkpoint or model "
-                "folder for a GPU."
-            )
-        return OnnxModel(path)
-    content, path = read_content(path)
-    model, config = checkpoint.restore(content, str(path))
-    return TorchModel(model, Labels.of(content, config), chosen)
+    path = _find_model(name)
+    if path.suffix != ".onnx":
+        return TorchModel(*read_weights(path), chosen)
+    if device == "cuda":
+        raise InputError(
+            f"{path}: an ONNX model runs on the CPU; use --device cpu, or a checkpoint or model folder for a GPU."
+        )
+    return OnnxModel(path)
 
 
-def _local(name: str | Path | None) -> Path:
-    """The file or folder of a model, fetched from the hub where ``name`` is an id there."""
+def _find_model(name: str | Path | None) -> Path:
+    """The file or folder of a model; a hub id is downloaded."""
     if name is None:
         if not DEFAULT_MODEL.is_dir():
             raise InputError(
-                "no model is given, and this version brings none: give one with --model (a best.pt, a "
-                "model folder, an .onnx file or the id of a model on the hub)."
+                "no model is given, and none comes with this version: give one with --model (a best.pt, a model "
+                "folder, an .onnx file or the id of a model on the hub)."
             )
         return DEFAULT_MODEL
     path = Path(name)
@@ -281,4 +269,4 @@ def _local(name: str | Path | None) -> Path:
         return path
     if path.suffix in (".pt", ".onnx") or not HUB_ID.fullmatch(str(name)):
         raise InputError(f"{path}: there is no such model, neither a checkpoint, nor a model folder, nor an ONNX file.")
-    return model_folder.fetch(str(name))
+    return model_folder.download(str(name))

@@ -1,104 +1,93 @@
-"""A page in the browser that says what a model hears, from the microphone or a file: ``speecheq listen``.
+"""The page of ``speecheq listen``: predictions for a microphone or a file, in the browser.
 
-Gradio makes the page; nothing of it comes from the network, and no sound leaves the machine that serves it.
+Gradio makes the page; nothing of it comes from the network, and no audio leaves the machine that serves it.
 """
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from speecheq.common.errors import InputError
+from speecheq.common.errors import InputError, optional_package
 from speecheq.common.log import log
 from speecheq.inference.predictor import Prediction, Predictor
 from speecheq.inference.recordings import SILENCE
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # else it calls home when it is imported
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
-HOUR = 3600  # seconds: what was recorded or sent is deleted after one
+HOUR = 3600  # seconds after which a recording is deleted from the server
 TIMELINE = ("from (s)", "to (s)", "emotion", "SEQM name", "EIS")
 
 
-def _gradio() -> Any:
-    try:
-        import gradio
-    except ModuleNotFoundError as missing:
-        raise InputError(
-            f"speecheq listen needs gradio ({missing}); install it: utils/install.sh --extras listen."
-        ) from missing
-    return gradio
+class PageContent(NamedTuple):
+    """What the page shows of a recording."""
+
+    summary: str
+    posterior: dict[str, float]  # by class, the mean of all windows; empty for silence
+    timeline: list[list[Any]]  # a row for each window, with the columns of TIMELINE
 
 
-def in_words(prediction: Prediction) -> str:
-    """What is said of one clip, in a line."""
-    if prediction.posterior is None:
-        return f"Nothing is said of {SILENCE}."
+def summary(prediction: Prediction) -> str:
+    """One line for the prediction of one clip."""
+    if prediction.posterior is None or prediction.emotion is None:
+        return f"No prediction: {prediction.note}."
     parts = [f"{prediction.emotion} {prediction.posterior[prediction.emotion]:.2f}"]
     if prediction.eis is not None:
         parts = [f"{prediction.name}: {parts[0]}, EIS {prediction.eis:.2f} of 4"]
-    if prediction.gender is not None:
+    if prediction.gender is not None and prediction.gender_posterior is not None:
         parts.append(f"gender {prediction.gender} {prediction.gender_posterior[prediction.gender]:.2f}")
     if prediction.note:
         parts.append(prediction.note)
     return "; ".join(parts)
 
 
-def of_recording(predictor: Predictor, path: str | None) -> tuple[str, dict[str, float], list[list[Any]]]:
-    """(in words, the posteriors, the timeline) of a recording; of several windows the posteriors are the mean.
-
-    InputError where the recording cannot be used, or none was given.
-    """
+def predict_recording(predictor: Predictor, path: str | None) -> PageContent:
+    """Predict the recording at ``path``. Raises InputError where it cannot be used, or none was given."""
     if not path:
         raise InputError("record something, or choose a file.")
     clips = predictor(path)
-    heard = [clip for clip in clips if clip.posterior is not None]
-    names = predictor.labels.classes.names
-    posterior = {name: sum(clip.posterior[name] for clip in heard) / len(heard) for name in names} if heard else {}
-    words = (
-        in_words(clips[0])
-        if len(clips) == 1
-        else (f"{len(clips)} windows, {len(clips) - len(heard)} of them {SILENCE}; the classes below are their mean.")
-    )
-    timeline = [
-        [
-            round(clip.start, 2),
-            round(clip.end, 2),
-            clip.emotion or clip.note,
-            clip.name or "",
-            "" if clip.eis is None else round(clip.eis, 2),
-        ]
-        for clip in clips
-    ]
-    return words, posterior, timeline
+    posteriors = [clip.posterior for clip in clips if clip.posterior is not None]
+    mean = {}
+    if posteriors:
+        mean = {name: sum(p[name] for p in posteriors) / len(posteriors) for name in predictor.labels.classes.names}
+    silent = len(clips) - len(posteriors)
+    text = f"{len(clips)} windows, {silent} of them {SILENCE}; the probabilities below are the mean of the others."
+    timeline: list[list[Any]] = []
+    for clip in clips:
+        eis = "" if clip.eis is None else round(clip.eis, 2)
+        timeline.append([round(clip.start, 2), round(clip.end, 2), clip.emotion or clip.note, clip.name or "", eis])
+    return PageContent(summary(clips[0]) if len(clips) == 1 else text, mean, timeline)
 
 
 def page(predictor: Predictor, title: str) -> Any:
-    """The page, a gradio.Blocks, of one model; its function is also at the address ``/predict``."""
-    gradio = _gradio()
+    """The page of one model, a gradio.Blocks. Programs reach its function at ``/predict``."""
+    with optional_package("gradio", "speecheq listen", "utils/install.sh --extras listen"):
+        import gradio
 
-    def answer(path: str | None):
+    def predict(path: str | None) -> PageContent:
         try:
-            return of_recording(predictor, path)
+            return predict_recording(predictor, path)
         except InputError as error:
-            # the copy that was sent has a long name of its own, which tells its sender nothing
+            # the copy on the server has a long path that its sender does not know
             raise gradio.Error(str(error).replace(str(path), Path(str(path)).name), print_exception=False) from error
 
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as blocks:
         gradio.Markdown(
-            f"# {title}\nSpeak, or choose a file. What is said of it is a guess of a model: it knows the "
-            "speakers and languages that it was trained on."
+            f"# {title}\nSpeak, or choose a file. The prediction is a guess of a model, which knows the speakers and "
+            "languages that it was trained on."
         )
-        sound = gradio.Audio(sources=["microphone", "upload"], type="filepath", label="recording")
-        words = gradio.Textbox(label="what it hears", interactive=False)
+        recording = gradio.Audio(sources=["microphone", "upload"], type="filepath", label="recording")
+        text = gradio.Textbox(label="prediction", interactive=False)
         with gradio.Row():
             posterior = gradio.Label(label="emotion (ESC)")
             timeline = gradio.Dataframe(headers=list(TIMELINE), label="timeline", interactive=False)
-        sound.change(answer, sound, [words, posterior, timeline], api_name=False, show_progress="minimal")
-        gradio.Button("Predict again").click(answer, sound, [words, posterior, timeline], api_name="predict")
+        outputs = [text, posterior, timeline]
+        recording.change(predict, recording, outputs, api_visibility="private", show_progress="minimal")
+        gradio.Button("Predict again").click(predict, recording, outputs, api_name="predict")
     return blocks
 
 
 def serve(predictor: Predictor, title: str, host: str, port: int) -> None:
-    """Serve the page until Ctrl-C; InputError where the port is taken."""
+    """Serve the page until Ctrl-C. Raises InputError where the port is taken."""
     try:
         blocks = page(predictor, title)
         _, address, _ = blocks.launch(
@@ -111,7 +100,7 @@ def serve(predictor: Predictor, title: str, host: str, port: int) -> None:
             prevent_thread_lock=True,
         )
     except OSError as taken:
-        raise InputError(f"the port {port} of {host} cannot be served ({taken}); name another with --port.") from taken
+        raise InputError(f"the port {port} of {host} cannot be served ({taken}); choose one with --port.") from taken
     log.info("the page is at %s; Ctrl-C ends it", address)
     try:
         blocks.block_thread()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from speecheq.common.files import whole_output_folder, write_text
 from speecheq.common.log import one_line
+from speecheq.common.markdown import markdown_table
 
 # A column of several parts has a tuple in each row, else one text.
 Cell = str | tuple[str, ...]
@@ -77,17 +78,7 @@ def slug(text: str) -> str:
 
 def markdown(table: Table) -> str:
     """Lines between bars; without the caption, which a page has as a heading."""
-
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |\n"
-
-    return (
-        line(column.heading for column in table.columns)
-        + "|"
-        + " --- |" * len(table.columns)
-        + "\n"
-        + "".join(map(line, table.texts()))
-    )
+    return markdown_table([column.heading for column in table.columns], table.texts())
 
 
 def read_markdown(text: str) -> Table:

@@ -12,10 +12,10 @@ from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
 from speecheq.evaluation.metrics import esc_and_eis_scores
 from speecheq.features.fbank import FbankConfig
-from speecheq.inference.compare_exports import _intensities
+from speecheq.inference.compare_exports import _gold_and_predicted_eis
 from speecheq.inference.export import export_model
 from speecheq.inference.predictor import Predictor
-from speecheq.inference.trained_model import OUTPUTS, Inference, Labels, OnnxModel, load_model
+from speecheq.inference.trained_model import OUTPUTS, Inference, OnnxModel, load_trained_model, read_weights
 from speecheq.models import checkpoint
 
 onnx = pytest.importorskip("onnx", reason="needs the extra `export`")
@@ -43,9 +43,8 @@ def write_model(path, kind="speecheq", **settings):
 
 
 def inference_of(path):
-    content = checkpoint.read(path)
-    model, config = checkpoint.restore(content, str(path))
-    return Inference(model, Labels.of(content, config).outputs())
+    model, config, labels = read_weights(path)
+    return Inference(model, config, labels.outputs())
 
 
 def compare(inference, exported, batches=50):
@@ -94,7 +93,7 @@ def test_onnx_answers_as_pytorch_on_50_random_lengths(tmp_path, settings):
 
 def test_what_is_padding_does_not_matter_in_onnx(tmp_path):
     export_model(write_model(tmp_path / "model.pt"), tmp_path / "model.onnx")
-    model = load_model(tmp_path / "model.onnx")
+    model = load_trained_model(tmp_path / "model.onnx")
     features, lengths = torch.randn(2, 100, 80), torch.tensor([100, 40])
     features[1, 40:] = float("nan")
     together, alone = model(features, lengths, phones=True), model(features[1:, :40], lengths[1:], phones=True)
@@ -110,9 +109,9 @@ def test_the_metadata_say_how_features_are_made_and_what_outputs_mean(tmp_path):
     features = described["features"]
     assert {name: features[name] for name in FbankConfig().to_dict()} == FbankConfig().to_dict()
     assert features["dither"] == 0 and features["snip_edges"] is False
-    opened = load_model(tmp_path / "model.onnx")
+    opened = load_trained_model(tmp_path / "model.onnx")
     assert isinstance(opened, OnnxModel) and opened.fbank == FbankConfig()
-    assert opened.labels == load_model(tmp_path / "model.pt").labels
+    assert opened.labels == load_trained_model(tmp_path / "model.pt").labels
 
 
 def test_a_model_without_intensities_has_none_in_onnx_either(tmp_path):
@@ -123,13 +122,13 @@ def test_a_model_without_intensities_has_none_in_onnx_either(tmp_path):
     export_model(path, tmp_path / "model.onnx")
     assert "eis" not in [output.name for output in onnx.load(str(tmp_path / "model.onnx")).graph.output]
     features, lengths = torch.randn(2, 60, 80), torch.tensor([60, 41])
-    there, here = (load_model(model)(features, lengths) for model in (tmp_path / "model.onnx", path))
+    there, here = (load_trained_model(model)(features, lengths) for model in (tmp_path / "model.onnx", path))
     assert there.eis is here.eis is None
     np.testing.assert_allclose(there.posterior, here.posterior, atol=1e-4)
-    gold = np.array([1.5, 2.5])
-    assert esc_and_eis_scores([0, 1], [0, 1], *_intensities(gold, [here]))["eis_mse"] is None
+    gold = [1.5, 2.5]
+    assert esc_and_eis_scores([0, 1], [0, 1], *_gold_and_predicted_eis(gold, [here]))["eis_mse"] is None
     known = here._replace(eis=np.array([1.5, 3.5]))
-    assert esc_and_eis_scores([0, 1], [0, 1], *_intensities(gold, [known]))["eis_mse"] == 0.5
+    assert esc_and_eis_scores([0, 1], [0, 1], *_gold_and_predicted_eis(gold, [known]))["eis_mse"] == 0.5
 
 
 def test_predict_takes_an_onnx_file(experiment, tmp_path, toys, capsys):
@@ -202,17 +201,17 @@ def test_onnx_files_that_cannot_be_used(tmp_path, monkeypatch):
     whole = (tmp_path / "model.onnx").read_bytes()
     (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="half.onnx: is not a whole ONNX model"):
-        load_model(tmp_path / "half.onnx")
+        load_trained_model(tmp_path / "half.onnx")
     model = onnx.load(str(tmp_path / "model.onnx"))
     del model.metadata_props[:]
     onnx.save(model, str(tmp_path / "foreign.onnx"))
     with pytest.raises(InputError, match="foreign.onnx: is not an ONNX model of SpeechEQ"):
-        load_model(tmp_path / "foreign.onnx")
+        load_trained_model(tmp_path / "foreign.onnx")
     with pytest.raises(InputError, match="runs on the CPU|finds no GPU"):
-        load_model(tmp_path / "model.onnx", "cuda")
+        load_trained_model(tmp_path / "model.onnx", "cuda")
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(InputError, match="pip install onnxruntime"):
-        load_model(tmp_path / "model.onnx")
+        load_trained_model(tmp_path / "model.onnx")
 
 
 def test_other_models_are_not_compared(experiment, tmp_path):

@@ -15,7 +15,7 @@ from speecheq.common.errors import InputError
 from speecheq.config.schema import MODEL_KINDS
 from speecheq.inference import model_folder, trained_model
 from speecheq.inference.model_card import model_card
-from speecheq.inference.trained_model import Inference, Labels, load_model
+from speecheq.inference.trained_model import Inference, Labels, load_trained_model
 from speecheq.models import checkpoint
 
 
@@ -36,7 +36,7 @@ def batch():
 
 
 def test_a_model_folder_is_the_checkpoint(experiment, folder):
-    of_folder, of_checkpoint = load_model(folder), load_model(experiment / "best.pt")
+    of_folder, of_checkpoint = load_trained_model(folder), load_trained_model(experiment / "best.pt")
     assert of_folder.labels == of_checkpoint.labels
     there, here = of_folder(*batch(), phones=True), of_checkpoint(*batch(), phones=True)
     assert all(np.array_equal(a, b) for a, b in zip(there[:3], here[:3])) and there.phones == here.phones
@@ -61,7 +61,7 @@ def test_the_card_of_every_kind_and_of_one_task(experiment, monkeypatch, kind):
     _, config = checkpoint.restore(checkpoint.read(experiment / "best.pt"), "it")
     config.model.kind, config.loss.alpha, config.loss.beta, config.loss.eta = kind, 0.0, 0.0, 0.0
     card = model_card(experiment, "tiny", "", config, 1_230_000)
-    assert "1.23 M parameters, that hears the emotion category (ESC) in speech." in card
+    assert "1.23 M parameters, that predicts the emotion category (ESC) from speech." in card
     assert "It was not trained on intensity (EIS)" in card and "EIS label" not in card
     assert "Also trained with unlabelled speech (12 files, 1.5 h), of folders that only its maker knows" in card
 
@@ -75,7 +75,7 @@ def test_a_fold_that_was_not_scored_makes_no_folder(experiment, tmp_path):
 
 
 def test_answers_do_not_depend_on_the_mini_batch_or_its_padding(experiment):
-    model = load_model(experiment / "best.pt")
+    model = load_trained_model(experiment / "best.pt")
     features, lengths = batch()
     features[1, 57:] = float("nan")
     together, alone = model(features, lengths), model(features[1:, :57], lengths[1:])
@@ -87,9 +87,13 @@ def test_only_what_was_trained_is_answered(experiment):
     content = checkpoint.read(experiment / "best.pt")
     model, config = checkpoint.restore(content, "it")
     config.loss.eta = config.loss.beta = 0.0
-    labels = Labels.of(content, config)
+    labels = Labels.from_checkpoint(content, config)
     assert labels.outputs() == ("esc_posterior", "eis", "embedding")
-    assert [tuple(value.shape) for value in Inference(model, labels.outputs())(*batch())] == [(2, 9), (2,), (2, 16)]
+    assert [tuple(value.shape) for value in Inference(model, config, labels.outputs())(*batch())] == [
+        (2, 9),
+        (2,),
+        (2, 16),
+    ]
 
 
 def test_an_id_is_fetched_from_the_hub(folder, monkeypatch):
@@ -98,26 +102,26 @@ def test_an_id_is_fetched_from_the_hub(folder, monkeypatch):
     client = types.ModuleType("huggingface_hub")
     client.snapshot_download = lambda name, allow_patterns: asked.append((name, allow_patterns)) or str(folder)
     monkeypatch.setitem(sys.modules, "huggingface_hub", client)
-    assert load_model("someone/tiny").labels == load_model(folder).labels
+    assert load_trained_model("someone/tiny").labels == load_trained_model(folder).labels
     assert asked == [("someone/tiny", list(model_folder.FILES))]
 
     def offline(name, allow_patterns):
         raise OSError("no route to the hub.\nmore words")
 
     client.snapshot_download = offline
-    with pytest.raises(InputError, match=r"someone/tiny: .*the hub does not give .* \(no route to the hub\)\.$"):
-        load_model("someone/tiny")
+    with pytest.raises(InputError, match=r"someone/tiny: .* downloaded from the hub \(no route to the hub\)\.$"):
+        load_trained_model("someone/tiny")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match="pip install huggingface_hub"):
-        load_model("someone/tiny")
+        load_trained_model("someone/tiny")
 
 
 def test_the_model_of_the_package_is_taken_where_none_is_named(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(trained_model, "DEFAULT_MODEL", folder)
-    assert load_model().labels == load_model(folder).labels
+    assert load_trained_model().labels == load_trained_model(folder).labels
     monkeypatch.setattr(trained_model, "DEFAULT_MODEL", tmp_path / "none")
-    with pytest.raises(InputError, match="no model is given, and this version brings none"):
-        load_model()
+    with pytest.raises(InputError, match="no model is given, and none comes with this version"):
+        load_trained_model()
 
 
 class Harmful:
@@ -129,7 +133,7 @@ class Harmful:
 def test_code_in_a_pickle_is_not_run(tmp_path, write):
     write({"format": checkpoint.FORMAT, "model": Harmful()}, tmp_path / "best.pt")
     with pytest.raises(InputError, match="best.pt: is not a whole checkpoint"):
-        load_model(tmp_path / "best.pt")
+        load_trained_model(tmp_path / "best.pt")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path, write):
 def test_a_model_that_is_not_there(name, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=f"^{name}: {sentence}"):
-        load_model(name)
+        load_trained_model(name)
 
 
 def test_weights_of_another_architecture(experiment, tmp_path):
@@ -147,24 +151,24 @@ def test_weights_of_another_architecture(experiment, tmp_path):
     content["config"]["model"]["channels"] = 32
     checkpoint.write(tmp_path / "wide.pt", content)
     with pytest.raises(InputError, match="wide.pt: its weights do not fit its settings"):
-        load_model(tmp_path / "wide.pt")
+        load_trained_model(tmp_path / "wide.pt")
     torch.save({"state_dict": {"layer.weight": torch.ones(2)}}, tmp_path / "other.pt")
     with pytest.raises(InputError, match="other.pt: is not a checkpoint of this version of SpeechEQ"):
-        load_model(tmp_path / "other.pt")
+        load_trained_model(tmp_path / "other.pt")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.yaml", "labels.json"])
 def test_a_folder_without_a_file_is_no_model(copied, name):
     (copied / name).unlink()
     with pytest.raises(InputError, match=f"is not a model folder, it lacks {name}"):
-        load_model(copied)
+        load_trained_model(copied)
 
 
 def test_a_folder_whose_files_are_not_whole(copied):
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="model.safetensors: is not a whole file of weights"):
-        load_model(copied)
+        load_trained_model(copied)
     (copied / "labels.json").write_text('{"format": 1, "classes": []}')
     with pytest.raises(InputError, match="labels.json: is not the label table"):
-        load_model(copied)
+        load_trained_model(copied)

@@ -15,7 +15,7 @@ from speecheq.cli import main
 from speecheq.cluster.run_task import free_port
 from speecheq.common.errors import InputError
 from speecheq.inference.predictor import Prediction, Predictor
-from speecheq.inference.web_page import in_words, of_recording, page
+from speecheq.inference.web_page import page, predict_recording, summary
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed (utils/install.sh --extras listen)")
 RATE = 16000
@@ -55,15 +55,15 @@ def test_the_page_answers_as_the_predictor(ask, predictor, tmp_path):
     assert timeline["data"] == [[0.0, 1.5, clip.emotion, clip.name, round(clip.eis, 2)]]
 
 
-def test_a_model_without_intensities_is_told_by_its_class(tmp_path):
-    heard = Prediction("a.wav", 0.0, 1.0, "anger", "rage", 3.5, {"anger": 0.75, "joy": 0.25})
-    assert in_words(heard) == "rage: anger 0.75, EIS 3.50 of 4"
-    assert in_words(replace(heard, name=None, eis=None)) == "anger 0.75"
+def test_a_model_without_intensities_is_summed_up_by_its_class():
+    prediction = Prediction("a.wav", 0.0, 1.0, "anger", "rage", 3.5, {"anger": 0.75, "joy": 0.25})
+    assert summary(prediction) == "rage: anger 0.75, EIS 3.50 of 4"
+    assert summary(replace(prediction, name=None, eis=None)) == "anger 0.75"
 
 
 def test_a_long_recording_gets_a_timeline_and_the_mean_of_its_windows(predictor, tmp_path):
     wav = write(tmp_path / "long.wav", 31)
-    words, posterior, timeline = of_recording(predictor, str(wav))
+    words, posterior, timeline = predict_recording(predictor, str(wav))
     clips = predictor(wav)
     assert len(clips) > 5 and words.startswith(f"{len(clips)} windows, 0 of them silence")
     for name in posterior:
@@ -73,16 +73,16 @@ def test_a_long_recording_gets_a_timeline_and_the_mean_of_its_windows(predictor,
 
 def test_silence(ask, tmp_path):
     words, posterior, timeline = ask(write(tmp_path / "silence.wav", 1, level=0))
-    assert words == "Nothing is said of silence." and not posterior.get("confidences")
+    assert words == "No prediction: silence." and not posterior.get("confidences")
     assert timeline["data"] == [[0.0, 1.0, "silence", "", ""]]
 
 
 def test_bad_input_is_one_sentence(ask, tmp_path):
     text = tmp_path / "text.wav"
     text.write_text("no sound\n")
-    with pytest.raises(Exception, match="text.wav: .*") as told:
+    with pytest.raises(Exception, match="text.wav: .*") as refused:
         ask(text)
-    assert "/" not in str(told.value).split("text.wav")[0] and "Traceback" not in str(told.value)
+    assert "/" not in str(refused.value).split("text.wav")[0] and "Traceback" not in str(refused.value)
     with pytest.raises(Exception, match="record something, or choose a file"):
         ask(None)
 
