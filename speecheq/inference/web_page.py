@@ -63,7 +63,7 @@ def page(predictor: Predictor, title: str) -> Any:
     with optional_package("gradio", "speecheq listen", "utils/install.sh --extras listen"):
         import gradio
 
-    def predict(path: str | None) -> PageContent:
+    def update(path: str | None) -> PageContent:
         try:
             return predict_recording(predictor, path)
         except InputError as error:
@@ -81,8 +81,8 @@ def page(predictor: Predictor, title: str) -> Any:
             posterior = gradio.Label(label="emotion (ESC)")
             timeline = gradio.Dataframe(headers=list(TIMELINE), label="timeline", interactive=False)
         outputs = [text, posterior, timeline]
-        recording.change(predict, recording, outputs, api_visibility="private", show_progress="minimal")
-        gradio.Button("Predict again").click(predict, recording, outputs, api_name="predict")
+        recording.change(update, recording, outputs, api_visibility="private", show_progress="minimal")
+        gradio.Button("Predict again").click(update, recording, outputs, api_name="predict")
     return blocks
 
 
