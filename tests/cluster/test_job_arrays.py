@@ -2,22 +2,14 @@
 
 import json
 import os
-import shlex
-import signal
-import subprocess
 import sys
-from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from speecheq.cluster import job_arrays
-from speecheq.cluster.job_files import RESULTS, SUBMITTED, TASKS, Task, write_array
-from speecheq.cluster.job_options import Settings, add_options, without_options
-from speecheq.cluster.schedulers import GRID_ENGINE, SLURM, as_ranges, read_qstat, read_squeue
-from speecheq.common.command_line import parse_numbers
+from speecheq.cluster.job_files import RESULTS, SUBMITTED, TASKS, Task
+from speecheq.cluster.job_options import Settings
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
 from speecheq.common.stages import NOT_DONE
@@ -52,124 +44,11 @@ def run(tasks, cmd="sge", **settings):
     job_arrays.run("train", tasks, Settings(cmd, Path("jobs").absolute(), **settings))
 
 
-def parsed(*arguments):
-    parser = ArgumentParser()
-    add_options(parser)
-    return parser.parse_args(arguments)
-
-
-@given(st.sets(st.integers(0, 60), min_size=1))
-def test_ranges_name_the_same_numbers(numbers):
-    assert parse_numbers(as_ranges(numbers), "part") == sorted(numbers)
-
-
-@given(
-    st.lists(
-        st.sampled_from(
-            [
-                ["--cmd", "slurm"],
-                ["--time=1-0"],
-                ["--requeue", "true"],
-                ["--job-option=--qos=x"],
-                ["--jobs-at-once", ""],
-                ["--partition", ""],
-            ]
-        )
-    ),
-    st.lists(st.sampled_from([["--folds", "1 2"], ["--set=a=b"], ["--corpora", "casia", "seqd"], ["--set", "c=d"]])),
-    st.randoms(),
-)
-def test_a_task_takes_over_all_but_where_it_runs(mine, others, order):
-    """Each word stays in its order."""
-    mixed = [(True, words) for words in mine] + [(False, words) for words in others]
-    order.shuffle(mixed)
-    left = [word for is_mine, words in mixed if not is_mine for word in words]
-    assert without_options(["train", *(word for _, words in mixed for word in words)]) == ["train", *left]
-
-
-def test_the_commands_of_both_schedulers(tmp_path):
-    options = shlex.split(
-        "--partition p --account us --time 10:00:00 --memory 8G --cpus 4 --requeue true --jobs-at-once 3 "
-        "--job-option=--x=y --job-option=-z"
-    )
-    job = ["job.sh", sys.executable, "-m", "speecheq.cluster.run_task", "."]
-    slurm = Settings.from_options(parsed("--cmd", "slurm", "--gpu", "a100", *options), gpus=2, nodes=2)
-    expected = (
-        "sbatch --parsable --export=ALL --open-mode=append --signal=TERM@60 --ntasks-per-node=1 "
-        "--job-name=speecheq-train --output=FOLDER/50%%A/%A.%a.out --array=1-10%3 --requeue --partition=p --account=us "
-        "--time=10:00:00 --mem=8G --cpus-per-task=4 --gpus-per-node=a100:2 --nodes=2 --x=y -z"
-    ).replace("FOLDER", str(tmp_path))
-    assert slurm.command("train", 10, tmp_path / "50%A") == [*expected.split(), *job]
-    sge = Settings.from_options(parsed("--cmd", "sge", *options), gpus=2)
-    expected = (
-        "qsub -terse -V -cwd -S /bin/sh -notify -j y -N speecheq-train -o $JOB_ID.$TASK_ID.out -t 1-10 -tc 3 -r y -q p "
-        "-P us -l h_rt=10:00:00 -l h_vmem=8G -pe smp 4 -l gpu=2 --x=y -z"
-    )
-    assert sge.command("train", 10, tmp_path) == [*expected.split(), *job]
-    plain = Settings.from_options(parsed("--cmd", "slurm", "--gpu", "none"), gpus=2).command("score", 1, tmp_path)
-    assert plain[7:] == [f"--output={tmp_path}/%A.%a.out", "--array=1-1", "--no-requeue", *job]
-    assert "--gpus-per-node=2" in Settings.from_options(parsed("--cmd", "slurm"), gpus=2).command("train", 1, tmp_path)
-
-
-def test_a_folder_that_slurm_cannot_write_to_is_refused(tmp_path):
-    with pytest.raises(InputError, match="Slurm cannot name its output in a folder with a backslash"):
-        Settings("slurm", tmp_path).command("train", 1, tmp_path / "a\\b")
-    assert "qsub" in Settings("sge", tmp_path).command("train", 1, tmp_path / "a\\b")
-
-
-def test_what_grid_engine_cannot_do_is_refused():
-    with pytest.raises(InputError, match="--cmd sge: nodes cannot be asked for there"):
-        Settings.from_options(parsed("--cmd", "sge"), nodes=2)
-
-
-@pytest.mark.parametrize("inside", [True, False])
-def test_of_slurms_variables_jobs_get_those_of_no_other_job(monkeypatch, inside):
-    """Outside of an allocation they are the user's own settings."""
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        monkeypatch.delenv(name)
-    given = {"SLURM_CONF": "a", "SLURM_GPUS_PER_NODE": "1", "SBATCH_QOS": "high"}
-    given.update({"SLURM_JOB_ID": "1"} if inside else {})
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    left = set(SLURM.environment())
-    assert set(os.environ) - left == ({"SLURM_JOB_ID", "SLURM_GPUS_PER_NODE"} if inside else set())
-    assert GRID_ENGINE.environment() == dict(os.environ)
-
-
 def test_without_the_scheduler_the_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="there is no sbatch on this machine"):
         run([Task("a", ("true",))], cmd="slurm")
-
-
-def test_the_queue_of_slurm_is_read():
-    text = (
-        "12|1|RUNNING|None\n12|2|PENDING|Resources\n12|3|TIMEOUT|TimeLimit\n13|N/A|RUNNING|None\n"
-        "12|4|COMPLETING|None\n14|1-2,4%2|CANCELLED|None\n"
-    )
-    assert read_squeue(text) == {
-        ("12", 1): ("running", "RUNNING"),
-        ("12", 2): ("waiting", "Resources"),
-        ("12", 3): ("ended", "TIMEOUT"),
-        ("12", 4): ("running", "COMPLETING"),
-        **{("14", index): ("ended", "CANCELLED") for index in (1, 2, 4)},
-    }
-
-
-def test_the_queue_of_grid_engine_is_read():
-    text = """<?xml version='1.0'?><job_info><queue_info>
-    <job_list state="running"><JB_job_number>7</JB_job_number><state>r</state><tasks>1</tasks></job_list></queue_info>
-    <job_info><job_list state="pending"><JB_job_number>7</JB_job_number><state>qw</state><tasks>2</tasks></job_list>
-    <job_list state="pending"><JB_job_number>7</JB_job_number><state>Eqw</state><tasks>3</tasks></job_list>
-    <job_list state="pending"><JB_job_number>9</JB_job_number><state>qw</state><tasks>1-2:1</tasks></job_list>
-    <job_list state="running"><JB_job_number>8</JB_job_number><state>r</state></job_list></job_info></job_info>"""
-    assert read_qstat(text) == {
-        ("7", 1): ("running", "r"),
-        ("7", 2): ("waiting", "qw"),
-        ("7", 3): ("ended", "Eqw"),
-        **{("9", index): ("waiting", "qw") for index in (1, 2)},
-    }
 
 
 # ---- Grid Engine: qsub runs the tasks one after the other, before it answers
@@ -225,13 +104,6 @@ def test_tasks_get_their_words_where_they_were_given(grid_engine, tmp_path):
     assert command == Settings("sge", odd).command("train", 2, odd)[1:]
     assert not list(tmp_path.rglob("harm"))
     assert not list(odd.rglob("*.out")), "what is empty is removed"
-
-
-def test_what_the_cluster_says_of_the_longest_array():
-    slurm, sge = SLURM.read_longest, GRID_ENGINE.read_longest
-    assert slurm("MaxArraySize            = 1001\nMaxBatchRequeue         = 5\n") == 1000
-    assert sge("max_u_jobs                   0\nmax_aj_tasks                 75000\n") == 75000
-    assert sge("max_aj_tasks 0\n") is sge("") is slurm("") is None
 
 
 @pytest.mark.parametrize("largest", [0, 1])
@@ -440,112 +312,3 @@ def test_what_a_dry_run_prints_is_read_by_a_shell_as_comments(grid_engine, tmp_p
     with pytest.raises(SystemExit):
         run([Task("a", ("echo", "a\ntouch harm"))], dry_run=True)
     assert capsys.readouterr().out.splitlines()[2:] == [r"# 1: echo 'a\ntouch harm'"]
-
-
-# ---- on a node
-
-SAVES_ON_SIGTERM = """
-import os, pathlib, signal, sys, time
-def end(*_):
-    if "SAVES" in os.environ:
-        pathlib.Path("last.new").touch(); os.rename("last.new", "last.pt")
-    print("saved"); sys.exit(143)
-signal.signal(signal.SIGTERM, end)
-pathlib.Path("pid.new").write_text(str(os.getpid()))
-os.rename("pid.new", "pid")
-while True: time.sleep(0.05)  # signal.pause() would miss a signal that comes just before it
-"""
-
-
-@pytest.fixture
-def on_node(tmp_path, monkeypatch):
-    """``on_node(scheduler, requeue, **environment)``: the process of a job whose task waits for SIGTERM, the task's."""
-    started = []
-
-    def start(scheduler, requeue, **environment):
-        task = Task("a", (sys.executable, "-c", SAVES_ON_SIGTERM), tmp_path, Path("last.pt"))
-        monkeypatch.chdir(tmp_path)
-        write_array(tmp_path, scheduler, 1, requeue, [task])
-        process = subprocess.Popen(
-            [sys.executable, "-m", "speecheq.cluster.run_task", str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        )
-        started.append(process)
-        while not (tmp_path / "pid").exists():
-            assert process.poll() is None
-        return process, int((tmp_path / "pid").read_text())
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-def test_grid_engines_warning_reaches_a_task_as_sigterm(on_node, tmp_path, number):
-    process, _ = on_node("sge", False, JOB_ID="7", SGE_TASK_ID="1")
-    process.send_signal(number)
-    assert process.wait(600) == 143
-    assert (tmp_path / "sge-7_1.log").read_text() == "saved\n"
-    assert json.loads((tmp_path / "results/1.json").read_text()) == {"job": "7", "status": 143}
-
-
-def test_a_warning_while_a_task_is_started_reaches_it():
-    program = """
-import os, signal, subprocess
-from speecheq.cluster import run_task
-real = subprocess.Popen
-def warned(*arguments, **options):
-    process = real(*arguments, **options)
-    os.kill(os.getpid(), signal.SIGUSR2)
-    return process
-subprocess.Popen = warned
-print(run_task._run_command(["sleep", "1000"], open(os.devnull, "wb")))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=600,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.stdout == "(143, True)\n"
-
-
-@pytest.fixture
-def programs_of_a_node(tmp_path):
-    """The environment of a task of Slurm, with stand-ins of srun and scontrol, which notes what it is asked."""
-    write_program(tmp_path / "srun", '#!/bin/sh\nwhile :; do case $1 in --*) shift;; *) exec "$@";; esac; done\n')
-    write_program(tmp_path / "scontrol", f'#!/bin/sh\necho "$@" >{tmp_path}/asked\n')
-    return {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-
-
-@pytest.mark.parametrize("requeue, ended, again", [(True, False, True), (True, True, False), (False, False, False)])
-def test_a_task_that_was_warned_goes_back_into_the_queue_if_wanted(
-    on_node, programs_of_a_node, tmp_path, requeue, ended, again
-):
-    """A warning goes to the task alone; a job that is ended or cancelled gets the signal in all its processes."""
-    process, task = on_node("slurm", requeue, **programs_of_a_node)
-    if ended:
-        process.terminate()
-    os.kill(task, signal.SIGTERM)
-    assert process.wait() == 143
-    assert (tmp_path / "asked").exists() == again != (tmp_path / "results/1.json").exists()
-    if again:
-        assert (tmp_path / "asked").read_text() == "requeue 7_1\n"
-
-
-@pytest.mark.parametrize("restarts, saves, again", [(2, False, True), (3, False, False), (3, True, True)])
-def test_a_task_that_gets_no_further_does_not_go_back_for_ever(
-    on_node, programs_of_a_node, tmp_path, restarts, saves, again
-):
-    (tmp_path / "last.pt").touch()  # of an earlier start
-    process, task = on_node(
-        "slurm", True, SLURM_RESTART_COUNT=str(restarts), **programs_of_a_node, **({"SAVES": ""} if saves else {})
-    )
-    os.kill(task, signal.SIGTERM)
-    assert process.wait() == 143
-    assert (tmp_path / "asked").exists() == again
-    if not again:
-        assert "started again 3 times, it saved nothing new: it stays ended" in (tmp_path / "slurm-7_1.log").read_text()
-        assert json.loads((tmp_path / "results/1.json").read_text()) == {"job": "7", "status": 143}

@@ -1,9 +1,7 @@
-import logging
 import time
 from types import SimpleNamespace
 
 from speecheq.common import progress as module
-from speecheq.common.log import log, set_up_logging
 from speecheq.common.progress import Progress, progress
 
 
@@ -49,18 +47,6 @@ def test_what_was_done_before_counts_but_not_for_the_speed(caplog, capsys, monke
 
 def test_items_pass_through_in_order():
     assert list(progress(range(4), "work")) == [0, 1, 2, 3]
-
-
-def test_log_lines_carry_the_time(capsys):
-    before = log.handlers[:]
-    try:
-        set_up_logging()
-        log.info("a line")
-        line = capsys.readouterr().err
-    finally:
-        log.handlers[:] = before
-    assert line.endswith("INFO a line\n") and line[:2] == "20" and line[4] == "-"
-    assert log.level == logging.INFO
 
 
 def test_a_bar_goes_on_where_the_clock_is_set_back(monkeypatch, capsys):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from speecheq.common.digests import digest, iter_tree, tree_sizes
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, write_text
 from speecheq.common.log import set_up_logging
@@ -186,19 +185,6 @@ def test_a_damaged_stamp_is_named_and_its_stage_redone(tmp_path, source, left, c
     assert "out/stage.json is damaged: the stage is redone" in capsys.readouterr().err
     run(make(tmp_path, source))
     assert not make(tmp_path, source).needs_run()
-
-
-def test_sizes_of_a_tree_with_links(tmp_path, source):
-    os.symlink(source, tmp_path / "link")
-    os.symlink(source, source / "loop")
-    os.symlink(source / "nowhere", source / "dead.wav")
-    assert tree_sizes(tmp_path / "link") == {"clip.wav": 5, "labels.tsv": 4}
-    left_out = []
-    assert list(iter_tree(tmp_path / "link", left_out)) == ["clip.wav", "labels.tsv"] and left_out == ["dead.wav"]
-
-
-def test_the_digest_does_not_depend_on_the_order_of_keys():
-    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
 
 
 def test_the_history_of_a_folder_is_what_it_was_made_from(tmp_path, source):
