@@ -26,9 +26,9 @@ def _readme(options: Namespace) -> None:
 
 
 def _status(options: Namespace) -> None:
-    from speecheq.reporting.recipe_status import Status, in_lines
+    from speecheq.reporting.recipe_status import Status, status_lines
 
-    for line in in_lines(Status(options.data, options.exp, not options.no_corpora).all()):
+    for line in status_lines(Status(options.data, options.exp, not options.no_corpora).all()):
         print(line)
 
 

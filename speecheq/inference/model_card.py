@@ -11,7 +11,7 @@ from speecheq.common.markdown import markdown_table
 from speecheq.common.stages import require
 from speecheq.config.schema import Config
 from speecheq.corpora.data_card import Card, read_cards
-from speecheq.reporting.experiment import sounds_in_words
+from speecheq.reporting.experiment import describe_audio_folders
 
 # The scores that a card shows, in this order, with their names there.
 SCORES = {
@@ -123,7 +123,7 @@ def _data(run: dict[str, Any], used: Mapping[str, Card | None], config: Config) 
     yield markdown_table(("corpus", "language", "used for", "clips of emotion in training"), rows).rstrip()
     if run.get("sounds"):
         yield (
-            f"Also trained with {sounds_in_words(run['sounds'])}, of folders that only its maker knows, with their "
+            f"Also trained with {describe_audio_folders(run['sounds'])}, of folders that only its maker knows, with their "
             "licences."
         )
     if config.data.corpora == "all":

@@ -10,234 +10,277 @@ from speecheq.evaluation import significance
 from speecheq.evaluation.robustness.conditions import CLEAN, OTHER_CORPORA, ConditionResult
 from speecheq.evaluation.significance import PooledPredictions
 from speecheq.reporting.comparison import FEWEST_SPEAKERS
-from speecheq.reporting.experiment import Experiment, called
-from speecheq.reporting.tables import NOT_AVAILABLE, Cell, Column, Section, Table, figure, numbers
+from speecheq.reporting.experiment import Experiment
+from speecheq.reporting.tables import (
+    Cell,
+    Column,
+    Section,
+    Table,
+    build_table,
+    format_score,
+    interval_text,
+    join_numbers,
+)
 
 OWN_CLIPS = "test clips as they are"
 # Where the 95 % interval of a difference lies.
 ABOVE, AROUND, BELOW = "above 0", "around 0", "below 0"
-# Of what a setting notes, what may differ without any effect on the answers under one condition: the words, the
-# revisions, how many gradients were 0, and which other corpora and attacks were tested too.
-NO_MATTER = ("notes", "git", "gradients", "corpora", "methods")
+# Facts of a condition that may differ between two systems without an effect on its predictions: notes, revisions, the
+# number of gradients that are 0, and which other corpora and attacks were tested too.
+IGNORED_FACTS = ("notes", "git", "gradients", "corpora", "methods")
 
 
 @dataclass(frozen=True)
-class Part:
-    """What ``system`` has and the system ``without`` lacks; ``name`` is that in words."""
+class Component:
+    """A component that ``system`` has and the system ``without`` lacks; ``name`` describes it."""
 
     name: str
     system: str
     without: str
 
 
-@dataclass(frozen=True)
-class Worth:
-    """A part under one condition of a ``setting`` (its title; "": stage 5). ``answers`` are those of ``system`` in the
-    folds and seeds that both have, ``difference`` is its UA minus that of ``without``, in them."""
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """The experiments with and without a component."""
 
-    part: Part
+    component: Component
     system: Experiment
     without: Experiment
+
+    def __str__(self) -> str:
+        return f"{self.component.name} ({self.system.name} against {self.without.name})"
+
+
+@dataclass(frozen=True)
+class AblationEffect:
+    """The effect of a component under one condition of a setting; ``setting`` is its title, "" for stage 5.
+
+    ``predictions``: those of the system with the component, in the folds and seeds that both systems have.
+    ``difference``: UA with minus UA without the component, in these folds and seeds.
+    """
+
+    ablation: Ablation
     setting: str
     condition: str
-    answers: PooledPredictions
+    predictions: PooledPredictions
     difference: significance.Difference
 
     @property
-    def under(self) -> str:
+    def label(self) -> str:
         return f"{self.setting.lower()}: {self.condition}" if self.setting else self.condition
 
     @property
-    def place(self) -> str | None:
-        """Where the interval lies; None over fewer than FEWEST_SPEAKERS, which tell nothing of others.
+    def interval_position(self) -> str | None:
+        """Where the interval lies; None over fewer than FEWEST_SPEAKERS, which do not represent others.
 
-        Clips of another corpus are answered by the training of every fold, and as many trainings are asked for there.
+        Clips of another corpus are predicted by the model of every fold, so as many trainings are required there.
         """
-        of = self.difference
-        if of.speakers < FEWEST_SPEAKERS or of.low is None or of.high is None:
+        difference = self.difference
+        if difference.speakers < FEWEST_SPEAKERS or difference.low is None or difference.high is None:
             return None
-        trainings = len(self.answers.trainings) if self.answers.folds_share_clips else 1
+        trainings = len(self.predictions.trainings) if self.predictions.folds_share_clips else 1
         if self.setting == OTHER_CORPORA.title and trainings < FEWEST_SPEAKERS:
             return None
-        return ABOVE if of.low > 0 else BELOW if of.high < 0 else AROUND
+        if difference.low > 0:
+            return ABOVE
+        return BELOW if difference.high < 0 else AROUND
 
 
 class NotCompared(NamedTuple):
-    """Two systems that are not held against each other ``under`` a condition or setting, and why."""
+    """Systems that are not compared under a condition, and why."""
 
-    part: Part
-    system: Experiment
-    without: Experiment
-    under: str
-    why: str
+    ablation: Ablation
+    condition: str
+    reason: str
 
     def __str__(self) -> str:
         return (
-            f"{self.part.name}, {self.under}: {called(self.system)} and {called(self.without)} are not compared: "
-            f"{self.why}"
+            f"{self.ablation.component.name}, {self.condition}: {self.ablation.system.name} and "
+            f"{self.ablation.without.name} are not compared: {self.reason}"
         )
 
 
-def worths(parts: Sequence[Part], members: Sequence[Experiment]) -> tuple[list[Worth], list[NotCompared]]:
-    """What the parts are worth under every condition that both systems were tried in, and what is not compared.
+def ablation_effects(
+    components: Sequence[Component], systems: Sequence[Experiment]
+) -> tuple[list[AblationEffect], list[NotCompared]]:
+    """Compare systems of the same configuration with and without each component.
 
-    ``members`` are the experiments on one target under one protocol. Systems of one configuration are compared.
+    ``systems``: the experiments on one target under one protocol.
+
+    Returns:
+        The effects under every condition that both systems were tested in; and the systems that cannot be compared.
     """
-    found: list[Worth] = []
+    effects: list[AblationEffect] = []
     others: list[NotCompared] = []
-    for part in parts:
+    for component in components:
         pairs = [
-            (system, without)
-            for system, without in product(members, repeat=2)
-            if (system.run["system"], without.run["system"]) == (part.system, part.without)
+            Ablation(component, system, without)
+            for system, without in product(systems, repeat=2)
+            if (system.run["system"], without.run["system"]) == (component.system, component.without)
         ]
-        alike = [pair for pair in pairs if all(pair[0].run[name] == pair[1].run[name] for name in ("config", "set"))]
-        if pairs and not alike:
-            others.append(NotCompared(part, *pairs[0], "all conditions", "their configurations differ"))
-        for system, without in alike:
-            for setting, condition, own, its, why in _under_both(system, without):
-                scored = own.trainings & its.trainings
-                why = why or ("" if scored else "they have no fold and seed in common")
-                if not why:
-                    own, its = own.select(scored), its.select(scored)
-                    try:
-                        difference = significance.difference(own, its)
-                    except ValueError:
-                        why = "they were tested on other clips"
-                if why:
-                    others.append(NotCompared(part, system, without, setting.lower() or condition, why))
+        same_config = [
+            pair for pair in pairs if all(pair.system.run[key] == pair.without.run[key] for key in ("config", "set"))
+        ]
+        if pairs and not same_config:
+            others.append(NotCompared(pairs[0], "all conditions", "their configurations differ"))
+        for pair in same_config:
+            for found in _compare_conditions(pair):
+                if isinstance(found, AblationEffect):
+                    effects.append(found)
                 else:
-                    found.append(Worth(part, system, without, setting, condition, own, difference))
-    return found, list({str(other): other for other in others}.values())
+                    others.append(found)
+    return effects, list({str(other): other for other in others}.values())
 
 
-def _under_both(
-    system: Experiment, without: Experiment
-) -> Iterator[tuple[str, str, PooledPredictions, PooledPredictions, str]]:
-    """(the setting's title, condition, the answers of both, why they cannot be compared) of each that both have."""
-    yield "", OWN_CLIPS, system.answers, without.answers, ""
-    others = {(row.setting, row.condition): row for row in without.rows}
-    for row in system.rows:
-        other = others.get((row.setting, row.condition))
-        if other is not None and row.condition != CLEAN:
-            why = "" if _made(row) == _made(other) else "they were tried with other options or sounds"
-            yield row.setting.title, row.condition.name, row.predictions, other.predictions, why
+def _compare_conditions(ablation: Ablation) -> Iterator[AblationEffect | NotCompared]:
+    """The effect under each condition that both systems were tested in, or why there is none."""
+    system, without = ablation.system, ablation.without
+    yield _effect(ablation, "", OWN_CLIPS, system.predictions, without.predictions)
+    others = {(result.setting, result.condition): result for result in without.conditions}
+    for result in system.conditions:
+        other = others.get((result.setting, result.condition))
+        if other is None or result.condition == CLEAN:
+            continue
+        title = result.setting.title
+        if _relevant_facts(result) != _relevant_facts(other):
+            yield NotCompared(ablation, title.lower(), "they were tried with other options or sounds")
+        else:
+            yield _effect(ablation, title, result.condition.name, result.predictions, other.predictions)
 
 
-def _made(row: ConditionResult) -> dict[str, object]:
-    return {name: value for name, value in row.facts.items() if name not in NO_MATTER}
+def _effect(
+    ablation: Ablation, setting: str, condition: str, own: PooledPredictions, other: PooledPredictions
+) -> AblationEffect | NotCompared:
+    trainings = own.trainings & other.trainings
+    if not trainings:
+        return NotCompared(ablation, setting.lower() or condition, "they have no fold and seed in common")
+    own, other = own.select(trainings), other.select(trainings)
+    try:
+        difference = significance.difference(own, other)
+    except ValueError:
+        return NotCompared(ablation, setting.lower() or condition, "they were tested on other clips")
+    return AblationEffect(ablation, setting, condition, own, difference)
+
+
+def _relevant_facts(result: ConditionResult) -> dict[str, object]:
+    return {name: value for name, value in result.facts.items() if name not in IGNORED_FACTS}
 
 
 # ---- on the page
 
 TOO_FEW = f"over fewer than {FEWEST_SPEAKERS} speakers (on other corpora also: trainings)"
-EXPLAINED = (
+NOTES = (
     "Differences are those of the pooled UA, over the folds and seeds that both systems have. Their 95 % intervals "
     f"draw test speakers, on other corpora the trainings (a fold and seed each) too; below {FEWEST_SPEAKERS} of either "
     "nothing is concluded.",
     "They are not corrected for the number of parts and conditions: one in twenty leaves out 0 by chance. How much a "
     "training with another seed would change is in them only where there are several seeds, and then in part.",
 )
-
-
-def worth_section(heading: str, parts: Sequence[Part], members: Sequence[Experiment]) -> Section:
-    """A table of what parts are worth, a line a condition, and a sentence on each; empty where nothing can be told."""
-    found, others = worths(parts, members)
-    of_pair: dict[tuple[str, str, str], dict[str, Worth]] = defaultdict(dict)
-    for worth in found:
-        of_pair[worth.part.name, called(worth.system), called(worth.without)][worth.under] = worth
-    tables, sentences = [], []
-    if found:
-        rows = []
-        for under in dict.fromkeys(worth.under for worth in found):
-            own = [of.get(under) for of in of_pair.values()]
-            rows.append([under, *map(_cell, own), *(_of_all(column, own) for column in ROW_FACTS)])
-        names = [
-            name if sum(name == other for other, _, _ in of_pair) == 1 else f"{name} ({system})"
-            for name, system, _ in of_pair
-        ]
-        tables.append(
-            Table(
-                "parts",
-                "pooled UA with the part less that without it, in points",
-                [
-                    Column("condition"),
-                    *(Column(name, (name, f"{name}, 95 % interval"), ", ") for name in names),
-                    *map(Column, ROW_FACTS),
-                ],
-                rows,
-            )
-        )
-        of_parts = [list(of.values()) for of in of_pair.values()]
-        is_judged = [any(worth.place for worth in of) for of in of_parts]
-        sentences = [*EXPLAINED, *(_in_words(of) for of, judged in zip(of_parts, is_judged) if judged)]
-        if not all(is_judged):
-            sentences.append(
-                f"not judged, {TOO_FEW}: "
-                + "; ".join(_names(of[0]) for of, judged in zip(of_parts, is_judged) if not judged)
-            )
-        for of in of_parts:
-            sentences += _apart(of[0].system, of[0].without)
-    return Section(f"{heading}: what each part is worth", tables, [*dict.fromkeys(sentences), *map(str, others)])
-
-
-# What a line says of its differences, of each part where they are not the same.
-ROW_FACTS = {
-    "folds": lambda answers: numbers(sorted(set(answers.folds.tolist()))),
-    "seeds": lambda answers: numbers(sorted(set(answers.seeds.tolist()))),
-    "speakers": lambda answers: str(len(set(answers.speakers.tolist()))),
-    "clips": lambda answers: str(answers.clip_count),
+# Columns on the predictions behind a row; if the components differ in them, the row has a value for each.
+PREDICTION_COLUMNS = {
+    "folds": lambda predictions: join_numbers(sorted(set(predictions.folds.tolist()))),
+    "seeds": lambda predictions: join_numbers(sorted(set(predictions.seeds.tolist()))),
+    "speakers": lambda predictions: str(len(set(predictions.speakers.tolist()))),
+    "clips": lambda predictions: str(predictions.clip_count),
 }
 
 
-def _of_all(name: str, own: Sequence[Worth | None]) -> str:
-    values = ["-" if worth is None else ROW_FACTS[name](worth.answers) for worth in own]
-    different = set(values) - {"-"}
-    return different.pop() if len(different) == 1 else " / ".join(values)
+def ablation_section(heading: str, components: Sequence[Component], systems: Sequence[Experiment]) -> Section:
+    """The effects of all components as a table with a row for each condition, and a sentence on each component."""
+    effects, others = ablation_effects(components, systems)
+    by_ablation: dict[Ablation, list[AblationEffect]] = defaultdict(list)
+    for effect in effects:
+        by_ablation[effect.ablation].append(effect)
+    tables = [_effects_table(by_ablation)] if effects else []
+    sentences: list[str] = [*NOTES] if effects else []
+    not_judged = []
+    for ablation, own in by_ablation.items():
+        if any(effect.interval_position for effect in own):
+            sentences.append(_effects_sentence(own))
+        else:
+            not_judged.append(str(ablation))
+    if not_judged:
+        sentences.append(f"not judged, {TOO_FEW}: {'; '.join(not_judged)}")
+    for ablation in by_ablation:
+        sentences += _other_differences(ablation.system, ablation.without)
+    return Section(f"{heading}: what each part is worth", tables, [*dict.fromkeys(sentences), *map(str, others)])
 
 
-def _cell(worth: Worth | None) -> Cell:
-    if worth is None:
-        return "-"
-    of = worth.difference
-    return (
-        figure(of.ua, "ua"),
-        NOT_AVAILABLE if of.low is None else f"{figure(of.low, 'ua')} to {figure(of.high, 'ua')}",
+def _effects_table(by_ablation: dict[Ablation, list[AblationEffect]]) -> Table:
+    labelled = [{effect.label: effect for effect in effects} for effects in by_ablation.values()]
+    labels = list(dict.fromkeys(label for effects in labelled for label in effects))
+
+    def effect_cell(effects: dict[str, AblationEffect]):
+        def cell(label: str) -> Cell:
+            if label not in effects:
+                return "-"
+            difference = effects[label].difference
+            return format_score(difference.ua, "ua"), interval_text(difference.low, difference.high, "ua")
+
+        return cell
+
+    def fact_cell(name: str):
+        def cell(label: str) -> str:
+            values = [
+                PREDICTION_COLUMNS[name](effects[label].predictions) if label in effects else "-"
+                for effects in labelled
+            ]
+            known = set(values) - {"-"}
+            return known.pop() if len(known) == 1 else " / ".join(values)
+
+        return cell
+
+    names = [ablation.component.name for ablation in by_ablation]
+    headings = [
+        name if names.count(name) == 1 else f"{name} ({ablation.system.name})"
+        for name, ablation in zip(names, by_ablation)
+    ]
+    return build_table(
+        "parts",
+        "pooled UA with the part less that without it, in points",
+        labels,
+        {
+            "condition": lambda label: label,
+            **{
+                Column(heading, (heading, f"{heading}, 95 % interval"), ", "): effect_cell(effects)
+                for heading, effects in zip(headings, labelled)
+            },
+            **{name: fact_cell(name) for name in PREDICTION_COLUMNS},
+        },
     )
 
 
-def _in_words(of_part: Sequence[Worth]) -> str:
-    """A sentence on a part: under which conditions it helps, and under which not."""
-    placed = {place: [worth for worth in of_part if worth.place == place] for place in (ABOVE, BELOW, AROUND, None)}
-    told = []
-    for place, verb in ((ABOVE, "helps"), (BELOW, "does harm")):
-        if placed[place]:
-            told.append(
-                f"{verb} under {len(placed[place])} of {len(of_part)} conditions (the whole interval lies "
-                f"{place}): " + "; ".join(_listed(placed[place]))
+def _effects_sentence(effects: Sequence[AblationEffect]) -> str:
+    """Under which conditions a component helps, and under which it does not."""
+    found: dict[str | None, list[AblationEffect]] = defaultdict(list)
+    for effect in effects:
+        found[effect.interval_position].append(effect)
+    clauses = []
+    for position, verb in ((ABOVE, "helps"), (BELOW, "does harm")):
+        if found[position]:
+            clauses.append(
+                f"{verb} under {len(found[position])} of {len(effects)} conditions (the whole interval lies "
+                f"{position}): {'; '.join(_by_setting(found[position]))}"
             )
-    if placed[AROUND]:
-        told.append(f"shows no difference under {len(placed[AROUND])} of {len(of_part)} (0 lies in the interval)")
-    if placed[None]:
-        told.append(f"is not judged under {len(placed[None])} of {len(of_part)}, {TOO_FEW}")
-    return f"{_names(of_part[0])} " + "; ".join(told)
+    if found[AROUND]:
+        clauses.append(f"shows no difference under {len(found[AROUND])} of {len(effects)} (0 lies in the interval)")
+    if found[None]:
+        clauses.append(f"is not judged under {len(found[None])} of {len(effects)}, {TOO_FEW}")
+    return f"{effects[0].ablation} " + "; ".join(clauses)
 
 
-def _names(worth: Worth) -> str:
-    return f"{worth.part.name} ({called(worth.system)} against {called(worth.without)})"
+def _by_setting(effects: Sequence[AblationEffect]) -> Iterator[str]:
+    """For each setting its conditions with their differences."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for effect in effects:
+        found[effect.setting].append(f"{effect.condition} ({100 * effect.difference.ua:+.2f})")
+    for setting, conditions in found.items():
+        yield (f"{setting.lower()}: " if setting else "") + ", ".join(conditions)
 
 
-def _listed(worths: Sequence[Worth]) -> Iterator[str]:
-    """Conditions with their differences, a setting at a time."""
-    by_setting: dict[str, list[str]] = defaultdict(list)
-    for worth in worths:
-        by_setting[worth.setting].append(f"{worth.condition} ({100 * worth.difference.ua:+.2f})")
-    return (f"{setting.lower()}: {', '.join(of)}" if setting else ", ".join(of) for setting, of in by_setting.items())
-
-
-def _apart(system: Experiment, without: Experiment) -> Iterator[str]:
-    """What else may be part of a difference."""
-    both = f"{called(system)} and {called(without)}"
+def _other_differences(system: Experiment, without: Experiment) -> Iterator[str]:
+    """What else differs between two systems and may be part of an effect."""
+    both = f"{system.name} and {without.name}"
     if system.run["trained_at_git"] != without.run["trained_at_git"]:
         yield f"{both} were trained at different revisions of the program, which may be part of their difference"
     if system.run["corpora"] != without.run["corpora"]:

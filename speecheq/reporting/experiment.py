@@ -1,11 +1,11 @@
-"""The score files of an experiment over its folds and seeds as one summary: means, spreads, pooled scores, intervals.
+"""The scores of an experiment over its folds and seeds: means, standard deviations, pooled scores and intervals.
 
-Everything is computed from ``metrics.json``, ``scores.tsv`` and ``config.yaml`` of the scored folders; no checkpoint
-and no corpus is needed.
+They are computed from ``metrics.json``, ``scores.tsv`` and ``config.yaml`` of the scored folders; neither checkpoints
+nor corpora are needed.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,37 +18,35 @@ from speecheq.common.log import one_line
 from speecheq.common.stages import STAMP, require
 from speecheq.config.layers import flat, learned, load
 from speecheq.dataset.msud_recipe import TEST
-from speecheq.evaluation import significance
+from speecheq.evaluation import score, score_files, significance
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.evaluation.robustness.conditions import ConditionResult
-from speecheq.evaluation.score import CHECKPOINTS, EXPERIMENT, FORMAT, STAMP_FOLDER
-from speecheq.evaluation.score_files import METRICS, SCORE_AGAIN, SCORES, read_metrics, read_scores, write_scores
 from speecheq.seqm import ClassTable
 
-# Besides EXPERIMENT, what its folds have in common: what was trained on which data, and scored against which labels.
-ALIKE = ("system", "config", "corpora", "phonemes", "per_set", "units", "label_sets")
-# The kinds of what a training has beside its corpora, in words.
-SOUNDS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
+# What the folds of an experiment have in common, besides score.EXPERIMENT: system, training data and labels.
+COMMON = ("system", "config", "corpora", "phonemes", "per_set", "units", "label_sets")
+AUDIO_FOLDERS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
 
 
-def config_of(run: Mapping[str, Any]) -> str:
-    """The size, and what --set changed of it."""
+def config_name(run: Mapping[str, Any]) -> str:
+    """The configuration, and the settings that --set changed."""
     return one_line(run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else ""))
 
 
 def scored_folders(experiment: Path) -> tuple[list[Path], list[str]]:
-    """The folders of an experiment (``<config>-<system>/<target>.<protocol>``) whose scores are up to date, and why
-    others are not.
+    """Find the scored folds and seeds of an experiment (``<config>-<system>/<target>.<protocol>``).
 
-    Left out are scores of a training that is under way, broken off, or newer than they are, scores that are not whole,
-    and those of another version of the program.
+    Returns:
+        The folders whose scores are complete and up to date; and for each other folder the reason why it is left out:
+        its training is running, was interrupted or is newer than its scores, a file is damaged, or another version of
+        the program scored it.
     """
     folders, left_out = [], []
-    for stamp in sorted(Path(experiment).glob(f"fold*/seed*/{STAMP_FOLDER}/{STAMP}")):
+    for stamp in sorted(Path(experiment).glob(f"fold*/seed*/{score.STAMP_FOLDER}/{STAMP}")):
         folder = stamp.parent.parent
         try:
-            require(folder, "train", without=CHECKPOINTS)
-            if require(stamp.parent, "score")["format"] != FORMAT:
+            require(folder, "train", without=score.CHECKPOINTS)
+            if require(stamp.parent, "score")["format"] != score.FORMAT:
                 raise InputError(f"{folder}: was scored by another version of the program; run stage 5 (score) again.")
         except InputError as stale:
             left_out.append(str(stale))
@@ -57,16 +55,17 @@ def scored_folders(experiment: Path) -> tuple[list[Path], list[str]]:
     return folders, left_out
 
 
-def sounds_in_words(sounds: Mapping[str, Mapping[str, Any]]) -> str:
-    """What a training had beside its corpora, by kind (``run.json``)."""
+def describe_audio_folders(folders: Mapping[str, Mapping[str, Any]]) -> str:
+    """The noises, impulse responses and unlabelled speech that a training used (``sounds`` of ``run.json``)."""
     return ", ".join(
-        f"{SOUNDS[kind]} ({of['files']} files, {of['hours']:.2g} h)" for kind, of in sorted(sounds.items())
+        f"{AUDIO_FOLDERS[kind]} ({counts['files']} files, {counts['hours']:.2g} h)"
+        for kind, counts in sorted(folders.items())
     )
 
 
 @dataclass(frozen=True)
 class ScoredFold:
-    """The score files of one fold and seed."""
+    """The score files of one fold and seed: ``metrics.json``, and ``scores.tsv`` as set -> predictions."""
 
     folder: Path
     metrics: Mapping[str, Any]
@@ -76,114 +75,123 @@ class ScoredFold:
     def run(self) -> Mapping[str, Any]:
         return self.metrics["run"]
 
+    @property
+    def name(self) -> str:
+        return f"fold {self.run['fold']}, seed {self.run['seed']}"
+
 
 def read_fold(folder: Path) -> ScoredFold:
-    """InputError where a file is damaged, lies in another fold's place, or does not fit the other one."""
-    metrics, sets = read_metrics(folder), read_scores(folder / SCORES)
+    """Read one fold and seed. Raises InputError if a file is damaged or belongs to another fold."""
+    metrics, scores = score_files.read_metrics(folder), folder / score_files.SCORES
+    sets = score_files.read_scores(scores)
     found, place = f"fold{metrics['run']['fold']}/seed{metrics['run']['seed']}", f"{folder.parent.name}/{folder.name}"
     if found != place:
-        raise InputError(f"{folder / METRICS}: holds the scores of {found}, but lies in {place}; {SCORE_AGAIN}")
+        raise InputError(f"{folder / score_files.METRICS}: holds the scores of {found}, but lies in {place}; {score_files.SCORE_AGAIN}")
     for name in metrics["run"]["label_sets"]:
         clips, expected = len(sets.get(name, ())), metrics.get(f"{name}.clips")
         if clips != expected:
             raise InputError(
-                f"{folder / SCORES}: has {clips} clips of the set {name}, but {METRICS} beside it is of "
-                f"{expected}; {SCORE_AGAIN}"
+                f"{scores}: has {clips} clips of the set {name}, but {score_files.METRICS} beside it counts {expected}; "
+                f"{score_files.SCORE_AGAIN}"
             )
     return ScoredFold(folder, metrics, sets)
 
 
 def _settings(fold: ScoredFold) -> dict[str, Any]:
-    """What folds of one experiment must have in common: all settings but the seed, and the data."""
+    """What all folds of an experiment must have in common: all settings except the seed, and the data."""
     settings = flat(learned(load(fold.folder / "config.yaml")))
     del settings["run.seed"]
-    return {**settings, **{key: fold.run[key] for key in (*EXPERIMENT, *ALIKE)}, "sounds": fold.run.get("sounds", {})}
+    run = {key: fold.run[key] for key in (*score.EXPERIMENT, *COMMON)}
+    return {**settings, **run, "sounds": fold.run.get("sounds", {})}
 
 
-def check_alike(folds: Sequence[ScoredFold]) -> None:
-    """InputError where no mean can be taken: other settings or data, or a clip that two folds of a seed test."""
+def check_same_experiment(folds: Sequence[ScoredFold]) -> None:
+    """Raise InputError if the folds differ in settings or data, or if two folds of a seed test the same clip."""
     first = _settings(folds[0])
     tested: dict[tuple[int, str], Path] = {}
     for fold in folds:
         other = _settings(fold)
-        differ = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
-        if differ:
+        differences = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
+        if differences:
             raise InputError(
-                f"{folds[0].folder} and {fold.folder} differ in {', '.join(differ)}, so no mean can be taken over "
-                "them; train both alike, or keep one elsewhere with --exp."
+                f"{folds[0].folder} and {fold.folder} differ in {', '.join(differences)}, so no mean can be taken over "
+                "them; train both with the same settings and data, or keep one elsewhere with --exp."
             )
         for prediction in fold.sets[TEST]:
             before = tested.setdefault((fold.run["seed"], prediction.id), fold.folder)
             if before != fold.folder:
                 raise InputError(
-                    f"{fold.folder / SCORES}: its test clip {prediction.id} is also one of {before}, so the score "
-                    "files of different folds are mixed; remove both and run stage 5 (score) again."
+                    f"{fold.folder / score_files.SCORES}: its test clip {prediction.id} is also one of {before}, so the "
+                    "score files of different folds are mixed; remove both and run stage 5 (score) again."
                 )
+
+
+def _class_table(run: Mapping[str, Any]) -> ClassTable:
+    return ClassTable(tuple(run["classes"]), tuple(run["class_esc"]))
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A system on a target under a protocol, as far as it is scored.
+    """A system on a target under a protocol, with the folds and seeds that were scored.
 
-    ``summary`` is its ``metrics.json``, ``scored`` are its folds and seeds; ``answers`` are the test clips of all;
-    ``rows`` are its scores under other conditions.
+    ``summary``: its ``metrics.json``. ``predictions``: those of the test clips of all folds. ``conditions``: its
+    results under other test conditions.
     """
 
     summary: dict[str, Any]
     scored: Sequence[ScoredFold]
-    answers: significance.PooledPredictions
-    rows: Sequence[ConditionResult] = ()
+    predictions: significance.PooledPredictions
+    conditions: Sequence[ConditionResult] = ()
 
     @property
     def run(self) -> Mapping[str, Any]:
         return self.summary["run"]
 
     @property
-    def folds(self) -> list[Mapping[str, Any]]:
-        """The ``metrics.json`` of its folds and seeds."""
-        return [fold.metrics for fold in self.scored]
+    def name(self) -> str:
+        """Configuration and system."""
+        return f"{config_name(self.run)}-{self.run['system']}"
 
     @property
     def classes(self) -> ClassTable:
-        return ClassTable(tuple(self.run["classes"]), tuple(self.run["class_esc"]))
+        return _class_table(self.run)
 
     @property
-    def tests(self) -> list[str]:
-        """The names of its test sets."""
+    def test_clips(self) -> list[ClipPrediction]:
+        """The target's test clips of all folds and seeds."""
+        return [clip for fold in self.scored for clip in fold.sets[TEST]]
+
+    @property
+    def test_sets(self) -> list[str]:
         return sorted(self.run["label_sets"])
 
 
-def called(experiment: Experiment) -> str:
-    """Its configuration and system."""
-    return f"{config_of(experiment.run)}-{experiment.run['system']}"
-
-
-def _average(values: Sequence[float | None]) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
-def _known_deviation(values: Sequence[float | None]) -> float | None:
+def _deviation(values: Iterable[float | None]) -> float | None:
     return significance.standard_deviation([value for value in values if value is not None])
 
 
-def _spreads(name: str, folds: Sequence[ScoredFold]) -> dict[str, float | None]:
-    """Deviation over all folds and seeds, over folds (of their mean over seeds), over seeds (of their mean over folds).
+def _deviations(name: str, folds: Sequence[ScoredFold]) -> dict[str, float | None]:
+    """Standard deviations of a score: over all folds and seeds, of folds (means over seeds), of seeds (over folds).
 
-    The last two are over the folds that every seed has.
+    The last two are taken over the folds that every seed has.
     """
     value = {(fold.run["fold"], fold.run["seed"]): fold.metrics.get(name) for fold in folds}
     seeds = sorted({seed for _, seed in value})
     shared = [fold for fold in sorted({fold for fold, _ in value}) if all((fold, seed) in value for seed in seeds)]
     return {
-        f"std.{name}": _known_deviation(list(value.values())),
-        f"std_of_folds.{name}": _known_deviation([_average([value[fold, seed] for seed in seeds]) for fold in shared]),
-        f"std_of_seeds.{name}": _known_deviation([_average([value[fold, seed] for fold in shared]) for seed in seeds]),
+        f"std.{name}": _deviation(value.values()),
+        f"std_of_folds.{name}": _deviation([_mean([value[fold, seed] for seed in seeds]) for fold in shared]),
+        f"std_of_seeds.{name}": _deviation([_mean([value[fold, seed] for fold in shared]) for seed in seeds]),
     }
 
 
-def _pooled(folds: Sequence[ScoredFold], classes: ClassTable) -> dict[str, float | None]:
-    """Scores over the clips of all folds of a seed together, averaged over seeds."""
+def _pooled_scores(folds: Sequence[ScoredFold], classes: ClassTable) -> dict[str, float | None]:
+    """Scores over the test clips of all folds of a seed together, averaged over seeds."""
     by_seed: dict[int, list[ClipPrediction]] = defaultdict(list)
     for fold in folds:
         by_seed[fold.run["seed"]].extend(fold.sets[TEST])
@@ -193,70 +201,69 @@ def _pooled(folds: Sequence[ScoredFold], classes: ClassTable) -> dict[str, float
     each = [
         detailed_scores(predictions, genders, classes, own_classes, intensities) for predictions in by_seed.values()
     ]
-    return {name: _average([scores[name] for scores in each]) for name in each[0]}
+    return {f"pooled.test.{name}": _mean(scores[name] for scores in each) for name in each[0]}
 
 
-def _intervals(answers: significance.PooledPredictions) -> dict[str, float | None]:
-    samples = significance.bootstrap_accuracies(answers)
-    ends = {
-        name: significance.bootstrap_interval(values, answers.units) if samples is not None else (None, None)
-        for name, values in (samples or significance.accuracies(answers))._asdict().items()
+def _intervals(predictions: significance.PooledPredictions) -> dict[str, float | None]:
+    samples = significance.bootstrap_accuracies(predictions)
+    intervals: dict[str, float | None] = {}
+    for name in significance.Accuracies._fields:
+        low, high = None, None
+        if samples is not None:
+            low, high = significance.bootstrap_interval(getattr(samples, name), predictions.units)
+        intervals.update({f"low.pooled.test.{name}": low, f"high.pooled.test.{name}": high})
+    return intervals
+
+
+def _summary_of_runs(runs: Sequence[Mapping[str, Any]], predictions: significance.PooledPredictions) -> dict[str, Any]:
+    def values(key: str) -> list:
+        return sorted({run[key] for run in runs})
+
+    lists = ("ctc_backend", "device", "steps", "test_speakers_in_training", "trained_at_git", "scored_at_git")
+    return {
+        **{key: runs[0][key] for key in ("set", *score.EXPERIMENT, *COMMON)},
+        "sounds": runs[0].get("sounds", {}),
+        "folds": values("fold"),
+        "of_folds": runs[0]["folds"],
+        "seeds": values("seed"),
+        "test_speakers": len(np.unique(predictions.speakers)),
+        "train_seconds": round(sum(run["train_seconds"] for run in runs), 1),
+        **{key: values(key) for key in lists},
     }
-    return {f"{end}.pooled.test.{name}": value for name, of in ends.items() for end, value in zip(("low", "high"), of)}
 
 
 def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
-    """Write metrics.json and scores.tsv of an experiment: averaged over its folds and seeds, and pooled.
+    """Write metrics.json and scores.tsv of an experiment, from its folds and seeds.
 
-    ``folders`` are those of ``scored_folders``, at least one.
-
-    ``test.ua`` and the like are means over folds and seeds, ``std.test.ua`` their standard deviation,
-    ``std_of_folds.`` and ``std_of_seeds.`` the two apart; ``pooled.test.ua`` is taken once over the clips of all folds
-    together, a seed at a time, then averaged; ``low.`` and ``high.pooled.test.ua`` are the ends of its 95 % interval
-    (``uncertainty.resampled``). InputError where score files are damaged or do not go together.
+    ``folders``: those of ``scored_folders``, at least one. Keys of metrics.json: ``test.ua`` and other scores are means
+    over folds and seeds; ``std.test.ua`` is their standard deviation, ``std_of_folds.`` and ``std_of_seeds.`` are those
+    over folds and over seeds alone; ``pooled.test.ua`` is computed over the clips of all folds together, for each seed,
+    and averaged over seeds; ``low.pooled.test.ua`` and ``high.`` are the ends of its 95 % interval
+    (``significance.bootstrap_interval``). Raises InputError if score files are damaged or do not belong together.
     """
     folds = sorted(map(read_fold, folders), key=lambda fold: (fold.run["fold"], fold.run["seed"]))
-    check_alike(folds)
-    runs = [fold.run for fold in folds]
-    first = runs[0]
-    answers = significance.PooledPredictions.from_rows(
+    check_same_experiment(folds)
+    predictions = significance.PooledPredictions.from_rows(
         [
             (fold.run["seed"], fold.run["fold"], clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
             for fold in folds
             for clip in fold.sets[TEST]
         ]
     )
+    classes = _class_table(folds[0].run)
     summary: dict[str, Any] = {}
     for name in sorted({name for fold in folds for name in fold.metrics if name != "run"}):
-        summary[name] = _average([fold.metrics.get(name) for fold in folds])
-        summary.update(_spreads(name, folds))
-    classes = ClassTable(tuple(first["classes"]), tuple(first["class_esc"]))
-    summary.update({f"pooled.test.{name}": value for name, value in _pooled(folds, classes).items()})
+        summary[name] = _mean(fold.metrics.get(name) for fold in folds)
+        summary.update(_deviations(name, folds))
+    summary.update(_pooled_scores(folds, classes))
     summary["pooled.test.per"] = summary["test.per"]  # every fold is scored on the same utterances
-    summary.update(_intervals(answers))
-    summary["run"] = {
-        **{key: first[key] for key in ("set", *EXPERIMENT, *ALIKE)},
-        "sounds": first.get("sounds", {}),
-        "folds": sorted({run["fold"] for run in runs}),
-        "of_folds": first["folds"],
-        "seeds": sorted({run["seed"] for run in runs}),
-        "test_speakers": len(np.unique(answers.speakers)),
-        "ctc_backend": sorted({run["ctc_backend"] for run in runs}),
-        "device": sorted({run["device"] for run in runs}),
-        "steps": sorted({run["steps"] for run in runs}),
-        "train_seconds": round(sum(run["train_seconds"] for run in runs), 1),
-        "test_speakers_in_training": sorted({run["test_speakers_in_training"] for run in runs}),
-        "trained_at_git": sorted({run["trained_at_git"] for run in runs}),
-        "scored_at_git": sorted({run["scored_at_git"] for run in runs}),
+    summary.update(_intervals(predictions))
+    summary["run"] = _summary_of_runs([fold.run for fold in folds], predictions)
+    write_json(Path(experiment) / score_files.METRICS, summary)
+    sets = {
+        f"{name}/fold{fold.run['fold']}/seed{fold.run['seed']}": clips
+        for fold in folds
+        for name, clips in fold.sets.items()
     }
-    write_json(Path(experiment) / METRICS, summary)
-    write_scores(
-        Path(experiment) / SCORES,
-        {
-            f"{name}/fold{fold.run['fold']}/seed{fold.run['seed']}": predictions
-            for fold in folds
-            for name, predictions in fold.sets.items()
-        },
-        classes,
-    )
-    return Experiment(summary, folds, answers)
+    score_files.write_scores(Path(experiment) / score_files.SCORES, sets, classes)
+    return Experiment(summary, folds, predictions)

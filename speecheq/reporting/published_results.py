@@ -1,28 +1,33 @@
-"""Tables 3 and 4 of the paper with our figures beside its own (section 3.3), and ours among published ones of others.
+"""Our results beside those of the paper (Tables 3 and 4, section 3.3), and among published results of other systems.
 
-``conf/table.yaml`` of a recipe names the columns (target, protocol, score), the paper's rows, figures of others, and
-the parts of our systems whose worth is told; ours are filled in from the experiments that were run. Nothing of ours is
-typed in.
+``conf/table.yaml`` of a recipe holds the columns (target, protocol, score) and rows of the paper's table, results of
+other systems, and the components of our systems for the ablation. Our own results are computed from score files.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from speecheq.common.errors import InputError
 from speecheq.common.yaml_files import read_yaml
 from speecheq.dataset.msud_recipe import TEST
-from speecheq.reporting import tables
-from speecheq.reporting.ablation import Part
-from speecheq.reporting.experiment import config_of
+from speecheq.reporting.ablation import Component
+from speecheq.reporting.experiment import config_name
+from speecheq.reporting.tables import NOT_AVAILABLE, Cell, Column, Section, Table, build_table, join_numbers
 
-SCORES = {"wa": 100.0, "ua": 100.0, "uai": 100.0, "eis_mse": 1.0}  # score -> what it is multiplied with in the table
+T = TypeVar("T")
+Summary = Mapping[str, Any]  # metrics.json of an experiment
+SCORES = {"wa": 100.0, "ua": 100.0, "uai": 100.0, "eis_mse": 1.0}  # score -> its factor in the paper's table
+PUBLISHED = (
+    "Figures of others are means over all their folds, as they state them; their folds, training data and models "
+    "are others. Ours are the restricted scores of the folds that are named."
+)
 
 
 @dataclass(frozen=True)
-class Column:
+class PaperColumn:
     """A score on a target under a protocol."""
 
     heading: str
@@ -32,27 +37,24 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of the paper's table: its name, our system (None: a cited one), its figures, None where it has none."""
+class PaperRow:
+    """A system in the paper's table; ``system`` is its name here, None for a cited one."""
 
     name: str
     system: str | None
     figures: Sequence[float | None]
 
 
-PUBLISHED = (
-    "Figures of others are means over all their folds, as they state them; their folds, training data and models "
-    "are others. Ours are the restricted scores of the folds that are named."
-)
-
-
 @dataclass(frozen=True)
-class Published:
-    """A figure of another system, in percent: WA or UA (``score``) over so many ``classes``; ``how`` it was taken."""
+class PublishedResult:
+    """WA or UA (``score``) of another system in percent, over ``classes`` classes; ``how`` it was measured.
+
+    ``protocols``: those of ours in which test speakers are seen or unseen in training as in its own.
+    """
 
     name: str
     target: str
-    protocols: Sequence[str]  # ours whose test speakers are known, or unseen, as in its own
+    protocols: Sequence[str]
     classes: int
     score: str
     figure: float
@@ -61,191 +63,228 @@ class Published:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table of the paper, what others published on the same corpora, the parts of our systems, and what holds for
-    all of them."""
+    """``table.yaml``: a table of the paper, published results, components, and notes on all systems."""
 
     title: str
-    columns: Sequence[Column]
-    rows: Sequence[Row]
-    published: Sequence[Published]
-    parts: Sequence[Part]
+    columns: Sequence[PaperColumn]
+    rows: Sequence[PaperRow]
+    published: Sequence[PublishedResult]
+    parts: Sequence[Component]
     notes: Sequence[str]
 
 
-def _fields(values: Any, names: Sequence[str], where: str) -> list[Any]:
+def _with_keys(values: Any, kind: type, where: str) -> dict[str, Any]:
+    names = [field.name for field in fields(kind)]
     if not isinstance(values, dict) or set(values) != set(names):
         raise InputError(f"{where}: expected the keys {', '.join(names)}, found {values!r}.")
-    return [values[name] for name in names]
+    return values
+
+
+def _items(path: Path, what: str, values: Sequence[Any], kind: type[T]) -> Iterator[tuple[str, T]]:
+    """(place in the file, item) for each of a list of mappings."""
+    for number, value in enumerate(values, 1):
+        where = f"{path}, {what} {number}"
+        yield where, kind(**_with_keys(value, kind, where))
+
+
+def _read_columns(path: Path, values: Sequence[Any]) -> list[PaperColumn]:
+    columns = []
+    for where, item in _items(path, "column", values, PaperColumn):
+        columns.append(PaperColumn(*map(str, astuple(item))))
+        if columns[-1].score not in SCORES:
+            raise InputError(f"{where}: the score {columns[-1].score!r} is not one of {', '.join(SCORES)}.")
+    return columns
+
+
+def _read_rows(path: Path, values: Sequence[Any], columns: int) -> list[PaperRow]:
+    rows = []
+    for where, row in _items(path, "row", values, PaperRow):
+        if not isinstance(row.figures, list) or len(row.figures) != columns:
+            raise InputError(f"{where}: expected {columns} figures, one for each column.")
+        if not all(figure is None or type(figure) in (int, float) for figure in row.figures):
+            raise InputError(f"{where}: a figure is a number, or null where the paper has none.")
+        rows.append(PaperRow(str(row.name), row.system, row.figures))
+    return rows
+
+
+def _read_published(path: Path, values: Sequence[Any]) -> list[PublishedResult]:
+    results = []
+    for where, result in _items(path, "published figure", values, PublishedResult):
+        if result.score not in ("wa", "ua") or not isinstance(result.protocols, list):
+            raise InputError(f"{where}: its score must be wa or ua, and its protocols a list.")
+        if type(result.figure) not in (int, float) or type(result.classes) is not int:
+            raise InputError(f"{where}: its figure must be a number, and its classes a whole number.")
+        results.append(result)
+    return results
+
+
+def _read_components(path: Path, values: Sequence[Any]) -> list[Component]:
+    components = []
+    for where, component in _items(path, "part", values, Component):
+        if not all(isinstance(value, str) for value in astuple(component)):
+            raise InputError(f"{where}: its name and its two systems must be words.")
+        components.append(component)
+    return components
 
 
 def read_table(path: Path) -> PaperTable:
-    """Read ``conf/table.yaml``; InputError names what is wrong in it."""
-    title, *lists = _fields(read_yaml(path), ("title", "columns", "rows", "published", "parts", "notes"), str(path))
+    """Read ``conf/table.yaml``. Raises InputError that names the faulty item."""
+    values = _with_keys(read_yaml(path), PaperTable, str(path))
+    title, *lists = (values[field.name] for field in fields(PaperTable))
     if not all(isinstance(values, list) for values in lists):
         raise InputError(f"{path}: columns, rows, published, parts and notes must be lists.")
     columns, rows, published, parts, notes = lists
-    made_columns, made_rows = [], []
-    for number, values in enumerate(columns, 1):
-        where = f"{path}, column {number}"
-        made_columns.append(Column(*map(str, _fields(values, ("heading", "target", "protocol", "score"), where))))
-        if made_columns[-1].score not in SCORES:
-            raise InputError(f"{where}: the score {made_columns[-1].score!r} is not one of {', '.join(SCORES)}.")
-    for number, values in enumerate(rows, 1):
-        where = f"{path}, row {number}"
-        name, system, figures = _fields(values, ("name", "system", "figures"), where)
-        if not isinstance(figures, list) or len(figures) != len(made_columns):
-            raise InputError(f"{where}: expected {len(made_columns)} figures, one a column.")
-        if not all(figure is None or type(figure) in (int, float) for figure in figures):
-            raise InputError(f"{where}: a figure is a number, or null where the paper has none.")
-        made_rows.append(Row(str(name), system, figures))
-    made_published = []
-    for number, values in enumerate(published, 1):
-        where = f"{path}, published figure {number}"
-        made = Published(*_fields(values, [field.name for field in fields(Published)], where))
-        if made.score not in ("wa", "ua") or not isinstance(made.protocols, list):
-            raise InputError(f"{where}: its score is wa or ua, and its protocols are a list.")
-        if type(made.figure) not in (int, float) or type(made.classes) is not int:
-            raise InputError(f"{where}: the figure is a number, and that of its classes a whole one.")
-        made_published.append(made)
-    made_parts = []
-    for number, values in enumerate(parts, 1):
-        made_parts.append(Part(*_fields(values, [field.name for field in fields(Part)], f"{path}, part {number}")))
-        if not all(isinstance(value, str) for value in values.values()):
-            raise InputError(f"{path}, part {number}: its name and its two systems are words.")
-    return PaperTable(str(title), made_columns, made_rows, made_published, made_parts, [str(note) for note in notes])
-
-
-def _is_of(summary: Mapping[str, Any], system: str | None, column: Column) -> bool:
-    run = summary["run"]
-    return (run["system"], run["target"], run["protocol"], run["classes_of"], run["neutral_eis"]) == (
-        system,
-        column.target,
-        column.protocol,
-        "seqm",
-        "declared",
+    return PaperTable(
+        str(title),
+        _read_columns(path, columns),
+        _read_rows(path, rows, len(columns)),
+        _read_published(path, published),
+        _read_components(path, parts),
+        [str(note) for note in notes],
     )
 
 
-def _cell(summary: Mapping[str, Any] | None, column: Column, figure: float | None) -> tuple[str, str]:
-    value = summary and summary.get(f"test.{column.score}")
-    return ("-" if value is None else f"{value * SCORES[column.score]:.2f}", "-" if figure is None else f"{figure:.2f}")
+# ---- the paper's table
 
 
-def paper_tables(table: PaperTable, summaries: Sequence[Mapping[str, Any]]) -> list[tuple[tables.Table, list[str]]]:
-    """The table with cells "ours / the paper's", once for each configuration that was run, and notes on ours.
+def _belongs_to(summary: Summary, row: PaperRow, column: PaperColumn) -> bool:
+    run = summary["run"]
+    own = (run["system"], run["target"], run["protocol"], run["classes_of"], run["neutral_eis"])
+    return own == (row.system, column.target, column.protocol, "seqm", "declared")
 
-    The notes say which folds and seeds ours are over, for means over some folds are not the paper's means over all.
+
+def _find(summaries: Sequence[Summary], row: PaperRow, column: PaperColumn) -> Summary | None:
+    return next((summary for summary in summaries if _belongs_to(summary, row, column)), None)
+
+
+def _folds_and_seeds(run: Mapping[str, Any]) -> str:
+    return f"folds {join_numbers(run['folds'])} of {run['of_folds']}, seeds {join_numbers(run['seeds'])}"
+
+
+def _describe_run(run: Mapping[str, Any]) -> str:
+    return (
+        f"{run['system']}, {run['target']} {run['protocol']}: {_folds_and_seeds(run)}, emotion data "
+        f"{', '.join(run['corpora'])}, git {', '.join(run['trained_at_git'])}"
+    )
+
+
+def _paper_cell(summary: Summary | None, score: str, figure: float | None) -> tuple[str, str]:
+    value = None if summary is None else summary.get(f"test.{score}")
+    return ("-" if value is None else f"{value * SCORES[score]:.2f}", "-" if figure is None else f"{figure:.2f}")
+
+
+class ComparedTable(NamedTuple):
+    """A table of the paper with our results; ``notes`` name the folds and seeds behind ours."""
+
+    table: Table
+    notes: list[str]
+
+
+def paper_tables(paper: PaperTable, summaries: Sequence[Summary]) -> list[ComparedTable]:
+    """The paper's table with cells "ours / the paper's", once for each configuration that was run.
+
+    The notes matter because our means over some folds are not the paper's means over all.
     """
-    by_config: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    by_config: dict[str, list[Summary]] = defaultdict(list)
     for summary in summaries:
-        if any(_is_of(summary, row.system, column) for row in table.rows for column in table.columns):
-            run = summary["run"]
-            by_config[run["config"] + (f" ({', '.join(run['set'])})" if run["set"] else "")].append(summary)
-    headings = [tables.Column("ours / the paper's", ("system",))] + [
-        tables.Column(column.heading, (f"{column.heading}, ours", f"{column.heading}, the paper's"), " / ")
-        for column in table.columns
+        if any(_belongs_to(summary, row, column) for row in paper.rows for column in paper.columns):
+            by_config[config_name(summary["run"])].append(summary)
+    headings = [Column("ours / the paper's", ("system",))]
+    headings += [
+        Column(column.heading, (f"{column.heading}, ours", f"{column.heading}, the paper's"), " / ")
+        for column in paper.columns
     ]
-    made = []
+    tables = []
     for config, members in sorted(by_config.items()):
-        rows: list[list[tables.Cell]] = []
-        used: dict[str, None] = {}
-        for row in table.rows:
-            cells = []
-            for column, figure in zip(table.columns, row.figures):
-                found = next((summary for summary in members if _is_of(summary, row.system, column)), None)
-                if found is not None:
-                    run = found["run"]
-                    used[
-                        f"{row.system}, {run['target']} {run['protocol']}: folds {' '.join(map(str, run['folds']))} "
-                        f"of {run['of_folds']}, seeds {' '.join(map(str, run['seeds']))}, emotion data "
-                        f"{', '.join(run['corpora'])}, git {', '.join(run['trained_at_git'])}"
-                    ] = None
-                cells.append(_cell(found, column, figure))
+        rows: list[list[Cell]] = []
+        notes: list[str] = []
+        for row in paper.rows:
+            found = [_find(members, row, column) for column in paper.columns]
+            notes += [_describe_run(summary["run"]) for summary in found if summary is not None]
+            cells = [
+                _paper_cell(summary, column.score, figure)
+                for summary, column, figure in zip(found, paper.columns, row.figures)
+            ]
             rows.append([row.name if row.system is None else f"{row.name} ({row.system})", *cells])
-        made.append((tables.Table(f"paper.{config}", f"{table.title}, {config}", headings, rows), list(used)))
-    return made
+        table = Table(f"paper.{config}", f"{paper.title}, {config}", headings, rows)
+        tables.append(ComparedTable(table, list(dict.fromkeys(notes))))
+    return tables
 
 
-def published_sections(published: Sequence[Published], summaries: Sequence[Mapping[str, Any]]) -> list[tables.Section]:
-    """Our figures among those of others: a table for each target, protocol and number of classes of which there are
-    both.
+# ---- published results
 
-    Ours are the restricted scores, of the classes that the corpus has, as theirs are. SEQM may merge some of these;
-    which of ours are over fewer classes than theirs, and so not among them, is said.
+
+def published_sections(published: Sequence[PublishedResult], summaries: Sequence[Summary]) -> list[Section]:
+    """Our restricted scores among published results: a table for each target, protocol and number of classes.
+
+    Both are over the classes that the corpus has. SEQM may merge some of them: where ours are over another number of
+    classes than the published results, a sentence says so instead.
     """
-    ours: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    ours: dict[tuple[str, str], list[Summary]] = defaultdict(list)
     for summary in summaries:
         ours[summary["run"]["target"], summary["run"]["protocol"]].append(summary)
-    made = []
+    sections = []
     for (target, protocol), members in sorted(ours.items()):
-        theirs = [figure for figure in published if figure.target == target and protocol in figure.protocols]
+        theirs = [result for result in published if result.target == target and protocol in result.protocols]
         if not theirs:
             continue
-        numbers = sorted({figure.classes for figure in theirs})
-        among = [
-            _among(
-                number,
-                [figure for figure in theirs if figure.classes == number],
-                [summary for summary in members if _classes(summary) == number],
-            )
-            for number in numbers
-        ]
-        others: dict[int, list[str]] = defaultdict(list)
+        counts = sorted({result.classes for result in theirs})
+        by_count: dict[int, list[Summary]] = defaultdict(list)
         for summary in members:
-            if _classes(summary) not in numbers:
-                others[_classes(summary)].append(_called(summary))
-        apart = [
-            f"over {number} classes, where the published figures are over {' or '.join(map(str, numbers))}, and "
-            f"so not comparable (--classes corpus keeps a corpus' own): {', '.join(names)}"
-            for number, names in sorted(others.items())
+            by_count[len(summary["run"]["label_sets"][TEST])].append(summary)
+        tables = [_published_table(count, theirs, by_count[count]) for count in counts if count in by_count]
+        sentences = [PUBLISHED] if tables else []
+        sentences += [
+            f"over {count} classes, where the published figures are over {' or '.join(map(str, counts))}, and "
+            f"so not comparable (--classes corpus keeps a corpus' own): {', '.join(map(_system_name, others))}"
+            for count, others in sorted(by_count.items())
+            if count not in counts
         ]
-        made.append(
-            tables.Section(
-                f"{target}, {protocol}: ours among published figures",
-                [table for table in among if table is not None],
-                [PUBLISHED] * any(among) + apart,
-            )
-        )
-    return made
+        sections.append(Section(f"{target}, {protocol}: ours among published figures", tables, sentences))
+    return sections
 
 
-def _classes(summary: Mapping[str, Any]) -> int:
-    """Over how many classes its restricted scores are."""
-    return len(summary["run"]["label_sets"][TEST])
+def _system_name(summary: Summary) -> str:
+    return f"{config_name(summary['run'])}-{summary['run']['system']}"
 
 
-def _called(summary: Mapping[str, Any]) -> str:
-    return f"{config_of(summary['run'])}-{summary['run']['system']}"
+class _Result(NamedTuple):
+    """A row of a table of published results; scores in percent."""
+
+    name: str
+    wa: float | None
+    ua: float | None
+    how: str
 
 
-def _among(classes: int, theirs: Sequence[Published], ours: Sequence[Mapping[str, Any]]) -> tables.Table | None:
-    """The best first; None where there are none of ours."""
-    if not ours:
-        return None
-    rows: list[list[tables.Cell]] = []
+def _published_table(classes: int, published: Sequence[PublishedResult], ours: Sequence[Summary]) -> Table:
+    """The best result first."""
+    results = []
     for summary in ours:
         run = summary["run"]
-        rows.append(
-            [
-                _called(summary),
-                *(f"{100 * summary[f'test.restricted_{score}']:.2f}" for score in ("wa", "ua")),
-                f"ours: folds {' '.join(map(str, run['folds']))} of {run['of_folds']}, seeds "
-                f"{' '.join(map(str, run['seeds']))}, git {', '.join(run['trained_at_git'])}",
-            ]
-        )
-    for figure in theirs:
-        rows.append(
-            [
-                figure.name,
-                *(f"{figure.figure:.2f}" if figure.score == score else tables.NOT_AVAILABLE for score in ("wa", "ua")),
-                figure.how,
-            ]
-        )
-    rows.sort(key=lambda row: -max(float(cell) for cell in row[1:3] if cell != tables.NOT_AVAILABLE))
+        how = f"ours: {_folds_and_seeds(run)}, git {', '.join(run['trained_at_git'])}"
+        wa, ua = (100 * summary[f"test.restricted_{score}"] for score in ("wa", "ua"))
+        results.append(_Result(_system_name(summary), wa, ua, how))
+    for result in published:
+        if result.classes == classes:
+            wa, ua = (result.figure if result.score == score else None for score in ("wa", "ua"))
+            results.append(_Result(result.name, wa, ua, result.how))
+
+    def text(value: float | None) -> str:
+        return NOT_AVAILABLE if value is None else f"{value:.2f}"
+
+    def best(result: _Result) -> float:
+        return max(float(text(value)) for value in (result.wa, result.ua) if value is not None)
+
     run = ours[0]["run"]
-    return tables.Table(
+    return build_table(
         f"published.{run['target']}.{run['protocol']}.{classes}",
         f"{classes} classes",
-        [tables.Column(heading) for heading in ("system", "WA %", "UA %", "how")],
-        rows,
+        sorted(results, key=lambda result: -best(result)),
+        {
+            "system": lambda result: result.name,
+            "WA %": lambda result: text(result.wa),
+            "UA %": lambda result: text(result.ua),
+            "how": lambda result: result.how,
+        },
     )

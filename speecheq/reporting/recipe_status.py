@@ -1,11 +1,11 @@
-"""What of a recipe is done, stale or missing, and what it took: ``run.sh --status true``, ``speecheq status``.
+"""Which folders of a recipe are done, stale or missing: ``run.sh --status true``, ``speecheq status``.
 
-Everything is read from the folders and their stamps; nothing is changed.
+The state is read from the folders and their stamps; nothing is changed.
 """
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,15 @@ DONE, STALE, DAMAGED, RUNNING, BROKEN_OFF, MISSING = STATES = (
     "broken off",
     "missing",
 )
-# Manifests of sounds without labels, which have no stored features.
-SOUNDS = ("noise", "rir", "unlabelled", "test_noise", "test_rir")
-# Where stage 5 writes beside a training: the scores, what only pictures need, the scores under other conditions.
-SCORED = (*score.FORMATS, *conditions.FORMATS)
+# Manifests of audio folders without labels, for which no features are stored.
+AUDIO_FOLDERS = ("noise", "rir", "unlabelled", "test_noise", "test_rir")
+# Folders of stage 5 below that of a training, with the number of their format.
+SCORED = {**score.FORMATS, **conditions.FORMATS}
 
 
 @dataclass(frozen=True)
-class Found:
-    """One folder that a stage writes. ``reason`` says why it is not done; ``stamp`` is empty where there is none."""
+class StageFolder:
+    """A folder that a stage writes. ``reason``: why it is not done. ``stamp``: {} if there is none."""
 
     stage: str
     folder: Path
@@ -50,75 +50,72 @@ class Found:
         return sum(map(len, self.stamp.get("dropped", {}).values()))
 
 
-def _format(stage: str, folder: Path) -> int:
-    """The format number that this version of the program writes there."""
+def _current_format(stage: str, folder: Path) -> int:
+    """The number of the format that this version of the program writes to a folder."""
     if stage == "manifests":
-        return (audio_folder if folder.name in SOUNDS else prepare).FORMAT
+        return (audio_folder if folder.name in AUDIO_FOLDERS else prepare).FORMAT
     if stage == "unify":
         return (phoneme_cuts if folder.parent.name == "phonemes" else msud).FORMAT
     if stage == "score":
-        return {**score.FORMATS, **conditions.FORMATS}[folder.name]
+        return SCORED[folder.name]
     return {"features": storage, "shar": shard_reader, "train": train}[stage].FORMAT
 
 
-def _written(folder: Path, outputs: Mapping[str, int]) -> Iterator[tuple[Path, int]]:
-    for name, size in outputs.items():
+def _outputs(folder: Path, stamp: Mapping[str, Any]) -> Iterator[tuple[Path, int]]:
+    """(path, size) of each file that the stamp lists."""
+    for name, size in stamp.get("outputs", {}).items():
         yield Path(os.path.normpath(folder / name)), size
 
 
-def _disk(folder: Path, below: Collection[str]) -> int:
-    """Bytes of all files in a folder, but for the folders ``below`` in it, which another stage writes."""
+def _disk_usage(folder: Path, without: Collection[str]) -> int:
+    """Bytes of all files below a folder, except those in folders named in ``without``, which another stage writes."""
     return sum(
         path.lstat().st_size
         for path in folder.rglob("*")
-        if path.is_file() and not set(below) & set(path.relative_to(folder).parts)
+        if path.is_file() and not set(without) & set(path.relative_to(folder).parts)
     )
 
 
 class Status:
-    """The folders below ``data`` and ``exp``, each looked at once.
+    """The state of the folders below ``data`` and ``exp``; each is read once.
 
-    ``corpora``: whether the corpora themselves are looked through for changes, which takes a while on a large one.
+    ``corpora``: whether the corpora themselves are searched for changes, which takes long for a large one.
     """
 
     def __init__(self, data: Path, exp: Path, corpora: bool = True):
         self.data, self.exp, self.corpora = Path(data), Path(exp), corpora
-        self._seen: dict[str, Found] = {}
+        self._seen: dict[str, StageFolder] = {}
 
-    def look(self, stage: str, folder: Path) -> Found:
+    def read(self, stage: str, folder: Path) -> StageFolder:
         """The state of the folder that a stage writes."""
         name = os.path.normpath(folder)
         if name not in self._seen:
             stamp, state, reason = self._state(stage, Path(folder))
-            outputs = [path for path, _ in _written(folder, stamp.get("outputs", {}))]
-            disk = (
-                sum(path.stat().st_size for path in outputs if path.is_file())
-                if stage == "score"
-                else _disk(Path(folder), SCORED)
-            )
-            self._seen[name] = Found(stage, Path(folder), state, reason, stamp, disk)
+            if stage == "score":
+                disk = sum(path.stat().st_size for path, _ in _outputs(folder, stamp) if path.is_file())
+            else:
+                disk = _disk_usage(Path(folder), SCORED)
+            self._seen[name] = StageFolder(stage, Path(folder), state, reason, stamp, disk)
         return self._seen[name]
 
     def _state(self, stage: str, folder: Path) -> tuple[Mapping[str, Any], str, str]:
+        """(stamp, state, reason) of a folder."""
         if not (folder / STAMP).is_file():
             if is_locked(folder):
                 return {}, RUNNING, "a process is writing there"
-            empty = not folder.is_dir() or not any(folder.iterdir())
-            return (
-                ({}, MISSING, f"stage {NUMBERS[stage]} has not been run for it")
-                if empty
-                else ({}, BROKEN_OFF, "it has no stamp; the same command goes on with it")
-            )
+            if not folder.is_dir() or not any(folder.iterdir()):
+                return {}, MISSING, f"stage {NUMBERS[stage]} has not been run for it"
+            return {}, BROKEN_OFF, "it has no stamp; the same command goes on with it"
         try:
             stamp = read_json(folder / STAMP)
         except InputError as damaged:
             return {}, DAMAGED, str(damaged)
-        for path, size in _written(folder, stamp["outputs"]):
+        for path, size in _outputs(folder, stamp):
             if not path.is_file() or path.stat().st_size != size:
                 if stage == "train" and path.name in score.CHECKPOINTS and not path.exists():
-                    continue  # may be removed once it is scored
+                    continue  # checkpoints may be removed once they are scored
                 return stamp, DAMAGED, f"{path} is not as the stage left it"
-        if stamp["format"] != _format(stage, folder):
+        if stamp["format"] != _current_format(stage, folder):
             return stamp, STALE, "another version of the program wrote it"
         for source, key in stamp["inputs"].items():
             reason = self._why_stale(Path(source), key)
@@ -127,52 +124,53 @@ class Status:
         return stamp, DONE, ""
 
     def _why_stale(self, source: Path, key: Any) -> str | None:
+        """Why an input is not the one that was read, None if it is."""
         if (source / STAMP).is_file():
-            read = read_json(source / STAMP)
-            if read["key"] != key:
+            stamp = read_json(source / STAMP)
+            if stamp["key"] != key:
                 return f"{source} was made anew since"
-            # what is damaged is made again with the same key, so what was made of it stays
-            return f"{source} is {STALE}" if self.look(read["stage"], source).state == STALE else None
-        if not self.corpora or not source.exists():  # a corpus may be unmounted once its features are made
+            # a damaged folder will be made again with the same key, so what was made from it stays valid
+            return f"{source} is {STALE}" if self.read(stamp["stage"], source).state == STALE else None
+        if not self.corpora or not source.exists():  # a corpus may be unmounted once its features are stored
             return None
         return None if describe_input(source) == key else f"{source} has changed since"
 
-    def all(self) -> list[Found]:
-        """Of all stages, in their order; with those folders that a stage could fill from what the one before left."""
-        found = [self.look("manifests", folder) for folder in _folders(self.data / "manifests")]
+    def all(self) -> list[StageFolder]:
+        """All folders in the order of the stages, with those that can be made from what a stage left."""
+        found = [self.read("manifests", folder) for folder in _folders(self.data / "manifests")]
         found += [
-            self.look("features", self.data / "fbank" / before.folder.name)
-            for before in list(found)
-            if before.folder.name not in SOUNDS
+            self.read("features", self.data / "fbank" / manifests.folder.name)
+            for manifests in found[:]
+            if manifests.folder.name not in AUDIO_FOLDERS
         ]
-        found += [self.look("unify", folder) for folder in _folders(self.data / "phonemes")]
-        found += [self.look("unify", fold) for name in _folders(self.data / "msud") for fold in _folders(name, "fold")]
+        found += [self.read("unify", folder) for folder in _folders(self.data / "phonemes")]
+        found += [self.read("unify", fold) for name in _folders(self.data / "msud") for fold in _folders(name, "fold")]
         found += [
-            self.look("shar", folder)
+            self.read("shar", folder)
             for kind in _folders(self.data / "shar")
             for name in _folders(kind)
             for folder in _folders(name)
         ]
-        for experiment in (
-            folder for system in _folders(self.exp) for folder in _folders(system) if _folders(folder, "fold")
-        ):
-            seeds: dict[str, list[str]] = defaultdict(list)
-            for fold in _folders(experiment, "fold"):
-                for seed in _folders(fold, "seed"):
-                    seeds[seed.name].append(fold.name)
-            prepared = [fold.name for fold in _folders(self.data / "msud" / experiment.name, "fold")]
-            for seed, folds in sorted(seeds.items()):
-                for fold in sorted({*folds, *prepared}, key=_number):
-                    trained = self.look("train", experiment / fold / seed)
-                    found.append(trained)
-                    if trained.stamp:
-                        found += [
-                            self.look("score", trained.folder / name)
-                            for name in SCORED
-                            # what only pictures need, or nobody has asked for, is not missing
-                            if name == score.STAMP_FOLDER or (trained.folder / name).is_dir()
-                        ]
+        for system in _folders(self.exp):
+            for experiment in _folders(system):
+                found += self._trainings(experiment)
         return sorted(found, key=lambda line: NUMBERS[line.stage])
+
+    def _trainings(self, experiment: Path) -> Iterator[StageFolder]:
+        """The trainings and scores of an experiment: for each seed those of all folds that stage 3 prepared."""
+        folds_of_seed: dict[str, set[str]] = defaultdict(set)
+        for fold in _folders(experiment, "fold"):
+            for folder in _folders(fold, "seed"):
+                folds_of_seed[folder.name].add(fold.name)
+        prepared = {fold.name for fold in _folders(self.data / "msud" / experiment.name, "fold")}
+        for seed, folds in sorted(folds_of_seed.items()):
+            for name in sorted(folds | prepared, key=_number):
+                trained = self.read("train", experiment / name / seed)
+                yield trained
+                for scored in SCORED if trained.stamp else ():
+                    # only the scores are always made, the other folders on request or for pictures
+                    if scored == score.STAMP_FOLDER or (trained.folder / scored).is_dir():
+                        yield self.read("score", trained.folder / scored)
 
 
 def _number(name: str) -> tuple[int, str]:
@@ -181,48 +179,48 @@ def _number(name: str) -> tuple[int, str]:
 
 
 def _folders(folder: Path, prefix: str = "") -> list[Path]:
-    """The folders in a folder, fold2 before fold10; none where there is no such folder."""
+    """The folders in a folder whose names begin with ``prefix``, fold2 before fold10; [] if it does not exist."""
     inside = folder.iterdir() if folder.is_dir() else ()
     found = [path for path in inside if path.is_dir() and path.name.startswith(prefix) and path.name[0] != "."]
     return sorted(found, key=lambda path: _number(path.name) if prefix else (0, path.name))
 
 
-def _size(number: int) -> str:
-    size, unit = float(number), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            break
+def _format_size(size: float) -> str:
+    if size < 1000:
+        return f"{size:.0f} B"
+    for unit in ("kB", "MB", "GB"):
         size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        if size < 1000:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} TB"
 
 
-def _time(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, left = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {left:02d} s"
 
 
-def in_lines(found: list[Found]) -> Iterator[str]:
-    """A line a folder, a sum a stage."""
+def status_lines(found: Sequence[StageFolder]) -> Iterator[str]:
+    """For each stage a line of counts, then a line for each folder."""
     if not found:
         yield "nothing has been run here yet"
         return
     width = max(len(str(line.folder)) for line in found)
     for stage, number in NUMBERS.items():
-        of_stage = [line for line in found if line.stage == stage]
-        if not of_stage:
+        own = [line for line in found if line.stage == stage]
+        if not own:
             continue
-        counts = ", ".join(
-            f"{sum(line.state == state for line in of_stage)} {state}"
-            for state in STATES
-            if any(line.state == state for line in of_stage)
-        )
-        seconds, disk = sum(line.stamp.get("seconds", 0) for line in of_stage), sum(line.bytes for line in of_stage)
-        yield f"stage {number} ({stage}): {counts}; {_time(seconds)}, {_size(disk)}"
-        for line in of_stage:
-            what = line.reason
+        states = [line.state for line in own]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
+        seconds, disk = sum(line.stamp.get("seconds", 0) for line in own), sum(line.bytes for line in own)
+        yield f"stage {number} ({stage}): {counts}; {_format_time(seconds)}, {_format_size(disk)}"
+        for line in own:
+            detail = line.reason
             if line.state == DONE:
-                what = f"{line.stamp['in']} in, {line.stamp['out']} out, {line.dropped} dropped; "
-                what += f"{_time(line.stamp['seconds'])}, {_size(line.bytes)}"
-            yield f"  {line.state:10s} {str(line.folder):{width}s}  {what}"
+                detail = (
+                    f"{line.stamp['in']} in, {line.stamp['out']} out, {line.dropped} dropped; "
+                    f"{_format_time(line.stamp['seconds'])}, {_format_size(line.bytes)}"
+                )
+            yield f"  {line.state:10s} {str(line.folder):{width}s}  {detail}"
