@@ -60,6 +60,8 @@ setup(
         "tqdm",
         "rapidfuzz",
         "matplotlib",  # the pictures of stage 5
+        "jinja2",  # the HTML reports of stage 5
+        "markupsafe",
         "scikit-learn",  # t-SNE: no extra, so that stage 5 draws the same pictures wherever it runs
         "threadpoolctl",
         "urllib3",  # lhotse 1.33 imports it without declaring it

@@ -287,7 +287,7 @@ def own_experiment(experiment, tmp_path):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Report pages without figures: these take seconds, and have tests of their own."""
-    monkeypatch.setattr("speecheq.reporting.report.pictures_of", lambda experiment: [])
+    monkeypatch.setattr("speecheq.reporting.report.draw_pictures", lambda experiment: [])
 
 
 @pytest.fixture(scope="module")

@@ -123,8 +123,8 @@ def _data(run: dict[str, Any], used: Mapping[str, Card | None], config: Config) 
     yield markdown_table(("corpus", "language", "used for", "clips of emotion in training"), rows).rstrip()
     if run.get("sounds"):
         yield (
-            f"Also trained with {describe_audio_folders(run['sounds'])}, of folders that only its maker knows, with their "
-            "licences."
+            f"Also trained with {describe_audio_folders(run['sounds'])}, of folders that only its maker knows, with "
+            "their licences."
         )
     if config.data.corpora == "all":
         yield "Training clips by class: " + _counts(sets["emotion"]["class"]) + "."

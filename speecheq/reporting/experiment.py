@@ -18,9 +18,10 @@ from speecheq.common.log import one_line
 from speecheq.common.stages import STAMP, require
 from speecheq.config.layers import flat, learned, load
 from speecheq.dataset.msud_recipe import TEST
-from speecheq.evaluation import score, score_files, significance
+from speecheq.evaluation import score, significance
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.evaluation.robustness.conditions import ConditionResult
+from speecheq.evaluation.score_files import METRICS, SCORE_AGAIN, SCORES, read_metrics, read_scores, write_scores
 from speecheq.seqm import ClassTable
 
 # What the folds of an experiment have in common, besides score.EXPERIMENT: system, training data and labels.
@@ -82,17 +83,17 @@ class ScoredFold:
 
 def read_fold(folder: Path) -> ScoredFold:
     """Read one fold and seed. Raises InputError if a file is damaged or belongs to another fold."""
-    metrics, scores = score_files.read_metrics(folder), folder / score_files.SCORES
-    sets = score_files.read_scores(scores)
+    metrics, scores = read_metrics(folder), folder / SCORES
+    sets = read_scores(scores)
     found, place = f"fold{metrics['run']['fold']}/seed{metrics['run']['seed']}", f"{folder.parent.name}/{folder.name}"
     if found != place:
-        raise InputError(f"{folder / score_files.METRICS}: holds the scores of {found}, but lies in {place}; {score_files.SCORE_AGAIN}")
+        raise InputError(f"{folder / METRICS}: holds the scores of {found}, but lies in {place}; {SCORE_AGAIN}")
     for name in metrics["run"]["label_sets"]:
         clips, expected = len(sets.get(name, ())), metrics.get(f"{name}.clips")
         if clips != expected:
             raise InputError(
-                f"{scores}: has {clips} clips of the set {name}, but {score_files.METRICS} beside it counts {expected}; "
-                f"{score_files.SCORE_AGAIN}"
+                f"{scores}: has {clips} clips of the set {name}, but {METRICS} beside it counts {expected}; "
+                f"{SCORE_AGAIN}"
             )
     return ScoredFold(folder, metrics, sets)
 
@@ -121,7 +122,7 @@ def check_same_experiment(folds: Sequence[ScoredFold]) -> None:
             before = tested.setdefault((fold.run["seed"], prediction.id), fold.folder)
             if before != fold.folder:
                 raise InputError(
-                    f"{fold.folder / score_files.SCORES}: its test clip {prediction.id} is also one of {before}, so the "
+                    f"{fold.folder / SCORES}: its test clip {prediction.id} is also one of {before}, so the "
                     "score files of different folds are mixed; remove both and run stage 5 (score) again."
                 )
 
@@ -259,11 +260,11 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
     summary["pooled.test.per"] = summary["test.per"]  # every fold is scored on the same utterances
     summary.update(_intervals(predictions))
     summary["run"] = _summary_of_runs([fold.run for fold in folds], predictions)
-    write_json(Path(experiment) / score_files.METRICS, summary)
+    write_json(Path(experiment) / METRICS, summary)
     sets = {
         f"{name}/fold{fold.run['fold']}/seed{fold.run['seed']}": clips
         for fold in folds
         for name, clips in fold.sets.items()
     }
-    score_files.write_scores(Path(experiment) / score_files.SCORES, sets, classes)
+    write_scores(Path(experiment) / SCORES, sets, classes)
     return Experiment(summary, folds, predictions)

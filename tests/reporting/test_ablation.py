@@ -11,9 +11,9 @@ from speecheq.evaluation import significance
 from speecheq.evaluation.robustness import conditions
 from speecheq.evaluation.robustness.conditions import CLEAN, OTHER_CORPORA, Condition
 from speecheq.reporting import report
-from speecheq.reporting.ablation import ABOVE, AROUND, BELOW, OWN_CLIPS, Part, worth_section, worths
+from speecheq.reporting.ablation import ABOVE, AROUND, BELOW, OWN_CLIPS, Component, ablation_effects, ablation_section
 
-MTL = Part("learning more", "speecheq", "wo_mtl")
+MTL = Component("learning more", "speecheq", "wo_mtl")
 CASIA = Condition("casia")
 
 
@@ -23,7 +23,7 @@ def tried(tmp_path, system, right, of, folds=(1, 2), speakers=SPEAKERS, facts=FA
     for folder in made.glob("fold*/seed*"):
         if of:
             add(folder, of=of, facts=facts, speakers=speakers)
-    return replace(summarised(made), rows=conditions.read(made)[0])
+    return replace(summarised(made), conditions=conditions.read(made)[0])
 
 
 def pooled_ua(right, folds, seeds=(1,)):
@@ -49,14 +49,14 @@ def test_a_parts_worth_is_told_over_the_folds_that_both_systems_have(tmp_path):
         tmp_path, "speecheq", 0.8, {CLEAN: 0.8, in_noise(20): 0.9, in_noise(0): 0.1, in_noise(5): 0.5}, (1, 2, 3)
     )
     without = tried(tmp_path, "wo_mtl", 0.8, {CLEAN: 0.7, in_noise(20): 0.2, in_noise(0): 0.9})
-    found, others = worths([MTL], [with_it, without])
-    assert not others and [worth.condition for worth in found] == [OWN_CLIPS, "noise at 20 dB", "noise at 0 dB"]
-    for worth, (more, less) in zip(found, [(0.8, 0.8), (0.9, 0.2), (0.1, 0.9)]):
-        assert worth.difference.ua == pytest.approx(pooled_ua(more, (1, 2)) - pooled_ua(less, (1, 2)))
-        assert worth.answers.trainings == {(1, 1), (1, 2)} and worth.answers.clip_count == 48
-    assert [worth.place for worth in found] == [AROUND, ABOVE, BELOW]
+    found, others = ablation_effects([MTL], [with_it, without])
+    assert not others and [effect.condition for effect in found] == [OWN_CLIPS, "noise at 20 dB", "noise at 0 dB"]
+    for effect, (more, less) in zip(found, [(0.8, 0.8), (0.9, 0.2), (0.1, 0.9)]):
+        assert effect.difference.ua == pytest.approx(pooled_ua(more, (1, 2)) - pooled_ua(less, (1, 2)))
+        assert effect.predictions.trainings == {(1, 1), (1, 2)} and effect.predictions.clip_count == 48
+    assert [effect.interval_position for effect in found] == [AROUND, ABOVE, BELOW]
 
-    section = worth_section("toys", [MTL], [with_it, without])
+    section = ablation_section("toys", [MTL], [with_it, without])
     up, down = (f"({100 * found[place].difference.ua:+.2f})" for place in (1, 2))
     assert sentence(section) == (
         "learning more (small-speecheq against small-wo_mtl) helps under 1 of 3 conditions (the whole interval lies "
@@ -72,15 +72,15 @@ def test_a_parts_worth_is_told_over_the_folds_that_both_systems_have(tmp_path):
 def test_seeds_are_averaged_and_only_common_ones_taken(tmp_path):
     more = tried(tmp_path, "speecheq", 0.7, {in_noise(0): 0.7}, seeds=(1, 2, 3))
     less = tried(tmp_path, "wo_mtl", 0.4, {in_noise(0): 0.4}, seeds=(1, 2))
-    own, noisy = worths([MTL], [more, less])[0]
-    for worth in (own, noisy):
-        assert worth.answers.trainings == {(seed, fold) for seed in (1, 2) for fold in (1, 2)}
-        assert worth.difference.ua == pytest.approx(pooled_ua(0.7, (1, 2), (1, 2)) - pooled_ua(0.4, (1, 2), (1, 2)))
+    own, noisy = ablation_effects([MTL], [more, less])[0]
+    for effect in (own, noisy):
+        assert effect.predictions.trainings == {(seed, fold) for seed in (1, 2) for fold in (1, 2)}
+        assert effect.difference.ua == pytest.approx(pooled_ua(0.7, (1, 2), (1, 2)) - pooled_ua(0.4, (1, 2), (1, 2)))
 
 
 def test_equal_systems_do_not_differ(tmp_path):
     same = [tried(tmp_path, system, 0.6, {in_noise(0): 0.5}) for system in ("speecheq", "wo_mtl")]
-    assert [worth.place for worth in worths([MTL], same)[0]] == [AROUND, AROUND]
+    assert [effect.interval_position for effect in ablation_effects([MTL], same)[0]] == [AROUND, AROUND]
 
 
 def test_differences_by_rounding_are_none():
@@ -106,8 +106,8 @@ def test_few_speakers_tell_nothing(tmp_path, speakers, place):
         tried(tmp_path, system, right, {in_noise(0): right}, speakers=speakers)
         for system, right in (("speecheq", 0.95), ("wo_mtl", 0.1))
     ]
-    assert [worth.place for worth in worths([MTL], both)[0]] == [place, place]
-    told = worth_section("toys", [MTL], both).sentences
+    assert [effect.interval_position for effect in ablation_effects([MTL], both)[0]] == [place, place]
+    told = ablation_section("toys", [MTL], both).sentences
     names = "learning more (small-speecheq against small-wo_mtl)"
     assert (f"not judged, over fewer than 6 speakers (on other corpora also: trainings): {names}" in told) == (
         place is None
@@ -122,10 +122,10 @@ def test_conditions_over_few_speakers_are_counted_apart(tmp_path):
     ]
     alone = []
     for member in both:
-        answers = member.rows[0].predictions
+        answers = member.conditions[0].predictions
         own = significance.PooledPredictions(*(values[answers.speakers == "s00"] for values in answers))
-        alone.append(replace(member, rows=[replace(member.rows[0], predictions=own)]))
-    assert sentence(worth_section("toys", [MTL], alone)).endswith(
+        alone.append(replace(member, conditions=[replace(member.conditions[0], predictions=own)]))
+    assert sentence(ablation_section("toys", [MTL], alone)).endswith(
         "; is not judged under 1 of 2, over fewer than 6 speakers (on other corpora also: trainings)"
     )
 
@@ -147,7 +147,9 @@ def on_casia(tmp_path, system, right, corpora=("casia",), folds=(1, 2)):
     }
     return replace(
         made,
-        rows=[conditions.ConditionResult(OTHER_CORPORA, CASIA, conditions.condition_metrics(answers), facts, answers)],
+        conditions=[
+            conditions.ConditionResult(OTHER_CORPORA, CASIA, conditions.condition_metrics(answers), facts, answers)
+        ],
     )
 
 
@@ -158,15 +160,15 @@ def test_few_trainings_tell_nothing_on_another_corpus(tmp_path, trainings, place
         on_casia(tmp_path, system, right, folds=range(1, 1 + trainings))
         for system, right in (("speecheq", 0.95), ("wo_mtl", 0.1))
     ]
-    own, there = worths([MTL], both)[0]
-    assert (own.place, there.place) == (ABOVE, place) and there.difference.speakers == SPEAKERS
+    own, there = ablation_effects([MTL], both)[0]
+    assert (own.interval_position, there.interval_position) == (ABOVE, place) and there.difference.speakers == SPEAKERS
 
 
 def test_other_corpora_are_compared_whatever_else_was_tested_and_their_clips_counted_once(tmp_path):
     both = [on_casia(tmp_path, "speecheq", 0.9, ("casia", "emodb")), on_casia(tmp_path, "wo_mtl", 0.2)]
-    assert [member.rows[0].metrics["clips"] for member in both] == [24, 24]
-    found, others = worths([MTL], both)
-    assert not others and found[1].answers.clip_count == 24 and found[1].answers.trainings == {(1, 1), (1, 2)}
+    assert [member.conditions[0].metrics["clips"] for member in both] == [24, 24]
+    found, others = ablation_effects([MTL], both)
+    assert not others and found[1].predictions.clip_count == 24 and found[1].predictions.trainings == {(1, 1), (1, 2)}
     assert found[1].difference.ua == pytest.approx(pooled_ua(0.9, (1,)) - pooled_ua(0.2, (1,)))
 
 
@@ -187,11 +189,11 @@ CLIPS = "they were tested on other clips"
 def test_what_is_not_compared_is_said_once(tmp_path, changes, whys):
     first = tried(tmp_path, "speecheq", 0.8, {in_noise(0): 0.5, in_noise(20): 0.5}, (1,))
     second = tried(tmp_path, "wo_mtl", 0.8, {in_noise(0): 0.5, in_noise(20): 0.5}, **{"folds": (1,), **changes})
-    found, others = worths([MTL], [first, second])
-    assert {other.under: other.why for other in others} == whys and len(others) == len(whys)
-    assert [worth.condition for worth in found] == [OWN_CLIPS] * ("facts" in changes)
+    found, others = ablation_effects([MTL], [first, second])
+    assert {other.condition: other.reason for other in others} == whys and len(others) == len(whys)
+    assert [effect.condition for effect in found] == [OWN_CLIPS] * ("facts" in changes)
     called = "small (loss.gamma=1)-wo_mtl" if "set" in changes else "small-wo_mtl"
-    assert worth_section("toys", [MTL], [first, second]).sentences[-len(whys) :] == [
+    assert ablation_section("toys", [MTL], [first, second]).sentences[-len(whys) :] == [
         f"learning more, {under}: small-speecheq and {called} are not compared: {why}" for under, why in whys.items()
     ]
 
@@ -202,7 +204,7 @@ def test_configurations_stand_side_by_side(tmp_path):
         for changes, folds in ((dict(set=["a=1"]), (1, 2)), (dict(set=["b=2"]), (1,)))
         for system, right in (("speecheq", 0.9), ("wo_mtl", 0.3))
     ]
-    section = worth_section("toys", [MTL], members)
+    section = ablation_section("toys", [MTL], members)
     (made,) = section.tables
     assert [column.heading for column in made.columns] == [
         "condition",
@@ -222,14 +224,14 @@ def test_what_else_may_be_part_of_a_difference_is_said(tmp_path):
         tried(tmp_path, "speecheq", 0.8, {}, trained_at_git="aaa", corpora=["toy", "other"]),
         tried(tmp_path, "wo_mtl", 0.8, {}, trained_at_git="bbb"),
     ]
-    told = worth_section("toys", [MTL], systems).sentences
+    told = ablation_section("toys", [MTL], systems).sentences
     assert (
         "small-speecheq and small-wo_mtl were trained at different revisions of the program, which may be part of "
         "their difference" in told
     )
     assert "small-speecheq and small-wo_mtl were trained on other emotion data: toy, other against toy" in told
     alike = [tried(tmp_path / "alike", system, 0.8, {}) for system in ("speecheq", "wo_mtl")]
-    assert not any("were trained" in sentence for sentence in worth_section("toys", [MTL], alike).sentences)
+    assert not any("were trained" in sentence for sentence in ablation_section("toys", [MTL], alike).sentences)
 
 
 def test_the_recipes_page_tells_what_its_parts_are_worth(tmp_path, no_pictures):

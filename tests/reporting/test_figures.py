@@ -23,7 +23,7 @@ from speecheq.config import layers
 from speecheq.evaluation import metrics, score_files
 from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.evaluation.significance import PooledPredictions
-from speecheq.reporting import figures, report
+from speecheq.reporting import figure_data, figure_style, figures, plots, report
 from speecheq.seqm import CATEGORIES, SEQM_CLASSES
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -76,7 +76,7 @@ def experiment(folder):
 
 @pytest.fixture(scope="module")
 def pictures(experiment):
-    return {picture.name: picture for picture in figures.pictures_of(experiment)}
+    return {picture.name: picture for picture in figures.draw_pictures(experiment)}
 
 
 def texts(picture):
@@ -100,14 +100,14 @@ def test_each_picture_is_one_whole_svg_and_needs_nothing_else(pictures):
 
 
 def test_the_same_scores_give_the_same_bytes(experiment, pictures):
-    for picture in figures.pictures_of(experiment):
+    for picture in figures.draw_pictures(experiment):
         assert picture.svg == pictures[picture.name].svg and picture.pdf == pictures[picture.name].pdf
 
 
 def test_what_is_absent_is_left_out_and_said(tmp_path, caplog):
     """Score files alone give the pictures that need no more."""
     caplog.set_level("INFO")
-    found = figures.pictures_of(summarised(make(tmp_path)))
+    found = figures.draw_pictures(summarised(make(tmp_path)))
     assert [picture.name for picture in found] == ["eis", "confusion", "calibration", "speakers"]
     assert "no picture learning_curves: there are no TensorBoard events" in caplog.text
     assert "no picture embeddings: " in caplog.text and "embeddings.npz is not there" in caplog.text
@@ -120,7 +120,7 @@ def test_what_is_damaged_is_left_out_and_said(folder, tmp_path, caplog):
     for name in ("embeddings.npz", "train_scores.tsv"):
         path = tmp_path / "exp/fold1/seed1" / name
         path.write_bytes(path.read_bytes()[:-30])
-    found = {picture.name: picture for picture in figures.pictures_of(summarised(tmp_path / "exp"))}
+    found = {picture.name: picture for picture in figures.draw_pictures(summarised(tmp_path / "exp"))}
     assert list(found) == [name for name in ALL if name != "embeddings"]
     assert "embeddings.npz: is cut off" in caplog.text and "train_scores.tsv: is cut off" in caplog.text
     assert "Training clips (with the model that learned from them): 14 clips, 21 answers" in found["eis"].caption
@@ -152,7 +152,7 @@ def test_a_folder_of_other_files_is_refused(pictures, tmp_path):
 
 @given(st.text(max_size=60))
 def test_any_name_is_a_label_that_xml_can_hold(name):
-    label = figures.printable(name)
+    label = figure_style.printable(name)
     assert len(label) <= 24 and (label == name or len(name) > 24 or not name.isprintable())
     escaped = label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")  # ]]> may not stand there
     assert (ElementTree.fromstring(f"<t>{escaped}</t>").text or "") == label
@@ -161,7 +161,7 @@ def test_any_name_is_a_label_that_xml_can_hold(name):
 def test_labels_do_not_overlap_with_many_classes_and_speakers(monkeypatch):
     random = np.random.default_rng(0)
     speakers = [
-        figures.SpeakerScore(f"a speaker of a long name $<{number}>", number / 24, 1200) for number in range(25)
+        figure_data.SpeakerScore(f"a speaker of a long name $<{number}>", number / 24, 1200) for number in range(25)
     ]
     every = [
         clip(number, number % 9, (-1.0, 0.0, 1.5, 2.5, 3.5)[number % 5], number % 40 / 10) for number in range(900)
@@ -171,20 +171,20 @@ def test_labels_do_not_overlap_with_many_classes_and_speakers(monkeypatch):
     runs = {
         f"fold {fold}, seed {seed}": {
             f"{part}/{name}": curve
-            for part, names in (("train", figures.LOSSES), ("dev", figures.DEV_SCORES))
+            for part, names in (("train", plots.LOSSES), ("dev", plots.DEV_SCORES))
             for name in names
         }
         for fold in range(1, 5)
         for seed in (1, 2)
     }
-    with style.context(["default", figures.STYLE]):
+    with style.context(["default", figure_style.STYLE]):
         for figure in (
-            figures.confusion_figure(random.integers(0, 12000, (9, 9)), CATEGORIES),
-            figures.speakers_figure(speakers, 0.5),
-            figures.eis_figure({"training": every, "test": every}, SEQM_CLASSES),
-            figures.calibration_figure(bins, 0.1),
-            figures.curves_figure(runs, dict.fromkeys(runs, 5)),
-            figures.map_figure(random.normal(size=(900, 2)), np.arange(900) % 9, CATEGORIES),
+            plots.confusion_figure(random.integers(0, 12000, (9, 9)), CATEGORIES),
+            plots.speakers_figure(speakers, 0.5),
+            plots.eis_figure({"training": every, "test": every}, SEQM_CLASSES),
+            plots.calibration_figure(bins, 0.1),
+            plots.curves_figure(runs, dict.fromkeys(runs, 5)),
+            plots.map_figure(random.normal(size=(900, 2)), np.arange(900) % 9, CATEGORIES),
         ):
             assert_no_labels_overlap(figure, monkeypatch)
 
@@ -207,7 +207,7 @@ def test_labels_do_not_overlap_with_many_classes_and_speakers(monkeypatch):
     ],
 )
 def test_the_gold_level_of_a_clip(esc, eis, intensity):
-    assert figures.intensity_of(clip(1, CATEGORIES.index(esc), eis), SEQM_CLASSES) == intensity
+    assert figure_data.intensity(clip(1, CATEGORIES.index(esc), eis), SEQM_CLASSES) == intensity
 
 
 eis_values = st.floats(0, 4, allow_nan=False)
@@ -220,11 +220,11 @@ some_clips = st.lists(
 
 @given(some_clips)
 def test_every_clip_is_in_one_group_and_one_bar(clips):
-    groups = figures.by_intensity(clips, SEQM_CLASSES)
+    groups = figure_data.group_by_intensity(clips, SEQM_CLASSES)
     assert sum(map(len, groups.values())) == len(clips) and all(groups.values())
-    assert list(groups) == [name for name in figures.INTENSITIES if name in groups]
+    assert list(groups) == [name for name in figure_data.INTENSITIES if name in groups]
     for group in groups.values():
-        shares = figures.eis_shares(group)
+        shares = figure_data.eis_shares(group)
         expected = Counter(min(int(made.predicted_eis / 0.25), 15) for made in group)
         assert shares.tolist() == [expected[place] / len(group) for place in range(16)]
 
@@ -232,17 +232,17 @@ def test_every_clip_is_in_one_group_and_one_bar(clips):
 @settings(max_examples=5)
 @given(some_clips, some_clips)
 def test_bars_are_as_high_as_the_shares(training, test):
-    figure = figures.eis_figure({"training": training, "test": test}, SEQM_CLASSES)
+    figure = plots.eis_figure({"training": training, "test": test}, SEQM_CLASSES)
     grid = np.array(figure.axes).reshape(-1, 2)
     assert [axes.get_title() for axes in grid[0]] == ["training clips", "test clips"]
     rows = [axes.get_ylabel().split("\n")[0] for axes in grid[:, 0]]
     for column, clips in zip(grid.T, (training, test)):
-        groups = figures.by_intensity(clips, SEQM_CLASSES)
+        groups = figure_data.group_by_intensity(clips, SEQM_CLASSES)
         for axes, name in zip(column, rows):
             heights = [bar.get_height() for bar in axes.patches]
             note = axes.texts[0].get_text()
             if name in groups:
-                assert heights == figures.eis_shares(groups[name]).tolist() and f"n = {len(groups[name]):,}" in note
+                assert heights == figure_data.eis_shares(groups[name]).tolist() and f"n = {len(groups[name]):,}" in note
             else:
                 assert heights == [] and note == "no clip"
 
@@ -269,10 +269,10 @@ def test_the_caption_counts_clips_without_a_level(experiment, pictures):
 
 
 def test_the_confusion_matrix_says_percent_and_counts(experiment, pictures):
-    gold, predicted = experiment.answers.gold, experiment.answers.predicted
+    gold, predicted = experiment.predictions.gold, experiment.predictions.predicted
     counts = confusion_matrix(gold, predicted, labels=range(9))
     rows = [row for row in counts if row.sum()]
-    figure = figures.confusion_figure(counts, CATEGORIES)
+    figure = plots.confusion_figure(counts, CATEGORIES)
     written = [text.get_text() for text in figure.axes[0].texts]
     expected = [
         part for row in rows for value in row if value for part in (f"{100 * value / row.sum():.0f}", f"{value:,}")
@@ -288,7 +288,7 @@ def test_the_confusion_matrix_says_percent_and_counts(experiment, pictures):
 
 
 def test_a_share_that_rounds_to_nothing_is_not_called_nothing():
-    figure = figures.confusion_figure(np.array([[999, 1], [0, 0]]), ["a", "b"])
+    figure = plots.confusion_figure(np.array([[999, 1], [0, 0]]), ["a", "b"])
     assert [text.get_text() for text in figure.axes[0].texts] == ["100", "999", "<1", "1"]
 
 
@@ -297,7 +297,7 @@ def test_a_share_that_rounds_to_nothing_is_not_called_nothing():
 
 @given(st.lists(st.floats(-1e3, 1e3), max_size=300), st.integers(1, 50))
 def test_windows_keep_the_mean_and_the_order(values, most):
-    curve = figures.in_windows(list(enumerate(values, 1)), most)
+    curve = figure_data.window_means(list(enumerate(values, 1)), most)
     assert len(curve) == min(most, len(values))
     steps = [step for step, _ in curve]
     assert steps == sorted(steps)
@@ -320,8 +320,8 @@ def test_intensities_that_were_not_learned_are_not_drawn(tmp_path):
 
 
 def test_values_that_are_not_finite_have_no_point():
-    assert figures.in_windows([(1, float("nan")), (2, 3.0), (3, float("inf"))]) == [(2.0, 3.0)]
-    assert figures.in_windows([(1, float("nan"))]) == []
+    assert figure_data.window_means([(1, float("nan")), (2, 3.0), (3, float("inf"))]) == [(2.0, 3.0)]
+    assert figure_data.window_means([(1, float("nan"))]) == []
 
 
 def test_curves_are_those_of_the_events_and_a_step_that_was_done_again_counts_once(tmp_path):
@@ -331,8 +331,8 @@ def test_curves_are_those_of_the_events_and_a_step_that_was_done_again_counts_on
     with SummaryWriter(str(tmp_path / "tensorboard"), purge_step=3) as curves:
         for step in (3, 4):
             curves.add_scalar("train/total", 10.0 * step, step)
-    assert figures.read_curves(tmp_path) == {"train/total": [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]}
-    assert figures.read_curves(tmp_path / "nowhere") == {}
+    assert figure_data.read_curves(tmp_path) == {"train/total": [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]}
+    assert figure_data.read_curves(tmp_path / "nowhere") == {}
 
 
 @pytest.mark.parametrize("shift", [-5000, 0, 5000])
@@ -345,17 +345,17 @@ def test_curves_of_a_training_that_was_broken_off_while_the_clock_was_set(tmp_pa
                 curves.add_scalar("train/total", 10 * number + step, step)
             if number == 0:
                 curves.add_scalar("dev/ua", 0.5, 6)  # not scored again yet
-    assert figures.read_curves(tmp_path) == {
+    assert figure_data.read_curves(tmp_path) == {
         "train/total": [(1, 1), (2, 2), (3, 3), (4, 4), (5, 25), (6, 26), (7, 37), (8, 38), (9, 39)]
     }
 
 
 def test_each_fold_and_seed_has_a_curve_and_a_star_at_its_checkpoint(folder, pictures):
     runs = {
-        name: figures.read_curves(folder / place)
+        name: figure_data.read_curves(folder / place)
         for name, place in (("fold 1, seed 1", "fold1/seed1"), ("fold 2, seed 1", "fold2/seed1"))
     }
-    figure = figures.curves_figure(runs, {"fold 1, seed 1": 30, "fold 2, seed 1": None})
+    figure = plots.curves_figure(runs, {"fold 1, seed 1": 30, "fold 2, seed 1": None})
     panels = {axes.get_title(): axes for axes in figure.axes if axes.get_visible()}
     assert list(panels) == ["total loss", "dev WA %", "dev UA %", "dev EIS CCC", "dev PER %"]
     lines = panels["dev UA %"].lines
@@ -369,7 +369,7 @@ def test_each_fold_and_seed_has_a_curve_and_a_star_at_its_checkpoint(folder, pic
 
 def test_the_star_is_at_the_epoch_of_the_metrics(folder, experiment, monkeypatch):
     drawn = []
-    monkeypatch.setattr(figures, "curves_figure", lambda runs, best: drawn.append(best))
+    monkeypatch.setattr(plots, "curves_figure", lambda runs, best: drawn.append(best))
     assert "Star: the epoch whose model was kept" in figures.DRAWINGS["learning_curves"](experiment).caption
     assert drawn == [{f"fold {fold}, seed {seed}": 30 for fold in (1, 2) for seed in (1, 2)}]
 
@@ -383,7 +383,7 @@ def test_the_map_has_a_point_a_clip_and_a_marker_a_class(experiment, pictures):
     gold = [made.gold_esc for made in clips]
     groups = [
         made
-        for made in figures.map_figure(places, gold, CATEGORIES).axes[0].collections
+        for made in plots.map_figure(places, gold, CATEGORIES).axes[0].collections
         if isinstance(made, PathCollection)
     ]
     for group, number in zip(groups, sorted(set(gold)), strict=True):
@@ -397,9 +397,9 @@ def test_the_map_has_a_point_a_clip_and_a_marker_a_class(experiment, pictures):
 def test_what_is_near_stays_near():
     random = np.random.default_rng(0)
     vectors = (10 * np.eye(9, 20)[np.arange(60) % 9] + random.normal(size=(60, 20))).astype(np.float32)
-    places = figures.two_dimensional(vectors)
+    places = figure_data.embed_in_plane(vectors)
     assert places.shape == (60, 2) and trustworthiness(vectors, places) > 0.9
-    assert (figures.two_dimensional(vectors) == places).all()
+    assert (figure_data.embed_in_plane(vectors) == places).all()
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_calibration_is_that_of_scikit_learn_and_the_ece_that_of_the_metrics(exp
     random = np.random.default_rng(0)
     posteriors = random.dirichlet(np.full(9, 0.3), 2000)
     gold = random.integers(0, 9, 2000)
-    figure = figures.calibration_figure(metrics.calibration(gold, posteriors), 0.25)
+    figure = plots.calibration_figure(metrics.calibration(gold, posteriors), 0.25)
     upper, lower = figure.axes
     right = posteriors.argmax(1) == gold
     accuracy, confidence = calibration_curve(right, posteriors.max(1), n_bins=metrics.CALIBRATION_BINS)
@@ -492,7 +492,7 @@ def test_the_ua_of_a_speaker_is_the_mean_recall_of_the_own_classes():
         )
         for number in range(200)
     ]
-    found = figures.speaker_scores(PooledPredictions.from_rows(rows))
+    found = figure_data.speaker_scores(PooledPredictions.from_rows(rows))
     assert [found_one.ua for found_one in found] == sorted(found_one.ua for found_one in found)
     for speaker, ua, clips in found:
         own = [row for row in rows if row[3] == speaker]
@@ -504,12 +504,12 @@ def test_the_ua_of_a_speaker_is_the_mean_recall_of_the_own_classes():
 
 def test_a_clip_of_several_seeds_counts_once():
     rows = [(seed, 1, name, "s", 0, answer) for seed, answer in ((1, 0), (2, 1)) for name in ("a", "b")]
-    assert figures.speaker_scores(PooledPredictions.from_rows(rows)) == [figures.SpeakerScore("s", 0.5, 2)]
+    assert figure_data.speaker_scores(PooledPredictions.from_rows(rows)) == [figure_data.SpeakerScore("s", 0.5, 2)]
 
 
 def test_bars_of_speakers_are_sorted_and_the_line_is_the_pooled_ua(experiment, pictures):
-    scores = figures.speaker_scores(experiment.answers)
-    figure = figures.speakers_figure(scores, experiment.summary["pooled.test.ua"])
+    scores = figure_data.speaker_scores(experiment.predictions)
+    figure = plots.speakers_figure(scores, experiment.summary["pooled.test.ua"])
     axes = figure.axes[0]
     assert [bar.get_width() for bar in axes.patches] == [made.ua for made in scores]
     assert [label.get_text() for label in axes.get_yticklabels()] == [made.speaker for made in scores]
@@ -520,10 +520,10 @@ def test_bars_of_speakers_are_sorted_and_the_line_is_the_pooled_ua(experiment, p
 
 
 def test_of_very_many_speakers_the_ends_are_drawn_and_that_is_said(experiment, monkeypatch):
-    many = [figures.SpeakerScore(f"s{number:03d}", number / 200, 3) for number in range(200)]
+    many = [figure_data.SpeakerScore(f"s{number:03d}", number / 200, 3) for number in range(200)]
     drawn = []
     monkeypatch.setattr(figures, "speaker_scores", lambda answers: many)
-    monkeypatch.setattr(figures, "speakers_figure", lambda scores, pooled: drawn.append(scores))
+    monkeypatch.setattr(plots, "speakers_figure", lambda scores, pooled: drawn.append(scores))
     caption = figures.DRAWINGS["speakers"](experiment).caption
     assert drawn == [many[:30] + many[-30:]] and "each of the 200 test speakers" in caption
     assert caption.endswith("Only the 30 lowest and the 30 highest are drawn.")

@@ -24,6 +24,8 @@ from speecheq.common.files import read_json, write_json
 from speecheq.common.stages import STAMP
 from speecheq.evaluation import score, score_files
 from speecheq.reporting import html_report, lineage, report
+from speecheq.reporting.html_report import PageSection
+from speecheq.reporting.tables import Column, Section, Table
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "<b>&\"'</script><script>alert(1)</script>"
@@ -239,15 +241,33 @@ TEXTS = st.lists(HARMFUL | st.text()).map("".join)
 @settings(max_examples=40)
 @given(TEXTS, st.dictionaries(TEXTS, st.lists(TEXTS)))
 def test_no_text_ends_an_element_of_the_page(title, value):
-    parsed = Parsed(html_report._document(title, {"A": "<p>x</p>"}, "run();", json.dumps(value, ensure_ascii=False)))
+    parsed = Parsed(
+        html_report._page(
+            title, [PageSection("A", "sentences", ["x"])], "run();", json.dumps(value, ensure_ascii=False)
+        )
+    )
     data, script = parsed.all("script")
     assert json.loads(data[2]) == value and script[2] == "run();" and not parsed.open
     assert [text for _, _, text in parsed.all("title", "h1")] == [title] * 2
 
 
+def test_a_table_is_escaped_and_marks_columns_of_numbers_and_of_long_texts():
+    table = Table(
+        "a",
+        "100 % of CASIA & others",
+        [Column("system"), Column("UA %", ("UA %", "UA % deviation"), " ± "), Column("p"), Column("text")],
+        [["wo_mtl", ("86.67", "1.20"), "<0.001", "a|b"], ['<b>&"', ("1.00",), "n/a", "x " * 21]],
+    )
+    text = html_report._page("a", [PageSection("A", "tables_and_sentences", Section("A", [table]))])
+    assert "<caption>100 % of CASIA &amp; others</caption>" in text and 'tabindex="0"' in text
+    assert '<th scope="col">system</th><th scope="col" class="figure">UA %</th>' in text
+    assert '<th scope="row">wo_mtl</th><td class="figure">86.67 ± 1.20</td><td class="figure">&lt;0.001</td>' in text
+    assert '<th scope="row">&lt;b&gt;&amp;&#34;</th>' in text and f'<td class="long">{"x " * 21}</td>' in text
+
+
 def test_recordings_that_are_not_at_hand_are_left_out(exp, tmp_path):
     experiment = summarised(exp / "small-speecheq" / RUN["name"])
-    stamps = lineage.stamps_of(experiment)
+    stamps = lineage.stage_stamps(experiment)
     assert len(lineage.recordings(stamps)) == 46 and lineage.has_data(stamps)
     data = next(folder for folder in stamps if (folder / "msud.json").is_file())
     truncated = {data: {**stamps[data], "outputs": {"msud.json": 1, "test.jsonl.gz": 1}}}

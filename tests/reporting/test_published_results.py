@@ -6,7 +6,7 @@ import pytest
 
 from speecheq.common.errors import InputError
 from speecheq.reporting.published_results import PUBLISHED, paper_tables, published_sections, read_table
-from speecheq.reporting.tables import comma_separated, markdown
+from speecheq.reporting.tables import csv_table, markdown_table
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 TABLE = """
@@ -57,9 +57,9 @@ def test_each_figure_stands_beside_the_papers(tmp_path):
         read_table(table(tmp_path)), [summary(), summary(target="seqd", protocol="official", of_folds=1)]
     )
     assert made.caption == "Table 9, small"
-    assert "| Cited | - / 50.00 | - / - |" in markdown(made)
-    assert "| Full (speecheq) | 87.65 / 96.45 | 0.43 / 0.68 |" in markdown(made)
-    assert "Full (speecheq),87.65,96.45,0.43,0.68" in comma_separated(made)
+    assert "| Cited | - / 50.00 | - / - |" in markdown_table(made)
+    assert "| Full (speecheq) | 87.65 / 96.45 | 0.43 / 0.68 |" in markdown_table(made)
+    assert "Full (speecheq),87.65,96.45,0.43,0.68" in csv_table(made)
     assert notes[0] == "speecheq, casia random10: folds 1 2 of 10, seeds 1, emotion data casia, seqd, git abc"
 
 
@@ -91,13 +91,17 @@ def test_configurations_are_not_mixed(tmp_path):
         ("figures: [50, null]", "figures: [50]", "row 1: expected 2 figures"),
         ("figures: [50, null]", "figures: [50, good]", "row 1: a figure is a number, or null"),
         ("{name: Cited, system: null, figures: [50, null]}", "Cited", "row 1: expected the keys name"),
-        ("score: ua", "score: uai", "published figure 1: its score is wa or ua"),
-        ("[speaker]", "speaker", "published figure 3: its score is wa or ua, and its protocols are a list"),
-        ("figure: 91", "figure: high", "published figure 1: the figure is a number"),
-        ("classes: 6", "classes: six", "published figure 1: the figure is a number, and that of its classes a whole"),
+        ("score: ua", "score: uai", "published figure 1: its score must be wa or ua"),
+        ("[speaker]", "speaker", "published figure 3: its score must be wa or ua, and its protocols a list"),
+        ("figure: 91", "figure: high", "published figure 1: its figure must be a number"),
+        (
+            "classes: 6",
+            "classes: six",
+            "published figure 1: its figure must be a number, and its classes a whole number",
+        ),
         ("[All of this is made up.]", "All", "must be lists"),
         ("how: in some way", "why: in some way", "published figure 1: expected the keys name, target"),
-        ("system: speecheq, without", "system: null, without", "part 1: its name and its two systems are words"),
+        ("system: speecheq, without", "system: null, without", "part 1: its name and its two systems must be words"),
         ("without: wo_mtl", "minus: wo_mtl", "part 1: expected the keys name, system, without"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from speecheq.cli import main
 from speecheq.common.errors import InputError
-from speecheq.reporting.readme_tables import marked, results_table, update
+from speecheq.reporting.readme_tables import replace_between_markers, results_table, update
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = """# Results of Experiment 9
@@ -108,7 +108,7 @@ def test_the_tables_are_written_between_their_markers(checkout):
 )
 def test_a_page_without_markers_is_refused(text):
     with pytest.raises(InputError, match="^README.md: needs one line <!-- a: begin --> and"):
-        marked(text, "a", "x\n", "README.md")
+        replace_between_markers(text, "a", "x\n", "README.md")
 
 
 def test_a_page_that_is_refused_is_kept(checkout):

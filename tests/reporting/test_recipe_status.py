@@ -14,7 +14,7 @@ from speecheq.corpora import audio_folder, prepare
 from speecheq.dataset import msud
 from speecheq.evaluation import score
 from speecheq.features import storage
-from speecheq.reporting.recipe_status import BROKEN_OFF, DAMAGED, DONE, MISSING, RUNNING, STALE, Status, in_lines
+from speecheq.reporting.recipe_status import BROKEN_OFF, DAMAGED, DONE, MISSING, RUNNING, STALE, Status, status_lines
 from speecheq.training import train
 
 FOLD = Path("data/msud/casia.speaker/fold1")
@@ -64,7 +64,7 @@ def test_all_is_done(recipe):
         str(SEED): DONE,
         f"{SEED}/scored": DONE,
     }
-    text = "\n".join(in_lines(Status("data", "exp").all()))
+    text = "\n".join(status_lines(Status("data", "exp").all()))
     assert "stage 2 (features): 1 done;" in text and "10 in, 9 out, 1 dropped" in text
     (trained,) = [line for line in Status("data", "exp").all() if line.stage == "train"]
     # scored/ and what lies in it belong to stage 5, whose score table lies beside
@@ -160,7 +160,7 @@ def test_running_and_broken_off(recipe):
 
 
 def test_an_empty_place(tmp_path):
-    assert list(in_lines(Status(tmp_path / "data", tmp_path / "exp").all())) == ["nothing has been run here yet"]
+    assert list(status_lines(Status(tmp_path / "data", tmp_path / "exp").all())) == ["nothing has been run here yet"]
 
 
 def test_nothing_is_changed(recipe):

@@ -113,7 +113,7 @@ def test_the_labels_of_a_test_set():
     [
         (lambda text: text[:-1], "is cut off, its last line does not end"),
         (lambda text: text[: text.rindex("\ttoy\t")] + "\n", "line 25: is damaged"),
-        (lambda text: text[: text.rindex("\ntest") + 1], "has 23 clips of the set test, but metrics.json beside it is"),
+        (lambda text: text[: text.rindex("\ntest") + 1], "has 23 clips of the set test, but metrics.json beside it c"),
         (lambda text: text.replace("\t0.010101", "\tx"), "line 2: is damaged (could not convert string to float"),
         (lambda text: text.replace("\t0.010101", "\tnan"), "line 2: is damaged (a number is not finite)"),
         (lambda text: text.replace("\tneutral\t", "\tnoise\t", 1), "line 2: is damaged"),
@@ -215,8 +215,9 @@ def test_mixed_revisions_are_said(tmp_path):
 
 
 def test_identical_systems_do_not_differ(tmp_path):
-    pairs, others = compare([summarised(make(tmp_path, system=name)) for name in ("a", "b", "c")])
-    assert len(pairs) == 3 and not others
+    compared = compare([summarised(make(tmp_path, system=name)) for name in ("a", "b", "c")])
+    pairs = compared.pairs
+    assert len(pairs) == 3 and not compared.not_comparable
     assert {pair.verdict for pair in pairs} == {"the difference does not stand"}
     assert {(pair.mcnemar, pair.bootstrap) for pair in pairs} == {(1.0, 1.0)}
 
@@ -234,9 +235,9 @@ def test_a_clear_difference(tmp_path, speakers, verdict):
         summarised(make(tmp_path, system=name, right=right, speakers=speakers))
         for name, right in (("good", 1.0), ("bad", 0.2))
     )
-    (pair,), _ = compare([bad, good])
+    (pair,) = compare([bad, good]).pairs
     assert pair.verdict.startswith(verdict) and pair.difference.ua < 0
-    assert pair.stands == (speakers >= FEWEST_SPEAKERS)
+    assert pair.is_significant == (speakers >= FEWEST_SPEAKERS)
 
 
 @pytest.mark.parametrize(
@@ -258,8 +259,8 @@ def test_p_values_are_corrected_over_the_pairs_of_the_table(tmp_path):
     systems = [
         summarised(make(tmp_path, system=name, right=right)) for name, right in (("a", 0.9), ("b", 0.6), ("c", 0.5))
     ]
-    pairs, _ = compare(systems)
-    alone = [significance.difference(pair.first.answers, pair.second.answers) for pair in pairs]
+    pairs = compare(systems).pairs
+    alone = [significance.difference(pair.first.predictions, pair.second.predictions) for pair in pairs]
     assert [pair.mcnemar for pair in pairs] == significance.holm([of.mcnemar for of in alone])
     assert [pair.bootstrap for pair in pairs] == significance.holm([of.bootstrap for of in alone])
 
@@ -269,18 +270,19 @@ def test_only_pairs_that_are_one_thing_apart_are_tested(tmp_path):
         summarised(make(tmp_path / name, system=system, set=assignments))
         for name, system, assignments in (("1", "a", []), ("2", "b", []), ("3", "a", ["optim.epochs=9"]))
     )
-    pairs, others = compare([a, b, a_long])
-    assert [(pair.first, pair.second) for pair in pairs] == [(a, b), (a, a_long)] and not others
-    compared = report.Compared([a, b, a_long], pairs, others)
+    compared = compare([a, b, a_long])
+    assert [(pair.first, pair.second) for pair in compared.pairs] == [(a, b), (a, a_long)]
+    assert not compared.not_comparable
     not_tested = "pairs that differ in more than one of system, configuration and data are not tested"
     assert "over the 2 pairs of this table" in compared.section().sentences[0]
     assert not_tested in compared.section().sentences and len(compared.section().tables[0].rows) == 2
-    assert not_tested not in report.Compared([a, b], *compare([a, b])).section().sentences
+    assert not_tested not in compare([a, b]).section().sentences
     # the part of one system: both pairs are a's, one is b's
     assert not_tested not in compared.section(a).sentences and not_tested in compared.section(b).sentences
     assert "over the 2 pairs of all systems" in compared.section(b).sentences[0]
     other_data = summarised(make(tmp_path / "4", system="a", set=["optim.epochs=9"], corpora=["toy", "more"]))
-    assert compare([a, other_data]) == ([], []) and len(compare([a_long, other_data])[0]) == 1
+    neither = compare([a, other_data])
+    assert not neither.pairs and not neither.not_comparable and len(compare([a_long, other_data]).pairs) == 1
     assert len(compared.section(a).tables[0].rows) == 2 and len(compared.section(b).tables[0].rows) == 1
 
 
@@ -297,7 +299,7 @@ def test_only_pairs_that_are_one_thing_apart_are_tested(tmp_path):
 def test_what_is_not_comparable_is_said_with_its_reason(tmp_path, changes, reason):
     first, second = summarised(make(tmp_path)), summarised(make(tmp_path, system="b", **changes))
     assert reason in why_not_comparable(first, second)
-    assert compare([first, second])[0] == [] and why_not_comparable(first, first) is None
+    assert compare([first, second]).pairs == [] and why_not_comparable(first, first) is None
 
 
 def test_other_test_clips_are_not_comparable(tmp_path):

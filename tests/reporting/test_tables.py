@@ -14,14 +14,13 @@ from speecheq.reporting.tables import (
     Column,
     Section,
     Table,
-    comma_separated,
-    escaped,
-    latex,
-    markdown,
+    csv_table,
+    latex_escaped,
+    latex_table,
+    markdown_table,
     read_markdown,
     section_markdown,
     slug,
-    table_html,
     write_tables,
 )
 
@@ -34,7 +33,7 @@ TABLE = Table(
 
 
 def test_markdown():
-    assert markdown(TABLE) == (
+    assert markdown_table(TABLE) == (
         "| system | UA % | p | of_what |\n| --- | --- | --- | --- |\n"
         "| wo_mtl | 86.67 ± 1.20 | <0.001 | a\\|b |\n| speecheq | 9.00 | n/a | 10 of x |\n"
     )
@@ -46,7 +45,7 @@ CELLS = st.text(alphabet="ab0 |\\-±", max_size=8).map(str.strip)
 @given(st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), min_size=1)))
 def test_markdown_is_read_back(rows):
     made = Table("", "", [Column(heading) for heading in rows[0]], rows[1:])
-    found = read_markdown(f"words\n\n{markdown(made)}\n| of | another |\n")
+    found = read_markdown(f"words\n\n{markdown_table(made)}\n| of | another |\n")
     assert ([column.heading for column in found.columns], found.rows) == (rows[0], rows[1:])
 
 
@@ -56,23 +55,15 @@ def test_what_is_no_table_is_not_read(text):
         read_markdown(text)
 
 
-def test_html_escapes_and_marks_figures_and_long_texts():
-    text = table_html(replace(TABLE, rows=[*TABLE.rows, ['<b>&"', ("1.00",), "n/a", "x " * 21]]))
-    assert "<caption>100 % of CASIA &amp; others</caption>" in text and 'tabindex="0"' in text
-    assert '<th scope="col">system</th><th scope="col" class="figure">UA %</th>' in text
-    assert '<th scope="row">wo_mtl</th><td class="figure">86.67 ± 1.20</td><td class="figure">&lt;0.001</td>' in text
-    assert '<th scope="row">&lt;b&gt;&amp;&quot;</th>' in text and f'<td class="long">{"x " * 21}</td>' in text
-
-
 def test_a_section_has_its_tables_below_their_captions_then_its_sentences():
     assert section_markdown(Section("A", [replace(TABLE, caption="of all")], ["One.", "Two."])) == (
-        f"## A\n\n### Of all\n\n{markdown(TABLE)}\n- One.\n- Two.\n"
+        f"## A\n\n### Of all\n\n{markdown_table(TABLE)}\n- One.\n- Two.\n"
     )
-    assert section_markdown(Section("A", [TABLE])).endswith(markdown(TABLE))
+    assert section_markdown(Section("A", [TABLE])).endswith(markdown_table(TABLE))
 
 
 def test_csv_has_a_column_for_each_part():
-    assert list(csv.reader(io.StringIO(comma_separated(TABLE)))) == [
+    assert list(csv.reader(io.StringIO(csv_table(TABLE)))) == [
         ["system", "UA %", "UA % deviation", "p", "of_what"],
         ["wo_mtl", "86.67", "1.20", "<0.001", "a|b"],
         ["speecheq", "9.00", "", "n/a", "10 of x"],
@@ -80,7 +71,7 @@ def test_csv_has_a_column_for_each_part():
 
 
 def test_latex_has_booktabs_rules_and_escapes():
-    text = latex(TABLE)
+    text = latex_table(TABLE)
     assert r"\caption{100 \% of CASIA \& others}" in text and r"\begin{tabular}{lrrl}" in text
     assert r"wo\_mtl & 86.67 $\pm$ 1.20 & $<$0.001 & a|b \\" in text
     rules = [line for line in text.splitlines() if line.endswith("rule")]
@@ -91,7 +82,7 @@ def test_latex_has_booktabs_rules_and_escapes():
 
 @given(st.text(alphabet="ab \\&%$#_{}~^<>±", max_size=20))
 def test_escaped_text_is_the_text_again(text):
-    back = escaped(text)
+    back = latex_escaped(text)
     named = {
         r"\textbackslash{}": "\\",
         r"\textasciitilde{}": "~",
@@ -118,7 +109,7 @@ def test_files_take_the_place_of_earlier_ones(tmp_path):
         "small-a-1.csv",
         "small-a-1.tex",
     ]
-    assert (folder / "casia.random10.tex").read_text() == latex(TABLE)
+    assert (folder / "casia.random10.tex").read_text() == latex_table(TABLE)
     write_tables(folder, [TABLE])
     assert len(list(folder.iterdir())) == 2
     (folder / "mine.txt").write_text("kept")

@@ -33,7 +33,7 @@ from speecheq.evaluation.robustness.conditions import (
     Condition,
     ConditionResult,
 )
-from speecheq.reporting import figures, report
+from speecheq.reporting import figure_style, figures, plots, report
 from speecheq.reporting.recipe_status import DONE, STALE, Status
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.training import train
@@ -195,7 +195,7 @@ def test_what_is_left_out_stands_on_the_page(experiment, tmp_path, no_pictures):
 
 def test_the_curve_has_a_point_a_level_and_a_line_for_what_has_none(experiment):
     rows, _ = conditions.read(experiment)
-    (axes,) = figures.conditions_figure(NOISE, {"": conditions.by_curve(rows)}).axes
+    (axes,) = plots.conditions_figure(NOISE, {"": conditions.by_curve(rows)}).axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert set(lines) == {"clean", "noise", "reverberation"}
     of = {row.condition: row.metrics["ua"] for row in rows}
@@ -219,8 +219,8 @@ def test_systems_look_the_same_in_all_panels_and_no_words_overlap(curves, monkey
         }
         for number in range(curves)
     }
-    with style.context(["default", figures.STYLE]):
-        figure = figures.conditions_figure(ATTACK_ON_WAVEFORM, panels)
+    with style.context(["default", figure_style.STYLE]):
+        figure = plots.conditions_figure(ATTACK_ON_WAVEFORM, panels)
         assert_no_labels_overlap(figure, monkeypatch)
     colours = [
         {line.get_label(): line.get_color() for line in axes.get_lines() if line.get_label()[0] != "_"}
@@ -232,7 +232,9 @@ def test_systems_look_the_same_in_all_panels_and_no_words_overlap(curves, monkey
 
 def test_the_picture_is_among_the_experiments(experiment):
     rows, _ = conditions.read(experiment)
-    made = {picture.name: picture for picture in figures.pictures_of(replace(summarised(experiment), rows=rows))}
+    made = {
+        picture.name: picture for picture in figures.draw_pictures(replace(summarised(experiment), conditions=rows))
+    }
     ElementTree.fromstring(made["noise"].svg)
     assert "SNR, dB" in made["noise"].svg and "Made by the tests." in made["noise"].caption
 
@@ -241,6 +243,6 @@ def test_status_knows_the_folders(experiment, tmp_path):
     stamp = experiment / "fold1/seed1" / "stage.json"
     stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "format": train.FORMAT}))
     status = Status(tmp_path / "data", tmp_path / "exp")
-    assert status.look("score", experiment / "fold1/seed1" / NOISE.folder).state == DONE
+    assert status.read("score", experiment / "fold1/seed1" / NOISE.folder).state == DONE
     spoil_stamp(experiment / "fold2/seed1")
-    assert status.look("score", experiment / "fold2/seed1" / NOISE.folder).state == STALE
+    assert status.read("score", experiment / "fold2/seed1" / NOISE.folder).state == STALE
