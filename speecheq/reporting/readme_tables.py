@@ -8,8 +8,9 @@ from pathlib import Path
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
+from speecheq.common.markdown import markdown_table
 from speecheq.corpora import data_card
-from speecheq.reporting.tables import Column, Table, markdown_table, read_markdown
+from speecheq.reporting.tables import Table, read_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 CATEGORIES, INTERVALS = "Categories (ESC)", "Intervals and spreads"  # headings of report_text.recipe_page
@@ -75,7 +76,7 @@ def results_table(pages: dict[str, str]) -> str:
     if not rows:
         raise InputError(f"{', '.join(pages)}: hold no results over all folds; run stages 4 and 5 for the other folds.")
     headings = ("target, protocol", *SCORES, "95 % interval of the pooled UA")
-    return markdown_table(Table("results", "", [Column(heading) for heading in headings], rows))
+    return markdown_table(headings, rows)
 
 
 def with_tables(text: str, where: str, root: Path = ROOT) -> str:

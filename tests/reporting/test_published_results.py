@@ -6,7 +6,7 @@ import pytest
 
 from speecheq.common.errors import InputError
 from speecheq.reporting.published_results import PUBLISHED, paper_tables, published_sections, read_table
-from speecheq.reporting.tables import csv_table, markdown_table
+from speecheq.reporting.tables import csv_table, table_markdown
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 TABLE = """
@@ -57,8 +57,8 @@ def test_each_figure_stands_beside_the_papers(tmp_path):
         read_table(table(tmp_path)), [summary(), summary(target="seqd", protocol="official", of_folds=1)]
     )
     assert made.caption == "Table 9, small"
-    assert "| Cited | - / 50.00 | - / - |" in markdown_table(made)
-    assert "| Full (speecheq) | 87.65 / 96.45 | 0.43 / 0.68 |" in markdown_table(made)
+    assert "| Cited | - / 50.00 | - / - |" in table_markdown(made)
+    assert "| Full (speecheq) | 87.65 / 96.45 | 0.43 / 0.68 |" in table_markdown(made)
     assert "Full (speecheq),87.65,96.45,0.43,0.68" in csv_table(made)
     assert notes[0] == "speecheq, casia random10: folds 1 2 of 10, seeds 1, emotion data casia, seqd, git abc"
 

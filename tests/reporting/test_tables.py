@@ -17,7 +17,7 @@ from speecheq.reporting.tables import (
     csv_table,
     latex_escaped,
     latex_table,
-    markdown_table,
+    table_markdown,
     read_markdown,
     section_markdown,
     slug,
@@ -33,7 +33,7 @@ TABLE = Table(
 
 
 def test_markdown():
-    assert markdown_table(TABLE) == (
+    assert table_markdown(TABLE) == (
         "| system | UA % | p | of_what |\n| --- | --- | --- | --- |\n"
         "| wo_mtl | 86.67 ± 1.20 | <0.001 | a\\|b |\n| speecheq | 9.00 | n/a | 10 of x |\n"
     )
@@ -45,7 +45,7 @@ CELLS = st.text(alphabet="ab0 |\\-±", max_size=8).map(str.strip)
 @given(st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), min_size=1)))
 def test_markdown_is_read_back(rows):
     made = Table("", "", [Column(heading) for heading in rows[0]], rows[1:])
-    found = read_markdown(f"words\n\n{markdown_table(made)}\n| of | another |\n")
+    found = read_markdown(f"words\n\n{table_markdown(made)}\n| of | another |\n")
     assert ([column.heading for column in found.columns], found.rows) == (rows[0], rows[1:])
 
 
@@ -57,9 +57,9 @@ def test_what_is_no_table_is_not_read(text):
 
 def test_a_section_has_its_tables_below_their_captions_then_its_sentences():
     assert section_markdown(Section("A", [replace(TABLE, caption="of all")], ["One.", "Two."])) == (
-        f"## A\n\n### Of all\n\n{markdown_table(TABLE)}\n- One.\n- Two.\n"
+        f"## A\n\n### Of all\n\n{table_markdown(TABLE)}\n- One.\n- Two.\n"
     )
-    assert section_markdown(Section("A", [TABLE])).endswith(markdown_table(TABLE))
+    assert section_markdown(Section("A", [TABLE])).endswith(table_markdown(TABLE))
 
 
 def test_csv_has_a_column_for_each_part():
