@@ -71,6 +71,7 @@ class Predictor:
     ``device`` is auto, cpu or cuda. ``gender`` and ``phones`` request those predictions too. ``windows`` says how long
     recordings are cut. Raises InputError for a model that cannot be used or was not trained on what is requested.
 
+    >>> from speecheq import Predictor
     >>> predictor = Predictor("exp/small-speecheq/casia.random10/fold1/seed1/best.pt", gender=True)
     >>> prediction, = predictor("some.wav")             # a path, or samples: predictor(samples, rate)
     >>> print(f"{prediction.name}: {prediction.emotion} at EIS {prediction.eis:.1f}, spoken by {prediction.gender}")

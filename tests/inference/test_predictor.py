@@ -95,8 +95,7 @@ def test_the_examples_in_docstrings_run(experiment, monkeypatch, tmp_path, write
 
 GROWTH = """
 import resource, sys
-from speecheq.inference.predictor import Predictor
-from speecheq.inference.recordings import Windows
+from speecheq import Predictor, Windows
 
 checkpoint, part, hour = sys.argv[1:]
 predictor = Predictor(checkpoint, "cpu", windows=Windows(60, 90))
