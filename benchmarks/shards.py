@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What shards take and give: bytes an hour, how fast they are written and read, how long an epoch takes to be dealt.
+"""What shards take and give: bytes an hour, how fast they are written and read, how long an epoch takes to plan.
 
     python benchmarks/shards.py SOURCE... [--copies 20] [--rounds 3] [--folder DIR] [--clips 1000000 7000000]
 
@@ -29,8 +29,9 @@ from speecheq.common.digests import tree_sizes
 from speecheq.common.files import read_json, write_json
 from speecheq.config.schema import DataConfig, SharConfig
 from speecheq.dataset.loader import endless_stream, training_cuts
-from speecheq.dataset.shard_plan import Dealing, Epoch
-from speecheq.dataset.shard_reader import Shards, training_set, write_shards
+from speecheq.dataset.shard_plan import Epoch, ShardPlan
+from speecheq.dataset.shard_reader import Shards
+from speecheq.dataset.shard_writer import training_set, write_shards
 
 
 class Took(NamedTuple):
@@ -135,19 +136,19 @@ def measure(source: Path, folder: Path, rounds: int, shard_clips: int) -> None:
             row(f"{kind}: read from {name}, cold", best(cold()))
 
 
-def deal(clips: int) -> None:
+def plan_epoch(clips: int) -> None:
     """Print what the plan of an epoch of so many clips takes."""
     durations = np.random.default_rng(0).uniform(1.0, 16.0, clips)
     first = np.append(np.arange(0, clips, 1000), clips)
 
-    def durations_of(pieces: list) -> np.ndarray:
+    def get_durations(pieces: list) -> np.ndarray:
         return np.concatenate([durations[first[shard] + a : first[shard] + b] for shard, a, b in pieces])
 
-    dealing = Dealing(clips, 8, 4, 32, 320.0, 4096, "phoneme")
+    plan = ShardPlan(clips, 8, 4, 32, 320.0, 4096, "phoneme")
     found = []
-    took = timed(lambda: found.extend(Epoch(dealing, np.diff(first), "0", durations_of).turns()))
+    took = timed(lambda: found.extend(Epoch(plan, np.diff(first), "0", get_durations).round_robin()))
     print(
-        f"an epoch of {clips} clips ({durations.sum() / 3600:.0f} h) is dealt to {len(found)} mini-batches in "
+        f"an epoch of {clips} clips ({durations.sum() / 3600:.0f} h) is planned as {len(found)} mini-batches in "
         f"{took.processor:.1f} s"
     )
 
@@ -159,14 +160,14 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=20, help="of each clip")
     parser.add_argument("--shard-clips", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clips", type=int, nargs="*", default=[], help="deal epochs of so many clips")
+    parser.add_argument("--clips", type=int, nargs="*", default=[], help="plan epochs of so many clips")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         for source in given.sources:
             measure(copied(source, Path(folder), given.copies), Path(folder), given.rounds, given.shard_clips)
     for clips in given.clips:
-        deal(clips)
+        plan_epoch(clips)
     print(f"peak of memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 

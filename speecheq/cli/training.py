@@ -83,7 +83,7 @@ def _jobs(options: Namespace, here: bool = True) -> list["Job"]:
 
 
 def _shar(options: Namespace) -> None:
-    from speecheq.dataset.shard_reader import missing_shards, write_shards
+    from speecheq.dataset.shard_writer import missing_shards, write_shards
 
     sets = {
         job.shards_of(source): (source, job.config.data.input)

@@ -18,7 +18,7 @@ from speecheq.features.fbank import FbankConfig
 from speecheq.features.storage import load_features
 
 STREAMS = ("emotion", "gender", "phoneme", "unlabelled")
-# Those on which MTL-AUG's tasks are trained.
+# The streams on which MTL-AUG's tasks are trained.
 LABEL_FREE_STREAMS = ("emotion", "unlabelled")
 
 
@@ -34,15 +34,17 @@ START = Position()
 
 @dataclass
 class TaskBatch:
-    """One padded mini-batch of one data set.
+    """One padded mini-batch of N clips of one data set; of a shared mini-batch the part that this process has.
 
-    ``inputs`` (N, T, D) float32 features, zeros after ``lengths`` (N,) frames, or, before the front end has turned them
-    into features, waveforms (N, S) with lengths in samples; ``ids`` the N utterances;
-    ``targets``: esc (N,) int64 class numbers and eis (N,) float32 (-1: unspecified), or gender (N,) int64, or phones, a
-    list of N int64 vectors; of MTL-AUG's augmentation also augmentation (N,) int64, places in AUGMENTATIONS, and
-    ``clean`` (N, T, D), the features before it, of as many frames. ``position`` is its place in the stream, ``last``
-    whether it is the last of its epoch, ``changes`` what the model does to the features before it takes them. Of a
-    mini-batch that several processes share out this is one's share, and ``all_ids`` are the whole's utterances.
+    - ``inputs`` (N, T, D): float32 features, zeros after ``lengths`` (N,) frames. Before the front end they may be
+      waveforms (N, S), with lengths in samples.
+    - ``ids``: the N utterances. ``all_ids``: those of the mini-batch over all processes.
+    - ``targets``: ``esc`` (N,) int64 class numbers and ``eis`` (N,) float32 (-1: unspecified), or ``gender`` (N,)
+      int64, or ``phones``, a list of N int64 vectors. With MTL-AUG also ``augmentation`` (N,) int64, places in
+      AUGMENTATIONS.
+    - ``position``: its place in the stream. ``last``: whether it is the last of its epoch.
+    - ``changes``: what the model does to the features before it takes them.
+    - ``clean`` (N, T, D): with MTL-AUG the features before augmentation, of as many frames.
     """
 
     inputs: Tensor
@@ -52,12 +54,11 @@ class TaskBatch:
     position: Position = START
     last: bool = False
     changes: Changes = Changes()
-    all_ids: list[str] = None
+    all_ids: list[str] = field(default_factory=list)
     clean: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.all_ids is None:
-            self.all_ids = self.ids
+        self.all_ids = self.all_ids or self.ids
 
     @property
     def next_position(self) -> Position:
@@ -66,7 +67,7 @@ class TaskBatch:
         return Position(epoch + 1) if self.last else Position(epoch, batch + 1)
 
     def to(self, device: torch.device) -> "TaskBatch":
-        """Features on ``device``; all else stays on the CPU, where masks are decided and labels are checked."""
+        """Features on ``device``; all else stays on the CPU, where masks are drawn and labels are checked."""
         clean = None if self.clean is None else self.clean.to(device, non_blocking=True)
         return replace(self, inputs=self.inputs.to(device, non_blocking=True), clean=clean)
 
@@ -90,7 +91,7 @@ class MultitaskBatch:
 
 
 def join_shares(shares: Sequence[TaskBatch]) -> TaskBatch:
-    """A mini-batch from what each process took of it (distributed.share)."""
+    """The whole mini-batch, from the share of it that each process has (distributed.share)."""
     first = shares[0]
     if len(first.ids) == len(first.all_ids):
         return first
@@ -115,7 +116,7 @@ def join_shares(shares: Sequence[TaskBatch]) -> TaskBatch:
 
 
 def gold_labels(stream: str, cuts: list[Cut]) -> dict[str, Any]:
-    """The gold labels of a mini-batch for one task."""
+    """The ``targets`` of a TaskBatch for the task of a stream."""
     if stream == "unlabelled":
         return {}
     supervisions = [cut.supervisions[0] for cut in cuts]
@@ -130,25 +131,25 @@ def gold_labels(stream: str, cuts: list[Cut]) -> dict[str, Any]:
 
 
 def collate(stream: str, cuts: list[Cut], waveforms: bool = False) -> TaskBatch:
-    """Load and pad a mini-batch of stored features, or of ``waveforms``: then (N, S), lengths in samples."""
+    """Load and pad a mini-batch of stored features, or of ``waveforms``."""
     loaded = [torch.from_numpy(load_waveform(cut)) if waveforms else load_features(cut) for cut in cuts]
     lengths = torch.tensor([len(clip) for clip in loaded])
     inputs = pad_sequence(loaded, batch_first=True)
     return TaskBatch(inputs, lengths, [cut.id for cut in cuts], gold_labels(stream, cuts))
 
 
-def crop(cut: Cut, max_seconds: float, randomness: random.Random) -> Cut:
+def crop(cut: Cut, max_seconds: float, rng: random.Random) -> Cut:
     """A random piece of ``max_seconds`` of a longer cut; shorter cuts stay as they are."""
     if cut.duration <= max_seconds:
         return cut
     frame_shift = cut.frame_shift or FbankConfig().frame_shift  # a cut without features has none
     whole_frames = int((cut.duration - max_seconds) / frame_shift)
-    offset = round(randomness.randint(0, whole_frames) * frame_shift, 3)
+    offset = round(rng.randint(0, whole_frames) * frame_shift, 3)
     return cut.truncate(offset=offset, duration=max_seconds, preserve_id=True)
 
 
 def scoring_batches(stream: str, cuts: list[Cut], batch_size: int, waveforms: bool = False) -> Iterator[TaskBatch]:
-    """Every cut once and whole, of like durations together; stored features, or ``waveforms``."""
+    """Mini-batches that hold every cut once and whole, cuts of like durations together."""
     ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
     for start in range(0, len(ordered), batch_size):
         yield collate(stream, ordered[start : start + batch_size], waveforms)

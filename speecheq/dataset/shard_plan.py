@@ -1,15 +1,28 @@
-"""How the clips of an epoch are dealt out where they are read from shards: who reads which, and which come together.
+"""The plan of who reads which shard in an epoch, and which clips come together in a mini-batch.
 
-The shards of a set are brought into an order of this epoch, and their clips, one after the other, are cut into
-``parts``, each of these into ``lanes``: runs of clips that lie one after the other on disk and differ in length by one
-at most. Mini-batches come from the parts in turn, and the clips of each from the lanes of its part in turn, so clip j
-is of lane j mod ``lanes``. With W processes (a divisor of ``lanes``) process r takes the clips r, r + W, ... of a
-mini-batch, as always (distributed.share): those of the lanes r, r + W, ... With K loaders, loader k takes the parts k,
-k + K, ... So each loader of each process reads runs of its own, and no mini-batch depends on how many there are.
+With 2 groups of 3 readers:
 
-A lane is read a block of rows at a time, and what is shuffled is a block. A row is a clip of each lane, of about the
-same duration; a mini-batch is made of whole rows, so but for the last of a part it holds a multiple of ``lanes`` clips.
-Nothing is read here: all follows from the seed, how many clips each shard holds, and the durations of a block's clips.
+    shards, in an order of this epoch    |  shard 4  |  shard 0  |  shard 2  |  shard 3  |  shard 1  |
+    groups                               |           group 0           |           group 1           |
+    readers, a run of clips each         |    0    |    1    |    2    |    0    |    1    |    2    |
+    mini-batches come from the groups      group 0, group 1, group 0, group 1, ...
+    clips of one come from the readers     reader 0, 1, 2, 0, 1, 2, ... of its group: rows of 3 clips
+    blocks of a reader                     |  0  | 1 |  clips are shuffled within a block
+
+In the settings ``shar.parts`` is the number of groups, and ``shar.lanes`` the number of readers of each.
+
+What always holds:
+
+- Every clip comes once an epoch.
+- A reader reads clips that lie one after the other on disk. Readers of a group differ in length by one clip at most.
+- Clip j of a mini-batch comes from reader j mod ``readers``. Of W processes (a divisor of ``readers``), process r takes
+  the clips r, r + W, ... of a mini-batch (distributed.share), so it needs the readers r, r + W, ... only.
+- Of K loaders, loader k takes the groups k, k + K, ... So each loader of each process has readers of its own, and no
+  mini-batch depends on the number of processes or loaders.
+- A row is a clip of each reader, all of about the same duration. A mini-batch has whole rows, so but for the last one
+  of a group its number of clips is a multiple of ``readers``.
+- Nothing is read to make the plan: it follows from the seed, the number of clips of each shard, and the durations of a
+  block's clips.
 """
 
 import random
@@ -25,121 +38,130 @@ from speecheq.common.errors import InputError
 BUCKETS = 3
 
 
-@dataclass(frozen=True)
-class Dealing:
-    """``clips`` of a set into ``parts`` x ``lanes`` runs; at most ``batch_size`` clips, and ``seconds`` unless that is
-    None, a mini-batch; about ``buffer`` clips, over all runs, are a block.
+class Piece(NamedTuple):
+    """A run of clips of a shard: the number of the shard, the first clip, and the first clip after the run."""
 
-    InputError where there are fewer clips than lanes, or a mini-batch cannot hold one of each.
+    shard: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """How ``clips`` of the set ``name`` are split between ``groups`` of ``readers``.
+
+    A mini-batch has at most ``batch_size`` clips, and ``seconds`` of speech unless that is None; about ``buffer``
+    clips, over all readers, are a block. A small set has fewer groups: each has a mini-batch at least.
+    InputError where there are fewer clips than readers, or fewer than two.
     """
 
     clips: int
-    lanes: int
-    parts: int
+    readers: int
+    groups: int
     batch_size: int
     seconds: float | None
     buffer: int
     name: str
 
     def __post_init__(self) -> None:
-        if self.clips < max(2, self.lanes):
+        if self.clips < max(2, self.readers):
             raise InputError(
-                f"the {self.name} set holds {self.clips} clips, and a mini-batch needs one of each of {self.lanes} "
-                "lanes, and two; train without --shar."
+                f"the {self.name} set holds {self.clips} clips, but a mini-batch from shards needs at least two, and "
+                f"one from each of {self.readers} readers (shar.lanes); train without --shar."
             )
-        # a part of its own is worth a mini-batch at least
-        object.__setattr__(self, "parts", max(1, min(self.parts, self.clips // self.batch_size)))
+        object.__setattr__(self, "groups", max(1, min(self.groups, self.clips // self.batch_size)))
 
-    def part(self, number: int) -> tuple[int, int]:
-        """The first clip of a part, and the first after it, in the order of the epoch."""
-        return self.clips * number // self.parts, self.clips * (number + 1) // self.parts
-
-    def run(self, part: int, lane: int) -> tuple[int, int]:
-        """The first clip of a lane, and the first after it; the first lanes are those that are longer by one."""
-        first, stop = self.part(part)
-        each, longer = divmod(stop - first, self.lanes)
-        start = first + lane * each + min(lane, longer)
-        return start, start + each + (lane < longer)
+    def reader_range(self, group: int, reader: int) -> tuple[int, int]:
+        """The first clip of a reader, and the first after it, in the order of the epoch."""
+        first, stop = (self.clips * number // self.groups for number in (group, group + 1))
+        size, longer = divmod(stop - first, self.readers)  # the first readers have one clip more
+        start = first + reader * size + min(reader, longer)
+        return start, start + size + (1 if reader < longer else 0)
 
     @property
-    def rows_a_batch(self) -> int:
-        return max(1, self.batch_size // self.lanes)
+    def rows_per_batch(self) -> int:
+        return max(1, self.batch_size // self.readers)
 
     @property
-    def rows_a_block(self) -> int:
-        """Whole mini-batches, where only their size counts: few are then smaller than the others."""
-        return max(1, self.buffer // (self.parts * self.lanes * self.rows_a_batch)) * self.rows_a_batch
+    def rows_per_block(self) -> int:
+        """A multiple of ``rows_per_batch``: where only the number of clips counts, few mini-batches are smaller."""
+        return max(1, self.buffer // (self.groups * self.readers * self.rows_per_batch)) * self.rows_per_batch
 
-    def blocks(self, part: int) -> int:
-        """How many blocks a part has; a row alone, which may lack clips of some lanes, is none."""
-        start, stop = self.run(part, 0)
-        return max(1, -(-(stop - start - 1) // self.rows_a_block))
+    def num_blocks(self, group: int) -> int:
+        """How many blocks a group has; a single row at the end, which may lack clips of some readers, is none."""
+        start, stop = self.reader_range(group, 0)
+        return max(1, -(-(stop - start - 1) // self.rows_per_block))
 
-    def of_block(self, part: int, block: int, lane: int) -> tuple[int, int]:
-        """The clips that a block has of a lane, as ``run``."""
-        start, stop = self.run(part, lane)
-        first = start + block * self.rows_a_block
-        return first, stop if block == self.blocks(part) - 1 else first + self.rows_a_block
+    def block_range(self, group: int, block: int, reader: int) -> tuple[int, int]:
+        """The clips that a block has of a reader, as ``reader_range`` gives them."""
+        start, stop = self.reader_range(group, reader)
+        first = start + block * self.rows_per_block
+        return first, stop if block == self.num_blocks(group) - 1 else first + self.rows_per_block
 
 
 class Block(NamedTuple):
-    """What comes together: ``grid`` (rows, lanes), places in each lane's piece of the block, -1 for none, and the
-    mini-batches, each of some rows."""
+    """The mini-batches of a block, each of some rows of ``grid``.
+
+    ``grid`` (rows, readers) holds the place of each clip among those that the block has of its reader, -1 for none.
+    """
 
     grid: np.ndarray
     batches: list[slice]
 
     def clips(self, batch: slice) -> list[tuple[int, int]]:
-        """(lane, place) of the clips of a mini-batch, in its order."""
-        return [(lane, place) for row in self.grid[batch].tolist() for lane, place in enumerate(row) if place >= 0]
+        """(reader, place) of the clips of a mini-batch, in its order."""
+        return [(reader, place) for row in self.grid[batch].tolist() for reader, place in enumerate(row) if place >= 0]
 
 
-def make_block(dealing: Dealing, durations: Sequence[np.ndarray], randomness: np.random.RandomState) -> Block:
-    """A block from the durations in seconds of the clips that it has of each lane."""
-    grid = np.full((len(durations[0]), dealing.lanes), -1)
-    for lane, of_lane in enumerate(durations):
-        order = np.argsort(-of_lane, kind="stable")
-        shuffled = [randomness.permutation(bucket) for bucket in np.array_split(order, BUCKETS)]
-        grid[: len(order), lane] = np.concatenate(shuffled)
-    present = grid >= 0
-    of_grid = np.stack([np.append(of_lane, 0.0)[grid[:, lane]] for lane, of_lane in enumerate(durations)], 1)
-    batches = _batches(dealing, present.sum(1).tolist(), np.where(present, of_grid, 0.0).sum(1).tolist())
-    return Block(grid, [batches[place] for place in randomness.permutation(len(batches))])
+def make_block(plan: ShardPlan, durations: Sequence[np.ndarray], rng: np.random.RandomState) -> Block:
+    """A block from the durations in seconds of the clips that it has of each reader."""
+    grid = np.full((len(durations[0]), plan.readers), -1)
+    seconds = np.zeros(grid.shape)
+    for reader, values in enumerate(durations):
+        order = np.argsort(-values, kind="stable")
+        order = np.concatenate([rng.permutation(bucket) for bucket in np.array_split(order, BUCKETS)])
+        grid[: len(order), reader] = order
+        seconds[: len(order), reader] = values[order]
+    batches = _split_rows(plan, (grid >= 0).sum(1).tolist(), seconds.sum(1).tolist())
+    return Block(grid, [batches[place] for place in rng.permutation(len(batches))])
 
 
-def _batches(dealing: Dealing, clips: list[int], seconds: list[float]) -> list[slice]:
-    """Rows, given how many clips each has and how long they are, to mini-batches."""
+def _split_rows(plan: ShardPlan, clips: list[int], seconds: list[float]) -> list[slice]:
+    """Split rows into mini-batches; ``clips`` and ``seconds`` say how many clips each row has and how long it is."""
     firsts, held = [0], 0.0
     for row, length in enumerate(seconds):
         rows = row - firsts[-1]
-        full = dealing.seconds is not None and held + length > dealing.seconds
-        if rows == dealing.rows_a_batch or full and rows * dealing.lanes >= 2:
+        full = plan.seconds is not None and held + length > plan.seconds
+        if rows == plan.rows_per_batch or full and rows * plan.readers >= 2:
             firsts.append(row)
             held = 0.0
         held += length
-    # the rest, which is of the shortest clips, may have none for a process
-    if len(firsts) > 1 and sum(clips[firsts[-1] :]) < max(2, dealing.lanes):
+    # the last rows have the shortest clips; if they are too few, a process may have none of them
+    if len(firsts) > 1 and sum(clips[firsts[-1] :]) < max(2, plan.readers):
         firsts.pop()
     return [slice(first, stop) for first, stop in zip(firsts, [*firsts[1:], len(clips)])]
 
 
 class Epoch:
-    """One pass over a set: ``shards`` says how many clips each shard gives, ``seed`` names the epoch.
+    """One pass over a set.
 
-    ``durations_of(pieces)`` gives the durations in seconds of the clips of such pieces of shards as ``pieces`` returns.
+    ``shards`` says how many clips each shard gives, ``seed`` names the epoch, and ``get_durations`` gives the durations
+    in seconds of the clips of pieces of shards.
     """
 
-    def __init__(self, dealing: Dealing, shards: np.ndarray, seed: str, durations_of: Callable[[list], np.ndarray]):
-        self.dealing, self.seed, self.durations_of = dealing, seed, durations_of
-        self.order = self._randomness("shards").permutation(len(shards))
+    def __init__(
+        self, plan: ShardPlan, shards: np.ndarray, seed: str, get_durations: Callable[[list[Piece]], np.ndarray]
+    ):
+        self.plan, self.seed, self.get_durations = plan, seed, get_durations
+        self.order = self._rng("shards").permutation(len(shards))
         self.ends = np.cumsum(shards[self.order])
 
-    def _randomness(self, of: str) -> np.random.RandomState:
+    def _rng(self, purpose: str) -> np.random.RandomState:
         # str hashes change from process to process, this does not
-        return np.random.RandomState(random.Random(f"{self.seed} {of}").randrange(2**32))
+        return np.random.RandomState(random.Random(f"{self.seed} {purpose}").randrange(2**32))
 
-    def pieces(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """(shard, the first of its clips, the first after them) of a run of clips in the order of the epoch."""
+    def pieces(self, start: int, stop: int) -> list[Piece]:
+        """The pieces of shards that a run of clips in the order of the epoch is made of."""
         found = []
         place = int(np.searchsorted(self.ends, start, "right"))
         while start < stop:
@@ -147,31 +169,27 @@ class Epoch:
             before = int(self.ends[place - 1]) if place else 0
             until = min(stop, end)
             if until > start:  # a shard may have none of the clips that are wanted
-                found.append((int(self.order[place]), start - before, until - before))
+                found.append(Piece(int(self.order[place]), start - before, until - before))
             start, place = until, place + 1
         return found
 
-    def block(self, part: int, number: int) -> Block:
-        """What comes together of the block with that number."""
-        dealing = self.dealing
-        durations = [
-            self.durations_of(self.pieces(*dealing.of_block(part, number, lane))) for lane in range(dealing.lanes)
-        ]
-        return make_block(dealing, durations, self._randomness(f"{part} {number}"))
+    def block(self, group: int, number: int) -> Block:
+        ranges = [self.plan.block_range(group, number, reader) for reader in range(self.plan.readers)]
+        durations = [self.get_durations(self.pieces(*clips)) for clips in ranges]
+        return make_block(self.plan, durations, self._rng(f"{group} {number}"))
 
-    def turns(self) -> list[int]:
-        """The part that each mini-batch of the epoch is of: the parts in turn, as long as they have one."""
-        dealing = self.dealing
+    def round_robin(self) -> list[int]:
+        """The group of each mini-batch of the epoch: the groups in turn, each as long as it has a mini-batch."""
         left = [
-            sum(len(self.block(part, number).batches) for number in range(dealing.blocks(part)))
-            for part in range(dealing.parts)
+            sum(len(self.block(group, number).batches) for number in range(self.plan.num_blocks(group)))
+            for group in range(self.plan.groups)
         ]
-        return [part for turn in range(max(left)) for part in range(dealing.parts) if turn < left[part]]
+        return [group for turn in range(max(left)) for group in range(self.plan.groups) if turn < left[group]]
 
-    def blocks_from(self, part: int, batch: int) -> Iterator[tuple[int, Block]]:
-        """(number, block) of a part from the one that holds its mini-batch ``batch``, without those before it."""
-        for number in range(self.dealing.blocks(part)):
-            block = self.block(part, number)
+    def blocks_from(self, group: int, batch: int) -> Iterator[tuple[int, Block]]:
+        """(number, block) of a group, from its mini-batch ``batch`` on; the first block lacks those before it."""
+        for number in range(self.plan.num_blocks(group)):
+            block = self.block(group, number)
             if batch < len(block.batches):
                 yield number, Block(block.grid, block.batches[batch:])
             batch = max(0, batch - len(block.batches))

@@ -36,9 +36,10 @@ from speecheq.dataset.batch import MultitaskBatch, Position, join_shares
 from speecheq.dataset.classes import class_table
 from speecheq.dataset.frontend import Frontend
 from speecheq.dataset.lazy_cuts import open_cuts, sample_cuts
-from speecheq.dataset.loader import Source, largest_batch, multitask_batches, training_cuts
+from speecheq.dataset.loader import ClipSource, largest_batch, multitask_batches, training_cuts
 from speecheq.dataset.msud import load_fold
 from speecheq.dataset.phones.phone_table import PhoneTable
+from speecheq.dataset.shard_writer import shard_folder
 from speecheq.dataset.unlabelled import unlabelled_cuts
 from speecheq.evaluation import metrics
 from speecheq.evaluation.predictions import emotion_scores, esc_loss, phone_scores, predict_emotions, predict_phones
@@ -94,7 +95,7 @@ class Job:
 
     def shards_of(self, training_set: Path) -> Path:
         """Where the shards of one of them lie."""
-        return shard_reader.folder_of(self.shards, self.config.data.input, training_set)
+        return shard_folder(self.shards, self.config.data.input, training_set)
 
 
 def check(job: Job, here: bool = True) -> None:
@@ -209,7 +210,7 @@ class Training:
         clips: int,
         frontend: Frontend,
         class_weights: torch.Tensor | None = None,
-        shards: Mapping[str, Source] = {},
+        shards: Mapping[str, ClipSource] = {},
     ):
         self.name, self.folder, self.key, self.config = name, folder, key, config
         self.ctc_backend, self.device, self.classes, self.phones = ctc_backend, device, classes, phones
@@ -570,7 +571,7 @@ def train(job: Job) -> None:
             if config.data.unlabelled:
                 tests = chain.from_iterable(open_cuts(fold_folder / f"{name}.jsonl.gz") for name in note["tests"])
                 cut_sets["unlabelled"] = unlabelled_cuts(job.unlabelled, chain(dev, tests))
-            shards: dict[str, Source] = {}
+            shards: dict[str, ClipSource] = {}
             if config.shar.use:
                 emotion = shard_reader.Shards(job.shards_of(fold_folder), config.shar, target)
                 # the gender stream takes those that have one

@@ -63,7 +63,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-sys.path[:0] = ["tests", "tests/cluster", "tests/training"]
+sys.path[:0] = ["tests", "tests/cluster", "tests/dataset", "tests/training"]
 import test_distributed
 from speecheq.models import checkpoint
 from speecheq.cluster import distributed

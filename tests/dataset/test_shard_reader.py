@@ -32,13 +32,14 @@ from speecheq.common.stages import require
 from speecheq.config.layers import learned, resolve
 from speecheq.config.schema import Config, DataConfig, SharConfig
 from speecheq.corpora.prepare import PrepareRequest, prepare
-from speecheq.dataset import shard_reader
+from speecheq.dataset import shard_reader, shard_writer
 from speecheq.dataset.batch import Position, collate
-from speecheq.dataset.loader import endless_stream, training_cuts
+from speecheq.dataset.loader import Stream, endless_stream, training_cuts
 from speecheq.dataset.msud import unify
 from speecheq.dataset.msud_recipe import Recipe
 from speecheq.dataset.phoneme_cuts import phonemes
-from speecheq.dataset.shard_reader import Shards, folder_of, missing_shards, write_shards
+from speecheq.dataset.shard_reader import Shards
+from speecheq.dataset.shard_writer import missing_shards, shard_folder, write_shards
 from speecheq.features.audio import load_waveform
 from speecheq.features.storage import compute_features, load_features
 from speecheq.models import checkpoint
@@ -78,7 +79,7 @@ def data(toys, tmp_path_factory):
     phonemes("aishell", folder / "manifests", folder / "fbank", folder / "phonemes" / "aishell")
     for source in sources(folder).values():
         for kind in ("stored", "waveform"):
-            write_shards(source, folder_of(folder / "shar", kind, source), kind, 9)
+            write_shards(source, shard_folder(folder / "shar", kind, source), kind, 9)
     return folder
 
 
@@ -95,7 +96,7 @@ def cuts_for(data, stream):
 
 
 def shards_folder(data, stream, kind="stored"):
-    return folder_of(data / "shar", kind, sources(data)["phoneme" if stream == "phoneme" else "emotion"])
+    return shard_folder(data / "shar", kind, sources(data)["phoneme" if stream == "phoneme" else "emotion"])
 
 
 def config(workers=0, **named):
@@ -140,7 +141,7 @@ def test_audio_is_kept_as_training_takes_it_one_channel_at_16_khz(toys, tmp_path
     path = toys.write_wav(tmp_path / "a.wav", 0.3, 44100, 2)
     label = SupervisionSegment("a", "a", 0.0, 0.3, gender="F", custom={"corpus": "c"})
     cut = MonoCut("a", 0.1, 0.1501, 0, [label], recording=Recording.from_file(path))
-    kept, audio = shard_reader._for_shard(cut, "waveform")
+    kept, audio = shard_writer._for_shard(cut, "waveform")
     kept.recording.sources[0].type, kept.recording.sources[0].source = "memory", audio
     heard = load_waveform(kept)
     assert np.abs(heard - load_waveform(cut)).max() <= 2**-16 + 1e-7
@@ -348,8 +349,8 @@ def test_the_clips_of_one_corpus_only(data):
 
 def test_a_loader_for_which_no_part_is_left_ends_at_once(data):
     shards = Shards(shards_folder(data, "emotion"), SMALL)
-    requests = [shards.requests("emotion", config(), 1, Position(), loader, 3) for loader in range(3)]
-    assert [next(of, None) is None for of in requests] == [False, False, True]
+    planned = [shards.planned_batches(Stream("emotion", config(), 1), loader, 3) for loader in range(3)]
+    assert [next(batches, None) is None for batches in planned] == [False, False, True]
     assert len(epochs_of("emotion", 1, shards, workers=3)) == len(epochs_of("emotion", 1, shards))
 
 
@@ -427,24 +428,24 @@ def test_processes_and_loaders_share_an_epoch_and_none_sees_another_ones_clips(
     for rank in range(processes):
         with process(rank, processes):
             for loader in range(loaders):
-                for request in first_epoch(shards, seed, loader, loaders):
-                    shares.setdefault(request.position, []).append(request)
-    assert [request.position for request in alone] == sorted(shares)
-    assert sorted(name for request in alone for name in request.all_ids) == sorted(
+                for batch in first_epoch(shards, seed, loader, loaders):
+                    shares.setdefault(batch.position, []).append(batch)
+    assert [batch.position for batch in alone] == sorted(shares)
+    assert sorted(name for batch in alone for name in batch.all_ids) == sorted(
         cut.id for cut in cuts_for(data, "phoneme")
     )
-    for request in alone:
-        found = [[cut.id for cut in share.cuts] for share in shares[request.position]]
-        assert len(found) == processes and distributed.interleaved(found) == request.all_ids
-        assert all((share.all_ids, share.last) == (request.all_ids, request.last) for share in shares[request.position])
+    for batch in alone:
+        found = [[cut.id for cut in share.cuts] for share in shares[batch.position]]
+        assert len(found) == processes and distributed.interleaved(found) == batch.all_ids
+        assert all((share.all_ids, share.last) == (batch.all_ids, batch.last) for share in shares[batch.position])
 
 
 def first_epoch(shards, seed, loader, loaders):
-    """The requests of the first epoch that a loader makes."""
-    asked = "phoneme", config(batch_size=12), seed, Position()
-    batches = len(shards._epoch("phoneme", asked[1], seed, 0, shards._wanted("phoneme")).turns())
-    mine = list(islice(shards.turns(*asked, loaders), batches)).count(loader)
-    return list(islice(shards.requests(*asked, loader, loaders), mine))
+    """The mini-batches of the first epoch that a loader loads."""
+    stream = Stream("phoneme", config(batch_size=12), seed)
+    batches = len(shards._epoch(stream, shards._clips(stream), 0).round_robin())
+    own = list(islice(shards.loader_order(stream, loaders), batches)).count(loader)
+    return list(islice(shards.planned_batches(stream, loader, loaders), own))
 
 
 def test_too_few_lanes_for_the_processes_are_told_of(data):
@@ -604,7 +605,7 @@ def shar_job(data, folder, use=True, **named):
 
 
 FORKED = (
-    DRIVER.replace("import test_distributed", "import test_distributed, test_shar")
+    DRIVER.replace("import test_distributed", "import test_distributed\nimport test_shard_reader")
     + """
 from speecheq.dataset.loader import endless_stream
 from speecheq.dataset.shard_reader import Shards
@@ -614,19 +615,19 @@ def listing(rank):
     # what each process is given in two epochs, with two loaders a stream, and what it goes on with in the second one
     found = {}
     for stream in ("emotion", "gender", "phoneme"):
-        shards = Shards(test_shar.shards_folder(data, stream), test_shar.SMALL)
+        shards = Shards(test_shard_reader.shards_folder(data, stream), test_shard_reader.SMALL)
         rows = [[*batch.position, batch.last, batch.ids, batch.all_ids]
-                for batch in test_shar.epochs_of(stream, 2, shards, workers=2)]
+                for batch in test_shard_reader.epochs_of(stream, 2, shards, workers=2)]
         start = batch_module.Position(1, 2)
         again = [[*batch.position, batch.last, batch.ids, batch.all_ids]
-                 for batch in test_shar.epochs_of(stream, 2, shards, start, workers=2)]
+                 for batch in test_shard_reader.epochs_of(stream, 2, shards, start, workers=2)]
         found[stream] = [rows, again]
     (folder / f"listing{distributed.size()}.{rank}.json").write_text(json.dumps(found))
 
 
 def trained_from_shards(size, out, **settings):
     def work(rank):
-        training.train(test_shar.shar_job(data, folder / out, **settings))
+        training.train(test_shard_reader.shar_job(data, folder / out, **settings))
     print(json.dumps(processes(size, work)[0]), flush=True)
 """
 )

@@ -17,10 +17,10 @@ from speecheq.reporting.tables import (
     csv_table,
     latex_escaped,
     latex_table,
-    table_markdown,
     read_markdown,
     section_markdown,
     slug,
+    table_markdown,
     write_tables,
 )
 
