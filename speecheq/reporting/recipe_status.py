@@ -14,7 +14,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import is_locked, read_json
 from speecheq.common.stages import NUMBERS, STAMP, describe_input
 from speecheq.corpora import audio_folder, prepare
-from speecheq.dataset import msud, phoneme_cuts, shard_reader
+from speecheq.dataset import msud, phoneme_cuts, shard_writer
 from speecheq.evaluation import score
 from speecheq.evaluation.robustness import conditions
 from speecheq.features import storage
@@ -58,7 +58,7 @@ def _current_format(stage: str, folder: Path) -> int:
         return (phoneme_cuts if folder.parent.name == "phonemes" else msud).FORMAT
     if stage == "score":
         return SCORED[folder.name]
-    return {"features": storage, "shar": shard_reader, "train": train}[stage].FORMAT
+    return {"features": storage, "shar": shard_writer, "train": train}[stage].FORMAT
 
 
 def _outputs(folder: Path, stamp: Mapping[str, Any]) -> Iterator[tuple[Path, int]]:
