@@ -1,7 +1,7 @@
 """Data cards: what a corpus is, where it comes from and under which terms.
 
-A card is one file, ``local/cards/<corpus>.yaml``, with the fields of ``Card``. The README's table of corpora, the
-downloads of stage 0 and what stage 0 says of corpora that cannot be downloaded are made from the cards.
+A card is a file ``local/cards/<corpus>.yaml`` with the fields of ``Card``. The table of corpora in the README, the
+downloads of stage 0, and its advice on corpora that cannot be downloaded come from the cards.
 """
 
 from collections.abc import Mapping
@@ -11,26 +11,24 @@ from typing import Any, get_args, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 from speecheq.common.errors import InputError
+from speecheq.common.http_transfer import PublishedFile
 from speecheq.common.markdown import markdown_table
 from speecheq.common.yaml_files import read_yaml
 
 CARDS = Path(__file__).resolve().parents[2] / "local" / "cards"
-# open: whoever agrees to the terms may download it; request: its owner gives it out; never_released: nobody does
+# open: anybody who agrees to the terms may download it; request: its owner gives it out; never_released: nobody does
 ACCESS = ("open", "request", "never_released")
 
 
 @dataclass(frozen=True)
-class Download:
-    """An archive of a corpus. What is known of it is checked; what cannot be verified is left out.
+class Download(PublishedFile):
+    """An archive of a corpus.
 
-    ``part`` is the part of the corpus that it holds, where parts are chosen one by one, and ``optional`` those that
-    are downloaded only when they are asked for. ``into`` is the folder of the corpus in which it is unpacked.
+    ``part`` is the part of the corpus in it, where parts are chosen one by one; those that are ``optional`` are
+    downloaded only when they are asked for. ``into`` is the subfolder of the corpus in which it is unpacked.
     """
 
     url: str
-    bytes: int | None = None
-    md5: str | None = None
-    sha256: str | None = None
     part: str | None = None
     optional: bool = False
     into: str = ""
@@ -43,11 +41,12 @@ class Download:
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of one corpus. ``hours``, ``sampling_rate`` (Hz): None where no source could be found.
+    """What is known of one corpus.
 
-    ``labels`` are the corpus' own words; ``intensity`` says how strongly emotions are graded; ``obtain`` where it is
-    asked for or how it is fetched, needed unless there are ``downloads``; ``prep`` the script that prepares it;
-    ``folder`` the folder that its archives make, which is the one that the prep script takes.
+    - ``hours`` and ``sampling_rate`` (Hz) are None where no source gives them.
+    - ``labels`` are the corpus' own words; ``intensity`` describes how emotions are graded.
+    - ``obtain`` is where or how to obtain the corpus, needed unless there are ``downloads``.
+    - ``prep`` is the script that prepares it; ``folder`` is the folder that its archives make, which the script takes.
     """
 
     name: str
@@ -164,8 +163,8 @@ def where_from(card: Card) -> str:
     option = "--" + card.name.replace("_", "-")
     corpus = f"{card.title} ({card.source}; licence: {card.licence})"
     if card.downloads:
-        wanted = [item.bytes for item in card.downloads if not item.optional]
-        size = f"{sum(wanted) / 1e9:.1f} GB are" if all(wanted) else "it is"
+        sizes = [item.bytes for item in card.downloads if not item.optional]
+        size = "it is" if None in sizes else f"{sum(filter(None, sizes)) / 1e9:.1f} GB are"
         return (
             f"{corpus} is open: {size} downloaded by 'speecheq download {card.name} --out DIR'; then give {option} "
             f"DIR/{card.name}/{card.folder}."
@@ -184,16 +183,8 @@ def table(cards: Mapping[str, Card]) -> str:
     headings = ("corpus", "language", "clips, hours, speakers", "intensity", "used for", "licence", "to be had")
     rows = []
     for card in sorted(cards.values(), key=lambda card: card.title):
-        size = [f"{card.clips:,}", "?" if card.hours is None else f"{card.hours:g}", f"{card.speakers:,}"]
+        hours = "?" if card.hours is None else f"{card.hours:g}"
+        size, source = f"{card.clips:,} / {hours} / {card.speakers:,}", f"[{card.title}]({card.source})"
         access = "by stage 0" if card.downloads else had[card.access]
-        cells = [
-            f"[{card.title}]({card.source})",
-            card.language,
-            " / ".join(size),
-            card.intensity or "-",
-            card.used_for,
-            card.licence,
-            access,
-        ]
-        rows.append(cells)
+        rows.append([source, card.language, size, card.intensity or "-", card.used_for, card.licence, access])
     return markdown_table(headings, rows)

@@ -1,7 +1,7 @@
-"""Mini corpora: small synthetic stand-ins in the official layouts, so that every recipe runs without any download.
+"""Mini corpora: small synthetic stand-ins in the official layouts, so that every recipe runs without a download.
 
-espeak-ng speaks sentences of our own. A speaker is one of its voice variants with a pitch; how an emotion sounds
-stands in ``plan``. The scores that a model reaches on these clips show that a recipe works and nothing else.
+espeak-ng speaks sentences of our own. A speaker is one of its voice variants with a pitch; ``plan`` defines how an
+emotion sounds. Scores on these clips show that a recipe works and nothing else.
 """
 
 import io
@@ -27,9 +27,9 @@ from speecheq.corpora.synthetic.plan import Plan
 from speecheq.corpora.synthetic.voice import Voice, recorded
 
 SIZES = ("mini", "nano")
-# Written beside the corpus: it says what the folder is, and that it may be written anew.
+# A file beside the corpus that marks the folder as a mini corpus, which may be replaced.
 MARKER = "synthesised.json"
-# Raised when the corpora become others.
+# Raised when the corpora change.
 FORMAT = 1
 
 # corpus -> its plan for a size
@@ -67,12 +67,11 @@ def _check_replaceable(out_dir: Path, corpus: str) -> None:
 
 
 def synthesise(corpus: str, out_dir: str | Path, size: str = "mini", seed: int = 0) -> dict[str, int]:
-    """Write the mini version of ``corpus`` to the folder ``out_dir``, in the official layout; return its counts.
+    """Write the mini version of ``corpus`` to ``out_dir``, in the official layout and as a whole; return its counts.
 
-    ``size`` is ``mini`` (for the demo) or ``nano`` (the smallest that a whole recipe works on, for tests).
-    The same ``seed`` gives the same bytes, and a folder that has them is left as it is. It appears whole or not at all.
-    InputError for an unknown corpus or size, a folder that holds something else, or where the extra `demo` is not
-    installed.
+    ``size`` is ``mini`` (for the demo) or ``nano`` (the smallest that a whole recipe works on, for tests). The same
+    ``seed`` gives the same bytes; a folder that has them is left as it is. Raises InputError for an unknown corpus or
+    size, a folder that holds something else, and where the extra `demo` is not installed.
     """
     _check_choice("mini corpus", corpus, tuple(CORPORA))
     _check_choice("size", size, SIZES)

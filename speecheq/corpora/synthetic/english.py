@@ -2,7 +2,7 @@
 
 import random
 
-from speecheq.corpora.synthetic.plan import Clip, Plan, cast, emotional_prosody, scale_at
+from speecheq.corpora.synthetic.plan import Plan, SyntheticClip, cast, emotional_prosody, scale_at
 from speecheq.corpora.synthetic.sentences import ENGLISH_LINES, english_sentences
 from speecheq.seqm import LEVEL_EIS, NEUTRAL
 
@@ -28,7 +28,7 @@ def plan_librispeech(size: str, rng: random.Random) -> Plan:
     """``LibriSpeech/<subset>/<speaker>/<chapter>/``: flac clips and a transcript; genders in ``SPEAKERS.TXT``."""
     clips, files, heading = [], {}, LIBRISPEECH_HEADING
     counts = {"speakers": 0, **dict.fromkeys(LIBRISPEECH_SPEAKERS, 0)}
-    speakers = iter(cast({name: sex for of_subset in LIBRISPEECH_SPEAKERS.values() for name, sex in of_subset.items()}))
+    speakers = iter(cast({name: sex for genders in LIBRISPEECH_SPEAKERS.values() for name, sex in genders.items()}))
     texts = english_sentences(rng)
     for subset, names in LIBRISPEECH_SPEAKERS.items():
         for speaker in (next(speakers) for _ in names):
@@ -37,7 +37,7 @@ def plan_librispeech(size: str, rng: random.Random) -> Plan:
             transcript = ""
             for number in range(LIBRISPEECH_SIZES[size][subset]):
                 text, prosody = next(texts), emotional_prosody(NEUTRAL, 0.0, rng)
-                clips.append(Clip(f"{folder}/{prefix}-{number:04d}.flac", text, speaker, prosody, LANGUAGE))
+                clips.append(SyntheticClip(f"{folder}/{prefix}-{number:04d}.flac", text, speaker, prosody, LANGUAGE))
                 transcript += f"{prefix}-{number:04d} {text.upper()}\n"
                 counts[subset] += 1
             files[f"{folder}/{prefix}.trans.txt"] = transcript.encode()
@@ -81,17 +81,9 @@ def plan_ravdess(size: str, rng: random.Random) -> Plan:
                     # statement 1 in its first repetition, statement 2 in its second
                     fields = ("03", "01", emotion, f"{intensity:02d}", f"{statement:02d}", f"{statement:02d}")
                     name = f"Actor_{actor.name}/{'-'.join((*fields, actor.name))}.wav"
-                    clips.append(
-                        Clip(
-                            path=f"Audio_Speech_Actors_01-24/{name}",
-                            text=ENGLISH_LINES[statement],
-                            speaker=actor,
-                            prosody=emotional_prosody(category, scale, rng),
-                            language=LANGUAGE,
-                            rate=RAVDESS_RATE,
-                            channels=2 if name == RAVDESS_STEREO else 1,
-                        )
-                    )
+                    path, text = f"Audio_Speech_Actors_01-24/{name}", ENGLISH_LINES[statement]
+                    prosody, channels = emotional_prosody(category, scale, rng), 2 if name == RAVDESS_STEREO else 1
+                    clips.append(SyntheticClip(path, text, actor, prosody, LANGUAGE, RAVDESS_RATE, channels))
     return Plan(clips, {}, {"speakers": len(actors)})
 
 
@@ -107,7 +99,7 @@ CREMA_D_UNGRADED = "XX"
 CREMA_D_ACTORS = {
     "1001": "M", "1002": "F", "1005": "M", "1006": "F", "1011": "M", "1007": "F", "1014": "M", "1008": "F",
 }  # fmt: skip
-CREMA_D_ACTORS_OF_NANO = 4
+CREMA_D_NANO_ACTORS = 4
 
 
 def plan_crema_d(size: str, rng: random.Random) -> Plan:
@@ -117,7 +109,7 @@ def plan_crema_d(size: str, rng: random.Random) -> Plan:
     the three levels take turns.
     """
     clips, table = [], "ActorID,Age,Sex,Race,Ethnicity\n"
-    actors = cast(CREMA_D_ACTORS, first=3)[: None if size == "mini" else CREMA_D_ACTORS_OF_NANO]
+    actors = cast(CREMA_D_ACTORS, first=3)[: None if size == "mini" else CREMA_D_NANO_ACTORS]
     for place, actor in enumerate(actors):
         table += f"{actor.name},{21 + 3 * place},{'Male' if actor.gender == 'M' else 'Female'},Unknown,Unknown\n"
         others = [CREMA_D_SENTENCES[1 + (place + shift) % 11] for shift in ((0, 5) if size == "mini" else (0,))]
@@ -125,10 +117,10 @@ def plan_crema_d(size: str, rng: random.Random) -> Plan:
             levels = list(CREMA_D_LEVELS) if size == "mini" else [list(CREMA_D_LEVELS)[(place + turn) % 3]]
             if category == NEUTRAL:
                 levels = [CREMA_D_UNGRADED]
-            said = [(CREMA_D_GRADED, level) for level in levels] + [(code, CREMA_D_UNGRADED) for code in others]
-            for sentence, level in said:
+            sentences = [(CREMA_D_GRADED, level) for level in levels] + [(code, CREMA_D_UNGRADED) for code in others]
+            for sentence, level in sentences:
                 scale = scale_at(CREMA_D_LEVELS[level]) if level in CREMA_D_LEVELS else 1.0
                 path = f"AudioWAV/{actor.name}_{sentence}_{emotion}_{level}.wav"
                 text = ENGLISH_LINES[CREMA_D_SENTENCES.index(sentence)]
-                clips.append(Clip(path, text, actor, emotional_prosody(category, scale, rng), LANGUAGE))
+                clips.append(SyntheticClip(path, text, actor, emotional_prosody(category, scale, rng), LANGUAGE))
     return Plan(clips, {"VideoDemographics.csv": table.encode()}, {"speakers": len(actors)})

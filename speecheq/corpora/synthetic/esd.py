@@ -1,19 +1,19 @@
 """Mini version of ESD, Mandarin and English part, with what makes real copies hard to read.
 
 The text tables come in four encodings, separated by tabs or by spaces; the clips of a speaker lie in the official
-parts (train, evaluation, test) or flat beside each other.
+parts (train, evaluation, test) or directly in the folder of the emotion.
 """
 
 import random
 from typing import NamedTuple
 
-from speecheq.corpora.synthetic.plan import Clip, Plan, cast, emotional_prosody
+from speecheq.corpora.synthetic.plan import Plan, SyntheticClip, cast, emotional_prosody
 from speecheq.corpora.synthetic.sentences import ENGLISH_LINES, MANDARIN_LINES
 from speecheq.seqm import NEUTRAL
 
 
-class Folder(NamedTuple):
-    """How the files of a speaker look."""
+class SpeakerFolder(NamedTuple):
+    """How the files of a speaker are written."""
 
     gender: str
     encoding: str
@@ -21,15 +21,15 @@ class Folder(NamedTuple):
     in_parts: bool
 
 
-SPEAKERS: dict[str, Folder] = {
-    "0001": Folder("F", "gb2312", "\t", True),
-    "0003": Folder("F", "utf-16", "\t", False),
-    "0004": Folder("M", "gb2312", "  ", False),
-    "0006": Folder("M", "utf-16", "\t", True),
-    "0011": Folder("M", "utf-8", "\t", True),
-    "0012": Folder("M", "utf-16", "\t", True),
-    "0015": Folder("F", "utf-8", "  ", False),
-    "0016": Folder("F", "latin-1", "\t", False),
+SPEAKERS: dict[str, SpeakerFolder] = {
+    "0001": SpeakerFolder("F", "gb2312", "\t", True),
+    "0003": SpeakerFolder("F", "utf-16", "\t", False),
+    "0004": SpeakerFolder("M", "gb2312", "  ", False),
+    "0006": SpeakerFolder("M", "utf-16", "\t", True),
+    "0011": SpeakerFolder("M", "utf-8", "\t", True),
+    "0012": SpeakerFolder("M", "utf-16", "\t", True),
+    "0015": SpeakerFolder("F", "utf-8", "  ", False),
+    "0016": SpeakerFolder("F", "latin-1", "\t", False),
 }
 LAST_MANDARIN_SPEAKER = "0010"
 # emotion -> (direction, its Mandarin name), in the order of the ids, 350 of each
@@ -40,7 +40,7 @@ EMOTIONS = {
 IDS_EACH = 350
 # size -> part -> numbers inside an emotion; in nano the speakers take turns with the two,
 # such that the one whose table is Latin-1 has number 1, whose text has an accent
-NUMBERS = {
+NUMBERS: dict[str, dict[str, tuple[int, ...]]] = {
     "mini": {"evaluation": (1,), "test": (21, 22), "train": (51, 52, 53, 54, 55)},
     "nano": {"evaluation": (1, 2), "test": (21, 22), "train": (51, 52)},
 }
@@ -73,15 +73,8 @@ def plan_esd(size: str, rng: random.Random) -> Plan:
             for part, number in _numbers(size, place):
                 utterance = f"{speaker.name}_{order * IDS_EACH + number:06d}"
                 inside = f"{emotion}/{part}" if folder.in_parts else emotion
-                clips.append(
-                    Clip(
-                        path=f"{speaker.name}/{inside}/{utterance}.wav",
-                        text=texts[number],
-                        speaker=speaker,
-                        prosody=emotional_prosody(category, 1.0, rng),
-                        language="cmn" if mandarin else "en-us",
-                    )
-                )
+                path, prosody = f"{speaker.name}/{inside}/{utterance}.wav", emotional_prosody(category, 1.0, rng)
+                clips.append(SyntheticClip(path, texts[number], speaker, prosody, "cmn" if mandarin else "en-us"))
                 written = texts[number] + ("。" if mandarin else ".")
                 label = mandarin_name if mandarin else emotion
                 table += folder.separator.join((utterance, written, label)) + "\n"

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from speecheq.corpora.synthetic.plan import Clip, Plan, Speaker, cast, emotional_prosody, scale_at
+from speecheq.corpora.synthetic.plan import Plan, Speaker, SyntheticClip, cast, emotional_prosody, scale_at
 from speecheq.corpora.synthetic.sentences import english_sentences
 from speecheq.seqm import NEUTRAL, eis_from_scale
 
@@ -14,7 +14,7 @@ SESSIONS = ("1", "2", "3", "4", "5")
 
 
 class Label(NamedTuple):
-    """Its direction, the annotators' word for it, its usual valence and activation, and its dominances."""
+    """A label: its SEQM category, the annotators' word for it, its valence and activation, its possible dominances."""
 
     category: str
     word: str
@@ -33,9 +33,9 @@ LABELS: dict[str, Label] = {
     "fru": Label("anger", "Frustration", 2.0, 3.0, (2.5,)),
     "xxx": Label(NEUTRAL, "Other", 2.5, 2.5, (2.5,)),  # the annotators did not agree
 }
-# What a speaker says, besides one clip outside the four classes. In nano one of the two speakers of a session is
-# happy, the other excited.
-SAID: dict[str, dict[str, list[str]]] = {
+# The labels of a speaker's clips, besides one clip outside the four classes. In nano one of the two speakers of a
+# session is happy, the other excited.
+SPOKEN_LABELS: dict[str, dict[str, list[str]]] = {
     "mini": dict.fromkeys("FM", ["ang", "hap", "neu", "sad"] * 2 + ["ang", "exc", "neu", "sad"] * 3),
     "nano": {"F": ["ang", "hap", "neu", "sad"], "M": ["sad", "neu", "exc", "ang"]},
 }
@@ -70,7 +70,7 @@ def plan_iemocap(size: str, rng: random.Random) -> Plan:
     """``Session<n>/sentences/wav/<dialog>/``, ``Session<n>/dialog/{EmoEvaluation,transcriptions}/<dialog>.txt``.
 
     In the first session one neutral clip has a dominance of 0.5 and one sad clip has none, an utterance without a
-    time stands in a transcription, and files lie about that are none of the dialogs' evaluations.
+    time is in a transcription, and there are files that are not evaluations of dialogs.
     """
     clips, files, texts = [], {}, english_sentences(rng)
     labels: Counter = Counter()
@@ -83,14 +83,14 @@ def plan_iemocap(size: str, rng: random.Random) -> Plan:
                 eis = eis_from_scale(min(max(turn.dominance or 3.0, SCALE[0]), SCALE[1]), *SCALE)
                 prosody = emotional_prosody(LABELS[turn.label].category, scale_at(eis), rng)
                 path = f"Session{session}/sentences/wav/{turn.dialog}/{turn.name}.wav"
-                clips.append(Clip(path, turn.text, speaker, prosody, "en-us"))
+                clips.append(SyntheticClip(path, turn.text, speaker, prosody, "en-us"))
                 turns.append(turn)
                 labels[turn.label] += 1
         for dialog in sorted({turn.dialog for turn in turns}):
-            of_dialog = sorted((turn for turn in turns if turn.dialog == dialog), key=lambda turn: turn.start)
+            dialog_turns = sorted((turn for turn in turns if turn.dialog == dialog), key=lambda turn: turn.start)
             folder = f"Session{session}/dialog"
-            files[f"{folder}/EmoEvaluation/{dialog}.txt"] = _evaluation(of_dialog).encode()
-            files[f"{folder}/transcriptions/{dialog}.txt"] = _transcription(of_dialog).encode()
+            files[f"{folder}/EmoEvaluation/{dialog}.txt"] = _evaluation(dialog_turns).encode()
+            files[f"{folder}/transcriptions/{dialog}.txt"] = _transcription(dialog_turns).encode()
     first = DIALOGS[0].format(session=SESSIONS[0])
     files[f"Session1/dialog/EmoEvaluation/._{first}.txt"] = b"\x00\x05\x16\x07Mac OS X\x00"
     files[f"Session1/dialog/EmoEvaluation/Categorical/{first}_e2_cat.txt"] = f"{first}_F000 :Anger; ()\n".encode()
@@ -99,14 +99,14 @@ def plan_iemocap(size: str, rng: random.Random) -> Plan:
 
 
 def _turns(session: str, speaker: Speaker, size: str, texts: Iterator[str], rng: random.Random) -> list[Turn]:
-    """What ``speaker`` says in the dialogs of ``session``, dealt out in turn."""
+    """The turns of ``speaker`` in the dialogs of ``session``, which alternate."""
     turns: list[Turn] = []
-    said = SAID[size][speaker.gender] + [OUTSIDE[speaker.gender]]
-    for place, label in enumerate(said):
+    labels = SPOKEN_LABELS[size][speaker.gender] + [OUTSIDE[speaker.gender]]
+    for place, label in enumerate(labels):
         dominance: float | None = rng.choice(LABELS[label].dominances)
-        if (session, speaker.gender, place) == ("1", "F", said.index("neu")):
+        if (session, speaker.gender, place) == ("1", "F", labels.index("neu")):
             dominance = 0.5
-        if (session, speaker.gender, place) == ("1", "M", said.index("sad")):
+        if (session, speaker.gender, place) == ("1", "M", labels.index("sad")):
             dominance = None
         # shifted after every four, or a label would always lie in the same dialog
         dialog = DIALOGS[(place + place // 4) % len(DIALOGS)].format(session=session)

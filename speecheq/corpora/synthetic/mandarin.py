@@ -2,7 +2,7 @@
 
 import random
 
-from speecheq.corpora.synthetic.plan import Clip, Plan, Speaker, emotional_prosody, scale_at
+from speecheq.corpora.synthetic.plan import Plan, Speaker, SyntheticClip, emotional_prosody, scale_at
 from speecheq.corpora.synthetic.sentences import MANDARIN_LINES, mandarin_sentences
 from speecheq.seqm import CATEGORIES, EMOTIONS, LEVELS, NEUTRAL
 
@@ -20,12 +20,12 @@ CASIA_EMOTIONS = {
 def plan_casia(size: str, rng: random.Random) -> Plan:
     """``casia/<speaker>/<emotion>/<201..>.wav``, every text by every speaker in every emotion."""
     texts = MANDARIN_LINES[: {"mini": 10, "nano": 3}[size]]
-    clips = [
-        Clip(f"casia/{speaker.name}/{emotion}/{number}.wav", text, speaker, emotional_prosody(category, 1.0, rng))
-        for speaker in CASIA_SPEAKERS
-        for emotion, category in CASIA_EMOTIONS.items()
-        for number, text in enumerate(texts, start=201)
-    ]
+    clips = []
+    for speaker in CASIA_SPEAKERS:
+        for emotion, category in CASIA_EMOTIONS.items():
+            for number, text in enumerate(texts, start=201):
+                path, prosody = f"casia/{speaker.name}/{emotion}/{number}.wav", emotional_prosody(category, 1.0, rng)
+                clips.append(SyntheticClip(path, text, speaker, prosody))
     counts = {"speakers": len(CASIA_SPEAKERS), "emotions": len(CASIA_EMOTIONS), "texts": len(texts)}
     return Plan(clips, {}, counts)
 
@@ -59,7 +59,7 @@ def plan_aishell(size: str, rng: random.Random) -> Plan:
             for number in range(AISHELL_FIRST_UTTERANCE, AISHELL_FIRST_UTTERANCE + utterances):
                 utterance, text = f"BAC009{speaker.name}W{number:04d}", next(texts)
                 path = f"data_aishell/wav/{part}/{speaker.name}/{utterance}.wav"
-                clips.append(Clip(path, text.replace(" ", ""), speaker, emotional_prosody(NEUTRAL, 0.0, rng)))
+                clips.append(SyntheticClip(path, text.replace(" ", ""), speaker, emotional_prosody(NEUTRAL, 0.0, rng)))
                 transcript.append(f"{utterance} {text}\n")
             counts[part] += utterances
         counts["speakers"] += speakers
@@ -96,7 +96,7 @@ def plan_seqd(size: str, rng: random.Random) -> Plan:
             utterance, text = f"{speaker.name}_{name}_{number:02d}", next(texts).replace(" ", "")
             split = "test" if tested and number == clips_each else "train"
             prosody = emotional_prosody(category, scale_at(eis), rng)
-            clips.append(Clip(f"wav/{speaker.name}/{utterance}.wav", text, speaker, prosody))
+            clips.append(SyntheticClip(f"wav/{speaker.name}/{utterance}.wav", text, speaker, prosody))
             rows.append("\t".join((utterance, speaker.name, speaker.gender, name, category, level or "-", split, text)))
             counts[split] += 1
     return Plan(clips, {"labels.tsv": ("\n".join(rows) + "\n").encode()}, counts)

@@ -1,6 +1,6 @@
-"""What a mini corpus is made of before it is spoken: speakers, prosody, clips, text files.
+"""The plan of a mini corpus before it is spoken: speakers, prosody, clips, text files.
 
-An emotion is a direction away from neutral in pitch, pitch range, rate and volume, followed the further the
+An emotion moves pitch, pitch range, rate and volume away from neutral, in a direction of its own and the further the
 higher its intensity, so that category (ESC) and intensity (EIS) can both be learned.
 """
 
@@ -58,7 +58,7 @@ class Speaker(NamedTuple):
     pitch: int = 50
 
 
-# Variants and pitches that tell well apart; every woman's voice is higher than every man's.
+# Variants and pitches that are easy to tell apart; every woman's voice is higher than every man's.
 VOICES: dict[str, tuple[tuple[str, int], ...]] = {
     "F": (
         ("f1", 50), ("steph", 46), ("belinda", 44), ("f4", 54), ("grandma", 46), ("Annie", 44), ("aunty", 52),
@@ -86,7 +86,7 @@ def cast(genders: Mapping[str, str], first: int = 0) -> tuple[Speaker, ...]:
     return tuple(speakers)
 
 
-class Clip(NamedTuple):
+class SyntheticClip(NamedTuple):
     """One utterance to be spoken: ``language`` is espeak-ng's code, the file is 16 bit at ``rate`` Hz."""
 
     path: str
@@ -101,6 +101,6 @@ class Clip(NamedTuple):
 class Plan(NamedTuple):
     """A corpus before it is spoken: its clips, its text files (path -> content) and its counts."""
 
-    clips: list[Clip]
+    clips: list[SyntheticClip]
     files: dict[str, bytes]
     counts: dict[str, int]

@@ -1,4 +1,4 @@
-"""Speaking: espeak-ng through ctypes, and what a recording adds to it."""
+"""Speech by espeak-ng, through ctypes, and turning it into what a recording would hold."""
 
 import ctypes
 import shutil
@@ -59,7 +59,7 @@ class Voice:
     def __enter__(self) -> "Voice":
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._library.espeak_Terminate()
 
     def _collect(self, samples, count: int, events) -> int:
