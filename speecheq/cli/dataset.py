@@ -4,7 +4,7 @@ from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
-from speecheq.cli.job_parts import Part, missing_tasks, run_in_shares, task_with
+from speecheq.cli.job_parts import Part, missing_tasks, share_out, task_with
 from speecheq.cli.options import (
     Commands,
     add_command,
@@ -27,15 +27,11 @@ def _features(options: Namespace) -> None:
         corpus: (corpus, options.data / "manifests" / corpus, options.data / "fbank" / corpus)
         for corpus in options.corpora
     }
-    nj = options.nj
-    if options.cmd != LOCAL:
-        missing = {corpus: found for corpus in folders if (found := missing_parts(*folders[corpus])) is not None}
-        run_in_shares(options, "features", missing, "--corpora", "parts")
-        if options.dry_run:
-            return
-        folders, nj = {corpus: folders[corpus] for corpus in missing}, 1  # what is left to do is to join them
-    for corpus_folders in folders.values():
-        compute_features(*corpus_folders, nj, parts=parts)
+    left, nj = share_out(
+        options, "features", folders, lambda corpus: missing_parts(*folders[corpus]), ("--corpora", "--parts")
+    )
+    for corpus in left:
+        compute_features(*folders[corpus], nj, parts=parts)
 
 
 def _phonemes(options: Namespace) -> None:

@@ -4,17 +4,19 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from speecheq.cli.options import Commands, Run, add_command
 from speecheq.cluster import job_arrays
 from speecheq.cluster.job_files import Task
-from speecheq.cluster.job_options import Settings, add_options, without_options
+from speecheq.cluster.job_options import LOCAL, Settings, add_options, without_options
 from speecheq.cluster.schedulers import as_ranges
 from speecheq.common.stages import NOT_DONE, ONLY_ASK, STAMP, Stage, planning
+
+Whole = TypeVar("Whole", bound=Hashable)
 
 
 class Part(NamedTuple):
@@ -56,22 +58,35 @@ def missing_tasks(options: Namespace, parts: Iterable[Part]) -> list[Task]:
     return tasks
 
 
-def run_in_shares(
-    options: Namespace, stage: str, missing: Mapping[Any, Sequence[int]], whole_option: str, parts_option: str
-) -> None:
-    """Run the command as an array in which ``--nj`` jobs share the missing parts of each whole.
+def share_out(
+    options: Namespace,
+    stage: str,
+    wholes: Iterable[Whole],
+    missing_parts: Callable[[Whole], Sequence[int] | None],
+    option_names: tuple[str, str],
+) -> tuple[list[Whole], int]:
+    """With ``--cmd``, run the command as an array in which ``--nj`` jobs share the missing parts of each whole.
 
-    ``missing``: the numbers of the missing parts, by whole. ``whole_option`` names a whole on the command line,
-    ``parts_option`` its parts.
+    ``missing_parts`` returns the numbers of the missing parts, None for a whole that is done. ``option_names`` are the
+    options that name a whole and its parts on the command line.
+
+    Returns:
+        The wholes that are left for this process, and the number of processes for each. With ``--cmd`` what is left is
+        to join the parts.
     """
+    if options.cmd == LOCAL:
+        return list(wholes), options.nj
+    missing = {whole: numbers for whole in wholes if (numbers := missing_parts(whole)) is not None}
+    whole_option, parts_option = option_names
     tasks = []
     for whole, numbers in missing.items():
         size = -(-len(numbers) // options.nj)
         for first in range(0, len(numbers), size or 1):
             share = as_ranges(numbers[first : first + size])
-            changed = [whole_option, str(whole), f"--{parts_option}", share, "--nj", options.cpus or "1"]
-            tasks.append(task_with(options, f"{whole}, {parts_option} {share}", changed))
+            changed = [whole_option, str(whole), parts_option, share, "--nj", options.cpus or "1"]
+            tasks.append(task_with(options, f"{whole}, {parts_option.lstrip('-')} {share}", changed))
     job_arrays.run(stage, tasks, Settings.from_options(options))
+    return [] if options.dry_run else list(missing), 1
 
 
 def listed_tasks(listed: bytes) -> list[Task]:

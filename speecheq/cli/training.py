@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speecheq.cli.job_parts import missing_tasks, run_in_shares, run_part
+from speecheq.cli.job_parts import missing_tasks, run_part, share_out
 from speecheq.cli.options import (
     Commands,
     Run,
@@ -93,18 +93,14 @@ def _shar(options: Namespace) -> None:
     if options.only:
         sets = {out: found for out, found in sets.items() if out == options.only}
     shards = parse_numbers(options.shards, "shard") if options.shards else None
-    nj = options.nj
-    if options.cmd != LOCAL:
-        missing = {
-            out: found
-            for out, (source, kind) in sets.items()
-            if (found := missing_shards(source, out, kind, options.shard_clips)) is not None
-        }
-        run_in_shares(options, "shar", missing, "--only", "shards")
-        if options.dry_run:
-            return
-        sets, nj = {out: sets[out] for out in missing}, 1  # what is left to do is to stamp them
-    for out, (source, kind) in sets.items():
+
+    def missing(out: Path) -> list[int] | None:
+        source, kind = sets[out]
+        return missing_shards(source, out, kind, options.shard_clips)
+
+    left, nj = share_out(options, "shar", sets, missing, ("--only", "--shards"))
+    for out in left:
+        source, kind = sets[out]
         write_shards(source, out, kind, options.shard_clips, nj, shards)
 
 
