@@ -93,8 +93,7 @@ def listed_tasks(listed: bytes) -> list[Task]:
     """Tasks for those commands of a shell's list that are not done.
 
     Each command is a title, the file that it makes (or nothing), a number of words and these words, all ended by NUL.
-    It is run with stages.ONLY_ASK to learn whether it is done; SystemExit with its status where it fails, having said
-    why.
+    It is run with stages.ONLY_ASK to learn whether it is done; where it fails, SystemExit with its status.
     """
     words = iter([os.fsdecode(word) for word in listed.split(b"\0")[:-1]])
     tasks = []

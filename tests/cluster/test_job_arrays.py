@@ -55,10 +55,10 @@ def test_without_the_scheduler_the_sentence_says_so(tmp_path, monkeypatch):
 
 QSUB = """#!{python}
 import json, os, subprocess, sys
-with open({folder!r} + "/qsub.json", "a+") as told:
-    print(json.dumps([os.getcwd(), sys.argv[1:]]), file=told)
-    told.seek(0)
-    job = str(6 + len(told.readlines()))
+with open({folder!r} + "/qsub.json", "a+") as calls:
+    print(json.dumps([os.getcwd(), sys.argv[1:]]), file=calls)
+    calls.seek(0)
+    job = str(6 + len(calls.readlines()))
 options = sys.argv[1:sys.argv.index("job.sh")]
 last = int(options[options.index("-t") + 1].split("-")[1])
 for task in range(1, last + 1):
@@ -86,7 +86,7 @@ def grid_engine(tmp_path, monkeypatch):
     return folder
 
 
-SAY = "import json, os, sys; print('told'); json.dump([os.getcwd(), sys.argv[2:]], open(sys.argv[1], 'w'))"
+SAY = "import json, os, sys; print('done'); json.dump([os.getcwd(), sys.argv[2:]], open(sys.argv[1], 'w'))"
 
 
 def test_tasks_get_their_words_where_they_were_given(grid_engine, tmp_path):
@@ -98,16 +98,16 @@ def test_tasks_get_their_words_where_they_were_given(grid_engine, tmp_path):
     job_arrays.run("train", tasks, Settings("sge", odd / "jobs"))
     assert json.loads(Path("one.json").read_text()) == [str(tmp_path), ODD]
     assert json.loads(Path("two.json").read_text()) == [str(tmp_path), []]
-    assert (odd / "logs/sge-7_1.log").read_text() == "told\n"
+    assert (odd / "logs/sge-7_1.log").read_text() == "done\n"
     folder, command = json.loads((grid_engine / "qsub.json").read_text())
-    assert (Path(folder) / "sge-7_2.log").read_text() == "told\n" and Path(folder).parent == odd / "jobs"
+    assert (Path(folder) / "sge-7_2.log").read_text() == "done\n" and Path(folder).parent == odd / "jobs"
     assert command == Settings("sge", odd).command("train", 2, odd)[1:]
     assert not list(tmp_path.rglob("harm"))
     assert not list(odd.rglob("*.out")), "what is empty is removed"
 
 
 @pytest.mark.parametrize("largest", [0, 1])
-def test_a_cluster_without_arrays_is_told_of(tmp_path, monkeypatch, largest):
+def test_a_cluster_without_arrays_is_an_input_error(tmp_path, monkeypatch, largest):
     write_program(tmp_path / "scontrol", f"#!/bin/sh\necho 'MaxArraySize            = {largest}'\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
@@ -146,7 +146,7 @@ def test_where_one_of_several_arrays_is_refused_none_is_left(grid_engine, tmp_pa
     assert (grid_engine / "qdel.txt").read_text().split() == ["7", "-t", "1-2"]
 
 
-def test_tasks_that_fail_are_told_of_and_the_others_are_run(grid_engine, tmp_path, caplog):
+def test_tasks_that_fail_are_reported_and_the_others_are_run(grid_engine, tmp_path, caplog):
     tasks = [
         Task("the first", (sys.executable, "-c", "import sys; print(*range(50), sep='\\n'); sys.exit(7)")),
         Task("the second", (sys.executable, "-c", SAY, "two.json")),
@@ -158,9 +158,11 @@ def test_tasks_that_fail_are_told_of_and_the_others_are_run(grid_engine, tmp_pat
     assert str(failed.value).startswith(
         "train: 3 of 4 jobs failed: 7_1 (the first: exit status 7); 7_3 (the third: was killed (SIGKILL)"
     )
-    told = caplog.text
-    assert "job 7_1 (the first) exit status 7; the end of" in told and "    49\n" in told and "    30\n" not in told
-    assert "    no-such-program: No such file or directory" in told
+    logged = caplog.text
+    assert (
+        "job 7_1 (the first) exit status 7; the end of" in logged and "    49\n" in logged and "    30\n" not in logged
+    )
+    assert "    no-such-program: No such file or directory" in logged
     assert Path("two.json").is_file()
 
 

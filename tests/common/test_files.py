@@ -111,7 +111,7 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
 
 @contextmanager
 def elsewhere(lock, folder):
-    """Another process that enters a lock and then keeps it until it is told to end."""
+    """Another process that enters a lock and then keeps it until its input ends."""
     program = (
         f"import sys; from speecheq.common.files import {lock.split('(')[0]}; from speecheq.common.log import *;"
         f"set_up_logging(); lock = {lock}; lock.__enter__(); print('has it', flush=True); sys.stdin.read()"
@@ -176,7 +176,7 @@ def test_many_may_read_while_nobody_writes(tmp_path):
         assert has_it(other)
 
 
-def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, capsys):
+def test_a_file_system_without_locks_is_named_in_a_warning(tmp_path, monkeypatch, capsys):
     def none(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
