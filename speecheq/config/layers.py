@@ -28,13 +28,7 @@ FIXED = {
     "model.num_augmentations": "the types of augmentation",
 }
 # These say where a training runs and how it is secured, not what it learns.
-NOT_LEARNED = (
-    ("run", "device"),
-    ("run", "threads"),
-    ("run", "checkpoint_steps"),
-    ("data", "workers"),
-    ("optim", "max_bad_steps"),
-)
+NOT_LEARNED = ("run.device", "run.threads", "run.checkpoint_steps", "data.workers", "optim.max_bad_steps")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -123,11 +117,7 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
 
 
 def resolve(
-    size: str | Path,
-    systems: str | Path,
-    system: str,
-    recipe: Mapping[str, Any] | None = None,
-    assignments: Sequence[str] = (),
+    size: Path, systems: Path, system: str, recipe: Mapping[str, Any] | None = None, assignments: Sequence[str] = ()
 ) -> Config:
     """The settings of ``system`` at ``size``: all layers in their order.
 
@@ -161,8 +151,9 @@ def resolve(
 def learned(config: Config) -> dict[str, Any]:
     """The settings that change what is learned, by group: all but those of NOT_LEARNED."""
     values = asdict(config)
-    for group, name in NOT_LEARNED:
-        del values[group][name]
+    for name in NOT_LEARNED:
+        group, key = name.split(".")
+        del values[group][key]
     if not config.shar.use:  # the rest of it has no effect
         del values["shar"]
     return values

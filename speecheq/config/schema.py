@@ -149,11 +149,9 @@ class AugmentConfig:
 
     def uses(self, kind: str) -> bool:
         """Whether recordings of that kind, noise or rir, are used if there are some."""
-        name, probability = {
-            "noise": ("noise", self.noise_probability),
-            "rir": ("reverberation", self.reverb_probability),
-        }[kind]
-        return name in self.chosen() if self.one_of else probability > 0
+        if self.one_of:
+            return {"noise": "noise", "rir": "reverberation"}[kind] in self.chosen()
+        return {"noise": self.noise_probability, "rir": self.reverb_probability}[kind] > 0
 
 
 @dataclass
@@ -244,8 +242,8 @@ class Config:
             raise ValueError("optim.finetune is the last stage of the constant schedule; set it to 0 with another")
         if self.specaugment.active and self.data.cmvn == "none":
             raise ValueError(
-                "specaugment masks with 0, which is the mean of normalised features only; with data.cmvn "
-                "none set its masks to 0"
+                "specaugment masks with 0, which is the mean of normalised features only; with data.cmvn none set its "
+                "masks to 0"
             )
         if self.shar.use and self.data.batch_size % self.shar.lanes:
             raise ValueError(

@@ -74,15 +74,7 @@ class SERes2Block(nn.Module):
     SpeechEQ (Figure 2) puts a Res-BiGRU before or after the SE: ``res_bigru`` is before_se, after_se or none.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        dilation: int,
-        scale: int = 8,
-        bottleneck: int = 128,
-        res_bigru: str = "none",
-        per_stream: bool = False,
-    ):
+    def __init__(self, channels: int, dilation: int, scale: int, bottleneck: int, res_bigru: str, per_stream: bool):
         super().__init__()
         self.reduce = TdnnUnit(channels, channels, per_stream=per_stream)
         self.res2 = Res2Convolution(channels, scale, 3, dilation, per_stream)

@@ -31,15 +31,9 @@ class BidirectionalGru(torch.autograd.Function):
         news = projected.new_empty(2, steps, batch, size)
         hidden_news = torch.empty_like(news)
         hidden = projected.new_empty(2, batch, width)
-        for gate_inputs, new_inputs, gate, new, hidden_new, before, after in zip(
-            projected[..., : 2 * size].unbind(1),
-            projected[..., 2 * size :].unbind(1),
-            gates.unbind(1),
-            news.unbind(1),
-            hidden_news.unbind(1),
-            states[:, :-1].unbind(1),
-            states[:, 1:].unbind(1),
-        ):
+        gate_projections, new_projections = projected[..., : 2 * size], projected[..., 2 * size :]
+        by_frame = (gate_projections, new_projections, gates, news, hidden_news, states[:, :-1], states[:, 1:])
+        for gate_inputs, new_inputs, gate, new, hidden_new, before, after in zip(*(x.unbind(1) for x in by_frame)):
             torch.bmm(before, recurrent, out=hidden)
             torch.add(gate_inputs, hidden[..., : 2 * size], out=gate).sigmoid_()
             torch.add(hidden[..., 2 * size :], bias_new, out=hidden_new)
@@ -68,9 +62,8 @@ class BidirectionalGru(torch.autograd.Function):
             derivatives = torch.stack([by_reset, by_update, by_new * reset], dim=3)  # (2, frames, N, 3, H)
             to_hidden = torch.empty_like(derivatives)
             grad_states = torch.empty_like(by_new)
-            for from_output, grad_state, derivative, hidden, kept in zip(
-                *(x.unbind(1)[::-1] for x in (grad[:, frames], grad_states, derivatives, to_hidden, update))
-            ):
+            by_frame = (grad[:, frames], grad_states, derivatives, to_hidden, update)
+            for from_output, grad_state, derivative, hidden, kept in zip(*(x.unbind(1)[::-1] for x in by_frame)):
                 torch.add(from_output, carried, out=grad_state)
                 torch.mul(derivative, grad_state.unsqueeze(2), out=hidden)
                 torch.mul(grad_state, kept, out=carried).baddbmm_(hidden.flatten(2), back)

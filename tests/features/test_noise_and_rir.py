@@ -11,6 +11,7 @@ from waveforms import batch_of, noise_like, pitch_of, power_db, voice
 from speecheq.common.errors import InputError
 from speecheq.common.log import set_up_logging
 from speecheq.corpora import audio_folder
+from speecheq.corpora.prepare import PrepareRequest
 from speecheq.features.noise_and_rir import (
     FIRST_REFLECTION,
     WaveformBank,
@@ -150,7 +151,7 @@ def manifest(toys, tmp_path):
         for file, (samples, rate) in files.items():
             (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(tmp_path / name / file, samples, rate, subtype="FLOAT")
-        audio_folder.prepare(name, "sounds", tmp_path / name, tmp_path / f"{name}-manifests")
+        audio_folder.prepare(name, "sounds", PrepareRequest(tmp_path / name), tmp_path / f"{name}-manifests")
         return tmp_path / f"{name}-manifests" / f"{name}_recordings_all.jsonl.gz"
 
     return write
@@ -234,7 +235,7 @@ def test_a_noise_above_8_khz_is_silent_here(manifest):
 
 def test_the_real_noises_and_responses(samples, tmp_path):
     for name in ("noise", "rir"):
-        audio_folder.prepare(name, "sounds", samples(name), tmp_path / name, nj=2)
+        audio_folder.prepare(name, "sounds", PrepareRequest(samples(name), nj=2), tmp_path / name)
     noises = load_noises(tmp_path / "noise" / "noise_recordings_all.jsonl.gz", 10.0, 1)
     responses = load_responses(tmp_path / "rir" / "rir_recordings_all.jsonl.gz", 1)
     assert len(noises) == 35 and len(responses) == 11
