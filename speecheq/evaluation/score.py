@@ -57,21 +57,9 @@ FORMATS = {STAMP_FOLDER: FORMAT, EMBEDDINGS_STAMP_FOLDER: FIGURES_FORMAT, TRAINI
 CHECKPOINTS = ("best.pt", "last.pt")
 # PER is compared with that of one constant output, which is chosen on this many utterances at most.
 CONSTANT_FROM = 200
-# The labels and the protocol in msud.json, the same in all folds of an experiment.
-EXPERIMENT = (
-    "name",
-    "target",
-    "protocol",
-    "partition",
-    "dev",
-    "classes",
-    "class_esc",
-    "classes_of",
-    "neutral_eis",
-    "use",
-    "folds_file",
-    "left_out",
-)
+# The entries of msud.json that are the same in all folds of an experiment.
+CLASS_SETTINGS = ("classes", "class_esc", "classes_of", "neutral_eis")
+EXPERIMENT = ("name", "target", "protocol", "partition", "dev", *CLASS_SETTINGS, "use", "folds_file", "left_out")
 
 
 class TrainedFold(NamedTuple):
@@ -273,14 +261,11 @@ def _describe_run(
     """The part "run" of metrics.json; ``phonemes`` is the content of phonemes.json."""
     run, msud = trained.run, trained.msud
     return {
-        "system": run["system"],
+        **{key: run[key] for key in ("system", "seed", "ctc_backend", "device", "threads", "steps", "train_seconds")},
+        **{key: msud[key] for key in (*EXPERIMENT, "fold", "folds", "test_speakers_in_training")},
         "config": run["config_name"],
         "set": run["assignments"],
-        **{key: msud[key] for key in (*EXPERIMENT, "test_speakers_in_training")},
         "label_sets": label_sets,
-        "fold": msud["fold"],
-        "folds": msud["folds"],
-        "seed": run["seed"],
         "corpora": msud["corpora"] if model.config.data.corpora == "all" else [msud["target"]],
         "phonemes": phonemes.get("corpus"),
         "per_set": phonemes.get("test"),
@@ -288,11 +273,6 @@ def _describe_run(
         "sounds": {
             kind: {name: sounds[name] for name in ("files", "hours")} for kind, sounds in run.get("sounds", {}).items()
         },
-        "ctc_backend": run["ctc_backend"],
-        "device": run["device"],
-        "threads": run["threads"],
-        "steps": run["steps"],
-        "train_seconds": run["train_seconds"],
         "best_epoch": model.checkpoint["epoch"],
         "trained_at_git": run["git"],
         "scored_at_git": git_revision(),

@@ -228,7 +228,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing():
 
     made = ascend(logits, Ball(x, torch.ones(1, 1)), gold, x, 1, 1.0)
     assert made[0, 0] == 0 and made[0, 1] == 0
-    assert loss_gradient(logits, x, gold).masked.all(), "and is told"
+    assert loss_gradient(logits, x, gold).masked.all()
 
 
 def test_logits_without_a_gradient_are_refused():

@@ -51,8 +51,8 @@ def test_rows_are_pooled_over_folds_with_intervals(experiment):
     rows, left_out = conditions.read(experiment)
     assert not left_out and [row.condition for row in rows] == list(shares())
     for row in rows:
-        said = [clip for fold in (1, 2) for clip in predictions(fold, 1, shares()[row.condition], SPEAKERS)]
-        gold, predicted = [clip.gold_esc for clip in said], [clip.predicted_esc for clip in said]
+        clips = [clip for fold in (1, 2) for clip in predictions(fold, 1, shares()[row.condition], SPEAKERS)]
+        gold, predicted = [clip.gold_esc for clip in clips], [clip.predicted_esc for clip in clips]
         assert row.metrics["wa"] == pytest.approx(accuracy_score(gold, predicted))
         assert row.metrics["ua"] == pytest.approx(balanced_accuracy_score(gold, predicted))
         assert row.metrics["low_ua"] <= row.metrics["ua"] <= row.metrics["high_ua"]
@@ -89,7 +89,7 @@ def test_folds_are_read_together_whatever_an_earlier_version_said(experiment):
 
 
 def spoil_conditions(folder):
-    add(folder, of={CLEAN: 0.8})
+    add(folder, correct={CLEAN: 0.8})
 
 
 def spoil_stamp(folder):
@@ -167,18 +167,18 @@ def test_clips_without_a_gradient_are_summed_over_folds_and_said(experiment):
 def test_pages_tables_and_the_report_show_the_rows(experiment, tmp_path, no_pictures):
     other = make(tmp_path / "exp", system="wo_mtl", right=0.6, speakers=SPEAKERS)
     for folder in other.glob("fold*/seed*"):
-        add(folder, of=shares(0.6))
+        add(folder, correct=shares(0.6))
     text = report.report(tmp_path / "exp", "Toys", tmp_path / "RESULTS.md")
     found = table(tmp_path / "exp", "toy.random10.test.noise")
     rows, _ = conditions.read(other)
-    of = {row.condition: f"{100 * row.metrics['ua']:.2f}" for row in rows}
+    scores = {row.condition: f"{100 * row.metrics['ua']:.2f}" for row in rows}
     assert [(line["system"], line["curve"]) for line in found] == [("speecheq", "noise"), ("wo_mtl", "noise")]
     assert [found[1][f"{name} UA %"] for name in ("clean", "20 dB", "0 dB", "reverberation")] == [
-        of[condition] for condition in shares()
+        scores[condition] for condition in shares()
     ]
     assert "## toy, random10: noisy speech" in text and "made by the tests" in text
     page = (other / "RESULTS.md").read_text()
-    assert "## Noisy speech" in page and all(f"| {condition.name} | {ua} |" in page for condition, ua in of.items())
+    assert "## Noisy speech" in page and all(f"| {condition.name} | {ua} |" in page for condition, ua in scores.items())
     assert "noise at 20 dB" in (other / "report.html").read_text()
     kept = json.loads((other / "conditions.json").read_text())
     assert [row["metrics"]["ua"] for row in kept] == [row.metrics["ua"] for row in rows]
@@ -198,10 +198,10 @@ def test_the_curve_has_a_point_a_level_and_a_line_for_what_has_none(experiment):
     (axes,) = plots.conditions_figure(NOISE, {"": conditions.by_curve(rows)}).axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert set(lines) == {"clean", "noise", "reverberation"}
-    of = {row.condition: row.metrics["ua"] for row in rows}
+    scores = {row.condition: row.metrics["ua"] for row in rows}
     assert lines["noise"].get_xdata().tolist() == [0, 20]
-    assert lines["noise"].get_ydata().tolist() == [of[in_noise(0)], of[in_noise(20)]]
-    assert set(lines["clean"].get_ydata()) == {of[CLEAN]}
+    assert lines["noise"].get_ydata().tolist() == [scores[in_noise(0)], scores[in_noise(20)]]
+    assert set(lines["clean"].get_ydata()) == {scores[CLEAN]}
 
 
 @pytest.mark.parametrize("curves", [1, 3, 4])
@@ -226,8 +226,8 @@ def test_systems_look_the_same_in_all_panels_and_no_words_overlap(curves, monkey
         {line.get_label(): line.get_color() for line in axes.get_lines() if line.get_label()[0] != "_"}
         for axes in figure.axes[:curves]
     ]
-    assert all(len(of) == 6 - number for number, of in enumerate(colours))
-    assert all(of[label] == colours[0][label] for of in colours for label in of)
+    assert all(len(panel) == 6 - number for number, panel in enumerate(colours))
+    assert all(panel[label] == colours[0][label] for panel in colours for label in panel)
 
 
 def test_the_picture_is_among_the_experiments(experiment):

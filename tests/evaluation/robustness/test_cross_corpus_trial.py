@@ -96,21 +96,28 @@ def esc(cut):
     return cut.supervisions[0].custom["esc"]
 
 
-def test_the_classes_that_both_have_are_tested(data, history, note, trained):
-    said, facts = trial(data).predict(history, note, trained)
-    assert list(said) == [Condition("abroad")]
-    clips = said[Condition("abroad")]
-    common = [CATEGORIES.index(name) for name in ("neutral", "joy", "anger")]
-    assert {clip.gold_esc for clip in clips} == set(common) and len(clips) == 18
-    assert facts["notes"] == ["abroad: 18 clips, the answers are among neutral, joy, anger; 6 clips left out: fear"]
+COMMON = [CATEGORIES.index(name) for name in ("neutral", "joy", "anger")]
+
+
+def common_cuts(data):
+    """The cuts of abroad whose class home has."""
     cuts = [cut for cut in load_cuts(data / "fbank/abroad") if esc(cut) != "fear"]
     for cut in cuts:
         cut.supervisions[0].custom["class"] = 0
-    alone = {clip.id: clip for clip in predict_emotions(trained.model, cuts, 4, trained.device)}
+    return cuts
+
+
+def test_the_classes_that_both_have_are_tested(data, history, note, trained):
+    predictions, facts = trial(data).predict(history, note, trained)
+    assert list(predictions) == [Condition("abroad")]
+    clips = predictions[Condition("abroad")]
+    assert {clip.gold_esc for clip in clips} == set(COMMON) and len(clips) == 18
+    assert facts["notes"] == ["abroad: 18 clips, the answers are among neutral, joy, anger; 6 clips left out: fear"]
+    alone = {clip.id: clip for clip in predict_emotions(trained.model, common_cuts(data), 4, trained.device)}
     for clip in clips:
-        assert clip.predicted_esc == alone[clip.id].predicted_among(common)
+        assert clip.predicted_esc == alone[clip.id].predicted_among(COMMON)
         assert sum(clip.posterior) == pytest.approx(1) and not any(
-            value for number, value in enumerate(clip.posterior) if number not in common
+            value for number, value in enumerate(clip.posterior) if number not in COMMON
         )
 
 
@@ -164,15 +171,19 @@ def test_no_class_in_common(data, note):
 
 
 def test_clips_that_adapt_are_not_tested(data, history, note, trained):
-    said, facts = trial(data, shots=(3, 1)).predict(history, note, trained)
-    assert [(of.curve, of.level) for of in said] == [("abroad", 0.0), ("abroad", 1.0), ("abroad", 3.0)]
-    tested = [{clip.id for clip in clips} for clips in said.values()]
+    predictions, facts = trial(data, shots=(3, 1)).predict(history, note, trained)
+    assert [(condition.curve, condition.level) for condition in predictions] == [
+        ("abroad", 0.0),
+        ("abroad", 1.0),
+        ("abroad", 3.0),
+    ]
+    tested = [{clip.id for clip in clips} for clips in predictions.values()]
     assert tested[0] == tested[1] == tested[2] and len(tested[0]) == 9
-    plain = [clip.posterior for clip in said[Condition("abroad, 0 clips a class", "abroad", 0.0)]]
-    adapted_ = [clip.posterior for clip in said[Condition("abroad, 3 clips a class", "abroad", 3.0)]]
-    assert plain != adapted_ and "adapted models: all weights" in facts["notes"][-1]
+    plain = [clip.posterior for clip in predictions[Condition("abroad, 0 clips a class", "abroad", 0.0)]]
+    adapted = [clip.posterior for clip in predictions[Condition("abroad, 3 clips a class", "abroad", 3.0)]]
+    assert plain != adapted and "adapted models: all weights" in facts["notes"][-1]
     again, _ = trial(data, shots=(3, 1)).predict(history, note, trained)
-    assert again == said, "all is drawn with a seed"
+    assert again == predictions, "all is drawn with a seed"
 
 
 def normalised_globally(trained, mean, deviation=2.0):
@@ -185,38 +196,30 @@ def normalised_globally(trained, mean, deviation=2.0):
     return trained._replace(model=model, config=config)
 
 
-def common_cuts(data):
-    cuts = [cut for cut in load_cuts(data / "fbank/abroad") if esc(cut) != "fear"]
-    for cut in cuts:
-        cut.supervisions[0].custom["class"] = 0
-    return cuts
-
-
 @pytest.mark.parametrize("shots", [(), (1,)])
 def test_a_corpus_of_another_level_is_also_tried_at_that_of_the_training(data, history, note, trained, shots):
     """As the clips would answer that were recorded as much louder as the training's were."""
     cuts = common_cuts(data)
     level = torch.cat([load_features(cut) for cut in cuts]).mean()
     mean = torch.linspace(-1, 1, 80) + level + 3.5
-    said, facts = trial(data, shots=shots).predict(history, note, normalised_globally(trained, mean))
-    names = [of.name for of in said]
+    predictions, facts = trial(data, shots=shots).predict(history, note, normalised_globally(trained, mean))
+    names = [condition.name for condition in predictions]
     assert names[:2] == [
         f"abroad{end}"
         for end in (("", ", level matched") if not shots else (", 0 clips a class", ", level matched, 0 clips a class"))
     ]
-    assert [(of.curve, of.level) for of in said][:2] == (
+    assert [(condition.curve, condition.level) for condition in predictions][:2] == (
         [("", None)] * 2 if not shots else [("abroad", 0.0), ("abroad, level matched", 0.0)]
     )
     assert facts["notes"][-2 if shots else -1].startswith("level matched: one gain for all clips of the corpus")
-    as_it_is, matched = list(said.values())[:2]
+    as_it_is, matched = list(predictions.values())[:2]
     tested = {clip.id for clip in matched}
     level = torch.cat([load_features(cut) for cut in cuts if cut.id in tested]).mean()
     louder = normalised_globally(trained, mean - (mean.mean() - level))
     wanted = {clip.id: clip for clip in predict_emotions(louder.model, cuts, 4, trained.device)}
-    common = [CATEGORIES.index(name) for name in ("neutral", "joy", "anger")]
     for clip, other in zip(matched, as_it_is):
-        posterior = torch.tensor(wanted[clip.id].posterior)[common]
-        assert torch.tensor(clip.posterior)[common].tolist() == pytest.approx(
+        posterior = torch.tensor(wanted[clip.id].posterior)[COMMON]
+        assert torch.tensor(clip.posterior)[COMMON].tolist() == pytest.approx(
             (posterior / posterior.sum()).tolist(), rel=1e-3
         )
         assert clip.posterior != other.posterior
@@ -234,8 +237,8 @@ def test_of_a_training_of_the_same_level_matching_changes_nothing(data, trained)
 
 
 def test_a_model_that_normalises_each_clip_knows_no_level(data, history, note, trained):
-    said, facts = trial(data).predict(history, note, trained)
-    assert list(said) == [Condition("abroad")] and not any("level" in one for one in facts["notes"])
+    predictions, facts = trial(data).predict(history, note, trained)
+    assert list(predictions) == [Condition("abroad")] and not any("level" in one for one in facts["notes"])
 
 
 def test_more_clips_hold_the_fewer(data):

@@ -29,6 +29,7 @@ from speecheq.models.checkpoint import fingerprint
 from speecheq.seqm import SEQM_CLASSES
 
 CLIPS = 12  # of a speaker
+RUN = ["--config", "nano.yaml", "--systems", "speecheq", "--target", "casia", "--protocol", "speaker", "--folds", "1"]
 
 
 def tone(path, seconds, rate=16000, frequency=440, channels=1):
@@ -83,11 +84,11 @@ def test_noise_at_each_snr_and_reverberation(fold, msud, noises, rooms):
     rows = rows_of(fold, NOISE)
     assert list(rows) == ["clean", "noise at 20 dB", "noise at 0 dB", "reverberation"]
     assert all(row.metrics["clips"] == CLIPS for row in rows.values())
-    told = " ".join(rows["clean"].facts["notes"])
-    assert "one of 3 recordings of noise (other-rate.wav, short.wav, stereo.wav) is added" in told
-    assert "by one of 1 impulse responses of --test-rir (hall.wav)" in told and "measured" not in told
-    said = read_scores(fold / NOISE.folder / "scores.tsv")
-    assert any(a.posterior != b.posterior for a, b in zip(said["clean"], said["noise at 0 dB"]))
+    notes = " ".join(rows["clean"].facts["notes"])
+    assert "one of 3 recordings of noise (other-rate.wav, short.wav, stereo.wav) is added" in notes
+    assert "by one of 1 impulse responses of --test-rir (hall.wav)" in notes and "measured" not in notes
+    predictions = read_scores(fold / NOISE.folder / "scores.tsv")
+    assert any(a.posterior != b.posterior for a, b in zip(predictions["clean"], predictions["noise at 0 dB"]))
 
 
 def test_many_noises_are_counted_and_only_those_that_are_held(fold, tmp_path, monkeypatch):
@@ -98,16 +99,16 @@ def test_many_noises_are_counted_and_only_those_that_are_held(fold, tmp_path, mo
     assert "one of 14 recordings of noise is added" in facts["notes"][0]
     monkeypatch.setattr(noise_trial, "HOURS", 1.2 / 3600)
     _, facts = trial.extractors(fold, BestModel.load(fold))
-    said = facts["notes"][0]
-    assert "one of 2 of 14 recordings of noise (drawn with seed 0, they fill" in said and said.count("deep/") == 2
+    note = facts["notes"][0]
+    assert "one of 2 of 14 recordings of noise (drawn with seed 0, they fill" in note and note.count("deep/") == 2
 
 
 def test_without_rooms_reverberation_is_simulated(fold, msud, noises):
     run_trial(fold, msud, 1, NoiseTrial(noises, None, (10.0,)))
     rows = rows_of(fold, NOISE)
     assert "simulated reverberation" in rows
-    said = read_scores(fold / NOISE.folder / "scores.tsv")
-    assert any(a.posterior != b.posterior for a, b in zip(said["clean"], said["simulated reverberation"]))
+    predictions = read_scores(fold / NOISE.folder / "scores.tsv")
+    assert any(a.posterior != b.posterior for a, b in zip(predictions["clean"], predictions["simulated reverberation"]))
 
 
 @pytest.mark.parametrize(
@@ -240,11 +241,11 @@ def test_attacks_leave_no_more_right_than_there_were(fold, msud, on, setting, le
     run_trial(fold, msud, 1, AttackTrial(on, tuple(ATTACKS), (level,)))
     rows = rows_of(fold, setting)
     assert list(rows) == ["clean", *(f"{name} at {level:g} dB" for name in METHOD_NAMES.values())]
-    said = read_scores(fold / setting.folder / "scores.tsv")
-    clean = {clip.id: clip for clip in said.pop("clean")}
+    predictions = read_scores(fold / setting.folder / "scores.tsv")
+    clean = {clip.id: clip for clip in predictions.pop("clean")}
     right = [name for name, clip in clean.items() if clip.predicted_esc == clip.gold_esc]
     assert 0 < len(right) < CLIPS, "the trial needs some of each"
-    for name, clips in said.items():
+    for name, clips in predictions.items():
         for clip in clips:
             before, number = clean[clip.id], clip.gold_esc
             if clip.id in right:
@@ -362,65 +363,17 @@ def test_without_its_checkpoint_a_training_cannot_be_tried(fold, msud):
     ],
 )
 def test_bad_options_are_one_sentence(experiment, arguments, words, capfd):
-    given = [
-        "--data",
-        str(experiment.parents[4]),
-        "--exp",
-        "exp",
-        "--config",
-        "nano.yaml",
-        "--systems",
-        "speecheq",
-        "--target",
-        "casia",
-        "--protocol",
-        "speaker",
-        "--folds",
-        "1",
-    ]
-    assert main.main(["robustness", *arguments, *given]) == 1
-    said = capfd.readouterr().err
-    assert words in said and "Traceback" not in said and len(said.strip().splitlines()) == 1
+    options = ["--data", str(experiment.parents[4]), "--exp", "exp", *RUN]
+    assert main.main(["robustness", *arguments, *options]) == 1
+    shown = capfd.readouterr().err
+    assert words in shown and "Traceback" not in shown and len(shown.strip().splitlines()) == 1
 
 
 def test_the_command_tries_what_it_is_told(fold, msud, noises, tmp_path):
-    given = [
-        "--data",
-        str(msud.parents[1]),
-        "--exp",
-        str(tmp_path / "exp"),
-        "--config",
-        "nano.yaml",
-        "--systems",
-        "speecheq",
-        "--target",
-        "casia",
-        "--protocol",
-        "speaker",
-        "--folds",
-        "1",
-    ]
-    assert (
-        main.main(
-            [
-                "robustness",
-                "noise",
-                "attack",
-                *given,
-                "--noise",
-                str(noises),
-                "--snr",
-                "10, 0",
-                "--attacks",
-                "fgsm",
-                "--on",
-                "fbank",
-                "--fbank-levels",
-                "0.5 1",
-            ]
-        )
-        == 0
-    )
+    options = ["--data", str(msud.parents[1]), "--exp", str(tmp_path / "exp"), *RUN]
+    options += ["--noise", str(noises), "--snr", "10, 0"]
+    options += ["--attacks", "fgsm", "--on", "fbank", "--fbank-levels", "0.5 1"]
+    assert main.main(["robustness", "noise", "attack", *options]) == 0
     assert list(rows_of(fold, NOISE)) == ["clean", "noise at 10 dB", "noise at 0 dB", "simulated reverberation"]
     assert list(rows_of(fold, ATTACK_ON_FBANK)) == ["clean", "FGSM at 0.5 dB", "FGSM at 1 dB"]
     assert not rows_of(fold, ATTACK_ON_WAVEFORM)
