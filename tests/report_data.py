@@ -172,12 +172,12 @@ def shares(system_right=0.8):
     return {CLEAN: system_right, in_noise(20): 0.7, in_noise(0): 0.3, ROOM: 0.5}
 
 
-def add(folder, setting=NOISE, of=None, facts=FACTS, speakers=SPEAKERS):
+def add(folder, setting=NOISE, correct=None, facts=FACTS, speakers=SPEAKERS):
     """A setting beside the scores of one fold and seed."""
     fold, seed = int(folder.parent.name[4:]), int(folder.name[4:])
-    said = {condition: predictions(fold, seed, right, speakers) for condition, right in (of or shares()).items()}
+    made = {condition: predictions(fold, seed, right, speakers) for condition, right in (correct or shares()).items()}
     stage = Stage("score", f"{setting.name} of {folder}", folder / setting.folder, {}, [folder], setting.format)
-    return conditions.write(stage, setting, fold, seed, facts, said, SEQM_CLASSES)
+    return conditions.write(stage, setting, fold, seed, facts, made, SEQM_CLASSES)
 
 
 # ---- figures

@@ -22,7 +22,7 @@ def tried(tmp_path, system, right, of, folds=(1, 2), speakers=SPEAKERS, facts=FA
     made = make(tmp_path / "exp", system=system, right=right, folds=folds, speakers=speakers, seeds=seeds, **changes)
     for folder in made.glob("fold*/seed*"):
         if of:
-            add(folder, of=of, facts=facts, speakers=speakers)
+            add(folder, correct=of, facts=facts, speakers=speakers)
     return replace(summarised(made), conditions=conditions.read(made)[0])
 
 
