@@ -22,7 +22,7 @@ from speecheq.reporting.tables import (
     join_numbers,
 )
 
-OWN_CLIPS = "test clips as they are"
+OWN_CLIPS = "unmodified test clips"
 # Where the 95 % interval of a difference lies.
 ABOVE, AROUND, BELOW = "above 0", "around 0", "below 0"
 # Facts of a condition that may differ between two systems without an effect on its predictions: notes, revisions, the
@@ -48,7 +48,7 @@ class Ablation:
     without: Experiment
 
     def __str__(self) -> str:
-        return f"{self.component.name} ({self.system.name} against {self.without.name})"
+        return f"{self.component.name} ({self.system.name} vs. {self.without.name})"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _compare_conditions(ablation: Ablation) -> Iterator[AblationEffect | NotComp
             continue
         title = result.setting.title
         if _relevant_facts(result) != _relevant_facts(other):
-            yield NotCompared(ablation, title.lower(), "they were tried with other options or sounds")
+            yield NotCompared(ablation, title.lower(), "they were tested with different options or audio files")
         else:
             yield _effect(ablation, title, result.condition.name, result.predictions, other.predictions)
 
@@ -158,7 +158,7 @@ def _effect(
     try:
         difference = significance.difference(own, other)
     except ValueError:
-        return NotCompared(ablation, setting.lower() or condition, "they were tested on other clips")
+        return NotCompared(ablation, setting.lower() or condition, "they were tested on different clips")
     return AblationEffect(ablation, setting, condition, own, difference)
 
 
@@ -168,13 +168,13 @@ def _relevant_facts(result: ConditionResult) -> dict[str, object]:
 
 # ---- on the page
 
-TOO_FEW = f"over fewer than {FEWEST_SPEAKERS} speakers (on other corpora also: trainings)"
+TOO_FEW = f"with fewer than {FEWEST_SPEAKERS} speakers (on other corpora: or trainings)"
 NOTES = (
-    "Differences are those of the pooled UA, over the folds and seeds that both systems have. Their 95 % intervals "
-    f"draw test speakers, on other corpora the trainings (a fold and seed each) too; below {FEWEST_SPEAKERS} of either "
-    "nothing is concluded.",
-    "They are not corrected for the number of parts and conditions: one in twenty leaves out 0 by chance. How much a "
-    "training with another seed would change is in them only where there are several seeds, and then in part.",
+    "Ablation effects: the difference in pooled UA with and without a component, over the folds and seeds that both "
+    "systems have. Their 95 % intervals resample test speakers and, on other corpora, trainings (one per fold and "
+    f"seed); with fewer than {FEWEST_SPEAKERS} of either no conclusion is drawn.",
+    "The intervals are not corrected for the number of components and conditions: one in twenty excludes 0 by chance. "
+    "Variation between seeds is included only where there are several seeds, and then only in part.",
 )
 # Columns on the predictions behind a row; if the components differ in them, the row has a value for each.
 PREDICTION_COLUMNS = {
@@ -200,10 +200,10 @@ def ablation_section(heading: str, components: Sequence[Component], systems: Seq
         else:
             not_judged.append(str(ablation))
     if not_judged:
-        sentences.append(f"not judged, {TOO_FEW}: {'; '.join(not_judged)}")
+        sentences.append(f"not tested, {TOO_FEW}: {'; '.join(not_judged)}")
     for ablation in by_ablation:
         sentences += _other_differences(ablation.system, ablation.without)
-    return Section(f"{heading}: what each part is worth", tables, [*dict.fromkeys(sentences), *map(str, others)])
+    return Section(f"{heading}: ablation effects", tables, [*dict.fromkeys(sentences), *map(str, others)])
 
 
 def _effects_table(by_ablation: dict[Ablation, list[AblationEffect]]) -> Table:
@@ -237,7 +237,7 @@ def _effects_table(by_ablation: dict[Ablation, list[AblationEffect]]) -> Table:
     ]
     return build_table(
         "parts",
-        "pooled UA with the part less that without it, in points",
+        "difference in pooled UA with and without a component, in points",
         labels,
         {
             "condition": lambda label: label,
@@ -256,16 +256,18 @@ def _effects_sentence(effects: Sequence[AblationEffect]) -> str:
     for effect in effects:
         found[effect.interval_position].append(effect)
     clauses = []
-    for position, verb in ((ABOVE, "helps"), (BELOW, "does harm")):
+    for position, verb in ((ABOVE, "helps"), (BELOW, "is harmful")):
         if found[position]:
             clauses.append(
-                f"{verb} under {len(found[position])} of {len(effects)} conditions (the whole interval lies "
+                f"{verb} under {len(found[position])} of {len(effects)} conditions (the interval lies "
                 f"{position}): {'; '.join(_by_setting(found[position]))}"
             )
     if found[AROUND]:
-        clauses.append(f"shows no difference under {len(found[AROUND])} of {len(effects)} (0 lies in the interval)")
+        clauses.append(
+            f"shows no significant difference under {len(found[AROUND])} of {len(effects)} (the interval includes 0)"
+        )
     if found[None]:
-        clauses.append(f"is not judged under {len(found[None])} of {len(effects)}, {TOO_FEW}")
+        clauses.append(f"is not tested under {len(found[None])} of {len(effects)}, {TOO_FEW}")
     return f"{effects[0].ablation} " + "; ".join(clauses)
 
 
@@ -282,9 +284,9 @@ def _other_differences(system: Experiment, without: Experiment) -> Iterator[str]
     """What else differs between two systems and may be part of an effect."""
     both = f"{system.name} and {without.name}"
     if system.run["trained_at_git"] != without.run["trained_at_git"]:
-        yield f"{both} were trained at different revisions of the program, which may be part of their difference"
+        yield f"{both} were trained with different revisions of the code, which may explain part of their difference"
     if system.run["corpora"] != without.run["corpora"]:
         yield (
-            f"{both} were trained on other emotion data: {', '.join(system.run['corpora'])} against "
+            f"{both} were trained on different emotion data: {', '.join(system.run['corpora'])} vs. "
             f"{', '.join(without.run['corpora'])}"
         )

@@ -44,11 +44,11 @@ class Pair:
     def verdict(self) -> str:
         speakers = self.difference.speakers
         if self.is_significant:
-            return "the difference stands"
+            return "significant"
         if self.is_significant_for_clips and speakers < FEWEST_SPEAKERS:
-            whose = "this one speaker's" if speakers == 1 else f"these {speakers} speakers'"
-            return f"the difference stands for {whose} clips only, too few speakers to say it of others"
-        return "the difference does not stand"
+            whose = "this one speaker" if speakers == 1 else f"these {speakers} speakers"
+            return f"significant for the clips of {whose} only, too few speakers to generalise"
+        return "not significant"
 
     def __str__(self) -> str:
         points = 100 * self.difference.ua
@@ -90,8 +90,8 @@ def _difference_table(pairs: Sequence[Pair]) -> Table:
             Column("95 % interval", ("low", "high"), " to "): lambda pair: interval_cell(
                 pair.difference.low, pair.difference.high, "ua"
             ),
-            "clips right in the first only": lambda pair: str(pair.difference.first_only),
-            Column("in the second only", ("clips right in the second only",)): lambda pair: str(
+            "clips correct in the first only": lambda pair: str(pair.difference.first_only),
+            Column("in the second only", ("clips correct in the second only",)): lambda pair: str(
                 pair.difference.second_only
             ),
             "McNemar p": lambda pair: _format_p(pair.mcnemar),
@@ -127,11 +127,13 @@ class Comparison:
         sentences.insert(
             0,
             f"p values are corrected (Holm) over the {tested} of {'this table' if system is None else 'all systems'}. "
-            "A difference stands where both tests give p < 0.05 in the same direction over at least six test speakers.",
+            "A difference is significant if both tests give p < 0.05 in the same direction over at least six test "
+            "speakers.",
         )
         if len({revision for member in self.systems for revision in member.run["trained_at_git"]}) > 1:
             sentences.append(
-                "these systems were trained at different revisions of the program, which may be part of a difference"
+                "these systems were trained with different revisions of the code, which may explain part of a "
+                "difference"
             )
         return Section("Differences to other systems", [_difference_table(pairs)], sentences)
 
@@ -141,10 +143,10 @@ def why_not_comparable(first: Experiment, second: Experiment) -> str | None:
     for what in ("target", "protocol", "classes", "folds", "seeds"):
         own, other = first.run[what], second.run[what]
         if own != other:
-            return f"other {what} ({_joined(own)} against {_joined(other)})"
+            return f"different {what} ({_joined(own)} vs. {_joined(other)})"
     a, b = first.predictions, second.predictions
     if a.clips.shape != b.clips.shape or (a.folds != b.folds).any() or (a.clips != b.clips).any():
-        return "the folds hold other test clips"
+        return "the folds hold different test clips"
     differ = (a.gold != b.gold) | (a.speakers != b.speakers)
     if differ.any():
         return f"labels or speakers of the same clips differ ({a.clips[int(np.argmax(differ))]})"

@@ -74,17 +74,17 @@ def _numbered(name: str, values: Sequence[int]) -> str:
     return f"{name if len(different) == 1 else name + 's'} {join_numbers(different)}"
 
 
-def _folds_and_seeds(folds: Sequence[ScoredFold]) -> str:
+def _folds(folds: Sequence[ScoredFold]) -> str:
     return (
         f"{_numbered('fold', [fold.run['fold'] for fold in folds])} of {folds[0].run['folds']}, "
         f"{_numbered('seed', [fold.run['seed'] for fold in folds])}"
     )
 
 
-def _clips_and_answers(clips: Sequence[ClipPrediction]) -> str:
-    """How many clips; and how many answers, if several models predicted the same clip."""
+def _count(clips: Sequence[ClipPrediction]) -> str:
+    """How many clips; and how many predictions, if several models predicted the same clip."""
     own = len({clip.id for clip in clips})
-    return f"{own:,} clips" + (f", {len(clips):,} answers" if len(clips) > own else "")
+    return f"{own:,} clips" + (f", {len(clips):,} predictions" if len(clips) > own else "")
 
 
 def _draw_eis(experiment: Experiment) -> Drawing:
@@ -95,19 +95,19 @@ def _draw_eis(experiment: Experiment) -> Drawing:
     parts = {"training": trained, "test": tested} if trained else {"test": tested}
     classes = experiment.classes
     caption = (
-        f"Predicted EIS of the clips of {experiment.run['target']} by their gold level, n answers each; dashed: the "
-        f"mean gold EIS of the level. Test clips: {_clips_and_answers(tested)}, {_folds_and_seeds(experiment.scored)}. "
+        f"Predicted EIS of the clips of {experiment.run['target']} by their gold level, n predictions each; dashed: "
+        f"the mean gold EIS of the level. Test clips: {_count(tested)}, {_folds(experiment.scored)}. "
     )
     if trained:
         caption += (
-            f"Training clips (with the model that learned from them): {_clips_and_answers(trained)}, "
-            f"{_folds_and_seeds([fold for fold, _ in trained_folds])}."
+            f"Training clips (predicted by the model trained on them): {_count(trained)}, "
+            f"{_folds([fold for fold, _ in trained_folds])}."
         )
     else:
         caption += "Training clips were not scored (run.sh --score-train true does)."
     without = {part: len(group_by_intensity(clips, classes).get(UNSPECIFIED, ())) for part, clips in parts.items()}
     if any(without.values()):
-        counts = (f"{count:,} of {len(parts[part]):,} answers to {part} clips" for part, count in without.items())
+        counts = (f"{count:,} of {len(parts[part]):,} predictions of {part} clips" for part, count in without.items())
         caption += f" Without a gold level (unspecified): {', '.join(counts)}."
     return Drawing("Distributions of the predicted EIS (Figure 3)", caption, plots.eis_figure(parts, classes))
 
@@ -117,8 +117,8 @@ def _draw_confusion(experiment: Experiment) -> Drawing:
     counts = metrics.confusion(predictions.gold.tolist(), predictions.predicted.tolist(), len(names))
     caption = (
         f"Test clips of {experiment.run['target']} by true class (rows) and predicted class (columns): "
-        f"{_clips_and_answers(experiment.test_clips)}, {_folds_and_seeds(experiment.scored)}. Large: percent of the "
-        "row; small: answers. Classes without a test clip have no row."
+        f"{_count(experiment.test_clips)}, {_folds(experiment.scored)}. Large: percent of the "
+        "row; small: counts. Classes without a test clip have no row."
     )
     return Drawing("Confusion matrix", caption, plots.confusion_figure(counts, names))
 
@@ -130,7 +130,7 @@ def _draw_curves(experiment: Experiment) -> Drawing:
         raise InputError("there are no TensorBoard events beside its scores.")
     caption = (
         f"Training losses (means over at most {LOSS_POINTS} windows of steps) and scores of the dev part after "
-        f"each epoch: {_folds_and_seeds(known)}; a line each. Star: the epoch whose model was kept."
+        f"each epoch: {_folds(known)}; one line per fold and seed. Star: the epoch of the checkpoint."
     )
     absent = len(experiment.scored) - len(known)
     if absent:
@@ -146,12 +146,12 @@ def _draw_map(experiment: Experiment) -> Drawing:
     if len(sample.gold) < sample.total:
         clips = f"{len(sample.gold):,} of its {sample.total:,}, drawn at random"
     caption = (
-        f"Embeddings of the test clips of {experiment.run['target']} ({clips}), {fold.name}, on a plane by "
-        f"t-SNE (perplexity {PERPLEXITY} at most). Other trainings have other embeddings, which do not go on "
-        "the same map. Only near and far mean something, axes and sizes of groups do not."
+        f"Embeddings of the test clips of {experiment.run['target']} ({clips}), {fold.name}, "
+        f"projected by t-SNE (perplexity at most {PERPLEXITY}). Embeddings of different trainings cannot be shown on "
+        "one map. Only neighbourhoods are meaningful, not the axes or the sizes of clusters."
     )
     places = embed_in_plane(sample.embeddings)
-    return Drawing("Map of the embeddings", caption, plots.map_figure(places, sample.gold, experiment.classes.names))
+    return Drawing("Embeddings by t-SNE", caption, plots.map_figure(places, sample.gold, experiment.classes.names))
 
 
 def _draw_calibration(experiment: Experiment) -> Drawing:
@@ -161,10 +161,10 @@ def _draw_calibration(experiment: Experiment) -> Drawing:
     if error is None:
         raise InputError("there are no test clips.")
     caption = (
-        f"How often the predicted class is right, by its posterior in {metrics.CALIBRATION_BINS} bins, and how "
-        f"many answers each bin holds: test clips of {experiment.run['target']}, {_clips_and_answers(clips)}, "
-        f"{_folds_and_seeds(experiment.scored)}. Bars below the diagonal: the model is too sure. The ECE of all of "
-        f"them together is {100 * error:.2f} %."
+        f"Accuracy by the posterior of the predicted class in {metrics.CALIBRATION_BINS} bins, and the number of "
+        f"predictions in each bin: test clips of {experiment.run['target']}, {_count(clips)}, "
+        f"{_folds(experiment.scored)}. Bars below the diagonal: the model is overconfident. "
+        f"The ECE is {100 * error:.2f} %."
     )
     return Drawing("Calibration", caption, plots.calibration_figure(metrics.calibration(gold, posteriors), error))
 
@@ -173,7 +173,7 @@ def _draw_speakers(experiment: Experiment) -> Drawing:
     scores = speaker_scores(experiment.predictions)
     caption = (
         f"UA of each of the {len(scores)} test speakers of {experiment.run['target']} over the classes that the "
-        f"speaker has, with the number of clips: {_folds_and_seeds(experiment.scored)}. Dashed: the pooled UA."
+        f"speaker has, with the number of clips: {_folds(experiment.scored)}. Dashed: the pooled UA."
     )
     if len(scores) > MOST_SPEAKERS:
         half = MOST_SPEAKERS // 2
@@ -232,7 +232,7 @@ def _compare_conditions(
     every = [result for results in systems.values() for result in results]
     sentences = [f"{capitalised(heading)}: pooled UA{_interval_note(every)}."]
     if any(result.condition == CLEAN for result in every):
-        sentences.append("Thin lines: unchanged clips.")
+        sentences.append("Thin lines: clean clips.")
     sentences.append("; ".join(f"{name}: {_clips_of_results(results)}" for name, results in systems.items()) + ".")
     figure = plots.conditions_figure(setting, panels)
     return Drawing(f"{setting.title}: {heading}", " ".join(sentences), figure)

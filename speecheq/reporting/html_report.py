@@ -117,7 +117,7 @@ def clip_data(experiment: Experiment, recordings: Mapping[str, lineage.ClipRecor
 
     Returns:
         ``columns``: for each value of a row its heading and, if it is a number, its ``digits``; an unknown value is
-        None. ``truth`` and ``answer``: the places of the true and of the predicted class. ``classes``: their names.
+        None. ``truth`` and ``prediction``: the places of the true and the predicted class. ``classes``: their names.
         ``rows``: the values. ``audio``: clip -> URL of its recording.
     """
     classes = experiment.classes
@@ -152,7 +152,7 @@ def clip_data(experiment: Experiment, recordings: Mapping[str, lineage.ClipRecor
     return {
         "columns": columns,
         "truth": text.index("true class"),
-        "answer": text.index("predicted class"),
+        "prediction": text.index("predicted class"),
         "classes": list(classes.names),
         "rows": rows,
         "audio": {row[0]: _address(recordings[row[0]], page) for row in rows if row[0] in recordings},
@@ -184,7 +184,7 @@ def experiment_report(
     """
     first, stamps = experiment.scored[0], lineage.stage_stamps(experiment)
     clips = clip_data(experiment, lineage.recordings(stamps), page)
-    counts = {"answers": len(clips["rows"]), "clips": len({row[0] for row in clips["rows"]})}
+    counts = {"predictions": len(clips["rows"]), "clips": len({row[0] for row in clips["rows"]})}
     sets = lineage.sets_table(experiment)
     tables = [*([sets] if sets else []), lineage.stages_table(stamps)]
     settings = {

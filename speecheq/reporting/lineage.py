@@ -46,11 +46,11 @@ def stages_table(stamps: Stamps) -> Table:
         stamps.values(),
         {
             "stage": lambda stamp: f"stage {NUMBERS[stamp['stage']]} ({stamp['stage']})",
-            "of": lambda stamp: stamp["title"],
+            "data": lambda stamp: stamp["title"],
             "in": lambda stamp: str(stamp["in"]),
             "out": lambda stamp: str(stamp["out"]),
             "dropped": lambda stamp: str(sum(map(len, stamp["dropped"].values()))),
-            "why": lambda stamp: _drop_reasons(stamp["dropped"]),
+            "reasons": lambda stamp: _drop_reasons(stamp["dropped"]),
         },
     )
 

@@ -208,13 +208,13 @@ def map_figure(places: np.ndarray, gold: Sequence[int], names: Sequence[str]) ->
 
 
 def calibration_figure(bins: metrics.Calibration, error: float) -> Figure:
-    """The accuracy in each bin of posteriors against the diagonal, and the number of answers in each bin."""
+    """The accuracy in each bin of posteriors against the diagonal, and the number of predictions in each bin."""
     edges = np.linspace(0, 1, len(bins.clips) + 1)
     middles, full = (edges[:-1] + edges[1:]) / 2, bins.clips > 0
     figure = Figure(figsize=(0.7 * WIDTH, 4.9))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.bar(middles, bins.accuracy, edges[1], color=SKY, edgecolor=BLACK, linewidth=0.5, label="accuracy")
-    upper.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="as it should be")
+    upper.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="perfect calibration")
     upper.plot(
         bins.confidence[full],
         bins.accuracy[full],
@@ -236,7 +236,7 @@ def calibration_figure(bins: metrics.Calibration, error: float) -> Figure:
         lower.annotate(
             f"{number}", (x, number), (0, 1), textcoords="offset points", ha="center", va="bottom", fontsize=6
         )
-    lower.set(xlabel="posterior of the predicted class, %", ylabel="answers", ylim=(0, 1.25 * bins.clips.max()))
+    lower.set(xlabel="posterior of the predicted class, %", ylabel="predictions", ylim=(0, 1.25 * bins.clips.max()))
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     show_percent(lower.xaxis)
     return figure

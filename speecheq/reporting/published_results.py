@@ -21,8 +21,8 @@ T = TypeVar("T")
 Summary = Mapping[str, Any]  # metrics.json of an experiment
 SCORES = {"wa": 100.0, "ua": 100.0, "uai": 100.0, "eis_mse": 1.0}  # score -> its factor in the paper's table
 PUBLISHED = (
-    "Figures of others are means over all their folds, as they state them; their folds, training data and models "
-    "are others. Ours are the restricted scores of the folds that are named."
+    "Published results are means over all folds as reported; their folds, training data and models differ from ours. "
+    "Ours are restricted scores over the folds that are named."
 )
 
 
@@ -235,12 +235,13 @@ def published_sections(published: Sequence[PublishedResult], summaries: Sequence
         tables = [_published_table(count, theirs, by_count[count]) for count in counts if count in by_count]
         sentences = [PUBLISHED] if tables else []
         sentences += [
-            f"over {count} classes, where the published figures are over {' or '.join(map(str, counts))}, and "
-            f"so not comparable (--classes corpus keeps a corpus' own): {', '.join(map(_system_name, others))}"
+            f"over {count} classes, and so not comparable with the published results over "
+            f"{' or '.join(map(str, counts))} (--classes corpus keeps the classes of a corpus): "
+            f"{', '.join(map(_system_name, others))}"
             for count, others in sorted(by_count.items())
             if count not in counts
         ]
-        sections.append(Section(f"{target}, {protocol}: ours among published figures", tables, sentences))
+        sections.append(Section(f"{target}, {protocol}: our results among published ones", tables, sentences))
     return sections
 
 

@@ -13,7 +13,7 @@ from speecheq.corpora import data_card
 from speecheq.reporting.tables import Table, read_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
-CATEGORIES, INTERVALS = "Categories (ESC)", "Intervals and spreads"  # headings of report_text.recipe_page
+CATEGORIES, INTERVALS = "Categories (ESC)", "Intervals and standard deviations"  # headings of report_text.recipe_page
 SCORES = ("system", "config", "folds", "seeds", "WA %", "UA %")  # columns of the table CATEGORIES
 POOLED = "pooled UA %"  # a column of the table INTERVALS; the next one holds its interval
 

@@ -61,7 +61,7 @@ def score_cell(metrics: Mapping[str, Any], set_name: str, score: str) -> tuple[s
 
 
 def _score_column(score: str) -> Column:
-    return Column(HEADINGS[score], (HEADINGS[score], f"{HEADINGS[score]} deviation"), " ± ")
+    return Column(HEADINGS[score], (HEADINGS[score], f"{HEADINGS[score]} std"), " ± ")
 
 
 def _score_columns(scores: Iterable[str], set_name: str) -> Columns:
@@ -120,10 +120,10 @@ def _uncertainty_table(members: Sequence[Experiment]) -> Table:
         heading = f"pooled {HEADINGS[score]}"
         columns[heading] = value("pooled", score)
         columns[Column("95 % interval", (f"{heading} low", f"{heading} high"), " to ")] = interval(score)
-    columns["deviation of UA over folds"] = value("std_of_folds", "ua")
-    columns[Column("over seeds", ("deviation of UA over seeds",))] = value("std_of_seeds", "ua")
+    columns["std of UA over folds"] = value("std_of_folds", "ua")
+    columns[Column("over seeds", ("std of UA over seeds",))] = value("std_of_seeds", "ua")
     columns["test speakers"] = lambda member: str(member.run["test_speakers"])
-    return build_table("uncertainty", "intervals and spreads", members, columns)
+    return build_table("uncertainty", "intervals and standard deviations", members, columns)
 
 
 def _class_table(members: Sequence[Experiment], set_name: str) -> Table:
@@ -163,7 +163,7 @@ class _FoldRow(NamedTuple):
 
 
 def _fold_table(rows: Sequence[_FoldRow], caption: str, scores: Sequence[str]) -> Table:
-    columns: dict[str | Column, Callable[[_FoldRow], Cell]] = {"of": lambda row: row.title}
+    columns: dict[str | Column, Callable[[_FoldRow], Cell]] = {"fold, seed": lambda row: row.title}
     for score in scores:
         columns[_score_column(score)] = lambda row, score=score: score_cell(row.metrics, row.prefix, score)
     return build_table("", caption, rows, columns)

@@ -95,7 +95,7 @@ def test_noises_are_added_to_what_is_prepared_and_the_page_tells_what_a_part_is_
     assert (folder / "data/manifests/ravdess/stage.json").read_bytes() == before
     mtl_aug.run(*options, "--stage", 5, "--robustness", "noise", "--systems", "emotion mtl_aug_unlabelled")
     page = (folder / "RESULTS.md").read_text()
-    assert "## ravdess, speaker: noisy speech" in page and "## ravdess, speaker: what each part is worth" in page
+    assert "## ravdess, speaker: noisy speech" in page and "## ravdess, speaker: ablation effects" in page
     with open(folder / "exp/tables/ravdess.speaker.test.parts.csv", encoding="utf-8", newline="") as stream:
         rows = {row["condition"]: row for row in csv.DictReader(stream)}
     assert len(rows) == 7, "its own clips, five SNRs, reverberation"
@@ -104,7 +104,7 @@ def test_noises_are_added_to_what_is_prepared_and_the_page_tells_what_a_part_is_
         json.loads((folder / f"exp/nano-{system}/ravdess.speaker/metrics.json").read_text())["pooled.test.ua"]
         for system in ("mtl_aug_unlabelled", "emotion")
     ]
-    assert float(rows["test clips as they are"][heading]) == pytest.approx(100 * (own[0] - own[1]), abs=0.01)
+    assert float(rows["unmodified test clips"][heading]) == pytest.approx(100 * (own[0] - own[1]), abs=0.01)
 
 
 def test_the_systems_are_one_thing_apart(mtl_aug):

@@ -1,4 +1,4 @@
-"""What a part of a system is worth under each condition: differences, intervals, words, and what is not compared."""
+"""Ablation effects under each condition: differences, intervals, sentences, and what is not compared."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def sentence(section, beginning="learning more ("):
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes")
 
 
-def test_a_parts_worth_is_told_over_the_folds_that_both_systems_have(tmp_path):
+def test_an_effect_is_computed_over_the_folds_that_both_systems_have(tmp_path):
     with_it = tried(
         tmp_path, "speecheq", 0.8, {CLEAN: 0.8, in_noise(20): 0.9, in_noise(0): 0.1, in_noise(5): 0.5}, (1, 2, 3)
     )
@@ -59,9 +59,10 @@ def test_a_parts_worth_is_told_over_the_folds_that_both_systems_have(tmp_path):
     section = ablation_section("toys", [MTL], [with_it, without])
     up, down = (f"({100 * found[place].difference.ua:+.2f})" for place in (1, 2))
     assert sentence(section) == (
-        "learning more (small-speecheq against small-wo_mtl) helps under 1 of 3 conditions (the whole interval lies "
-        f"above 0): noisy speech: noise at 20 dB {up}; does harm under 1 of 3 conditions (the whole interval lies "
-        f"below 0): noisy speech: noise at 0 dB {down}; shows no difference under 1 of 3 (0 lies in the interval)"
+        "learning more (small-speecheq vs. small-wo_mtl) helps under 1 of 3 conditions (the interval lies "
+        f"above 0): noisy speech: noise at 20 dB {up}; is harmful under 1 of 3 conditions (the interval lies "
+        f"below 0): noisy speech: noise at 0 dB {down}; shows no significant difference under 1 of 3 (the interval "
+        "includes 0)"
     )
     rows = list(section.tables[0].texts())
     assert [row[0] for row in rows] == [OWN_CLIPS, "noisy speech: noise at 20 dB", "noisy speech: noise at 0 dB"]
@@ -101,18 +102,18 @@ def test_differences_by_rounding_are_none():
 
 
 @pytest.mark.parametrize("speakers, place", [(1, None), (2, None), (5, None), (6, ABOVE)])
-def test_few_speakers_tell_nothing(tmp_path, speakers, place):
+def test_with_few_speakers_no_effect_is_tested(tmp_path, speakers, place):
     both = [
         tried(tmp_path, system, right, {in_noise(0): right}, speakers=speakers)
         for system, right in (("speecheq", 0.95), ("wo_mtl", 0.1))
     ]
     assert [effect.interval_position for effect in ablation_effects([MTL], both)[0]] == [place, place]
-    told = ablation_section("toys", [MTL], both).sentences
-    names = "learning more (small-speecheq against small-wo_mtl)"
-    assert (f"not judged, over fewer than 6 speakers (on other corpora also: trainings): {names}" in told) == (
+    sentences = ablation_section("toys", [MTL], both).sentences
+    names = "learning more (small-speecheq vs. small-wo_mtl)"
+    assert (f"not tested, with fewer than 6 speakers (on other corpora: or trainings): {names}" in sentences) == (
         place is None
     )
-    assert any(one.startswith(f"{names} helps under 2 of 2 conditions") for one in told) == (place is ABOVE)
+    assert any(one.startswith(f"{names} helps under 2 of 2 conditions") for one in sentences) == (place is ABOVE)
 
 
 def test_conditions_over_few_speakers_are_counted_apart(tmp_path):
@@ -126,7 +127,7 @@ def test_conditions_over_few_speakers_are_counted_apart(tmp_path):
         own = significance.PooledPredictions(*(values[answers.speakers == "s00"] for values in answers))
         alone.append(replace(member, conditions=[replace(member.conditions[0], predictions=own)]))
     assert sentence(ablation_section("toys", [MTL], alone)).endswith(
-        "; is not judged under 1 of 2, over fewer than 6 speakers (on other corpora also: trainings)"
+        "; is not tested under 1 of 2, with fewer than 6 speakers (on other corpora: or trainings)"
     )
 
 
@@ -154,7 +155,7 @@ def on_casia(tmp_path, system, right, corpora=("casia",), folds=(1, 2)):
 
 
 @pytest.mark.parametrize("trainings, place", [(1, None), (5, None), (6, ABOVE)])
-def test_few_trainings_tell_nothing_on_another_corpus(tmp_path, trainings, place):
+def test_with_few_trainings_no_effect_is_tested_on_another_corpus(tmp_path, trainings, place):
     """However many speakers it has."""
     both = [
         on_casia(tmp_path, system, right, folds=range(1, 1 + trainings))
@@ -172,9 +173,9 @@ def test_other_corpora_are_compared_whatever_else_was_tested_and_their_clips_cou
     assert found[1].difference.ua == pytest.approx(pooled_ua(0.9, (1,)) - pooled_ua(0.2, (1,)))
 
 
-OPTIONS = "they were tried with other options or sounds"
+OPTIONS = "they were tested with different options or audio files"
 FOLDS = "they have no fold and seed in common"
-CLIPS = "they were tested on other clips"
+CLIPS = "they were tested on different clips"
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ def test_configurations_stand_side_by_side(tmp_path):
         "clips",
     ]
     assert [row[3:] for row in made.texts()] == [["1 2 / 1", "1", str(SPEAKERS), "48 / 24"]] * 2
-    assert sum("against small (b=2)-wo_mtl" in told for told in section.sentences) == 1
+    assert sum("vs. small (b=2)-wo_mtl" in found for found in section.sentences) == 1
 
 
 def test_what_else_may_be_part_of_a_difference_is_said(tmp_path):
@@ -224,17 +225,17 @@ def test_what_else_may_be_part_of_a_difference_is_said(tmp_path):
         tried(tmp_path, "speecheq", 0.8, {}, trained_at_git="aaa", corpora=["toy", "other"]),
         tried(tmp_path, "wo_mtl", 0.8, {}, trained_at_git="bbb"),
     ]
-    told = ablation_section("toys", [MTL], systems).sentences
+    sentences = ablation_section("toys", [MTL], systems).sentences
     assert (
-        "small-speecheq and small-wo_mtl were trained at different revisions of the program, which may be part of "
-        "their difference" in told
+        "small-speecheq and small-wo_mtl were trained with different revisions of the code, which may explain part of "
+        "their difference" in sentences
     )
-    assert "small-speecheq and small-wo_mtl were trained on other emotion data: toy, other against toy" in told
+    assert "small-speecheq and small-wo_mtl were trained on different emotion data: toy, other vs. toy" in sentences
     alike = [tried(tmp_path / "alike", system, 0.8, {}) for system in ("speecheq", "wo_mtl")]
     assert not any("were trained" in sentence for sentence in ablation_section("toys", [MTL], alike).sentences)
 
 
-def test_the_recipes_page_tells_what_its_parts_are_worth(tmp_path, no_pictures):
+def test_the_recipes_page_has_the_ablation_effects(tmp_path, no_pictures):
     for system, right in (("speecheq", 0.9), ("wo_mtl", 0.2)):
         tried(tmp_path, system, right, {in_noise(0): right})
     part = "{name: learning more, system: speecheq, without: wo_mtl}"
@@ -243,7 +244,7 @@ def test_the_recipes_page_tells_what_its_parts_are_worth(tmp_path, no_pictures):
             f"{{title: T, columns: [], rows: [], published: [], notes: [], parts: [{parts}]}}"
         )
         text = report.report(tmp_path / "exp", "Toys", tmp_path / "RESULTS.md", tmp_path / "table.yaml")
-        assert ("## toy, random10: what each part is worth" in text) == bool(parts)
+        assert ("## toy, random10: ablation effects" in text) == bool(parts)
         if parts:
             own, noisy = table(tmp_path / "exp", "toy.random10.test.parts")
     assert own["condition"] == OWN_CLIPS and noisy["condition"] == "noisy speech: noise at 0 dB"
@@ -252,7 +253,7 @@ def test_the_recipes_page_tells_what_its_parts_are_worth(tmp_path, no_pictures):
     )
 
 
-def test_answers_of_some_folds_alone():
+def test_predictions_of_some_folds_alone():
     answers = significance.PooledPredictions.from_rows(
         [(seed, fold, f"{fold} {clip}", "s", 0, clip % 2) for seed in (1, 2) for fold in (1, 2) for clip in range(3)]
     )

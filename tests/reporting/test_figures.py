@@ -123,7 +123,7 @@ def test_what_is_damaged_is_left_out_and_said(folder, tmp_path, caplog):
     found = {picture.name: picture for picture in figures.draw_pictures(summarised(tmp_path / "exp"))}
     assert list(found) == [name for name in ALL if name != "embeddings"]
     assert "embeddings.npz: is cut off" in caplog.text and "train_scores.tsv: is cut off" in caplog.text
-    assert "Training clips (with the model that learned from them): 14 clips, 21 answers" in found["eis"].caption
+    assert "Training clips (predicted by the model trained on them): 14 clips, 21 predictions" in found["eis"].caption
 
 
 def test_stage_5_writes_them_and_links_them(folder, tmp_path):
@@ -248,8 +248,10 @@ def test_bars_are_as_high_as_the_shares(training, test):
 
 
 def test_the_caption_counts_clips_without_a_level(experiment, pictures):
-    assert "Test clips: 48 clips, 96 answers, folds 1 2 of 2, seeds 1 2." in pictures["eis"].caption
-    assert "Training clips (with the model that learned from them): 14 clips, 28 answers" in pictures["eis"].caption
+    assert "Test clips: 48 clips, 96 predictions, folds 1 2 of 2, seeds 1 2." in pictures["eis"].caption
+    assert (
+        "Training clips (predicted by the model trained on them): 14 clips, 28 predictions" in pictures["eis"].caption
+    )
     assert "Without a gold level" not in pictures["eis"].caption
     assert {"training clips", "test clips", "predicted EIS"} <= set(texts(pictures["eis"]))
     for fold in experiment.scored:
@@ -261,7 +263,7 @@ def test_the_caption_counts_clips_without_a_level(experiment, pictures):
         for fold in experiment.scored:
             fold.sets["test"][:] = clips_of(fold.folder)
     assert caption.endswith(
-        "Without a gold level (unspecified): 0 of 28 answers to training clips, 20 of 96 answers to test clips."
+        "Without a gold level (unspecified): 0 of 28 predictions of training clips, 20 of 96 predictions of test clips."
     )
 
 
@@ -370,7 +372,7 @@ def test_each_fold_and_seed_has_a_curve_and_a_star_at_its_checkpoint(folder, pic
 def test_the_star_is_at_the_epoch_of_the_metrics(folder, experiment, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "curves_figure", lambda runs, best: drawn.append(best))
-    assert "Star: the epoch whose model was kept" in figures.DRAWINGS["learning_curves"](experiment).caption
+    assert "Star: the epoch of the checkpoint" in figures.DRAWINGS["learning_curves"](experiment).caption
     assert drawn == [{f"fold {fold}, seed {seed}": 30 for fold in (1, 2) for seed in (1, 2)}]
 
 
@@ -473,7 +475,7 @@ def test_calibration_is_that_of_scikit_learn_and_the_ece_that_of_the_metrics(exp
     clips = [made for fold in experiment.scored for made in fold.sets["test"]]
     error = metrics.calibration_error([made.gold_esc for made in clips], [made.posterior for made in clips])
     assert f"ECE {100 * error:.2f} %" in texts(pictures["calibration"])
-    assert f"together is {100 * error:.2f} %" in pictures["calibration"].caption
+    assert f"The ECE is {100 * error:.2f} %" in pictures["calibration"].caption
 
 
 # ---- 6: speakers

@@ -191,8 +191,8 @@ def test_the_page_is_one_sound_file(written):
 
 def test_the_page_holds_what_the_experiment_is(written, exp):
     text = written.read_text(encoding="utf-8")
-    assert "of all systems. A difference stands" in text
-    assert "of this table. A difference stands" in (exp.parent / "RESULTS.md").read_text(encoding="utf-8")
+    assert "of all systems. A difference is significant" in text
+    assert "of this table. A difference is significant" in (exp.parent / "RESULTS.md").read_text(encoding="utf-8")
     headings = [words for _, _, words in Parsed(text).all("h2")]
     assert headings == [
         "Summary",
@@ -220,7 +220,7 @@ def test_the_list_of_clips_is_that_of_scores_tsv(written, rows):
     for row, (set_name, clip) in zip(data["rows"], rows):
         assert row[place["clip"]] == clip.id and HOSTILE in clip.id and row[place["speaker"]] == clip.speaker
         assert f"{row[place['set']]}/fold{row[place['fold']]}/seed{row[place['seed']]}" == set_name
-        assert row[data["truth"]] == names[clip.gold_esc] and row[data["answer"]] == names[clip.predicted_esc]
+        assert row[data["truth"]] == names[clip.gold_esc] and row[data["prediction"]] == names[clip.predicted_esc]
         assert row[place["true EIS"]] == (None if clip.gold_eis < 0 else clip.gold_eis)
         assert row[place["predicted EIS"]] == pytest.approx(clip.predicted_eis, abs=5.1e-4)
         assert row[place["gender"]] == clip.gold_gender and row[place["predicted gender"]] == clip.predicted_gender
@@ -277,8 +277,8 @@ def test_recordings_that_are_not_at_hand_are_left_out(exp, tmp_path):
 
 def test_a_report_without_data_says_so(exp):
     text = (exp / "small-<i>&" / RUN["name"] / html_report.REPORT).read_text(encoding="utf-8")
-    assert "None can be heard" in text and '"audio":{}' in text
-    assert "are not at hand where this page was written" in text and "n/a" in text
+    assert "None can be played" in text and '"audio":{}' in text
+    assert "were not available where this page was written" in text and "n/a" in text
 
 
 def test_a_model_without_the_gender_task_guesses_none(exp, monkeypatch):
@@ -370,7 +370,7 @@ def console(browser):
 def test_it_renders_and_loads_nothing(browser, written):
     look(browser, written)
     assert browser.title == f"speecheq (small (name={HOSTILE})) on toy, random10"
-    assert status(browser) == f"1 to {ROWS} of 96 answers"
+    assert status(browser) == f"1 to {ROWS} of 96 predictions"
     table = table_of(browser)
     assert len(table["clip"]) == ROWS and all(HOSTILE in name for name in table["clip"])
     assert set(table["gender"]) == {"F", "n/a"} and "n/a" in table["true EIS"]
@@ -485,11 +485,11 @@ def test_it_filters(browser, written, rows):
     Select(element(browser, "filter-predicted")).select_by_index(0)
     element(browser, "filter-text").send_keys("TOY-10-07 <B>")
     shows(lambda clip: clip.id.startswith("toy-10-07 <b>"))
-    assert "2 of 2 answers (96 without filters)" in status(browser)
+    assert "2 of 2 predictions (96 without filters)" in status(browser)
     element(browser, "filter-text").send_keys("no such clip")
-    assert status(browser) == "0 to 0 of 0 answers (96 without filters)" and table_of(browser)["clip"] == ()
+    assert status(browser) == "0 to 0 of 0 predictions (96 without filters)" and table_of(browser)["clip"] == ()
     element(browser, "filter-text").send_keys(Keys.CONTROL, "a", Keys.BACKSPACE)
-    assert status(browser) == f"1 to {ROWS} of 96 answers"
+    assert status(browser) == f"1 to {ROWS} of 96 predictions"
 
 
 def test_it_turns_pages(browser, written):
@@ -497,7 +497,7 @@ def test_it_turns_pages(browser, written):
     first = table_of(browser)["clip"]
     assert not element(browser, "page-previous").is_enabled()
     element(browser, "page-last").click()
-    assert status(browser) == "51 to 96 of 96 answers" and not element(browser, "page-next").is_enabled()
+    assert status(browser) == "51 to 96 of 96 predictions" and not element(browser, "page-next").is_enabled()
     element(browser, "page-previous").click()
     assert table_of(browser)["clip"] == first
 
@@ -609,11 +609,11 @@ def test_ten_thousand_clips_stay_usable(browser, exp, tmp_path):
     path = tmp_path / html_report.REPORT
     path.write_text(html_report.experiment_report("many", [], [], [], [], [], experiment, path), encoding="utf-8")
     look(browser, path)
-    assert status(browser) == f"1 to {ROWS} of 10000 answers"
+    assert status(browser) == f"1 to {ROWS} of 10000 predictions"
     assert script(browser, "return document.querySelectorAll('#clips tbody tr').length") == ROWS
     heading(browser, "clip").click()
     heading(browser, "clip").click()
     assert table_of(browser)["clip"][:2] == ("clip 9999", "clip 9998"), "numbers in names count as numbers"
     element(browser, "filter-text").send_keys("clip 777")
-    assert status(browser) == "1 to 11 of 11 answers (10000 without filters)"
+    assert status(browser) == "1 to 11 of 11 predictions (10000 without filters)"
     assert console(browser) == []

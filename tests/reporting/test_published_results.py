@@ -125,7 +125,7 @@ def test_the_recipes_tables_name_systems_that_are_there(recipe, rows, columns):
 def test_ours_stand_among_published_figures_of_the_same_corpus_and_kind_of_folds(tmp_path):
     published = read_table(table(tmp_path)).published
     (made,) = published_sections(published, [summary(), summary(protocol="official"), summary(target="seqd")])
-    assert made.heading == "casia, random10: ours among published figures"
+    assert made.heading == "casia, random10: our results among published ones"
     (among,) = made.tables
     assert among.caption == "6 classes" and among.rows == [
         ["Better", "n/a", "91.00", "in some way"],
@@ -140,8 +140,8 @@ def test_figures_over_other_numbers_of_classes_are_not_put_beside_each_other(tmp
     published = read_table(table(tmp_path)).published
     merged = [summary(system, label_sets={"test": list("abcde")}) for system in ("wo_mtl", "wo_msud")]
     apart = (
-        "over 5 classes, where the published figures are over 6, and so not comparable (--classes corpus keeps a "
-        "corpus' own): small-wo_mtl, small-wo_msud"
+        "over 5 classes, and so not comparable with the published results over 6 (--classes corpus keeps the classes "
+        "of a corpus): small-wo_mtl, small-wo_msud"
     )
     (made,) = published_sections(published, [summary(), *merged])
     assert [row[0] for row in made.tables[0].rows] == ["Better", "small-speecheq", "Worse"]

@@ -23,7 +23,7 @@ PAGE = """# Results of Experiment 9
 | wo_mtl | small (a=1\\|2) | 1 2 of 2 | 1 | 36.00 ± 1.78 | 35.00 ± 2.50 | 1.00 |
 | speecheq | small | 1 of 4 | 1 2 | 50.00 | 49.00 | 2.00 |
 
-### Intervals and spreads
+### Intervals and standard deviations
 
 | system | config | pooled WA % | 95 % interval | pooled UA % | 95 % interval | test speakers |
 | --- | --- | --- | --- | --- | --- | --- |

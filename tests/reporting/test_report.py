@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 # ---- an experiment
 
 
-def test_means_spreads_and_pooled_scores(tmp_path):
+def test_means_deviations_and_pooled_scores(tmp_path):
     experiment = make(tmp_path, seeds=(1, 2, 3))
     summary = summarised(experiment).summary
     ua = np.array(
@@ -56,7 +56,7 @@ def test_pooled_scores_are_taken_over_all_clips_together(tmp_path):
     assert {name: len(clips) for name, clips in merged.items()} == {"test/fold1/seed1": 24, "test/fold2/seed1": 6}
 
 
-def test_spreads_are_over_the_folds_that_every_seed_has(tmp_path):
+def test_deviations_are_over_the_folds_that_every_seed_has(tmp_path):
     experiment = make(tmp_path, seeds=(1, 2))
     shutil.rmtree(experiment / "fold2/seed2")
     summary = summarised(experiment).summary
@@ -207,8 +207,8 @@ def test_mixed_revisions_are_said(tmp_path):
     make(tmp_path, system="wo_mtl", trained_at_git="xyz")
     rewrite(experiment / "fold2/seed1", trained_at_git="def")
     page = report.report(tmp_path, "a test", tmp_path / "R.md")
-    assert page.count("were trained at different revisions of the program, which its means mix") == 1
-    assert "these systems were trained at different revisions of the program" in page and "abc, def" in page
+    assert page.count("were trained with different revisions of the code, which its means mix") == 1
+    assert "these systems were trained with different revisions of the code" in page and "abc, def" in page
 
 
 # ---- comparisons
@@ -218,16 +218,16 @@ def test_identical_systems_do_not_differ(tmp_path):
     compared = compare([summarised(make(tmp_path, system=name)) for name in ("a", "b", "c")])
     pairs = compared.pairs
     assert len(pairs) == 3 and not compared.not_comparable
-    assert {pair.verdict for pair in pairs} == {"the difference does not stand"}
+    assert {pair.verdict for pair in pairs} == {"not significant"}
     assert {(pair.mcnemar, pair.bootstrap) for pair in pairs} == {(1.0, 1.0)}
 
 
 @pytest.mark.parametrize(
     "speakers, verdict",
     [
-        (8, "the difference stands"),
-        (1, "the difference stands for this one speaker's clips only, too few"),
-        (FEWEST_SPEAKERS - 1, "the difference stands for these 5 speakers' clips only, too few speakers"),
+        (8, "significant"),
+        (1, "significant for the clips of this one speaker only, too few"),
+        (FEWEST_SPEAKERS - 1, "significant for the clips of these 5 speakers only, too few speakers"),
     ],
 )
 def test_a_clear_difference(tmp_path, speakers, verdict):
@@ -243,14 +243,14 @@ def test_a_clear_difference(tmp_path, speakers, verdict):
 @pytest.mark.parametrize(
     "ua, first_only, mcnemar, bootstrap, verdict",
     [
-        (0.1, 20, 0.01, 0.01, "the difference stands"),
-        (0.1, 20, 0.05, 0.01, "the difference does not stand"),
-        (0.1, 20, 0.01, 0.05, "the difference does not stand"),
+        (0.1, 20, 0.01, 0.01, "significant"),
+        (0.1, 20, 0.05, 0.01, "not significant"),
+        (0.1, 20, 0.01, 0.05, "not significant"),
         # more clips right, but of classes that UA gives less weight: the two tests favour one system each
-        (-0.1, 20, 0.01, 0.01, "the difference does not stand"),
+        (-0.1, 20, 0.01, 0.01, "not significant"),
     ],
 )
-def test_a_difference_stands_where_both_tests_say_so(ua, first_only, mcnemar, bootstrap, verdict):
+def test_a_difference_is_significant_if_both_tests_say_so(ua, first_only, mcnemar, bootstrap, verdict):
     of = significance.Difference(ua, ua - 0.05, ua + 0.05, first_only, 5, 0.001, 0.001, FEWEST_SPEAKERS)
     assert Pair(None, None, of, mcnemar, bootstrap).verdict == verdict
 
@@ -289,10 +289,10 @@ def test_only_pairs_that_are_one_thing_apart_are_tested(tmp_path):
 @pytest.mark.parametrize(
     "changes, reason",
     [
-        (dict(folds=(1,)), "other folds (1 2 against 1)"),
-        (dict(seeds=(1, 2)), "other seeds (1 against 1 2)"),
-        (dict(protocol="speaker"), "other protocol (random10 against speaker)"),
-        (dict(target="b"), "other target (toy against b)"),
+        (dict(folds=(1,)), "different folds (1 2 vs. 1)"),
+        (dict(seeds=(1, 2)), "different seeds (1 vs. 1 2)"),
+        (dict(protocol="speaker"), "different protocol (random10 vs. speaker)"),
+        (dict(target="b"), "different target (toy vs. b)"),
         (dict(speakers=3), "labels or speakers of the same clips differ (toy-1-"),
     ],
 )
@@ -309,29 +309,29 @@ def test_other_test_clips_are_not_comparable(tmp_path):
         clip.id = "x" + clip.id
     run = json.loads((experiment / "fold2/seed1/metrics.json").read_text())["run"]
     rewrite(experiment / "fold2/seed1", clips, **run)
-    assert why_not_comparable(first, summarised(experiment)) == "the folds hold other test clips"
+    assert why_not_comparable(first, summarised(experiment)) == "the folds hold different test clips"
 
 
 # ---- the page and the tables
 
 
-def test_the_page_says_in_words_what_stands(tmp_path):
+def test_the_page_says_in_words_what_is_significant(tmp_path):
     make(tmp_path, right=1.0)
     make(tmp_path, system="wo_mtl", right=0.2)
     make(tmp_path, system="wo_msud", folds=(1,))
     page = report.report(tmp_path, "a test", tmp_path / "R.md")
     line = next(line for line in page.splitlines() if line.startswith("- small-speecheq has a UA"))
-    assert "points higher than small-wo_mtl (McNemar p <0.001, bootstrap p 0.010): the difference stands" in line
-    assert "small-speecheq and small-wo_msud are not comparable: other folds (1 2 against 1)" in page
+    assert "points higher than small-wo_mtl (McNemar p <0.001, bootstrap p 0.010): significant" in line
+    assert "small-speecheq and small-wo_msud are not comparable: different folds (1 2 vs. 1)" in page
     assert "corrected (Holm) over the 1 pair of this table" in page
-    assert "95 % interval" in page and "it rests on 8 test speakers and is coarse" in page
-    assert "restricted scores are of neutral, joy, anger" in page
+    assert "95 % interval" in page and "over 8 test speakers (coarse)" in page
+    assert "restricted scores are over neutral, joy, anger" in page
 
 
 def test_one_test_speaker_is_said(tmp_path):
     experiment = make(tmp_path, speakers=1)
     page = report.report(tmp_path, "a test", tmp_path / "R.md")
-    assert "all test clips are of one speaker: no interval" in page
+    assert "all test clips are from one speaker: no interval" in page
     assert json.loads((experiment / "metrics.json").read_text())["low.pooled.test.ua"] is None
     assert table(tmp_path, "toy.random10.test.uncertainty")[0]["pooled UA % low"] == "n/a"
 
@@ -343,10 +343,10 @@ def test_tables_hold_the_figures_of_the_page(tmp_path):
     summary = json.loads((experiment / "metrics.json").read_text())
     row = table(tmp_path, "toy.random10.test.categories")[0]
     assert row["system"] == "speecheq" and row["UA %"] == f"{100 * summary['test.ua']:.2f}"
-    assert row["UA % deviation"] == f"{100 * summary['std.test.ua']:.2f}" and row["seeds"] == "1 2"
-    assert f"{row['UA %']} ± {row['UA % deviation']}" in page
+    assert row["UA % std"] == f"{100 * summary['std.test.ua']:.2f}" and row["seeds"] == "1 2"
+    assert f"{row['UA %']} ± {row['UA % std']}" in page
     row = table(tmp_path, "toy.random10.test.uncertainty")[0]
-    assert row["deviation of UA over seeds"] == f"{100 * summary['std_of_seeds.test.ua']:.2f}"
+    assert row["std of UA over seeds"] == f"{100 * summary['std_of_seeds.test.ua']:.2f}"
     assert (row["pooled UA % low"], row["pooled UA % high"]) == tuple(
         f"{100 * summary[f'{end}.pooled.test.ua']:.2f}" for end in ("low", "high")
     )

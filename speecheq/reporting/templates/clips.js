@@ -1,10 +1,10 @@
 "use strict";
-// The list of clips: sorted, filtered, and drawn a page at a time, so that ten thousand are no burden.
+// The list of clips: sorted, filtered, and drawn a page at a time, so that ten thousand clips are no burden.
 (() => {
   const ROWS = 50;
   const data = JSON.parse(document.getElementById("clip-data").textContent);
   const at = (id) => document.getElementById(id);
-  const inputs = { text: at("filter-text"), truth: at("filter-true"), answer: at("filter-predicted"),
+  const inputs = { text: at("filter-text"), truth: at("filter-true"), prediction: at("filter-predicted"),
     errors: at("filter-errors") };
   const head = at("clips").tHead.rows[0], body = at("clips").tBodies[0];
   const collator = new Intl.Collator("en", { numeric: true });
@@ -19,7 +19,7 @@
     return made;
   };
 
-  const isWrong = (row) => row[data.truth] !== row[data.answer];
+  const isWrong = (row) => row[data.truth] !== row[data.prediction];
 
   // what is not known comes last in both directions
   function compare(a, b) {
@@ -33,7 +33,7 @@
     shown = [];
     data.rows.forEach((row, number) => {
       if ((!inputs.truth.value || row[data.truth] === inputs.truth.value)
-        && (!inputs.answer.value || row[data.answer] === inputs.answer.value)
+        && (!inputs.prediction.value || row[data.prediction] === inputs.prediction.value)
         && (!inputs.errors.checked || isWrong(row)) && texts[number].includes(wanted)) shown.push(number);
     });
     if (sorted.column !== null) shown.sort(compare);
@@ -81,7 +81,7 @@
     if (posterior) {
       cell.classList.add("share");
       cell.style.setProperty("--part", `${100 * value}%`);
-    } else if (place === data.answer) {
+    } else if (place === data.prediction) {
       const wrong = isWrong(row); // said by a sign and a word, not by the colour alone
       cell.className = wrong ? "wrong" : "right";
       cell.prepend(element("span", wrong ? "wrong: " : "right: ", "hidden"), wrong ? "\u2717 " : "\u2713 ");
@@ -100,7 +100,7 @@
       return line;
     }));
     const from = shown.length ? page * ROWS + 1 : 0;
-    at("clips-status").textContent = `${from} to ${page * ROWS + numbers.length} of ${shown.length} answers`
+    at("clips-status").textContent = `${from} to ${page * ROWS + numbers.length} of ${shown.length} predictions`
       + (shown.length < data.rows.length ? ` (${data.rows.length} without filters)` : "");
     at("page-first").disabled = at("page-previous").disabled = page === 0;
     at("page-next").disabled = at("page-last").disabled = page === last;
@@ -126,11 +126,11 @@
   const listen = element("th", "listen");
   listen.scope = "col";
   head.cells[0].after(listen);
-  for (const select of [inputs.truth, inputs.answer]) {
+  for (const select of [inputs.truth, inputs.prediction]) {
     for (const name of data.classes) select.append(new Option(name, name));
   }
   inputs.text.addEventListener("input", choose);
-  for (const input of [inputs.truth, inputs.answer, inputs.errors]) input.addEventListener("change", choose);
+  for (const input of [inputs.truth, inputs.prediction, inputs.errors]) input.addEventListener("change", choose);
   const turn = { "page-first": () => 0, "page-previous": () => page - 1, "page-next": () => page + 1,
     "page-last": () => Infinity };
   for (const [id, to] of Object.entries(turn)) {
