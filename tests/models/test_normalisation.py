@@ -70,7 +70,6 @@ def test_padding_a_batch_does_not_change_the_whole_models_output(mode):
         both = model(together, torch.tensor([90, 31]))
         for row, (alone, length) in enumerate(((long, 90), (short, 31))):
             one = model(alone, torch.tensor([length]))
-            assert torch.allclose(both.esc_logits[row], one.esc_logits[0], atol=1e-4)
-            assert torch.allclose(both.eis[row], one.eis[0], atol=1e-4)
-            assert torch.allclose(both.gender_logits[row], one.gender_logits[0], atol=1e-4)
+            for name in ("esc_logits", "eis", "gender_logits"):
+                assert torch.allclose(getattr(both, name)[row], getattr(one, name)[0], atol=1e-4)
             assert torch.allclose(both.phoneme_logits[row, :length], one.phoneme_logits[0], atol=1e-4)
