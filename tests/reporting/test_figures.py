@@ -418,41 +418,6 @@ def test_embeddings_that_give_no_map(tmp_path, vectors, reason):
         figures.DRAWINGS["embeddings"](summarised(folder.parent.parent))
 
 
-def test_embeddings_come_back_in_the_order_of_the_scores(folder):
-    path = folder / "fold1/seed1"
-    ids = [made.id for made in clips_of(path)]
-    found = score_files.read_embeddings(path / "embeddings.npz", ids)
-    assert found.dtype == np.float16 and found.shape == (24, 12)
-    with pytest.raises(InputError, match="embeddings.npz: is not of the test clips of scores.tsv beside it; remove it"):
-        score_files.read_embeddings(path / "embeddings.npz", ids[::-1])
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda whole: whole[:-40],
-        lambda whole: whole[: len(whole) // 2],
-        lambda whole: b"",
-        lambda whole: b"a text\n",
-        lambda whole: whole.replace(b"embeddings.npy", b"embeddingz.npy"),
-        lambda whole: whole[:200] + bytes(60) + whole[260:],
-    ],
-)
-def test_damaged_embeddings_are_one_sentence(folder, tmp_path, damage):
-    whole = (folder / "fold1/seed1/embeddings.npz").read_bytes()
-    (tmp_path / "embeddings.npz").write_bytes(damage(whole))
-    with pytest.raises(InputError) as refused:
-        score_files.read_embeddings(tmp_path / "embeddings.npz", [made.id for made in clips_of(folder / "fold1/seed1")])
-    assert "is cut off, or no file of embeddings" in str(refused.value) and "\n" not in str(refused.value)
-    assert str(tmp_path / "embeddings.npz") in str(refused.value) and "run stage 5 (score) again" in str(refused.value)
-
-
-def test_an_array_is_no_file_of_embeddings(tmp_path):
-    np.save(tmp_path / "embeddings.npy", np.zeros(3))
-    with pytest.raises(InputError, match="no file of embeddings"):
-        score_files.read_embeddings(tmp_path / "embeddings.npy", ["a"])
-
-
 # ---- 5: calibration
 
 

@@ -15,7 +15,6 @@ from speecheq.evaluation import score, score_files, significance
 from speecheq.reporting import report
 from speecheq.reporting.comparison import FEWEST_SPEAKERS, Pair, compare, why_not_comparable
 from speecheq.reporting.experiment import scored_folders
-from speecheq.seqm import SEQM_CLASSES
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -88,23 +87,6 @@ def test_restricted_scores_are_of_the_corpus_own_classes(tmp_path):
     assert summary["test.eis_mae"] > 0 and -1 <= summary["test.eis_pearson"] <= 1 and 0 < summary["test.ece"] < 1
 
 
-def test_the_labels_of_a_test_set():
-    note = {
-        "classes": list(SEQM_CLASSES.names),
-        "class_esc": list(SEQM_CLASSES.categories),
-        "protocol": "random10",
-        "target": "toy",
-        "target_esc": ["anger", "joy", "surprise"],
-        "use": {},
-        "sets": {"test": {"class": {"joy": 2}}, "test_other": {"class": {"fear": 1, "joy": 1}}},
-    }
-    assert score.label_set(note, "test") == ["joy", "anger", "surprise"], "also those that this fold's test clips lack"
-    assert score.label_set({**note, "use": {"*": ["joy", "fear"]}}, "test") == ["joy"]
-    assert score.label_set({**note, "use": {"toy": None, "*": ["joy"]}}, "test") == ["joy", "anger", "surprise"]
-    assert score.label_set(note, "test_other") == ["joy", "fear"]
-    assert score.label_set({**note, "protocol": "cross"}, "test") == ["joy"]
-
-
 # ---- score files that are damaged or mixed
 
 
@@ -132,27 +114,6 @@ def test_damaged_scores_are_one_sentence(tmp_path, damage, sentence):
         summarised(folder.parent.parent)
     assert sentence in str(refused.value) and str(folder / "scores.tsv") in str(refused.value)
     assert "run stage 5 (score) again" in str(refused.value) and "\n" not in str(refused.value)
-
-
-def test_scores_that_are_no_text(tmp_path):
-    (tmp_path / "scores.tsv").write_bytes(b"\xff\xfe\n")
-    with pytest.raises(InputError, match="is no text"):
-        score_files.read_scores(tmp_path / "scores.tsv")
-
-
-@pytest.mark.parametrize(
-    "text, sentence",
-    [
-        ('{"test.ua": 0.5', "not readable as JSON"),
-        ("[]", "does not say what was run"),
-        ('{"run": {}}', "does not say what was run"),
-    ],
-)
-def test_damaged_metrics_are_one_sentence(tmp_path, text, sentence):
-    folder = make(tmp_path) / "fold1/seed1"
-    (folder / "metrics.json").write_text(text)
-    with pytest.raises(InputError, match=sentence):
-        score_files.read_metrics(folder)
 
 
 def test_what_is_not_whole_is_left_out_and_named_on_the_page(tmp_path, caplog):
