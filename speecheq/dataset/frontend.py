@@ -17,10 +17,12 @@ from speecheq.features.noise_and_rir import load_noises, load_responses
 
 
 def interpolate_frames(features: Tensor, frames: Tensor, first: Tensor, steps: Tensor, kept: Tensor) -> Tensor:
-    """Features (N, T, D), frames (N,) -> ``kept`` (N,) frames of each, every ``steps`` (N,) frames from ``first`` (N,).
+    """Read ``kept`` (N,) frames of each clip, every ``steps`` (N,) frames from new frame ``first`` (N,) on.
 
-    First is counted in the new frames, whose values lie between those of the old: at a step of 1 they are the old. All
-    numbers are on the CPU; beyond the kept frames there are zeros.
+    ``features`` (N, T, D) have ``frames`` (N,) frames. The values of new frames are interpolated between those of the
+    old; at a step of 1 they are the old. All tensors but the features are on the CPU.
+
+    Returns: (N, max(kept), D), zeros after the kept frames.
     """
     number = torch.arange(int(kept.max()))
     place = (first[:, None] + number + 0.5) * steps[:, None].double() - 0.5
@@ -38,15 +40,14 @@ def interpolate_frames(features: Tensor, frames: Tensor, first: Tensor, steps: T
 class Frontend:
     """Turns mini-batches of waveforms into mini-batches of features, and draws what is changed in features.
 
-    Mini-batches of stored features pass through.
-
-    ``noises`` and ``responses`` are folders of manifests (None: no noise is added, reverberation is simulated).
+    Mini-batches of stored features pass through. ``noises`` and ``responses`` are folders of manifests; without them no
+    noise is added, and reverberation is simulated.
     """
 
     def __init__(self, config: Config, device: torch.device, noises: Path | None, responses: Path | None):
         self.config, self.device = config, device
-        self.of_waveforms = config.data.input == "waveform"
-        if not self.of_waveforms:
+        self.uses_waveforms = config.data.input == "waveform"
+        if not self.uses_waveforms:
             return
         augment, seed = config.augment, config.run.seed
         self.fbank = BatchedFbank().to(device)
@@ -62,62 +63,58 @@ class Frontend:
             self.augmenter = Augmenter(augment, seed, noise, response, device)
 
     @torch.no_grad()
-    def _features(self, name: str, stream: TaskBatch) -> TaskBatch:
-        waveforms, lengths = stream.inputs.to(self.device, non_blocking=True), stream.lengths
+    def _features(self, name: str, batch: TaskBatch) -> TaskBatch:
+        """The features of a mini-batch of waveforms, augmented."""
+        waveforms = batch.inputs.to(self.device, non_blocking=True)
         if self.augmenter is None:
-            features, frames = self.fbank(waveforms, lengths)
-            return replace(stream, inputs=features, lengths=frames)
-        drawn = draw(self.config.run.seed, name, stream.position.epoch, stream.ids)
-        changed = self.fbank(*self.augmenter.apply(waveforms, lengths, drawn))
+            features, frames = self.fbank(waveforms, batch.lengths)
+            return replace(batch, inputs=features, lengths=frames)
+        drawn = draw(self.config.run.seed, name, batch.position.epoch, batch.ids)
+        features, frames = self.fbank(*self.augmenter.apply(waveforms, batch.lengths, drawn))
         types = self.augmenter.types(drawn)
+        augmented = replace(batch, inputs=features, lengths=frames)
         if types is None:
-            return replace(stream, inputs=changed[0], lengths=changed[1])
-        stream = replace(stream, targets={**stream.targets, "augmentation": types})
-        if name not in LABEL_FREE_STREAMS:  # no head could tell the type by the length, and phones need all frames
-            return replace(stream, inputs=changed[0], lengths=changed[1])
-        return self._cropped(stream, waveforms, changed, drawn)
+            return augmented
+        augmented.targets = {**batch.targets, "augmentation": types}
+        if name not in LABEL_FREE_STREAMS:  # no head learns the type from the length, and phones need all frames
+            return augmented
+        return self._crop(augmented, waveforms, batch.lengths, drawn["piece"])
 
-    def _cropped(
-        self, stream: TaskBatch, waveforms: Tensor, changed: tuple[Tensor, Tensor], drawn: dict[str, Tensor]
-    ) -> TaskBatch:
-        """The ``changed`` features and frames of ``stream``, cropped, and what they were made of.
+    def _crop(self, batch: TaskBatch, waveforms: Tensor, lengths: Tensor, place: Tensor) -> TaskBatch:
+        """Crop augmented features, and with them the features of the ``waveforms`` before augmentation.
 
-        Another speed is another length, by which the type could be told. So of every clip, whatever its type, as many
-        frames are kept as any of its versions has, from a random place on.
+        Another speed gives another length, which would reveal the type. So of every clip, whatever its type, as many
+        frames are kept as the fastest of its versions has. ``place`` (N,), from 0 to 1, says where they begin.
         """
-        features, frames = changed
-        before = self.fbank.config.num_frames(stream.lengths)
+        before = self.fbank.config.num_frames(lengths)
         kept = before
         if "speed" in self.config.augment.chosen():
             # one frame fewer, as numbers of frames are rounded
             kept = ((before / max(1.0, self.config.augment.speed_high)).long() - 1).clamp(min=1)
-        first = (drawn["piece"] * (frames - kept + 1)).long()
+        first = (place * (batch.lengths - kept + 1)).long()
         clean = None
         if self.config.loss.reconstruction > 0:
-            clean = interpolate_frames(self.fbank(waveforms, stream.lengths)[0], before, first, before / frames, kept)
-        return replace(
-            stream,
-            inputs=interpolate_frames(features, frames, first, torch.ones(len(kept)), kept),
-            lengths=kept,
-            clean=clean,
-        )
+            features = self.fbank(waveforms, lengths)[0]
+            clean = interpolate_frames(features, before, first, before / batch.lengths, kept)
+        inputs = interpolate_frames(batch.inputs, batch.lengths, first, torch.ones(len(kept)), kept)
+        return replace(batch, inputs=inputs, lengths=kept, clean=clean)
 
     def __call__(self, batch: MultitaskBatch) -> MultitaskBatch:
         """The same mini-batches with features (N, T, D) as inputs and frames (N,), on the CPU, as lengths."""
         made = {}
-        for name, stream in batch.streams().items():
-            if self.of_waveforms:
-                stream = self._features(name, stream)
-            made[name] = replace(
-                stream,
-                changes=draw_changes(
-                    self.config,
-                    name,
-                    stream.position.epoch,
-                    stream.ids,
-                    stream.lengths,
-                    *stream.inputs.shape[1:],
-                    stream.targets.get("augmentation"),
-                ),
+        for name, task_batch in batch.streams().items():
+            if self.uses_waveforms:
+                task_batch = self._features(name, task_batch)
+            _, num_frames, feature_dim = task_batch.inputs.shape
+            changes = draw_changes(
+                self.config,
+                name,
+                task_batch.position.epoch,
+                task_batch.ids,
+                task_batch.lengths,
+                num_frames,
+                feature_dim,
+                task_batch.targets.get("augmentation"),
             )
+            made[name] = replace(task_batch, changes=changes)
         return MultitaskBatch(**made)

@@ -182,7 +182,7 @@ def endless_stream(
     workers = WORKERS[device] if config.workers is None else config.workers
     loaders = max(1, workers)
     # a DataLoader for each process: in the second process of one, lhotse's sampler would draw other numbers
-    loading = [
+    loading: list[Iterator[TaskBatch | InputError]] = [
         iter(
             DataLoader(
                 _LoadedBatches(source, stream, number, loaders),

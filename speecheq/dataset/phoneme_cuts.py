@@ -13,8 +13,8 @@ The cuts are read and written one at a time: at no moment are all of them in mem
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache, partial
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -56,57 +56,55 @@ def hold_out(utterances: Iterable[tuple[str, str]]) -> set[str]:
     return held
 
 
+def _text(cut: MonoCut) -> str:
+    return cut.supervisions[0].text or ""
+
+
 class _Corpus:
     """The cuts of the phoneme corpus, and the part that each goes to: train, dev, test or heldout."""
 
     def __init__(self, card: dict, fbank: Path):
-        self.card, self.fbank = card, fbank
+        self.card, self.name, self.fbank = card, card["name"], fbank
         # a corpus without official parts ("all") is one for training
         self.pooled = TRAIN not in card["splits"] and card["splits"] != ["all"]
         self.test = TEST if TEST in card["splits"] and not self.pooled else HELD_OUT
         self.held: set[str] = set()
 
-    def cuts(self, doing: str) -> Iterator[MonoCut]:
-        return progress(load_cuts(self.fbank), f"{self.card['name']}: {doing}", self.card["utterances"], "texts")
+    def cuts(self, purpose: str) -> Iterator[MonoCut]:
+        return progress(load_cuts(self.fbank), f"{self.name}: {purpose}", self.card["utterances"], "texts")
 
     def part(self, cut: MonoCut) -> str:
         if cut.id in self.held:
             return HELD_OUT
         return TRAIN if self.pooled else cut.supervisions[0].custom.get("split") or TRAIN
 
-    def training_texts(self, doing: str) -> Iterator[str]:
+    def training_texts(self) -> Iterator[str]:
         """The training transcripts, or PIECES_FROM of them, evenly spaced."""
         every = ceil(self.card["utterances"] / PIECES_FROM)
-        return islice((_text(cut) for cut in self.cuts(doing) if self.part(cut) == TRAIN), 0, None, every)
+        return islice((_text(cut) for cut in self.cuts("pieces") if self.part(cut) == TRAIN), 0, None, every)
 
-    def hold_out(self, readable: Callable[[str], Any]) -> None:
-        """Decide what is held out of the utterances whose text ``readable`` accepts."""
+    def hold_out(self, encode: Callable[[str], Any]) -> None:
+        """Decide what is held out of the training utterances whose text ``encode`` accepts."""
 
         def usable() -> Iterator[tuple[str, str]]:
             for cut in self.cuts("choosing what is held out"):
-                if self.part(cut) != TRAIN:
-                    continue
-                try:
-                    readable(_text(cut))
-                except NoPhones:
-                    continue
-                yield cut.id, cut.supervisions[0].speaker
+                if self.part(cut) == TRAIN:
+                    with suppress(NoPhones):
+                        encode(_text(cut))
+                        yield cut.id, cut.supervisions[0].speaker
 
         self.held = hold_out(usable())
         what = "test part: the last 10 % of each training speaker"
         if self.pooled:
             parts = ", ".join(self.card["splits"])
-            what = f"training part: what there is ({parts}) is taken for it, but the last 10 % of each speaker"
-        name, held = self.card["name"], len(self.held)
-        log.warning("%s: the copy has no %s, %d utterances, are held out as %r", name, what, held, HELD_OUT)
+            what = f"training part: all there is ({parts}) is taken for it, but the last 10 % of each speaker"
+        log.warning(
+            "%s: the copy has no %s, %d utterances, are held out as %r", self.name, what, len(self.held), HELD_OUT
+        )
 
 
-def _text(cut: MonoCut) -> str:
-    return cut.supervisions[0].text or ""
-
-
-def _checked_card(corpus: str, manifests: Path) -> dict:
-    """The card of a corpus that has transcripts and something to train on, else InputError."""
+def _load_checked_card(corpus: str, manifests: Path) -> dict:
+    """The card of a corpus; InputError where it has no transcripts or nothing to train on."""
     card = load_card(manifests / corpus, corpus)
     if not card["has_transcripts"]:
         raise InputError(f"{corpus}: has no transcripts, so it cannot be the phoneme corpus.")
@@ -116,6 +114,15 @@ def _checked_card(corpus: str, manifests: Path) -> dict:
             "--partial true to train on what is there."
         )
     return card
+
+
+@contextmanager
+def _naming(corpus: str) -> Iterator[None]:
+    """Put the corpus' name before the message of an InputError."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{corpus}: {error}") from error
 
 
 def phonemes(
@@ -128,74 +135,72 @@ def phonemes(
     the copy has no test part, the last 10 % of each training speaker's usable utterances are held out, and the set
     is named ``heldout``; where a partial copy has no training part, all its parts are taken for it.
     """
-    card = _checked_card(corpus, manifests)
+    card = _load_checked_card(corpus, manifests)
     if units not in UNITS:
         raise InputError(f"--units is {' or '.join(UNITS)}, not {units!r}.")
-    language = card["language"]
     options: dict[str, Any] = {"corpus": corpus, "units": units}
+    phones = None
     if units == "phone":
-        try:
-            target: Phones | None = Phones(language)
-        except InputError as error:
-            raise InputError(f"{corpus}: {error}") from error
-        options["table"] = target.table.symbols
+        with _naming(corpus):
+            phones = Phones(card["language"])
+        options["table"] = phones.table.symbols
     else:
-        target, options["bpe_size"] = None, bpe_size
+        options["bpe_size"] = bpe_size
     stage = Stage("unify", f"phonemes of {corpus}", out_dir, options, [fbank / corpus], FORMAT)
     if not stage.needs_run() or stage.added_to_plan():
         return
     with stage.locked() as is_missing:
         if is_missing:
-            _write(card, fbank / corpus, units, bpe_size, target, stage)
+            source = _Corpus(card, fbank / corpus)
+            _write(source, _prepare_units(source, phones, bpe_size), stage)
 
 
-def _write(card: dict, fbank: Path, units: str, bpe_size: int, phones: Phones | None, stage: Stage) -> None:
-    """The phoneme cuts of a corpus, with its ``phones``, or, without them, with pieces that are trained first."""
-    corpus, language = card["name"], card["language"]
-    source = _Corpus(card, fbank)
+def _prepare_units(source: _Corpus, phones: Phones | None, bpe_size: int) -> Phones | Pieces:
+    """Hold out what is needed, and without ``phones`` train pieces on the rest."""
+    language = source.card["language"]
     if source.test == HELD_OUT:
-        # read with a reader of its own, since each counts what it predicts
-        source.hold_out(Phones(language).encode if units == "phone" else partial(spelling, language=language))
-    target: Phones | Pieces | None = phones
-    if target is None:
-        try:
-            target = Pieces.train(language, source.training_texts("pieces"), bpe_size)
-        except InputError as error:
-            raise InputError(f"{corpus}: {error}") from error
+        # Phones of its own, since each counts the words that it predicts
+        source.hold_out(partial(spelling, language=language) if phones is None else Phones(language).encode)
+    if phones is not None:
+        return phones
+    with _naming(source.name):
+        return Pieces.train(language, source.training_texts(), bpe_size)
 
-    drops, clips = Drops(), Counter()
+
+def _write(source: _Corpus, target: Phones | Pieces, stage: Stage) -> None:
+    """Write the cuts of each part, the table and ``phonemes.json``."""
+    units = stage.options["units"]
+    drops, clips = Drops(), Counter[str]()
     with stage.replace_folder() as temporary:
         with ExitStack() as files:
-            writers: dict[str, SequentialJsonlWriter] = {}
 
+            @cache
             def writer(part: str) -> SequentialJsonlWriter:
-                if part not in writers:
-                    writers[part] = files.enter_context(CutSet.open_writer(temporary / f"{part}.jsonl.gz"))
-                return writers[part]
+                clips[part] += 0
+                return files.enter_context(CutSet.open_writer(temporary / f"{part}.jsonl.gz"))
 
-            writer(source.test)  # there, if empty, even where each speaker has one utterance
+            writer(source.test)  # the file is there, if empty, even where each speaker has one utterance
             for cut in source.cuts("phones" if units == "phone" else "pieces of the transcripts"):
                 try:
                     cut.supervisions[0].custom["phones"] = target.encode(_text(cut))
                 except NoPhones as refused:
                     drops.add(f"no phones: {refused.reason}", f"{cut.id} {refused.found!r}")
                     continue
-                clips[source.part(cut)] += 1
                 writer(source.part(cut)).write(cut)
-        for part in (TRAIN, source.test):
-            if not clips[part] and part != HELD_OUT:
-                what = {TRAIN: "training", TEST: "test"}[part]
-                raise InputError(f"{corpus}: no {what} utterance could be turned into phones.")
+                clips[source.part(cut)] += 1
+        for part, what in ((TRAIN, "training"), (TEST, "test")):
+            if not clips[part] and part in (TRAIN, source.test):
+                raise InputError(f"{source.name}: no {what} utterance could be turned into phones.")
         target.save(temporary)
         note = {
-            "corpus": corpus,
-            "language": language,
+            "corpus": source.name,
+            "language": source.card["language"],
             "units": units,
             "symbols": len(target.table),
             "test": source.test,
-            "partial": card["partial"],
+            "partial": source.card["partial"],
             "pooled": source.pooled,
-            "clips": {part: clips[part] for part in writers},
+            "clips": dict(clips),
             "dropped": drops.counts(),
             **target.note(),
         }

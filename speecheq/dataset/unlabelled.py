@@ -18,32 +18,28 @@ from speecheq.dataset.lazy_cuts import open_cuts
 def unlabelled_cuts(folder: Path, held_out: Iterable[Cut]) -> CutSet:
     """A cut of each recording that prepare_unlabelled.py found.
 
-    InputError where one is the file of a cut ``held_out``, also behind a link or as a copy of it, or is gone.
+    InputError where a recording is gone, or is the audio file of a cut in ``held_out``, a link to it or a copy of it.
     """
     cuts = open_cuts(recordings_manifest(folder))
-    of_held_out = {os.path.realpath(cut.recording.sources[0].source): cut.id for cut in held_out}
-    of_size = defaultdict(list)
-    for path in filter(os.path.isfile, of_held_out):
-        of_size[os.path.getsize(path)].append(path)
-    if sum(map(len, of_size.values())) < len(of_held_out):
+    names = {os.path.realpath(cut.recording.sources[0].source): cut.id for cut in held_out}
+    by_size = defaultdict(list)
+    for path in filter(os.path.isfile, names):
+        by_size[os.path.getsize(path)].append(path)
+    missing = len(names) - sum(map(len, by_size.values()))
+    if missing:
         log.warning(
-            "%d audio files of the dev and test part are gone, so no copies of them are found in %s",
-            len(of_held_out) - sum(map(len, of_size.values())),
-            folder,
+            "%d audio files of the dev and test part are gone, so copies of them in %s are not found", missing, folder
         )
     for cut in cuts:
         path = cut.recording.sources[0].source
         if not os.path.isfile(path):
             raise InputError(f"{path}: is not there any more; put it back or run stage 1 again.")
         file = os.path.realpath(path)
-        same = (
-            [file]
-            if file in of_held_out
-            else [other for other in of_size.get(os.path.getsize(file), ()) if filecmp.cmp(file, other, shallow=False)]
-        )
-        if same:
+        same_size = [file] if file in names else by_size.get(os.path.getsize(file), [])
+        same = next((other for other in same_size if other == file or filecmp.cmp(file, other, shallow=False)), None)
+        if same is not None:
             raise InputError(
-                f"{path}: is among the unlabelled speech, but also (the same file, a link or a copy) "
-                f"{of_held_out[same[0]]} of the dev or test part; give a folder of other recordings."
+                f"{path}: is among the unlabelled speech, but also (the same file, a link or a copy) {names[same]} of "
+                "the dev or test part; give a folder of other recordings."
             )
     return cuts

@@ -161,7 +161,7 @@ def test_a_partial_copy_without_a_training_part_is_pooled(data, caplog, units):
     data.add(BOOKS, utterances, partial=True)
     sets = data.phonemes("books", **units)
     (warning,) = (r.getMessage() for r in caplog.records if "no training part" in r.getMessage())
-    assert warning.startswith("books: the copy has no training part: what there is (dev, test) is taken for it")
+    assert warning.startswith("books: the copy has no training part: all there is (dev, test) is taken for it")
     assert set(sets) == {"train", "heldout"}
     assert ids(sets["heldout"]) == {"test-s1-05", "test-s2-05"}  # of eight utterances each
     assert len(sets["train"]) == 14
@@ -285,7 +285,7 @@ def test_phoneme_corpora_that_are_refused(data):
         data.phonemes("books")
     german = Corpus("german", "German speech", "German", "DIR/*.wav", has_transcripts=True)
     data.add(german, [Utterance("x", data.clip, "s", text="HALLO")])
-    with pytest.raises(InputError, match="german: phones of German are not to be had"):
+    with pytest.raises(InputError, match="german: there are no phones of German"):
         data.phonemes("german")
     assert not list(data.root.glob("phonemes/[!.]*"))
 

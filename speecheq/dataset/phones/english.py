@@ -1,7 +1,7 @@
 """English text to phones: CMUdict, and g2p_en's predictor for the words it lacks (section 3.1, 85 symbols).
 
-The phones are those that CMUdict names: 15 vowels, bare or with their stress 0, 1 or 2, and 24 consonants; with
-silence that makes 85. Of several pronunciations the first is taken: which one was spoken, text does not tell.
+The phones are those of CMUdict: 15 vowels, bare or with their stress 0, 1 or 2, and 24 consonants; with silence that
+makes 85. Of several pronunciations the first is taken: the text does not say which one was spoken.
 """
 
 import re
@@ -22,7 +22,7 @@ UNSPOKEN = re.compile(r'[,!?;:"“”„«»—–‒―~]|\.\.+|--+')
 APOSTROPHES = str.maketrans("’‘ʼ`", "''''")
 BRACKETS = "()[]{}<>"
 
-# What a possessive ends in depends on the sound before it.
+# The sound of a possessive's ending depends on the sound before it.
 SIBILANTS = ("S", "Z", "SH", "ZH", "CH", "JH")
 VOICELESS = ("P", "T", "K", "F", "TH")
 # The predictor stops after so many phones, whether the word is at its end or not.
@@ -49,16 +49,16 @@ def _predictor() -> Callable[[str], list[str]]:
         from g2p_en import g2p
     finally:
         nltk.data.find = find
-    g2p.cmudict = SimpleNamespace(dict=dict)  # its own dictionary, which would be nltk's: not asked, so empty
+    g2p.cmudict = SimpleNamespace(dict=dict)  # its own dictionary, nltk's, is not used
     return g2p.G2p().predict
 
 
 @cache
 def predict(word: str) -> tuple[str, ...]:
-    """The predicted phones of a word of the letters a to z; () where the prediction is none of a whole word."""
+    """The predicted phones of a word of the letters a to z; () where what is predicted is no whole word."""
     phones = tuple(_predictor()(word))
-    whole = 0 < len(phones) < MOST_PREDICTED and all(phone in TABLE.index for phone in phones)
-    return phones if whole else ()
+    is_whole = 0 < len(phones) < MOST_PREDICTED and all(phone in TABLE.index for phone in phones)
+    return phones if is_whole else ()
 
 
 def _words(text: str) -> list[str]:
@@ -73,12 +73,12 @@ def _words(text: str) -> list[str]:
         if known:
             words.append(known[0])
         elif stripped:
-            _refuse_what_is_no_word(stripped)
+            _check_word(stripped)
             words.append(stripped)
     return words
 
 
-def _refuse_what_is_no_word(word: str) -> None:
+def _check_word(word: str) -> None:
     for character in word:
         if character in BRACKETS:
             raise NoPhones("brackets", word)
@@ -91,21 +91,22 @@ def _refuse_what_is_no_word(word: str) -> None:
 
 
 class Reader:
-    """Reads texts as phones, and keeps what it predicted: ``predicted`` (word -> how often) and ``unresolved``.
+    """Turns texts into phones.
 
-    ``predicted`` counts what was predicted in texts that could be read, ``unresolved`` what has no prediction.
+    ``predicted`` counts the words that were predicted in texts that have phones, ``unresolved`` those without a
+    prediction.
     """
 
     def __init__(self) -> None:
-        self.predicted: Counter = Counter()
-        self.unresolved: Counter = Counter()
+        self.predicted: Counter[str] = Counter()
+        self.unresolved: Counter[str] = Counter()
 
     def __call__(self, text: str) -> list[str]:
-        """The phones of an English text in capitals or not; raises NoPhones where a part of it has no reading.
+        """The phones of an English text, in capitals or not.
 
-        That is: digits, brackets, letters other than a to z, marks of unknown reading, words that neither CMUdict
-        nor the predictor can spell, or nothing to speak at all. Words with a hyphen are read part by part where
-        CMUdict lacks them, possessives as the word and its ending.
+        Words with a hyphen are read part by part where CMUdict lacks them, possessives as the word and its ending.
+        Raises NoPhones for digits, brackets, letters other than a to z, marks of unknown reading, words that neither
+        CMUdict nor the predictor knows, or a text without any sound.
         """
         phones: list[str] = []
         predicted: list[str] = []

@@ -1,4 +1,4 @@
-"""The table that numbers phones, and what both languages need to refuse a text."""
+"""The table that numbers phones, and the exception for a text without phones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
 
-# Silence is number 0 in every table and is the blank of CTC: the dictionary sizes of the paper (202 and 85)
-# leave no room for a separate blank.
+# Silence is number 0 in every table and the blank of CTC: with the paper's numbers of phones (202 and 85) there is no
+# separate blank.
 SILENCE = "sil"
 
 
 class NoPhones(ValueError):
-    """A text that cannot be turned into phones: ``reason`` is its kind (for counting), ``found`` the culprit."""
+    """A text that cannot be turned into phones; ``reason`` is counted, ``found`` is the part that is to blame."""
 
     def __init__(self, reason: str, found: str):
         super().__init__(f"{reason}: {found!r}")
@@ -38,7 +38,6 @@ class PhoneTable:
         return [self.index[phone] for phone in phones]
 
     def decode(self, numbers: Sequence[int]) -> list[str]:
-        """Numbers to phones."""
         return [self.symbols[number] for number in numbers]
 
     def save(self, path: str | Path) -> None:

@@ -1,15 +1,15 @@
 """What the phoneme task predicts of a transcript: the phones of its language, or pieces of its spelling.
 
-``Phones`` (the paper's) reads a text aloud with the rules and dictionary of its language. ``Pieces`` cuts its
-spelling into the units of a byte-pair encoding that sentencepiece has trained on the training transcripts; it
-needs no dictionary, so it serves any language. Both number their symbols by a ``PhoneTable``.
+``Phones`` (the paper's) turns a text into phones with the rules and dictionary of its language. ``Pieces`` cuts its
+spelling into the units of a byte-pair encoding that sentencepiece has trained on the training transcripts; it needs no
+dictionary, so it serves any language. Both number their symbols by a ``PhoneTable``.
 """
 
 import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +18,36 @@ from speecheq.common.files import whole_file, write_text
 from speecheq.dataset.phones.phone_table import SILENCE, NoPhones, PhoneTable
 
 UNITS = ("phone", "bpe")
-# The model of the pieces, and what was predicted of words that the dictionary lacks, beside the phoneme cuts.
+PHONE_LANGUAGES = ("Mandarin", "English")
+# Files beside the phoneme cuts: the model of the pieces, and the predicted words that the dictionary lacks.
 MODEL = "bpe.model"
 PREDICTED_WORDS = "predicted_words.tsv"
-# Written without spaces between words: transcripts that have some, such as AISHELL's, mean nothing by them.
+# Languages written without spaces between words: in transcripts that have some, such as AISHELL's, they do not count.
 WITHOUT_SPACES = ("Mandarin",)
-
-
-def _mandarin() -> tuple[PhoneTable, Callable[[str], list[str]]]:
-    from speecheq.dataset.phones import mandarin
-
-    return mandarin.TABLE, mandarin.text_to_phones
-
-
-def _english() -> tuple[PhoneTable, Callable[[str], list[str]]]:
-    from speecheq.dataset.phones import english
-
-    return english.TABLE, english.Reader()
-
-
-# language of a corpus -> its phone table and what reads its texts; a language is imported only when it is asked for
-PHONES: dict[str, Callable[[], tuple[PhoneTable, Callable[[str], list[str]]]]] = {
-    "Mandarin": _mandarin,
-    "English": _english,
-}
 
 
 class Phones:
     """The phones of a language; InputError for a language without."""
 
-    name = "phone"
-
     def __init__(self, language: str):
-        if language not in PHONES:
+        self.predicted: Counter[str] = Counter()  # words that the dictionary lacks, and how often they were predicted
+        self.unresolved: Counter[str] = Counter()  # words without a prediction
+        self.read: Callable[[str], list[str]]
+        if language == "Mandarin":
+            from speecheq.dataset.phones import mandarin
+
+            self.table, self.read = mandarin.TABLE, mandarin.text_to_phones
+        elif language == "English":
+            from speecheq.dataset.phones import english
+
+            reader = english.Reader()
+            self.table, self.read = english.TABLE, reader
+            self.predicted, self.unresolved = reader.predicted, reader.unresolved
+        else:
             raise InputError(
-                f"phones of {language} are not to be had, only of {', '.join(PHONES)}; pieces are to be had of every "
-                "language, with --units bpe."
+                f"there are no phones of {language}, only of {', '.join(PHONE_LANGUAGES)}; pieces are possible for "
+                "every language, with --units bpe."
             )
-        self.table, self.read = PHONES[language]()
 
     def encode(self, text: str) -> list[int]:
         """A transcript to numbers of the table; raises NoPhones where a part of it has no reading."""
@@ -63,26 +55,21 @@ class Phones:
 
     def note(self) -> dict[str, Any]:
         """How many words were predicted (different ones, and in all), and how many could not be."""
-        predicted, unresolved = self._words()
         return {
-            "predicted_words": len(predicted),
-            "predicted_occurrences": sum(predicted.values()),
-            "unresolved_words": len(unresolved),
+            "predicted_words": len(self.predicted),
+            "predicted_occurrences": sum(self.predicted.values()),
+            "unresolved_words": len(self.unresolved),
         }
 
     def save(self, folder: Path) -> None:
         """Write phones.txt, and predicted_words.tsv (word, phones, how often) where words were predicted."""
         self.table.save(folder / "phones.txt")
-        predicted, _ = self._words()
-        if predicted:
+        if self.predicted:
             from speecheq.dataset.phones.english import predict
 
-            lines = [f"{word}\t{' '.join(predict(word))}\t{times}\n" for word, times in sorted(predicted.items())]
+            words = sorted(self.predicted.items())
+            lines = [f"{word}\t{' '.join(predict(word))}\t{times}\n" for word, times in words]
             write_text(folder / PREDICTED_WORDS, "word\tphones\ttimes\n" + "".join(lines))
-
-    def _words(self) -> tuple[Counter, Counter]:
-        """Words predicted and words unresolved, each with how often; none in a language without a predictor."""
-        return getattr(self.read, "predicted", Counter()), getattr(self.read, "unresolved", Counter())
 
 
 def spelling(text: str, language: str) -> str:
@@ -106,9 +93,7 @@ def spelling(text: str, language: str) -> str:
 
 
 class Pieces:
-    """Pieces of a language's spelling: number 0 is silence and the blank, 1 a character that training had not."""
-
-    name = "bpe"
+    """Pieces of a language's spelling; 0 is silence and the blank, 1 a character that is not in training."""
 
     def __init__(self, language: str, model: bytes):
         from sentencepiece import SentencePieceProcessor
@@ -132,7 +117,7 @@ class Pieces:
                 sentence_iterator=_spellings(language, texts),
                 model_writer=written,
                 model_type="bpe",
-                vocab_size=max(size, 2),  # of less, sentencepiece does not say how much is needed
+                vocab_size=max(size, 2),  # with less, sentencepiece does not say how much it needs
                 character_coverage=1.0,
                 normalization_rule_name="identity",  # ``spelling`` does that
                 add_dummy_prefix=language not in WITHOUT_SPACES,
@@ -179,7 +164,7 @@ class Pieces:
             temporary.write_bytes(self.model)
 
 
-def _spellings(language: str, texts: Iterable[str]):
+def _spellings(language: str, texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         try:
             yield spelling(text, language)
@@ -188,7 +173,7 @@ def _spellings(language: str, texts: Iterable[str]):
 
 
 def _refusal(size: int, error: RuntimeError) -> Exception:
-    """What sentencepiece says of a size that does not fit, as a sentence; any other error as it is."""
+    """An InputError for a size that does not fit; any other error as it is."""
     most = re.search(r"size too high.*<= (\d+)", str(error))
     if most:
         return InputError(
