@@ -53,18 +53,22 @@ class SubmittedTask:
 
     @property
     def number(self) -> str:
+        """The name of the task in messages and logs."""
         return f"{self.job}_{self.index}"
 
     @property
     def log(self) -> Path:
+        """What the command wrote to its standard output and error."""
         return (self.task.logs or self.folder) / f"{self.scheduler}-{self.number}.log"
 
     @property
     def scheduler_output(self) -> Path:
+        """What the scheduler itself wrote about the task."""
         return self.folder / f"{self.job}.{self.index}.out"
 
     @property
     def result(self) -> Path:
+        """The task's exit status, once it has ended."""
         return self.folder / RESULTS / f"{self.index}.json"
 
 

@@ -226,11 +226,13 @@ def is_locked(folder: PathLike) -> bool:
 
 
 def write_text(path: PathLike, text: str) -> None:
+    """Write UTF-8 text through ``whole_file``."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: PathLike, value: Any) -> None:
+    """Write JSON through ``whole_file``, indented and with sorted keys."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
 

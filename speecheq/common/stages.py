@@ -87,6 +87,7 @@ class Drops:
         return other
 
     def counts(self) -> dict[str, int]:
+        """Numbers of utterances by reason."""
         return {reason: len(names) for reason, names in sorted(self.by_reason.items())}
 
     def report(self, title: str, examples: int = 3) -> None:
