@@ -39,7 +39,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speecheq", "speecheq.*"]),
-    package_data={"speecheq.inference": ["starter/*"], "speecheq.reporting": ["templates/*"]},
+    package_data={"speecheq.inference": ["starter/*", "templates/*"], "speecheq.reporting": ["templates/*"]},
     entry_points={"console_scripts": ["speecheq = speecheq.cli.main:main"]},
     install_requires=[
         "torch>=1.13.1",
@@ -60,7 +60,7 @@ setup(
         "tqdm",
         "rapidfuzz",
         "matplotlib",  # the pictures of stage 5
-        "jinja2",  # the HTML reports of stage 5
+        "jinja2",  # the HTML reports of stage 5 and model cards
         "markupsafe",
         "scikit-learn",  # t-SNE: no extra, so that stage 5 draws the same pictures wherever it runs
         "threadpoolctl",

@@ -1,10 +1,11 @@
 """The model card of a trained model: its use, training data, scores and limits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import Environment, StrictUndefined
 
 from speecheq.common.files import read_json
 from speecheq.common.markdown import markdown_table
@@ -13,6 +14,7 @@ from speecheq.config.schema import Config
 from speecheq.corpora.data_card import Card, read_cards
 from speecheq.reporting.experiment import describe_audio_folders
 
+TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.j2"
 # The scores that a card shows, in this order, with their names there.
 SCORES = {
     "ua": "UA (mean recall of the classes)",
@@ -33,6 +35,11 @@ PROTOCOLS = {
     "official": "the corpus' own test part",
     "cross": "trained on other corpora, tested on the whole target",
 }
+SYSTEMS = {
+    "speecheq": "An ECAPA-TDNN with Res-BiGRUs",
+    "baseline": "A CNN with BiLSTM and self-attention",
+    "cnn_blstm": "A CNN with BiLSTM and attention",
+}
 
 
 def model_card(experiment: Path, name: str, licence: str, config: Config, parameters: int) -> str:
@@ -43,47 +50,49 @@ def model_card(experiment: Path, name: str, licence: str, config: Config, parame
     require(experiment, "train")
     require(experiment / "scored", "score")
     run, metrics = read_json(experiment / "run.json"), read_json(experiment / "metrics.json")
-    protocol, cards = metrics["run"], read_cards()
-    used = {corpus: _data_card(corpus, cards) for corpus in [*protocol["corpora"], protocol["phonemes"]] if corpus}
-    parts = [
-        _header(licence, used),
-        f"# {name}",
-        f"{_description(config, parameters)} It was trained with SpeechEQ "
-        f"(`{' '.join([protocol['config'], *protocol['set']])}`, system `{protocol['system']}`, "
-        f"seed {protocol['seed']}).",
-        "## Use",
-        _use(config),
-        "## Data",
-        *_data(run, used, config),
-        "## Protocol",
-        _protocol(protocol, metrics),
-        "## Scores",
-        *_scores(metrics),
-        "## Licences",
-        *_licences(licence, used),
-        "## Limits",
-        *_limits(run, metrics, config),
-    ]
-    return "\n\n".join(parts) + "\n"
+    protocol, known = metrics["run"], read_cards()
+    # esd_zh is a part of esd; None for a corpus without a card
+    cards = {
+        corpus: known.get(corpus) or known.get(corpus.rpartition("_")[0])
+        for corpus in (*protocol["corpora"], protocol["phonemes"])
+        if corpus
+    }
+    kind = protocol["protocol"]
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        audio_folders=describe_audio_folders(run["sounds"]) if run.get("sounds") else "",
+        cards=cards,
+        config=config,
+        data=_data_table(run["msud"], cards, config),
+        header=_header(licence, cards),
+        licence=licence,
+        metrics=metrics,
+        name=name,
+        parameters=parameters,
+        predicted=_predicted(config),
+        protocol=protocol,
+        protocol_in_words=next((text for name, text in PROTOCOLS.items() if kind.startswith(name)), "published folds"),
+        scores=_score_table(metrics),
+        system=SYSTEMS[config.model.kind],
+        tasks=config.tasks(),
+        training=run["msud"]["sets"]["emotion"],
+        unseen=_unseen_classes(run["msud"], config),
+    )
 
 
-def _data_card(corpus: str, cards: Mapping[str, Card]) -> Card | None:
-    """The data card of a corpus, also of one of its parts (esd_zh); None for a corpus without one."""
-    return cards.get(corpus) or cards.get(corpus.rpartition("_")[0])
-
-
-def _header(licence: str, used: Mapping[str, Card | None]) -> str:
-    header: dict[str, Any] = {
+def _header(licence: str, cards: Mapping[str, Card | None]) -> str:
+    header = {
         "license": licence or OTHER_LICENCE,
         "library_name": "speecheq",
         "pipeline_tag": "audio-classification",
         "tags": ["speech-emotion-recognition", "speecheq"],
-        "datasets": [card.title if card else corpus for corpus, card in used.items()],
+        "datasets": [card.title if card else corpus for corpus, card in cards.items()],
     }
-    return "---\n" + yaml.safe_dump(header, sort_keys=False, allow_unicode=True) + "---"
+    return yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
 
 
-def _description(config: Config, parameters: int) -> str:
+def _predicted(config: Config) -> str:
+    """What the model predicts, as a list in words."""
     tasks = ["the emotion category (ESC)"]
     if config.loss.alpha > 0:
         tasks.append("its intensity (EIS, 0 to 4)")
@@ -92,110 +101,33 @@ def _description(config: Config, parameters: int) -> str:
     if "phoneme" in config.tasks():
         tasks.append("phonemes")
     *others, last = tasks
-    predicted = f"{', '.join(others)} and {last}" if others else last
-    kind = {
-        "speecheq": "An ECAPA-TDNN with Res-BiGRUs",
-        "baseline": "A CNN with BiLSTM and self-attention",
-        "cnn_blstm": "A CNN with BiLSTM and attention",
-    }
-    return f"{kind[config.model.kind]}, {parameters / 1e6:.2f} M parameters, that predicts {predicted} from speech."
+    return f"{', '.join(others)} and {last}" if others else last
 
 
-def _use(config: Config) -> str:
-    options = [option for task, option in (("gender", "--gender "), ("phoneme", "--phones ")) if task in config.tasks()]
-    return (
-        f"```\nspeecheq predict --model FOLDER_OR_ID {''.join(options)}some.wav\n```\n\n"
-        "Features: 80 log mel filter banks of 16 kHz speech, 25 ms every 10 ms (Hamming window, no dither, "
-        f"`snip_edges=False`); normalisation: `{config.data.cmvn}`."
-    )
-
-
-def _data(run: dict[str, Any], used: Mapping[str, Card | None], config: Config) -> Iterator[str]:
-    sets = run["msud"]["sets"]
-    clips = sets["emotion"]["corpus"]
+def _data_table(msud: Mapping[str, Any], cards: Mapping[str, Card | None], config: Config) -> str:
+    clips = msud["sets"]["emotion"]["corpus"]
     if config.data.corpora == "target":
-        clips = {run["msud"]["target"]: clips[run["msud"]["target"]]}
+        clips = {msud["target"]: clips[msud["target"]]}
     rows = []
-    for corpus, card in used.items():
+    for corpus, card in cards.items():
         title, language = (f"[{card.title}]({card.source})", card.language) if card else (corpus, "?")
         task = "emotion" if corpus in clips else "phonemes"
         rows.append((title, language, task, str(clips.get(corpus, "-"))))
-    yield markdown_table(("corpus", "language", "used for", "clips of emotion in training"), rows).rstrip()
-    if run.get("sounds"):
-        yield (
-            f"Also trained with {describe_audio_folders(run['sounds'])}, of folders that only its maker knows, with "
-            "their licences."
-        )
-    if config.data.corpora == "all":
-        yield "Training clips by class: " + _counts(sets["emotion"]["class"]) + "."
-        yield "Training clips by EIS: " + _counts(sets["emotion"]["eis"]) + "."
+    return markdown_table(("corpus", "language", "used for", "clips of emotion in training"), rows)
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in counts.items())
-
-
-def _protocol(protocol: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    words = next((text for name, text in PROTOCOLS.items() if protocol["protocol"].startswith(name)), "published folds")
-    return (
-        f"`{protocol['name']}`, fold {protocol['fold']} of {protocol['folds']}: {words}. {metrics['test.clips']} "
-        f"test clips; {protocol['test_speakers_in_training']} of their speakers were trained on. The epoch "
-        f"({protocol['best_epoch']}) was chosen on a dev part of the training folds; the test clips were scored "
-        "once."
-    )
-
-
-def _scores(metrics: Mapping[str, Any]) -> Iterator[str]:
+def _score_table(metrics: Mapping[str, Any]) -> str:
     sets = [name.rpartition(".")[0] for name in metrics if name.startswith("test") and name.endswith(".wa")]
     rows = []
     for key, title in SCORES.items():
         values = [metrics.get(f"{name}.{key}") for name in sets]
         if any(value is not None for value in values):
             rows.append([title, *("n/a" if value is None else f"{value:.3f}" for value in values)])
-    yield markdown_table(["score", *sets], rows).rstrip()
-    yield (
-        "These are the scores of one fold and one seed; they do not show how much other folds and seeds differ. Code "
-        f"at {metrics['run']['trained_at_git']}."
-    )
+    return markdown_table(["score", *sets], rows)
 
 
-def _licences(licence: str, used: Mapping[str, Card | None]) -> Iterator[str]:
-    unnamed = (
-        "no licence was named when this folder was made. Whether they may be passed on depends on the terms of the "
-        "corpora below"
-    )
-    yield f"The weights: {licence or unnamed}."
-    yield "\n".join(
-        f"- {card.title}: {card.licence}" if card else f"- {corpus}: has no data card, its terms are not known here"
-        for corpus, card in used.items()
-    )
-
-
-def _limits(run: Mapping[str, Any], metrics: Mapping[str, Any], config: Config) -> Iterator[str]:
-    note = run["msud"]
+def _unseen_classes(msud: Mapping[str, Any], config: Config) -> list[str]:
+    """The classes of which no training clip is."""
     if config.data.corpora == "target":
-        unseen = [name for name, esc in zip(note["classes"], note["class_esc"]) if esc not in note["target_esc"]]
-    else:
-        unseen = [name for name in note["classes"] if not note["sets"]["emotion"]["class"].get(name)]
-    limits = [
-        "Most emotion corpora are acted: how people act an emotion is not how they speak when they have it.",
-        "It judges voices, not people: do not base a decision about a person on its predictions.",
-        "Other languages, microphones, rooms and ages than those of the corpora above were not tested.",
-    ]
-    if unseen:
-        limits.append(f"No training clip is of {', '.join(unseen)}: a prediction of one of these is a guess.")
-    labels = note["sets"]["emotion"]["eis"]
-    if config.loss.alpha == 0:
-        limits.append("It was not trained on intensity (EIS): it names the category alone.")
-    elif not labels.get("specified"):
-        limits.append("No training clip has an EIS label: its EIS and its SEQM names mean nothing.")
-    elif labels["specified"] < labels.get("unspecified", 0):
-        limits.append(
-            f"Only {labels['specified']} of {sum(labels.values())} training clips have an EIS label: its EIS and its "
-            "SEQM names mean little for classes without one."
-        )
-    if config.loss.alpha > 0 and labels.get("specified") and metrics.get("test.eis_mse") is None:
-        limits.append("No test clip has an EIS label: the error of its EIS was not measured.")
-    if "gender" in config.tasks():
-        limits.append("Gender is the F or M of the corpora, predicted from the voice.")
-    yield "\n".join(f"- {limit}" for limit in limits)
+        return [name for name, esc in zip(msud["classes"], msud["class_esc"]) if esc not in msud["target_esc"]]
+    return [name for name in msud["classes"] if not msud["sets"]["emotion"]["class"].get(name)]
