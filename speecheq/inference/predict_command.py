@@ -24,25 +24,12 @@ if TYPE_CHECKING:
 
 # From this number of recordings on, progress is shown.
 SHOW_PROGRESS_FROM = 20
-# The text format names this many classes.
-CLASSES_IN_TEXT = 3
 
 
 def _write_text(predictions: Iterable["Prediction"], classes: Sequence[str], stream: TextIO) -> None:
     for p in predictions:
         where = f"{p.source} {p.start:.2f}-{p.end:.2f} s" if p.windowed else p.source
-        parts = []
-        if p.posterior is not None:
-            scores = sorted(p.posterior.items(), key=lambda item: item[1], reverse=True)[:CLASSES_IN_TEXT]
-            best, *others = (f"{name} {probability:.2f}" for name, probability in scores)
-            parts += [best if p.eis is None else f"{p.name} ({best}, EIS {p.eis:.2f})", "else " + ", ".join(others)]
-        if p.gender is not None and p.gender_posterior is not None:
-            parts.append(f"{p.gender} {p.gender_posterior[p.gender]:.2f}")
-        if p.phones is not None:
-            parts.append("phones " + (" ".join(p.phones) or "none"))
-        if p.note:
-            parts.append(p.note)
-        print(one_line(f"{where}: " + "; ".join(parts)), file=stream, flush=True)
+        print(one_line(f"{where}: {p.summary()}"), file=stream, flush=True)
 
 
 def _write_json(predictions: Iterable["Prediction"], classes: Sequence[str], stream: TextIO) -> None:

@@ -27,6 +27,7 @@ from speecheq.inference.recordings import (
 )
 from speecheq.inference.trained_model import TrainedModel, load_trained_model
 
+CLASSES_IN_SUMMARY = 3
 # Clips of a mini-batch by default; larger ones make a CPU slower.
 BATCH_SIZES = {"cpu": 8, "cuda": 32}
 # A mini-batch holds at most this much audio, padding included, and this much is read ahead of the model.
@@ -46,8 +47,8 @@ class Prediction:
     trained on EIS; all four are None for silence. ``gender`` and ``phones`` are None where they were not requested.
     ``note`` is empty, ``silence`` or ``clipping``.
 
-    >>> Prediction("some.wav", 0.0, 1.5, "anger", "rage", 3.6, {"anger": 0.9, "joy": 0.1}).emotion
-    'anger'
+    >>> Prediction("some.wav", 0.0, 1.5, "anger", "rage", 3.6, {"anger": 0.9, "joy": 0.1}).summary()
+    'rage (anger 0.90, EIS 3.60); else joy 0.10'
     """
 
     source: str
@@ -62,6 +63,22 @@ class Prediction:
     phones: list[str] | None = None
     note: str = ""
     windowed: bool = False  # the recording was cut, and this is one of its windows
+
+    def summary(self) -> str:
+        """The prediction in one line: SEQM name, the most probable classes, EIS, gender, phones and note."""
+        parts = []
+        if self.posterior is not None:
+            scores = sorted(self.posterior.items(), key=lambda item: item[1], reverse=True)[:CLASSES_IN_SUMMARY]
+            best, *others = (f"{name} {probability:.2f}" for name, probability in scores)
+            parts.append(best if self.eis is None else f"{self.name} ({best}, EIS {self.eis:.2f})")
+            parts.append("else " + ", ".join(others))
+        if self.gender is not None and self.gender_posterior is not None:
+            parts.append(f"{self.gender} {self.gender_posterior[self.gender]:.2f}")
+        if self.phones is not None:
+            parts.append("phones " + (" ".join(self.phones) or "none"))
+        if self.note:
+            parts.append(self.note)
+        return "; ".join(parts)
 
 
 class Predictor:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,10 +65,10 @@ class Labels:
                 values[table] = ()
         return cls.from_dict(values)
 
-    def outputs(self) -> tuple[str, ...]:
-        """The outputs that a model with these labels has, in the order of OUTPUTS."""
-        trained = {EIS: self.intensity, GENDER: self.genders, PHONES: self.phones, PHONE_FRAMES: self.phones}
-        return tuple(name for name in OUTPUTS if trained.get(name, True))
+    def outputs(self, embedding: bool = True, phones: bool = True) -> tuple[str, ...]:
+        """The outputs that a model with these labels has, in the order of OUTPUTS; these two on request."""
+        phones = phones and bool(self.phones)
+        return tuple(compress(OUTPUTS, (True, self.intensity, self.genders, embedding, phones, phones)))
 
     def to_dict(self) -> dict[str, Any]:
         """The labels as JSON can hold them."""
@@ -132,12 +133,6 @@ class Inference(nn.Module):
         return tuple(tensors[name] for name in self.outputs)
 
 
-def _needed_outputs(labels: Labels, phones: bool) -> tuple[str, ...]:
-    """The outputs that a ``ModelOutput`` is made of."""
-    unused = {EMBEDDING} if phones else {EMBEDDING, PHONES, PHONE_FRAMES}
-    return tuple(name for name in labels.outputs() if name not in unused)
-
-
 def _model_output(tensors: Mapping[str, Tensor]) -> ModelOutput:
     eis, gender = (tensors[name].cpu().numpy() if name in tensors else None for name in (EIS, GENDER))
     phones = greedy_decode(tensors[PHONES], tensors[PHONE_FRAMES]) if PHONES in tensors else None
@@ -151,7 +146,7 @@ class TorchModel:
         self.labels, self.device, self.fbank = labels, device, FbankConfig()
         model.to(device)
         _dilate_pointwise(model)
-        self.inference = {phones: Inference(model, config, _needed_outputs(labels, phones)) for phones in (False, True)}
+        self.inference = {phones: Inference(model, config, labels.outputs(False, phones)) for phones in (False, True)}
 
     def __call__(self, features: Tensor, lengths: Tensor, phones: bool = False) -> ModelOutput:
         """Compute padded features (N, T, D) on ``device``; their lengths (N,) in frames are on the CPU."""
@@ -192,7 +187,7 @@ class OnnxModel:
 
     def __call__(self, features: Tensor, lengths: Tensor, phones: bool = False) -> ModelOutput:
         """The same as that of TorchModel."""
-        names = _needed_outputs(self.labels, phones)
+        names = self.labels.outputs(embedding=False, phones=phones)
         inputs = dict(zip(INPUTS, (features.numpy(), lengths.long().numpy())))
         arrays = self.session.run(names, inputs, self.run_options)
         return _model_output({name: torch.from_numpy(array) for name, array in zip(names, arrays)})

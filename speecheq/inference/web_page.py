@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from speecheq.common.errors import InputError, optional_package
 from speecheq.common.log import log
-from speecheq.inference.predictor import Prediction, Predictor
+from speecheq.inference.predictor import Predictor
 from speecheq.inference.recordings import SILENCE
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
@@ -24,20 +24,6 @@ class PageContent(NamedTuple):
     summary: str
     posterior: dict[str, float]  # by class, the mean of all windows; empty for silence
     timeline: list[list[Any]]  # a row for each window, with the columns of TIMELINE
-
-
-def summary(prediction: Prediction) -> str:
-    """One line for the prediction of one clip."""
-    if prediction.posterior is None or prediction.emotion is None:
-        return f"No prediction: {prediction.note}."
-    parts = [f"{prediction.emotion} {prediction.posterior[prediction.emotion]:.2f}"]
-    if prediction.eis is not None:
-        parts = [f"{prediction.name}: {parts[0]}, EIS {prediction.eis:.2f} of 4"]
-    if prediction.gender is not None and prediction.gender_posterior is not None:
-        parts.append(f"gender {prediction.gender} {prediction.gender_posterior[prediction.gender]:.2f}")
-    if prediction.note:
-        parts.append(prediction.note)
-    return "; ".join(parts)
 
 
 def predict_recording(predictor: Predictor, path: str | None) -> PageContent:
@@ -55,7 +41,7 @@ def predict_recording(predictor: Predictor, path: str | None) -> PageContent:
     for clip in clips:
         eis = "" if clip.eis is None else round(clip.eis, 2)
         timeline.append([round(clip.start, 2), round(clip.end, 2), clip.emotion or clip.note, clip.name or "", eis])
-    return PageContent(summary(clips[0]) if len(clips) == 1 else text, mean, timeline)
+    return PageContent(clips[0].summary() if len(clips) == 1 else text, mean, timeline)
 
 
 def page(predictor: Predictor, title: str) -> Any:

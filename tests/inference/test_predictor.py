@@ -5,6 +5,7 @@ import doctest
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import lhotse
 import numpy as np
@@ -18,7 +19,7 @@ from speecheq.common.errors import InputError
 from speecheq.evaluation.score_files import read_scores
 from speecheq.inference import predictor as predictor_module
 from speecheq.inference import recordings
-from speecheq.inference.predictor import Predictor
+from speecheq.inference.predictor import Prediction, Predictor
 from speecheq.inference.recordings import Segment
 from speecheq.models import checkpoint
 
@@ -71,6 +72,14 @@ def test_samples_are_predicted_like_their_file(predictor, wav):
     assert from_samples.posterior == from_file.posterior
     with pytest.raises(InputError, match="samples must have .* a sampling rate in Hz"):
         predictor(samples)
+
+
+def test_the_summary_names_what_is_known():
+    prediction = Prediction("a.wav", 0.0, 1.0, "anger", "rage", 3.5, {"joy": 0.25, "anger": 0.75}, "F", {"F": 0.9})
+    assert prediction.summary() == "rage (anger 0.75, EIS 3.50); else joy 0.25; F 0.90"
+    prediction = replace(prediction, name=None, eis=None, gender=None, phones=[], note="clipping")
+    assert prediction.summary() == "anger 0.75; else joy 0.25; phones none; clipping"
+    assert Prediction("a.wav", 0.0, 1.0, note="silence").summary() == "silence"
 
 
 def test_the_examples_in_docstrings_run(experiment, monkeypatch, tmp_path, write_noise):

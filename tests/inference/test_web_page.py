@@ -5,25 +5,16 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import soundfile
 
 from speecheq.cli import main
 from speecheq.cluster.run_task import free_port
 from speecheq.common.errors import InputError
-from speecheq.inference.predictor import Prediction, Predictor
-from speecheq.inference.web_page import page, predict_recording, summary
+from speecheq.inference.web_page import page, predict_recording
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed (utils/install.sh --extras listen)")
-RATE = 16000
-
-
-@pytest.fixture(scope="module")
-def predictor(experiment):
-    return Predictor(experiment / "best.pt", "cpu", gender=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,30 +30,19 @@ def ask(predictor):
     blocks.close()
 
 
-def write(path, seconds, level=0.1, rate=RATE):
-    soundfile.write(path, level * np.random.default_rng(1).standard_normal(int(seconds * rate)), rate)
-    return path
-
-
-def test_the_page_answers_as_the_predictor(ask, predictor, tmp_path):
-    wav = write(tmp_path / "noise of a test.wav", 1.5)
+def test_the_page_answers_as_the_predictor(ask, predictor, write_noise, tmp_path):
+    wav = write_noise(tmp_path / "noise of a test.wav", 1.5)
     words, posterior, timeline = ask(wav)
     (clip,) = predictor(wav)
-    assert words.startswith(f"{clip.name}: {clip.emotion} ") and f"gender {clip.gender}" in words
+    assert words == clip.summary()
     assert posterior["label"] == clip.emotion
     shown = {entry["label"]: entry["confidence"] for entry in posterior["confidences"]}
     assert shown == pytest.approx(clip.posterior, abs=1e-6)
     assert timeline["data"] == [[0.0, 1.5, clip.emotion, clip.name, round(clip.eis, 2)]]
 
 
-def test_a_model_without_intensities_is_summed_up_by_its_class():
-    prediction = Prediction("a.wav", 0.0, 1.0, "anger", "rage", 3.5, {"anger": 0.75, "joy": 0.25})
-    assert summary(prediction) == "rage: anger 0.75, EIS 3.50 of 4"
-    assert summary(replace(prediction, name=None, eis=None)) == "anger 0.75"
-
-
-def test_a_long_recording_gets_a_timeline_and_the_mean_of_its_windows(predictor, tmp_path):
-    wav = write(tmp_path / "long.wav", 31)
+def test_a_long_recording_gets_a_timeline_and_the_mean_of_its_windows(predictor, write_noise, tmp_path):
+    wav = write_noise(tmp_path / "long.wav", 31)
     words, posterior, timeline = predict_recording(predictor, str(wav))
     clips = predictor(wav)
     assert len(clips) > 5 and words.startswith(f"{len(clips)} windows, 0 of them silence")
@@ -71,9 +51,9 @@ def test_a_long_recording_gets_a_timeline_and_the_mean_of_its_windows(predictor,
     assert [line[:2] for line in timeline] == [[round(clip.start, 2), round(clip.end, 2)] for clip in clips]
 
 
-def test_silence(ask, tmp_path):
-    words, posterior, timeline = ask(write(tmp_path / "silence.wav", 1, level=0))
-    assert words == "No prediction: silence." and not posterior.get("confidences")
+def test_silence(ask, write_noise, tmp_path):
+    words, posterior, timeline = ask(write_noise(tmp_path / "silence.wav", 1, level=0))
+    assert words == "silence" and not posterior.get("confidences")
     assert timeline["data"] == [[0.0, 1.0, "silence", "", ""]]
 
 
