@@ -235,7 +235,7 @@ gpu=$(gpu_capability)
 started=$SECONDS
 reason_given="--stack asks for it"
 lock_of() { # the state of all that the installation of stack $1 depends on
-  cat "$requirements/$1"*.txt "$root/setup.py" | sha256sum | cut -d ' ' -f 1
+  cat "$requirements/$1"*.txt "$root/pyproject.toml" | sha256sum | cut -d ' ' -f 1
 }
 installed_stack='' installed_lock='' installed_torch='' installed_extras='' installed_at=''
 fresh=true

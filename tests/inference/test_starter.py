@@ -44,8 +44,8 @@ def test_it_says_that_it_learned_no_phones(tmp_path, capsys):
 
 
 def test_the_package_takes_it_along():
-    setup = (Path(__file__).resolve().parents[2] / "setup.py").read_text()
-    assert '"starter/*"' in setup
+    project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+    assert '"speecheq.inference" = ["starter/*", ' in project
 
 
 def test_real_clips_of_the_speaker_that_it_was_not_trained_on(samples):

@@ -256,7 +256,7 @@ def test_install_leaves_folders_alone_that_it_did_not_make(tmp_path):
 def lock_of(stack):
     """What the installer's stamp says of the files that an installation depends on."""
     state = subprocess.run(
-        ["bash", "-c", f"export LC_ALL=C.UTF-8; cat '{UTILS}'/requirements/{stack}*.txt '{ROOT}/setup.py'"],
+        ["bash", "-c", f"export LC_ALL=C.UTF-8; cat '{UTILS}'/requirements/{stack}*.txt '{ROOT}/pyproject.toml'"],
         capture_output=True,
         check=True,
     ).stdout
@@ -395,7 +395,7 @@ def test_the_wheel_of_k2_is_the_one_for_python_310():
     """By name and tag pip cannot tell it from those for other Pythons: both ways to install it name its digest."""
     (line,) = re.findall(r"^[^#\n].*$", (UTILS / "requirements" / "k2-wheel.txt").read_text(), re.MULTILINE)
     digest = re.fullmatch(r"k2==1\.23\.4 --hash=sha256:([0-9a-f]{64})", line).group(1)
-    assert f"k2-1.23.4-py3.10-none-any.whl#sha256={digest}" in (ROOT / "setup.py").read_text()
+    assert f"k2-1.23.4-py3.10-none-any.whl#sha256={digest}" in (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.mark.skipif(version("pip") != "24.0", reason="is about pip 24.0: later ones refuse wheels of such names")
