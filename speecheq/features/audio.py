@@ -3,6 +3,7 @@
 import io
 import math
 import os
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -18,7 +19,7 @@ LARGEST_FILTERS = 20_000_000
 
 
 def resampler_name() -> str:
-    """Who resamples here: torchaudio, or soxr where torchaudio cannot be imported. InputError where neither can."""
+    """The library that resamples: torchaudio, or soxr if torchaudio cannot be imported; InputError if neither can."""
     try:
         import torchaudio  # noqa: F401
 
@@ -36,8 +37,8 @@ def resampler_name() -> str:
 
 
 @lru_cache(maxsize=8)
-def resampler(source: int, target: int):
-    """A function from samples at ``source`` Hz to samples at ``target`` Hz."""
+def resampler(source: int, target: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from samples (S,) float32 at ``source`` Hz to samples at ``target`` Hz."""
     common = math.gcd(source, target)
     if resampler_name() == "torchaudio" and (source // common) * (target // common) <= LARGEST_FILTERS:
         import torchaudio
@@ -50,9 +51,9 @@ def resampler(source: int, target: int):
 
 
 def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
-    """The samples (S,) float32 of a cut, channels averaged, resampled where its recording has another rate.
+    """The samples (S,) float32 of a cut at ``sampling_rate`` Hz: channels averaged, resampled if need be.
 
-    InputError for a file that is gone or holds fewer samples than its manifest says.
+    Raises InputError for a file that is gone or holds fewer samples than its manifest says.
     """
     recording, source = cut.recording, cut.recording.sources[0]
     path = file = source.source

@@ -8,7 +8,7 @@ with Kaldi's fbank of the same options (the paper uses librosa's mel filter bank
 import warnings
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import kaldi_native_fbank
 import numpy as np
@@ -21,9 +21,12 @@ from torch import nn
 FRAMES_A_PIECE = 2000
 
 
+Samples = TypeVar("Samples", int, torch.Tensor)
+
+
 @dataclass(frozen=True)
 class FbankConfig:
-    """Frame size and hop in seconds, sampling rate in Hz, mel bins between two frequencies in Hz."""
+    """Settings of the filter banks: frame length and shift in seconds, sampling rate and frequencies in Hz."""
 
     sampling_rate: int = 16000
     num_filters: int = 80
@@ -48,8 +51,8 @@ class FbankConfig:
     def window_samples(self) -> int:
         return round(self.frame_length * self.sampling_rate)
 
-    def num_frames(self, num_samples):
-        """Frames of a clip of ``num_samples`` samples (an int or an integer tensor)."""
+    def num_frames(self, num_samples: Samples) -> Samples:
+        """The number of frames of clips with so many samples: an int, or a tensor of integers."""
         return (num_samples + self.shift_samples // 2) // self.shift_samples
 
 
@@ -83,8 +86,11 @@ class Fbank(FeatureExtractor):
     def feature_dim(self, sampling_rate: int) -> int:
         return self.config.num_filters
 
-    def extract(self, samples, sampling_rate: int) -> np.ndarray:
-        """Features of one mono clip. ValueError for another sampling rate, more channels, or no sample."""
+    def extract(self, samples: Any, sampling_rate: int) -> np.ndarray:
+        """The features (T, 80) float32 of one clip, samples (S,) or (1, S) in [-1, 1].
+
+        Raises ValueError for another sampling rate, several channels, or no sample.
+        """
         samples = np.ascontiguousarray(samples, dtype=np.float32)
         if samples.ndim == 2 and samples.shape[0] == 1:
             samples = samples[0]
@@ -93,20 +99,20 @@ class Fbank(FeatureExtractor):
         if sampling_rate != self.config.sampling_rate:
             raise ValueError(f"samples at {self.config.sampling_rate} Hz are expected, not at {sampling_rate} Hz")
         fbank = kaldi_native_fbank.OnlineFbank(_kaldi_options(self.config))
-        # the binding takes any sequence of numbers and reads a memoryview faster than an array or a list
+        # the binding takes any sequence of numbers, and a memoryview is the fastest
         fbank.accept_waveform(self.config.sampling_rate, memoryview(samples))
         fbank.input_finished()
         return np.array([fbank.get_frame(index) for index in range(fbank.num_frames_ready)])
 
 
 class BatchedFbank(nn.Module):
-    """The same features as ``Fbank`` for a padded batch, differentiable and on any device."""
+    """The features of ``Fbank`` for a padded batch, differentiable and on any device."""
 
-    def __init__(self, config: FbankConfig = FbankConfig()):
+    def __init__(self, config: FbankConfig = FbankConfig()) -> None:
         super().__init__()
         self.config = config
         with warnings.catch_warnings():
-            # lhotse warns that its manifests expect snip_edges=False; the edges are laid on in forward
+            # lhotse warns that its manifests expect snip_edges=False; forward adds the edges itself
             warnings.simplefilter("ignore")
             self.layer = Wav2LogFilterBank(
                 sampling_rate=config.sampling_rate,
@@ -121,12 +127,14 @@ class BatchedFbank(nn.Module):
             )
 
     def forward(self, samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Samples (N, S) in [-1, 1], padded, and their lengths (N,) in samples -> features (N, T, 80), frames (N,).
+        """The features of a batch: ``samples`` (N, S) in [-1, 1], padded, and their ``lengths`` (N,) in samples.
 
-        The frames are on the device of the lengths. Where that is the CPU, nothing waits for the device of the samples.
+        Kaldi mirrors a clip at both of its ends. In a padded batch the end of a clip is not the end of its row, so the
+        mirrored samples are gathered for each clip.
 
-        Kaldi mirrors a clip at both of its ends. In a padded batch the end of a clip is not the end of its
-        row, so the mirrored samples are gathered a clip at a time. Rows beyond their frames are zero.
+        Returns:
+            features (N, T, 80), zero beyond a clip's frames; numbers of frames (N,), on the device of ``lengths``. If
+            that is the CPU, nothing waits for the device of the samples.
         """
         window, shift = self.config.window_samples, self.config.shift_samples
         frames = self.config.num_frames(lengths)
@@ -137,11 +145,11 @@ class BatchedFbank(nn.Module):
         period = 2 * lengths[:, None]
         position = torch.remainder(position[None, :], period)
         mirrored = torch.where(position < lengths[:, None], position, period - 1 - position)
-        features = self._of_whole_frames(samples.float().gather(1, mirrored), most)
+        features = self._filter_banks(samples.float().gather(1, mirrored), most)
         valid = torch.arange(most, device=samples.device)[None, :] < counts[:, None]
         return features * valid[:, :, None], frames
 
-    def _of_whole_frames(self, samples: torch.Tensor, frames: int) -> torch.Tensor:
+    def _filter_banks(self, samples: torch.Tensor, frames: int) -> torch.Tensor:
         if samples.device.type != "cpu":
             return self.layer(samples)
         return torch.cat([self.layer(rows) for rows in samples.split(max(1, FRAMES_A_PIECE // frames))])

@@ -1,12 +1,18 @@
-"""Stage 2: the features of a corpus, computed once and stored in archives."""
+"""Stage 2: the features of a corpus, computed once and stored in archives.
+
+    OUT_DIR/cuts.jsonl.gz            the cuts of the corpus, with their features
+    OUT_DIR/parts-<key>/00000.lca    an archive with the features of a part, CUTS_A_PART cuts
+    OUT_DIR/parts-<key>/00000.jsonl.gz, 00000.json    the cuts of the part, and the sizes of its two files
+
+A part is done when the file of sizes is there and right; a run that was interrupted goes on with the other parts.
+"""
 
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,23 +38,26 @@ from speecheq.features.fbank import Fbank, FbankConfig
 
 # Values are stored as multiples of 2**-10, which keeps them within 0.0005 at 1.8 bytes a value.
 TICK_POWER = -10
-# Archives, and what was read from a shard.
+# The storage types of archives and of shards.
 STORED_AS = (LilcomChunkyWriter.name, MemoryLilcomReader.name)
 CUTS_A_PART = 250
-# Raised when what this stage writes changes its meaning.
+# Raised when what this module writes changes its meaning.
 FORMAT = 1
 
 
 def load_features(cut: MonoCut) -> torch.Tensor:
-    """The stored features (T, D) of a cut; InputError where the archive is gone or not whole, or of another kind."""
-    if cut.features.storage_type not in STORED_AS:  # others unpickle, or fetch from a network
+    """The stored features (T, D) of a cut, as float32.
+
+    Raises InputError if they cannot be read (the archive is gone or damaged), or are not stored as stage 2 does.
+    """
+    if cut.features.storage_type not in STORED_AS:  # other types unpickle, or fetch from a network
         raise InputError(
             f"{cut.features.storage_path}: the features of {cut.id} are stored as {cut.features.storage_type}, not as "
             "stage 2 does; run it again."
         )
     try:
         features = cut.load_features()
-    except Exception as error:  # lilcom, the file system and lhotse each have their own, lhotse's of many lines
+    except Exception as error:  # lilcom, the file system and lhotse raise different ones, some of many lines
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         again = "run stage 2" if cut.features.storage_type == LilcomChunkyWriter.name else "remove it and run stage 3"
         raise InputError(
@@ -82,48 +91,85 @@ def _extract_part(cuts: list[MonoCut], config: FbankConfig, archive: Path) -> in
             done.append(cut)
     with whole_file(archive.with_suffix(".jsonl.gz")) as temporary:
         CutSet.from_cuts(done).to_file(temporary)
-    # written last: a part counts as done when this file is there and the sizes in it are right
+    # written last: it marks the part as done
     note_sizes(_note(archive), (archive, archive.with_suffix(".jsonl.gz")))
     return len(done)
-
-
-def _archive(folder: Path, part: int) -> Path:
-    return folder / f"{part:05d}.lca"
 
 
 def _note(archive: Path) -> Path:
     return archive.with_suffix(".json")
 
 
-def _in_parts(
-    cuts: Iterable[MonoCut], folder: Path, numbers: Collection[int] | None = None
-) -> Iterator[tuple[Path, list[MonoCut]]]:
-    """(archive, its cuts), CUTS_A_PART at a time; of the parts with these numbers, or of all."""
-    cuts = iter(cuts)
-    for number in count() if numbers is None else range(max(numbers) + 1):
-        part = list(islice(cuts, CUTS_A_PART))
-        if not part:
-            return
-        if numbers is None or number in numbers:
-            yield _archive(folder, number), part
+class _CorpusFeatures:
+    """Stage 2 of one corpus: its stamp, and the parts in which its features are computed."""
 
+    def __init__(self, corpus: str, manifests: Path, out_dir: Path, config: FbankConfig) -> None:
+        self.corpus, self.config = corpus, config
+        self.manifests, self.out_dir = Path(manifests), Path(out_dir)
+        self.card = load_card(self.manifests, corpus)
+        options = {"corpus": corpus, "fbank": config.to_dict(), "tick_power": TICK_POWER}
+        if set(self.card["counts"]["sampling_rate"]) != {str(config.sampling_rate)}:
+            options["resampler"] = resampler_name()
+        self.stage = Stage("features", corpus, self.out_dir, options, [self.manifests], FORMAT)
+        self.parts_dir = self.out_dir / f"parts-{self.stage.key}"
 
-def _stage(corpus: str, manifests: Path, out_dir: Path, card: Mapping[str, Any], config: FbankConfig) -> Stage:
-    options = {"corpus": corpus, "fbank": config.to_dict(), "tick_power": TICK_POWER}
-    if set(card["counts"]["sampling_rate"]) != {str(config.sampling_rate)}:
-        options["resampler"] = resampler_name()
-    return Stage("features", corpus, out_dir, options, [manifests], FORMAT)
+    def archive(self, part: int) -> Path:
+        return self.parts_dir / f"{part:05d}.lca"
+
+    def parts(self, numbers: Collection[int] | None) -> Iterator[tuple[Path, list[MonoCut]]]:
+        """(archive, its cuts) of the parts with these numbers, or of all; one part is in memory at a time."""
+        cuts = corpus_cuts(self.manifests, self.corpus, self.card["splits"])
+        for number in count() if numbers is None else range(max(numbers) + 1):
+            part = list(islice(cuts, CUTS_A_PART))
+            if not part:
+                return
+            if numbers is None or number in numbers:
+                yield self.archive(number), part
+
+    def compute(self, nj: int, numbers: Collection[int] | None) -> list[Path]:
+        """Compute the parts with these numbers, or all, but for those that are done. Returns their archives."""
+        with write_fault_is_an_input_error(self.parts_dir):
+            self.parts_dir.mkdir(parents=True, exist_ok=True)
+        archives: list[Path] = []
+        utterances = self.card["utterances"]
+        total = utterances if numbers is None else min(utterances, len(numbers) * CUTS_A_PART)
+        with Progress(f"{self.corpus}: features", total, "clips") as shown:
+
+            def missing() -> Iterator[tuple[list[MonoCut], FbankConfig, Path]]:
+                for archive, part in self.parts(numbers):
+                    archives.append(archive)
+                    if sizes_are_as_noted(_note(archive)):
+                        shown.update(len(part))
+                    else:
+                        yield part, self.config, archive
+
+            nj = 1 if utterances <= CUTS_A_PART else nj
+            for cuts in in_processes(_extract_part, missing(), nj, str(self.out_dir)):
+                shown.update(cuts)
+        return archives
+
+    def finish(self, archives: list[Path]) -> None:
+        """Join the manifests of all parts, write the stamp, and remove what earlier runs left."""
+        self.stage.invalidate()
+        with whole_file(self.out_dir / "cuts.jsonl.gz") as temporary, open(temporary, "wb") as cuts:
+            for archive in archives:  # gzip files one after the other are a gzip file
+                cuts.write(archive.with_suffix(".jsonl.gz").read_bytes())
+        names = [os.path.relpath(archive, self.out_dir) for archive in archives]
+        utterances = self.card["utterances"]
+        self.stage.finish(self.out_dir, utterances, utterances, Drops(), outputs=["cuts.jsonl.gz", *names])
+        for stale in self.out_dir.glob("parts-*"):
+            if stale != self.parts_dir:
+                shutil.rmtree(stale)
+        remove_leftovers(self.parts_dir)
 
 
 def missing_parts(corpus: str, manifests: Path, out_dir: Path, config: FbankConfig = FbankConfig()) -> list[int] | None:
-    """The numbers, from 0, of the parts that ``compute_features`` would compute; None where the corpus is done."""
-    manifests, out_dir = Path(manifests), Path(out_dir)
-    card = load_card(manifests, corpus)
-    stage = _stage(corpus, manifests, out_dir, card, config)
-    if not stage.needs_run():
+    """The numbers, from 0, of the parts that ``compute_features`` would compute; None if the corpus is done."""
+    features = _CorpusFeatures(corpus, manifests, out_dir, config)
+    if not features.stage.needs_run():
         return None
-    parts = range(math.ceil(card["utterances"] / CUTS_A_PART))
-    return [part for part in parts if not sizes_are_as_noted(_note(_archive(out_dir / f"parts-{stage.key}", part)))]
+    parts = range(math.ceil(features.card["utterances"] / CUTS_A_PART))
+    return [part for part in parts if not sizes_are_as_noted(_note(features.archive(part)))]
 
 
 def compute_features(
@@ -134,73 +180,26 @@ def compute_features(
     config: FbankConfig = FbankConfig(),
     parts: Collection[int] | None = None,
 ) -> None:
-    """Stage 2: the features of one corpus, ``out_dir``/cuts.jsonl.gz and archives beside it.
+    """Stage 2: compute and store the features of a corpus in ``out_dir``, in ``nj`` processes.
 
-    ``nj`` processes work on parts of 250 cuts, and no more of the corpus is held at a time; a run that was broken off
-    goes on with the parts that are missing or not whole. With ``parts``, numbers from 0, only these are computed, and
-    left for a run without to be joined: so jobs share a corpus. Raises InputError where stage 1 has not run or a
-    recording cannot be read.
+    With ``parts`` (numbers from 0) only these parts are computed, so that the jobs of an array share a corpus; a last
+    call without ``parts`` then joins them. Raises InputError if stage 1 has not run or a recording cannot be read.
     """
-    manifests, out_dir = Path(manifests), Path(out_dir)
-    card = load_card(manifests, corpus)
-    stage = _stage(corpus, manifests, out_dir, card, config)
-    if not stage.needs_run() or stage.added_to_plan():
+    features = _CorpusFeatures(corpus, manifests, out_dir, config)
+    if not features.stage.needs_run() or features.stage.added_to_plan():
         return
     if parts is not None:
-        make_parent(out_dir)
-        with folder_in_use(manifests), folder_in_use(out_dir):  # many jobs may have parts, but none beside a whole run
-            _compute(stage, corpus, manifests, out_dir, nj, config, card, parts)
+        make_parent(features.out_dir)
+        # many jobs may compute parts at once, but none beside a whole run
+        with folder_in_use(features.manifests), folder_in_use(features.out_dir):
+            features.compute(nj, parts)
         return
-    with stage.locked() as is_missing:
+    with features.stage.locked() as is_missing:
         if is_missing:
-            _compute(stage, corpus, manifests, out_dir, nj, config, card, parts)
-
-
-def _compute(
-    stage: Stage,
-    corpus: str,
-    manifests: Path,
-    out_dir: Path,
-    nj: int,
-    config: FbankConfig,
-    card: Mapping[str, Any],
-    parts: Collection[int] | None,
-) -> None:
-    """The archives that are missing, and, of all of them (no ``parts``), their cuts and the stamp."""
-    parts_dir = out_dir / f"parts-{stage.key}"
-    with write_fault_is_an_input_error(parts_dir):
-        parts_dir.mkdir(parents=True, exist_ok=True)
-    archives: list[Path] = []
-    utterances = card["utterances"] if parts is None else min(card["utterances"], len(parts) * CUTS_A_PART)
-    with Progress(f"{corpus}: features", utterances, "clips") as shown:
-
-        def missing() -> Iterator[tuple[Path, list[MonoCut]]]:
-            for archive, part in _in_parts(corpus_cuts(manifests, corpus, card["splits"]), parts_dir, parts):
-                archives.append(archive)
-                if sizes_are_as_noted(_note(archive)):
-                    shown.update(len(part))
-                else:
-                    yield archive, part
-
-        tasks = ((part, config, archive) for archive, part in missing())
-        nj = 1 if card["utterances"] <= CUTS_A_PART else nj
-        for cuts in in_processes(_extract_part, tasks, nj, str(out_dir)):
-            shown.update(cuts)
-    if parts is not None:
-        return
-    stage.invalidate()
-    with whole_file(out_dir / "cuts.jsonl.gz") as temporary, open(temporary, "wb") as cuts:
-        for archive in archives:  # files of gzip one after the other are a file of gzip
-            cuts.write(archive.with_suffix(".jsonl.gz").read_bytes())
-    names = [os.path.relpath(archive, out_dir) for archive in archives]
-    stage.finish(out_dir, card["utterances"], card["utterances"], Drops(), outputs=["cuts.jsonl.gz", *names])
-    for stale in out_dir.glob("parts-*"):
-        if stale != parts_dir:
-            shutil.rmtree(stale)
-    remove_leftovers(parts_dir)
+            features.finish(features.compute(nj, None))
 
 
 def load_cuts(fbank_dir: Path) -> CutSet:
-    """The cuts of a corpus whose features are stored, read lazily; InputError where stage 2 has not run."""
+    """The cuts of a corpus with stored features, read lazily; InputError if stage 2 has not run."""
     require(fbank_dir, "features")
     return CutSet.from_jsonl_lazy(Path(fbank_dir) / "cuts.jsonl.gz")
