@@ -5,7 +5,7 @@ have styles, points have markers, bars have words.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,6 +38,8 @@ LINES = ("-", "--", ":", "-.")
 # matplotlib begin with a bright yellow, which draws the eye to the smallest values.
 SHARES = LinearSegmentedColormap.from_list("shares", ["#FFFFFF", "#3C8DCB"], N=25)
 TEXT_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # behind text that a line may cross
+BAR_EDGE: dict[str, Any] = {"edgecolor": BLACK, "linewidth": 0.5}
+MARKER_EDGE: dict[str, Any] = {"markeredgecolor": BLACK, "markeredgewidth": 0.4}
 WIDTH = 7.0  # inches
 
 

@@ -21,21 +21,9 @@ from speecheq.config.layers import load
 from speecheq.evaluation import metrics
 from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.evaluation.robustness.conditions import CLEAN, ConditionResult, Setting, by_curve, by_setting
-from speecheq.reporting import plots
+from speecheq.reporting import figure_data, plots
 from speecheq.reporting.experiment import Experiment, ScoredFold
-from speecheq.reporting.figure_data import (
-    LOSS_POINTS,
-    PERPLEXITY,
-    UNSPECIFIED,
-    checkpoint_steps,
-    embed_in_plane,
-    group_by_intensity,
-    read_curves,
-    read_training_clips,
-    sample_embeddings,
-    speaker_scores,
-    split_by_level,
-)
+from speecheq.reporting.figure_data import LOSS_POINTS, PERPLEXITY, UNSPECIFIED, group_by_intensity
 from speecheq.reporting.figure_style import STYLE
 from speecheq.reporting.tables import capitalised, join_numbers, slug
 
@@ -90,7 +78,7 @@ def _count(clips: Sequence[ClipPrediction]) -> str:
 def _draw_eis(experiment: Experiment) -> Drawing:
     if load(experiment.scored[0].folder / "config.yaml").loss.alpha == 0:
         raise InputError("it was not trained on EIS")
-    tested, trained_folds = experiment.test_clips, read_training_clips(experiment.scored)
+    tested, trained_folds = experiment.test_clips, figure_data.read_training_clips(experiment.scored)
     trained = [clip for _, clips in trained_folds for clip in clips]
     parts = {"training": trained, "test": tested} if trained else {"test": tested}
     classes = experiment.classes
@@ -124,7 +112,7 @@ def _draw_confusion(experiment: Experiment) -> Drawing:
 
 
 def _draw_curves(experiment: Experiment) -> Drawing:
-    runs = {fold.name: read_curves(fold.folder) for fold in experiment.scored}
+    runs = {fold.name: figure_data.read_curves(fold.folder) for fold in experiment.scored}
     known = [fold for fold in experiment.scored if runs[fold.name]]
     if not known:
         raise InputError("there are no TensorBoard events beside its scores.")
@@ -136,12 +124,12 @@ def _draw_curves(experiment: Experiment) -> Drawing:
     if absent:
         caption += f" {absent} more have no TensorBoard events."
     curves = {name: found for name, found in runs.items() if found}
-    return Drawing("Learning curves", caption, plots.curves_figure(curves, checkpoint_steps(known, runs)))
+    return Drawing("Learning curves", caption, plots.curves_figure(curves, figure_data.checkpoint_steps(known, runs)))
 
 
 def _draw_map(experiment: Experiment) -> Drawing:
     fold = experiment.scored[0]
-    sample = sample_embeddings(fold)
+    sample = figure_data.sample_embeddings(fold)
     clips = f"{sample.total:,}"
     if len(sample.gold) < sample.total:
         clips = f"{len(sample.gold):,} of its {sample.total:,}, drawn at random"
@@ -150,7 +138,7 @@ def _draw_map(experiment: Experiment) -> Drawing:
         f"projected by t-SNE (perplexity at most {PERPLEXITY}). Embeddings of different trainings cannot be shown on "
         "one map. Only neighbourhoods are meaningful, not the axes or the sizes of clusters."
     )
-    places = embed_in_plane(sample.embeddings)
+    places = figure_data.embed_in_plane(sample.embeddings)
     return Drawing("Embeddings by t-SNE", caption, plots.map_figure(places, sample.gold, experiment.classes.names))
 
 
@@ -170,7 +158,7 @@ def _draw_calibration(experiment: Experiment) -> Drawing:
 
 
 def _draw_speakers(experiment: Experiment) -> Drawing:
-    scores = speaker_scores(experiment.predictions)
+    scores = figure_data.speaker_scores(experiment.predictions)
     caption = (
         f"UA of each of the {len(scores)} test speakers of {experiment.run['target']} over the classes that the "
         f"speaker has, with the number of clips: {_folds(experiment.scored)}. Dashed: the pooled UA."
@@ -225,7 +213,7 @@ def _compare_conditions(
     for name, results in systems.items():
         clean = [result for result in results if result.condition == CLEAN]
         for curve, points in by_curve(results).items():
-            if split_by_level(points)[1]:
+            if figure_data.split_by_level(points)[1]:
                 panels.setdefault(curve, {})[name] = points + clean
     if len(systems) < 2 or not panels:
         return None

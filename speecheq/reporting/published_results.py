@@ -5,8 +5,9 @@ other systems, and the components of our systems for the ablation. Our own resul
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -80,51 +81,46 @@ def _with_keys(values: Any, kind: type, where: str) -> dict[str, Any]:
     return values
 
 
-def _items(path: Path, what: str, values: Sequence[Any], kind: type[T]) -> Iterator[tuple[str, T]]:
-    """(place in the file, item) for each of a list of mappings."""
+def _read_items(
+    path: Path, what: str, values: Any, kind: type[T], find_fault: Callable[[T], str | None] = lambda item: None
+) -> list[T]:
+    """A list of mappings as ``kind``; InputError names the first item in which ``find_fault`` finds a fault."""
+    items = []
     for number, value in enumerate(values, 1):
         where = f"{path}, {what} {number}"
-        yield where, kind(**_with_keys(value, kind, where))
+        item = kind(**_with_keys(value, kind, where))
+        fault = find_fault(item)
+        if fault is not None:
+            raise InputError(f"{where}: {fault}.")
+        items.append(item)
+    return items
 
 
-def _read_columns(path: Path, values: Sequence[Any]) -> list[PaperColumn]:
-    columns = []
-    for where, item in _items(path, "column", values, PaperColumn):
-        columns.append(PaperColumn(*map(str, astuple(item))))
-        if columns[-1].score not in SCORES:
-            raise InputError(f"{where}: the score {columns[-1].score!r} is not one of {', '.join(SCORES)}.")
-    return columns
+def _column_fault(column: PaperColumn) -> str | None:
+    if str(column.score) in SCORES:
+        return None
+    return f"the score {str(column.score)!r} is not one of {', '.join(SCORES)}"
 
 
-def _read_rows(path: Path, values: Sequence[Any], columns: int) -> list[PaperRow]:
-    rows = []
-    for where, row in _items(path, "row", values, PaperRow):
-        if not isinstance(row.figures, list) or len(row.figures) != columns:
-            raise InputError(f"{where}: expected {columns} figures, one for each column.")
-        if not all(figure is None or type(figure) in (int, float) for figure in row.figures):
-            raise InputError(f"{where}: a figure is a number, or null where the paper has none.")
-        rows.append(PaperRow(str(row.name), row.system, row.figures))
-    return rows
+def _row_fault(row: PaperRow, columns: int) -> str | None:
+    if not isinstance(row.figures, list) or len(row.figures) != columns:
+        return f"expected {columns} figures, one for each column"
+    if not all(figure is None or type(figure) in (int, float) for figure in row.figures):
+        return "a figure is a number, or null where the paper has none"
+    return None
 
 
-def _read_published(path: Path, values: Sequence[Any]) -> list[PublishedResult]:
-    results = []
-    for where, result in _items(path, "published figure", values, PublishedResult):
-        if result.score not in ("wa", "ua") or not isinstance(result.protocols, list):
-            raise InputError(f"{where}: its score must be wa or ua, and its protocols a list.")
-        if type(result.figure) not in (int, float) or type(result.classes) is not int:
-            raise InputError(f"{where}: its figure must be a number, and its classes a whole number.")
-        results.append(result)
-    return results
+def _published_fault(result: PublishedResult) -> str | None:
+    if result.score not in ("wa", "ua") or not isinstance(result.protocols, list):
+        return "its score must be wa or ua, and its protocols a list"
+    if type(result.figure) not in (int, float) or type(result.classes) is not int:
+        return "its figure must be a number, and its classes a whole number"
+    return None
 
 
-def _read_components(path: Path, values: Sequence[Any]) -> list[Component]:
-    components = []
-    for where, component in _items(path, "part", values, Component):
-        if not all(isinstance(value, str) for value in astuple(component)):
-            raise InputError(f"{where}: its name and its two systems must be words.")
-        components.append(component)
-    return components
+def _component_fault(component: Component) -> str | None:
+    is_text = all(isinstance(value, str) for value in astuple(component))
+    return None if is_text else "its name and its two systems must be words"
 
 
 def read_table(path: Path) -> PaperTable:
@@ -134,12 +130,14 @@ def read_table(path: Path) -> PaperTable:
     if not all(isinstance(values, list) for values in lists):
         raise InputError(f"{path}: columns, rows, published, parts and notes must be lists.")
     columns, rows, published, parts, notes = lists
+    made_columns = _read_items(path, "column", columns, PaperColumn, _column_fault)
+    made_rows = _read_items(path, "row", rows, PaperRow, partial(_row_fault, columns=len(columns)))
     return PaperTable(
         str(title),
-        _read_columns(path, columns),
-        _read_rows(path, rows, len(columns)),
-        _read_published(path, published),
-        _read_components(path, parts),
+        [PaperColumn(*map(str, astuple(column))) for column in made_columns],
+        [replace(row, name=str(row.name)) for row in made_rows],
+        _read_items(path, "published figure", published, PublishedResult, _published_fault),
+        _read_items(path, "part", parts, Component, _component_fault),
         [str(note) for note in notes],
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation.metrics import confusion
@@ -49,6 +49,7 @@ CATEGORY_SCORES = ("wa", "ua", "uai", "macro_f1", "restricted_wa", "restricted_u
 OTHER_SCORES = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson", "gender", "per")
 CATEGORIES, OTHER_TASKS = "categories (ESC)", "intensity, gender, phonemes"
 
+T = TypeVar("T")
 Columns = dict[str | Column, Callable[[Experiment], Cell]]
 SYSTEM: Columns = {"system": lambda member: member.run["system"], "config": lambda member: config_name(member.run)}
 
@@ -60,14 +61,16 @@ def score_cell(metrics: Mapping[str, Any], set_name: str, score: str) -> tuple[s
     return (value,) if deviation is None else (value, format_score(deviation, score))
 
 
-def _score_column(score: str) -> Column:
-    return Column(HEADINGS[score], (HEADINGS[score], f"{HEADINGS[score]} std"), " ± ")
+def _score_columns(
+    scores: Iterable[str], source: Callable[[T], tuple[Mapping[str, Any], str]]
+) -> dict[str | Column, Callable[[T], Cell]]:
+    """``source``: the metrics of a row, and the set whose scores are shown."""
 
+    def cell(score: str) -> Callable[[T], Cell]:
+        return lambda row: score_cell(*source(row), score)
 
-def _score_columns(scores: Iterable[str], set_name: str) -> Columns:
     return {
-        _score_column(score): lambda member, score=score: score_cell(member.summary, set_name, score)
-        for score in scores
+        Column(HEADINGS[score], (HEADINGS[score], f"{HEADINGS[score]} std"), " ± "): cell(score) for score in scores
     }
 
 
@@ -88,7 +91,7 @@ def _category_table(members: Sequence[Experiment], set_name: str) -> Table:
         **SYSTEM,
         "folds": lambda member: _folds(member, member.run["folds"]),
         "seeds": lambda member: join_numbers(member.run["seeds"]),
-        **_score_columns(CATEGORY_SCORES, set_name),
+        **_score_columns(CATEGORY_SCORES, lambda member: (member.summary, set_name)),
         "emotion data": lambda member: ", ".join(member.run["corpora"]),
         "git": lambda member: ", ".join(member.run["trained_at_git"]),
     }
@@ -98,7 +101,7 @@ def _category_table(members: Sequence[Experiment], set_name: str) -> Table:
 def _other_table(members: Sequence[Experiment], set_name: str) -> Table:
     columns: Columns = {
         **SYSTEM,
-        **_score_columns(_scores_of_set(OTHER_SCORES, set_name), set_name),
+        **_score_columns(_scores_of_set(OTHER_SCORES, set_name), lambda member: (member.summary, set_name)),
         "phoneme data": lambda member: member.run["phonemes"] or "none",
     }
     return build_table("other_tasks", OTHER_TASKS, members, columns)
@@ -163,9 +166,10 @@ class _FoldRow(NamedTuple):
 
 
 def _fold_table(rows: Sequence[_FoldRow], caption: str, scores: Sequence[str]) -> Table:
-    columns: dict[str | Column, Callable[[_FoldRow], Cell]] = {"fold, seed": lambda row: row.title}
-    for score in scores:
-        columns[_score_column(score)] = lambda row, score=score: score_cell(row.metrics, row.prefix, score)
+    columns: dict[str | Column, Callable[[_FoldRow], Cell]] = {
+        "fold, seed": lambda row: row.title,
+        **_score_columns(scores, lambda row: (row.metrics, row.prefix)),
+    }
     return build_table("", caption, rows, columns)
 
 
@@ -194,17 +198,24 @@ def experiment_sections(experiment: Experiment) -> list[Section]:
 
 def _experiment_conditions(experiment: Experiment, setting: Setting, results: Sequence[ConditionResult]) -> Table:
     """A row for each condition of one experiment: pooled UA and WA with their intervals."""
-    columns: dict[str | Column, Callable[[ConditionResult], Cell]] = {"condition": lambda result: result.condition.name}
-    for score in ("ua", "wa"):
-        name = score.upper()
-        columns[f"{name} %"] = lambda result, score=score: format_score(result.metrics[score], score)
-        columns[Column("95 % interval", (f"{name} low", f"{name} high"), " to ")] = lambda result, score=score: (
-            interval_cell(result.metrics[f"low_{score}"], result.metrics[f"high_{score}"], score)
-        )
-    columns["folds"] = lambda result: _folds(experiment, result.metrics["folds"])
-    columns["seeds"] = lambda result: join_numbers(result.metrics["seeds"])
-    columns["clips"] = lambda result: str(result.metrics["clips"])
-    columns["git"] = lambda result: ", ".join(result.facts["git"])
+
+    def value(score: str) -> Callable[[ConditionResult], Cell]:
+        return lambda result: format_score(result.metrics[score], score)
+
+    def interval(score: str) -> Callable[[ConditionResult], Cell]:
+        return lambda result: interval_cell(result.metrics[f"low_{score}"], result.metrics[f"high_{score}"], score)
+
+    columns: dict[str | Column, Callable[[ConditionResult], Cell]] = {
+        "condition": lambda result: result.condition.name,
+        "UA %": value("ua"),
+        Column("95 % interval", ("UA low", "UA high"), " to "): interval("ua"),
+        "WA %": value("wa"),
+        Column("95 % interval", ("WA low", "WA high"), " to "): interval("wa"),
+        "folds": lambda result: _folds(experiment, result.metrics["folds"]),
+        "seeds": lambda result: join_numbers(result.metrics["seeds"]),
+        "clips": lambda result: str(result.metrics["clips"]),
+        "git": lambda result: ", ".join(result.facts["git"]),
+    }
     return build_table(setting.name, "pooled UA and WA by condition", results, columns)
 
 

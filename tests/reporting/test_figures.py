@@ -489,7 +489,7 @@ def test_bars_of_speakers_are_sorted_and_the_line_is_the_pooled_ua(experiment, p
 def test_of_very_many_speakers_the_ends_are_drawn_and_that_is_said(experiment, monkeypatch):
     many = [figure_data.SpeakerScore(f"s{number:03d}", number / 200, 3) for number in range(200)]
     drawn = []
-    monkeypatch.setattr(figures, "speaker_scores", lambda answers: many)
+    monkeypatch.setattr(figure_data, "speaker_scores", lambda answers: many)
     monkeypatch.setattr(plots, "speakers_figure", lambda scores, pooled: drawn.append(scores))
     caption = figures.DRAWINGS["speakers"](experiment).caption
     assert drawn == [many[:30] + many[-30:]] and "each of the 200 test speakers" in caption
