@@ -136,8 +136,13 @@ def test_ranges_in_the_wrong_order_are_refused(name):
         Augmenter(config, 1)
 
 
-def features_as_stored(folder, corpus, find):
-    """Stage 1 and 2 of a corpus, then its cuts: stored features against those of waveforms that pass unchanged."""
+def features_as_stored(folder):
+    """Stage 1 and 2 of clips, then their cuts: stored features against those of waveforms that pass unchanged."""
+    corpus = Corpus("toy", "the toy", "Mandarin", "DIR/*.wav", labels={"mad": "anger"})
+
+    def find(folder, *_):
+        return [Utterance(p.stem, p, "s", "F", label="mad") for p in sorted(folder.glob("*.wav"))]
+
     prepare_corpus(corpus, find, PrepareRequest(folder), folder.parent / "manifests")
     compute_features(corpus.name, folder.parent / "manifests", folder.parent / "fbank", 1)
     cuts = list(load_cuts(folder.parent / "fbank"))
@@ -151,23 +156,13 @@ def features_as_stored(folder, corpus, find):
 
 
 def test_unchanged_waveforms_have_the_stored_features(toys, tmp_path):
-    corpus = Corpus("toy", "the toy", "Mandarin", "DIR/*.wav", labels={"mad": "anger"})
     for number, rate in enumerate((16000, 16000, 44100, 8000, 16000)):
         toys.write_wav(tmp_path / "toy" / f"{number}.wav", 0.2 + 0.13 * number, rate)
-
-    def find(folder, *_):
-        return [Utterance(p.stem, p, "s", "F", label="mad") for p in sorted(folder.glob("*.wav"))]
-
-    assert len(features_as_stored(tmp_path / "toy", corpus, find)) == 5
+    assert len(features_as_stored(tmp_path / "toy")) == 5
 
 
 def test_real_clips_have_the_stored_features(samples, tmp_path):
-    corpus = Corpus("toy", "some of CASIA", "Mandarin", "DIR/*.wav", labels={"mad": "anger"})
     (tmp_path / "toy").mkdir()
     for number, path in enumerate(sorted(samples("CASIA").rglob("*.wav"))[::60][:8]):
         (tmp_path / "toy" / f"{number}.wav").symlink_to(path)
-
-    def find(folder, *_):
-        return [Utterance(p.stem, p, "s", "F", label="mad") for p in sorted(folder.glob("*.wav"))]
-
-    assert len(features_as_stored(tmp_path / "toy", corpus, find)) > 4
+    assert len(features_as_stored(tmp_path / "toy")) > 4
