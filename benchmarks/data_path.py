@@ -36,7 +36,7 @@ from speecheq.features.audio import load_waveform
 from speecheq.losses import LossWeights, resolve_ctc_backend
 from speecheq.models.checkpoint import new_model
 from speecheq.training.precision import Precision
-from speecheq.training.step import train_step
+from speecheq.training.step import StepSetup, train_step
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,10 +61,11 @@ def steps_of(frontend: Frontend, config: Config, device: torch.device) -> Callab
     torch.manual_seed(1)
     model = new_model(config).to(device)
     optimizer = torch.optim.Adam(model.parameters(), config.optim.learning_rate)
-    backend, precision = resolve_ctc_backend(config.loss.ctc_backend, device), Precision(config.run.precision, device)
+    backend = resolve_ctc_backend(config.loss.ctc_backend, device)
+    setup = StepSetup(config, backend, Precision(config.run.precision, device))
 
     def step(batch: MultitaskBatch) -> None:
-        train_step(model, optimizer, frontend(batch), config, backend, device, LossWeights(), precision)
+        train_step(model, optimizer, frontend(batch), setup, LossWeights())
 
     return step
 

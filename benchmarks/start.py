@@ -22,7 +22,7 @@ TRAINING_SETS = ("emotion", "gender", "train")
 # ends the training after its first step
 ONE_STEP = """
 import os, sys
-import speecheq.training.train as training
+import speecheq.training.trainer as training
 from speecheq.cli.main import main
 step = training.train_step
 def first(*given):

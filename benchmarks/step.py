@@ -26,8 +26,8 @@ from speecheq.dataset.batch import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights, resolve_ctc_backend
 from speecheq.models import checkpoint
 from speecheq.models.ecapa import AttentiveStatisticsPooling, Res2Convolution, SqueezeExcitation, TdnnUnit
-from speecheq.training import step
 from speecheq.training.precision import Precision
+from speecheq.training.step import StepSetup, train_step
 
 SMALL = Path(__file__).resolve().parent.parent / "egs/mandarin/conf/small.yaml"
 PHONES_A_SECOND = 9  # of Mandarin read aloud
@@ -100,10 +100,11 @@ def speecheq_step(row: Row, batch: MultitaskBatch, device: torch.device) -> tupl
                 part.compile()
     optim = config.optim
     optimizer = torch.optim.Adam(model.parameters(), optim.learning_rate, weight_decay=optim.weight_decay)
-    backend, precision = resolve_ctc_backend(config.loss.ctc_backend, device), Precision(row.precision, device)
+    backend = resolve_ctc_backend(config.loss.ctc_backend, device)
+    setup = StepSetup(config, backend, Precision(row.precision, device))
     weights = LossWeights(config.loss.alpha, config.loss.beta, config.loss.eta)
     parameters = sum(p.numel() for p in model.parameters())
-    return lambda: step.train_step(model, optimizer, batch, config, backend, device, weights, precision), parameters
+    return lambda: train_step(model, optimizer, batch, setup, weights), parameters
 
 
 def speechbrain_step(row: Row, batch: MultitaskBatch, device: torch.device) -> tuple[Callable[[], object], int]:

@@ -19,6 +19,7 @@ import pytest
 import soundfile
 import torch
 from hypothesis import HealthCheck, settings
+from scheduler_programs import grid_engine  # noqa: F401  a fixture
 
 from speecheq.corpora import prep_script
 from speecheq.seqm import EMOTIONS
@@ -243,7 +244,8 @@ def experiment(prepare, tmp_path_factory):
     from speecheq.dataset.phoneme_cuts import phonemes
     from speecheq.evaluation.score import score
     from speecheq.features.storage import compute_features
-    from speecheq.training.train import Job, train
+    from speecheq.training.job import Job
+    from speecheq.training.train import train
 
     folder = tmp_path_factory.mktemp("experiment")
     toy = {"casia": make_casia(folder / "casia", seconds=0.5), "aishell": make_aishell(folder / "aishell")}

@@ -28,13 +28,13 @@ from speecheq.common.errors import InputError
 from speecheq.common.log import set_up_logging
 
 if TYPE_CHECKING:
-    from speecheq.training.train import Job
+    from speecheq.training.job import Job
 
 
 def _unchecked_jobs(options: Namespace) -> Iterator["Job"]:
     """The trainings that were asked for, with their settings."""
     from speecheq.config.layers import resolve
-    from speecheq.training.train import Job
+    from speecheq.training.job import Job
 
     msud = msud_folder(options)
     recipe = {"loss.ctc_backend": options.ctc_backend} if options.ctc_backend else {}
@@ -69,14 +69,14 @@ def _jobs(options: Namespace, here: bool = True) -> list["Job"]:
     from speecheq.common.device import pick_device
     from speecheq.dataset.shard_reader import check_processes
     from speecheq.losses import resolve_ctc_backend
-    from speecheq.training.train import check, learns_phonemes
+    from speecheq.training.job import check
 
     jobs = []
     for job in _unchecked_jobs(options):
         jobs.append(job)
         check_processes(job.config, options.gpus * options.nodes)
         check(job, here)
-    backends = {(job.config.loss.ctc_backend, job.config.run.device) for job in jobs if here and learns_phonemes(job)}
+    backends = {(job.config.loss.ctc_backend, job.config.run.device) for job in jobs if here and job.phoneme_folder()}
     for backend, device in sorted(backends):
         resolve_ctc_backend(backend, pick_device(device))
     return jobs
@@ -105,14 +105,14 @@ def _shar(options: Namespace) -> None:
 
 
 def _train(options: Namespace) -> None:
-    from speecheq.cluster import distributed
+    from speecheq.cluster import distributed, torchrun
     from speecheq.common.device import pick_device
     from speecheq.training.train import train
 
     if options.jobs > 1 and options.gpus * options.nodes > 1:
         raise InputError("--train-jobs is for trainings beside each other, --gpus for one at a time: give one of them.")
     if distributed.launched():  # by the lines below, or by torchrun itself
-        with distributed.processes(options.rendezvous):
+        with distributed.process_group(options.rendezvous):
             with distributed.raise_together():
                 jobs = _jobs(options)
             for job in jobs:
@@ -123,9 +123,9 @@ def _train(options: Namespace) -> None:
         return
     jobs = _jobs(options)
     devices = [pick_device(job.config.run.device) for job in jobs]
-    distributed.check_numbers(devices, options.gpus, options.nodes, options.rendezvous)
+    torchrun.check_process_numbers(devices, options.gpus, options.nodes, options.rendezvous)
     if options.gpus * options.nodes > 1:
-        distributed.launch(options.arguments, options.gpus, options.nodes, options.rendezvous)
+        torchrun.launch(options.arguments, options.gpus, options.nodes, options.rendezvous)
     elif options.jobs == 1 or len(jobs) == 1:
         for job in jobs:
             train(job)

@@ -1,4 +1,4 @@
-"""The optimiser, and the running average of the weights that it makes."""
+"""The optimiser, and the moving average of the weights."""
 
 import copy
 
@@ -7,13 +7,14 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from speecheq.config.schema import OptimConfig
+from speecheq.models.normalisation import Normalised
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     """``optim.optimizer`` over all parameters of the model.
 
-    Adam adds its weight decay to the gradient of every parameter, as the paper's does. AdamW shrinks the weights
-    themselves, and of parameters with one dimension, which are biases and the scales of norms, nothing.
+    Adam adds its weight decay to the gradient of every parameter, as in the paper. AdamW shrinks the weights
+    themselves, but no parameter with one dimension: biases and the scales of norms.
     """
     if config.optimizer == "adam":
         return Adam(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
@@ -27,22 +28,21 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
 class AverageModel:
     """The exponential moving average of a model over its steps: ``model`` has the averaged weights, in eval mode.
 
-    After step t (from 0) the average moves towards the model by 1 - d with d = min(decay, (1 + t) / (10 + t)): the
-    first steps, far from where the training goes, are soon forgotten. The running statistics of batch norm are
-    averaged as the weights are, so they belong to them as nearly as they can without another pass over the data;
-    counters are copied.
+    After step t (from 0) the average moves towards the model by 1 - d with d = min(decay, (1 + t) / (10 + t)), so that
+    the first steps count little. The running statistics of batch norm are averaged as the weights are, which fits them
+    as well as possible without another pass over the data; counters are copied.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, model: Normalised, decay: float):
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights that ``model`` has after step ``step``."""
-        towards = 1 - min(self.decay, (1 + step) / (10 + step))
+        """Move towards the weights that ``model`` has after step ``step``."""
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
         for averaged, value in zip(self.model.state_dict().values(), model.state_dict().values()):
             if averaged.is_floating_point():
-                averaged.lerp_(value, towards)
+                averaged.lerp_(value, weight)
             else:
                 averaged.copy_(value)

@@ -1,4 +1,4 @@
-"""What keeps numbers and memory in bounds: mixed precision, steps that are not finite, batches that do not fit."""
+"""Mixed precision, steps that are not finite, and mini-batches that the GPU's memory does not hold."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from speecheq.dataset.batch import MultitaskBatch, TaskBatch
 from speecheq.models import checkpoint
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# What to lower where a stream's largest mini-batch does not fit.
+# What to lower if a stream's largest mini-batch does not fit into memory.
 SIZE_SETTINGS = {
     "emotion": "data.batch_size or data.max_seconds",
     "gender": "data.batch_size or data.max_seconds",
@@ -23,10 +23,10 @@ SIZE_SETTINGS = {
 
 
 class Precision:
-    """In what the model computes: ``run.precision`` on a device. Weights, losses and statistics stay in float32.
+    """The number type in which the model computes on a device; weights, losses and statistics stay in float32.
 
-    fp16 scales the loss so that small gradients survive; the scale is part of a checkpoint. InputError where the
-    device does not have the type.
+    ``choice`` is fp32, bf16 or fp16 (``run.precision``); InputError if the device does not have it. fp16 scales the
+    loss so that small gradients survive; the scale is part of a checkpoint.
     """
 
     def __init__(self, choice: str, device: torch.device):
@@ -36,10 +36,10 @@ class Precision:
         if choice == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
             raise InputError("run.precision is bf16, which this GPU does not have; take fp16 or fp32.")
         self.device, self.type = device, TYPES[choice]
-        newer = getattr(torch.amp, "GradScaler", None)  # torch 2.3 and later
-        self.scaler = (
-            newer("cuda", enabled=choice == "fp16") if newer else torch.cuda.amp.GradScaler(enabled=choice == "fp16")
-        )
+        if hasattr(torch.amp, "GradScaler"):  # torch 2.3 and later
+            self.scaler = torch.amp.GradScaler("cuda", enabled=choice == "fp16")
+        else:
+            self.scaler = torch.cuda.amp.GradScaler(enabled=choice == "fp16")
 
     def autocast(self) -> torch.autocast:
         """The context that the model's forward pass runs in."""
@@ -47,7 +47,7 @@ class Precision:
         return torch.autocast(self.device.type, dtype=self.type if lower else None, enabled=lower)
 
     def may_lower_scale(self) -> bool:
-        """Whether gradients that are not finite may come from a scale that is still too high: fp16's way to find it."""
+        """Whether a gradient may be infinite because the loss' scale is still too high: so fp16 finds its scale."""
         return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
 
@@ -55,20 +55,20 @@ class NotFinite(InputError):
     """A loss or a gradient that is not a number, or infinite."""
 
 
-def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
+def copy_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
     """Copies of the model's buffers: a forward pass changes the running statistics of batch norm."""
     return {name: buffer.clone() for name, buffer in model.named_buffers()}
 
 
 @torch.no_grad()
-def restore(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
-    """Give the buffers back what ``snapshot`` saw."""
+def restore_buffers(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
+    """Set the model's buffers to what ``copy_buffers`` returned."""
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
 
 
 def save_batch(path: Path, batch: MultitaskBatch, error: str) -> None:
-    """Write a mini-batch, to be looked at: by stream ids, inputs (N, T, D), lengths and targets; and the error."""
+    """Write a mini-batch for inspection: of each stream ids, inputs (N, T, D), lengths and targets; and the error."""
     streams: dict[str, Any] = {
         name: {"ids": stream.ids, "inputs": stream.inputs.cpu(), "lengths": stream.lengths, "targets": stream.targets}
         for name, stream in batch.streams().items()
@@ -77,8 +77,8 @@ def save_batch(path: Path, batch: MultitaskBatch, error: str) -> None:
 
 
 @contextmanager
-def enough_memory(name: str, stream: TaskBatch) -> Iterator[None]:
-    """Turn "no memory left on the GPU" while ``stream`` is computed into an InputError that names what to lower."""
+def explain_out_of_memory(name: str, stream: TaskBatch) -> Iterator[None]:
+    """Turn "out of memory" on the GPU while ``stream`` is computed into an InputError that names what to lower."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:

@@ -1,6 +1,7 @@
-"""Going on with a training that was broken off: what a checkpoint keeps for it.
+"""Resuming a training: what a checkpoint keeps beside weights and optimiser.
 
-Nothing random is kept: what is drawn follows from the seed and the step, or from the seed and the place in a stream.
+No state of a random generator is kept: all draws follow from the seed and the step, or from the seed and the position
+in a stream.
 """
 
 import random
@@ -19,59 +20,59 @@ from speecheq.models import checkpoint
 
 @dataclass
 class TrainingState:
-    """How far a training is. Beside weights and optimiser all that a checkpoint needs to go on with it."""
+    """How far a training is: with weights and optimiser all that is needed to resume it."""
 
     step: int = 0  # steps taken
-    epoch: int = 0  # whole passes over the emotion stream
-    positions: dict[str, Position] = field(default_factory=dict)  # by stream: the mini-batch that comes next
+    epoch: int = 0  # complete passes over the emotion stream
+    positions: dict[str, Position] = field(default_factory=dict)  # of the next mini-batch, by stream
     sums: dict[str, float] = field(default_factory=dict)  # of the losses of the running epoch
     counted: int = 0  # steps in these sums
     best: dict[str, Any] | None = None  # epoch, step and dev scores of best.pt
-    bad_steps: int = 0  # steps in a row, up to the last one, that were not finite and skipped
+    bad_steps: int = 0  # the latest steps in a row that were not finite and skipped
     seconds: float = 0.0  # of training, over all runs
 
-    def took(self, batch: MultitaskBatch) -> None:
-        """Note that a step was made of ``batch``."""
+    def count_step(self, batch: MultitaskBatch) -> None:
+        """Count the step that was taken on ``batch``."""
         self.step += 1
         self.positions = {name: stream.next_position for name, stream in batch.streams().items()}
 
-    def add(self, row: Mapping[str, float]) -> None:
+    def add_losses(self, row: Mapping[str, float]) -> None:
         """Add the losses of a step to the sums of its epoch."""
         for name, value in row.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.counted += 1
 
     def means(self) -> dict[str, float]:
-        """The running epoch's mean losses."""
+        """The mean losses of the running epoch."""
         return {name: total / max(1, self.counted) for name, total in self.sums.items()}
 
     def end_epoch(self) -> None:
-        """Begin the sums of the next epoch."""
+        """Count the epoch and start the sums of the next one."""
         self.epoch, self.sums, self.counted = self.epoch + 1, {}, 0
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """As plain values, for checkpoint.save."""
+        """Plain values for ``checkpoint.save``."""
         return {**asdict(self), "positions": {name: list(position) for name, position in self.positions.items()}}
 
     @classmethod
     def from_checkpoint(cls, content: Mapping[str, Any]) -> "TrainingState":
-        """What ``to_checkpoint`` gave, from a checkpoint's content."""
+        """The state that ``to_checkpoint`` wrote into a checkpoint."""
         state = cls(**{item.name: content[item.name] for item in fields(cls)})
         state.positions = {name: Position(*position) for name, position in state.positions.items()}
         return state
 
 
 def seed_step(seed: int, step: int, process: int = 0) -> None:
-    """Make what step ``step`` draws (dropout, say) follow from the seed, its number and the process' alone."""
+    """Seed what step ``step`` draws (dropout, say) by the training's seed, the step and the process alone."""
     derived = random.Random(f"{seed} step {step}" + (f" process {process}" if process else "")).randrange(2**63)
     random.seed(derived)
     torch.manual_seed(derived)
 
 
 def find_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
-    """The content of ``folder``'s last.pt if the training with this stage key wrote it; else None, with a log line.
+    """The content of ``folder``'s last.pt, to resume from it; None, with a log line, if that is not possible.
 
-    It is of no use either where the best.pt that it speaks of is gone.
+    It was written under the stage key ``key``, and the best.pt that it names is there.
     """
     last = folder / "last.pt"
     if not last.is_file():
@@ -79,10 +80,10 @@ def find_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
     try:
         content = checkpoint.read(last)
         if content.get("key") != key:
-            log.info("%s: is of a training with other settings or data; the training starts anew", last)
+            log.info("%s: belongs to a training with other settings or data; the training starts anew", last)
             return None
         if content["best"] is not None and checkpoint.read(folder / "best.pt").get("key") != key:
-            raise InputError(f"{folder / 'best.pt'}: is of another training.")
+            raise InputError(f"{folder / 'best.pt'}: belongs to another training.")
     except InputError as error:
         log.warning("%s The training starts anew.", error)
         return None

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_job_arrays import ODD
+from scheduler_programs import ODD
 
 from speecheq.cli.job_parts import listed_tasks
 from speecheq.cluster.job_files import Task

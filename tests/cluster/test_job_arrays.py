@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scheduler_programs import EMPTY, ODD, write_program
 
 from speecheq.cluster import job_arrays
 from speecheq.cluster.job_files import RESULTS, SUBMITTED, TASKS, Task
@@ -13,30 +14,6 @@ from speecheq.cluster.job_options import Settings
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_json
 from speecheq.common.stages import NOT_DONE
-
-ROOT = Path(__file__).resolve().parents[2]
-# What could go wrong on the way through a shell.
-ODD = [
-    "",
-    " a  b ",
-    "it's",
-    '"',
-    "$(touch harm)",
-    "`touch harm`",
-    "a\nb",
-    "*",
-    "--set",
-    "-",
-    "\\",
-    "汉字",
-    "\udcff",
-    "%A",
-]
-
-
-def write_program(path, text):
-    path.write_text(text)
-    path.chmod(0o755)
 
 
 def run(tasks, cmd="sge", **settings):
@@ -52,38 +29,6 @@ def test_without_the_scheduler_the_sentence_says_so(tmp_path, monkeypatch):
 
 
 # ---- Grid Engine: qsub runs the tasks one after the other, before it answers
-
-QSUB = """#!{python}
-import json, os, subprocess, sys
-with open({folder!r} + "/qsub.json", "a+") as calls:
-    print(json.dumps([os.getcwd(), sys.argv[1:]]), file=calls)
-    calls.seek(0)
-    job = str(6 + len(calls.readlines()))
-options = sys.argv[1:sys.argv.index("job.sh")]
-last = int(options[options.index("-t") + 1].split("-")[1])
-for task in range(1, last + 1):
-    with open(f"{{job}}.{{task}}.out", "w") as output:
-        subprocess.run(["/bin/sh", *sys.argv[sys.argv.index("job.sh"):]], stdout=output, stderr=output,
-                       env={{**os.environ, "JOB_ID": job, "SGE_TASK_ID": str(task)}})
-print(f"{{job}}.1-{{last}}:1")
-"""
-QSTAT = "#!/bin/sh\ncat {folder}/queue.xml\n"
-QDEL = '#!/bin/sh\nprintf "%s\\n" "$@" >>{folder}/qdel.txt\n'
-EMPTY = "<job_info><queue_info/><job_info/></job_info>"
-
-
-@pytest.fixture
-def grid_engine(tmp_path, monkeypatch):
-    """A folder with the stand-ins, and what they were called with."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name, text in (("qsub", QSUB), ("qstat", QSTAT), ("qdel", QDEL)):
-        write_program(folder / name, text.format(python=sys.executable, folder=str(folder)))
-    (folder / "queue.xml").write_text(EMPTY)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.chdir(tmp_path)
-    return folder
 
 
 SAY = "import json, os, sys; print('done'); json.dump([os.getcwd(), sys.argv[2:]], open(sys.argv[1], 'w'))"

@@ -13,8 +13,7 @@ import sys
 import threading
 
 import pytest
-from test_distributed import ROOT, command, data, steps_of  # noqa: F401
-from test_state import assert_same
+from training_runs import ROOT, assert_same, last_step, train_command
 
 from speecheq.cluster.run_task import free_port
 
@@ -132,30 +131,11 @@ def ended(nodes):
         node.mend()
 
 
-def test_a_recipe_on_two_nodes_trains_as_two_processes_of_one(nodes, data, tmp_path, ended):  # noqa: F811
+def test_a_recipe_on_two_nodes_trains_as_two_processes_of_one(nodes, data, tmp_path, ended):
     """The same command on each of them."""
-    options = [
-        "--target",
-        "seqd",
-        "--folds",
-        "1",
-        "--config",
-        ROOT / "tests/egs/nano.yaml",
-        "--data",
-        data,
-        "--stage",
-        4,
-        "--stop-stage",
-        4,
-        "--set",
-        "run.device=cpu",
-        "--set",
-        "model.dropout=0",
-        "--set",
-        "optim.max_steps=10",
-        "--set",
-        "optim.learning_rate=3e-4",
-    ]
+    text = f"--target seqd --folds 1 --config {ROOT}/tests/egs/nano.yaml --stage 4 --stop-stage 4"
+    text += " --set run.device=cpu --set model.dropout=0 --set optim.max_steps=10 --set optim.learning_rate=3e-4"
+    options = [*text.split(), "--data", data]
     run = [ROOT / "egs/mandarin/run.sh", *options, "--exp"]
     met = ["--gpus", 1, "--nodes", 2, "--rendezvous", f"{ADDRESSES[0]}:{free_port()}"]
     both = [node.start(*run, tmp_path / "two", *met) for node in nodes]
@@ -188,21 +168,12 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_lost_node_ends_all_and_the_next_start_goes_on(nodes, data, tmp_path, ended, fault):  # noqa: F811
+def test_a_lost_node_ends_all_and_the_next_start_goes_on(nodes, data, tmp_path, ended, fault):
     def started():
-        met = (
-            "--nodes",
-            "2",
-            "--rendezvous",
-            f"{ADDRESSES[0]}:{free_port()}",
-            "--set",
-            "run.device=cpu",
-            "--set",
-            "optim.max_steps=1000000",
-            "--set",
-            "run.checkpoint_steps=1",
-        )
-        return [node.start(sys.executable, "-m", "speecheq.cli", *command(data, tmp_path, *met)) for node in nodes]
+        met = ("--nodes", "2", "--rendezvous", f"{ADDRESSES[0]}:{free_port()}")
+        settings = ["--set", "run.device=cpu", "--set", "optim.max_steps=1000000", "--set", "run.checkpoint_steps=1"]
+        command = [sys.executable, "-m", "speecheq.cli", *train_command(data, tmp_path, *met, *settings)]
+        return [node.start(*command) for node in nodes]
 
     inject, telling = FAULTS[fault]
     both = started()
@@ -215,7 +186,7 @@ def test_a_lost_node_ends_all_and_the_next_start_goes_on(nodes, data, tmp_path, 
     for node in nodes:
         assert not node.processes()
         node.mend()
-    step = steps_of(tmp_path)
+    step = last_step(tmp_path)
     both = started()
     teller(both, f"going on after step {step}")
     stopped = teller(both, "; dev ")
@@ -223,4 +194,4 @@ def test_a_lost_node_ends_all_and_the_next_start_goes_on(nodes, data, tmp_path, 
     status, shown = stopped.end()
     assert status == 130 and "is saved, and the same command goes on from there" in shown, shown
     assert all(each.end()[0] for each in both)
-    assert steps_of(tmp_path) >= step
+    assert last_step(tmp_path) >= step

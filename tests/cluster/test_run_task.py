@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_job_arrays import ROOT, write_program
+from scheduler_programs import ROOT, write_program
 
 from speecheq.cluster.job_files import Task, write_array
 

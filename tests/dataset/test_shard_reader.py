@@ -19,10 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lhotse import CutSet
 from lhotse.utils import fastcopy
-from test_distributed import DRIVER, assert_near, drive
-from test_job_arrays import grid_engine  # noqa: F401  a fixture
-from test_state import job as plain_job
-from test_state import scalars
+from shard_runs import SMALL, config, cuts_for, epochs_of, shar_job, shards_folder, sources
+from training_runs import assert_near, run_program, scalars, unify_toy_data
 
 from speecheq.cli.main import main
 from speecheq.cluster import distributed
@@ -30,25 +28,22 @@ from speecheq.cluster.job_files import TASKS
 from speecheq.common.errors import InputError
 from speecheq.common.stages import require
 from speecheq.config.layers import learned, resolve
-from speecheq.config.schema import Config, DataConfig, SharConfig
+from speecheq.config.schema import Config, SharConfig
 from speecheq.corpora.prepare import PrepareRequest, prepare
 from speecheq.dataset import shard_reader, shard_writer
-from speecheq.dataset.batch import Position, collate
-from speecheq.dataset.loader import Stream, endless_stream, training_cuts
-from speecheq.dataset.msud import unify
-from speecheq.dataset.msud_recipe import Recipe
-from speecheq.dataset.phoneme_cuts import phonemes
+from speecheq.dataset.batch import collate
+from speecheq.dataset.loader import Stream, endless_stream
 from speecheq.dataset.shard_reader import Shards
 from speecheq.dataset.shard_writer import missing_shards, shard_folder, write_shards
 from speecheq.features.audio import load_waveform
 from speecheq.features.storage import compute_features, load_features
 from speecheq.models import checkpoint
 from speecheq.reporting.recipe_status import DAMAGED, DONE, Status
-from speecheq.training.train import check, train
+from speecheq.training import trainer
+from speecheq.training.job import check
+from speecheq.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
-LANES, PARTS = 4, 2
-SMALL = SharConfig(True, LANES, PARTS, buffer=32)
 
 
 @pytest.fixture(scope="module")
@@ -75,42 +70,11 @@ def data(toys, tmp_path_factory):
             getattr(script, name.upper()), utterances, PrepareRequest(corpus, partial=True), folder / "manifests" / name
         )
         compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
-    unify(Recipe("seqd", "official", ["seqd"]), "1", folder / "manifests", folder / "fbank", folder / "msud")
-    phonemes("aishell", folder / "manifests", folder / "fbank", folder / "phonemes" / "aishell")
+    unify_toy_data(folder, "seqd", "official")
     for source in sources(folder).values():
         for kind in ("stored", "waveform"):
             write_shards(source, shard_folder(folder / "shar", kind, source), kind, 9)
     return folder
-
-
-def sources(data):
-    return {"emotion": data / "msud" / "seqd.official" / "fold1", "phoneme": data / "phonemes" / "aishell"}
-
-
-def cuts_for(data, stream):
-    return training_cuts(
-        sources(data)["phoneme"] / "train.jsonl.gz"
-        if stream == "phoneme"
-        else sources(data)["emotion"] / f"{stream}.jsonl.gz"
-    )
-
-
-def shards_folder(data, stream, kind="stored"):
-    return shard_folder(data / "shar", kind, sources(data)["phoneme" if stream == "phoneme" else "emotion"])
-
-
-def config(workers=0, **named):
-    of_tests = {"batch_size": 8, "max_seconds": 0.4, "phoneme_batch_seconds": 2.5, "workers": workers}
-    return DataConfig(**{**of_tests, **named})
-
-
-def epochs_of(stream, number, shards, start=Position(), **named):
-    """The mini-batches of the first ``number`` epochs."""
-    found = []
-    for batch in endless_stream(stream, shards, config(**named), 1, start):
-        if batch.position.epoch == number:
-            return found
-        found.append(batch)
 
 
 # ---- writing
@@ -238,7 +202,7 @@ CONF = ROOT / "egs" / "mandarin" / "conf"
 
 
 @pytest.mark.parametrize("where", [[], ["--cmd", "sge", "--jobs-folder", "jobs"]])
-def test_the_command_writes_what_the_systems_read_here_or_as_jobs(data, grid_engine, where):  # noqa: F811
+def test_the_command_writes_what_the_systems_read_here_or_as_jobs(data, grid_engine, where):
     shutil.copytree(data, "data", ignore=shutil.ignore_patterns("shar", "corpora"))
     command = [
         "shar",
@@ -589,63 +553,17 @@ def test_settings_that_do_not_fit_are_refused(assignments, sentence):
 # ---- training
 
 
-def shar_job(data, folder, use=True, **named):
-    named = {
-        "data__batch_size": 8,
-        "model__dropout": 0.0,
-        "optim__max_steps": 16,
-        "optim__learning_rate": 3e-4,
-        **named,
-    }
-    made = dataclasses.replace(
-        plain_job(data, folder, **named), msud=data / "msud" / "seqd.official", shards=data / "shar"
-    )
-    made.config.shar = dataclasses.replace(SMALL, use=use)
-    return made
+@pytest.fixture
+def in_processes(data, tmp_path):
+    """``in_processes(program)``: what a program that reads shards in several processes printed, and its log."""
+    return lambda program: run_program("shards_in_processes", program, data, tmp_path)
 
 
-FORKED = (
-    DRIVER.replace("import test_distributed", "import test_distributed\nimport test_shard_reader")
-    + """
-from speecheq.dataset.loader import endless_stream
-from speecheq.dataset.shard_reader import Shards
-
-
-def listing(rank):
-    # what each process is given in two epochs, with two loaders a stream, and what it goes on with in the second one
-    found = {}
-    for stream in ("emotion", "gender", "phoneme"):
-        shards = Shards(test_shard_reader.shards_folder(data, stream), test_shard_reader.SMALL)
-        rows = [[*batch.position, batch.last, batch.ids, batch.all_ids]
-                for batch in test_shard_reader.epochs_of(stream, 2, shards, workers=2)]
-        start = batch_module.Position(1, 2)
-        again = [[*batch.position, batch.last, batch.ids, batch.all_ids]
-                 for batch in test_shard_reader.epochs_of(stream, 2, shards, start, workers=2)]
-        found[stream] = [rows, again]
-    (folder / f"listing{distributed.size()}.{rank}.json").write_text(json.dumps(found))
-
-
-def trained_from_shards(size, out, **settings):
-    def work(rank):
-        training.train(test_shard_reader.shar_job(data, folder / out, **settings))
-    print(json.dumps(processes(size, work)[0]), flush=True)
-"""
-)
-
-
-def in_processes(data, out, program):
-    return drive(data, out, program, driver=FORKED)
-
-
-def test_four_processes_with_two_loaders_each_see_every_clip_of_an_epoch_once(data, tmp_path):
-    told, shown = in_processes(
-        data,
-        tmp_path,
-        """
+def test_four_processes_with_two_loaders_each_see_every_clip_of_an_epoch_once(data, in_processes, tmp_path):
+    told, shown = in_processes("""
         for size in (4, 1):
             print(json.dumps(processes(size, listing)[0]), flush=True)
-    """,
-    )
+    """)
     assert told == [[0] * 4, [0]], shown
     alone = json.loads((tmp_path / "listing1.0.json").read_text())
     of_four = [json.loads((tmp_path / f"listing4.{rank}.json").read_text()) for rank in range(4)]
@@ -668,15 +586,12 @@ def test_four_processes_with_two_loaders_each_see_every_clip_of_an_epoch_once(da
 def trainings(data, tmp_path_factory):
     """The same training from shards in one process, in two and in four."""
     folder = tmp_path_factory.mktemp("trainings")
-    told, shown = in_processes(
-        data,
-        folder,
-        """
+    program = """
         for size, workers in ((1, 0), (2, 2), (4, 0)):
             trained_from_shards(size, f"of{size}", data__workers=workers)
         trained_from_shards(3, "three")
-    """,
-    )
+    """
+    told, shown = run_program("shards_in_processes", program, data, folder)
     assert told == [[0], [0, 0], [0, 0, 0, 0], [1, 1, 1]], shown
     assert "shar.lanes is 4, but 3 processes train" in shown
     return folder
@@ -689,23 +604,23 @@ def test_processes_train_from_shards_as_one_does(trainings):
         assert one["positions"] == other["positions"] and other["epoch"] == 1
 
 
-def test_a_training_from_shards_goes_on_with_another_number_of_processes(data, trainings, tmp_path, monkeypatch):
+def test_a_training_from_shards_goes_on_with_another_number_of_processes(
+    data, trainings, in_processes, tmp_path, monkeypatch
+):
     """It is stopped in its second epoch, whose mini-batches before that place are not made again."""
-    from speecheq.training import train as training
+    steps, original = [], trainer.train_step
 
-    steps, whole = [], training.train_step
-
-    def step(*arguments, **named):
+    def step(*arguments):
         steps.append(1)
         if len(steps) == 15:
             raise InputError("broken off")
-        return whole(*arguments, **named)
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "train_step", step)
+        patch.setattr(trainer, "train_step", step)
         with pytest.raises(InputError, match="broken off"):
             train(shar_job(data, tmp_path / "broken", run__checkpoint_steps=1))
-    told, shown = in_processes(data, tmp_path, "trained_from_shards(2, 'broken', run__checkpoint_steps=1)")
+    told, shown = in_processes("trained_from_shards(2, 'broken', run__checkpoint_steps=1)")
     assert told == [[0, 0]] and "going on after step 14" in shown, shown
     assert_near(trainings / "of1", tmp_path / "broken")
 

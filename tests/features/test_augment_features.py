@@ -13,7 +13,7 @@ from speecheq.features.augment_features import Changes, Mixup, draw_changes, dra
 from speecheq.losses import LossWeights, focal_loss
 from speecheq.models import checkpoint
 from speecheq.training.precision import Precision
-from speecheq.training.step import classification_loss, stream_loss, train_step
+from speecheq.training.step import StepSetup, classification_loss, stream_loss, train_step
 
 CPU = torch.device("cpu")
 IDS = [f"u{number}" for number in range(8)]
@@ -238,12 +238,8 @@ def test_a_model_learns_its_mini_batch_with_all_of_it(kind, precision):
     torch.manual_seed(0)
     model = checkpoint.new_model(config)
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
-    rows = [
-        train_step(
-            model, optimizer, batch, config, "torch", CPU, LossWeights(), Precision(precision, CPU), class_weights
-        )
-        for _ in range(20)
-    ]
+    setup = StepSetup(config, "torch", Precision(precision, CPU), class_weights)
+    rows = [train_step(model, optimizer, batch, setup, LossWeights()) for _ in range(20)]
     assert rows[-1]["esc"] < 0.8 * rows[0]["esc"] and rows[-1]["gender"] < rows[0]["gender"]
 
 
@@ -254,9 +250,8 @@ def test_the_losses_of_a_stream_take_the_mixed_labels():
 
     def losses(stream, *class_weights):
         torch.manual_seed(0)
-        return stream_loss(
-            model.eval(), "emotion", stream, config, "torch", LossWeights(), Precision("fp32", CPU), *class_weights
-        )[1]
+        setup = StepSetup(config, "torch", Precision("fp32", CPU), *class_weights)
+        return stream_loss(model.eval(), "emotion", stream, setup, LossWeights()).by_task
 
     mixed = losses(batch.emotion)
     predictions = model(batch.emotion.inputs, batch.emotion.lengths, batch.emotion.changes.apply)

@@ -14,7 +14,7 @@ from speecheq.models.baseline import max_pool
 from speecheq.models.padding_mask import Frames
 from speecheq.seqm import SEQM_CLASSES
 from speecheq.training.precision import Precision
-from speecheq.training.step import stream_loss, train_step
+from speecheq.training.step import StepSetup, stream_loss, train_step
 
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", CPU)
@@ -100,9 +100,8 @@ def test_every_parameter_learns_and_the_losses_fall():
     model = checkpoint.new_model(config)
     before = {name: value.clone() for name, value in model.named_parameters()}
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    reports = [
-        train_step(model, optimizer, batch, config, "torch", CPU, LossWeights(beta=0.5), FP32) for _ in range(25)
-    ]
+    setup = StepSetup(config, "torch", FP32)
+    reports = [train_step(model, optimizer, batch, setup, LossWeights(beta=0.5)) for _ in range(25)]
     assert all(not torch.equal(value, before[name]) for name, value in model.named_parameters())
     for task in ("esc", "eis", "gender", "phoneme"):
         assert reports[-1][task] < 0.6 * reports[0][task], (task, reports[0], reports[-1])
@@ -120,9 +119,8 @@ def test_ctc_counts_the_frames_of_the_logits(kind, frames, feasible):
         torch.randn(2, 60, 80), lengths, ["long", "short"], {"phones": [torch.tensor([1, 2, 3, 4, 5])] * 2}
     )
     torch.manual_seed(0)
-    _, losses, left_out = stream_loss(
-        checkpoint.new_model(config).train(), "phoneme", stream, config, "torch", LossWeights(), FP32
-    )
+    model = checkpoint.new_model(config).train()
+    _, losses, left_out = stream_loss(model, "phoneme", stream, StepSetup(config, "torch", FP32), LossWeights())
     assert left_out == ([] if feasible else ["short"])
     assert torch.isfinite(losses["phoneme"])
 

@@ -32,8 +32,8 @@ from speecheq.features.storage import compute_features, load_cuts
 from speecheq.losses import LossWeights, reconstruction_loss
 from speecheq.models import build_model, checkpoint
 from speecheq.seqm import SEQM_CLASSES
-from speecheq.training.precision import Precision, snapshot
-from speecheq.training.step import gradients, stream_loss, train_step
+from speecheq.training.precision import Precision, copy_buffers
+from speecheq.training.step import StepSetup, gradients, stream_loss, train_step
 
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", CPU)
@@ -291,6 +291,10 @@ def test_reconstruction_is_the_mean_squared_error_of_speech():
 # ---- the step
 
 
+def setup(made):
+    return StepSetup(made, "torch", FP32)
+
+
 def new(made):
     torch.manual_seed(0)
     return checkpoint.new_model(made)
@@ -301,14 +305,14 @@ def test_labelled_clips_give_three_losses_and_unlabelled_ones_two(sets, kind):
     made = config(kind=kind)
     model, batch = new(made), batches(sets, made, 1)[0]
     weights = LossWeights(0.0, 0.0, 0.0, 0.5, 0.25)
-    total, labelled, _ = stream_loss(model, "emotion", batch.emotion, made, "torch", weights, FP32)
+    total, labelled, _ = stream_loss(model, "emotion", batch.emotion, setup(made), weights)
     assert set(labelled) == {"esc", "eis", "augmentation", "reconstruction"}
     parts = labelled["esc"] + 0.5 * labelled["augmentation"] + 0.25 * labelled["reconstruction"]
     torch.testing.assert_close(total.detach(), parts)
-    _, unlabelled, _ = stream_loss(model, "unlabelled", batch.unlabelled, made, "torch", weights, FP32)
+    _, unlabelled, _ = stream_loss(model, "unlabelled", batch.unlabelled, setup(made), weights)
     assert set(unlabelled) == {"unlabelled_augmentation", "unlabelled_reconstruction"}
     model.zero_grad()
-    gradients(model, MultitaskBatch(batch.emotion), made, "torch", CPU, LossWeights(0.0, 0.0, 0.0), FP32)
+    gradients(model, MultitaskBatch(batch.emotion), setup(made), LossWeights(0.0, 0.0, 0.0))
     assert not model.model.augmentation_head.weight.grad.any(), "its weight is 0"
     assert model.model.esc_head.weight.grad.any()
 
@@ -316,8 +320,8 @@ def test_labelled_clips_give_three_losses_and_unlabelled_ones_two(sets, kind):
 def test_the_augmentation_loss_is_cross_entropy(sets):
     made = config()
     model, stream = new(made).train(), batches(sets, made, 1)[0].unlabelled
-    buffers = snapshot(model)
-    _, found, _ = stream_loss(model, "unlabelled", stream, made, "torch", LossWeights(), FP32)
+    buffers = copy_buffers(model)
+    _, found, _ = stream_loss(model, "unlabelled", stream, setup(made), LossWeights())
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
     predictions = model(stream.inputs, stream.lengths, stream.changes.apply, tasks=("augmentation",))
@@ -332,7 +336,7 @@ def test_unlabelled_speech_leaves_statistics_of_its_own_streams_alone(sets, stat
     batch, after = batches(sets, made, 1)[0], []
     for of_step in (batch, MultitaskBatch(batch.emotion)):
         model = new(made)
-        gradients(model, of_step, made, "torch", CPU, LossWeights(), FP32)
+        gradients(model, of_step, setup(made), LossWeights())
         after.append(torch.cat([buffer.flatten().double() for buffer in model.buffers()]))
     assert torch.equal(*after) == (statistics == "per_stream")
 
@@ -343,7 +347,7 @@ def test_steps_learn_all_tasks(kind):
     model, batch = new(made), of_bursts(made, emotion=6, unlabelled=6)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     weights = LossWeights(0.0, 0.0, 0.0, 1.0, 1.0)
-    rows = [train_step(model, optimizer, batch, made, "torch", CPU, weights, FP32) for _ in range(40)]
+    rows = [train_step(model, optimizer, batch, setup(made), weights) for _ in range(40)]
     for name in ("augmentation", "reconstruction", "unlabelled_augmentation", "unlabelled_reconstruction"):
         assert rows[-1][name] < 0.7 * rows[0][name], name
 

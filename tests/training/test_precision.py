@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from training_runs import small_config
 
 from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
@@ -12,20 +13,23 @@ from speecheq.dataset.batch import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
 from speecheq.models import checkpoint
 from speecheq.training import step
-from speecheq.training.precision import NotFinite, Precision, enough_memory, restore, save_batch, snapshot
-from speecheq.training.step import check_memory, gradients, train_step
+from speecheq.training.precision import (
+    NotFinite,
+    Precision,
+    copy_buffers,
+    explain_out_of_memory,
+    restore_buffers,
+    save_batch,
+)
+from speecheq.training.step import StepSetup, check_memory, gradients, train_step
 
 CPU = torch.device("cpu")
+FP32 = Precision("fp32", CPU)
 
 
 @pytest.fixture
 def config() -> Config:
-    config = Config()
-    config.model = dataclasses.replace(
-        config.model, channels=16, mfa_channels=32, scale=4, bottleneck=16, embedding_dim=16
-    )
-    config.data.cmvn, config.loss.gamma = "none", 1.0
-    return config
+    return small_config(data__cmvn="none")
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def a_model(config):
 
 def take_step(model, batch, config, precision, optimizer=None):
     optimizer = optimizer or torch.optim.Adam(model.parameters(), 1e-3)
-    return train_step(model, optimizer, batch, config, "torch", CPU, LossWeights(), precision)
+    return train_step(model, optimizer, batch, StepSetup(config, "torch", precision), LossWeights())
 
 
 def test_bf16_is_near_fp32_and_keeps_weights_and_losses_in_float32(config, batch):
@@ -61,7 +65,7 @@ def test_bf16_is_near_fp32_and_keeps_weights_and_losses_in_float32(config, batch
         if choice == "bf16":
             model.model.backbone.mfa.register_forward_hook(lambda _m, _i, output: kinds.add(output.dtype))
         rows[choice] = take_step(model, batch, config, precision)
-        _, losses, _ = gradients(model, batch, config, "torch", CPU, LossWeights(), precision)
+        losses = gradients(model, batch, StepSetup(config, "torch", precision), LossWeights()).by_task
         assert {loss.dtype for loss in losses.values()} == {torch.float32}
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
         assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
@@ -94,7 +98,7 @@ def scaled(start: float) -> Precision:
 
 def test_a_scaled_loss_gives_the_same_step_and_norm(config, batch):
     plain, with_scale = a_model(config), a_model(config)
-    row = take_step(plain, batch, config, Precision("fp32", CPU))
+    row = take_step(plain, batch, config, FP32)
     assert take_step(with_scale, batch, config, scaled(1024.0)) == pytest.approx(row, rel=1e-4)
     for mine, theirs in zip(plain.parameters(), with_scale.parameters()):
         assert torch.allclose(mine, theirs, atol=1e-5)
@@ -111,14 +115,14 @@ def test_a_scale_that_is_too_high_is_lowered_without_a_fault(config, batch):
 @pytest.mark.parametrize("stream", ["emotion", "gender", "phoneme"])
 def test_the_stream_that_is_not_finite_is_named_and_nothing_is_updated(config, batch, stream):
     model = a_model(config)
-    before, buffers = [parameter.clone() for parameter in model.parameters()], snapshot(model)
+    before, buffers = [parameter.clone() for parameter in model.parameters()], copy_buffers(model)
     broken = getattr(batch, stream)
     broken.inputs[1, 2, 3] = math.nan
     with pytest.raises(NotFinite, match=f"the loss of the {stream} batch is nan .*{broken.ids[0]} {broken.ids[1]}"):
-        take_step(model, batch, config, Precision("fp32", CPU))
+        take_step(model, batch, config, FP32)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
     assert any(not torch.isfinite(buffer).all() for buffer in model.buffers())
-    restore(model, buffers)
+    restore_buffers(model, buffers)
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
 
 
@@ -126,13 +130,13 @@ def test_a_gradient_that_is_not_finite_is_named(config, batch):
     model = a_model(config)
     model.model.gender_head.weight.register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(NotFinite, match="the gradient's norm is (nan|inf) .*the utterances of the step: e0 e1"):
-        take_step(model, batch, config, Precision("fp32", CPU))
+        take_step(model, batch, config, FP32)
 
 
 def test_the_gradient_is_clipped_to_its_norm(config, batch):
     config.optim.clip_gradient = 0.01
     model = a_model(config)
-    row = take_step(model, batch, config, Precision("fp32", CPU), torch.optim.SGD(model.parameters(), 0.0))
+    row = take_step(model, batch, config, FP32, torch.optim.SGD(model.parameters(), 0.0))
     norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
     assert float(norm) == pytest.approx(0.01, rel=1e-3) and row["gradient_norm"] > 0.01
 
@@ -158,18 +162,18 @@ def test_memory_that_does_not_suffice_names_the_setting(config, batch, monkeypat
     monkeypatch.setattr(step, "stream_loss", too_large)
     words = f"does not hold a {stream} mini-batch of . clips of 0.[45] s; lower.*{setting}"
     with pytest.raises(InputError, match=words):
-        take_step(a_model(config), batch, config, Precision("fp32", CPU))
+        take_step(a_model(config), batch, config, FP32)
 
 
 def test_other_faults_are_not_taken_for_a_lack_of_memory(batch):
-    with pytest.raises(RuntimeError, match="something else"), enough_memory("emotion", batch.emotion):
+    with pytest.raises(RuntimeError, match="something else"), explain_out_of_memory("emotion", batch.emotion):
         raise RuntimeError("something else")
 
 
 def test_trying_the_largest_batches_leaves_no_trace(config, batch):
     model = a_model(config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    check_memory(model, batch, config, "torch", CPU, LossWeights(), Precision("fp32", CPU))
+    check_memory(model, batch, StepSetup(config, "torch", FP32), LossWeights())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -185,11 +189,9 @@ def test_forward_and_backward_never_wait_for_the_device(config, batch, kind, lab
     batch.gender.targets["gender"][1] = -1
     with pytest.raises((NotImplementedError, RuntimeError)):
         bool(torch.ones(1, device=without_values))
-    model = a_model(config).to(without_values)
+    model, setup = a_model(config).to(without_values), StepSetup(config, "torch", FP32)
     for name, stream in batch.streams().items():
-        loss, _, _ = step.stream_loss(
-            model, name, stream.to(without_values), config, "torch", LossWeights(), Precision("fp32", CPU)
-        )
+        loss = step.stream_loss(model, name, stream.to(without_values), setup, LossWeights()).total
         assert loss.device == without_values
         if not torch.__version__.startswith("1."):  # whose convolutions have no gradient on this device
             loss.backward()

@@ -57,7 +57,7 @@ def test_the_fine_tuning_stage_is_the_papers(by):
 
 def test_an_epoch_that_is_longer_than_expected_waits_for_the_next():
     made = schedule(epochs=4, finetune=0.5)
-    assert made.part(25, Position(1, 14)) == made.part(20, Position(2, 0)) == 0.5
+    assert made.progress(25, Position(1, 14)) == made.progress(20, Position(2, 0)) == 0.5
 
 
 def test_a_task_that_is_left_out_stays_out():
@@ -68,5 +68,5 @@ def test_a_task_that_is_left_out_stays_out():
 
 def test_whichever_ends_first_is_the_end():
     made = schedule(epochs=10, max_steps=20)
-    assert made.steps() == 20 and made.part(10, Position(1, 0)) == 0.5
-    assert schedule(epochs=2).steps() == 20 and schedule(epochs=2, max_steps=100).part(10, Position(1, 0)) == 0.5
+    assert made.steps() == 20 and made.progress(10, Position(1, 0)) == 0.5
+    assert schedule(epochs=2).steps() == 20 and schedule(epochs=2, max_steps=100).progress(10, Position(1, 0)) == 0.5

@@ -15,11 +15,11 @@ import pytest
 import torch
 from lhotse import CutSet
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from training_runs import ROOT, compute_toy_features, small_config
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.stages import Stage, planning
-from speecheq.config.schema import Config
 from speecheq.dataset import batch as batch_module
 from speecheq.dataset.batch import MultitaskBatch, TaskBatch, collate, crop
 from speecheq.dataset.loader import endless_stream, largest_batch, multitask_batches, training_cuts
@@ -29,58 +29,31 @@ from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.evaluation.predictions import predict_emotions, predict_phones
 from speecheq.evaluation.score import score
 from speecheq.evaluation.score_files import read_embeddings, read_scores
-from speecheq.features.storage import compute_features
 from speecheq.losses import LossWeights
 from speecheq.models import checkpoint
 from speecheq.reporting import report
 from speecheq.reporting.experiment import scored_folders, summarise
 from speecheq.seqm import SEQM_CLASSES
+from speecheq.training import trainer
+from speecheq.training.job import Job, check
 from speecheq.training.precision import Precision
-from speecheq.training.step import stream_loss, train_step
-from speecheq.training.train import Job, check, train
+from speecheq.training.step import StepSetup, stream_loss, train_step
+from speecheq.training.train import train
 
-ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", CPU)
 
 
-def small_config(**settings) -> Config:
-    config = Config()
-    config.model = dataclasses.replace(
-        config.model, channels=16, mfa_channels=32, scale=4, bottleneck=16, embedding_dim=16
-    )
-    config.optim.epochs, config.optim.max_steps, config.optim.learning_rate = None, 45, 3e-3
-    config.data.batch_size, config.data.workers = 8, 0
-    config.loss.gamma, config.loss.ctc_backend = 1.0, "torch"
-    for name, value in settings.items():
-        part, key = name.split("__")
-        setattr(getattr(config, part), key, value)
-    return config
-
-
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(toys, tmp_path_factory):
     """Stages 0 to 3 on nano CASIA, SEQD and AISHELL-1; CASIA by speaker, SEQD with its own test part."""
     pytest.importorskip("espeakng_loader", reason="needs the extra `demo` to synthesise corpora")
-    from speecheq.corpora.prepare import PrepareRequest, prepare
     from speecheq.corpora.synthetic import synthesise
 
-    sys.path.insert(0, str(ROOT / "local"))
-    import prepare_aishell
-    import prepare_casia
-    import prepare_seqd
-
     folder = tmp_path_factory.mktemp("nano")
-    scripts = {
-        "casia": (prepare_casia, "CASIA"),
-        "seqd": (prepare_seqd, "SEQD"),
-        "aishell": (prepare_aishell, "AISHELL"),
-    }
-    for name, (script, declaration) in scripts.items():
+    for name in ("casia", "seqd", "aishell"):
         synthesise(name, folder / "corpora" / name, "nano")
-        request = PrepareRequest(folder / "corpora" / name, partial=True)
-        prepare(getattr(script, declaration), script.find_utterances, request, folder / "manifests" / name)
-        compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
+        compute_toy_features(toys, name, folder / "corpora" / name, folder)
     for target, protocol in (("casia", "speaker"), ("seqd", "official")):
         unify(Recipe(target, protocol, ["casia", "seqd"]), "1", folder / "manifests", folder / "fbank", folder / "msud")
     phonemes("aishell", folder / "manifests", folder / "fbank", folder / "phonemes" / "aishell")
@@ -88,16 +61,8 @@ def data(tmp_path_factory):
 
 
 def job(data: Path, folder: Path, target: str = "casia.speaker", with_phonemes: bool = True, **settings) -> Job:
-    return Job(
-        small_config(**settings),
-        "nano",
-        (),
-        "speecheq",
-        data / "msud" / target,
-        1,
-        data / "phonemes" / "aishell" if with_phonemes else None,
-        folder,
-    )
+    phonemes = data / "phonemes" / "aishell" if with_phonemes else None
+    return Job(small_config(**settings), "nano", (), "speecheq", data / "msud" / target, 1, phonemes, folder)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +182,7 @@ def one_batch(data) -> MultitaskBatch:
 
 
 def step(model, optimizer, batch, config):
-    return train_step(model, optimizer, batch, config, "torch", CPU, LossWeights(), FP32)
+    return train_step(model, optimizer, batch, StepSetup(config, "torch", FP32), LossWeights())
 
 
 def test_passing_back_a_stream_at_a_time_is_the_gradient_of_equation_4(data):
@@ -230,7 +195,7 @@ def test_passing_back_a_stream_at_a_time_is_the_gradient_of_equation_4(data):
     losses = step(model, optimizer, batch, config)
     copy.train()
     total = sum(
-        stream_loss(copy, name, stream, config, "torch", LossWeights(), FP32)[0]
+        stream_loss(copy, name, stream, StepSetup(config, "torch", FP32), LossWeights()).total
         for name, stream in batch.streams().items()
     )
     total.backward()
@@ -369,10 +334,8 @@ def test_without_an_average_the_checkpoint_has_none(trained):
 
 @pytest.mark.parametrize("corpora", ["all", "target"])
 def test_classes_are_weighed_by_their_training_clips(data, tmp_path, monkeypatch, corpora):
-    from speecheq.training import train as training
-
-    seen, whole = [], training.train_step
-    monkeypatch.setattr(training, "train_step", lambda *given: seen.append(given[-1]) or whole(*given))
+    seen, original = [], trainer.train_step
+    monkeypatch.setattr(trainer, "train_step", lambda *given: seen.append(given[3].class_weights) or original(*given))
     settings = dict(loss__class_balance="inverse", optim__max_steps=1, data__corpora=corpora)
     train(job(data, tmp_path, **settings))
     cuts = training_cuts(data / "msud/casia.speaker/fold1/emotion.jsonl.gz", "casia" if corpora == "target" else None)

@@ -6,7 +6,8 @@ from speecheq.common.errors import InputError
 from speecheq.config import layers as configuration
 from speecheq.evaluation.robustness.cross_corpus_trial import check_corpus_not_trained_on
 from speecheq.evaluation.robustness.training_history import training_history
-from speecheq.training.train import Job, train
+from speecheq.training.job import Job
+from speecheq.training.train import train
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""What a training learns from and is scored on while it runs."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+
+from speecheq.common.log import log
+from speecheq.common.stages import require
+from speecheq.config.schema import Config
+from speecheq.dataset.classes import class_table
+from speecheq.dataset.frontend import Frontend
+from speecheq.dataset.lazy_cuts import open_cuts, sample_cuts
+from speecheq.dataset.loader import ClipSource, training_cuts
+from speecheq.dataset.phones.phone_table import PhoneTable
+from speecheq.dataset.shard_reader import Shards
+from speecheq.dataset.unlabelled import unlabelled_cuts
+from speecheq.features.storage import load_features
+from speecheq.losses import inverse_weights
+from speecheq.seqm import ClassTable
+from speecheq.training.job import Job
+
+# So many cuts of each set, at most, give the mean and deviation of global normalisation.
+CMVN_CUTS = 1000
+
+
+@dataclass(frozen=True)
+class PhonemeData:
+    """The training and dev cuts of the phoneme corpus, and its phones in the order of their numbers."""
+
+    train: CutSet
+    dev: list[Cut]
+    phones: list[str]
+
+
+def load_phoneme_data(job: Job) -> PhonemeData | None:
+    """The phoneme corpus of a training; None if it learns no phonemes.
+
+    InputError if it needs one and none was given, or if its stage has not run.
+    """
+    folder = job.phoneme_folder()
+    if folder is None:
+        return None
+    require(folder, "unify")
+    phones = PhoneTable.load(folder / "phones.txt").symbols
+    dev: list[Cut] = []
+    if (folder / "dev.jsonl.gz").is_file():
+        dev = sample_cuts(open_cuts(folder / "dev.jsonl.gz"), job.config.data.dev_phoneme_clips)
+    return PhonemeData(training_cuts(folder / "train.jsonl.gz"), dev, phones)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training learns from, and what it is scored on after each epoch."""
+
+    cut_sets: dict[str, CutSet]  # by stream
+    sources: dict[str, CutSet | ClipSource]  # of the mini-batches, by stream: the cut sets, or shards of them
+    frontend: Frontend  # makes the model's inputs of a mini-batch
+    clips: int  # emotion clips in an epoch
+    dev: list[Cut]
+    phoneme_dev: list[Cut]  # utterances of the phoneme corpus
+    classes: ClassTable
+    phones: list[str]  # none: no phonemes are learned
+
+
+def load_training_data(
+    job: Job, config: Config, note: Mapping[str, Any], phoneme_data: PhonemeData | None, device: torch.device
+) -> TrainingData:
+    """Open what stage 3 left for a training.
+
+    ``note`` describes the fold's data (msud.load_fold); ``config`` are the job's settings, fitted to the data.
+    InputError if something is missing or cannot be read.
+    """
+    target = note["target"] if config.data.corpora == "target" else None
+    cut_sets = {
+        name: training_cuts(job.fold_folder / f"{name}.jsonl.gz", target)
+        for name in config.tasks()
+        if name in ("emotion", "gender")
+    }
+    if phoneme_data is not None:
+        cut_sets["phoneme"] = phoneme_data.train
+    dev = list(CutSet.from_jsonl_lazy(job.fold_folder / "dev.jsonl.gz"))
+    unlabelled = job.unlabelled_folder()
+    if unlabelled is not None:
+        tests = chain.from_iterable(open_cuts(job.fold_folder / f"{name}.jsonl.gz") for name in note["tests"])
+        cut_sets["unlabelled"] = unlabelled_cuts(unlabelled, chain(dev, tests))
+    folders = job.audio_folders()
+    counts = note["sets"]["emotion"]
+    return TrainingData(
+        cut_sets,
+        {**cut_sets, **(_shards(job, list(cut_sets), target) if config.shar.use else {})},
+        Frontend(config, device, folders.get("noise"), folders.get("rir")),
+        counts["clips"] if target is None else counts["corpus"][target],
+        dev,
+        phoneme_data.dev if phoneme_data else [],
+        class_table(note),
+        phoneme_data.phones if phoneme_data else [],
+    )
+
+
+def _shards(job: Job, streams: list[str], target: str | None) -> dict[str, ClipSource]:
+    """The shards of those of the ``streams`` that have some."""
+    emotion = Shards(job.shards_of(job.fold_folder), job.config.shar, target)
+    # the gender stream takes those clips that have a gender
+    shards: dict[str, ClipSource] = {name: emotion for name in streams if name in ("emotion", "gender")}
+    phonemes = job.phoneme_folder()
+    if phonemes is not None:
+        shards["phoneme"] = Shards(job.shards_of(phonemes), job.config.shar)
+    return shards
+
+
+def global_statistics(cut_sets: Mapping[str, CutSet]) -> tuple[list[float], list[float]]:
+    """The mean (D,) and the deviation (D,) of the features of the training cuts (at most CMVN_CUTS of each set).
+
+    Unlabelled speech has no stored features and adds nothing. InputError if features cannot be read.
+    """
+    stored = [cuts for name, cuts in cut_sets.items() if name != "unlabelled"]
+    chosen = {cut.id: cut for cuts in stored for cut in sample_cuts(cuts, CMVN_CUTS)}
+    try:
+        statistics = CutSet.from_cuts(chosen.values()).compute_global_feature_stats()
+    except Exception:
+        for cut in chosen.values():
+            load_features(cut)  # raises InputError for what cannot be read
+        raise
+    return statistics["norm_means"].tolist(), statistics["norm_stds"].tolist()
+
+
+def esc_weights(config: Config, cuts: CutSet, device: torch.device) -> torch.Tensor | None:
+    """The weights (K,) of the ESC classes that ``loss.class_balance`` gives ``cuts``; None: all are 1."""
+    if config.loss.class_balance == "none":
+        return None
+    numbers = (cut.supervisions[0].custom["class"] for cut in cuts)
+    weights = inverse_weights(Counter(numbers), config.model.num_esc)
+    log.info("weights of the classes: %s", " ".join(f"{weight:.2f}" for weight in weights.tolist()))
+    return weights.to(device)
