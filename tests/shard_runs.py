@@ -7,7 +7,7 @@ from training_runs import seqd_job
 from speecheq.config.schema import DataConfig, SharConfig
 from speecheq.dataset.batch import Position
 from speecheq.dataset.loader import endless_stream, training_cuts
-from speecheq.dataset.shard_reader import shard_folder
+from speecheq.dataset.shard_writer import shard_folder
 
 LANES, PARTS = 4, 2
 SMALL = SharConfig(True, LANES, PARTS, buffer=32)
