@@ -5,6 +5,7 @@ import itertools
 import json
 
 import numpy as np
+from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
@@ -80,6 +81,13 @@ def predictions(fold, seed, right, speakers, clips=24):
     return made
 
 
+def write_stamp(folder, stage, outputs, **changes):
+    """The stamp of a stage that has read nothing; ``outputs``: file name -> size."""
+    stamp = {"stage": stage, "title": str(folder), "key": stage, "inputs": {}, "format": 1, "outputs": outputs}
+    folder.mkdir(exist_ok=True)
+    write_json(folder / STAMP, {**stamp, "in": 24, "out": 24, "dropped": {}, **changes})
+
+
 def rewrite(folder, made=None, **changes):
     """Write the score files of ``folder`` and the stamps of stages 4 and 5."""
     metrics = json.loads((folder / "metrics.json").read_text()) if made is None else None
@@ -96,19 +104,7 @@ def rewrite(folder, made=None, **changes):
     metrics["run"].update(changes)
     write_json(folder / "metrics.json", metrics)
     sizes = {f"../{name}": (folder / name).stat().st_size for name in ("metrics.json", "scores.tsv")}
-    stamp = {
-        "stage": "score",
-        "title": str(folder),
-        "key": "k",
-        "inputs": {},
-        "format": score.FORMAT,
-        "outputs": sizes,
-        "in": 24,
-        "out": 24,
-        "dropped": {},
-    }
-    (folder / score.STAMP_FOLDER).mkdir(exist_ok=True)
-    write_json(folder / score.STAMP_FOLDER / STAMP, stamp)
+    write_stamp(folder / score.STAMP_FOLDER, "score", sizes, format=score.FORMAT)
     return folder
 
 
@@ -125,29 +121,9 @@ def make(exp, system="speecheq", right=0.8, folds=(1, 2), seeds=(1,), speakers=8
             layers.save(settings, folder / "config.yaml")
             size = (folder / "config.yaml").stat().st_size
             outputs = {"config.yaml": size, "best.pt": 10, "last.pt": 10}  # the checkpoints are gone
-            write_json(
-                folder / STAMP,
-                {
-                    "stage": "train",
-                    "title": str(folder),
-                    "key": "t",
-                    "inputs": {},
-                    "format": 1,
-                    "outputs": outputs,
-                    "in": 48,
-                    "out": 48,
-                    "dropped": {},
-                },
-            )
-            rewrite(
-                folder,
-                predictions(fold, seed, right, speakers),
-                **run,
-                system=system,
-                config="small",
-                fold=fold,
-                seed=seed,
-            )
+            write_stamp(folder, "train", outputs)
+            own = {"system": system, "config": "small", "fold": fold, "seed": seed}
+            rewrite(folder, predictions(fold, seed, right, speakers), **run, **own)
     return experiment
 
 
@@ -181,6 +157,20 @@ def add(folder, setting=NOISE, correct=None, facts=FACTS, speakers=SPEAKERS):
 
 
 # ---- figures
+
+
+def eis_clip(number, gold=0, eis=-1.0, predicted_eis=1.0, posterior=None, speaker="s"):
+    return ClipPrediction(
+        f"clip-{number}", "toy", speaker, gold, posterior or [1.0] + [0.0] * 8, eis, predicted_eis, "F", "F"
+    )
+
+
+eis_values = st.floats(0, 4, allow_nan=False)
+some_clips = st.lists(
+    st.builds(eis_clip, st.integers(), st.integers(0, 8), st.one_of(st.just(-1.0), eis_values), eis_values),
+    min_size=1,
+    max_size=40,
+)
 
 
 def assert_no_labels_overlap(figure, monkeypatch):

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import time
-from collections import Counter
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,29 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import style
 from matplotlib.collections import PathCollection
-from report_data import assert_no_labels_overlap, make, rewrite, summarised
+from report_data import assert_no_labels_overlap, eis_clip, make, rewrite, some_clips, summarised
 from sklearn.calibration import calibration_curve
-from sklearn.manifold import trustworthiness
-from sklearn.metrics import confusion_matrix, recall_score
+from sklearn.metrics import confusion_matrix
 from torch.utils.tensorboard import SummaryWriter
 
 from speecheq.common.errors import InputError
 from speecheq.config import layers
 from speecheq.evaluation import metrics, score_files
-from speecheq.evaluation.predictions import ClipPrediction
-from speecheq.evaluation.significance import PooledPredictions
 from speecheq.reporting import figure_data, figure_style, figures, plots, report
 from speecheq.seqm import CATEGORIES, SEQM_CLASSES
 
 SVG = "{http://www.w3.org/2000/svg}"
 EPOCHS, STEPS = 4, 40
 ALL = ["eis", "confusion", "learning_curves", "embeddings", "calibration", "speakers"]
-
-
-def clip(number, gold=0, eis=-1.0, predicted_eis=1.0, posterior=None, speaker="s"):
-    return ClipPrediction(
-        f"clip-{number}", "toy", speaker, gold, posterior or [1.0] + [0.0] * 8, eis, predicted_eis, "F", "F"
-    )
 
 
 def clips_of(folder):
@@ -164,7 +153,7 @@ def test_labels_do_not_overlap_with_many_classes_and_speakers(monkeypatch):
         figure_data.SpeakerScore(f"a speaker of a long name $<{number}>", number / 24, 1200) for number in range(25)
     ]
     every = [
-        clip(number, number % 9, (-1.0, 0.0, 1.5, 2.5, 3.5)[number % 5], number % 40 / 10) for number in range(900)
+        eis_clip(number, number % 9, (-1.0, 0.0, 1.5, 2.5, 3.5)[number % 5], number % 40 / 10) for number in range(900)
     ]
     bins = metrics.calibration(random.integers(0, 9, 9000), random.dirichlet(np.full(9, 0.2), 9000))
     curve = [(step, 1000.0 / step) for step in range(1, 600)]
@@ -190,43 +179,6 @@ def test_labels_do_not_overlap_with_many_classes_and_speakers(monkeypatch):
 
 
 # ---- 1: the distributions of EIS
-
-
-@pytest.mark.parametrize(
-    "esc, eis, intensity",
-    [
-        ("joy", -1.0, "unspecified"),
-        ("neutral", -1.0, "unspecified"),
-        ("neutral", 0.0, "neutral"),
-        ("neutral", 2.5, "neutral"),
-        ("joy", 1.5, "low"),
-        ("joy", 2.0, "medium"),
-        ("joy", 2.5, "medium"),
-        ("joy", 3.0, "high"),
-        ("joy", 3.5, "high"),
-    ],
-)
-def test_the_gold_level_of_a_clip(esc, eis, intensity):
-    assert figure_data.intensity(clip(1, CATEGORIES.index(esc), eis), SEQM_CLASSES) == intensity
-
-
-eis_values = st.floats(0, 4, allow_nan=False)
-some_clips = st.lists(
-    st.builds(clip, st.integers(), st.integers(0, 8), st.one_of(st.just(-1.0), eis_values), eis_values),
-    min_size=1,
-    max_size=40,
-)
-
-
-@given(some_clips)
-def test_every_clip_is_in_one_group_and_one_bar(clips):
-    groups = figure_data.group_by_intensity(clips, SEQM_CLASSES)
-    assert sum(map(len, groups.values())) == len(clips) and all(groups.values())
-    assert list(groups) == [name for name in figure_data.INTENSITIES if name in groups]
-    for group in groups.values():
-        shares = figure_data.eis_shares(group)
-        expected = Counter(min(int(made.predicted_eis / 0.25), 15) for made in group)
-        assert shares.tolist() == [expected[place] / len(group) for place in range(16)]
 
 
 @settings(max_examples=5)
@@ -297,16 +249,6 @@ def test_a_share_that_rounds_to_nothing_is_not_called_nothing():
 # ---- 3: learning curves
 
 
-@given(st.lists(st.floats(-1e3, 1e3), max_size=300), st.integers(1, 50))
-def test_windows_keep_the_mean_and_the_order(values, most):
-    curve = figure_data.window_means(list(enumerate(values, 1)), most)
-    assert len(curve) == min(most, len(values))
-    steps = [step for step, _ in curve]
-    assert steps == sorted(steps)
-    sizes = [len(part) for part in np.array_split(np.arange(len(values)), max(1, len(curve)))]
-    assert sum(size * value for size, (_, value) in zip(sizes, curve)) == pytest.approx(sum(values), abs=1e-6)
-
-
 def test_intensities_that_were_not_learned_are_not_drawn(tmp_path):
     made = make(tmp_path / "exp")
     for path in made.glob("fold*/seed*"):
@@ -319,37 +261,6 @@ def test_intensities_that_were_not_learned_are_not_drawn(tmp_path):
         layers.save(settings, path / "config.yaml")
     with pytest.raises(InputError, match="it was not trained on EIS"):
         figures.DRAWINGS["eis"](without)
-
-
-def test_values_that_are_not_finite_have_no_point():
-    assert figure_data.window_means([(1, float("nan")), (2, 3.0), (3, float("inf"))]) == [(2.0, 3.0)]
-    assert figure_data.window_means([(1, float("nan"))]) == []
-
-
-def test_curves_are_those_of_the_events_and_a_step_that_was_done_again_counts_once(tmp_path):
-    with SummaryWriter(str(tmp_path / "tensorboard")) as curves:
-        for step in (1, 2, 3):
-            curves.add_scalar("train/total", float(step), step)
-    with SummaryWriter(str(tmp_path / "tensorboard"), purge_step=3) as curves:
-        for step in (3, 4):
-            curves.add_scalar("train/total", 10.0 * step, step)
-    assert figure_data.read_curves(tmp_path) == {"train/total": [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]}
-    assert figure_data.read_curves(tmp_path / "nowhere") == {}
-
-
-@pytest.mark.parametrize("shift", [-5000, 0, 5000])
-def test_curves_of_a_training_that_was_broken_off_while_the_clock_was_set(tmp_path, monkeypatch, shift):
-    real = time.time
-    for number, (first, steps) in enumerate([(1, range(1, 7)), (5, range(5, 7)), (5, range(5, 9)), (7, range(7, 10))]):
-        monkeypatch.setattr(time, "time", lambda: real() + number * shift)
-        with SummaryWriter(str(tmp_path / "tensorboard"), purge_step=first) as curves:
-            for step in steps:
-                curves.add_scalar("train/total", 10 * number + step, step)
-            if number == 0:
-                curves.add_scalar("dev/ua", 0.5, 6)  # not scored again yet
-    assert figure_data.read_curves(tmp_path) == {
-        "train/total": [(1, 1), (2, 2), (3, 3), (4, 4), (5, 25), (6, 26), (7, 37), (8, 38), (9, 39)]
-    }
 
 
 def test_each_fold_and_seed_has_a_curve_and_a_star_at_its_checkpoint(folder, pictures):
@@ -396,14 +307,6 @@ def test_the_map_has_a_point_a_clip_and_a_marker_a_class(experiment, pictures):
     assert "(24), fold 1, seed 1," in pictures["embeddings"].caption
 
 
-def test_what_is_near_stays_near():
-    random = np.random.default_rng(0)
-    vectors = (10 * np.eye(9, 20)[np.arange(60) % 9] + random.normal(size=(60, 20))).astype(np.float32)
-    places = figure_data.embed_in_plane(vectors)
-    assert places.shape == (60, 2) and trustworthiness(vectors, places) > 0.9
-    assert (figure_data.embed_in_plane(vectors) == places).all()
-
-
 @pytest.mark.parametrize(
     "vectors, reason",
     [(np.ones((24, 5)), "all alike or not finite"), (np.full((24, 5), np.inf), "all alike or not finite")],
@@ -444,34 +347,6 @@ def test_calibration_is_that_of_scikit_learn_and_the_ece_that_of_the_metrics(exp
 
 
 # ---- 6: speakers
-
-
-def test_the_ua_of_a_speaker_is_the_mean_recall_of_the_own_classes():
-    random = np.random.default_rng(0)
-    rows = [
-        (
-            1,
-            1,
-            f"clip-{number:03d}",
-            f"s{number % 5}",
-            int(random.integers(0, 1 + number % 5 + 2)),
-            int(random.integers(0, 6)),
-        )
-        for number in range(200)
-    ]
-    found = figure_data.speaker_scores(PooledPredictions.from_rows(rows))
-    assert [found_one.ua for found_one in found] == sorted(found_one.ua for found_one in found)
-    for speaker, ua, clips in found:
-        own = [row for row in rows if row[3] == speaker]
-        gold, predicted = [row[4] for row in own], [row[5] for row in own]
-        expected = recall_score(gold, predicted, labels=sorted(set(gold)), average="macro", zero_division=0)
-        assert ua == pytest.approx(expected) and clips == len(own) == 40
-    assert len(found) == 5
-
-
-def test_a_clip_of_several_seeds_counts_once():
-    rows = [(seed, 1, name, "s", 0, answer) for seed, answer in ((1, 0), (2, 1)) for name in ("a", "b")]
-    assert figure_data.speaker_scores(PooledPredictions.from_rows(rows)) == [figure_data.SpeakerScore("s", 0.5, 2)]
 
 
 def test_bars_of_speakers_are_sorted_and_the_line_is_the_pooled_ua(experiment, pictures):

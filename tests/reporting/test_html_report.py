@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from PIL import Image
-from report_data import RUN, make, predictions, rewrite, summarised
+from report_data import RUN, make, predictions, rewrite, summarised, write_stamp
 
 from speecheq import seqm
 from speecheq.common.files import read_json, write_json
@@ -78,20 +78,9 @@ def make_data(folder, clips):
     Path(cuts[0].recording.sources[0].source).unlink()
     write_json(folder / "msud.json", {"tests": ["test"]})
     sizes = {name: (folder / name).stat().st_size for name in ("msud.json", "test.jsonl.gz")}
-    write_json(
-        folder / STAMP,
-        {
-            "stage": "unify",
-            "title": f"toy, {folder.name}",
-            "key": folder.name,
-            "inputs": {"gone": "k"},
-            "format": 1,
-            "in": 30,
-            "out": 24,
-            "dropped": {f"no label {HOSTILE}": ["a", "b", "c", "d", HOSTILE, "f"]},
-            "outputs": sizes,
-        },
-    )
+    dropped = {f"no label {HOSTILE}": ["a", "b", "c", "d", HOSTILE, "f"]}
+    title = f"toy, {folder.name}"
+    write_stamp(folder, "unify", sizes, title=title, key=folder.name, inputs={"gone": "k"}, dropped=dropped)
     return folder, folder.name
 
 
