@@ -81,8 +81,8 @@ def read_table(path: Path, encodings: Sequence[str]) -> dict[str, tuple[str, str
     return rows
 
 
-def place_of(clip: Path, speaker: str, label: str) -> tuple[int, str]:
-    """(sentence, 1 to 350; split) of a clip by its name; InputError where it lies in another's folder."""
+def sentence_and_split(clip: Path, speaker: str, label: str) -> tuple[int, str]:
+    """Sentence (1 to 350) and split of a clip, by its name; InputError if the clip is in the wrong folder."""
     match = CLIP.fullmatch(clip.stem)
     if not match:
         raise InputError(f"{clip}: is not named <speaker>_<number of six digits>; rename or remove the clip.")
@@ -98,8 +98,8 @@ def place_of(clip: Path, speaker: str, label: str) -> tuple[int, str]:
     return sentence, split
 
 
-def clips_of(speaker_folder: Path) -> Iterator[tuple[str, Path]]:
-    """(emotion, clip), from the folders of the official parts or straight from the emotion's."""
+def iter_emotion_clips(speaker_folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yields (emotion, clip), from the folders of the official parts or from the folder of the emotion itself."""
     for emotion_folder in iter_folders(speaker_folder):
         if emotion_folder.name not in LABELS:
             raise InputError(f"{emotion_folder}: is not an emotion of ESD ({', '.join(LABELS)}); remove the folder.")
@@ -127,8 +127,8 @@ def find_part(corpus: Corpus, corpus_dir: Path, partial: bool, drops: Drops) -> 
             continue
         table = speaker_folder / f"{speaker}.txt"
         rows = read_table(table, ENCODINGS[corpus.language]) if table.is_file() else {}
-        for label, clip in clips_of(speaker_folder):
-            sentence, split = place_of(clip, speaker, label)
+        for label, clip in iter_emotion_clips(speaker_folder):
+            sentence, split = sentence_and_split(clip, speaker, label)
             text, written = rows.pop(clip.stem, ("", label))
             if not text:
                 odd["clips without a text in their speaker's table"].append(clip.stem)

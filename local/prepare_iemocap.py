@@ -6,11 +6,11 @@
     [6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5000, 2.5000, 2.5000]
 
 with its times in the dialog, its name, its label, and its valence, activation and dominance from 1 to 5; the
-lines below it say what single annotators heard. Its audio is ``Session1/sentences/wav/<dialog>/<utterance>.wav``,
+lines below it are the judgements of single annotators. Its audio is ``Session1/sentences/wav/<dialog>/<utterance>.wav``,
 its words are a line of ``Session1/dialog/transcriptions/<dialog>.txt``.
 
-Who speaks stands in the last part of the name, F000 or M000: both actors talk in every dialog, whichever of
-them its prefix Ses01F or Ses01M means.
+The speaker is given by the last part of the name, F000 or M000: both actors talk in every dialog, whatever its
+prefix (Ses01F or Ses01M).
 """
 
 import math
@@ -94,7 +94,7 @@ def read_evaluations(path: Path, session: str, wav: Path) -> dict[str, Utterance
                     f"{where}: expected '[start - end] utterance label [valence, activation, dominance]', "
                     f"found {line!r}."
                 )
-            continue  # the heading, or what one annotator says
+            continue  # the heading, or the line of one annotator
         name, label = fields[1], fields[2]
         parts = NAME.fullmatch(name)
         if not parts or parts[1] != session:

@@ -12,7 +12,7 @@ is ``MSP-IMPROV-S01A-F01-P-FM01.wav``, somewhere below the corpus (``[Audio/]ses
 What this script relies on, from the naming of the files and from what is published of it: S01A is the scenario
 around the target sentence 01 with the intended emotion A; F01 is the speaker, a woman of session 1; P (natural
 interaction), R (target sentence read), S (other improvised turns) or T (target sentence improvised) is the
-condition. Activation is left out: it is said to run from active (1) to calm (5), against IEMOCAP's.
+condition. Activation is left out, as its scale is reported to run from active (1) to calm (5), unlike IEMOCAP's.
 """
 
 import math
@@ -64,7 +64,7 @@ def read_evaluations(table: Path) -> dict[str, Utterance]:
     utterances: dict[str, Utterance] = {}
     for where, line in read_lines(table, ENCODINGS):
         if "IMPROV-" not in line:
-            continue  # what one annotator says
+            continue  # the line of one annotator
         fields = EVALUATION.fullmatch(line.strip())
         if not fields:
             raise InputError(
@@ -98,7 +98,7 @@ def read_evaluations(table: Path) -> dict[str, Utterance]:
 
 
 def find_clips(root: Path) -> dict[str, Path]:
-    """Turn -> file, of all clips below ``root``; InputError for a clip that lies there twice."""
+    """Turn -> file, of all clips below ``root``; InputError for a clip that is there twice."""
     clips: dict[str, Path] = {}
     for clip in map(root.joinpath, iter_tree(root)):
         if clip.name.startswith("MSP-IMPROV-") and clip.suffix.lower() == ".wav":

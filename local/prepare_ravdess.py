@@ -2,7 +2,7 @@
 """RAVDESS, the speech part: eight acted emotions in English, 24 actors x 60 clips, two intensities.
 
 A clip is named by seven codes, ``modality-channel-emotion-intensity-statement-repetition-actor.wav``, such as
-``03-01-06-02-02-01-12.wav``: audio only, speech, fearful, strong, statement 02, said first, actor 12.
+``03-01-06-02-02-01-12.wav``: audio only, speech, fearful, strong, statement 02, first repetition, actor 12.
 """
 
 import hashlib
@@ -71,7 +71,7 @@ CODES = Name(modality=3, channel=2, emotion=8, intensity=2, statement=2, repetit
 
 
 def parse_name(clip: Path) -> Name:
-    """The codes of a clip; InputError for a name that is not seven codes, or says what no clip can be."""
+    """The codes of a clip; InputError for a name that is not seven codes, or has an impossible code."""
     if not re.fullmatch(r"[0-9]{2}(-[0-9]{2}){6}", clip.stem):
         raise InputError(f"{clip}: is not named by seven codes of two digits (03-01-06-01-02-01-12); remove the file.")
     name = Name(*clip.stem.split("-"))
@@ -93,7 +93,7 @@ def speech_folder(folder: Path) -> Path | None:
 
 
 def report_faults(clips: list[Path]) -> None:
-    """Say which clips are stereo and which hold the same bytes; both are known of the release, and kept."""
+    """Log which clips are stereo and which hold the same bytes; the release has both, and they are kept."""
     stereo = [clip.name for clip in clips if read_header(clip).channels > 1]
     if stereo:
         log.warning("RAVDESS: stereo clips, to be mixed down: %d (%s)", len(stereo), ", ".join(stereo))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """SEQD, the SpeechEQ Dataset (section 2.2): 25 emotions in three levels, a fixed test set of 155.
 
-The corpus was never released; a holder lays it out as ``wav/<speaker>/<utt>.wav`` beside ``labels.tsv``, whose
+The corpus was never released; its owner arranges it as ``wav/<speaker>/<utt>.wav`` beside ``labels.tsv``, whose
 first line names the columns utt, speaker, gender, emotion, category, level, split, text (tab separated).
 """
 

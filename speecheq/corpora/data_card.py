@@ -126,7 +126,7 @@ def read_card(path: str | Path) -> Card:
     if card.downloads and (card.access != "open" or not card.folder):
         raise InputError(f"{path}: a corpus with downloads needs 'access: open' and the folder that they make.")
     if not card.downloads and not card.obtain:
-        raise InputError(f"{path}: says neither in downloads nor in obtain how the corpus is had.")
+        raise InputError(f"{path}: has neither downloads nor obtain, so that nobody learns how to obtain the corpus.")
     if not _is_inside(card.folder):
         raise InputError(f"{path}: folder is {card.folder!r}, which is not a folder inside another.")
     for number, item in enumerate(card.downloads, 1):

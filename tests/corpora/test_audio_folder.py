@@ -1,4 +1,4 @@
-"""sounds.py: manifests of folders of noises and room impulse responses, and what is not taken."""
+"""Manifests of folders of noises and room impulse responses, and what is left out."""
 
 import os
 import subprocess
@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse import RecordingSet
+from prepared_manifests import PARTIAL
 
 from speecheq.common.files import read_json
 from speecheq.corpora import audio_folder
 from speecheq.corpora.prep_script import audio_folder_main
-
-PARTIAL = ("--partial", "true")
 
 
 @pytest.fixture

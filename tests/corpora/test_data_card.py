@@ -84,7 +84,7 @@ def test_a_card_is_read_with_its_types(tmp_path):
         ({"folder": "/tmp"}, "folder is '/tmp'"),
         ({"folder": ...}, "needs 'access: open' and the folder"),
         ({"access": "request"}, "needs 'access: open' and the folder"),
-        ({"downloads": ...}, "says neither in downloads nor in obtain"),
+        ({"downloads": ...}, "has neither downloads nor obtain"),
     ],
 )
 def test_a_wrong_card_is_refused_by_its_file(tmp_path, changes, says):

@@ -5,30 +5,19 @@ import shutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
+from prepared_manifests import PARTIAL, change, read_manifests
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 
-PARTIAL = ("--partial", "true")
+
+def supervisions_of(folder, split):
+    return list(read_manifests(folder, "aishell", split).values())
 
 
 @pytest.fixture
 def aishell(toys, tmp_path):
     return toys.aishell(tmp_path / "AISHELL-1")
-
-
-def supervisions_of(folder, split):
-    recordings = RecordingSet.from_file(folder / f"aishell_recordings_{split}.jsonl.gz")
-    supervisions = SupervisionSet.from_file(folder / f"aishell_supervisions_{split}.jsonl.gz")
-    validate_recordings_and_supervisions(recordings, supervisions)
-    return list(supervisions)
-
-
-def change(path, old, new):
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 @pytest.mark.parametrize("segmented", [False, True])

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
+from prepared_manifests import PARTIAL, read_manifests
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 
-PARTIAL = ("--partial", "true")
 HEADING = '"ActorID","Age","Sex","Race","Ethnicity"'
 EMOTIONS = ("ANG", "DIS", "FEA", "HAP", "SAD")
 SENTENCES = ("IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI")
@@ -48,20 +47,13 @@ def crema_d(toys, tmp_path):
     return tmp_path / "CREMA-D"
 
 
-def supervisions_of(folder):
-    recordings = RecordingSet.from_file(folder / "crema_d_recordings_all.jsonl.gz")
-    supervisions = SupervisionSet.from_file(folder / "crema_d_supervisions_all.jsonl.gz")
-    validate_recordings_and_supervisions(recordings, supervisions)
-    return {supervision.id: supervision for supervision in supervisions}
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_the_contract_of_the_manifests(prepare, crema_d, tmp_path, end, mark):
     table = write_demographics(crema_d, end=end)
     table.write_bytes(mark + table.read_bytes())
     assert prepare("crema_d", crema_d, tmp_path / "out", *PARTIAL) == 0
-    supervisions = supervisions_of(tmp_path / "out")
+    supervisions = read_manifests(tmp_path / "out", "crema_d")
     assert len(supervisions) == len(CHECKED_BY_HAND)
     for name, category, eis in CHECKED_BY_HAND:
         supervision = supervisions[f"crema_d-{name}"]
@@ -79,7 +71,7 @@ def test_the_silent_clip_is_counted_and_left_out(prepare, crema_d, toys, tmp_pat
     assert prepare("crema_d", crema_d, tmp_path / "out", *PARTIAL) == 0
     stamp = read_json(tmp_path / "out" / "stage.json")
     assert stamp["dropped"] == {"silent in the release": ["1076_MTI_SAD_XX"]}
-    assert "crema_d-1076_MTI_SAD_XX" not in supervisions_of(tmp_path / "out")
+    assert "crema_d-1076_MTI_SAD_XX" not in read_manifests(tmp_path / "out", "crema_d")
 
 
 def all_names():
@@ -125,7 +117,7 @@ def test_without_demographics_a_partial_copy_has_no_genders(prepare, refused, cr
     assert refused("crema_d", crema_d).startswith(f"{table}: there is no such file")
     assert prepare("crema_d", crema_d, tmp_path / "out", *PARTIAL) == 0
     assert "no gender and no age is known" in capsys.readouterr().err
-    supervisions = supervisions_of(tmp_path / "out").values()
+    supervisions = read_manifests(tmp_path / "out", "crema_d").values()
     assert {s.gender for s in supervisions} == {None} and not any("age" in s.custom for s in supervisions)
 
 

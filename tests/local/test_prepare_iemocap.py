@@ -7,12 +7,11 @@ import string
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
+from prepared_manifests import PARTIAL, read_manifests
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 
-PARTIAL = ("--partial", "true")
 HEADING = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
 # Ten lines of evaluation as the release writes them, and by hand what each of them means:
 # speaker, label, SEQM category, EIS (1 + (dominance - 1) * 3 / 4 with the dominance kept within 1 to 5), V, A, D.
@@ -105,14 +104,6 @@ def make_iemocap(toys, folder, lines, audio=True):
     return folder
 
 
-def written(folder):
-    recordings = RecordingSet.from_file(folder / "iemocap_recordings_all.jsonl.gz")
-    supervisions = SupervisionSet.from_file(folder / "iemocap_supervisions_all.jsonl.gz")
-    validate_recordings_and_supervisions(recordings, supervisions)
-    assert len(recordings) == len(supervisions)
-    return {supervision.id: supervision for supervision in supervisions}
-
-
 @pytest.fixture
 def iemocap(toys, tmp_path):
     return make_iemocap(toys, tmp_path / "IEMOCAP", [line for line, _ in TEN_LINES])
@@ -120,7 +111,7 @@ def iemocap(toys, tmp_path):
 
 def test_ten_lines_checked_by_hand(prepare, iemocap, tmp_path, capsys):
     assert prepare("iemocap", iemocap, tmp_path / "out", *PARTIAL) == 0
-    supervisions = written(tmp_path / "out")
+    supervisions = read_manifests(tmp_path / "out", "iemocap")
     assert len(supervisions) == len(TEN_LINES)
     for line, (speaker, label, category, eis, valence, activation, dominance) in TEN_LINES:
         utterance = line.split("\t")[1]
@@ -204,7 +195,7 @@ def test_a_missing_session_is_named(prepare, refused, toys, tmp_path):
     make_iemocap(toys, tmp_path / "c", [line for line, _ in TEN_LINES if line.split("\t")[1][4] not in "24"])
     assert f"{tmp_path}/c: lacks Session2 and Session4" in refused("iemocap", tmp_path / "c")
     assert prepare("iemocap", tmp_path / "c", tmp_path / "out", *PARTIAL) == 0
-    assert {s.custom["session"] for s in written(tmp_path / "out").values()} == {"1", "3", "5"}
+    assert {s.custom["session"] for s in read_manifests(tmp_path / "out", "iemocap").values()} == {"1", "3", "5"}
 
 
 def test_what_is_no_table_is_not_read(prepare, iemocap, tmp_path):
@@ -215,7 +206,7 @@ def test_what_is_no_table_is_not_read(prepare, iemocap, tmp_path):
         (evaluations / folder / "Ses01F_impro01_e2_cat.txt").write_text("Ses01F_impro01_F000 :Neutral state; ()\n")
     (iemocap / "Session1" / "sentences" / "wav" / "Ses01F_impro01" / "._Ses01F_impro01_F000.wav").write_bytes(b"junk")
     assert prepare("iemocap", iemocap, tmp_path / "out", *PARTIAL) == 0
-    assert len(written(tmp_path / "out")) == 10
+    assert len(read_manifests(tmp_path / "out", "iemocap")) == 10
 
 
 @pytest.mark.parametrize(
@@ -236,7 +227,7 @@ def test_evaluations_that_are_written_otherwise_say_the_same(encode, prepare, ie
     for table in iemocap.glob("Session*/dialog/EmoEvaluation/*.txt"):
         table.write_bytes(encode(table.read_text(encoding="utf-8")))
     assert prepare("iemocap", iemocap, tmp_path / "after", *PARTIAL) == 0
-    assert written(tmp_path / "after") == written(tmp_path / "before")
+    assert read_manifests(tmp_path / "after", "iemocap") == read_manifests(tmp_path / "before", "iemocap")
 
 
 # --- Transcripts
@@ -258,7 +249,7 @@ def test_odd_lines_of_the_transcripts(prepare, iemocap, tmp_path, capsys):
     log = capsys.readouterr().err
     assert "3 lines of the transcriptions name no utterance, or one a second time" in log
     assert "2 utterances have no transcript" in log  # M000's is empty, M011 has no line
-    texts = {name: supervision.text for name, supervision in written(tmp_path / "out").items()}
+    texts = {name: supervision.text for name, supervision in read_manifests(tmp_path / "out", "iemocap").items()}
     assert texts[f"iemocap-{name}"] == "Excuse me."
     assert texts["iemocap-Ses01F_impro01_M000"] == texts["iemocap-Ses01F_impro01_M011"] == ""
 
@@ -269,7 +260,7 @@ def test_without_transcripts_texts_are_empty(prepare, iemocap, tmp_path, capsys)
     (iemocap / "Session1" / "dialog" / "transcriptions").rmdir()
     assert prepare("iemocap", iemocap, tmp_path / "out", *PARTIAL) == 0
     assert "10 utterances have no transcript" in capsys.readouterr().err
-    assert not any(supervision.text for supervision in written(tmp_path / "out").values())
+    assert not any(supervision.text for supervision in read_manifests(tmp_path / "out", "iemocap").values())
 
 
 # --- Bad input

@@ -7,13 +7,12 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
+from prepared_manifests import PARTIAL, read_manifests
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.stages import Drops
 
-PARTIAL = ("--partial", "true")
 # subset -> its speaker and that one's gender
 TOY = {
     "train-clean-100": ("19", "F"),
@@ -49,6 +48,10 @@ def make_librispeech(toys, folder, subsets=tuple(TOY), speakers=SPEAKERS):
     return folder
 
 
+def supervisions_of(folder, split):
+    return list(read_manifests(folder, "librispeech", split).values())
+
+
 @pytest.fixture
 def librispeech(toys, tmp_path):
     return make_librispeech(toys, tmp_path / "corpus")
@@ -57,13 +60,6 @@ def librispeech(toys, tmp_path):
 @pytest.fixture(scope="module")
 def script(toys):
     return toys.script("librispeech")
-
-
-def supervisions_of(folder, split):
-    recordings = RecordingSet.from_file(folder / f"librispeech_recordings_{split}.jsonl.gz")
-    supervisions = SupervisionSet.from_file(folder / f"librispeech_supervisions_{split}.jsonl.gz")
-    validate_recordings_and_supervisions(recordings, supervisions)
-    return list(supervisions)
 
 
 @pytest.mark.parametrize("inner", ["", "LibriSpeech"])

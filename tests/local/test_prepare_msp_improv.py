@@ -6,12 +6,11 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
+from prepared_manifests import PARTIAL, read_manifests
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 
-PARTIAL = ("--partial", "true")
 # Ten lines as the release writes them (its blank before a semicolon too), and by hand what each of them means:
 # speaker, session, label, SEQM category, EIS (1 + (dominance - 1) * 3 / 4), sentence, condition; None: left out.
 TEN_LINES = [
@@ -65,14 +64,6 @@ def make_msp_improv(toys, folder, lines, table="Evaluation.txt", flat=False):
     return folder
 
 
-def written(folder):
-    recordings = RecordingSet.from_file(folder / "msp_improv_recordings_all.jsonl.gz")
-    supervisions = SupervisionSet.from_file(folder / "msp_improv_supervisions_all.jsonl.gz")
-    validate_recordings_and_supervisions(recordings, supervisions)
-    assert len(recordings) == len(supervisions)
-    return {supervision.id: supervision for supervision in supervisions}
-
-
 @pytest.fixture
 def corpus(toys, tmp_path):
     return make_msp_improv(toys, tmp_path / "MSP-IMPROV", [line for line, _ in TEN_LINES])
@@ -80,7 +71,7 @@ def corpus(toys, tmp_path):
 
 def test_ten_lines_checked_by_hand(prepare, corpus, tmp_path, capsys):
     assert prepare("msp_improv", corpus, tmp_path / "out", *PARTIAL) == 0
-    supervisions = written(tmp_path / "out")
+    supervisions = read_manifests(tmp_path / "out", "msp_improv")
     assert len(supervisions) == 8
     for line, expected in TEN_LINES:
         found = supervisions.pop(f"msp_improv-{turn_of(line)}", None)
@@ -134,7 +125,7 @@ def test_where_the_clips_lie_and_how_the_table_is_spelt_makes_no_difference(prep
     lines = [line for line, _ in TEN_LINES]
     flat = make_msp_improv(toys, tmp_path / "flat", lines, table="Evalution.txt", flat=True)
     assert prepare("msp_improv", flat, tmp_path / "out-flat", *PARTIAL) == 0
-    assert written(tmp_path / "out-flat") == written(tmp_path / "out")
+    assert read_manifests(tmp_path / "out-flat", "msp_improv") == read_manifests(tmp_path / "out", "msp_improv")
     # the audio may be a link to another disk
     linked = make_msp_improv(toys, tmp_path / "linked", lines, flat=True)
     (tmp_path / "disk").mkdir()
@@ -142,7 +133,7 @@ def test_where_the_clips_lie_and_how_the_table_is_spelt_makes_no_difference(prep
         clip.rename(tmp_path / "disk" / clip.name)
     (linked / "Audio").symlink_to(tmp_path / "disk", target_is_directory=True)
     assert prepare("msp_improv", linked, tmp_path / "out-linked", *PARTIAL) == 0
-    assert written(tmp_path / "out-linked") == written(tmp_path / "out")
+    assert read_manifests(tmp_path / "out-linked", "msp_improv") == read_manifests(tmp_path / "out", "msp_improv")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +152,7 @@ def test_a_table_that_is_written_otherwise_says_the_same(encode, prepare, corpus
     table = corpus / "Evaluation.txt"
     table.write_bytes(encode(table.read_text(encoding="utf-8")))
     assert prepare("msp_improv", corpus, tmp_path / "after", *PARTIAL) == 0
-    assert written(tmp_path / "after") == written(tmp_path / "before")
+    assert read_manifests(tmp_path / "after", "msp_improv") == read_manifests(tmp_path / "before", "msp_improv")
 
 
 # --- Bad input

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
+from prepared_manifests import PARTIAL, read_manifests
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 
-PARTIAL = ("--partial", "true")
 SPEECH = "Audio_Speech_Actors_01-24"
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
@@ -35,13 +34,6 @@ def ravdess(toys, tmp_path):
     return make
 
 
-def supervisions_of(folder):
-    recordings = RecordingSet.from_file(folder / "ravdess_recordings_all.jsonl.gz")
-    supervisions = SupervisionSet.from_file(folder / "ravdess_supervisions_all.jsonl.gz")
-    validate_recordings_and_supervisions(recordings, supervisions)
-    return {supervision.id: supervision for supervision in supervisions}
-
-
 # name, emotion, category, intensity, EIS, gender, statement, repetition
 CHECKED_BY_HAND = [
     ("03-01-01-01-01-01-01", "neutral", "neutral", "normal", 0.0, "M", "01", "01"),
@@ -61,7 +53,7 @@ CHECKED_BY_HAND = [
 @pytest.mark.parametrize("inside", [SPEECH, SPEECH.lower(), ""])
 def test_the_contract_of_the_manifests(prepare, ravdess, tmp_path, inside):
     assert prepare("ravdess", ravdess(inside=inside), tmp_path / "out", *PARTIAL) == 0
-    supervisions = supervisions_of(tmp_path / "out")
+    supervisions = read_manifests(tmp_path / "out", "ravdess")
     assert len(supervisions) == 120
     for name, emotion, category, intensity, eis, gender, statement, repetition in CHECKED_BY_HAND:
         supervision = supervisions[f"ravdess-{name}"]
@@ -114,7 +106,7 @@ def test_the_songs_archive_beside_the_speech_is_not_read(prepare, ravdess, toys,
     corpus = ravdess()
     toys.write_wav(corpus / "Audio_Song_Actors_01-24" / "Actor_01" / "03-02-03-01-01-01-01.wav")
     assert prepare("ravdess", corpus, tmp_path / "out", *PARTIAL) == 0
-    assert len(supervisions_of(tmp_path / "out")) == 120
+    assert len(read_manifests(tmp_path / "out", "ravdess")) == 120
 
 
 def test_stereo_clips_and_identical_ones_are_reported(prepare, ravdess, toys, tmp_path, capsys):
@@ -129,7 +121,7 @@ def test_stereo_clips_and_identical_ones_are_reported(prepare, ravdess, toys, tm
     shown = capsys.readouterr().err
     assert "stereo clips, to be mixed down: 1 (03-01-02-01-01-01-02.wav)" in shown
     assert "03-01-03-01-02-01-02.wav and 03-01-03-01-02-02-02.wav are the same recording, byte for byte" in shown
-    assert len(supervisions_of(tmp_path / "out")) == 120
+    assert len(read_manifests(tmp_path / "out", "ravdess")) == 120
     card = read_json(tmp_path / "out" / "ravdess_card.json")
     assert card["counts"]["sampling_rate"] == {"16000": 119, "48000": 1}
 

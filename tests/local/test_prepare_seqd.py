@@ -5,13 +5,11 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lhotse import RecordingSet, SupervisionSet, validate_recordings_and_supervisions
+from prepared_manifests import PARTIAL, read_manifests
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.seqm import EMOTIONS
-
-PARTIAL = ("--partial", "true")
 
 
 @pytest.fixture
@@ -23,9 +21,7 @@ def test_the_contract_of_the_manifests(prepare, seqd, tmp_path):
     assert prepare("seqd", seqd, tmp_path / "out", *PARTIAL) == 0
     gold = {None: 0.0, "low": 1.5, "medium": 2.5, "high": 3.5}
     for split in ("train", "test"):
-        recordings = RecordingSet.from_file(tmp_path / "out" / f"seqd_recordings_{split}.jsonl.gz")
-        supervisions = SupervisionSet.from_file(tmp_path / "out" / f"seqd_supervisions_{split}.jsonl.gz")
-        validate_recordings_and_supervisions(recordings, supervisions)
+        supervisions = read_manifests(tmp_path / "out", "seqd", split).values()
         assert {s.custom["emotion"] for s in supervisions} == set(EMOTIONS)
         for supervision in supervisions:
             custom, emotion = supervision.custom, EMOTIONS[supervision.custom["emotion"]]

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lhotse import SupervisionSet
 from lhotse.kaldi import load_kaldi_data_dir
+from prepared_manifests import change
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
@@ -52,12 +53,6 @@ def read(folder, out, name="lab", **options):
         for split in load_card(out, name)["splits"]
         for s in SupervisionSet.from_file(out / f"{name}_supervisions_{split}.jsonl.gz")
     }
-
-
-def change(path, old, new):
-    content = path.read_text(encoding="utf-8")
-    assert old in content
-    path.write_text(content.replace(old, new), encoding="utf-8")
 
 
 def test_a_folder_becomes_a_corpus(folder, tmp_path):
