@@ -6,7 +6,7 @@
     [6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5000, 2.5000, 2.5000]
 
 with its times in the dialog, its name, its label, and its valence, activation and dominance from 1 to 5; the
-lines below it are the judgements of single annotators. Its audio is ``Session1/sentences/wav/<dialog>/<utterance>.wav``,
+lines below it are those of single annotators. Its audio is ``Session1/sentences/wav/<dialog>/<utterance>.wav``,
 its words are a line of ``Session1/dialog/transcriptions/<dialog>.txt``.
 
 The speaker is given by the last part of the name, F000 or M000: both actors talk in every dialog, whatever its
