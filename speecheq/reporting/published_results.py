@@ -247,43 +247,25 @@ def _system_name(summary: Summary) -> str:
     return f"{config_name(summary['run'])}-{summary['run']['system']}"
 
 
-class _Result(NamedTuple):
-    """A row of a table of published results; scores in percent."""
-
-    name: str
-    wa: float | None
-    ua: float | None
-    how: str
-
-
 def _published_table(classes: int, published: Sequence[PublishedResult], ours: Sequence[Summary]) -> Table:
     """The best result first."""
-    results = []
+    rows: list[tuple[str, dict[str, float], str]] = []  # name, scores in percent, how they were measured
     for summary in ours:
         run = summary["run"]
+        scores = {score: 100 * summary[f"test.restricted_{score}"] for score in ("wa", "ua")}
         how = f"ours: {_folds_and_seeds(run)}, git {', '.join(run['trained_at_git'])}"
-        wa, ua = (100 * summary[f"test.restricted_{score}"] for score in ("wa", "ua"))
-        results.append(_Result(_system_name(summary), wa, ua, how))
+        rows.append((_system_name(summary), scores, how))
     for result in published:
         if result.classes == classes:
-            wa, ua = (result.figure if result.score == score else None for score in ("wa", "ua"))
-            results.append(_Result(result.name, wa, ua, result.how))
+            rows.append((result.name, {result.score: result.figure}, result.how))
 
-    def text(value: float | None) -> str:
-        return NOT_AVAILABLE if value is None else f"{value:.2f}"
-
-    def best(result: _Result) -> float:
-        return max(float(text(value)) for value in (result.wa, result.ua) if value is not None)
+    def text(score: str) -> Callable[[tuple[str, dict[str, float], str]], str]:
+        return lambda row: f"{row[1][score]:.2f}" if score in row[1] else NOT_AVAILABLE
 
     run = ours[0]["run"]
     return build_table(
         f"published.{run['target']}.{run['protocol']}.{classes}",
         f"{classes} classes",
-        sorted(results, key=lambda result: -best(result)),
-        {
-            "system": lambda result: result.name,
-            "WA %": lambda result: text(result.wa),
-            "UA %": lambda result: text(result.ua),
-            "how": lambda result: result.how,
-        },
+        sorted(rows, key=lambda row: -max(round(value, 2) for value in row[1].values())),
+        {"system": lambda row: row[0], "WA %": text("wa"), "UA %": text("ua"), "how": lambda row: row[2]},
     )
