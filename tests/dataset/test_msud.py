@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from lhotse import CutSet
+from toy_corpora import ToyCorpora
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
@@ -12,12 +13,9 @@ from speecheq.common.files import read_json
 from speecheq.common.log import set_up_logging
 from speecheq.common.stages import STAMP
 from speecheq.corpora import Corpus, Utterance
-from speecheq.corpora.prepare import PrepareRequest
-from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.classes import class_table
 from speecheq.dataset.msud import load_fold, made_folds, unify
 from speecheq.dataset.msud_recipe import Recipe, experiment_name, parse_use
-from speecheq.features.storage import compute_features
 
 LABELS = {"mad": "anger", "calm": "neutral"}
 TARGET = Corpus("target", "the target", "Mandarin", "DIR/*.wav", labels=LABELS)
@@ -42,20 +40,11 @@ READ = Corpus(
 )
 
 
-class Data:
-    """Stages 1 and 2 of toy corpora in one folder; each utterance is a file of its own, all links to one noise."""
+class Data(ToyCorpora):
+    """Toy corpora and stage 3; each utterance is a file of its own, all links to one noise."""
 
-    def __init__(self, folder, toys):
-        self.root, self.clip = folder, toys.write_wav(folder / "audio" / "a.wav", 0.05)
-
-    def add(self, corpus, utterances, partial=False):
-        manifests = self.root / "manifests" / corpus.name
-        labels = self.root / "corpora" / corpus.name / "labels.txt"  # what changes when the utterances do
-        labels.parent.mkdir(parents=True, exist_ok=True)
-        labels.write_text(repr(utterances))
-        utterances = [replace(u, audio=self.audio_of(u)) if u.audio == self.clip else u for u in utterances]
-        prepare_corpus(corpus, lambda *_: utterances, PrepareRequest(labels.parent, partial), manifests)
-        compute_features(corpus.name, manifests, self.root / "fbank" / corpus.name)
+    def with_audio(self, utterances):
+        return [replace(u, audio=self.audio_of(u)) if u.audio == self.clip else u for u in utterances]
 
     def audio_of(self, utterance):
         path = self.clip.with_name(f"{utterance.id}.wav")

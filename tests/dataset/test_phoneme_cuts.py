@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 from lhotse import CutSet
+from toy_corpora import ToyCorpora
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
@@ -17,7 +18,7 @@ from speecheq.dataset.phoneme_cuts import hold_out, phonemes
 from speecheq.dataset.phones import english, mandarin
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.phones.units import MODEL, PREDICTED_WORDS, Pieces, spelling
-from speecheq.features.storage import compute_features, load_cuts
+from speecheq.features.storage import load_cuts
 
 PARTS = ("train", "dev", "test")
 READ = Corpus("read", "read speech", "Mandarin", "DIR/*.wav", splits=PARTS, test_split="test", has_transcripts=True)
@@ -30,19 +31,8 @@ TEXTS = {
 READABLE = (0, 1, 3, 5)  # of the English texts
 
 
-class Data:
-    """Stages 1 and 2 of toy corpora in one folder, all on one clip of noise, and the phoneme part of stage 3."""
-
-    def __init__(self, folder, toys):
-        self.root, self.clip = folder, toys.write_wav(folder / "audio" / "a.wav", 0.05)
-
-    def add(self, corpus, utterances, partial=False):
-        manifests = self.root / "manifests" / corpus.name
-        texts = self.root / "corpora" / corpus.name / "texts.txt"  # what changes when the utterances do
-        texts.parent.mkdir(parents=True, exist_ok=True)
-        texts.write_text(repr(utterances), encoding="utf-8")
-        prepare_corpus(corpus, lambda *_: utterances, PrepareRequest(texts.parent, partial), manifests)
-        compute_features(corpus.name, manifests, self.root / "fbank" / corpus.name)
+class Data(ToyCorpora):
+    """Toy corpora and the phoneme part of stage 3."""
 
     def read_speech(self, corpus, parts, each):
         texts = TEXTS[corpus]

@@ -6,13 +6,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from speecheq.common.command_line import parse_numbers
 from speecheq.common.errors import InputError
 from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.fold_sets import fold_clip
 from speecheq.dataset.protocols import MUST_DIFFER, PROTOCOLS, FoldClip, check_leaks, dev_part, make_folds
-from speecheq.dataset.published_folds import folds_from_file, read_folds_file
 
 LABELS = ("anger", "joy", "neutral")
 
@@ -179,46 +177,6 @@ def test_the_official_test_part_is_the_only_fold():
     assert make_folds("official", clips) == [{clip.id for clip in clips if clip.text_id == "7"}]
 
 
-@pytest.mark.parametrize(
-    "text, numbers",
-    [
-        ("1", [1]),
-        ("1 3-5", [1, 3, 4, 5]),
-        ("2,1", [2, 1]),
-        ("all", list(range(1, 11))),
-        ("3 2-4", [3, 2, 4]),
-        ("4-4", [4]),
-    ],
-)
-def test_numbers(text, numbers):
-    assert parse_numbers(text, "fold", 10) == numbers
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ("11", "fold 11 does not exist; there are folds 1 to 10"),
-        ("0", "fold 0 does not exist"),
-        ("9-1000000000000", "fold 1000000000000 does not exist"),
-        ("one", "'one' is not a fold number"),
-        ("1-", "'1-' is not a fold number"),
-        ("-1", "'-1' is not a fold number"),
-        ("5-3", "the range 5-3 ends before it begins"),
-        (" ", "names no fold"),
-    ],
-)
-def test_numbers_that_are_refused(text, words):
-    with pytest.raises(InputError) as refused:
-        parse_numbers(text, "fold", 10)
-    assert words in str(refused.value)
-
-
-def test_seeds_have_no_list_of_all():
-    assert parse_numbers("0 7", "seed") == [0, 7]
-    with pytest.raises(InputError, match="--seeds all: there is no list of all seeds"):
-        parse_numbers("all", "seed")
-
-
 def test_every_fold_of_every_protocol_on_the_real_clips(samples, toys, tmp_path):
     from speecheq.corpora.prepared_corpus import corpus_cuts
 
@@ -247,93 +205,3 @@ def test_every_fold_of_every_protocol_on_the_real_clips(samples, toys, tmp_path)
 
 def test_the_whole_target_is_the_test_of_a_cross_corpus_fold():
     assert make_folds("cross", grid()) == [{clip.id for clip in grid()}]
-
-
-HEAD = "clip\ttest_fold\n"
-
-
-def folds_file(tmp_path, content):
-    path = tmp_path / "folds.tsv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def test_published_folds_name_clips_by_id_or_by_the_end_of_their_path(tmp_path):
-    clips = [FoldClip(f"c-{s}-{n}", s, "joy", path=f"/any where/{s}/joy/{n}") for s in ("a", "b") for n in (1, 2)]
-    path = folds_file(tmp_path, HEAD + "a/joy/1\t2\nb/joy/1\t1\nc-a-2\t1\n")
-    folds, unnamed, absent = folds_from_file(path, clips, may_lack_clips=False)
-    assert folds == [{"c-b-1", "c-a-2"}, {"c-a-1"}] and unnamed == ["c-b-2"] and absent == 0
-    with pytest.raises(InputError, match=r"line 2: 1 names two clips, c-a-1 and c-b-1; give more of the path"):
-        folds_from_file(folds_file(tmp_path, HEAD + "1\t1\n"), clips, may_lack_clips=False)
-    absent = folds_file(tmp_path, HEAD + "a/joy/1\t1\na/joy/9\t1\n")
-    with pytest.raises(InputError, match=r"line 3: names the clip a/joy/9, which the corpus does not have \(1 such"):
-        folds_from_file(absent, clips, may_lack_clips=False)
-    assert folds_from_file(absent, clips, may_lack_clips=True) == ([{"c-a-1"}], ["c-a-2", "c-b-1", "c-b-2"], 1)
-    with pytest.raises(InputError, match="line 2: names the clip x"):  # another corpus' list, not a partial copy
-        folds_from_file(folds_file(tmp_path, HEAD + "x\t1\ny\t1\n"), clips, may_lack_clips=True)
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        ("clip\tfold\na\t1\n", "line 1: expected the columns clip and test_fold, found clip fold"),
-        ("", "line 1: expected the columns clip and test_fold, found none"),
-        (HEAD + "a\n", "line 2: expected 2 columns, found 1"),
-        (HEAD + "a\t1\nb\t1\t1\n", "line 3: expected 2 columns, found 3"),
-        (HEAD + "a\tone\n", "line 2: expected a clip and a fold number from 1, found 'a' and 'one'"),
-        (HEAD + "a\t0\n", "line 2: expected a clip and a fold number from 1"),
-        (HEAD + "a\t-1\n", "line 2: expected a clip and a fold number from 1"),
-        (HEAD + "\t1\n", "line 2: expected a clip and a fold number from 1"),
-        (HEAD + "a\t1\n\na\t2\n", "line 4: the clip a occurs a second time, first in"),
-        (HEAD + "a\t1\nb\t3\n", "no clip has the test fold 2"),
-        (HEAD + '"a\t1\n', "line 2: cannot be read as a table"),
-        (HEAD.encode() + b"\xff\t1\n", "is not UTF-8"),
-    ],
-)
-def test_lists_of_folds_that_are_refused(tmp_path, content, words):
-    path = folds_file(tmp_path, content)
-    with pytest.raises(InputError) as refused:
-        read_folds_file(path)
-    assert str(refused.value).startswith(str(path)) and words in str(refused.value)
-
-
-def test_lists_of_folds_as_other_programs_write_them(tmp_path):
-    expected = [("a", 1), ("b", 2)]
-    for content in (
-        "clip,test_fold\na,1\nb,2\n",
-        "\ufeffclip\ttest_fold\r\na\t1\r\nb\t2\r\n",
-        "test_fold\tsex\tclip\n1\tF\ta\n2\tM\tb\n\n",
-    ):
-        assert [(clip, fold) for _, clip, fold in read_folds_file(folds_file(tmp_path, content))] == expected
-    with pytest.raises(InputError, match="there is no such file of folds"):
-        read_folds_file(tmp_path / "none.tsv")
-
-
-@given(st.text() | st.text(alphabet='clip\ttest_fold,12\n\r"a'))
-@settings(max_examples=200)
-def test_no_text_makes_the_list_fail_with_anything_but_a_sentence(tmp_path_factory, text):
-    path = tmp_path_factory.getbasetemp() / "any.tsv"
-    for content in (text, HEAD + text):
-        path.write_text(content, encoding="utf-8", newline="")
-        try:
-            read_folds_file(path)
-        except InputError as refused:
-            assert str(refused).startswith(str(path)) and str(refused).endswith(".")
-
-
-@pytest.mark.parametrize("name, folds, clips_of_1", [("casia", 4, 300), ("ravdess", 6, None), ("emodb", 5, None)])
-def test_the_partition_of_emobox_on_the_real_clips(samples, toys, tmp_path, name, folds, clips_of_1):
-    from speecheq.corpora.prepared_corpus import corpus_cuts
-
-    corpus_dir = samples({"casia": "CASIA", "ravdess": "RAVDESS", "emodb": "EMODB"}[name])
-    path = toys.root.parent / "shared" / "data" / "emobox_folds" / f"{name}.tsv"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there")
-    script = toys.script(name)
-    prepare_corpus(getattr(script, name.upper()), script.find_utterances, PrepareRequest(corpus_dir), tmp_path / name)
-    clips = [fold_clip(cut, with_path=True) for cut in corpus_cuts(tmp_path / name, name, ["all"])]
-    found, unnamed, _ = folds_from_file(path, clips, may_lack_clips=False)
-    assert not unnamed and len(found) == folds and sum(map(len, found)) == len(clips)
-    speakers = [{clip.speaker for clip in clips if clip.id in fold} for fold in found]
-    shared = any(a & b for i, a in enumerate(speakers) for b in speakers[i + 1 :])
-    assert shared == (name == "emodb"), "CASIA and RAVDESS are tested on unseen speakers"

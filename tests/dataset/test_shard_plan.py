@@ -82,7 +82,7 @@ def test_every_clip_comes_once_an_epoch_and_no_mini_batch_is_too_large_or_too_sm
 
 @given(epochs())
 @settings(max_examples=100)
-def test_clip_j_of_a_mini_batch_is_of_lane_j(case):
+def test_clip_j_of_a_mini_batch_comes_from_reader_j(case):
     """So the shares of processes, whose number divides the readers, are of readers of their own."""
     epoch, _, _ = case
     for _, batch in mini_batches(epoch):
@@ -112,7 +112,7 @@ def test_a_reader_reads_each_shard_forwards_and_what_no_other_reads(case):
 
 @given(epochs())
 @settings(max_examples=60)
-def test_a_part_goes_on_at_every_mini_batch(case):
+def test_a_group_goes_on_at_every_mini_batch(case):
     epoch, _, _ = case
     for group in range(epoch.plan.groups):
         whole = group_batches(epoch, group)
@@ -121,7 +121,7 @@ def test_a_part_goes_on_at_every_mini_batch(case):
 
 @given(epochs())
 @settings(max_examples=60)
-def test_the_parts_take_turns_as_long_as_they_have_a_mini_batch(case):
+def test_the_groups_take_turns_as_long_as_they_have_a_mini_batch(case):
     epoch, _, _ = case
     order, groups = epoch.round_robin(), range(epoch.plan.groups)
     total = Counter(order)
@@ -159,7 +159,7 @@ def test_clips_of_like_durations_come_together():
     assert np.mean(spreads) < 200 / 2  # of clips at random it would be 200 * 7 / 9
 
 
-def test_mini_batches_are_full_but_for_the_last_of_a_part():
+def test_mini_batches_are_full_but_for_the_last_of_a_group():
     batches = mini_batches(make_epoch("1", sizes=[997], readers=4, groups=3, batch_size=16, buffer=500))
     sizes = Counter(len(batch) for _, batch in batches)
     assert sizes[16] >= len(batches) - 3
@@ -171,7 +171,7 @@ def test_seconds_bound_a_mini_batch():
     assert max(totals) <= 100 + 40 and any(len(batch) == 2 for _, batch in batches)
 
 
-def test_small_sets_have_fewer_parts_and_too_small_ones_are_refused():
+def test_small_sets_have_fewer_groups_and_too_small_ones_are_refused():
     assert ShardPlan(40, 8, 4, 32, None, 4096, "emotion").groups == 1
     assert ShardPlan(128, 8, 4, 32, None, 4096, "emotion").groups == 4
     with pytest.raises(InputError, match="the gender set holds 7 clips, .*one from each of 8 readers"):

@@ -1,4 +1,4 @@
-"""Training sets as Lhotse Shar: what is written, who reads what of it, what is said of damage, what is learned."""
+"""Who reads what of shards, in which order, and how damage is reported."""
 
 import dataclasses
 import gzip
@@ -10,267 +10,28 @@ import tarfile
 from collections import Counter
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lhotse import CutSet
-from lhotse.utils import fastcopy
-from shard_runs import SMALL, config, cuts_for, epochs_of, shar_job, shards_folder, sources
-from training_runs import assert_near, run_program, scalars, unify_toy_data
+from shard_runs import SMALL, config, cuts_for, epochs_of, shards_folder, sources
 
-from speecheq.cli.main import main
 from speecheq.cluster import distributed
-from speecheq.cluster.job_files import TASKS
 from speecheq.common.errors import InputError
-from speecheq.common.stages import require
-from speecheq.config.layers import learned, resolve
 from speecheq.config.schema import Config, SharConfig
-from speecheq.corpora.prepare import PrepareRequest, prepare
-from speecheq.dataset import shard_reader, shard_writer
+from speecheq.dataset import shard_reader
 from speecheq.dataset.batch import collate
 from speecheq.dataset.loader import Stream, endless_stream
 from speecheq.dataset.shard_reader import Shards
-from speecheq.dataset.shard_writer import missing_shards, shard_folder, write_shards
-from speecheq.features.audio import load_waveform
-from speecheq.features.storage import compute_features, load_features
-from speecheq.models import checkpoint
-from speecheq.reporting.recipe_status import DAMAGED, DONE, Status
-from speecheq.training import trainer
-from speecheq.training.job import check
-from speecheq.training.train import train
-
-ROOT = Path(__file__).resolve().parents[2]
+from speecheq.dataset.shard_writer import missing_shards, write_shards
+from speecheq.features.storage import load_features
 
 
 @pytest.fixture(scope="module")
-def data(toys, tmp_path_factory):
-    """Stages 1 to 3 on toy SEQD and AISHELL-1, of several lengths and with some clips without a gender; as shards."""
-    folder = tmp_path_factory.mktemp("toy")
-    rows = [row if number % 7 else [row[0], "X01", "F", *row[3:]] for number, row in enumerate(toys.seqd_rows(clips=5))]
-    made = {
-        "seqd": toys.seqd(folder / "corpora" / "seqd", rows),
-        "aishell": toys.aishell(folder / "corpora" / "aishell", utterances=31),
-    }
-    for number, path in enumerate(sorted(folder.rglob("*.wav"))):
-        toys.write_wav(path, 0.2 + 0.01 * (number % 40))
-    for name, corpus in made.items():
-        script = toys.script(name)
-
-        def utterances(*given):
-            return [
-                dataclasses.replace(of, gender=None) if of.speaker.endswith("X01") else of
-                for of in script.find_utterances(*given)
-            ]
-
-        prepare(
-            getattr(script, name.upper()), utterances, PrepareRequest(corpus, partial=True), folder / "manifests" / name
-        )
-        compute_features(name, folder / "manifests" / name, folder / "fbank" / name)
-    unify_toy_data(folder, "seqd", "official")
-    for source in sources(folder).values():
-        for kind in ("stored", "waveform"):
-            write_shards(source, shard_folder(folder / "shar", kind, source), kind, 9)
-    return folder
-
-
-# ---- writing
-
-
-@pytest.mark.parametrize("kind", ["stored", "waveform"])
-@pytest.mark.parametrize("stream", ["emotion", "phoneme"])
-def test_lhotse_reads_what_is_written_and_it_is_the_same(data, stream, kind):
-    folder = shards_folder(data, stream, kind)
-    read = {cut.id: cut for cut in CutSet.from_shar(in_dir=next(folder.glob("shards-*")))}
-    stored = {cut.id: cut for cut in cuts_for(data, stream)}
-    assert read.keys() == stored.keys() and len(read) > 60
-    assert list(read) != sorted(read) and list(read) != list(stored)
-    for name, cut in stored.items():
-        assert read[name].duration == cut.duration
-        assert read[name].supervisions[0].to_dict() == cut.supervisions[0].to_dict()
-        if kind == "stored":
-            assert np.array_equal(read[name].load_features(), cut.load_features())
-            assert np.array_equal(load_features(read[name]).numpy(), load_features(cut).numpy())
-        else:
-            assert np.array_equal(read[name].load_audio()[0], cut.load_audio()[0])
-            assert np.array_equal(load_waveform(read[name]), load_waveform(cut))
-
-
-def test_audio_is_kept_as_training_takes_it_one_channel_at_16_khz(toys, tmp_path):
-    from lhotse import MonoCut, Recording, SupervisionSegment
-
-    path = toys.write_wav(tmp_path / "a.wav", 0.3, 44100, 2)
-    label = SupervisionSegment("a", "a", 0.0, 0.3, gender="F", custom={"corpus": "c"})
-    cut = MonoCut("a", 0.1, 0.1501, 0, [label], recording=Recording.from_file(path))
-    kept, audio = shard_writer._for_shard(cut, "waveform")
-    kept.recording.sources[0].type, kept.recording.sources[0].source = "memory", audio
-    heard = load_waveform(kept)
-    assert np.abs(heard - load_waveform(cut)).max() <= 2**-16 + 1e-7
-    assert kept.recording.sampling_rate == 16000 and abs(len(heard) - 0.1501 * 16000) <= 1
-    assert kept.duration == len(heard) / 16000
-
-
-def test_the_stamp_counts_and_a_second_run_does_nothing(data):
-    folder = shards_folder(data, "emotion")
-    stamp = require(folder, "shar")
-    clips = sum(1 for _ in cuts_for(data, "emotion"))
-    assert stamp["in"] == stamp["out"] == clips and stamp["options"]["shard_clips"] == 9
-    assert len(list(folder.glob("shards-*/features.*.tar"))) == -(-clips // 9)
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    write_shards(sources(data)["emotion"], folder, "stored", 9)
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-
-
-def test_several_processes_and_several_jobs_write_the_same(data, tmp_path):
-    def content(folder):
-        return {
-            path.name: (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
-            for path in folder.glob("shards-*/*")
-        }
-
-    source = sources(data)["phoneme"]
-    write_shards(source, tmp_path / "processes", "stored", 9, nj=3)
-    missing = missing_shards(source, tmp_path / "jobs", "stored", 9)
-    assert missing == list(range(-(-sum(1 for _ in cuts_for(data, "phoneme")) // 9)))
-    write_shards(source, tmp_path / "jobs", "stored", 9, numbers=missing[:2])
-    assert missing_shards(source, tmp_path / "jobs", "stored", 9) == missing[2:]
-    with pytest.raises(InputError, match=r"stage 3 \(shar\) has not been run"):
-        Shards(tmp_path / "jobs", SMALL)
-    write_shards(source, tmp_path / "jobs", "stored", 9, numbers=missing[2:])
-    write_shards(source, tmp_path / "first" / "jobs", "stored", 9, numbers=missing[:1])
-    assert (tmp_path / "first" / ".jobs.lock").is_file(), "held, though it was the first there"
-    write_shards(source, tmp_path / "jobs", "stored", 9)
-    expected = content(shards_folder(data, "phoneme"))
-    assert content(tmp_path / "processes") == content(tmp_path / "jobs") == expected
-    rows = [
-        np.load(folder / "clips.npy", allow_pickle=False)
-        for folder in (shards_folder(data, "phoneme"), tmp_path / "jobs")
-    ]
-    assert np.array_equal(*rows)
-
-
-def test_other_shards_replace_those_before(data, tmp_path):
-    source = sources(data)["emotion"]
-    write_shards(source, tmp_path / "out", "stored", 9)
-    (next((tmp_path / "out").glob("shards-*")) / ".tmp1.features.000000.tar").touch()
-    write_shards(source, tmp_path / "out", "stored", 50)
-    assert len(list((tmp_path / "out").glob("shards-*"))) == len(list((tmp_path / "out").glob("notes-*"))) == 1
-    assert require(tmp_path / "out", "shar")["options"]["shard_clips"] == 50
-    assert not list((tmp_path / "out").rglob(".tmp*"))
-
-
-def test_a_folder_may_have_any_name(data, tmp_path):
-    folder = tmp_path / "100 % of it's\n$(touch x) 语音"
-    write_shards(sources(data)["emotion"], folder, "stored", 50)
-    assert len(epochs_of("emotion", 1, Shards(folder, SMALL))) > 5
-
-
-def test_clips_may_have_any_name(data, tmp_path):
-    source = tmp_path / "phonemes" / "aishell"
-    shutil.copytree(sources(data)["phoneme"], source)
-    cuts = CutSet.from_file(source / "train.jsonl.gz").to_eager()
-    odd = [
-        "语音",
-        "a/../b",
-        "/absolute",
-        'it\'s "$(touch harm)"',
-        "two\nlines",
-        "100 %d",
-        "x" * 200,
-        "end.",
-        "..",
-        "a//b",
-    ]
-    renamed = {f"{odd[number % len(odd)]}{number}": cut for number, cut in enumerate(cuts)}
-    CutSet.from_cuts([fastcopy(cut, id=name) for name, cut in renamed.items()]).to_file(source / "train.jsonl.gz")
-    stamp = json.loads((source / "stage.json").read_text())
-    stamp["outputs"]["train.jsonl.gz"] = (source / "train.jsonl.gz").stat().st_size
-    (source / "stage.json").write_text(json.dumps(stamp))
-    write_shards(source, tmp_path / "shards", "stored", 20)
-    batches = epochs_of("phoneme", 1, Shards(tmp_path / "shards", SMALL))
-    read = {name: (batch, row) for batch in batches for row, name in enumerate(batch.ids)}
-    assert read.keys() == renamed.keys()
-    for name, (batch, row) in read.items():
-        assert torch.equal(batch.inputs[row, : batch.lengths[row]], load_features(renamed[name]))
-    assert not list(tmp_path.rglob("harm*"))
-
-
-CONF = ROOT / "egs" / "mandarin" / "conf"
-
-
-@pytest.mark.parametrize("where", [[], ["--cmd", "sge", "--jobs-folder", "jobs"]])
-def test_the_command_writes_what_the_systems_read_here_or_as_jobs(data, grid_engine, where):
-    shutil.copytree(data, "data", ignore=shutil.ignore_patterns("shar", "corpora"))
-    command = [
-        "shar",
-        "--config",
-        str(CONF / "small.yaml"),
-        "--systems-file",
-        str(CONF / "systems.yaml"),
-        "--target",
-        "seqd",
-        "--protocol",
-        "official",
-        "--phonemes",
-        "aishell",
-        "--shard-clips",
-        "40",
-        "--nj",
-        "2",
-        *where,
-    ]
-    assert main([*command, "--systems", "wo_mtl"]) == 0
-    assert states() == {"data/shar/stored/seqd.official/fold1": DONE}
-    assert main([*command, "--systems", "speecheq wo_mtl baseline"]) == 0
-    assert states() == {f"data/shar/stored/{name}": DONE for name in ("seqd.official/fold1", "phonemes/aishell")}
-    assert len(list(Path("data/shar").rglob("features.*.tar"))) == 3 + 2
-    if where:
-        submitted = [json.loads(path.read_text()) for path in Path("jobs").rglob(TASKS)]
-        assert sorted(len(tasks["tasks"] if isinstance(tasks, dict) else tasks) for tasks in submitted) == [2, 2]
-    before = {path: path.stat().st_mtime_ns for path in Path("data/shar").rglob("*")}
-    assert main([*command, "--systems", "speecheq"]) == 0
-    assert {path: path.stat().st_mtime_ns for path in Path("data/shar").rglob("*")} == before
-    next(Path("data/shar/stored/phonemes").rglob("features.*.tar")).unlink()
-    assert states()["data/shar/stored/phonemes/aishell"] == DAMAGED
-    assert main([*command, "--systems", "speecheq", "--set", "data.input=waveform"]) == 0
-    assert len(list(Path("data/shar/waveform").rglob("recording.*.tar"))) == 3 + 2
-
-
-def states():
-    return {
-        str(line.folder): line.state for line in Status(Path("data"), Path("exp"), False).all() if line.stage == "shar"
-    }
-
-
-def test_a_system_that_lacks_its_phonemes_is_told_of(data, monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert (
-        main(
-            [
-                "shar",
-                "--data",
-                str(data),
-                "--config",
-                str(CONF / "small.yaml"),
-                "--systems-file",
-                str(CONF / "systems.yaml"),
-                "--target",
-                "seqd",
-                "--protocol",
-                "official",
-                "--systems",
-                "speecheq",
-            ]
-        )
-        == 1
-    )
-    assert "no phoneme corpus is given" in capsys.readouterr().err
-
-
-# ---- reading
+def data(shards_data):
+    return shards_data
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -311,7 +72,7 @@ def test_the_clips_of_one_corpus_only(data):
         epochs_of("emotion", 1, Shards(folder, SMALL, "casia"))
 
 
-def test_a_loader_for_which_no_part_is_left_ends_at_once(data):
+def test_a_loader_for_which_no_group_is_left_ends_at_once(data):
     shards = Shards(shards_folder(data, "emotion"), SMALL)
     planned = [shards.planned_batches(Stream("emotion", config(), 1), loader, 3) for loader in range(3)]
     assert [next(batches, None) is None for batches in planned] == [False, False, True]
@@ -412,7 +173,7 @@ def first_epoch(shards, seed, loader, loaders):
     return list(islice(shards.planned_batches(stream, loader, loaders), own))
 
 
-def test_too_few_lanes_for_the_processes_are_told_of(data):
+def test_too_few_readers_for_the_processes_are_refused(data):
     settings_of = Config()
     settings_of.shar = SMALL
     shard_reader.check_processes(settings_of, 2)
@@ -521,150 +282,3 @@ def test_nothing_in_a_shard_is_unpickled(damaged, tmp_path):
     with pytest.raises(InputError, match="clips.npy: cannot be read"):
         Shards(folder, SMALL)
     assert not escaped.exists()
-
-
-# ---- settings
-
-
-def test_the_settings_of_shards_change_a_training_only_where_they_are_used():
-    plain, other = Config(), Config()
-    other.shar.lanes = 16
-    assert learned(plain) == learned(other) and "shar" not in learned(plain)
-    plain.shar.use = other.shar.use = True
-    assert learned(plain) != learned(other)
-
-
-@pytest.mark.parametrize(
-    "assignments, sentence",
-    [
-        (
-            ["data.batch_size=20"],
-            "data.batch_size is 20, but from shards it must be a multiple of shar.lanes, which is 8",
-        ),
-        (["data.workers=5"], "data.workers is 5, but only shar.parts, which is 4, can load from shards"),
-        (["shar.lane=8"], "did you mean shar.lanes"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(assignments, sentence):
-    with pytest.raises(InputError, match=sentence):
-        resolve(CONF / "small.yaml", CONF / "systems.yaml", "speecheq", {"shar.use": True}, assignments)
-
-
-# ---- training
-
-
-@pytest.fixture
-def in_processes(data, tmp_path):
-    """``in_processes(program)``: what a program that reads shards in several processes printed, and its log."""
-    return lambda program: run_program("shards_in_processes", program, data, tmp_path)
-
-
-def test_four_processes_with_two_loaders_each_see_every_clip_of_an_epoch_once(data, in_processes, tmp_path):
-    told, shown = in_processes("""
-        for size in (4, 1):
-            print(json.dumps(processes(size, listing)[0]), flush=True)
-    """)
-    assert told == [[0] * 4, [0]], shown
-    alone = json.loads((tmp_path / "listing1.0.json").read_text())
-    of_four = [json.loads((tmp_path / f"listing4.{rank}.json").read_text()) for rank in range(4)]
-    for stream, (rows, again) in alone.items():
-        clips = Counter(cut.id for cut in cuts_for(data, stream))
-        for epoch in (0, 1):
-            seen = Counter(name for found in of_four for row in found[stream][0] if row[0] == epoch for name in row[3])
-            assert seen == clips, stream
-        for number, row in enumerate(rows):
-            shares = [found[stream][0][number] for found in of_four]
-            assert all([*share[:3], share[4]] == [*row[:3], row[4]] for share in shares)
-            assert distributed.interleaved([share[3] for share in shares]) == row[4] == row[3]
-        assert all(len(found[stream][0]) == len(rows) for found in of_four), "the same number of steps"
-        going_on = [number for number, row in enumerate(rows) if row[:2] == [1, 2]][0]
-        assert again == rows[going_on:] and len(again) > 3
-        assert all(found[stream][1] == found[stream][0][going_on:] for found in of_four)
-
-
-@pytest.fixture(scope="module")
-def trainings(data, tmp_path_factory):
-    """The same training from shards in one process, in two and in four."""
-    folder = tmp_path_factory.mktemp("trainings")
-    program = """
-        for size, workers in ((1, 0), (2, 2), (4, 0)):
-            trained_from_shards(size, f"of{size}", data__workers=workers)
-        trained_from_shards(3, "three")
-    """
-    told, shown = run_program("shards_in_processes", program, data, folder)
-    assert told == [[0], [0, 0], [0, 0, 0, 0], [1, 1, 1]], shown
-    assert "shar.lanes is 4, but 3 processes train" in shown
-    return folder
-
-
-def test_processes_train_from_shards_as_one_does(trainings):
-    for size in (2, 4):
-        assert_near(trainings / "of1", trainings / f"of{size}")
-        one, other = (checkpoint.read(trainings / name / "last.pt") for name in ("of1", f"of{size}"))
-        assert one["positions"] == other["positions"] and other["epoch"] == 1
-
-
-def test_a_training_from_shards_goes_on_with_another_number_of_processes(
-    data, trainings, in_processes, tmp_path, monkeypatch
-):
-    """It is stopped in its second epoch, whose mini-batches before that place are not made again."""
-    steps, original = [], trainer.train_step
-
-    def step(*arguments):
-        steps.append(1)
-        if len(steps) == 15:
-            raise InputError("broken off")
-        return original(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "train_step", step)
-        with pytest.raises(InputError, match="broken off"):
-            train(shar_job(data, tmp_path / "broken", run__checkpoint_steps=1))
-    told, shown = in_processes("trained_from_shards(2, 'broken', run__checkpoint_steps=1)")
-    assert told == [[0, 0]] and "going on after step 14" in shown, shown
-    assert_near(trainings / "of1", tmp_path / "broken")
-
-
-def test_a_system_of_the_target_alone_learns_from_its_shards_and_a_missing_stage_is_named(data, tmp_path):
-    settings_of = {"data__corpora": "target", "loss__beta": 0.0, "optim__max_steps": 2}
-    train(shar_job(data, tmp_path / "run", **settings_of))
-    stamp = require(tmp_path / "run", "train")
-    assert str(shards_folder(data, "emotion")) in stamp["inputs"]
-    with pytest.raises(InputError, match=r"stage 3 \(shar\) has not been run"):
-        check(dataclasses.replace(shar_job(data, tmp_path / "other"), shards=tmp_path / "nowhere"))
-    other = shar_job(data, tmp_path / "run", use=False, **settings_of)
-    train(other)  # the mini-batches are others, so it is another training
-    assert str(shards_folder(data, "emotion")) not in require(tmp_path / "run", "train")["inputs"]
-
-
-def test_other_shards_train_anew_and_the_same_do_not(data, tmp_path):
-    shutil.copytree(data / "shar", tmp_path / "shar")
-    made = shar_job(data, tmp_path / "run", loss__beta=0.0, optim__max_steps=1)
-    made = dataclasses.replace(made, shards=tmp_path / "shar")
-
-    def trained():
-        train(made)
-        return (tmp_path / "run" / "stage.json").stat().st_mtime_ns
-
-    first = trained()
-    assert trained() == first
-    write_shards(sources(data)["emotion"], made.shards_of(sources(data)["emotion"]), "stored", 30)
-    second = trained()
-    assert second != first and trained() == second
-
-
-def test_a_training_on_waveforms_reads_audio_from_shards(data, tmp_path):
-    train(shar_job(data, tmp_path, data__input="waveform", augment__noise_probability=0.0, optim__max_steps=2))
-    assert "stored" not in " ".join(require(tmp_path, "train")["inputs"])
-
-
-def test_a_training_from_shards_learns_as_one_from_cuts_does(data, tmp_path):
-    """Other mini-batches of the same clips: neither the same steps nor a worse end."""
-    last = {}
-    for use in (True, False):
-        train(shar_job(data, tmp_path / str(use), use, optim__max_steps=40, optim__learning_rate=3e-3))
-        curve = [value for _, value in scalars(tmp_path / str(use))["train/total"]]
-        last[use] = np.mean(curve[-10:]), np.mean(curve[:5])
-    assert last[True][0] != last[False][0]
-    assert all(end < 0.9 * beginning for end, beginning in last.values())
-    assert last[True][0] == pytest.approx(last[False][0], rel=0.2)
