@@ -73,7 +73,7 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
                 earlier = array.in_queue(tasks)
                 if earlier:
                     log.info(
-                        "%s: %d jobs of an earlier start are in the queue, they are waited for", name, len(earlier)
+                        "%s: %d jobs are in the queue from an earlier start, they are waited for", name, len(earlier)
                     )
                 queued = {submitted.task.command for submitted in earlier}
                 new = [task for task in tasks if task.command not in queued]
