@@ -174,7 +174,7 @@ def test_tables_are_readable(walked, mandarin):
     done = mandarin.run(
         "--data", moved / "no data", "--exp", moved / "exp", "--results", moved / "RESULTS.md", "--stage", 5
     )
-    assert "the tables are made of the score files" in done.stderr
+    assert "the tables are made from the score files" in done.stderr
     page = (moved / "RESULTS.md").read_text(encoding="utf-8")
     assert "\n## forged" not in page and "## mine, speaker" in page
     rows = [line for line in page.splitlines() if line.startswith("| ")]

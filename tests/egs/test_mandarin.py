@@ -95,7 +95,7 @@ def test_the_report_plays_the_test_clips(browser, walked):
         clips = {row["utt"]: row for row in csv.DictReader(stream, delimiter="\t")}
     browser.get((folder / EXPERIMENT / "report.html").as_uri())
     data = json.loads(browser.execute_script("return document.getElementById('clip-data').textContent"))
-    assert {row[0]: row[data["answer"]] for row in data["rows"]} == {
+    assert {row[0]: row[data["prediction"]] for row in data["rows"]} == {
         name: row["predicted_esc"] for name, row in clips.items()
     }
     assert data["audio"].keys() == clips.keys()
