@@ -4,8 +4,7 @@ import math
 import random
 import time
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from speecheq.cluster import distributed
 from speecheq.common.log import log
 from speecheq.common.progress import Progress
 from speecheq.common.signals import StopRequest
+from speecheq.common.stages import Stage
 from speecheq.dataset.batch import MultitaskBatch, Position, join_shares
 from speecheq.dataset.loader import largest_batch, multitask_batches
 from speecheq.evaluation import metrics
@@ -27,14 +27,6 @@ from speecheq.training.state import TrainingState, seed_step
 from speecheq.training.step import StepSetup, check_memory, format_values, train_step
 from speecheq.training.tensorboard import Curves
 from speecheq.training.training_data import TrainingData, global_statistics
-
-
-class Run(NamedTuple):
-    """A training's name in log lines, its folder, and its stage key, which checkpoints keep."""
-
-    name: str
-    folder: Path
-    key: str
 
 
 def dev_scores(model: Normalised, data: TrainingData, setup: StepSetup) -> tuple[dict[str, Any], np.ndarray]:
@@ -59,18 +51,27 @@ def dev_scores(model: Normalised, data: TrainingData, setup: StepSetup) -> tuple
 class Trainer:
     """A training under way; of several processes the first writes its files. ``start`` or ``resume`` make one."""
 
-    def __init__(self, run: Run, data: TrainingData, setup: StepSetup, model: Normalised, state: TrainingState):
-        self.name, self.folder, self.key = run
+    def __init__(
+        self, name: str, stage: Stage, data: TrainingData, setup: StepSetup, model: Normalised, state: TrainingState
+    ):
+        self.name, self.folder, self.key = name, stage.folder, stage.key
         self.data, self.setup, self.config = data, setup, setup.config
-        self.model, self.state, self.precision = model, state, setup.precision
+        self.model, self.state, self.scaler = model, state, setup.precision.scaler
         self.schedule = Schedule(self.config, math.ceil(data.clips / self.config.data.batch_size))
         self.optimizer = build_optimizer(model, self.config.optim)
         self.average = AverageModel(model, self.config.optim.ema) if self.config.optim.ema else None
         self.curves = Curves(self.folder / "tensorboard", state.step, distributed.is_first())
+        parameters = sum(p.numel() for p in model.parameters())
+        log.info("%.2f M parameters; tasks: %s", parameters / 1e6, ", ".join(self.config.tasks()))
 
     @classmethod
-    def start(cls, run: Run, data: TrainingData, setup: StepSetup, weights: dict[str, Any] | None = None) -> "Trainer":
-        """A new training, from random weights or from those of ``weights``, another training's checkpoint."""
+    def start(
+        cls, name: str, stage: Stage, data: TrainingData, setup: StepSetup, weights: dict[str, Any] | None = None
+    ) -> "Trainer":
+        """A new training, from random weights or from those of another training's checkpoint (its content).
+
+        ``name`` is for log lines; the trainer writes to the folder of ``stage``.
+        """
         config = setup.config
         _seed(config.run.seed)
         if weights is not None:
@@ -82,33 +83,30 @@ class Trainer:
             if config.data.cmvn == "global":
                 mean, deviation = distributed.broadcast(lambda: global_statistics(data.cut_sets))
             model = checkpoint.new_model(config, mean, deviation)
-        trainer = cls(run, data, setup, model.to(setup.device), TrainingState())
-        trainer._check()
-        return trainer
+        return cls(name, stage, data, setup, model.to(setup.device), TrainingState())
 
     @classmethod
-    def resume(cls, run: Run, data: TrainingData, setup: StepSetup, content: dict[str, Any]) -> "Trainer":
+    def resume(
+        cls, name: str, stage: Stage, data: TrainingData, setup: StepSetup, content: dict[str, Any]
+    ) -> "Trainer":
         """A training that goes on after the last step of a checkpoint with this ``content``."""
         _seed(setup.config.run.seed)
         model = checkpoint.new_model(setup.config).to(setup.device)
         model.load_state_dict(content["model"])
-        trainer = cls(run, data, setup, model, TrainingState.from_checkpoint(content))
+        trainer = cls(name, stage, data, setup, model, TrainingState.from_checkpoint(content))
         trainer.optimizer.load_state_dict(content["optimizer"])
         if trainer.average is not None:
             trainer.average.model.load_state_dict(content["average"])
+        trainer.scaler.load_state_dict(content["scaler"])
         log.info("going on after step %d, in epoch %d", trainer.state.step, trainer.state.epoch + 1)
-        trainer.precision.scaler.load_state_dict(content["scaler"])
-        trainer._check()
         return trainer
 
-    def _check(self) -> None:
-        """InputError if the GPU's memory does not hold the largest mini-batches; logs the size of the model."""
+    def _check_memory(self) -> None:
+        """InputError if the GPU's memory does not hold the largest mini-batches."""
         if self.setup.device.type == "cuda":
             with distributed.raise_together():
                 largest = self.data.frontend(largest_batch(self.data.cut_sets, self.config.data))
             check_memory(self.model, largest, self.setup, self.schedule.loss_weights(0, Position()))
-        parameters = sum(p.numel() for p in self.model.parameters())
-        log.info("%.2f M parameters; tasks: %s", parameters / 1e6, ", ".join(self.config.tasks()))
 
     def is_over(self) -> bool:
         """Whether all steps or epochs that the settings ask for are done."""
@@ -120,6 +118,7 @@ class Trainer:
         state, config, name = self.state, self.config, self.name
         if self.is_over():
             return
+        self._check_memory()
         batches = multitask_batches(
             self.data.sources, config.data, config.run.seed, state.positions, self.setup.device.type
         )
@@ -221,7 +220,7 @@ class Trainer:
             "last.pt",
             self.model,
             optimizer=self.optimizer.state_dict(),
-            scaler=self.precision.scaler.state_dict(),
+            scaler=self.scaler.state_dict(),
             average=None if self.average is None else self.average.model.state_dict(),
             **self.state.to_checkpoint(),
         )

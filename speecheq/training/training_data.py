@@ -11,7 +11,6 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 
 from speecheq.common.log import log
-from speecheq.common.stages import require
 from speecheq.config.schema import Config
 from speecheq.dataset.classes import class_table
 from speecheq.dataset.frontend import Frontend
@@ -30,31 +29,6 @@ CMVN_CUTS = 1000
 
 
 @dataclass(frozen=True)
-class PhonemeData:
-    """The training and dev cuts of the phoneme corpus, and its phones in the order of their numbers."""
-
-    train: CutSet
-    dev: list[Cut]
-    phones: list[str]
-
-
-def load_phoneme_data(job: Job) -> PhonemeData | None:
-    """The phoneme corpus of a training; None if it learns no phonemes.
-
-    InputError if it needs one and none was given, or if its stage has not run.
-    """
-    folder = job.phoneme_folder()
-    if folder is None:
-        return None
-    require(folder, "unify")
-    phones = PhoneTable.load(folder / "phones.txt").symbols
-    dev: list[Cut] = []
-    if (folder / "dev.jsonl.gz").is_file():
-        dev = sample_cuts(open_cuts(folder / "dev.jsonl.gz"), job.config.data.dev_phoneme_clips)
-    return PhonemeData(training_cuts(folder / "train.jsonl.gz"), dev, phones)
-
-
-@dataclass(frozen=True)
 class TrainingData:
     """What a training learns from, and what it is scored on after each epoch."""
 
@@ -68,12 +42,9 @@ class TrainingData:
     phones: list[str]  # none: no phonemes are learned
 
 
-def load_training_data(
-    job: Job, config: Config, note: Mapping[str, Any], phoneme_data: PhonemeData | None, device: torch.device
-) -> TrainingData:
-    """Open what stage 3 left for a training.
+def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device: torch.device) -> TrainingData:
+    """Open what stage 3 left for a training; ``note`` is what ``msud.load_fold`` tells of its fold.
 
-    ``note`` describes the fold's data (msud.load_fold); ``config`` are the job's settings, fitted to the data.
     InputError if something is missing or cannot be read.
     """
     target = note["target"] if config.data.corpora == "target" else None
@@ -82,32 +53,37 @@ def load_training_data(
         for name in config.tasks()
         if name in ("emotion", "gender")
     }
-    if phoneme_data is not None:
-        cut_sets["phoneme"] = phoneme_data.train
+    phoneme_dev: list[Cut] = []
+    phones: list[str] = []
+    phonemes = job.phoneme_folder()
+    if phonemes is not None:
+        cut_sets["phoneme"] = training_cuts(phonemes / "train.jsonl.gz")
+        phones = PhoneTable.load(phonemes / "phones.txt").symbols
+        if (phonemes / "dev.jsonl.gz").is_file():
+            phoneme_dev = sample_cuts(open_cuts(phonemes / "dev.jsonl.gz"), config.data.dev_phoneme_clips)
     dev = list(CutSet.from_jsonl_lazy(job.fold_folder / "dev.jsonl.gz"))
     unlabelled = job.unlabelled_folder()
     if unlabelled is not None:
         tests = chain.from_iterable(open_cuts(job.fold_folder / f"{name}.jsonl.gz") for name in note["tests"])
         cut_sets["unlabelled"] = unlabelled_cuts(unlabelled, chain(dev, tests))
-    folders = job.audio_folders()
-    counts = note["sets"]["emotion"]
+    shards = _shards(job, target) if config.shar.use else {}
+    folders, counts = job.audio_folders(), note["sets"]["emotion"]
     return TrainingData(
-        cut_sets,
-        {**cut_sets, **(_shards(job, list(cut_sets), target) if config.shar.use else {})},
-        Frontend(config, device, folders.get("noise"), folders.get("rir")),
-        counts["clips"] if target is None else counts["corpus"][target],
-        dev,
-        phoneme_data.dev if phoneme_data else [],
-        class_table(note),
-        phoneme_data.phones if phoneme_data else [],
+        cut_sets=cut_sets,
+        sources={name: shards.get(name, cuts) for name, cuts in cut_sets.items()},
+        frontend=Frontend(config, device, folders.get("noise"), folders.get("rir")),
+        clips=counts["clips"] if target is None else counts["corpus"][target],
+        dev=dev,
+        phoneme_dev=phoneme_dev,
+        classes=class_table(note),
+        phones=phones,
     )
 
 
-def _shards(job: Job, streams: list[str], target: str | None) -> dict[str, ClipSource]:
-    """The shards of those of the ``streams`` that have some."""
+def _shards(job: Job, target: str | None) -> dict[str, ClipSource]:
+    """The shards by stream; of the emotion clips the gender stream takes those that have a gender."""
     emotion = Shards(job.shards_of(job.fold_folder), job.config.shar, target)
-    # the gender stream takes those clips that have a gender
-    shards: dict[str, ClipSource] = {name: emotion for name in streams if name in ("emotion", "gender")}
+    shards: dict[str, ClipSource] = {"emotion": emotion, "gender": emotion}
     phonemes = job.phoneme_folder()
     if phonemes is not None:
         shards["phoneme"] = Shards(job.shards_of(phonemes), job.config.shar)
