@@ -16,8 +16,9 @@ class LossWeights:
     alpha: float = 1.0
     beta: float = 0.1
     eta: float = 0.1
-    augmentation: float = 0.0
-    reconstruction: float = 0.0
+    # named apart from the losses, beside which they are drawn as curves
+    augmentation_weight: float = 0.0
+    reconstruction_weight: float = 0.0
 
     def __post_init__(self):
         for name, weight in asdict(self).items():
@@ -31,8 +32,8 @@ class LossWeights:
             "eis": self.alpha,
             "phoneme": self.beta,
             "gender": self.eta,
-            "augmentation": self.augmentation,
-            "reconstruction": self.reconstruction,
+            "augmentation": self.augmentation_weight,
+            "reconstruction": self.reconstruction_weight,
         }
 
 

@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -9,6 +11,11 @@ LOSSES = {"esc": torch.tensor(1.0), "eis": torch.tensor(2.0), "phoneme": torch.t
 def test_equation_4():
     assert float(combine(LOSSES, LossWeights())) == pytest.approx(1 + 2 + 0.4 + 0.8)
     assert float(combine(LOSSES, LossWeights(alpha=3, beta=0.5, eta=0.25))) == pytest.approx(1 + 6 + 2 + 2)
+
+
+def test_weights_have_other_names_than_losses():
+    """Both are curves of a training."""
+    assert not set(asdict(LossWeights())) & set(LossWeights().by_task())
 
 
 def test_streams_add_up():
