@@ -26,18 +26,28 @@ NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 @contextmanager
 def write_fault_is_an_input_error(path: PathLike) -> Iterator[None]:
-    """Turn a full disk and a lack of permission into an InputError that names ``path``."""
+    """Turn a full disk and a lack of permission into an InputError that names ``path``.
+
+    Other errors name the file that was to be written, where they named a temporary one.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in (*NO_SPACE, *NO_WRITING):
+            if isinstance(error.filename, str | os.PathLike):
+                error.filename = _final_name(error.filename)
             raise
-        path = re.sub(r"\.tmp\d+\.", "", str(path))  # the name that it was to have
+        path = _final_name(path)
         remedy = "free some space" if error.errno in NO_SPACE else "make its folder writable, or name another,"
         raise InputError(
             f"{path}: could not be written, {os.strerror(error.errno).lower()}; {remedy} and run the same command "
             "again."
         ) from error
+
+
+def _final_name(path: PathLike | os.PathLike[str]) -> str:
+    """The name that a temporary file or folder is to have, or that of a file in it."""
+    return re.sub(r"\.tmp\d+\.", "", os.fspath(path))
 
 
 @contextmanager
@@ -54,7 +64,7 @@ def whole_file(path: PathLike) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb") as written:
                 os.fsync(written.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     finally:
         if temporary.exists():
             temporary.unlink()

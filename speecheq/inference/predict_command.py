@@ -65,11 +65,13 @@ WRITERS = {"text": _write_text, "json": _write_json, "csv": _write_csv}
 def predict(names: Sequence[str], predictor: "Predictor", format: str = "text", output: Path | None = None) -> None:
     """Predict recordings and write one line for each clip, to the file ``output`` or to standard output.
 
-    ``names`` are files, folders, manifests or ``-`` (see ``find_segments``); ``format`` is a key of WRITERS.
+    ``names`` are files, folders, manifests or ``-`` (see ``find_segments``); ``format`` is a key of WRITERS. InputError
+    where ``output`` is an input or a file of another kind (see ``check_output``).
     A recording that cannot be read is logged in one line and the others are predicted; at the end an InputError gives
     the number of those that failed.
     """
-    from speecheq.inference.recordings import find_segments
+    from speecheq.inference.output_file import check_output
+    from speecheq.inference.recordings import STANDARD_INPUT, find_segments
 
     failures: list[InputError] = []
 
@@ -83,6 +85,7 @@ def predict(names: Sequence[str], predictor: "Predictor", format: str = "text", 
         shown = progress(segments, "predicting", unit="recordings") if many else segments
         stream = sys.stdout
         if output is not None:
+            output = check_output(output, [*(name for name in names if name != STANDARD_INPUT), *segments])
             temporary = cleanup.enter_context(whole_file(output))
             stream = cleanup.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
         WRITERS[format](predictor.predict_segments(shown, on_error), predictor.labels.classes.names, stream)

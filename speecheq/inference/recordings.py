@@ -38,6 +38,8 @@ AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au
 WHOLE_SECONDS = 30.0
 WINDOW_SECONDS = 6.0
 SILENCE, CLIPPING = "silence", "clipping"
+# The notes that a clip may get instead of a class, or beside it.
+NOTES = (SILENCE, CLIPPING)
 
 
 class Segment(NamedTuple):

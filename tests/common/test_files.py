@@ -184,3 +184,13 @@ def test_a_file_system_without_locks_is_named_in_a_warning(tmp_path, monkeypatch
     monkeypatch.setattr(fcntl, "lockf", none)
     with locked_folder(tmp_path / "a", wait=True), folder_in_use(tmp_path / "b"):
         assert "knows no locks; start nothing else in the same folder" in capsys.readouterr().err
+
+
+def test_other_faults_name_the_file_and_not_the_temporary_one(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as refused, whole_file(tmp_path / "folder") as temporary:
+        temporary.touch()
+    assert refused.value.filename == str(tmp_path / "folder") and names(tmp_path) == ["folder"]
+    with pytest.raises(FileNotFoundError) as missing, whole_file(tmp_path / "a.txt") as temporary:
+        open(temporary / "b")
+    assert missing.value.filename == str(tmp_path / "a.txt" / "b")

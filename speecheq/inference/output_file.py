@@ -1,0 +1,73 @@
+"""Which file ``speecheq predict`` may write: a new or empty one, or its own earlier output; never an input."""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from speecheq.common.errors import InputError
+from speecheq.inference.recordings import NOTES, Segment
+
+# The columns with which each CSV file of predictions begins, and keys of each line of JSON.
+FIRST_COLUMNS = ("source", "start", "end", "emotion", "name", "eis")
+# A line of text: the classes with their probabilities, or a note alone.
+TEXT_LINE = re.compile(r".+: (.+ \d\.\d\d(, EIS \d\.\d\d\))?; else .*|" + "|".join(NOTES) + ")")
+# So much of an existing file is looked at, in bytes.
+LOOKED_AT = 1 << 16
+
+
+def check_output(output: Path, inputs: Iterable[str | Path | Segment | InputError]) -> Path:
+    """The file behind ``output``, links followed, if predictions of ``inputs`` may be written to it.
+
+    ``inputs`` are the names that were given and the recordings found there. Raises InputError where ``output`` is, by
+    any name, one of them, is no regular file, or holds something that ``speecheq predict`` did not write.
+    """
+    target = Path(os.path.realpath(output))
+    for one in inputs:
+        if isinstance(one, InputError):
+            continue
+        path = Path(one.path if isinstance(one, Segment) else one)
+        if os.path.realpath(path) == str(target) or _is_same_file(path, target):
+            raise InputError(f"{output}: is {path}, which is to be predicted; name another file for --output.")
+    if target.is_dir():
+        raise InputError(f"{output}: is a folder; name a file in it for --output.")
+    if target.exists() and not target.is_file():
+        raise InputError(
+            f"{output}: is a device or a pipe, not a file; leave --output out, and predictions go to standard output."
+        )
+    if target.is_file() and not _holds_predictions(target):
+        raise InputError(
+            f"{output}: holds something that speecheq predict did not write; move it away, or name another file for "
+            "--output."
+        )
+    return target
+
+
+def _is_same_file(path: Path, target: Path) -> bool:
+    try:
+        return os.path.samefile(path, target)
+    except (OSError, ValueError):
+        return False
+
+
+def _holds_predictions(path: Path) -> bool:
+    """Whether a file is empty, or begins as the predictions of one of the formats do."""
+    with open(path, "rb") as stream:
+        start = stream.read(LOOKED_AT)
+    if not start:
+        return True
+    lines = start.decode("utf-8", "replace").split("\n")[:-1]  # the last is empty, or may be cut off
+    if not lines:
+        return False
+    if lines[0].split(",")[: len(FIRST_COLUMNS)] == list(FIRST_COLUMNS):
+        return True
+    return all(TEXT_LINE.fullmatch(line) for line in lines) or all(map(_is_json_prediction, lines))
+
+
+def _is_json_prediction(line: str) -> bool:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and set(FIRST_COLUMNS) <= set(value)
