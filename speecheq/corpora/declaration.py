@@ -9,6 +9,8 @@ from speecheq import seqm
 from speecheq.common.files import PathLike
 
 NEUTRAL_RULES = ("metric", "corpus")
+# The official parts of a corpus; later stages know no others.
+SPLITS = ("train", "dev", "test")
 # Fields of an utterance that have few different values in a corpus.
 INTERNED_FIELDS = ("speaker", "gender", "label", "level", "split", "session")
 
@@ -24,7 +26,7 @@ class Corpus:
       highest value of a continuous scale), or not at all.
     - ``neutral_eis`` is ``metric`` (the EIS of neutral clips is SEQM's 0) or ``corpus`` (it follows from their own
       intensity). The default is ``metric`` for a corpus with levels, else ``corpus``.
-    - ``splits`` are the official parts; ``test_split`` is the one that is a fixed test set.
+    - ``splits`` are the official parts, of train, dev and test; ``test_split`` is the one that is a fixed test set.
     - ``counts`` maps the names of published releases to their numbers of utterances. ``count_by`` gives, for a corpus
       with one release, the numbers by label, level, split, speaker, gender or session.
 

@@ -37,7 +37,7 @@ from speecheq.common.progress import progress
 from speecheq.common.stages import Drops, Stage
 from speecheq.corpora.audio_headers import FRAME_SECONDS, AudioHeader, make_recording, read_headers
 from speecheq.corpora.counts import ClipCounts
-from speecheq.corpora.declaration import Corpus, Utterance
+from speecheq.corpora.declaration import SPLITS, Corpus, Utterance
 from speecheq.corpora.prep_script import FindUtterances
 
 # A segment may end so much after its recording does: tables round their times.
@@ -65,8 +65,11 @@ class PrepareRequest:
 
 def _custom(corpus: Corpus, utterance: Utterance) -> dict[str, Any]:
     """The ``custom`` fields of an utterance's supervision; InputError for labels outside the declaration."""
-    if corpus.splits and utterance.split not in corpus.splits:
-        raise InputError(f"{utterance.where}: the split {utterance.split!r} is not one of {', '.join(corpus.splits)}.")
+    known = corpus.splits or (None, *SPLITS)
+    if utterance.split not in known or utterance.split not in (None, *SPLITS):
+        raise InputError(
+            f"{utterance.where}: the split {utterance.split!r} is not one of {', '.join(corpus.splits or SPLITS)}."
+        )
     try:
         own = corpus.own_eis(utterance.label, utterance.level, utterance.intensity)
         eis = corpus.eis(utterance.label, utterance.level, utterance.intensity)

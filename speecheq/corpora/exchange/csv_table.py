@@ -112,6 +112,24 @@ def _path_name(path: str, table: Path) -> str:
     return os.path.splitext(name)[0].strip("./").replace("/", "-")
 
 
+def _values(table: Path, column: str) -> set[str]:
+    """All values of a column of the table, by its name in the first line."""
+    rows = _rows(table)
+    place = next(rows)[1].index(column)
+    return {fields[place] for _, fields in rows if place < len(fields) and fields[place]}
+
+
+def _is_left_out(utterance: Utterance, row: dict[str, str], labels: LabelsFile) -> str:
+    """Why labels.yaml leaves an utterance out, or an empty text."""
+    if utterance.label is None and labels.corpus.labels:
+        return "no label"
+    if utterance.label in labels.left_out:
+        return f"{LABELS_FILE} leaves the label {utterance.label} out"
+    if row.get("split") and utterance.split is None:
+        return f"{LABELS_FILE} leaves the split {row['split']} out"
+    return ""
+
+
 def _utterance(table: Path, where: str, row: dict[str, str], labels: LabelsFile) -> Utterance:
     """The utterance of one line; InputError for a value that cannot be."""
     for column in ("path", "speaker"):
@@ -128,6 +146,8 @@ def _utterance(table: Path, where: str, row: dict[str, str], labels: LabelsFile)
         level, intensity = labels.intensity(row.get("intensity", ""))
         start, end = _times(row)
         sex = gender(row.get("gender", ""))
+        word = row.get("split")
+        split = labels.split(word, lambda: _values(table, labels.columns["split"])) if word else None
     except ValueError as error:
         raise InputError(f"{where}: {error}.") from error
     recording = prefixed(corpus.name, _path_name(row["path"], table))
@@ -140,7 +160,7 @@ def _utterance(table: Path, where: str, row: dict[str, str], labels: LabelsFile)
         label=label,
         level=level,
         intensity=intensity,
-        split=row.get("split") or None,
+        split=split,
         session=row.get("session") or None,
         text_id=row.get("text_id") or None,
         start=start,
@@ -160,11 +180,11 @@ def find_utterances(table: Path, labels: LabelsFile, partial: bool, drops: Drops
     for where, fields in rows:
         if len(fields) != len(columns):
             raise InputError(f"{where}: expected {len(columns)} fields, as in the first line, found {len(fields)}.")
-        utterance = _utterance(table, where, dict(zip(columns, fields)), labels)
-        if utterance.label is None and labels.corpus.labels:
-            drops.add("no label", utterance.id)
-        elif utterance.label in labels.left_out:
-            drops.add(f"{LABELS_FILE} leaves the label {utterance.label} out", utterance.id)
+        row = dict(zip(columns, fields))
+        utterance = _utterance(table, where, row, labels)
+        reason = _is_left_out(utterance, row, labels)
+        if reason:
+            drops.add(reason, utterance.id)
         elif os.path.isfile(utterance.audio):
             yield utterance
         elif partial:

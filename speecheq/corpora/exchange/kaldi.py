@@ -2,7 +2,7 @@
 
     wav.scp      <recording> <audio file>            utt2emo      <utt> <label>
     segments     <utt> <recording> <start> <end>     utt2int      <utt> <level, or value on the scale>
-    utt2spk      <utt> <speaker>                     utt2split    <utt> <official part>
+    utt2spk      <utt> <speaker>                     utt2split    <utt> <train, dev or test>
     spk2gender   <speaker> <f|m>                     utt2session  <utt> <session>
     text         <utt> <words>                       utt2text_id  <utt> <number of a text that many clips speak>
 
@@ -159,6 +159,14 @@ class _DataFolder:
             raise self.emotions.fault(name, error) from error
         return label
 
+    def split(self, name: str) -> str | None:
+        """The official part of the utterance ``name``, None where it has none or labels.yaml leaves it out."""
+        splits = self.facts["split"]
+        try:
+            return self.labels.split(splits[name], splits.values) if name in splits else None
+        except ValueError as error:
+            raise splits.fault(name, error) from error
+
     def utterance(self, name: str, label: str | None) -> Utterance:
         """The utterance ``name``; InputError names the file and the line of a value that cannot be."""
         segment, speaker = self.segments[name], self.speakers[name]
@@ -180,7 +188,7 @@ class _DataFolder:
             label=label,
             level=level,
             intensity=intensity,
-            split=self.facts["split"].get(name),
+            split=self.split(name),
             session=self.facts["session"].get(name),
             text_id=self.facts["text_id"].get(name),
             start=segment.start,
@@ -207,6 +215,8 @@ def find_utterances(folder: Path, labels: LabelsFile, partial: bool, drops: Drop
         label = data.label(name)
         if label in labels.left_out:
             drops.add(f"{LABELS_FILE} leaves the label {label} out", name)
+        elif name in data.facts["split"] and data.split(name) is None:
+            drops.add(f"{LABELS_FILE} leaves the split {data.facts['split'][name]} out", name)
         else:
             yield data.utterance(name, label)
 

@@ -7,13 +7,16 @@
     scale: [1, 5]                     # its lowest and highest value; neither where intensity is not labelled
     neutral_eis: metric               # or corpus, see ``speecheq.corpora.declaration.Corpus``
     has_transcripts: false
+    splits: {Train: train, Validation: dev, Test1: test, Test2: null}   # own part: train, dev or test; null leaves out
     columns: {path: file, emotion: label}   # tables only: our column: its name in the table
 
 Every scalar is read as it is written: the labels ``no`` and ``01`` need no quotes.
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,26 +26,57 @@ import yaml
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
-from speecheq.corpora.declaration import NEUTRAL_RULES, Corpus
+from speecheq.corpora.declaration import NEUTRAL_RULES, SPLITS, Corpus
 
 LABELS_FILE = "labels.yaml"
-KEYS = ("title", "language", "labels", "levels", "scale", "neutral_eis", "has_transcripts", "columns")
+KEYS = ("title", "language", "labels", "levels", "scale", "neutral_eis", "has_transcripts", "splits", "columns")
+# Other words that corpora have for a part; a message offers them, none is taken without labels.yaml.
+SPELLINGS = {
+    "train": ("train", "training", "trn"),
+    "dev": ("dev", "devel", "development", "val", "valid", "validation"),
+    "test": ("test", "tst", "testing", "eval", "evaluation", "test1", "test2"),
+}
+# A message lists at most so many words.
+MOST_LISTED = 12
 GENDERS = {"f": "F", "female": "F", "m": "M", "male": "M", "": None}
 
 
 @dataclass(frozen=True)
 class LabelsFile:
-    """The content of a ``labels.yaml``: the corpus, the labels whose clips are left out, and the names of columns."""
+    """The content of a ``labels.yaml``: the corpus, the labels whose clips are left out, the parts, the columns."""
 
     corpus: Corpus
     left_out: frozenset[str] = frozenset()
     columns: Mapping[str, str] = field(default_factory=dict)  # our column -> its name in the table
+    splits: Mapping[str, str | None] = field(default_factory=dict)  # the corpus' own word -> official part, None: out
 
     def check_label(self, label: str) -> None:
         """ValueError for a label that the file does not list."""
         if label not in self.left_out and label not in self.corpus.labels:
             known = ", ".join([*self.corpus.labels, *sorted(self.left_out)]) or "none"
             raise ValueError(f"the label {label!r} is not one of {LABELS_FILE}'s: {known}")
+
+    def split(self, word: str, words: Callable[[], Iterable[str]]) -> str | None:
+        """The official part that the corpus calls ``word``, None where its clips are left out.
+
+        train, dev and test stand for themselves where the file does not list them. Raises ValueError for any other
+        word; the message lists ``words()``, all that the corpus has.
+        """
+        if word in self.splits:
+            return self.splits[word]
+        if word in SPLITS:
+            return word
+        seen = sorted({*words(), word})
+        unknown = [other for other in seen if other not in self.splits and other not in SPLITS]
+        likely = {
+            other: part for other in unknown for part, names in SPELLINGS.items() if other.strip().lower() in names
+        }
+        entries = ", ".join(f"{_as_key(other)}: {likely.get(other, 'PART')}" for other in unknown[:MOST_LISTED])
+        listed = ", ".join(seen[:MOST_LISTED]) + (f" and {len(seen) - MOST_LISTED} more" if seen[MOST_LISTED:] else "")
+        raise ValueError(
+            f"the split {word!r} is none of {', '.join(SPLITS)} (the splits are {listed}); say in {LABELS_FILE} what "
+            f"each is, for instance 'splits: {{{entries}}}' (null leaves its clips out)"
+        )
 
     def intensity(self, text: str) -> tuple[str | None, float | None]:
         """The intensity that a file gives as ``text``; ValueError if it is neither a level nor on the scale.
@@ -62,6 +96,11 @@ class LabelsFile:
         value = number(text)
         seqm.eis_from_scale(value, *scale)
         return None, value
+
+
+def _as_key(word: str) -> str:
+    """A word as a key of a YAML mapping in braces, in quotation marks where it needs them."""
+    return word if re.fullmatch(r"[\w.-]+", word) else json.dumps(word, ensure_ascii=False)
 
 
 def number(text: str) -> float:
@@ -167,6 +206,14 @@ def _read_labels(file: _YamlNodes, node: yaml.Node) -> tuple[dict[str, str], fro
     return labels, frozenset(left_out)
 
 
+def _read_splits(file: _YamlNodes, node: yaml.Node | None) -> dict[str, str | None]:
+    """The corpus' own word -> official part, None for one that is mapped to null."""
+    splits: dict[str, str | None] = {}
+    for word, value in ({} if node is None else file.mapping(node, "splits")).items():
+        splits[word] = None if _is_null(value) else file.choice(value, f"the part for the split {word!r}", SPLITS)
+    return splits
+
+
 def _read_options(file: _YamlNodes, given: Mapping[str, yaml.Node]) -> dict[str, Any]:
     """The fields of ``Corpus`` that the file may set besides its labels."""
     options: dict[str, Any] = {"language": file.text(given["language"], "language")}
@@ -225,7 +272,9 @@ def read_labels_file(path: Path, name: str, layout: str, columns: Sequence[str] 
         corpus = Corpus(**{"name": name, "title": name, "layout": layout, "labels": labels, **options})
     except ValueError as error:
         raise file.fault(given.get("levels") or given.get("scale"), str(error)) from error
-    return LabelsFile(corpus, left_out, _read_columns(file, given.get("columns"), columns))
+    return LabelsFile(
+        corpus, left_out, _read_columns(file, given.get("columns"), columns), _read_splits(file, given.get("splits"))
+    )
 
 
 def write_labels_file(corpus: Corpus, path: Path) -> None:

@@ -138,6 +138,31 @@ def test_labels_mapped_to_null_and_missing_ones_are_counted(lab):
     }
 
 
+SPLIT_TABLE = ("path,speaker,emotion,utt,split", "wav/a.wav,s,happy,1,Train", "wav/a.wav,s,calm,2,Development")
+SPLIT_TABLE += ("wav/b.wav,s,happy,3,Test1", "wav/b.wav,s,happy,4,Test2")
+
+
+def test_split_words_are_mapped_by_labels_yaml(lab):
+    labels = LABELS + "splits: {Train: train, Development: dev, Test1: test, Test2: null}\n"
+    found = {s.id: s.custom["split"] for s in lab.write(*SPLIT_TABLE, labels=labels).read()}
+    assert found == {"lab-1": "train", "lab-2": "dev", "lab-3": "test"}
+    card = load_card(lab.out, "lab")
+    assert (card["splits"], card["test_split"]) == (["dev", "test", "train"], "test")
+    assert read_json(lab.out / "stage.json")["dropped"] == {"labels.yaml leaves the split Test2 out": ["lab-4"]}
+
+
+def test_other_split_words_are_refused_with_those_seen(lab):
+    sentence = lab.write(*SPLIT_TABLE).refused()
+    assert "line 2: the split 'Train' is none of train, dev, test" in sentence
+    assert "the splits are Development, Test1, Test2, Train" in sentence
+    assert "'splits: {Development: dev, Test1: test, Test2: test, Train: train}'" in sentence
+    words = lab.write(SPLIT_TABLE[0], "wav/a.wav,s,happy,1,train", "wav/a.wav,s,calm,2,val").refused()
+    assert "line 3: the split 'val'" in words and "splits: {val: dev}" in words
+    labels = LABELS + "columns: {split: fold}\n"
+    words = lab.write("path,speaker,emotion,fold", "wav/a.wav,s,happy,1: a", labels=labels).refused()
+    assert 'splits: {"1: a": PART}' in words
+
+
 def test_missing_audio(lab):
     lab.write(HEADING, ROW, "wav/c.wav,s1,f,happy,")
     assert "line 3: there is no file" in lab.refused() and "--partial true" in lab.refused()
@@ -238,6 +263,11 @@ def test_malformed_tables(lab, lines, words):
         ("language: x\nlabels: {}\nscale: [5, 1]", "line 3: the scale [5.0, 1.0] is not a finite range"),
         (LABELS + "neutral_eis: zero", "line 4: neutral_eis is 'zero', not one of metric, corpus"),
         (LABELS + "has_transcripts: yes", "line 4: has_transcripts is 'yes', not one of true, false"),
+        (
+            LABELS + "splits: {Train: training}",
+            "line 4: the part for the split 'Train' is 'training', not one of train",
+        ),
+        (LABELS + "splits: [train]", "line 4: splits must be written as 'key: value'"),
         (LABELS + "columns: {emotions: x}", "line 4: 'emotions' is not a column that can be read; they are path"),
         (LABELS + "columns: {path: x, utt: x}", "line 4: the columns path and utt are both named 'x'"),
         (LABELS + "columns: {utt: clip}", "corpus.csv, line 1: there is no column 'clip', which labels.yaml"),

@@ -83,6 +83,16 @@ def test_segments_and_parts(folder, tmp_path):
     assert load_card(tmp_path / "out", "lab")["test_split"] == "test"
 
 
+def test_split_words_are_mapped_by_labels_yaml(folder, tmp_path):
+    (folder / "utt2split").write_text("f1-a Train\nf1-b Train\nm1-a Eval\nm1-b Extra\n")
+    with pytest.raises(InputError, match=r"utt2split, line 1: the split 'Train' is none of .* Eval, Extra, Train\)"):
+        read(folder, tmp_path / "out")
+    (folder / "labels.yaml").write_text(LABELS + "splits: {Train: train, Eval: test, Extra: null}\n")
+    found = read(folder, tmp_path / "out")
+    assert [s.custom["split"] for s in found.values()] == ["test", "train", "train"]
+    assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {"labels.yaml leaves the split Extra out": ["m1-b"]}
+
+
 def test_a_corpus_of_transcripts_alone(folder, tmp_path):
     for file in ("utt2emo", "utt2int"):
         (folder / file).unlink()
