@@ -291,7 +291,7 @@ def test_recordings_that_are_commands_are_refused(tmp_path, source, monkeypatch)
     recording = {"id": "a", "sources": [source], "sampling_rate": 16000, "num_samples": 16000, "duration": 1.0}
     Path("cuts.jsonl").write_text(json.dumps(recording) + "\n")
     (refused,) = refused_parts("cuts.jsonl")
-    assert refused == "cuts.jsonl: a is not (a part of) one audio file."
+    assert refused == "cuts.jsonl: a is not an audio file or a part of one."
     (tmp_path / "kaldi").mkdir()
     (tmp_path / "kaldi/wav.scp").write_text("a touch harm |\n")
     (refused,) = refused_parts("kaldi")
