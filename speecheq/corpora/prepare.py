@@ -35,13 +35,12 @@ from speecheq.common.files import write_json
 from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import Drops, Stage
-from speecheq.corpora.audio_headers import FRAME_SECONDS, AudioHeader, make_recording, read_headers
+from speecheq.corpora.audio_headers import AudioHeader, make_recording, read_headers
 from speecheq.corpora.counts import ClipCounts
 from speecheq.corpora.declaration import SPLITS, Corpus, Utterance
 from speecheq.corpora.prep_script import FindUtterances
+from speecheq.corpora.segments import fit_segments
 
-# A segment may end so much after its recording does: tables round their times.
-ROUNDING_SECONDS = 0.01
 # Number of clips that are checked and written at a time.
 BATCH = 1000
 # Raised when what this module writes changes its meaning.
@@ -92,19 +91,14 @@ def _custom(corpus: Corpus, utterance: Utterance) -> dict[str, Any]:
 
 
 def _supervision(corpus: Corpus, utterance: Utterance, header: AudioHeader) -> SupervisionSegment:
-    """The supervision of an utterance; InputError where its segment does not fit its recording."""
+    """The supervision of an utterance, whose segment ends with its recording at the latest."""
     recording_end = header.frames / header.rate
-    end = recording_end if utterance.end is None else utterance.end
-    if not 0 <= utterance.start <= end - FRAME_SECONDS or end > recording_end + ROUNDING_SECONDS:
-        raise InputError(
-            f"{utterance.where}: the segment from {utterance.start:g} to {end:g} s is shorter than one frame of "
-            f"25 ms or leaves its recording of {recording_end:.2f} s."
-        )
+    end = recording_end if utterance.end is None else min(utterance.end, recording_end)
     return SupervisionSegment(
         id=utterance.id,
         recording_id=utterance.recording_id,
         start=utterance.start,
-        duration=min(end, recording_end) - utterance.start,
+        duration=end - utterance.start,
         channel=0,  # the features mix all channels down to one
         text=utterance.text,
         language=corpus.language,
@@ -242,11 +236,14 @@ def prepare(corpus: Corpus, find: FindUtterances, request: PrepareRequest, out_d
             _write(corpus, utterances, request, drops, stage)
 
 
-def _write(corpus: Corpus, utterances: list[Utterance], request: PrepareRequest, drops: Drops, stage: Stage) -> None:
+def _write(
+    corpus: Corpus, utterances: Sequence[Utterance], request: PrepareRequest, drops: Drops, stage: Stage
+) -> None:
     """The manifests and the card of ``utterances``, in their order."""
     went_in = len(utterances) + len(drops)
     reading = read_headers((utterance.audio for utterance in utterances), request.nj)
     headers = list(progress(reading, f"{corpus.name}: reading headers", len(utterances), "clips"))
+    utterances, headers = fit_segments(corpus, utterances, headers, request.partial, drops)
     kept = _take_hours(corpus, utterances, headers, request, drops)
     splits = sorted({utterances[index].split or "all" for index in kept})
     counts = ClipCounts()

@@ -18,6 +18,7 @@ from lhotse import CutSet, Recording, RecordingSet, load_manifest_lazy
 from lhotse.cut import MonoCut
 
 from speecheq.common.errors import InputError
+from speecheq.common.log import log
 from speecheq.corpora import read_header
 from speecheq.corpora.audio_quality import (
     CLIPPED_RUN,
@@ -28,6 +29,7 @@ from speecheq.corpora.audio_quality import (
     longest_run,
 )
 from speecheq.corpora.exchange.kaldi import iter_segments
+from speecheq.corpora.segments import ROUNDING_SECONDS, overhang_is_small
 from speecheq.features.audio import resampler
 
 STANDARD_INPUT = "-"
@@ -157,10 +159,23 @@ def _segment_of_item(item: MonoCut | Recording, path: Path) -> Segment:
 
 
 def split_into_clips(segment: Segment, windows: Windows) -> list[AudioClip]:
-    """The clips of a segment. Raises InputError where its file cannot be read or does not have that part."""
+    """The clips of a segment. Raises InputError where its file cannot be read or does not have that part.
+
+    A segment that ends up to 0.5 s after its recording is cut to its end, as in stage 1; more than rounding is logged.
+    """
     header = read_header(segment.path)
     first = round(segment.start * header.rate)
+    recording_end = header.frames / header.rate
     end = header.frames if segment.end is None else round(segment.end * header.rate)
+    if segment.end is not None and end > header.frames and overhang_is_small(segment.end, recording_end):
+        if segment.end > recording_end + ROUNDING_SECONDS:
+            log.warning(
+                "%s: %s ends %.3g s after the recording and is cut to its end",
+                segment.path,
+                segment.name,
+                segment.end - recording_end,
+            )
+        end = header.frames
     if not 0 <= first < end <= header.frames:
         raise InputError(
             f"{segment.path}: {segment.name} is to go from {segment.start:g} to {end / header.rate:g} s, but the "

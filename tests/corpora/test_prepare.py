@@ -143,7 +143,7 @@ def test_a_whole_copy_needs_no_option(toys, tmp_path):
     "segment, words",
     [
         (dict(start=0.5, end=0.51), "line 3: the segment from 0.5 to 0.51 s is shorter than one frame of 25 ms"),
-        (dict(start=0.5, end=1.2), "leaves its recording of 1.00 s"),
+        (dict(start=0.5, end=1.6), "leaves its recording of 1.00 s"),
         (dict(start=-0.1, end=0.5), "leaves its recording"),
         (dict(start=0.7, end=0.3), "shorter than one frame"),
     ],

@@ -95,6 +95,18 @@ def test_a_kaldi_folder_names_segments(tmp_path):
     assert found(tmp_path) == [Segment("u1", audio, 0.5, 1.0), Segment("u2", audio, 1.0)]
 
 
+def test_a_segment_that_ends_little_after_its_recording_is_cut(tmp_path, caplog):
+    audio = write(tmp_path / "a.wav", noise(2))
+    (tmp_path / "wav.scp").write_text(f"r {audio}\n")
+    (tmp_path / "segments").write_text("u1 r 1 2.02\nu2 r 1 2.5\nu3 r 1 2.6\nu4 r 2.2 2.4\n")
+    one, two, three, four = found(tmp_path)
+    assert [split_into_clips(part, Windows())[0].frames for part in (one, two)] == [16000, 16000]
+    assert "u1 ends 0.02 s after the recording and is cut to its end" in caplog.text
+    for part in (three, four):
+        with pytest.raises(InputError, match=f"{part.name} is to go from"):
+            split_into_clips(part, Windows())
+
+
 def test_standard_input_is_a_recording(tmp_path, monkeypatch):
     content = write(tmp_path / "a.wav", noise(1)).read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))

@@ -93,6 +93,42 @@ def test_split_words_are_mapped_by_labels_yaml(folder, tmp_path):
     assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {"labels.yaml leaves the split Extra out": ["m1-b"]}
 
 
+def with_segments(folder, *ends):
+    """The folder with one segment of the recording f1-a (0.2 s) for each of ``ends``."""
+    for file in ("text", "utt2int"):
+        (folder / file).unlink()
+    names = [f"f1-{place}" for place in range(len(ends))]
+    (folder / "spk2gender").write_text("f1 f\n")
+    for file, rest in (("utt2spk", "f1"), ("utt2emo", "hap")):
+        (folder / file).write_text("".join(f"{name} {rest}\n" for name in names))
+    (folder / "segments").write_text("".join(f"{name} f1-a 0.1 {end}\n" for name, end in zip(names, ends)))
+
+
+def test_segments_that_end_little_after_their_recording_are_cut(folder, tmp_path, caplog):
+    with_segments(folder, 0.2, 0.22, 0.7)
+    found = read(folder, tmp_path / "out")
+    assert [round(s.duration, 6) for s in found.values()] == [0.1] * 3
+    assert "lab: 2 segments end up to 0.5 s after their recording and are cut to its end" in caplog.text
+    assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {}
+
+
+def test_segments_far_outside_are_left_out_of_a_partial_copy_and_named(folder, tmp_path, caplog):
+    with_segments(folder, 0.2, 0.75, 9)
+    with pytest.raises(InputError, match=r"f1-1: the segment from 0.1 to 0.75 s .* \(the first of 2 .*--partial true"):
+        read(folder, tmp_path / "out")
+    assert list(read(folder, tmp_path / "out", partial=True)) == ["lab-f1-0"]
+    stamp = read_json(tmp_path / "out" / "stage.json")
+    assert stamp["dropped"] == {"segment outside its recording": ["lab-f1-1", "lab-f1-2"]}
+    assert (stamp["in"], stamp["out"]) == (3, 1)
+    assert "utterance f1-1: the segment from 0.1 to 0.75 s" in caplog.text and "utterance f1-2:" in caplog.text
+
+
+def test_all_segments_outside_are_refused(folder, tmp_path):
+    with_segments(folder, 5, 9)
+    with pytest.raises(InputError, match="the first of 2 such segments"):
+        read(folder, tmp_path / "out", partial=True)
+
+
 def test_a_corpus_of_transcripts_alone(folder, tmp_path):
     for file in ("utt2emo", "utt2int"):
         (folder / file).unlink()
