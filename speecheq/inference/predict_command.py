@@ -144,5 +144,12 @@ def run(given: argparse.Namespace) -> None:
     if given.hop and not given.window:
         raise InputError("--hop is the step from window to window: give --window too.")
     windows = Windows(given.window, given.hop)
+    if given.hop and given.hop > given.window:
+        log.warning(
+            "--hop %g is longer than --window %g: the %g s between two windows are not predicted",
+            given.hop,
+            given.window,
+            given.hop - given.window,
+        )
     predictor = Predictor(given.model, given.device, given.gender, given.phones, windows, given.batch_size)
     predict(given.recordings, predictor, given.format, given.output)

@@ -39,6 +39,9 @@ AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au
 # Without a window length, recordings longer than WHOLE_SECONDS are cut into windows of WINDOW_SECONDS.
 WHOLE_SECONDS = 30.0
 WINDOW_SECONDS = 6.0
+# The shortest window and hop, in seconds.
+LEAST_WINDOW = 0.3
+LEAST_HOP = 0.01
 SILENCE, CLIPPING = "silence", "clipping"
 # The notes that a clip may get instead of a class, or beside it.
 NOTES = (SILENCE, CLIPPING)
@@ -58,14 +61,27 @@ class Windows:
     """How recordings are cut; ``length`` and ``hop`` in seconds, the default hop is half a window.
 
     With ``length`` every longer recording is cut; without it those above WHOLE_SECONDS, into windows of WINDOW_SECONDS.
-    The last window ends where the recording ends.
+    The last window ends where the recording ends. It does not nearly repeat the one before: where the rest is shorter
+    than half a hop (and half a window), the window before is made longer by it instead.
+
+    Raises InputError for a ``length`` below LEAST_WINDOW or a ``hop`` below LEAST_HOP.
 
     >>> Windows(length=4, hop=3).split(frames=90, rate=10)
     [(0, 40), (30, 40), (50, 40)]
+    >>> Windows(length=4, hop=3).split(frames=80, rate=10)
+    [(0, 40), (30, 50)]
     """
 
     length: float | None = None
     hop: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, seconds, least, reason in (
+            ("window", self.length, LEAST_WINDOW, "so little speech has no class"),
+            ("hop", self.hop, LEAST_HOP, "the filter banks have one frame in that time"),
+        ):
+            if seconds is not None and not least <= seconds < float("inf"):
+                raise InputError(f"a {name} of {seconds:g} s is not possible, {reason}; choose {least:g} s or more.")
 
     def split(self, frames: int, rate: int) -> list[tuple[int, int]]:
         """The windows of ``frames`` samples at ``rate`` Hz, each as (first sample, number of samples)."""
@@ -74,7 +90,11 @@ class Windows:
             return [(0, frames)]
         length = round((self.length or WINDOW_SECONDS) * rate)
         hop = max(1, round(self.hop * rate) if self.hop else length // 2)
-        return [(first, length) for first in range(0, frames - length, hop)] + [(frames - length, length)]
+        windows = [(first, length) for first in range(0, frames - length, hop)]
+        first, rest = windows[-1][0], frames - length - windows[-1][0]
+        if 2 * rest < min(hop, length):
+            return [*windows[:-1], (first, length + rest)]
+        return [*windows, (frames - length, length)]
 
 
 class AudioClip(NamedTuple):

@@ -28,6 +28,12 @@ def test_a_long_recording_becomes_a_timeline(experiment, predict, write_noise, t
     assert "long.wav 3.00-7.00 s: " in out
 
 
+def test_gaps_between_windows_are_said(predict, write_noise, tmp_path):
+    status, out, err = predict("--window", 2, "--hop", 3, write_noise(tmp_path / "a.wav", 8))
+    assert status == 0 and "--hop 3 is longer than --window 2: the 1 s between two windows are not predicted" in err
+    assert [line.split(" s: ")[0].split()[-1] for line in out.splitlines()] == ["0.00-2.00", "3.00-5.00", "6.00-8.00"]
+
+
 @pytest.mark.parametrize("format", WRITERS)
 def test_silence_and_clipping_are_noted(predict, tmp_path, format):
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
@@ -94,6 +100,8 @@ def test_progress_is_shown_for_many_recordings(predict, wav):
         (["--model", "nowhere/best.pt"], "nowhere/best.pt: there is no such model"),
         (["--hop", "2"], "give --window too"),
         (["--window", "0"], "is not a number above 0"),
+        (["--window", "0.01"], "a window of 0.01 s is not possible, so little speech has no class; choose 0.3 s"),
+        (["--window", "1", "--hop", "0.001"], "a hop of 0.001 s is not possible"),
         ([], "no model is given"),
     ],
 )

@@ -52,18 +52,36 @@ def test_windows_cover_a_recording_without_leaving_it(frames, length, hop):
     windows = Windows(length, hop).split(frames, rate)
     assert windows[0][0] == 0 and sum(windows[-1]) == frames
     if len(windows) > 1:
-        starts = [first for first, _ in windows]
-        assert starts == sorted(set(starts)) and {count for _, count in windows} == {round(length * rate)}
+        step = min(hop or length / 2, length) * rate
+        *lengths, last = (count for _, count in windows)
+        assert set(lengths) == {length * rate} and length * rate <= last < length * rate + step / 2
+        steps = [b - a for (a, _), (b, _) in zip(windows, windows[1:])]
+        assert min(steps) >= step / 2, "no window nearly repeats another"
         if hop is None:
-            assert all(b - a <= length * rate / 2 + 1 for a, b in zip(starts, starts[1:])), "nothing is left out"
+            assert max(steps) <= length * rate / 2 + 1, "nothing is left out"
+    elif frames > length * rate:
+        assert frames < length * rate + min(hop or length / 2, length) * rate / 2
+        assert windows == [(0, frames)]
     else:
         assert windows == [(0, frames)]
 
 
 def test_without_a_window_only_long_recordings_are_cut():
     assert Windows().split(30 * 16000, 16000) == [(0, 30 * 16000)]
-    windows = Windows().split(31 * 16000, 16000)
-    assert windows[:2] == [(0, 96000), (48000, 96000)] and windows[-1] == (25 * 16000, 96000)
+    windows = Windows().split(32 * 16000, 16000)
+    assert windows[:2] == [(0, 96000), (48000, 96000)] and windows[-1] == (26 * 16000, 96000)
+
+
+def test_the_last_window_takes_a_short_rest_along():
+    """24.00-30.00 s and 24.01-30.01 s would be the same answer twice."""
+    assert Windows().split(30 * 16000 + 160, 16000)[-2:] == [(21 * 16000, 96000), (24 * 16000, 96160)]
+    assert Windows(4).split(64160, 16000) == [(0, 64160)]
+
+
+@pytest.mark.parametrize("length, hop", [(0.01, None), (0.29, None), (-1, None), (float("nan"), None), (4, 0.001)])
+def test_windows_without_a_useful_answer_are_refused(length, hop):
+    with pytest.raises(InputError, match="is not possible, .*; choose 0.(3|01) s or more"):
+        Windows(length, hop)
 
 
 def test_a_folder_is_all_its_audio_in_order(tmp_path):
