@@ -43,6 +43,45 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# ---- lanes: make test, make test-all, and what .ci/run runs on the second stack
+
+# Below tests/: they start whole recipes, clusters, servers, many processes or long trainings.
+SLOW = (
+    "cluster/test_distributed.py",
+    "cluster/test_nodes.py",
+    "cluster/test_torchrun.py",
+    "dataset/test_scale.py",
+    "dataset/test_shard_training.py",
+    "docs/test_commands.py",
+    "egs/",
+    "evaluation/robustness/test_run_trials.py",
+    "faults/",
+    "inference/test_export.py",
+    "inference/test_web_page.py",
+    "training/test_state.py",
+)
+# Fixtures of slow tests: a browser, and real corpora.
+SLOW_FIXTURES = {"browser", "samples"}
+# Exceptions that run the package from end to end in one process.
+FAST = ("egs/test_keys.py::test_what_the_flat_package_left_is_still_done",)
+# Tests of shell code and of pages, and of recipes, clusters and faults from outside. What they run of the package, other
+# tests run on both stacks.
+ONE_STACK = ("docs/", "egs/", "faults/", "utils/")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        name = item.nodeid.removeprefix("tests/")
+        is_slow = name.startswith(SLOW) or not SLOW_FIXTURES.isdisjoint(item.fixturenames)
+        if is_slow and not name.startswith(FAST):
+            item.add_marker("slow")
+        if name.startswith(ONE_STACK):
+            item.add_marker("one_stack")
+
+
+# ---- corpora
+
+
 def write_wav(path, seconds=0.2, rate=16000, channels=1):
     """Noise that depends on the file's name only."""
     path.parent.mkdir(parents=True, exist_ok=True)
