@@ -12,7 +12,11 @@ import torch
 from lhotse import MonoCut
 
 from speecheq.common.errors import InputError
+from speecheq.common.log import log
 
+# Channels cancel each other out where the power of their sum is below this part of the sum of their powers: it is 1 for
+# independent channels, their number for equal ones, and 0 for two in opposite phase.
+CANCELLED_POWER = 0.06
 # torchaudio's filters hold about (source rate) x (target rate) values, both over their common divisor: 70,560 for
 # 44,100 Hz, gigabytes for 44,101 Hz. Above this soxr resamples.
 LARGEST_FILTERS = 20_000_000
@@ -36,6 +40,31 @@ def resampler_name() -> str:
             ) from error
 
 
+def mix_channels(samples: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The mean (S,) of the channels of ``samples`` (S, channels), or the loudest channel where they cancel out.
+
+    Channels in opposite phase have a mean of almost nothing: one was recorded with its wires exchanged.
+
+    Returns:
+        samples (S,), and whether the channels cancel each other out.
+    """
+    if samples.shape[1] == 1:
+        return samples[:, 0], False
+    mean = samples.mean(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):  # samples that are no numbers: their mean is none either
+        powers = samples.var(axis=0, dtype=np.float64)
+        power_of_sum = mean.var(dtype=np.float64) * samples.shape[1] ** 2
+    if not power_of_sum < CANCELLED_POWER * powers.sum():
+        return mean, False
+    return np.ascontiguousarray(samples[:, powers.argmax()]), True
+
+
+@lru_cache(maxsize=None)
+def _warn_of_opposite_phase(path: str) -> None:
+    """Warn once a file and process: data loaders read a file in each epoch."""
+    log.warning("%s: the channels cancel each other out (opposite phase); the loudest is used alone", path)
+
+
 @lru_cache(maxsize=8)
 def resampler(source: int, target: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function from samples (S,) float32 at ``source`` Hz to samples at ``target`` Hz."""
@@ -51,7 +80,7 @@ def resampler(source: int, target: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
-    """The samples (S,) float32 of a cut at ``sampling_rate`` Hz: channels averaged, resampled if need be.
+    """The samples (S,) float32 of a cut at ``sampling_rate`` Hz: channels mixed (``mix_channels``), resampled if need be.
 
     Raises InputError for a file that is gone or holds fewer samples than its manifest says.
     """
@@ -68,7 +97,7 @@ def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
             frames, source_rate = audio.frames, audio.samplerate
             if first:
                 audio.seek(min(first, frames))
-            samples = audio.read(last - first, dtype="float32")
+            samples = audio.read(last - first, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run stage 1 again for its corpus.") from error
     if frames != recording.num_samples or source_rate != recording.sampling_rate or len(samples) != last - first:
@@ -77,7 +106,9 @@ def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
             f"{recording.num_samples} at {recording.sampling_rate} Hz; the file is truncated or was replaced: copy it "
             "again and run stage 1 again."
         )
-    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
+    mono, cancelled = mix_channels(samples)
+    if cancelled:
+        _warn_of_opposite_phase(path)
     if source_rate == sampling_rate:
         return mono
     return resampler(source_rate, sampling_rate)(mono)

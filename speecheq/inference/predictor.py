@@ -45,7 +45,7 @@ class Prediction:
     ``emotion`` is the most probable class, ``posterior`` the probability of each class, ``eis`` the intensity from 0 to
     4, and ``name`` the SEQM name of the class at that intensity. ``eis`` and ``name`` are None where the model was not
     trained on EIS; all four are None for silence. ``gender`` and ``phones`` are None where they were not requested.
-    ``note`` is empty, ``silence`` or ``clipping``.
+    ``note`` is empty, ``silence``, or ``clipping`` and ``opposite phase``, separated by ``; ``.
 
     >>> Prediction("some.wav", 0.0, 1.5, "anger", "rage", 3.6, {"anger": 0.9, "joy": 0.1}).summary()
     'rage (anger 0.90, EIS 3.60); else joy 0.10'

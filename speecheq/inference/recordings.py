@@ -30,7 +30,7 @@ from speecheq.corpora.audio_quality import (
 )
 from speecheq.corpora.exchange.kaldi import iter_segments
 from speecheq.corpora.segments import ROUNDING_SECONDS, overhang_is_small
-from speecheq.features.audio import resampler
+from speecheq.features.audio import mix_channels, resampler
 
 STANDARD_INPUT = "-"
 MANIFESTS = (".jsonl", ".jsonl.gz")
@@ -42,9 +42,9 @@ WINDOW_SECONDS = 6.0
 # The shortest window and hop, in seconds.
 LEAST_WINDOW = 0.3
 LEAST_HOP = 0.01
-SILENCE, CLIPPING = "silence", "clipping"
+SILENCE, CLIPPING, OPPOSITE_PHASE = "silence", "clipping", "opposite phase"
 # The notes that a clip may get instead of a class, or beside it.
-NOTES = (SILENCE, CLIPPING)
+NOTES = (SILENCE, CLIPPING, OPPOSITE_PHASE)
 
 
 class Segment(NamedTuple):
@@ -118,7 +118,7 @@ class AudioClip(NamedTuple):
 
 
 class Waveform(NamedTuple):
-    """The samples (S,) of a clip at the model's sampling rate; ``note`` is SILENCE, CLIPPING or empty."""
+    """The samples (S,) of a clip at the model's sampling rate; ``note`` is empty or some of NOTES, separated by ``; ``."""
 
     samples: np.ndarray
     note: str
@@ -142,10 +142,10 @@ def find_segments(names: Iterable[str | Path], cleanup: ExitStack) -> Iterator[S
             yield error
 
 
-def _segments_of_path(path: Path) -> Iterator[Segment]:
+def _segments_of_path(path: Path) -> Iterator[Segment | InputError]:
     if (path / "wav.scp").is_file():
         for recording in iter_segments(path):
-            yield Segment(*recording)
+            yield recording if isinstance(recording, InputError) else Segment(*recording)
     elif path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.name.lower().endswith(AUDIO) and file.is_file())
         if not found:
@@ -157,7 +157,7 @@ def _segments_of_path(path: Path) -> Iterator[Segment]:
         yield Segment(str(path), path)
 
 
-def _segments_of_manifest(path: Path) -> Iterator[Segment]:
+def _segments_of_manifest(path: Path) -> Iterator[Segment | InputError]:
     try:
         manifest = load_manifest_lazy(path.absolute())  # absolute: lhotse runs a name that begins with pipe:
         if not isinstance(manifest, (CutSet, RecordingSet)):
@@ -170,10 +170,10 @@ def _segments_of_manifest(path: Path) -> Iterator[Segment]:
         raise InputError(f"{path}: is not a manifest of recordings or cuts that lhotse can read ({error}).") from error
 
 
-def _segment_of_item(item: MonoCut | Recording, path: Path) -> Segment:
+def _segment_of_item(item: MonoCut | Recording, path: Path) -> Segment | InputError:
     recording = item if isinstance(item, Recording) else getattr(item, "recording", None)
     if recording is None or [source.type for source in recording.sources] != ["file"]:
-        raise InputError(f"{path}: {item.id} is not an audio file or a part of one.")
+        return InputError(f"{path}: {item.id} is not an audio file or a part of one.")
     start, end = (0.0, None) if item is recording else (item.start, item.start + item.duration)
     return Segment(item.id, Path(recording.sources[0].source), start, end)
 
@@ -220,7 +220,7 @@ def read_clip(clip: AudioClip, sampling_rate: int) -> Waveform:
 
 
 def prepare_waveform(samples: np.ndarray, rate: int, sampling_rate: int, name: str) -> Waveform:
-    """Average the channels of samples (S, channels) float32 at ``rate`` Hz and resample them to ``sampling_rate`` Hz.
+    """Mix the channels of samples (S, channels) float32 at ``rate`` Hz and resample them to ``sampling_rate`` Hz.
 
     Raises an InputError that begins with ``name`` for samples that are NaN or infinite.
     """
@@ -231,5 +231,7 @@ def prepare_waveform(samples: np.ndarray, rate: int, sampling_rate: int, name: s
         note = SILENCE
     elif longest_run((np.abs(samples) >= FULL_SCALE).any(1), 0)[0] >= CLIPPED_RUN:
         note = CLIPPING
-    mono = samples.mean(axis=1)
+    mono, cancelled = mix_channels(samples)
+    if cancelled and note != SILENCE:
+        note = "; ".join(filter(None, (note, OPPOSITE_PHASE)))
     return Waveform(mono if rate == sampling_rate else resampler(rate, sampling_rate)(mono), note)

@@ -16,6 +16,7 @@ from speecheq.common.errors import InputError
 from speecheq.features.audio import load_waveform
 from speecheq.inference.recordings import (
     CLIPPING,
+    OPPOSITE_PHASE,
     SILENCE,
     AudioClip,
     Segment,
@@ -147,6 +148,39 @@ def test_silence_and_clipping_are_noted(tmp_path):
     assert read(write(tmp_path / "s.wav", np.zeros(16000))).note == SILENCE
     assert read(write(tmp_path / "c.wav", np.clip(40 * noise(1), -1, 1))).note == CLIPPING
     assert read(write(tmp_path / "n.wav", noise(1))).note == ""
+
+
+@pytest.mark.parametrize("gain, delay", [(-1, 0), (-0.8, 0), (-1, 1), (-1.01, 0)])
+def test_channels_in_opposite_phase_are_the_loudest_alone_and_noted(tmp_path, gain, delay, caplog):
+    mono = np.convolve(noise(1)[:-delay] if delay else noise(1), np.ones(64) / 8, "same")
+    other = gain * np.concatenate([np.zeros(delay), mono])[: len(mono)]
+    stereo = write(tmp_path / "a.wav", np.stack([mono, other], 1), subtype="FLOAT")
+    loudest = mono if abs(gain) <= 1 else other
+    assert read(stereo).note == OPPOSITE_PHASE
+    assert np.array_equal(read(stereo).samples, loudest.astype(np.float32))
+    cut = lhotse.Recording.from_file(stereo).to_cut()
+    assert np.array_equal(load_waveform(cut), read(stereo).samples), "as stage 2 reads it"
+    load_waveform(cut)
+    assert caplog.text.count("a.wav: the channels cancel each other out") == 1
+
+
+@pytest.mark.parametrize(
+    "channels", [[1, 1], [1, 0], [1, -0.3], [1, 0, 0, 0, 0, 0, 0, 0], [1, -0.5, 0]], ids=lambda gains: str(gains)
+)
+def test_other_channels_are_averaged(tmp_path, channels):
+    mono = noise(1)
+    path = write(tmp_path / "a.wav", np.stack([gain * mono for gain in channels], 1), subtype="FLOAT")
+    assert read(path).note == "" and read(path).samples == pytest.approx(np.mean(channels) * mono, abs=1e-6)
+    independent = np.random.default_rng(0).standard_normal((16000, 16)) / 10
+    assert read(write(tmp_path / "b.wav", independent)).note == ""
+
+
+def test_notes_add_up_but_silence_stays_alone(tmp_path):
+    loud = np.clip(40 * noise(1), -1, 1)
+    assert read(write(tmp_path / "a.wav", np.stack([loud, -loud], 1), subtype="FLOAT")).note == (
+        f"{CLIPPING}; {OPPOSITE_PHASE}"
+    )
+    assert read(write(tmp_path / "b.wav", 1e-4 * np.stack([loud, -loud], 1), subtype="FLOAT")).note == SILENCE
 
 
 @pytest.mark.parametrize(
