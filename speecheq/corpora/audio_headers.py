@@ -51,11 +51,16 @@ class AudioHeader(NamedTuple):
 def read_header(path: PathLike) -> AudioHeader:
     """The header of an audio file.
 
-    Raises InputError for a file that is missing, empty, not audio, truncated, or shorter than one 25 ms frame.
+    Raises InputError for a file that is missing, empty, not audio, truncated, or shorter than one 25 ms frame, and for
+    a name that is not UTF-8.
     """
     import soundfile
 
     path = Path(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # so Python keeps bytes of file names
+        raise InputError(f"{path}: the name of a file or folder is not UTF-8; rename it.") from error
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
     if path.stat().st_size == 0:

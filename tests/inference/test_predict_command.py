@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -79,6 +81,15 @@ def test_a_recording_that_cannot_be_read_is_one_line_and_the_others_are_predicte
     assert all(word in err for word in ("text.wav: is not audio", "nan.wav: holds samples that", "missing.wav: there"))
     assert "3 of 4 recordings could not be predicted" in err.splitlines()[-1] and "Traceback" not in err
     assert len(err.splitlines()) == 4
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_a_name_that_is_not_utf_8_is_one_line_and_the_others_are_predicted(predict, wav, tmp_path, format):
+    shutil.copy(wav, os.fsencode(tmp_path) + b"/a\xff.wav")
+    status, out, err = predict("--format", format, tmp_path)
+    assert status == 1 and "one.wav" in out and "Traceback" not in err
+    assert r"a\udcff.wav: the name of a file or folder is not UTF-8; rename it." in err
+    assert "1 of 2 recordings could not be predicted" in err.splitlines()[-1] and len(err.splitlines()) == 2
 
 
 def test_a_recording_that_breaks_off_is_reported_once(predict, write_noise, tmp_path):

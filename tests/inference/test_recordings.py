@@ -126,6 +126,32 @@ def test_a_segment_that_ends_little_after_its_recording_is_cut(tmp_path, caplog)
             split_into_clips(part, Windows())
 
 
+def test_one_bad_line_of_a_kaldi_folder_takes_no_other_with_it(tmp_path):
+    audio = write(tmp_path / "a.wav", noise(2))
+    (tmp_path / "wav.scp").write_text(f"p sox b.wav -t wav - |\nr {audio.name}\n")
+    (error, segment) = found(tmp_path)
+    assert "wav.scp, line 1: p is the output of a command" in str(error) and segment == Segment("r", audio)
+    (tmp_path / "segments").write_text("u1 r 0.5 1\nu2 p 0 1\nu3 r 1\nu4 q 0 1\nu5 r 1 0\nu6 r 1 -1\n")
+    first, *errors, last = found(tmp_path)
+    assert (first, last) == (Segment("u1", audio, 0.5, 1.0), Segment("u6", audio, 1.0))
+    sentences = (
+        "wav.scp, line 1: p is",
+        "segments, line 3: expected",
+        "segments, line 4: the",
+        "segments, line 5: the",
+    )
+    assert len(errors) == 4 and all(sentence in str(error) for sentence, error in zip(sentences, errors)), errors
+
+
+def test_one_bad_recording_of_a_manifest_takes_no_other_with_it(tmp_path):
+    recording = lhotse.Recording.from_file(write(tmp_path / "a.wav", noise(1)), recording_id="r")
+    source = lhotse.AudioSource("command", [0], "sox b.wav -t wav -")
+    bad = lhotse.Recording("p", [source], 16000, 16000, 1.0)
+    lhotse.RecordingSet.from_recordings([bad, recording]).to_file(tmp_path / "r.jsonl")
+    (error, segment) = found(tmp_path / "r.jsonl")
+    assert "r.jsonl: p is not an audio file" in str(error) and segment.name == "r"
+
+
 def test_standard_input_is_a_recording(tmp_path, monkeypatch):
     content = write(tmp_path / "a.wav", noise(1)).read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))

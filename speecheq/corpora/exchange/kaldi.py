@@ -12,7 +12,7 @@ Without ``segments`` an utterance is a whole recording of the same name. ``wav.s
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,12 +38,13 @@ def _fields(line: str) -> list[str]:
 class KaldiFile(dict[str, str]):
     """First field -> rest of each line of a file; empty if the file is not ``needed`` and absent.
 
-    Line numbers are found again only for a message, since a file may have millions of lines.
+    Line numbers are found, all at once, only for a message, since a file may have millions of lines.
     """
 
     def __init__(self, path: Path, needed: bool = False, may_be_empty: bool = False):
         super().__init__()
         self.path = Path(path)
+        self._places: dict[str, str] = {}
         if not needed and not self.path.is_file():
             return
         for where, line in read_lines(self.path):
@@ -55,7 +56,10 @@ class KaldiFile(dict[str, str]):
             self[name] = rest
 
     def _where(self, name: str) -> str:
-        return next(where for where, line in read_lines(self.path) if _fields(line)[0] == name)
+        if name not in self._places:
+            for where, line in read_lines(self.path):
+                self._places.setdefault(_fields(line)[0], where)
+        return self._places[name]
 
     def fault(self, name: str, problem: Any) -> InputError:
         """The error to raise for the line of ``name``."""
@@ -68,19 +72,28 @@ class KaldiFile(dict[str, str]):
                 raise self.fault(name, f"{name} is not one of the {what}; the folder's files do not belong together")
 
 
+def _is_command(path: str) -> bool:
+    return path.endswith("|")
+
+
+def _command_fault(scp: KaldiFile, name: str) -> InputError:
+    return scp.fault(
+        name,
+        f"{name} is the output of a command, which is not run here; convert the recordings to audio files (wav or "
+        "flac) and name those",
+    )
+
+
 def _audio_files(scp: KaldiFile) -> dict[str, Path]:
-    """Recording -> audio file; relative paths start from the folder, or from the nearest one above with such a file."""
-    for name, path in scp.items():
-        if path.endswith("|"):
-            raise scp.fault(
-                name,
-                f"{name} is the output of a command, which is not run here; convert the recordings to audio "
-                "files (wav or flac) and name those",
-            )
-    first = next(iter(scp.values()), "")
+    """Recording -> audio file, of those that are no commands.
+
+    Relative paths start from the folder, or from the nearest one above with such a file.
+    """
+    paths = {name: path for name, path in scp.items() if not _is_command(path)}
+    first = next(iter(paths.values()), "")
     folder = scp.path.parent.resolve()
     base = next((above for above in (folder, *folder.parents) if os.path.isfile(above / first)), folder)
-    return {name: base / path for name, path in scp.items()}
+    return {name: base / path for name, path in paths.items()}
 
 
 class Segment(NamedTuple):
@@ -91,34 +104,46 @@ class Segment(NamedTuple):
     end: float | None = None
 
 
+def _read_segment(segments: KaldiFile, name: str, recordings: Collection[str]) -> Segment:
+    """The line of the utterance ``name``; InputError where it cannot be."""
+    fields = segments[name].split()
+    if len(fields) != 3:
+        raise segments.fault(name, f"expected <utt> <recording> <start> <end>, found {len(fields) + 1} fields")
+    recording, start, end = fields
+    if recording not in recordings:
+        raise segments.fault(name, f"the recording {recording} is not in wav.scp")
+    try:
+        begins, ends = number(start), number(end)
+    except ValueError as error:
+        raise segments.fault(name, error) from error
+    if begins < 0 or ends != -1 and ends <= begins:
+        raise segments.fault(name, f"the segment from {start} to {end} s is empty or begins before 0")
+    return Segment(recording, begins, None if ends == -1 else ends)
+
+
 def _read_segments(segments: KaldiFile, audio: dict[str, Path]) -> dict[str, Segment]:
     """Utterance -> segment; without a file ``segments`` each recording of ``audio`` is one."""
-    found: dict[str, Segment] = {}
-    for name, rest in segments.items():
-        fields = rest.split()
-        if len(fields) != 3:
-            raise segments.fault(name, f"expected <utt> <recording> <start> <end>, found {len(fields) + 1} fields")
-        recording, start, end = fields
-        if recording not in audio:
-            raise segments.fault(name, f"the recording {recording} is not in wav.scp")
-        try:
-            begins, ends = number(start), number(end)
-        except ValueError as error:
-            raise segments.fault(name, error) from error
-        if begins < 0 or ends != -1 and ends <= begins:
-            raise segments.fault(name, f"the segment from {start} to {end} s is empty or begins before 0")
-        found[name] = Segment(recording, begins, None if ends == -1 else ends)
+    found = {name: _read_segment(segments, name, audio) for name in segments}
     return found or {name: Segment(name) for name in audio}
 
 
-def iter_segments(folder: Path) -> Iterator[tuple[str, Path, float, float | None]]:
+def iter_segments(folder: Path) -> Iterator[tuple[str, Path, float, float | None] | InputError]:
     """The utterances of a Kaldi data folder, for which it needs no labels.
 
-    Yields name, audio file, start and end in seconds (None for the end of the file).
+    Yields name, audio file, start and end in seconds (None for the end of the file), or an InputError in the place of
+    an utterance whose line in ``segments`` cannot be, or whose recording is the output of a command.
     """
-    audio = _audio_files(KaldiFile(Path(folder) / "wav.scp", needed=True))
-    for name, segment in _read_segments(KaldiFile(Path(folder) / "segments"), audio).items():
-        yield name, audio[segment.recording], segment.start, segment.end
+    scp, segments = KaldiFile(Path(folder) / "wav.scp", needed=True), KaldiFile(Path(folder) / "segments")
+    audio = _audio_files(scp)
+    for name in segments or scp:
+        try:
+            segment = _read_segment(segments, name, scp) if segments else Segment(name)
+            if segment.recording not in audio:
+                raise _command_fault(scp, segment.recording)
+        except InputError as error:
+            yield error
+        else:
+            yield name, audio[segment.recording], segment.start, segment.end
 
 
 class _DataFolder:
@@ -131,6 +156,9 @@ class _DataFolder:
         self.emotions = KaldiFile(folder / "utt2emo", needed=bool(labels.corpus.labels))
         self.genders = KaldiFile(folder / "spk2gender")
         self.texts = KaldiFile(folder / "text", may_be_empty=True)
+        for name, path in self.scp.items():
+            if _is_command(path):
+                raise _command_fault(self.scp, name)
         self.audio = _audio_files(self.scp)
         segments = KaldiFile(folder / "segments")
         self.has_segments = bool(segments)
