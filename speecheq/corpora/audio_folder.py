@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import Drops, Stage, require
 from speecheq.corpora.audio_headers import read_recording
+from speecheq.corpora.layout import as_on_disk, is_hidden, report_hidden
 from speecheq.corpora.prepare import PrepareRequest
 
 # Suffixes of the formats that libsndfile reads, and of other audio; all other files (licences, lists) are ignored.
@@ -58,13 +60,15 @@ def find_audio_files(folder: Path, content: str) -> list[str]:
     Dead links and folders that cannot be listed are among them, so that they are counted with what cannot be read.
     Raises InputError, in which ``content`` names the files, where the folder is missing or holds no audio.
     """
-    folder = Path(folder)
+    folder = as_on_disk(folder)
     if not folder.exists():
         raise InputError(f"{folder}: there is no such folder; give one that holds {content}.")
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file, not a folder; give one that holds {content}.")
     left_out: list[str] = []
-    files = _without_hidden(iter_tree(folder, left_out))
+    everything = list(iter_tree(folder, left_out))
+    report_hidden(str(folder), filter(is_hidden, everything))
+    files = _without_hidden(everything)
     audio_files = [name for name in files if name.lower().endswith(SUFFIXES + OTHER_SUFFIXES)]
     if len(audio_files) < len(files):
         log.info("%s: %d files are not audio by their names and are ignored", folder, len(files) - len(audio_files))
@@ -75,7 +79,7 @@ def find_audio_files(folder: Path, content: str) -> list[str]:
 
 
 def _without_hidden(names: Iterable[str]) -> list[str]:
-    return [name for name in names if not any(part.startswith(".") for part in Path(name).parts)]
+    return [name for name in names if not is_hidden(name)]
 
 
 def _undecodable(path: Path) -> str | None:
@@ -119,6 +123,7 @@ def prepare(name: str, content: str, request: PrepareRequest, out_dir: Path, spe
     unreadable, silent and very short files are left out and counted; ``request.hours`` takes a random subset of it.
     ``content`` is what the files are (noises), for messages.
     """
+    request = replace(request, corpus_dir=as_on_disk(request.corpus_dir))
     files = find_audio_files(request.corpus_dir, content)
     folder, out_dir = Path(request.corpus_dir).resolve(), Path(out_dir)
     if out_dir.resolve() == folder or folder in out_dir.resolve().parents:

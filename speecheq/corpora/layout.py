@@ -1,12 +1,78 @@
 """Finding the clips of a corpus and reading its tables."""
 
 import io
+import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
+from speecheq.common.digests import iter_tree
 from speecheq.common.errors import InputError
+from speecheq.common.files import PathLike
+from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.declaration import Corpus
+
+# The folder that macOS adds to a zip archive; it holds no clip, but files with the names of clips.
+MACOS_FOLDER = "__MACOSX"
+
+
+def is_hidden(name: PathLike) -> bool:
+    """Whether a relative name is that of a hidden file, or one in a hidden folder or a leftover of macOS (``._*``)."""
+    return any(part.startswith(".") and part != ".." or part == MACOS_FOLDER for part in Path(name).parts)
+
+
+def is_macos_leftover(path: PathLike) -> bool:
+    """Whether a path that a table names is a leftover of macOS, which has the name of a clip but no sound."""
+    parts = Path(path).parts
+    return MACOS_FOLDER in parts or bool(parts) and parts[-1].startswith("._")
+
+
+def report_hidden(title: str, names: Iterable[str]) -> None:
+    """Log how many hidden files are skipped, ``names`` relative to their folder, if any is."""
+    hidden = sorted(names)
+    if hidden:
+        log.info("%s: %d hidden files are skipped (%s for one)", title, len(hidden), hidden[0])
+
+
+def report_hidden_below(title: str, folder: Path) -> None:
+    """Log how many hidden files below ``folder`` are skipped, if any is."""
+    report_hidden(title, filter(is_hidden, iter_tree(folder)))
+
+
+@lru_cache(maxsize=64)
+def _names_by_form(folder: str, changed: int) -> dict[str, list[str]]:
+    """The names in a folder by their composed form (NFC); ``changed``, its time of change, tells old answers apart."""
+    names: dict[str, list[str]] = {}
+    for name in os.listdir(folder):
+        names.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+    return names
+
+
+def as_on_disk(path: PathLike) -> Path:
+    """``path`` in the Unicode form that its names have on disk; ``path`` itself where there is no such file.
+
+    A Mac decomposes accents (NFD), most other systems compose them (NFC), so a copied file may have another name than
+    the one in a table.
+    """
+    path = Path(path)
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        below = found / part
+        if not os.path.lexists(below):
+            try:
+                names = _names_by_form(str(found), os.stat(found).st_mtime_ns)
+            except OSError:
+                return path
+            others = names.get(unicodedata.normalize("NFC", part), [])
+            if len(others) != 1:
+                return path
+            below = found / others[0]
+        found = below
+    return found
 
 
 def find_root(corpus_dir: Path, is_root: Callable[[Path], bool], corpus: Corpus) -> Path:
@@ -22,14 +88,14 @@ def find_root(corpus_dir: Path, is_root: Callable[[Path], bool], corpus: Corpus)
             return False
 
     expected = f"{corpus.title} is expected as {corpus.layout}"
-    corpus_dir = Path(corpus_dir)
+    corpus_dir = as_on_disk(corpus_dir)
     if not corpus_dir.exists():
         raise InputError(f"{corpus_dir}: there is no such folder; {expected}.")
     if not corpus_dir.is_dir():
         raise InputError(f"{corpus_dir}: is a file, not a folder; {expected}.")
     if is_root(corpus_dir):
         return corpus_dir
-    below = sorted(path for path in corpus_dir.iterdir() if path.is_dir())
+    below = list(iter_folders(corpus_dir))
     if not below and not any(corpus_dir.iterdir()):
         raise InputError(f"{corpus_dir}: the folder is empty; {expected}.")
     for path in below:
@@ -43,15 +109,13 @@ def find_root(corpus_dir: Path, is_root: Callable[[Path], bool], corpus: Corpus)
 
 def iter_folders(folder: Path) -> Iterator[Path]:
     """The folders inside ``folder`` by name, without hidden ones."""
-    return (path for path in sorted(Path(folder).iterdir()) if path.is_dir() and not path.name.startswith("."))
+    return (path for path in sorted(Path(folder).iterdir()) if path.is_dir() and not is_hidden(path.name))
 
 
 def iter_clips(folder: Path, suffix: str = ".wav") -> Iterator[Path]:
     """The audio files inside ``folder`` by name, without hidden ones (macOS leaves ``._*.wav`` files behind)."""
     return (
-        path
-        for path in sorted(Path(folder).iterdir())
-        if path.suffix.lower() == suffix and not path.name.startswith(".")
+        path for path in sorted(Path(folder).iterdir()) if path.suffix.lower() == suffix and not is_hidden(path.name)
     )
 
 

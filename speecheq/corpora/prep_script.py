@@ -53,7 +53,8 @@ def main(parts: Mapping[str, tuple[Corpus, FindUtterances]], argv: Sequence[str]
         given = parser.parse_args(argv)
         corpus, find = parts[getattr(given, "part", "")]
         if given.check_only:
-            check_utterances(corpus, list(find(given.corpus_dir, given.partial, Drops())), given.corpus_dir)
+            drops = Drops()
+            check_utterances(corpus, list(find(given.corpus_dir, given.partial, drops)), given.corpus_dir, drops)
             log.info("%s: %s has the layout of %s", corpus.name, given.corpus_dir, corpus.title)
             return
         request = PrepareRequest(given.corpus_dir, given.partial, given.hours, given.seed, given.nj)

@@ -17,11 +17,12 @@ A supervision has ``speaker``, ``gender`` (F, M or None), ``text``, ``language``
     session, and whatever else the script keeps as ``extra``
 """
 
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from speecheq.common.stages import Drops, Stage
 from speecheq.corpora.audio_headers import AudioHeader, make_recording, read_headers
 from speecheq.corpora.counts import ClipCounts
 from speecheq.corpora.declaration import SPLITS, Corpus, Utterance
+from speecheq.corpora.layout import as_on_disk, report_hidden_below
 from speecheq.corpora.prep_script import FindUtterances
 from speecheq.corpora.segments import fit_segments
 
@@ -108,14 +110,26 @@ def _supervision(corpus: Corpus, utterance: Utterance, header: AudioHeader) -> S
     )
 
 
-def check_utterances(corpus: Corpus, utterances: Sequence[Utterance], corpus_dir: Path) -> None:
-    """Check what prep scripts found in ``corpus_dir``.
+def _none_found(corpus: Corpus, corpus_dir: Path, drops: Drops | None) -> InputError:
+    """The error to raise where no utterance is left; ``drops`` are those that were found and left out."""
+    if not drops:
+        return InputError(f"{corpus_dir}: no utterance was found; {corpus.title} is expected as {corpus.layout}.")
+    reasons = ", ".join(
+        f"{len(names)} for the reason '{reason}', the first {names[0]}" for reason, names in drops.by_reason.items()
+    )
+    return InputError(f"{corpus_dir}: all {len(drops)} utterances are left out ({reasons}); complete the copy.")
+
+
+def check_utterances(
+    corpus: Corpus, utterances: Sequence[Utterance], corpus_dir: Path, drops: Drops | None = None
+) -> None:
+    """Check what prep scripts found in ``corpus_dir``, and left out as ``drops``.
 
     Raises InputError where there is no utterance, an id repeats, a label, gender or split is undeclared, a speaker has
     two genders, or a recording two files.
     """
     if not utterances:
-        raise InputError(f"{corpus_dir}: no utterance was found; {corpus.title} is expected as {corpus.layout}.")
+        raise _none_found(corpus, corpus_dir, drops)
     by_id: dict[str, Utterance] = {}
     by_speaker: dict[str, Utterance] = {}
     by_recording: dict[str, Utterance] = {}
@@ -216,7 +230,7 @@ def prepare(corpus: Corpus, find: FindUtterances, request: PrepareRequest, out_d
 
     Raises InputError for whatever is wrong with the corpus; ``out_dir`` then stays as it was.
     """
-    drops = Drops()
+    request, drops = replace(request, corpus_dir=as_on_disk(request.corpus_dir)), Drops()
     # found before the folder is digested: a wrong folder may be a whole disk
     found = find(request.corpus_dir, request.partial, drops)
     # clips of one recording follow each other, so that later stages can read both manifests side by side
@@ -229,7 +243,7 @@ def prepare(corpus: Corpus, find: FindUtterances, request: PrepareRequest, out_d
     stage = Stage("manifests", corpus.name, out_dir, options, [corpus_dir], FORMAT)
     if not stage.needs_run() or stage.added_to_plan():
         return
-    check_utterances(corpus, utterances, request.corpus_dir)
+    check_utterances(corpus, utterances, request.corpus_dir, drops)
     _check_counts(corpus, utterances, drops, request)
     with stage.locked() as is_missing:
         if is_missing:
@@ -240,6 +254,8 @@ def _write(
     corpus: Corpus, utterances: Sequence[Utterance], request: PrepareRequest, drops: Drops, stage: Stage
 ) -> None:
     """The manifests and the card of ``utterances``, in their order."""
+    if os.path.isdir(request.corpus_dir):
+        report_hidden_below(corpus.name, Path(request.corpus_dir))
     went_in = len(utterances) + len(drops)
     reading = read_headers((utterance.audio for utterance in utterances), request.nj)
     headers = list(progress(reading, f"{corpus.name}: reading headers", len(utterances), "clips"))

@@ -29,6 +29,7 @@ from speecheq.corpora.audio_quality import (
     longest_run,
 )
 from speecheq.corpora.exchange.kaldi import iter_segments
+from speecheq.corpora.layout import as_on_disk, is_hidden, report_hidden
 from speecheq.corpora.segments import ROUNDING_SECONDS, overhang_is_small
 from speecheq.features.audio import mix_channels, resampler
 
@@ -137,7 +138,7 @@ def find_segments(names: Iterable[str | Path], cleanup: ExitStack) -> Iterator[S
             yield Segment(STANDARD_INPUT, Path(copy.name))
             continue
         try:
-            yield from _segments_of_path(Path(name))
+            yield from _segments_of_path(as_on_disk(name))
         except InputError as error:
             yield error
 
@@ -145,9 +146,14 @@ def find_segments(names: Iterable[str | Path], cleanup: ExitStack) -> Iterator[S
 def _segments_of_path(path: Path) -> Iterator[Segment | InputError]:
     if (path / "wav.scp").is_file():
         for recording in iter_segments(path):
-            yield recording if isinstance(recording, InputError) else Segment(*recording)
+            if isinstance(recording, InputError):
+                yield recording
+            else:
+                yield Segment(*recording)._replace(path=as_on_disk(recording[1]))
     elif path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.name.lower().endswith(AUDIO) and file.is_file())
+        named = sorted(file for file in path.rglob("*") if file.name.lower().endswith(AUDIO) and file.is_file())
+        report_hidden(str(path), filter(is_hidden, (str(file.relative_to(path)) for file in named)))
+        found = [file for file in named if not is_hidden(file.relative_to(path))]
         if not found:
             raise InputError(f"{path}: holds no audio file ({', '.join(AUDIO[:4])} and the like).")
         yield from (Segment(str(file), file) for file in found)
@@ -175,7 +181,7 @@ def _segment_of_item(item: MonoCut | Recording, path: Path) -> Segment | InputEr
     if recording is None or [source.type for source in recording.sources] != ["file"]:
         return InputError(f"{path}: {item.id} is not an audio file or a part of one.")
     start, end = (0.0, None) if item is recording else (item.start, item.start + item.duration)
-    return Segment(item.id, Path(recording.sources[0].source), start, end)
+    return Segment(item.id, as_on_disk(recording.sources[0].source), start, end)
 
 
 def split_into_clips(segment: Segment, windows: Windows) -> list[AudioClip]:

@@ -181,3 +181,23 @@ def test_one_script_for_a_corpus_in_parts(toys, tmp_path, capsys):
     assert read_json(tmp_path / "out" / "toy_other_card.json")["language"] == "English"
     assert main(parts, [str(tmp_path / "c"), str(tmp_path / "o2")]) == 1
     assert "prepare_toy.py: the following arguments are required: --part" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("corpus", ["casia", "seqd", "aishell"])
+def test_leftovers_of_macos_change_nothing_and_are_counted(toys, prepare, tmp_path, caplog, corpus):
+    folder = tmp_path / "zip" / "corpus"
+    getattr(toys, corpus)(folder)
+    assert prepare(corpus, folder, tmp_path / "clean", "--partial", "true") == 0
+    clips = sorted(folder.rglob("*.wav"))
+    for clip in clips:
+        mirrored = folder / "__MACOSX" / clip.relative_to(folder).with_name(f"._{clip.name}")
+        for leftover in (mirrored, clip.with_name(f"._{clip.name}")):
+            leftover.parent.mkdir(parents=True, exist_ok=True)
+            leftover.write_bytes(b"Mac OS X")
+        (clip.parent / ".DS_Store").write_bytes(b"Bud1")
+    (clips[0].parents[1] / "__MACOSX").mkdir()
+    caplog.clear()
+    assert prepare(corpus, folder, tmp_path / "out", "--partial", "true") == 0
+    assert load_card(tmp_path / "out", corpus) == load_card(tmp_path / "clean", corpus)
+    hidden = 2 * len(clips) + len({clip.parent for clip in clips})
+    assert f"{corpus}: {hidden} hidden files are skipped" in caplog.text

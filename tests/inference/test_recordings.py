@@ -4,6 +4,7 @@ import io
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from unicodedata import normalize
 
 import lhotse
 import numpy as np
@@ -91,6 +92,24 @@ def test_a_folder_is_all_its_audio_in_order(tmp_path):
         write(tmp_path / name, noise(0.1), format=name[-4:].strip(".").upper())
     (tmp_path / "notes.txt").write_text("no audio")
     assert [part.path.name for part in found(tmp_path)] == ["a.FLAC", "b.wav", "c.ogg"]
+
+
+def test_hidden_files_of_a_folder_are_skipped_and_counted(tmp_path, caplog):
+    folder = tmp_path / ".cache"  # a folder that is named itself may be hidden
+    for name in ("a.wav", "._a.wav", "__MACOSX/a.wav", ".trash/b.wav"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write(folder / name, noise(0.1))
+    assert [part.path for part in found(folder)] == [folder / "a.wav"]
+    assert f"{folder}: 3 hidden files are skipped" in caplog.text
+
+
+@pytest.mark.parametrize("asked, on_disk", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_files_and_folders_are_found_in_another_unicode_form(tmp_path, asked, on_disk):
+    folder = tmp_path / normalize(on_disk, "Zoë")
+    folder.mkdir()
+    write(folder / normalize(on_disk, "é.wav"), noise(0.1))
+    for name in ("Zoë", "Zoë/é.wav"):
+        assert [part.path.parent for part in found(tmp_path / normalize(asked, name))] == [folder]
 
 
 def test_manifests_of_lhotse_name_recordings_and_parts_of_them(tmp_path):

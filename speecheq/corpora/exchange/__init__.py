@@ -12,6 +12,7 @@ from speecheq.common.stages import Drops
 from speecheq.corpora.declaration import Corpus, Utterance
 from speecheq.corpora.exchange import csv_table, kaldi
 from speecheq.corpora.exchange.labels_file import LABELS_FILE, read_labels_file
+from speecheq.corpora.layout import as_on_disk
 from speecheq.corpora.prepare import PrepareRequest, check_utterances, prepare
 
 TEST_SPLIT = "test"
@@ -44,7 +45,7 @@ def _with_splits(corpus: Corpus, utterances: list[Utterance]) -> Corpus:
 
 def _read(name: str, labels: Path | None, request: PrepareRequest, drops: Drops) -> tuple[Corpus, list[Utterance]]:
     """The corpus that a Kaldi data folder or a table holds, with its utterances."""
-    source = Path(request.corpus_dir)
+    source = as_on_disk(request.corpus_dir)
     if not source.exists():
         raise InputError(f"{source}: there is neither a Kaldi data folder nor a table.")
     if source.is_dir():
@@ -76,7 +77,7 @@ def import_corpus(
     drops = Drops()
     corpus, utterances = _read(name, labels, request, drops)
     if check_only:
-        check_utterances(corpus, utterances, request.corpus_dir)
+        check_utterances(corpus, utterances, request.corpus_dir, drops)
         log.info("%s: %s can be read as %s", name, request.corpus_dir, corpus.layout)
         return
 

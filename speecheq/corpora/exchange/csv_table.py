@@ -20,7 +20,8 @@ from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.declaration import Utterance
 from speecheq.corpora.exchange.labels_file import LABELS_FILE, LabelsFile, gender, number, prefixed, write_labels_file
-from speecheq.corpora.layout import read_lines
+from speecheq.corpora.exchange.missing_audio import MACOS_LEFTOVER, MissingAudio
+from speecheq.corpora.layout import as_on_disk, is_macos_leftover, read_lines
 from speecheq.corpora.prepared_corpus import LABEL_KEYS, iter_utterances, load_declaration
 
 LAYOUT = f"a table with the columns path, speaker, gender, emotion, beside {LABELS_FILE}"
@@ -120,14 +121,14 @@ def _values(table: Path, column: str) -> set[str]:
 
 
 def _is_left_out(utterance: Utterance, row: dict[str, str], labels: LabelsFile) -> str:
-    """Why labels.yaml leaves an utterance out, or an empty text."""
+    """Why an utterance is left out, whether its audio is there or not, or an empty text."""
     if utterance.label is None and labels.corpus.labels:
         return "no label"
     if utterance.label in labels.left_out:
         return f"{LABELS_FILE} leaves the label {utterance.label} out"
     if row.get("split") and utterance.split is None:
         return f"{LABELS_FILE} leaves the split {row['split']} out"
-    return ""
+    return MACOS_LEFTOVER if is_macos_leftover(utterance.audio) else ""
 
 
 def _utterance(table: Path, where: str, row: dict[str, str], labels: LabelsFile) -> Utterance:
@@ -153,7 +154,7 @@ def _utterance(table: Path, where: str, row: dict[str, str], labels: LabelsFile)
     recording = prefixed(corpus.name, _path_name(row["path"], table))
     return Utterance(
         id=prefixed(corpus.name, row["utt"]) if row.get("utt") else recording,
-        audio=table.parent / row["path"],
+        audio=as_on_disk(table.parent / row["path"]),
         speaker=row["speaker"],
         gender=sex,
         text=row.get("text", ""),
@@ -172,8 +173,11 @@ def _utterance(table: Path, where: str, row: dict[str, str], labels: LabelsFile)
 
 
 def find_utterances(table: Path, labels: LabelsFile, partial: bool, drops: Drops) -> Iterator[Utterance]:
-    """One utterance for each line; those without a label, or with one to leave out, are added to ``drops``."""
-    table = Path(table)
+    """One utterance for each line; those to leave out are added to ``drops``.
+
+    InputError for a line that cannot be right, and where all audio is missing.
+    """
+    table, missing, found = Path(table), MissingAudio(table), 0
     rows = _rows(table)
     where, names = next(rows, (f"{table}, line 1", []))
     columns = _heading(table, where, names, labels)
@@ -186,14 +190,17 @@ def find_utterances(table: Path, labels: LabelsFile, partial: bool, drops: Drops
         if reason:
             drops.add(reason, utterance.id)
         elif os.path.isfile(utterance.audio):
+            found += 1
             yield utterance
         elif partial:
             drops.add("audio missing", utterance.id)
+            missing.add(utterance.audio)
         else:
             raise InputError(
                 f"{where}: there is no file {utterance.audio}; complete the copy, or accept what is there with "
                 "--partial true."
             )
+    missing.check(found)
 
 
 def _row(utterance: Utterance) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.declaration import Utterance
 from speecheq.corpora.exchange.labels_file import LABELS_FILE, LabelsFile, gender, number, prefixed, write_labels_file
-from speecheq.corpora.layout import keep_matched, read_lines
+from speecheq.corpora.exchange.missing_audio import MACOS_LEFTOVER, MissingAudio
+from speecheq.corpora.layout import as_on_disk, is_macos_leftover, keep_matched, read_lines
 from speecheq.corpora.prepared_corpus import iter_utterances, load_declaration
 
 LAYOUT = f"a Kaldi data folder DIR/{{wav.scp,utt2spk,utt2emo,{LABELS_FILE}}}"
@@ -92,7 +93,7 @@ def _audio_files(scp: KaldiFile) -> dict[str, Path]:
     paths = {name: path for name, path in scp.items() if not _is_command(path)}
     first = next(iter(paths.values()), "")
     folder = scp.path.parent.resolve()
-    base = next((above for above in (folder, *folder.parents) if os.path.isfile(above / first)), folder)
+    base = next((above for above in (folder, *folder.parents) if os.path.isfile(as_on_disk(above / first))), folder)
     return {name: base / path for name, path in paths.items()}
 
 
@@ -227,10 +228,18 @@ class _DataFolder:
 
 
 def find_utterances(folder: Path, labels: LabelsFile, partial: bool, drops: Drops) -> Iterator[Utterance]:
-    """The utterances of a Kaldi data folder; those without speaker or label are added to ``drops``."""
+    """The utterances of a Kaldi data folder; those to leave out are added to ``drops``.
+
+    InputError for files that do not belong together, and where all audio is missing.
+    """
     data = _DataFolder(Path(folder), labels)
+    missing, found = MissingAudio(data.scp.path), 0
     for name in data.names(partial, drops):
         recording = data.segments[name].recording
+        if is_macos_leftover(data.audio[recording]):
+            drops.add(MACOS_LEFTOVER, name)
+            continue
+        data.audio[recording] = as_on_disk(data.audio[recording])
         if not os.path.isfile(data.audio[recording]):
             if not partial:
                 raise data.scp.fault(
@@ -239,7 +248,9 @@ def find_utterances(folder: Path, labels: LabelsFile, partial: bool, drops: Drop
                     "--partial true",
                 )
             drops.add("audio missing", name)
+            missing.add(data.audio[recording])
             continue
+        found += 1
         label = data.label(name)
         if label in labels.left_out:
             drops.add(f"{LABELS_FILE} leaves the label {label} out", name)
@@ -247,6 +258,7 @@ def find_utterances(folder: Path, labels: LabelsFile, partial: bool, drops: Drop
             drops.add(f"{LABELS_FILE} leaves the split {data.facts['split'][name]} out", name)
         else:
             yield data.utterance(name, label)
+    missing.check(found)
 
 
 def _in_one_order(names: list[str], speakers: list[str]) -> bool:

@@ -1,9 +1,11 @@
 """Tables: read without code, every fault as one sentence with its line; what is exported is read back the same."""
 
+from unicodedata import normalize
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lhotse import SupervisionSet
+from lhotse import RecordingSet, SupervisionSet
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
@@ -21,6 +23,12 @@ levels: [weak, strong]
 """
 HEADING = "path,speaker,gender,emotion,intensity"
 ROW = "wav/a.wav,s1,f,happy,weak"
+
+
+def load_recording(out):
+    """The only recording of the corpus in ``out``."""
+    (recording,) = RecordingSet.from_file(out / "lab_recordings_all.jsonl.gz")
+    return recording
 
 
 @pytest.fixture
@@ -168,6 +176,36 @@ def test_missing_audio(lab):
     assert "line 3: there is no file" in lab.refused() and "--partial true" in lab.refused()
     assert len(lab.read(partial=True)) == 1
     assert read_json(lab.out / "stage.json")["dropped"] == {"audio missing": ["lab-wav-c"]}
+
+
+def test_all_audio_missing_is_said_with_the_first_file(lab):
+    lab.write(HEADING, *(f"wav/{name}.wav,s1,f,happy," for name in "xyz"), "wav/a.wav,s1,f,other,")
+    sentence = lab.refused(partial=True)
+    assert f"all 3 audio files are missing, the first is {lab.root / 'wav' / 'x.wav'};" in sentence
+    assert sentence == lab.refused(partial=True, check_only=True)
+
+
+def test_all_clips_left_out_is_said_with_the_reasons(lab):
+    sentence = lab.write(HEADING, "wav/a.wav,s1,f,other,", "wav/b.wav,s1,f,,").refused()
+    assert "all 2 utterances are left out (1 for the reason 'labels.yaml leaves the label other out'" in sentence
+
+
+def test_leftovers_of_macos_in_a_table_are_counted(lab):
+    lab.write(HEADING, ROW, "wav/._a.wav,s1,f,happy,", "__MACOSX/wav/b.wav,s1,f,happy,")
+    (lab.root / "wav" / "._a.wav").write_bytes(b"Mac OS X")
+    assert len(lab.read()) == 1
+    assert read_json(lab.out / "stage.json")["dropped"] == {
+        "leftover of macOS, no audio": ["lab-wav-._a", "lab-__MACOSX-wav-b"]
+    }
+
+
+@pytest.mark.parametrize("in_table, on_disk", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_another_unicode_form_are_found(lab, toys, in_table, on_disk):
+    name = "Zoë/é.wav"
+    clip = toys.write_wav(lab.root / normalize(on_disk, name))
+    (found,) = lab.write(HEADING, ROW.replace("wav/a.wav", normalize(in_table, name))).read()
+    assert load_recording(lab.out).sources[0].source == str(clip)
+    assert found.id == normalize(in_table, "lab-Zoë-é")
 
 
 def test_parts_of_a_longer_file(lab):

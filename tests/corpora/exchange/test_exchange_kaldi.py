@@ -1,6 +1,7 @@
 """Kaldi data folders: read without code, every fault as one sentence; what is exported is read back the same."""
 
 import subprocess
+from unicodedata import normalize
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -157,6 +158,22 @@ def test_missing_audio(folder, tmp_path):
         read(folder, tmp_path / "out")
     assert len(read(folder, tmp_path / "out", partial=True)) == 3
     assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {"audio missing": ["m1-a"]}
+
+
+def test_all_audio_missing_is_said_with_the_first_file(folder, tmp_path):
+    for clip in (tmp_path / "lab" / "corpus").iterdir():
+        clip.unlink()
+    with pytest.raises(InputError, match=r"wav.scp: all 4 audio files are missing, the first is .*f1-a.wav"):
+        read(folder, tmp_path / "out", partial=True)
+
+
+@pytest.mark.parametrize("in_scp, on_disk", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_another_unicode_form_and_leftovers_of_macos(toys, folder, tmp_path, in_scp, on_disk):
+    toys.write_wav(tmp_path / "lab" / normalize(on_disk, "Zoë") / normalize(on_disk, "é.wav"))
+    change(folder / "wav.scp", "corpus/f1-a.wav", normalize(in_scp, "Zoë/é.wav"))
+    change(folder / "wav.scp", "corpus/m1-b.wav", "corpus/._m1-b.wav")
+    assert list(read(folder, tmp_path / "out")) == ["lab-f1-a", "lab-f1-b", "lab-m1-a"]
+    assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {"leftover of macOS, no audio": ["m1-b"]}
 
 
 def test_a_corrected_label_is_seen_though_the_file_keeps_its_size(folder, tmp_path, caplog):
