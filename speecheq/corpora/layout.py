@@ -123,6 +123,10 @@ def _decode_lines(path: Path, encodings: Sequence[str]) -> Iterator[tuple[int, s
     """Number and text of every line, in the first of ``encodings`` that fits the whole file."""
     content = path.read_bytes()
     has_bom = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    order = "" if has_bom or "utf-16" not in encodings else _byte_order(content[:64])
+    if order:
+        log.info("%s: is read as UTF-16, though it has no byte order mark", path)
+        return enumerate(content.decode(order, "replace").split("\n"), 1)
     for encoding in encodings[:-1]:
         if (encoding == "utf-16") != has_bom:  # without a byte order mark any bytes pass for UTF-16
             continue
@@ -131,6 +135,14 @@ def _decode_lines(path: Path, encodings: Sequence[str]) -> Iterator[tuple[int, s
         except UnicodeDecodeError:
             continue
     return _decode_line_by_line(path, content, encodings)
+
+
+def _byte_order(beginning: bytes) -> str:
+    """utf-16-le or utf-16-be for a beginning in which every second byte is 0, as in Latin letters; else empty."""
+    even, odd = beginning[::2], beginning[1::2]
+    if len(beginning) >= 4 and not any(odd) and all(even):
+        return "utf-16-le"
+    return "utf-16-be" if len(beginning) >= 4 and not any(even) and all(odd) else ""
 
 
 def _decode_line_by_line(path: Path, content: bytes, encodings: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -12,6 +12,7 @@ from speecheq.common.stages import Drops
 from speecheq.corpora.declaration import Corpus, Utterance
 from speecheq.corpora.exchange import csv_table, kaldi
 from speecheq.corpora.exchange.labels_file import LABELS_FILE, read_labels_file
+from speecheq.corpora.exchange.table_rows import DELIMITERS, delimiter_of
 from speecheq.corpora.layout import as_on_disk
 from speecheq.corpora.prepare import PrepareRequest, check_utterances, prepare
 
@@ -54,7 +55,7 @@ def _read(name: str, labels: Path | None, request: PrepareRequest, drops: Drops)
         content = read_labels_file(labels or source / LABELS_FILE, name, kaldi.LAYOUT)
         utterances = list(kaldi.find_utterances(source, content, request.partial, drops))
     else:
-        csv_table.delimiter_of(source)
+        delimiter_of(source)
         content = read_labels_file(labels or source.parent / LABELS_FILE, name, csv_table.LAYOUT, csv_table.COLUMNS)
         utterances = list(csv_table.find_utterances(source, content, request.partial, drops))
     return _with_splits(content.corpus, utterances), utterances
@@ -90,7 +91,7 @@ def import_corpus(
 
 def export_corpus(manifests: Path, out: Path) -> None:
     """Write a prepared corpus as a table, if ``out`` is named .csv or .tsv, else as a Kaldi data folder."""
-    if Path(out).suffix.lower() in csv_table.DELIMITERS:
+    if Path(out).suffix.lower() in DELIMITERS:
         csv_table.export_table(manifests, out)
     else:
         kaldi.export_kaldi(manifests, out)

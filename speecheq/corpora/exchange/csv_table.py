@@ -3,14 +3,16 @@
 The first line names the columns, in any order. ``path`` and ``speaker`` are needed, ``emotion`` too where
 ``labels.yaml`` lists labels. Optional are gender, utt, text, intensity, split, session, text_id, and start and end
 (seconds in a longer file). ``language``, if there, must be that of ``labels.yaml``. Any other column is kept as a fact
-of the clip (``extra``). Relative paths start from the folder of the table.
+of the clip (``extra``). Relative paths start from the folder of the table, or from ``audio_root`` in ``labels.yaml``.
 """
 
 import csv
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,13 @@ from speecheq.common.files import whole_file
 from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.declaration import Utterance
-from speecheq.corpora.exchange.labels_file import LABELS_FILE, LabelsFile, gender, number, prefixed, write_labels_file
+from speecheq.corpora.exchange.labels_file import LABELS_FILE, LabelsFile, gender, prefixed, seconds, write_labels_file
 from speecheq.corpora.exchange.missing_audio import MACOS_LEFTOVER, MissingAudio
-from speecheq.corpora.layout import as_on_disk, is_macos_leftover, read_lines
+from speecheq.corpora.exchange.table_rows import TableRows, delimiter_of
+from speecheq.corpora.layout import as_on_disk, is_macos_leftover
 from speecheq.corpora.prepared_corpus import LABEL_KEYS, iter_utterances, load_declaration
 
 LAYOUT = f"a table with the columns path, speaker, gender, emotion, beside {LABELS_FILE}"
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 COLUMNS = (
     "path", "speaker", "gender", "emotion", "utt", "text", "intensity", "split", "session", "text_id", "start", "end",
     "language",
@@ -35,29 +37,18 @@ NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,17})?(e-?[0-9]{1,2})?")
 RESERVED = tuple(name for name in LABEL_KEYS if name not in COLUMNS)
 
 
-def delimiter_of(table: Path) -> str:
-    """Comma for a .csv, tab for a .tsv; InputError for any other suffix."""
-    suffix = Path(table).suffix.lower()
-    if suffix not in DELIMITERS:
-        raise InputError(f"{table}: is neither a .csv (commas) nor a .tsv (tabs) by its name; rename the table.")
-    return DELIMITERS[suffix]
+def _rows(table: Path, labels: LabelsFile) -> TableRows:
+    return TableRows(
+        table, [labels.columns[name] for name in ("speaker", "emotion" if labels.corpus.labels else "speaker")]
+    )
 
 
-def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
-    """``<table>, line <n>`` and the fields of every line that holds any."""
-    delimiter = delimiter_of(table)
-    for where, line in read_lines(table, ("utf-16", "utf-8")):  # spreadsheets save Unicode text as UTF-16
-        try:
-            fields = [field.strip() for field in next(csv.reader([line], delimiter=delimiter, strict=True))]
-        except csv.Error as error:
-            raise InputError(
-                f"{where}: cannot be split into fields ({error}); a field is one line of text, and one with a "
-                'quotation mark or the separator in it stands in quotation marks, with those inside doubled ("").'
-            ) from error
-        if any("\0" in field for field in fields):
-            raise InputError(f"{where}: holds a NUL character, so it is not a table of text.")
-        if any(fields):
-            yield where, fields
+def _columns(table: Path, where: str, names: list[str], labels: LabelsFile) -> list[str]:
+    """The columns of the table under our names, as ``_heading``; ``file`` stands for ``path`` where there is none."""
+    if labels.columns["path"] == "path" and not labels.path_template and "path" not in names and "file" in names:
+        log.info("%s: the column file is taken for path", table)
+        labels = replace(labels, columns={**labels.columns, "path": "file"})
+    return _heading(table, where, names, labels)
 
 
 def _heading(table: Path, where: str, names: list[str], labels: LabelsFile) -> list[str]:
@@ -74,6 +65,8 @@ def _heading(table: Path, where: str, names: list[str], labels: LabelsFile) -> l
         "speaker": "folds keep speakers apart",
         "emotion": f"{LABELS_FILE} names labels",
     }
+    if labels.path_template:
+        del needed["path"]
     for column, reason in needed.items():
         if column not in columns and (column != "emotion" or labels.corpus.labels):
             raise InputError(
@@ -97,13 +90,44 @@ def _fact(text: str) -> Any:
 
 
 def _times(row: dict[str, str]) -> tuple[float, float | None]:
-    start = number(row["start"]) if row.get("start") else 0.0
-    end = number(row["end"]) if row.get("end") else None
+    start = seconds(row["start"]) if row.get("start") else 0.0
+    end = seconds(row["end"]) if row.get("end") else None
     if start < 0:
         raise ValueError(f"the part from {start:g} s on begins before 0")
     if end is not None and end <= start:
         raise ValueError(f"the part from {start:g} to {end:g} s is empty")
     return start, end
+
+
+def _read_decimal_commas(row: dict[str, str]) -> None:
+    """In a table with semicolons, write the numbers of a row with a decimal point, as in 1,25."""
+    for name in ("start", "end", "intensity"):
+        if re.fullmatch(r"-?[0-9]+,[0-9]+", row.get(name, "")):
+            row[name] = row[name].replace(",", ".")
+
+
+def _fill(where: str, template: str, row: dict[str, str], labels: LabelsFile) -> str:
+    """``template`` with the values of the columns that it names in braces, by their names in the table or by ours."""
+
+    def value(match: re.Match[str]) -> str:
+        ours = {name: column for column, name in labels.columns.items()}
+        name = match[1] if match[1] in row else ours.get(match[1], match[1])
+        if not row.get(name):
+            problem = "is empty" if name in row else "is not there"
+            raise InputError(f"{where}: the column {match[1]!r} {problem}, which path_template of {LABELS_FILE} names.")
+        return row[name]
+
+    return re.sub(r"\{([^{}]+)\}", value, template)
+
+
+def _audio(table: Path, path: str, labels: LabelsFile) -> tuple[Path, str]:
+    """The audio file that a table names as ``path``, and that name with slashes for backslashes where needed."""
+    root = table.parent / labels.audio_root
+    audio = as_on_disk(root / path)
+    if "\\" in path and not os.path.isfile(audio):
+        path = path.replace("\\", "/")
+        audio = as_on_disk(root / path)
+    return audio, path
 
 
 def _path_name(path: str, table: Path) -> str:
@@ -113,9 +137,9 @@ def _path_name(path: str, table: Path) -> str:
     return os.path.splitext(name)[0].strip("./").replace("/", "-")
 
 
-def _values(table: Path, column: str) -> set[str]:
+def _values(table: Path, column: str, labels: LabelsFile) -> set[str]:
     """All values of a column of the table, by its name in the first line."""
-    rows = _rows(table)
+    rows = iter(_rows(table, labels))
     place = next(rows)[1].index(column)
     return {fields[place] for _, fields in rows if place < len(fields) and fields[place]}
 
@@ -133,28 +157,31 @@ def _is_left_out(utterance: Utterance, row: dict[str, str], labels: LabelsFile) 
 
 def _utterance(table: Path, where: str, row: dict[str, str], labels: LabelsFile) -> Utterance:
     """The utterance of one line; InputError for a value that cannot be."""
+    if labels.path_template:
+        row = {**row, "path": _fill(where, labels.path_template, row, labels)}
     for column in ("path", "speaker"):
         if not row[column]:
             raise InputError(f"{where}: the {column} is empty.")
     corpus, label = labels.corpus, row.get("emotion") or None
+    audio, path = _audio(table, row["path"], labels)
     try:
         if row.get("language", corpus.language) != corpus.language:
             raise ValueError(
                 f"the language is {row['language']!r}, in {LABELS_FILE} {corpus.language!r}; make one table a language"
             )
         if label is not None:
-            labels.check_label(label)
+            label = labels.label(label)
         level, intensity = labels.intensity(row.get("intensity", ""))
         start, end = _times(row)
         sex = gender(row.get("gender", ""))
         word = row.get("split")
-        split = labels.split(word, lambda: _values(table, labels.columns["split"])) if word else None
+        split = labels.split(word, lambda: _values(table, labels.columns["split"], labels)) if word else None
     except ValueError as error:
         raise InputError(f"{where}: {error}.") from error
-    recording = prefixed(corpus.name, _path_name(row["path"], table))
+    recording = prefixed(corpus.name, _path_name(path, table))
     return Utterance(
         id=prefixed(corpus.name, row["utt"]) if row.get("utt") else recording,
-        audio=as_on_disk(table.parent / row["path"]),
+        audio=audio,
         speaker=row["speaker"],
         gender=sex,
         text=row.get("text", ""),
@@ -172,20 +199,34 @@ def _utterance(table: Path, where: str, row: dict[str, str], labels: LabelsFile)
     )
 
 
+def _readings(row: dict[str, str], utterance: Utterance) -> Iterator[str]:
+    """What of a row is read otherwise than it is written, for the log."""
+    if row.get("emotion") and row["emotion"] != utterance.label:
+        yield f"labels are numbers such as {row['emotion']}, read as {utterance.label}"
+    if "\\" in row.get("path", "") and "\\" not in str(utterance.audio):
+        yield "paths are written with backslashes, read as slashes"
+
+
 def find_utterances(table: Path, labels: LabelsFile, partial: bool, drops: Drops) -> Iterator[Utterance]:
     """One utterance for each line; those to leave out are added to ``drops``.
 
     InputError for a line that cannot be right, and where all audio is missing.
     """
     table, missing, found = Path(table), MissingAudio(table), 0
-    rows = _rows(table)
+    readings: Counter[str] = Counter()
+    lines = _rows(table, labels)
+    rows = iter(lines)
     where, names = next(rows, (f"{table}, line 1", []))
-    columns = _heading(table, where, names, labels)
+    lines.report()
+    columns = _columns(table, where, names, labels)
     for where, fields in rows:
         if len(fields) != len(columns):
             raise InputError(f"{where}: expected {len(columns)} fields, as in the first line, found {len(fields)}.")
         row = dict(zip(columns, fields))
+        if lines.delimiter == ";":
+            _read_decimal_commas(row)
         utterance = _utterance(table, where, row, labels)
+        readings.update(_readings(row, utterance))
         reason = _is_left_out(utterance, row, labels)
         if reason:
             drops.add(reason, utterance.id)
@@ -201,6 +242,8 @@ def find_utterances(table: Path, labels: LabelsFile, partial: bool, drops: Drops
                 "--partial true."
             )
     missing.check(found)
+    for reading, count in readings.items():
+        log.info("%s: %d %s", table, count, reading)
 
 
 def _row(utterance: Utterance) -> dict[str, Any]:

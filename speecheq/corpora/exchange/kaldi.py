@@ -182,11 +182,9 @@ class _DataFolder:
         """The label of the utterance ``name``; InputError for one that labels.yaml does not list."""
         label = self.emotions.get(name)
         try:
-            if label is not None:
-                self.labels.check_label(label)
+            return None if label is None else self.labels.label(label)
         except ValueError as error:
             raise self.emotions.fault(name, error) from error
-        return label
 
     def split(self, name: str) -> str | None:
         """The official part of the utterance ``name``, None where it has none or labels.yaml leaves it out."""

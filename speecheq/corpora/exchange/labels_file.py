@@ -9,6 +9,8 @@
     has_transcripts: false
     splits: {Train: train, Validation: dev, Test1: test, Test2: null}   # own part: train, dev or test; null leaves out
     columns: {path: file, emotion: label}   # tables only: our column: its name in the table
+    path_template: dia{Dialogue}_utt{Utterance}.wav   # tables only: the path, made of other columns
+    audio_root: ../audio                    # tables only: folder of relative paths (default: that of the table)
 
 Every scalar is read as it is written: the labels ``no`` and ``01`` need no quotes.
 """
@@ -16,7 +18,7 @@ Every scalar is read as it is written: the labels ``no`` and ``01`` need no quot
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,15 @@ from speecheq.common.files import write_text
 from speecheq.corpora.declaration import NEUTRAL_RULES, SPLITS, Corpus
 
 LABELS_FILE = "labels.yaml"
-KEYS = ("title", "language", "labels", "levels", "scale", "neutral_eis", "has_transcripts", "splits", "columns")
+KEYS = ("title", "language", "labels", "levels", "scale", "neutral_eis", "has_transcripts", "splits")
+TABLE_KEYS = ("columns", "path_template", "audio_root")
 # Other words that corpora have for a part; a message offers them, none is taken without labels.yaml.
 SPELLINGS = {
     "train": ("train", "training", "trn"),
     "dev": ("dev", "devel", "development", "val", "valid", "validation"),
     "test": ("test", "tst", "testing", "eval", "evaluation", "test1", "test2"),
 }
+CLOCK = re.compile(r"(?:\+?([0-9]{1,6}) days? \+?)?([0-9]{1,6}):([0-5]?[0-9]):([0-5]?[0-9](?:[.,][0-9]+)?)")
 # A message lists at most so many words.
 MOST_LISTED = 12
 GENDERS = {"f": "F", "female": "F", "m": "M", "male": "M", "": None}
@@ -49,12 +53,16 @@ class LabelsFile:
     left_out: frozenset[str] = frozenset()
     columns: Mapping[str, str] = field(default_factory=dict)  # our column -> its name in the table
     splits: Mapping[str, str | None] = field(default_factory=dict)  # the corpus' own word -> official part, None: out
+    path_template: str = ""  # the path of a clip, with names of columns in braces
+    audio_root: str = ""  # the folder of relative paths, itself relative to that of the table
 
-    def check_label(self, label: str) -> None:
-        """ValueError for a label that the file does not list."""
-        if label not in self.left_out and label not in self.corpus.labels:
-            known = ", ".join([*self.corpus.labels, *sorted(self.left_out)]) or "none"
-            raise ValueError(f"the label {label!r} is not one of {LABELS_FILE}'s: {known}")
+    def label(self, text: str) -> str:
+        """The label that a file gives as ``text``, where 4.0 is 4; ValueError for one that the file does not list."""
+        known = [*self.corpus.labels, *sorted(self.left_out)]
+        label = _as_listed(text, known)
+        if label is None:
+            raise ValueError(f"the label {text!r} is not one of {LABELS_FILE}'s: {', '.join(known) or 'none'}")
+        return label
 
     def split(self, word: str, words: Callable[[], Iterable[str]]) -> str | None:
         """The official part that the corpus calls ``word``, None where its clips are left out.
@@ -88,14 +96,42 @@ class LabelsFile:
         if not text:
             return None, None
         if levels:
-            if text not in levels:
+            level = _as_listed(text, levels)
+            if level is None:
                 raise ValueError(f"the level {text!r} is not one of {LABELS_FILE}'s: {', '.join(levels)}")
-            return text, None
+            return level, None
         if scale is None:
             raise ValueError(f"has the intensity {text!r}, but {LABELS_FILE} declares neither levels nor a scale")
         value = number(text)
         seqm.eis_from_scale(value, *scale)
         return None, value
+
+
+def _as_listed(text: str, listed: Collection[str]) -> str | None:
+    """The one of ``listed`` that is ``text``, or the same whole number, as pandas' 4.0 and 4; else None."""
+    if text in listed:
+        return text
+    same = [name for name in listed if _without_zeros(name) == _without_zeros(text)]
+    return same[0] if len(same) == 1 else None
+
+
+def _without_zeros(text: str) -> str:
+    return re.sub(r"^(-?[0-9]+)\.0+$", r"\1", text)
+
+
+def seconds(text: str) -> float:
+    """Seconds from a number, from hours:minutes:seconds, or from a timedelta as pandas writes it (0 days 00:00:01.5).
+
+    A comma may stand before the milliseconds. ValueError for anything else, and for two numbers with a colon, which
+    may be minutes or hours.
+    """
+    match = CLOCK.fullmatch(text)
+    if match:
+        days, hours, minutes, rest = match.groups()
+        return int(days or 0) * 86400 + int(hours) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
+    if ":" in text:
+        raise ValueError(f"{text!r} is not a time; write seconds, or hours:minutes:seconds")
+    return number(text)
 
 
 def _as_key(word: str) -> str:
@@ -260,7 +296,7 @@ def read_labels_file(path: Path, name: str, layout: str, columns: Sequence[str] 
     """
     file = _YamlNodes(path)
     given = file.mapping(file.root, f"the content of {LABELS_FILE}")
-    known = KEYS if columns else KEYS[:-1]
+    known = (*KEYS, *TABLE_KEYS) if columns else KEYS
     for key, node in given.items():
         if key not in known:
             raise file.fault(node, f"{key!r} is not a key of {LABELS_FILE}; they are {', '.join(known)}")
@@ -273,7 +309,11 @@ def read_labels_file(path: Path, name: str, layout: str, columns: Sequence[str] 
     except ValueError as error:
         raise file.fault(given.get("levels") or given.get("scale"), str(error)) from error
     return LabelsFile(
-        corpus, left_out, _read_columns(file, given.get("columns"), columns), _read_splits(file, given.get("splits"))
+        corpus,
+        left_out,
+        _read_columns(file, given.get("columns"), columns),
+        _read_splits(file, given.get("splits")),
+        **{key: file.text(given[key], key) for key in TABLE_KEYS[1:] if key in given},
     )
 
 

@@ -11,7 +11,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.corpora import Corpus, Utterance
 from speecheq.corpora.exchange import export_corpus, import_corpus
-from speecheq.corpora.exchange.labels_file import gender, read_labels_file
+from speecheq.corpora.exchange.labels_file import gender, read_labels_file, seconds
 from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.corpora.prepared_corpus import load_card
@@ -103,6 +103,78 @@ def test_every_column(lab):
 def test_what_spreadsheets_write(lab, encoding, ends):
     lab.write(HEADING + ",text", ROW + ",你好", ",,,,,", encoding=encoding, ends=ends)
     assert [s.text for s in lab.read()] == ["你好"]
+
+
+@pytest.mark.parametrize("delimiter, said", [(";", "semicolons"), ("\t", "tabs"), (",", None)])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be"])
+def test_other_separators_and_encodings(lab, caplog, delimiter, said, encoding):
+    lines = [line.replace(",", delimiter) for line in (HEADING, ROW)]
+    (found,) = lab.write(lines[0], lines[1], encoding=encoding, ends="\r\n").read()
+    assert (found.id, found.custom["eis"]) == ("lab-wav-a", 2.0)
+    assert (f"its fields are separated by {said}" in caplog.text) == (said is not None)
+    assert ("no byte order mark" in caplog.text) == (encoding[6:] in ("-le", "-be"))
+
+
+def test_commas_in_a_table_with_semicolons(lab):
+    labels = "language: x\nlabels: {happy: joy}\nscale: [1, 5]\n"
+    lines = (
+        "sep=;",
+        "path;speaker;emotion;text, as said;start;end;intensity",
+        "wav/a.wav;s;happy;well, yes, no;0,05;0,15;3,0",
+    )
+    (found,) = lab.write(*lines, labels=labels).read()
+    assert (found.start, found.duration, found.custom["eis"]) == (0.05, pytest.approx(0.1), 2.5)
+    assert found.custom["text, as said"] == "well, yes, no"
+
+
+def test_the_column_file_and_backslashes(lab, caplog):
+    (found,) = lab.write("file,speaker,emotion", r"wav\a.wav,s,happy").read()
+    assert found.id == "lab-wav-a" and load_recording(lab.out).sources[0].source == str(lab.root / "wav" / "a.wav")
+    assert "the column file is taken for path" in caplog.text
+    assert "1 paths are written with backslashes" in caplog.text
+    lab.write("file,path,speaker,emotion", "x,wav/b.wav,s,happy")
+    assert [(s.id, s.custom["file"]) for s in lab.read()] == [("lab-wav-b", "x")]
+
+
+def test_whole_numbers_as_pandas_writes_them(lab, caplog):
+    labels = "language: x\nlabels: {4: joy, 5.0: anger, 06: fear}\nlevels: [1, 2]\n"
+    lab.write("path,speaker,emotion,intensity,utt", "wav/a.wav,s,4.0,2.0,1", "wav/a.wav,s,5,1,2", labels=labels)
+    assert [(s.custom["emotion"], s.custom["eis"]) for s in lab.read()] == [("4", 3), ("5.0", 2)]
+    assert "labels are numbers such as 4.0, read as 4" in caplog.text
+    lab.out = lab.root / "new"
+    assert "the label '6'" in lab.write("path,speaker,emotion", "wav/a.wav,s,6", labels=labels).refused()
+
+
+@pytest.mark.parametrize(
+    "start, end",
+    [("00:00:00.05", "00:00:00.150"), ("0:00:00,050", "0:00:00,15"), ("0 days 00:00:00.05", "0 days 00:00:00.150000")],
+)
+def test_times_of_the_clock(lab, start, end):
+    (found,) = lab.write("path,speaker,emotion,start,end", f'wav/a.wav,s,happy,"{start}","{end}"').read()
+    assert (found.start, found.duration) == (0.05, pytest.approx(0.1))
+
+
+def test_seconds():
+    assert seconds("01:02:03.5") == 3723.5 and seconds("2 days 00:00:01") == 172801 and seconds("1e1") == 10
+    for text in ("1:30", "00:00:61", "a:b:c", "1,5"):
+        with pytest.raises(ValueError, match=text):
+            seconds(text)
+
+
+def test_a_path_made_of_columns_and_an_audio_root(lab, toys):
+    toys.write_wav(lab.root / "audio" / "dia0_utt7.wav")
+    labels = LABELS + "path_template: dia{Dialogue_ID}_utt{Utterance_ID}.wav\naudio_root: audio\n"
+    heading = "Dialogue_ID,Utterance_ID,speaker,emotion"
+    (found,) = lab.write(heading, "0,7,s,happy", labels=labels).read()
+    assert (found.id, found.custom["Utterance_ID"]) == ("lab-dia0_utt7", 7)
+    fault = lab.write(heading, "0,,s,happy", labels=labels).refused
+    lab.out = lab.root / "new"
+    assert "line 2: the column 'Utterance_ID' is empty" in fault()
+    assert (
+        "'Dialogue_ID' is not there" in lab.write(heading.replace("Dia", "dia"), "0,7,s,happy", labels=labels).refused()
+    )
+    (found,) = lab.write(HEADING, ROW.replace("wav/a.wav", "a"), labels=LABELS + "path_template: wav/{path}.wav").read()
+    assert found.id == "lab-wav-a"
 
 
 def test_other_names_of_columns(lab):
