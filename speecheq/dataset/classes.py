@@ -1,10 +1,14 @@
 """The classes that a model tells apart: the categories of SEQM, or the target corpus' own labels."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from speecheq import seqm
-from speecheq.dataset.msud_recipe import Recipe
+from speecheq.dataset.msud_recipe import DEV, TEST, TRAINING, Recipe
+
+# A class with at most so many clips in a fold is warned of.
+RARE = 2
 
 
 class ClassMap:
@@ -41,3 +45,21 @@ class ClassMap:
 def class_table(note: Mapping[str, Any]) -> seqm.ClassTable:
     """The classes that ``msud.json`` names."""
     return seqm.ClassTable(tuple(note["classes"]), tuple(note["class_esc"]))
+
+
+def class_warnings(sets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is wrong with the classes of a fold, whose ``sets`` are those of ``msud.json``: one class, or rare ones."""
+    used = [counted for name, counted in sets.items() if name in (TRAINING, DEV) or name.startswith(TEST)]
+    counts = sum((Counter(counted["class"]) for counted in used), Counter[str]())
+    rare = [f"{name} ({count})" for name, count in counts.items() if count <= RARE]
+    trained = list(sets[TRAINING]["class"])
+    warnings = []
+    if len(trained) == 1:
+        warnings.append(
+            f"all training clips are of one class, {trained[0]}: the model cannot learn to tell emotions apart"
+        )
+    if rare:
+        warnings.append(f"too few clips to learn or to test: {', '.join(rare)}")
+    if len(sets[TEST]["class"]) == 1:
+        warnings.append(f"all test clips are of one class, {next(iter(sets[TEST]['class']))}: UA and WA say little")
+    return warnings

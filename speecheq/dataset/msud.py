@@ -29,6 +29,7 @@ from speecheq.common.files import read_json, write_json
 from speecheq.common.log import log
 from speecheq.common.stages import STAMP, Stage, require
 from speecheq.corpora.prepared_corpus import load_card
+from speecheq.dataset.classes import class_warnings
 from speecheq.dataset.fold_sets import FoldSets, Partition
 from speecheq.dataset.msud_recipe import DECLARED, DEV, GENDER, TEST, TRAINING, Recipe
 from speecheq.dataset.protocols import CROSS
@@ -150,6 +151,8 @@ class _Unifier:
                 log.warning(
                     "%s: %d training clips have no gender and are not in the gender set", stage.title, without_gender
                 )
+            for warning in class_warnings(sets):
+                log.warning("%s: %s", stage.title, warning)
             write_json(temporary / "msud.json", note)
             placed = sum(map(len, fold.sets.values()))
             stage.finish(temporary, placed + len(fold.drops), placed, fold.drops)

@@ -118,6 +118,8 @@ def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
         f"{', '.join(run['scored_at_git'])})",
         _describe_uncertainty(summary),
     ]
+    if len(run["label_sets"][TEST]) == 1:
+        facts.append("its corpus has one class, so UA and WA say nothing of how well emotions are told apart")
     if run["sounds"]:
         facts.append(f"also trained with {describe_audio_folders(run['sounds'])}")
     if len(run["trained_at_git"]) > 1:
