@@ -22,6 +22,7 @@ from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.msud_recipe import EVERY_CORPUS, TEST
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.protocols import CROSS
+from speecheq.evaluation.former_runs import remove_former
 from speecheq.evaluation.metrics import greedy_constant, phone_error_rate
 from speecheq.evaluation.predictions import (
     ClipPrediction,
@@ -183,6 +184,8 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
             predictions = model.predict(trained.cuts("emotion"), trained.msud["target"])
             write_scores(folder / TRAINING_SCORES, {TRAINING_CLIPS: predictions}, class_table(trained.msud))
             _finish(training, [TRAINING_SCORES], len(predictions), "training clips")
+        if scores in missing:
+            remove_former(folder)
     return read_metrics(folder)
 
 

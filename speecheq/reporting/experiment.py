@@ -19,6 +19,7 @@ from speecheq.common.stages import STAMP, require
 from speecheq.config.layers import flat, learned, load
 from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation import score, significance
+from speecheq.evaluation.former_runs import unscored
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.evaluation.robustness.conditions import ConditionResult
 from speecheq.evaluation.score_files import METRICS, SCORE_AGAIN, SCORES, read_metrics, read_scores, write_scores
@@ -53,7 +54,7 @@ def scored_folders(experiment: Path) -> tuple[list[Path], list[str]]:
             left_out.append(str(stale))
             continue
         folders.append(folder)
-    return folders, left_out
+    return folders, left_out + unscored(experiment, folders)
 
 
 def describe_audio_folders(folders: Mapping[str, Mapping[str, Any]]) -> str:

@@ -19,6 +19,9 @@ from speecheq.config.schema import Config
 from speecheq.corpora.audio_folder import files_and_hours
 from speecheq.dataset import shard_reader
 from speecheq.dataset.msud import load_fold
+from speecheq.evaluation.former_runs import make_room
+from speecheq.evaluation.score import FORMATS
+from speecheq.evaluation.score_files import EMBEDDINGS, METRICS, PHONES, SCORES, TRAINING_SCORES
 from speecheq.losses import resolve_ctc_backend
 from speecheq.models import checkpoint
 from speecheq.training.job import Job
@@ -53,7 +56,7 @@ def _make_stage(job: Job, note: Mapping[str, Any]) -> Stage:
 
 
 def _open_folder(stage: Stage, opened: ExitStack) -> tuple[bool, dict[str, Any] | None]:
-    """Lock the training's folder, remove what is out of date, log to it.
+    """Lock the training's folder, keep a run with other settings aside, remove what is out of date, log to it.
 
     Returns: whether there is still something to do, as another process may have done it meanwhile; the content of the
     checkpoint to resume from, None if there is none.
@@ -62,11 +65,15 @@ def _open_folder(stage: Stage, opened: ExitStack) -> tuple[bool, dict[str, Any] 
     if not opened.enter_context(stage.locked(wait=False)):
         return False, None
     with write_fault_is_an_input_error(folder):
+        if make_room(stage) and not stage.needs_run():
+            return False, None
         folder.mkdir(parents=True, exist_ok=True)
     content = find_checkpoint(folder, stage.key)
     stage.invalidate()
     # they describe the model that was here before
-    for stale in ("scores.tsv", "phones.tsv", "metrics.json", "train_scores.tsv", "embeddings.npz"):
+    for stamps in FORMATS:
+        shutil.rmtree(folder / stamps, ignore_errors=True)
+    for stale in (SCORES, PHONES, METRICS, TRAINING_SCORES, EMBEDDINGS):
         (folder / stale).unlink(missing_ok=True)
     if content is None:
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
