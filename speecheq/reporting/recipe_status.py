@@ -30,8 +30,8 @@ DONE, STALE, DAMAGED, RUNNING, BROKEN_OFF, MISSING = STATES = (
 )
 # Manifests of audio folders without labels, for which no features are stored.
 AUDIO_FOLDERS = ("noise", "rir", "unlabelled", "test_noise", "test_rir")
-# Folders of stage 5 below that of a training, with the number of their format.
-SCORED = {**score.FORMATS, **conditions.FORMATS}
+# Folders of stage 5 below that of a training.
+SCORED = (*score.FORMATS, *conditions.FORMATS)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _current_format(stage: str, folder: Path) -> int:
     if stage == "unify":
         return (phoneme_cuts if folder.parent.name == "phonemes" else msud).FORMAT
     if stage == "score":
-        return SCORED[folder.name]
+        return {**score.FORMATS, **conditions.FORMATS}[folder.name]
     return {"features": storage, "shar": shard_writer, "train": train}[stage].FORMAT
 
 
