@@ -1,16 +1,69 @@
 # shellcheck shell=bash
-# Sourced by every script (`. ./path.sh`, also through a recipe's link): puts the environment in place that
-# utils/install.sh made in .venv, or in $SPEECHEQ_VENV, and the package of this checkout before any other.
+# Sourced by every script (`. ./path.sh`, also through a recipe's link), and by users in bash or zsh: puts the
+# environment in place that utils/install.sh made in .venv, or in $SPEECHEQ_VENV, and the package of this checkout
+# before any other.
 
-SPEECHEQ_ROOT=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-SPEECHEQ_VENV=${SPEECHEQ_VENV:-$SPEECHEQ_ROOT/.venv}
-if [[ ! -x $SPEECHEQ_VENV/bin/python ]]; then
-  echo "error: no environment is installed in $SPEECHEQ_VENV: run $SPEECHEQ_ROOT/utils/install.sh" \
-    "(or make demo), or set SPEECHEQ_VENV to the one to use." >&2
+# Up to the first [[ any shell must be able to read this.
+if [ -n "${BASH_VERSION:-}" ]; then
+  # shellcheck disable=SC2128  # the first one, in words that other shells can read
+  _speecheq_file=$BASH_SOURCE
+elif [ -n "${ZSH_VERSION:-}" ]; then
+  eval '_speecheq_file=${(%):-%x}'
+else
+  echo "error: path.sh is for bash and zsh: start one of them and source it there." >&2
   # shellcheck disable=SC2317  # exit: for who runs this file instead of sourcing it
   return 1 2>/dev/null || exit 1
 fi
-SPEECHEQ_VENV=$(cd "$SPEECHEQ_VENV" && pwd)
+if ! env pwd >/dev/null 2>&1; then
+  echo "error: the working folder does not exist any more: change to another one (cd) and try again." >&2
+  # shellcheck disable=SC2317
+  return 1 2>/dev/null || exit 1
+fi
+SPEECHEQ_ROOT=$(dirname "$(readlink -f "$_speecheq_file")")
+unset _speecheq_file
+SPEECHEQ_VENV=${SPEECHEQ_VENV:-$SPEECHEQ_ROOT/.venv}
+
+# _speecheq_hindrance: says what of the environment is there and may not be used, nothing if all may be
+_speecheq_hindrance() {
+  local part user python=$SPEECHEQ_VENV/bin/python
+  user=$(id -un 2>/dev/null || id -u)
+  part=$SPEECHEQ_VENV
+  [[ $part == /* ]] || part=$PWD/$part
+  while [[ -n $part && ! -e $part ]]; do part=${part%/*}; done  # of an environment that is not seen, where it ends
+  if [[ -d ${part:-/} && ! -x ${part:-/} ]]; then
+    echo "$user may not look into ${part:-/}"
+    return
+  fi
+  for part in bin lib bin/python pyvenv.cfg speecheq-stack speecheq-stamp; do
+    part=$SPEECHEQ_VENV/$part
+    if [[ -e $part && ! -r $part ]] || [[ -d $part && ! -x $part ]]; then
+      echo "$user may not read $part"
+      return
+    fi
+  done
+  if [[ -L $python && ! -e $python ]]; then
+    echo "its Python is a link to $(readlink -m "$python"), which is missing, or $user may not look there"
+  elif [[ -e $python && ! -x $python ]]; then
+    echo "$user may not run $python"
+  fi
+}
+_speecheq_why=$(_speecheq_hindrance)
+unset -f _speecheq_hindrance
+if [[ -n $_speecheq_why ]]; then
+  echo "error: the environment in $SPEECHEQ_VENV cannot be used: $_speecheq_why; have its rights changed, make one of" \
+    "your own with $SPEECHEQ_ROOT/utils/install.sh --venv DIR, or set SPEECHEQ_VENV to another one." >&2
+  unset _speecheq_why
+  # shellcheck disable=SC2317
+  return 1 2>/dev/null || exit 1
+fi
+unset _speecheq_why
+if [[ ! -x $SPEECHEQ_VENV/bin/python ]]; then
+  echo "error: no environment is installed in $SPEECHEQ_VENV: run $SPEECHEQ_ROOT/utils/install.sh" \
+    "(or make demo), or set SPEECHEQ_VENV to the one to use." >&2
+  # shellcheck disable=SC2317
+  return 1 2>/dev/null || exit 1
+fi
+SPEECHEQ_VENV=$(CDPATH='' cd -- "$SPEECHEQ_VENV" >/dev/null && pwd)
 # An environment of our installer names its stack from the start and has a stamp once it is whole.
 SPEECHEQ_STACK=unknown
 if [[ -f $SPEECHEQ_VENV/speecheq-stack ]]; then

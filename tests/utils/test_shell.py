@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -205,6 +206,83 @@ def test_path_takes_another_environment_and_may_be_sourced_twice(checkout):
     assert paths == f"{checkout}:/before"
     assert path.split(":").count(f"{checkout}/other/bin") == 1
     assert python == "the environment"
+
+
+@pytest.mark.parametrize("folder", [".", "egs/mandarin"])
+def test_path_works_in_zsh(checkout, folder):
+    if not shutil.which("zsh"):
+        pytest.skip("needs Debian's zsh")
+    make_environment(checkout / ".venv", "modern", stamped=True)
+    hooks = "chpwd() { ls; }; setopt nounset; "  # of a user who likes to see each folder
+    twice = f"{hooks}. ./path.sh && . ./path.sh && echo $SPEECHEQ_ROOT $SPEECHEQ_STACK; echo $PYTHONPATH; python"
+    result = run("zsh", "-f", "-c", twice, cwd=checkout / folder, SPEECHEQ_VENV=None, PYTHONPATH=None)
+    assert (result.stderr, result.returncode) == ("", 0)
+    assert result.stdout.splitlines() == [f"{checkout} modern", str(checkout), "the environment"]
+    shutil.rmtree(checkout / ".venv")
+    result = run("zsh", "-f", "-c", ". ./path.sh; exit $?", cwd=checkout / folder, SPEECHEQ_VENV=None)
+    assert_refused(result, f"no environment is installed in {checkout}/.venv")
+
+
+@pytest.mark.parametrize("start", [[], ["-c", ". ./path.sh || exit 1; echo went on"]])
+def test_path_in_another_shell_is_one_sentence(checkout, start):
+    if not shutil.which("dash"):
+        pytest.skip("needs Debian's dash")
+    make_environment(checkout / ".venv", "modern", stamped=True)
+    result = run("dash", *(start or ["path.sh"]), cwd=checkout, SPEECHEQ_VENV=None)
+    assert_refused(result, "bash and zsh")
+    assert len(result.stderr.splitlines()) == 1 and result.stdout == ""
+
+
+@pytest.fixture
+def open_checkout(checkout):
+    """The same where every user may look, with an environment, and the words to run a command as one who is not root.
+
+    The folders of pytest are its user's alone.
+    """
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    shutil.copy(checkout / "path.sh", folder)
+    make_environment(folder / "home" / "venv", "modern", stamped=True)
+    as_user = ["setpriv", "--reuid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
+    if as_user and not shutil.which("setpriv"):
+        pytest.skip("root may read everything, and there is no setpriv to be someone else")
+    yield folder, as_user
+    for path in (folder / "home", folder / "home" / "venv", folder / "home" / "venv" / "bin"):
+        path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("hidden", ["home", "home/venv", "home/venv/bin", "home/venv/speecheq-stamp"])
+def test_path_tells_an_environment_that_may_not_be_read(open_checkout, hidden, shell):
+    if not shutil.which(shell):
+        pytest.skip(f"needs {shell}")
+    folder, as_user = open_checkout
+    (folder / hidden).chmod(0)
+    result = run(*as_user, shell, "-c", ". ./path.sh; exit $?", cwd=folder, SPEECHEQ_VENV=str(folder / "home" / "venv"))
+    assert_refused(result, "may not", f"{folder / hidden};", "cannot be used")
+    assert "installed" not in result.stderr and "did not finish" not in result.stderr
+
+
+def test_path_tells_a_python_that_is_gone(checkout):
+    make_environment(checkout / ".venv", "modern", stamped=True)
+    python = checkout / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/no/such/python3.10")
+    result = run("bash", "-c", SOURCE, cwd=checkout, SPEECHEQ_VENV=None)
+    assert_refused(result, "is a link to /no/such/python3.10, which is missing")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_path_in_a_folder_that_was_deleted(checkout, tmp_path, shell):
+    if not shutil.which(shell):
+        pytest.skip(f"needs {shell}")
+    make_environment(checkout / ".venv", "modern", stamped=True)
+    (tmp_path / "gone").mkdir()
+    command = f"rmdir ../gone; . '{checkout}/path.sh'; exit $?"
+    result = run(shell, "-c", command, cwd=tmp_path / "gone", SPEECHEQ_VENV=None)
+    assert_refused(result, "the working folder does not exist any more")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_install_help():
