@@ -86,6 +86,16 @@ class OneLineParser(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message}; see {self.prog} --help.")
 
 
+def _check_working_folder() -> None:
+    """InputError where the working folder was deleted: torch could not be loaded there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError(
+            "the working folder does not exist any more: change to another one (cd) and run the same command again."
+        ) from error
+
+
 def exit_status(action: Callable[[], None]) -> int:
     """Run ``action`` and return the exit status of a command that does it.
 
@@ -95,6 +105,7 @@ def exit_status(action: Callable[[], None]) -> int:
     """
     try:
         with sigterm_ends():
+            _check_working_folder()
             action()
     except InputError as error:
         log.error("%s", error)
