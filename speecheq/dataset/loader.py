@@ -3,6 +3,7 @@
 import heapq
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import threading
@@ -25,6 +26,7 @@ from speecheq.config.schema import DataConfig
 from speecheq.dataset.batch import START, MultitaskBatch, Position, TaskBatch, collate, crop
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.shard_plan import BUCKETS
+from speecheq.dataset.shared_memory import has_room
 
 # Processes that load each stream where data.workers is null. On a CPU one loads far faster than a model learns, and
 # takes time from it; a GPU can want a mini-batch every 20 ms, and to read 320 s of FLAC takes one process 60 ms.
@@ -126,17 +128,19 @@ def _at_least_two_clips(sampler: Iterable[CutSet]) -> Iterator[tuple[list[Cut], 
 class _LoadedBatches(IterableDataset):
     """The mini-batches of a stream, without end, that one of ``loaders`` loads.
 
-    Cropping depends on seed, stream, epoch and utterance only.
+    Cropping depends on seed, stream, epoch and utterance only. ``as_bytes``: for processes without shared memory.
     """
 
-    def __init__(self, source: ClipSource, stream: Stream, loader: int, loaders: int):
+    def __init__(self, source: ClipSource, stream: Stream, loader: int, loaders: int, as_bytes: bool):
         self.source, self.stream, self.loader, self.loaders = source, stream, loader, loaders
+        self.as_bytes = as_bytes
 
-    def __iter__(self) -> Iterator[TaskBatch | InputError]:
+    def __iter__(self) -> Iterator[TaskBatch | InputError | bytes]:
         """An InputError is handed over, not raised: from a worker it would come with a traceback."""
         try:
             for planned in self.source.planned_batches(self.stream, self.loader, self.loaders):
-                yield self._load(planned)
+                batch = self._load(planned)
+                yield pickle.dumps(batch, pickle.HIGHEST_PROTOCOL) if self.as_bytes else batch
         except InputError as error:
             yield error
 
@@ -169,23 +173,35 @@ def _end_after(parent: int) -> None:
     os._exit(1)
 
 
+def _count_workers(config: DataConfig, device: str) -> int:
+    return WORKERS[device] if config.workers is None else config.workers
+
+
 def endless_stream(
-    name: str, cuts: CutSet | ClipSource, config: DataConfig, seed: int, start: Position = START, device: str = "cpu"
+    name: str,
+    cuts: CutSet | ClipSource,
+    config: DataConfig,
+    seed: int,
+    start: Position = START,
+    device: str = "cpu",
+    shares_memory: bool = True,
 ) -> Iterator[TaskBatch]:
     """Mini-batches of one data set without end, from ``start`` on, loaded by ``config.workers`` processes.
 
     The processes start at once. ``device`` is the type of the device that trains: a GPU copies from pinned memory
-    without being waited for. The mini-batches stay on the CPU.
+    without being waited for. The mini-batches stay on the CPU. The processes hand them over in shared memory, or in
+    pipes where not ``shares_memory``.
     """
     source = cuts if isinstance(cuts, ClipSource) else _StoredCuts(cuts)
     stream = Stream(name, config, seed, start)
-    workers = WORKERS[device] if config.workers is None else config.workers
+    workers = _count_workers(config, device)
     loaders = max(1, workers)
+    as_bytes = workers > 0 and not shares_memory
     # a DataLoader for each process: in the second process of one, lhotse's sampler would draw other numbers
-    loading: list[Iterator[TaskBatch | InputError]] = [
+    loading: list[Iterator[TaskBatch | InputError | bytes]] = [
         iter(
             DataLoader(
-                _LoadedBatches(source, stream, number, loaders),
+                _LoadedBatches(source, stream, number, loaders, as_bytes),
                 batch_size=None,
                 num_workers=min(1, workers),
                 multiprocessing_context="fork" if workers else None,
@@ -195,12 +211,17 @@ def endless_stream(
         )
         for number in range(loaders)
     ]
-    return _merge(loading, source.loader_order(stream, loaders))
+    return _merge(loading, source.loader_order(stream, loaders), device)
 
 
-def _merge(loading: list[Iterator[TaskBatch | InputError]], order: Iterator[int]) -> Iterator[TaskBatch]:
+def _merge(
+    loading: list[Iterator[TaskBatch | InputError | bytes]], order: Iterator[int], device: str
+) -> Iterator[TaskBatch]:
     for number in order:
         batch = next(loading[number])
+        if isinstance(batch, bytes):
+            loaded: TaskBatch = pickle.loads(batch)
+            batch = loaded.pin_memory() if device == "cuda" else loaded
         if isinstance(batch, InputError):
             del loading  # else the error's traceback would keep the processes waiting for more to do
             raise batch
@@ -226,10 +247,11 @@ def multitask_batches(
     """A mini-batch of each data set a step, without end; an epoch is one pass over the emotion stream.
 
     ``starts`` says, by stream, where to go on; a stream without one begins at its beginning. ``device`` is the type of
-    the device that trains.
+    the device that trains. InputError where /dev/shm is too small for loading processes.
     """
+    shares_memory = has_room(cut_sets.keys(), config, _count_workers(config, device))
     streams = {
-        name: endless_stream(name, cuts, config, seed, starts.get(name, START), device)
+        name: endless_stream(name, cuts, config, seed, starts.get(name, START), device, shares_memory)
         for name, cuts in cut_sets.items()
     }
     while True:
