@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import PathLike
+from speecheq.corpora.audio_formats import unreadable
 
 if TYPE_CHECKING:
     from lhotse import Recording
@@ -52,7 +53,7 @@ def read_header(path: PathLike) -> AudioHeader:
     """The header of an audio file.
 
     Raises InputError for a file that is missing, empty, not audio, truncated, or shorter than one 25 ms frame, and for
-    a name that is not UTF-8.
+    a name that is not UTF-8. OtherFormatError for audio or video that libsndfile does not read.
     """
     import soundfile
 
@@ -68,7 +69,7 @@ def read_header(path: PathLike) -> AudioHeader:
     try:
         info = soundfile.info(str(path))
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise InputError(f"{path}: is not audio that can be read ({error}); copy it again.") from error
+        raise unreadable(path, error) from error
     if _wav_is_truncated(path):
         raise InputError(f"{path}: is truncated, its header announces more samples; copy it again.")
     if info.frames < FRAME_SECONDS * info.samplerate:

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,8 @@ from lhotse.cut import MonoCut
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.corpora import read_header
+from speecheq.corpora.audio_formats import OTHER_AUDIO, OtherFormatError
+from speecheq.corpora.audio_headers import AudioHeader
 from speecheq.corpora.audio_quality import (
     CLIPPED_RUN,
     FRAMES_A_SECOND,
@@ -32,6 +34,7 @@ from speecheq.corpora.exchange.kaldi import iter_segments
 from speecheq.corpora.layout import as_on_disk, is_hidden, report_hidden
 from speecheq.corpora.segments import ROUNDING_SECONDS, overhang_is_small
 from speecheq.features.audio import mix_channels, resampler
+from speecheq.inference.decoding import can_decode, decode
 
 STANDARD_INPUT = "-"
 MANIFESTS = (".jsonl", ".jsonl.gz")
@@ -43,6 +46,7 @@ WINDOW_SECONDS = 6.0
 # The shortest window and hop, in seconds.
 LEAST_WINDOW = 0.3
 LEAST_HOP = 0.01
+SKIPPED_AT_ONCE = 1 << 20
 SILENCE, CLIPPING, OPPOSITE_PHASE = "silence", "clipping", "opposite phase"
 # The notes that a clip may get instead of a class, or beside it.
 NOTES = (SILENCE, CLIPPING, OPPOSITE_PHASE)
@@ -106,6 +110,8 @@ class AudioClip(NamedTuple):
     first: int
     frames: int
     windowed: bool  # the segment was cut, and this is one of its windows
+    # what is read instead of the segment's file, and removed with the last clip that refers to it
+    decoded: "tempfile._TemporaryFileWrapper[bytes] | None" = None
 
     @property
     def start(self) -> float:
@@ -151,7 +157,8 @@ def _segments_of_path(path: Path) -> Iterator[Segment | InputError]:
             else:
                 yield Segment(*recording)._replace(path=as_on_disk(recording[1]))
     elif path.is_dir():
-        named = sorted(file for file in path.rglob("*") if file.name.lower().endswith(AUDIO) and file.is_file())
+        audio = AUDIO + OTHER_AUDIO  # what turns out to be unreadable is reported
+        named = sorted(file for file in path.rglob("*") if file.name.lower().endswith(audio) and file.is_file())
         report_hidden(str(path), filter(is_hidden, (str(file.relative_to(path)) for file in named)))
         found = [file for file in named if not is_hidden(file.relative_to(path))]
         if not found:
@@ -189,7 +196,7 @@ def split_into_clips(segment: Segment, windows: Windows) -> list[AudioClip]:
 
     A segment that ends up to 0.5 s after its recording is cut to its end, as in stage 1; more than rounding is logged.
     """
-    header = read_header(segment.path)
+    header, decoded = _read_or_decode(segment)
     first = round(segment.start * header.rate)
     recording_end = header.frames / header.rate
     end = header.frames if segment.end is None else round(segment.end * header.rate)
@@ -208,21 +215,63 @@ def split_into_clips(segment: Segment, windows: Windows) -> list[AudioClip]:
             f"recording lasts {header.frames / header.rate:g} s."
         )
     spans = windows.split(end - first, header.rate)
-    return [AudioClip(segment, header.rate, first + offset, frames, len(spans) > 1) for offset, frames in spans]
+    return [
+        AudioClip(segment, header.rate, first + offset, frames, len(spans) > 1, decoded) for offset, frames in spans
+    ]
+
+
+def _read_or_decode(segment: Segment) -> tuple[AudioHeader, "tempfile._TemporaryFileWrapper[bytes] | None"]:
+    """The header of a segment's file, and the decoded file where libsndfile cannot read it and PyAV is installed."""
+    with _errors_name(segment, segment.path):
+        try:
+            return read_header(segment.path), None
+        except OtherFormatError:
+            if not can_decode():
+                raise
+        decoded = decode(segment.path)
+        with _errors_name(segment, Path(decoded.name)):
+            return read_header(decoded.name), decoded
+
+
+@contextmanager
+def _errors_name(segment: Segment, file: Path) -> Iterator[None]:
+    """Make errors that name ``file``, which may be a temporary one, name what the user gave."""
+    try:
+        yield
+    except InputError as error:
+        given = "standard input" if segment.name == STANDARD_INPUT else str(segment.path)
+        if given == str(file):
+            raise
+        raise InputError(str(error).replace(str(file), given)) from error
 
 
 def read_clip(clip: AudioClip, sampling_rate: int) -> Waveform:
     """Read a clip as stage 2 does, resampled to ``sampling_rate`` Hz. Raises InputError where it cannot be used."""
     path = clip.segment.path
-    try:
-        with soundfile.SoundFile(path) as audio:
-            audio.seek(clip.first)
-            samples = audio.read(clip.frames, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from error
-    if len(samples) != clip.frames:
-        raise InputError(f"{path}: ends {clip.frames - len(samples)} samples before its header says; copy it again.")
-    return prepare_waveform(samples, clip.rate, sampling_rate, str(path))
+    with _errors_name(clip.segment, path):
+        try:
+            with soundfile.SoundFile(clip.decoded.name if clip.decoded else path) as audio:
+                _skip(audio, clip.first)
+                samples = audio.read(clip.frames, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+            raise InputError(f"{path}: cannot be read ({error}).") from error
+        if len(samples) != clip.frames:
+            raise InputError(
+                f"{path}: ends {clip.frames - len(samples)} samples before its header says; copy it again."
+            )
+        return prepare_waveform(samples, clip.rate, sampling_rate, str(path))
+
+
+def _skip(audio: soundfile.SoundFile, frames: int) -> None:
+    """Go to sample ``frames``, also in a format without seeking (GSM 6.10)."""
+    if audio.seekable():
+        audio.seek(frames)
+        return
+    while frames > 0:
+        read = len(audio.read(min(frames, SKIPPED_AT_ONCE), dtype="float32"))
+        if read == 0:
+            return
+        frames -= read
 
 
 def prepare_waveform(samples: np.ndarray, rate: int, sampling_rate: int, name: str) -> Waveform:
