@@ -7,7 +7,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +17,7 @@ from speecheq.common.command_line import positive, positive_whole
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
 from speecheq.common.log import log, one_line
-from speecheq.common.progress import progress
+from speecheq.common.progress import Progress
 
 if TYPE_CHECKING:
     from speecheq.inference.predictor import Prediction, Predictor
@@ -62,6 +62,23 @@ def _write_csv(predictions: Iterable["Prediction"], classes: Sequence[str], stre
 WRITERS = {"text": _write_text, "json": _write_json, "csv": _write_csv}
 
 
+def _counted(predictions: Iterable["Prediction"], shown: Progress | None) -> Iterator["Prediction"]:
+    """Pass predictions on, and report each recording as done with its first answer."""
+    before = None
+    for prediction in predictions:
+        yield prediction
+        continues = before is not None and before.source == prediction.source and before.start < prediction.start
+        if not (prediction.windowed and continues):
+            _count(shown)
+        before = prediction
+
+
+def _count(shown: Progress | None) -> None:
+    """Report one more recording as done. One that breaks off after its first answers is reported twice."""
+    if shown is not None and (shown.total is None or shown.count < shown.total):
+        shown.update()
+
+
 def predict(names: Sequence[str], predictor: "Predictor", format: str = "text", output: Path | None = None) -> None:
     """Predict recordings and write one line for each clip, to the file ``output`` or to standard output.
 
@@ -74,21 +91,24 @@ def predict(names: Sequence[str], predictor: "Predictor", format: str = "text", 
     from speecheq.inference.recordings import STANDARD_INPUT, find_segments
 
     failures: list[InputError] = []
+    shown: Progress | None = None
 
     def on_error(error: InputError) -> None:
         failures.append(error)
+        _count(shown)
         log.error("%s", error)
 
     with ExitStack() as cleanup:
         segments = list(find_segments(names, cleanup))
-        many = len(segments) >= SHOW_PROGRESS_FROM
-        shown = progress(segments, "predicting", unit="recordings") if many else segments
         stream = sys.stdout
         if output is not None:
             output = check_output(output, [*(name for name in names if name != STANDARD_INPUT), *segments])
             temporary = cleanup.enter_context(whole_file(output))
             stream = cleanup.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
-        WRITERS[format](predictor.predict_segments(shown, on_error), predictor.labels.classes.names, stream)
+        if len(segments) >= SHOW_PROGRESS_FROM:
+            shown = cleanup.enter_context(Progress("predicting", len(segments), unit="recordings"))
+        predictions = _counted(predictor.predict_segments(segments, on_error), shown)
+        WRITERS[format](predictions, predictor.labels.classes.names, stream)
     if failures:
         raise InputError(
             f"{len(failures)} of {len(segments)} recordings could not be predicted, for the reasons above."

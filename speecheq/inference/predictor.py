@@ -131,20 +131,34 @@ class Predictor:
         """
         if isinstance(source, np.ndarray):
             return self._predict_samples(source, rate)
+        if not isinstance(source, str | os.PathLike):
+            kind = type(source).__name__
+            raise InputError(
+                f"a recording is a path, or samples as a numpy array, and this is of the type {kind}; convert samples "
+                "with numpy.asarray, and give several recordings one after the other."
+            )
         return list(self.predict_segments([Segment(str(source), Path(source))], _raise))
 
     def _predict_samples(self, samples: np.ndarray, rate: int | None) -> list[Prediction]:
-        samples = np.asarray(samples, dtype=np.float32)
+        if samples.dtype.kind not in "fiu":
+            raise InputError(f"samples must be real numbers, and these are of the type {samples.dtype}.")
+        samples = samples.astype(np.float32, copy=False)
         samples = samples[:, None] if samples.ndim == 1 else samples
-        if not rate or samples.ndim != 2 or len(samples) < self.model.fbank.frame_length * rate:
+        hertz = _whole_rate(rate)
+        if (
+            not hertz
+            or samples.ndim != 2
+            or not samples.shape[1]
+            or len(samples) < self.model.fbank.frame_length * hertz
+        ):
             raise InputError(
                 "samples must have the shape (S,) or (S, channels), a sampling rate in Hz, and a duration of at least "
                 "25 ms."
             )
-        windows = self.windows.split(len(samples), rate)
-        clips = [AudioClip(SAMPLES, rate, first, frames, len(windows) > 1) for first, frames in windows]
+        windows = self.windows.split(len(samples), hertz)
+        clips = [AudioClip(SAMPLES, hertz, first, frames, len(windows) > 1) for first, frames in windows]
         waveforms = [
-            prepare_waveform(samples[first : first + frames], rate, self.rate, SAMPLES.name)
+            prepare_waveform(samples[first : first + frames], hertz, self.rate, SAMPLES.name)
             for first, frames in windows
         ]
         return list(self._predict(list(zip(clips, waveforms))))
@@ -248,6 +262,16 @@ class Predictor:
                 prediction.gender_posterior = dict(zip(genders, output.gender[row].tolist()))
             if self.phone_table is not None and output.phones is not None:
                 prediction.phones = self.phone_table.decode(output.phones[row])
+
+
+def _whole_rate(rate: object) -> int:
+    """A sampling rate in Hz as an int, 0 for None; InputError for one that is no whole number above 0."""
+    if rate is None:
+        return 0
+    whole = isinstance(rate, int | float | np.integer | np.floating) and rate > 0 and float(rate).is_integer()
+    if not whole or isinstance(rate, bool):
+        raise InputError(f"the sampling rate must be a whole number of Hz above 0, and is {rate!r}.")
+    return int(rate)  # type: ignore[call-overload]
 
 
 def _raise(error: InputError) -> None:

@@ -3,6 +3,7 @@
 A recording is named by a file, a folder, a lhotse manifest, a Kaldi data folder, or ``-`` for standard input.
 """
 
+import re
 import shutil
 import sys
 import tempfile
@@ -125,7 +126,7 @@ class AudioClip(NamedTuple):
 
 
 class Waveform(NamedTuple):
-    """The samples (S,) of a clip at the model's sampling rate; ``note`` is empty or some of NOTES, separated by ``; ``."""
+    """The samples (S,) of a clip at the model's sampling rate; ``note``: none or some of NOTES, separated by ``; ``."""
 
     samples: np.ndarray
     note: str
@@ -242,7 +243,10 @@ def _errors_name(segment: Segment, file: Path) -> Iterator[None]:
         given = "standard input" if segment.name == STANDARD_INPUT else str(segment.path)
         if given == str(file):
             raise
-        raise InputError(str(error).replace(str(file), given)) from error
+        text = str(error)
+        if segment.name == STANDARD_INPUT:
+            text = re.sub(rf"-i {re.escape(str(file))} \S+,", "-i - -f wav -,", text)
+        raise InputError(text.replace(str(file), given)) from error
 
 
 def read_clip(clip: AudioClip, sampling_rate: int) -> Waveform:

@@ -13,9 +13,10 @@ import pytest
 import soundfile
 
 from speecheq import seqm
+from speecheq.common.progress import Progress
 from speecheq.inference import trained_model
-from speecheq.inference.predict_command import SHOW_PROGRESS_FROM, WRITERS
-from speecheq.inference.predictor import Predictor
+from speecheq.inference.predict_command import SHOW_PROGRESS_FROM, WRITERS, _counted
+from speecheq.inference.predictor import Prediction, Predictor
 from speecheq.models import checkpoint
 
 
@@ -103,6 +104,23 @@ def test_progress_is_shown_for_many_recordings(predict, wav):
     count = SHOW_PROGRESS_FROM
     status, out, err = predict(*[wav] * count)
     assert status == 0 and len(out.splitlines()) == count and f"{count}/{count} recordings" in err
+
+
+def test_progress_follows_the_answers_and_not_the_reading():
+    windows = [Prediction("long.wav", start, start + 6.0, windowed=True) for start in (0.0, 3.0, 6.0)]
+    whole = Prediction("a.wav", 0.0, 1.0)
+    with Progress("predicting", 5, "recordings", terminal=False) as shown:
+        counts = [shown.count for _ in _counted([whole, whole, *windows, *windows], shown)]
+        assert counts == [0, 1, 2, 3, 3, 3, 4, 4] and shown.count == 4
+
+
+def test_errors_about_standard_input_name_no_temporary_file(predict, monkeypatch, tmp_path):
+    content = io.BytesIO()
+    soundfile.write(content, np.full(16000, np.nan), 16000, format="WAV", subtype="FLOAT")
+    for given in (b"", b"no audio", b"\0\0\0\x20ftypM4A ", content.getvalue()):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        status, _, err = predict("-")
+        assert status == 1 and "standard input: " in err and "standard-input." not in err
 
 
 @pytest.mark.parametrize(

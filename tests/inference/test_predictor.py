@@ -74,6 +74,35 @@ def test_samples_are_predicted_like_their_file(predictor, wav):
         predictor(samples)
 
 
+@pytest.mark.parametrize(
+    "source, rate, sentence",
+    [
+        ([0.1] * 16000, 16000, "a recording is a path, or samples as a numpy array, and this is of the type list"),
+        (["a.wav", "b.wav"], None, "type list; .* give several recordings one after the other"),
+        (torch.zeros(16000), 16000, "type Tensor; convert samples with numpy.asarray"),
+        (b"RIFF", None, "type bytes"),
+        (None, None, "type NoneType"),
+        (np.zeros(16000), 8000.5, "a whole number of Hz above 0, and is 8000.5"),
+        (np.zeros(16000), "8000", "a whole number of Hz above 0, and is '8000'"),
+        (np.zeros(16000), -8000, "a whole number of Hz above 0, and is -8000"),
+        (np.zeros(16000), float("nan"), "a whole number of Hz above 0, and is nan"),
+        (np.zeros((16000, 0)), 16000, r"samples must have the shape"),
+        (np.zeros(16000, complex), 16000, "samples must be real numbers, and these are of the type complex128"),
+        (np.array(["a"] * 16000), 16000, "samples must be real numbers"),
+    ],
+)
+def test_what_is_no_recording_is_one_sentence(predictor, source, rate, sentence):
+    with pytest.raises(InputError, match=sentence):
+        predictor(source, rate)
+
+
+def test_a_rate_may_be_any_kind_of_whole_number(predictor, wav):
+    samples, rate = soundfile.read(wav, dtype="float32")
+    (expected,) = predictor(samples, rate)
+    for other in (float(rate), np.int64(rate), np.float32(rate)):
+        assert predictor(samples, other)[0].posterior == expected.posterior
+
+
 def test_the_summary_names_what_is_known():
     prediction = Prediction("a.wav", 0.0, 1.0, "anger", "rage", 3.5, {"joy": 0.25, "anger": 0.75}, "F", {"F": 0.9})
     assert prediction.summary() == "rage (anger 0.75, EIS 3.50); else joy 0.25; F 0.90"
