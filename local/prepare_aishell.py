@@ -64,7 +64,7 @@ def read_genders(path: Path) -> dict[str, str]:
 
 
 def find_clips(wav: Path, splits: Sequence[str]) -> dict[str, str]:
-    """Utterance id -> its file. InputError for a folder that is no speaker, a clip out of place."""
+    """Utterance id -> its file. Raises InputError for a folder that is no speaker, a clip out of place."""
     clips: dict[str, str] = {}
     for split in splits:
         for folder in iter_folders(wav / split):

@@ -32,7 +32,7 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 def read_demographics(path: Path) -> dict[str, tuple[str, int]]:
-    """Actor -> (F or M, age in years); InputError names the first line that is wrong."""
+    """Actor -> (F or M, age in years); raises InputError, which names the first line that is wrong."""
 
     def fields(line: str):
         return [value.strip().strip('"') for value in line.split(",")]
@@ -58,7 +58,7 @@ def read_demographics(path: Path) -> dict[str, tuple[str, int]]:
 
 
 def parse_name(clip: Path) -> tuple[str, str, str, str]:
-    """The actor, sentence, emotion and level of a clip; InputError for a name that is no clip's of CREMA-D."""
+    """The actor, sentence, emotion and level of a clip; raises InputError for a name that is no clip's of CREMA-D."""
     name = NAME.fullmatch(clip.stem)
     if not name:
         raise InputError(f"{clip}: is not named like 1001_IEO_ANG_HI (actor, sentence, emotion, level); remove it.")
@@ -72,7 +72,7 @@ def parse_name(clip: Path) -> tuple[str, str, str, str]:
 
 
 def check_audio_is_there(clips) -> None:
-    """InputError where git-LFS left pointers, small texts, in place of the audio."""
+    """Raise InputError if git-LFS left pointers, small texts, in place of the audio."""
     pointers = []
     for clip in clips:
         if clip.is_file() and clip.stat().st_size < 1024:

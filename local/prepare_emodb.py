@@ -41,7 +41,7 @@ def holds_clips(folder: Path) -> bool:
 
 
 def find_utterances(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[Utterance]:
-    """The clips of ``wav``, or of the folder itself; InputError for a name with a code that EMODB does not have."""
+    """The clips of ``wav``, or of the folder itself; raises InputError for a name with a code unknown to EMODB."""
     root = find_root(corpus_dir, lambda path: holds_clips(path / "wav") or holds_clips(path), EMODB)
     for clip in iter_clips(root / "wav" if holds_clips(root / "wav") else root):
         name = NAME.fullmatch(clip.stem)

@@ -82,7 +82,7 @@ def read_table(path: Path, encodings: Sequence[str]) -> dict[str, tuple[str, str
 
 
 def sentence_and_split(clip: Path, speaker: str, label: str) -> tuple[int, str]:
-    """Sentence (1 to 350) and split of a clip, by its name; InputError if the clip is in the wrong folder."""
+    """Sentence (1 to 350) and split of a clip, by its name; raises InputError if the clip is in the wrong folder."""
     match = CLIP.fullmatch(clip.stem)
     if not match:
         raise InputError(f"{clip}: is not named <speaker>_<number of six digits>; rename or remove the clip.")

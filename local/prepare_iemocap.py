@@ -67,7 +67,7 @@ ENCODINGS = ("utf-8", "latin-1")  # annotators' own words may be in either
 
 
 def read_values(text: str, where: str) -> list[float | None]:
-    """Valence, activation and dominance, None for what is missing; InputError for what is not numbers."""
+    """Valence, activation and dominance, None for what is missing; raises InputError for what is not numbers."""
     parts = [part.strip() for part in text.split(",")]
     if not all(NUMBER.fullmatch(part) for part in parts):
         raise InputError(f"{where}: expected [valence, activation, dominance], found {text!r}; correct the line.")
@@ -83,7 +83,7 @@ def read_values(text: str, where: str) -> list[float | None]:
 
 
 def read_evaluations(path: Path, session: str, wav: Path) -> dict[str, Utterance]:
-    """``<dialog>/<utterance>`` -> utterance, of any label; InputError names a line that is wrong."""
+    """``<dialog>/<utterance>`` -> utterance, of any label; raises InputError, which names a line that is wrong."""
     utterances: dict[str, Utterance] = {}
     lowest, highest = IEMOCAP.scale
     for where, line in read_lines(path, ENCODINGS):

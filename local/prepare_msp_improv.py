@@ -60,7 +60,7 @@ def number_or_none(text: str) -> float | None:
 
 
 def read_evaluations(table: Path) -> dict[str, Utterance]:
-    """Turn, such as S01A-F01-P-FM01, -> utterance, of any label; InputError names a line that is wrong."""
+    """Turn (such as S01A-F01-P-FM01) -> utterance, of any label; raises InputError, which names a wrong line."""
     utterances: dict[str, Utterance] = {}
     for where, line in read_lines(table, ENCODINGS):
         if "IMPROV-" not in line:
@@ -98,7 +98,7 @@ def read_evaluations(table: Path) -> dict[str, Utterance]:
 
 
 def find_clips(root: Path) -> dict[str, Path]:
-    """Turn -> file, of all clips below ``root``; InputError for a clip that is there twice."""
+    """Turn -> file, of all clips below ``root``; raises InputError for a clip that is there twice."""
     clips: dict[str, Path] = {}
     for clip in map(root.joinpath, iter_tree(root)):
         if clip.name.startswith("MSP-IMPROV-") and clip.suffix.lower() == ".wav":

@@ -71,7 +71,7 @@ CODES = Name(modality=3, channel=2, emotion=8, intensity=2, statement=2, repetit
 
 
 def parse_name(clip: Path) -> Name:
-    """The codes of a clip; InputError for a name that is not seven codes, or has an impossible code."""
+    """The codes of a clip; raises InputError for a name that is not seven codes, or has an impossible code."""
     if not re.fullmatch(r"[0-9]{2}(-[0-9]{2}){6}", clip.stem):
         raise InputError(f"{clip}: is not named by seven codes of two digits (03-01-06-01-02-01-12); remove the file.")
     name = Name(*clip.stem.split("-"))

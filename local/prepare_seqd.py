@@ -56,7 +56,7 @@ NO_LEVEL = "-"
 
 
 def read_labels(table: Path, wav: Path) -> dict[str, Utterance]:
-    """Path below ``wav`` -> utterance, one a line; InputError names the first line that is wrong."""
+    """Path below ``wav`` -> utterance, one a line; raises InputError, which names the first line that is wrong."""
     lines = read_lines(table)
     _, heading = next(lines, ("", ""))
     if heading.split("\t") != COLUMNS:

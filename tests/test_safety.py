@@ -234,7 +234,7 @@ def tar_then_zip(path):
 def test_a_checkpoint_that_holds_a_program_is_refused(tmp_path, make, monkeypatch):
     make(tmp_path / "best.pt")
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("the program is loaded"))
-    with pytest.raises(InputError, match=r"best.pt: is not a whole checkpoint \(.*\); train again"):
+    with pytest.raises(InputError, match=r"best.pt: is not a complete checkpoint \(.*\); train again"):
         checkpoint.read(tmp_path / "best.pt")
     assert os.listdir(tmp_path) == ["best.pt"]
 
@@ -267,7 +267,7 @@ def test_features_that_are_stored_as_pickles_are_refused(tmp_path):
     written["features"]["storage_key"] = base64.b64encode(features.storage_key).decode()
     assert json.dumps(written)
     for cut in (made, CutSet.from_cuts([made])[0]):
-        with pytest.raises(InputError, match="the features of a are stored as memory_raw, not as stage 2 does"):
+        with pytest.raises(InputError, match="the features of a have the storage type memory_raw"):
             load_features(cut)
     assert os.listdir(tmp_path) == []
 
@@ -318,7 +318,7 @@ def handed_on(experiment, tmp_path):
     [
         ("config.yaml", "!!python/object/apply:os.mkdir [{harm}]\n", "config.yaml, line 1: is not YAML"),
         ("config.yaml", "model: !!python/object/apply:os.mkdir [{harm}]\n", "config.yaml, line 1: is not YAML"),
-        ("labels.json", "__import__('os').mkdir('{harm}')", "labels.json: is not readable as JSON"),
+        ("labels.json", "__import__('os').mkdir('{harm}')", "labels.json: is not valid JSON"),
         ("model.safetensors", "cos\nmkdir\n(S'{harm}'\ntR.", "model.safetensors: is not a whole file of weights"),
     ],
 )

@@ -36,7 +36,7 @@ def _score(options: Namespace) -> None:
 
 
 def _trials(options: Namespace) -> list:
-    """The trials of the settings that were given; InputError where one lacks an option."""
+    """The trials of the settings that were given; raises InputError if one lacks an option."""
     from speecheq.evaluation.robustness.attack_trial import LEVELS, SETTINGS, AttackTrial
     from speecheq.evaluation.robustness.cross_corpus_trial import CorpusTrial
     from speecheq.evaluation.robustness.noise_trial import SNRS, NoiseTrial

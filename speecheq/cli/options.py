@@ -85,7 +85,7 @@ def phonemes_folder(options: argparse.Namespace, corpus: str) -> Path:
 
 
 def runs(options: argparse.Namespace) -> Iterator[Run]:
-    """Every combination of the systems, folds and seeds that were given. InputError for one that does not exist."""
+    """Every combination of the given systems, folds and seeds. Raises InputError for one that does not exist."""
     from speecheq.dataset.msud import made_folds
 
     msud = msud_folder(options)

@@ -1,1 +1,1 @@
-"""Job arrays of Slurm and Grid Engine, torchrun, and the collectives of several processes."""
+"""Job arrays of Slurm and Grid Engine, torchrun, and the collectives of distributed training."""

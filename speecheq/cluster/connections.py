@@ -1,4 +1,4 @@
-"""The network of a training in several processes: lost connections, and this machine's addresses and interfaces."""
+"""The network of distributed training: lost connections, and this machine's addresses and interfaces."""
 
 import fcntl
 import ipaddress
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 from speecheq.common.errors import InputError
 
-# Seconds without an answer after which a machine counts as lost: one that was switched off sends no word of it.
+# Seconds without an answer after which a machine counts as lost; one that was switched off cannot report it.
 LOST_AFTER = 60
-# An address of no machine (RFC 5737). Connecting to it by UDP sends nothing, but shows this machine's own address.
+# An address reserved for documentation (RFC 5737). A UDP connect to it sends nothing, but shows our own address.
 UNUSED_ADDRESS = "192.0.2.1"
-SIOCGIFADDR = 0x8915  # Linux' request for the address of an interface
+SIOCGIFADDR = 0x8915  # ioctl number on Linux: address of an interface
 
 
 def split_endpoint(rendezvous: str) -> tuple[str, int]:
@@ -26,13 +26,13 @@ def split_endpoint(rendezvous: str) -> tuple[str, int]:
 
 
 def is_own_host(host: str) -> bool:
-    """Whether a host's name or address is this machine's: no other can be bound to. InputError if it is unknown."""
+    """Whether a host's name or address is this machine's. Raises InputError if it is unknown."""
     try:
         found = {(family, address) for family, _, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)}
     except OSError as error:
         raise InputError(
-            f"--rendezvous: {host} is not known on this machine ({error.strerror}); name a node by an address that "
-            "all of them reach."
+            f"--rendezvous: {host} cannot be resolved on this machine ({error.strerror}); use an address of a node "
+            "that all nodes reach."
         ) from error
     for family, address in found:
         with socket.socket(family, socket.SOCK_STREAM) as tried:
@@ -47,15 +47,15 @@ def is_own_host(host: str) -> bool:
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
+    except ValueError:  # a host name
         return False
 
 
 def interface_to(host: str) -> str | None:
-    """The network interface by which this machine reaches ``host``; None if it is not known.
+    """The network interface through which this machine reaches ``host``; None if unknown.
 
-    If ``host`` is this machine, the interface by which it reaches others. Gloo would take the interface of the
-    machine's name, which on many machines is the loopback.
+    If ``host`` is this machine, the interface through which it reaches others. Gloo's default is the interface of the
+    machine's host name, which is often the loopback.
     """
     for target in (host, UNUSED_ADDRESS):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -65,11 +65,11 @@ def interface_to(host: str) -> str | None:
                 continue
             address = probe.getsockname()[0]
             if ipaddress.ip_address(address).is_loopback and target == host and not _is_loopback(host):
-                continue  # the machine's own name, which other machines may resolve to another address
+                continue  # the machine's own name, which others may resolve differently
             for _, name in socket.if_nameindex():
                 try:
                     reply = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
-                except OSError:  # an interface without such an address
+                except OSError:  # the interface has no such address
                     continue
                 if socket.inet_ntoa(reply[20:24]) == address:
                     return name
@@ -77,14 +77,14 @@ def interface_to(host: str) -> str | None:
 
 
 def end_dead_connections() -> None:
-    """Let the system end each connection of this process whose other side has not answered for LOST_AFTER seconds.
+    """Set TCP timeouts: the system closes connections whose other side has not answered for LOST_AFTER seconds.
 
-    Neither gloo nor torch's store asks for that, and without it no process notices a cut cable.
+    Neither gloo nor torch's store sets them, and without them no process notices a cut cable.
     """
     for name in os.listdir("/proc/self/fd"):
         try:
             own = os.dup(int(name))
-        except OSError:  # closed since
+        except OSError:  # closed meanwhile
             continue
         if not stat.S_ISSOCK(os.fstat(own).st_mode):
             os.close(own)
@@ -102,7 +102,7 @@ def end_dead_connections() -> None:
 
 @contextmanager
 def dead_connections_ended() -> Iterator[None]:
-    """While it is entered, call ``end_dead_connections`` again and again, for connections that are opened later."""
+    """Inside this context, call ``end_dead_connections`` repeatedly, for connections that are opened later."""
     ended = threading.Event()
 
     def watch() -> None:

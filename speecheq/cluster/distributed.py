@@ -1,12 +1,12 @@
-"""The collectives of a training in several processes, as torchrun starts them: shares of work, gradients, decisions.
+"""The collectives of distributed training under torchrun: shares of mini-batches, gradients, decisions.
 
-Every process walks through the same mini-batches and takes its share of each: process r of W the clips r, r + W, ...
-What depends on the whole mini-batch (the statistics of batch norm, the losses) is computed from the rows of all
-processes, and the gradients of all are added up: W processes take the step that one would take. A mini-batch of fewer
-clips than processes is not shared out: each process computes all of it and adds a W-th part of the gradient.
+Every process iterates over the same mini-batches and takes its share of each: process r of W takes clips r, r + W, ...
+Batch norm statistics and losses are computed from the rows of all processes, and gradients are summed: W processes
+take the same step as one. A mini-batch with fewer clips than processes is not split: each process computes all of it
+and contributes 1/W of the gradient.
 
-Tensors of the model travel by nccl between GPUs and by gloo between CPUs; what the processes agree on (a request to
-stop, an error, scores) travels by gloo. In a single process every function here gives back what it is given.
+Model tensors use nccl between GPUs and gloo between CPUs; decisions (a request to stop, an error, scores) use gloo.
+In a single process every function here returns its input.
 """
 
 import logging
@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-# Imported later, as torch's optimizers do, it would keep the group of all processes as a default argument: gloo's
-# threads would outlive destroy_process_group, and one that frees a tensor while Python ends aborts the process.
+# Imported now: if torch's optimizers imported it later, it would keep the process group as a default argument, gloo's
+# threads would outlive destroy_process_group, and freeing a tensor at exit could abort the process.
 import torch.distributed.nn
 from torch import Tensor, nn
 
@@ -31,14 +31,13 @@ from speecheq.common.log import log
 
 T = TypeVar("T")
 
-# A process that waits longer for another takes it for lost, though its machine answers. What takes longest while the
-# others wait are the statistics of global normalisation, which the first process computes alone.
+# Timeout of collectives. The longest wait is for the statistics of global normalisation, which rank 0 computes alone.
 PATIENCE = timedelta(minutes=30)
-# Set by torchrun, or by whatever starts the processes in its place.
+# Set by torchrun or another launcher.
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
-_between_gpus: dist.ProcessGroup | None = None  # of nccl
-_clips: int | None = None  # in the mini-batch that is being shared out
+_between_gpus: dist.ProcessGroup | None = None  # nccl
+_clips: int | None = None  # in the current mini-batch, if it is split
 
 
 def launched() -> bool:
@@ -47,7 +46,7 @@ def launched() -> bool:
 
 
 def size() -> int:
-    """How many processes train together."""
+    """The number of processes (world size)."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -57,7 +56,7 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and logs."""
+    """Whether this process (rank 0) writes files and logs."""
     return rank() == 0
 
 
@@ -67,9 +66,10 @@ def _local_rank() -> int:
 
 @contextmanager
 def process_group(rendezvous: str | None = None) -> Iterator[None]:
-    """While it is entered, this process trains together with the others that torchrun started; only the first logs.
+    """Inside this context, this process trains with the others that torchrun started; only rank 0 logs.
 
-    They meet at ``rendezvous`` (HOST:PORT, with several nodes) or where torchrun says; InputError if they do not.
+    They meet at ``rendezvous`` (HOST:PORT, with several nodes) or where torchrun says; raises InputError if they do
+    not.
     """
     if not launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield
@@ -78,7 +78,7 @@ def process_group(rendezvous: str | None = None) -> Iterator[None]:
     where = rendezvous or f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     options: dict[str, Any] = {}
     try:
-        if rendezvous:  # torchrun names a machine by its host name, which may resolve to the loopback
+        if rendezvous:  # torchrun uses the host name, which may resolve to the loopback
             host, port = split_endpoint(rendezvous)
             options = {
                 "store": dist.PrefixStore("speecheq", dist.TCPStore(host, port, timeout=PATIENCE)),
@@ -96,18 +96,18 @@ def process_group(rendezvous: str | None = None) -> Iterator[None]:
         log.setLevel(logging.ERROR)
     try:
         yield
-        any_rank(0)  # the first process may still be writing
+        any_rank(0)  # rank 0 may still be writing
     except KeyboardInterrupt:
         if _local_rank() == 0:
             raise
-        raise SystemExit(130) from None  # the first process of the machine reports it
+        raise SystemExit(130) from None  # local rank 0 reports it
     finally:
         dist.destroy_process_group()
         _between_gpus = None
 
 
 def set_device(device: torch.device) -> torch.device:
-    """The device of this process: the GPU with its number on this machine, or the CPU. All processes call it."""
+    """The device of this process: the GPU of its local rank, or the CPU. All processes must call it."""
     global _between_gpus
     if size() == 1 or device.type != "cuda":
         return device
@@ -122,7 +122,7 @@ def set_device(device: torch.device) -> torch.device:
 
 
 def error_on_all_ranks(sentence: str) -> BaseException:
-    """What every process raises for an error that all have met: only the first of each machine reports it."""
+    """The exception for an error that all processes have: only local rank 0 of each machine reports it."""
     return InputError(sentence) if _local_rank() == 0 else SystemExit(1)
 
 
@@ -132,7 +132,7 @@ def _end_if_one_is_lost() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise error_on_all_ranks(
-            "another process of this training has ended before its time; the same command goes on from the last "
+            "another process of this training has ended early; run the same command again to continue from the last "
             "checkpoint."
         ) from error
 
@@ -168,7 +168,7 @@ def all_gather_objects(value: Any) -> list[Any]:
 
 
 def any_rank(number: int) -> int:
-    """The largest of the processes' numbers: as a flag, 0 only if it is 0 in all of them."""
+    """The maximum over the processes: as a flag, 0 only if it is 0 in all of them."""
     if size() == 1:
         return number
     largest = torch.tensor(number)
@@ -179,9 +179,9 @@ def any_rank(number: int) -> int:
 
 @contextmanager
 def raise_together() -> Iterator[None]:
-    """An InputError that one process raises inside ends all of them; it is reported once a machine.
+    """Inside this context, an InputError of one process ends all of them; it is reported once a machine.
 
-    Nothing inside may wait for another process. Exceptions of other kinds end this process, and so the others too.
+    Code inside must not wait for another process. Other exceptions end this process, and so the others too.
     """
     if size() == 1:
         yield
@@ -197,7 +197,7 @@ def raise_together() -> Iterator[None]:
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """Call ``make`` in the first process and give its result to all; its InputError ends all."""
+    """Call ``make`` on rank 0 and return its result in all processes; its InputError ends all."""
     if size() == 1:
         return make()
     box: list[Any] = [None]
@@ -218,7 +218,7 @@ def share(items: list[T]) -> list[T]:
 
 
 def interleaved(shares: Sequence[Sequence[T]]) -> list[T]:
-    """All items in their order, from the shares that the processes took."""
+    """All items in their original order, from the processes' shares."""
     items: list[Any] = [None] * sum(map(len, shares))
     for process, taken in enumerate(shares):
         items[process :: len(shares)] = taken
@@ -226,7 +226,7 @@ def interleaved(shares: Sequence[Sequence[T]]) -> list[T]:
 
 
 def map_shared(work: Callable[[list[T]], list[Any]], items: list[T]) -> list[Any]:
-    """The results of ``work``, one an item in their order: each process does its share, all have all results."""
+    """The results of ``work``, one an item, in order: each process computes its share and gets all results."""
     with raise_together():
         own = work(share(items))
     return interleaved(all_gather_objects(own)) if len(own) < len(items) else own
@@ -234,7 +234,7 @@ def map_shared(work: Callable[[list[T]], list[Any]], items: list[T]) -> list[Any
 
 @contextmanager
 def mini_batch(clips: int) -> Iterator[None]:
-    """While it is entered (forward and backward pass), all processes compute one mini-batch of so many clips."""
+    """Inside this context (forward and backward pass), all processes compute one mini-batch of ``clips`` clips."""
     global _clips
     _clips = clips if 1 < size() <= clips else None
     try:
@@ -244,7 +244,7 @@ def mini_batch(clips: int) -> Iterator[None]:
 
 
 def is_shared_out() -> bool:
-    """Whether this process computes a share of a mini-batch, not all of it."""
+    """Whether the mini-batch is split between the processes."""
     return _clips is not None
 
 
@@ -260,7 +260,7 @@ def gather_rows(own: Tensor) -> Tensor:
 
 
 def mini_batch_rows(rows: Tensor) -> Tensor:
-    """Row numbers in this process' share -> the same clips' row numbers in the mini-batch."""
+    """Row numbers in this process' share -> row numbers in the mini-batch."""
     return rows if _clips is None else rows * size() + rank()
 
 
@@ -279,7 +279,7 @@ def scale_for_sum(loss: Tensor) -> Tensor:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add up the processes' gradients, all in one message. In every process the same parameters have a gradient."""
+    """Sum the gradients over the processes, in one message. The same parameters must have gradients in all of them."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if size() == 1 or not gradients:
         return

@@ -1,11 +1,11 @@
-"""Stages as job arrays of Slurm or Grid Engine: submit what is missing, wait for it, report what failed.
+"""Stages as job arrays of Slurm or Grid Engine: submit missing tasks, wait for them, report failures.
 
-A stage that can be split gives a list of tasks, each a command line. They become one array, or several where the
-cluster takes none so long. ``run_task`` runs each on its node and leaves its exit status as a file.
+A stage that can be split gives a list of tasks, each a command line. They become one array, or several if the cluster
+limits the length of arrays. ``run_task`` runs each task on its node and writes its exit status to a file.
 
-Beyond Kaldi's queue.pl: a second start waits for jobs that are in the queue already, Ctrl-C cancels them, warned jobs
-save and go back into the queue, a task may span nodes, and no word of a command goes through a shell.
-Not submitit: it pickles Python functions, where these tasks are command lines, and it knows no Grid Engine.
+Beyond Kaldi's queue.pl: a second start waits for jobs that are already queued, Ctrl-C cancels them, jobs that are
+warned save and requeue, a task may span nodes, and commands do not go through a shell.
+Not submitit: it pickles Python functions, while these tasks are command lines, and it does not support Grid Engine.
 """
 
 import os
@@ -40,27 +40,27 @@ from speecheq.common.progress import Progress
 from speecheq.common.signals import sigterm_ends, stopping_put_off
 from speecheq.common.stages import NOT_DONE
 
-# Where files are shared over a network, a node's new file may be seen so many seconds later (acdirmax of NFS).
+# Seconds after which a node's new file is visible on a network file system (acdirmax of NFS).
 LOST_AFTER = 60.0
-# Seconds between two looks at the queue; they grow with the time that the jobs have taken so far.
+# Shortest and longest time between two polls of the queue in seconds; it grows with the jobs' running time.
 SHORTEST_WAIT, LONGEST_WAIT = 0.3, 10.0
-# Lines of a failed task's log that are shown.
+# Lines shown of a failed task's log.
 LAST_LINES = 12
-# Set by a recipe to its process number: once that process is gone, nobody waits for the jobs any more.
+# Set by a recipe to its process number: if that process is gone, nobody waits for the jobs any more.
 RECIPE = "SPEECHEQ_RECIPE_PID"
 
 
 def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
-    """Run the ``tasks`` of the stage ``name`` as job arrays; wait until all have ended and their files are seen here.
+    """Run the ``tasks`` of the stage ``name`` as job arrays; wait until they have ended and their files are visible.
 
-    Tasks that an earlier start left in the queue are waited for, not submitted again. Where tasks need several arrays
-    and ``at_once`` is set, each array waits for the one before.
+    Tasks that an earlier start left in the queue are not submitted again. If tasks need several arrays and ``at_once``
+    is set, each array waits for the one before.
 
     Raises:
-        InputError: the scheduler is not there or refuses; tasks failed, after the end of each one's log was shown; or
-            what they made cannot be seen from here.
-        SystemExit: with NOT_DONE for ``dry_run``, after what would be submitted was printed; or after a SIGTERM.
-        KeyboardInterrupt: after this and SIGTERM the tasks are cancelled, unless ``keep_jobs`` is set.
+        InputError: the scheduler is missing or rejects the jobs; tasks failed (the end of their logs is shown); or
+            their files are not visible here.
+        SystemExit: with NOT_DONE for ``dry_run``, after printing what would be submitted; or after a SIGTERM.
+        KeyboardInterrupt: after Ctrl-C. The tasks are then cancelled, as after SIGTERM, unless ``keep_jobs`` is set.
     """
     if not tasks:
         return
@@ -72,14 +72,12 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
             with locked_folder(settings.jobs_folder):
                 earlier = array.in_queue(tasks)
                 if earlier:
-                    log.info(
-                        "%s: %d jobs are in the queue from an earlier start, they are waited for", name, len(earlier)
-                    )
+                    log.info("%s: waiting for %d jobs that an earlier start left in the queue", name, len(earlier))
                 queued = {submitted.task.command for submitted in earlier}
                 new = [task for task in tasks if task.command not in queued]
                 if settings.dry_run:
                     array.show(new)
-                    raise SystemExit(NOT_DONE)  # what later stages would submit depends on this
+                    raise SystemExit(NOT_DONE)  # what later stages would submit depends on this one
                 array.left += earlier
                 array.submit(new)
             array.wait()
@@ -90,10 +88,10 @@ def run(name: str, tasks: Sequence[Task], settings: Settings) -> None:
 
 
 def _wait_for_files(name: str, before: Mapping[Path, tuple[int, int] | None]) -> None:
-    """Wait until this machine sees the files anew, whose versions were ``before``.
+    """Wait until this machine sees new versions of the files, whose old versions are ``before``.
 
-    Where files are shared over a network, a machine may remember for LOST_AFTER seconds what there was when it looked.
-    InputError where a file is not there even then.
+    A network file system may cache old versions for LOST_AFTER seconds. Raises InputError if a file is missing even
+    then.
     """
     end, announced = time.monotonic() + LOST_AFTER, False
     while any(file_version(path) in (None, version) for path, version in before.items()):
@@ -101,18 +99,18 @@ def _wait_for_files(name: str, before: Mapping[Path, tuple[int, int] | None]) ->
             missing = [path for path in before if not path.exists()]
             if missing:
                 raise InputError(
-                    f"{name}: its jobs ended well, but {missing[0]}, which they wrote, is not there for this machine; "
-                    "name folders that all machines share."
+                    f"{name}: its jobs succeeded, but {missing[0]}, which they wrote, is not visible on this machine; "
+                    "use folders that all machines share."
                 )
-            return  # another process may have made them before they were looked at
+            return  # another process may have written them before ``before`` was taken
         if not announced:
-            log.info("%s: its jobs have ended; waiting for this machine to see what they wrote", name)
+            log.info("%s: its jobs have ended; waiting for their files to appear on this machine", name)
         announced = True
         time.sleep(1.0)
 
 
 class _Array:
-    """A stage's array, or arrays, on a scheduler. ``left``: the tasks that are waited for and have not ended."""
+    """A stage's array, or arrays, on a scheduler. ``left``: the tasks that have not ended."""
 
     def __init__(self, name: str, settings: Settings):
         self.name, self.settings, self.scheduler = name, settings, SCHEDULERS[settings.cmd]
@@ -120,9 +118,9 @@ class _Array:
         self.no_answer = False
 
     def _call(self, command: Sequence[str], folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
-        """Run a program of the scheduler; InputError where it is not there."""
+        """Run a program of the scheduler; raises InputError if it is not installed."""
         try:
-            # in a session of its own: Ctrl-C is for this process, which needs the answer
+            # in a session of its own: Ctrl-C must not end it
             return subprocess.run(
                 command,
                 capture_output=True,
@@ -138,15 +136,15 @@ class _Array:
             ) from error
 
     def _states(self) -> States | None:
-        """The user's tasks in the queue; None where the scheduler does not answer at the moment."""
+        """The user's tasks in the queue; None if the scheduler does not answer at the moment."""
         done = self._call(self.scheduler.queue)
         if done.returncode and not self.no_answer:
-            log.warning("%s does not answer (%s); it is asked again", self.scheduler.queue[0], _last_line(done.stderr))
+            log.warning("%s does not answer (%s); trying again", self.scheduler.queue[0], _last_line(done.stderr))
         self.no_answer = bool(done.returncode)
         return None if self.no_answer else self.scheduler.read_queue(done.stdout)
 
     def in_queue(self, tasks: Iterable[Task]) -> list[SubmittedTask]:
-        """Those of the ``tasks`` that wait or run; notes of arrays that have ended are removed."""
+        """Those of ``tasks`` that are waiting or running; removes the notes of arrays that have ended."""
         notes = [
             path
             for path in sorted(self.settings.jobs_folder.glob(f"*/{SUBMITTED}"))
@@ -157,8 +155,8 @@ class _Array:
         states = self._states()
         if states is None:
             raise InputError(
-                f"{self.scheduler.queue[0]} does not say whether the jobs of an earlier start still run; try again "
-                f"later, or, if you know that they do not, remove {notes[0]}."
+                f"{self.scheduler.queue[0]} does not show whether the jobs of an earlier start still run; try again "
+                f"later, or, if they do not run any more, remove {notes[0]}."
             )
         commands = {task.command for task in tasks}
         found = []
@@ -181,16 +179,16 @@ class _Array:
         return self.settings.jobs_folder / f"{self.name}-{digest([(task.title, task.command) for task in tasks])}"
 
     def _split(self, tasks: Sequence[Task]) -> list[Sequence[Task]]:
-        """The tasks in lists that are no longer than an array of the cluster may be."""
+        """The tasks in lists no longer than the cluster's limit for arrays."""
         if not tasks:
             return []
         done = self._call(self.scheduler.limits) if shutil.which(self.scheduler.limits[0]) else None
-        # where the cluster names no limit, the submitting program will
+        # without a known limit, the submitting program checks
         longest = self.scheduler.read_longest(done.stdout) if done and done.returncode == 0 else None
         if longest == 0:
             raise InputError(
-                f"--cmd {self.settings.cmd}: this cluster takes no arrays of jobs, as its "
-                f"`{shlex.join(self.scheduler.limits)}` says; have them allowed, or give --cmd local."
+                f"--cmd {self.settings.cmd}: this cluster does not allow job arrays, according to "
+                f"`{shlex.join(self.scheduler.limits)}`; ask for them to be allowed, or use --cmd local."
             )
         longest = longest or len(tasks)
         return [tasks[first : first + longest] for first in range(0, len(tasks), longest)]
@@ -203,15 +201,15 @@ class _Array:
             print("cd", shlex.quote(str(folder)))
             print(shlex.join(self.settings.command(self.name, len(part), folder, after)))
             for index, task in enumerate(part, 1):
-                print(f"# {index}: {one_line(shlex.join(task.command))}")  # a comment of the shell ends with its line
+                print(f"# {index}: {one_line(shlex.join(task.command))}")  # a shell comment ends with its line
             after = self.settings.at_once and "JOB"  # the number that the line above prints when it is run
 
     def submit(self, tasks: Sequence[Task]) -> None:
-        """Submit arrays of ``tasks``. InputError where the scheduler refuses one; the others are then stopped."""
+        """Submit arrays of ``tasks``. Raises InputError if the scheduler refuses one; the others are then stopped."""
         earlier, after = len(self.left), ""
         for part in self._split(tasks):
             try:
-                with stopping_put_off():  # what is submitted is known, so that it can be cancelled
+                with stopping_put_off():  # a submitted array must be known, to be cancelled
                     self.left += self._submit(part, after)
             except InputError:
                 submitted = self.left[earlier:]
@@ -224,21 +222,21 @@ class _Array:
         folder = self._folder(tasks)
         command = self.settings.command(self.name, len(tasks), folder, after)
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / RESULTS, ignore_errors=True)  # of the same tasks, when they were submitted before
-        (folder / RESULTS).mkdir(exist_ok=True)  # here, for a job's new file in it is seen sooner than a new folder
+        shutil.rmtree(folder / RESULTS, ignore_errors=True)  # results of an earlier submission
+        (folder / RESULTS).mkdir(exist_ok=True)  # made here: on NFS a new file is visible sooner than a new folder
         remove_leftovers(folder)
         write_text(folder / "job.sh", SCRIPT)
         write_array(folder, self.settings.cmd, self.settings.nodes, self.settings.requeue, tasks)
         done = self._call(command, folder)
         job = re.match(r"\d+", done.stdout)
         if done.returncode or not job:
-            raise InputError(f"{self.name}: {command[0]} refused its {len(tasks)} jobs ({_last_line(done.stderr)}).")
+            raise InputError(f"{self.name}: {command[0]} rejected its {len(tasks)} jobs ({_last_line(done.stderr)}).")
         write_json(folder / SUBMITTED, {"scheduler": self.settings.cmd, "job": job[0]})
         log.info("%s: %d jobs submitted to %s as the array %s", self.name, len(tasks), self.settings.cmd, job[0])
         return self._submitted(folder, job[0])
 
     def wait(self) -> None:
-        """Wait until all that are ``left`` have ended; InputError where some failed."""
+        """Wait until all tasks in ``left`` have ended; raises InputError if some failed."""
         waited_for, failed = list(self.left), []
         with Progress(f"{self.name} on {self.settings.cmd}", len(waited_for), "jobs") as shown:
             for submitted, why in self._ends(self.left, shown):
@@ -246,7 +244,7 @@ class _Array:
                     failed.append(f"{submitted.number} ({submitted.task.title}: {why})")
                     _log_failure(submitted, why)
         for folder, number in Counter(submitted.folder for submitted in waited_for).items():
-            if number == len(read_array(folder).tasks):  # else others of the array may still run
+            if number == len(read_array(folder).tasks):  # else other tasks of the array may still run
                 (folder / SUBMITTED).unlink(missing_ok=True)
         for submitted in waited_for:
             output = submitted.scheduler_output
@@ -254,20 +252,20 @@ class _Array:
                 output.unlink()
         if failed:
             raise InputError(
-                f"{self.name}: {len(failed)} of {len(waited_for)} jobs failed: {'; '.join(failed)}. The same command "
-                "submits again what is missing."
+                f"{self.name}: {len(failed)} of {len(waited_for)} jobs failed: {'; '.join(failed)}. Run the same "
+                "command again to submit the missing ones."
             )
 
     def _ends(
         self, left: list[SubmittedTask], shown: Progress, cancelled: bool = False
     ) -> Iterator[tuple[SubmittedTask, str]]:
-        """Each task as it ends, taken out of ``left``, with the reason if it failed, else "".
+        """Yield each task as it ends, with the reason if it failed, else ""; it is removed from ``left``.
 
-        The result of a task that the scheduler has forgotten is waited for LOST_AFTER seconds, unless ``cancelled``.
+        Waits LOST_AFTER seconds for the result of a task that is gone from the queue, unless ``cancelled``.
         """
         lost_after = 0.0 if cancelled else LOST_AFTER
         started, failed = time.monotonic(), 0
-        gone: dict[SubmittedTask, float] = {}  # since when the scheduler knows nothing of a task
+        gone: dict[SubmittedTask, float] = {}  # since when a task is missing from the queue
         while left:
             if not cancelled and os.environ.get(RECIPE, str(os.getppid())) != str(os.getppid()):
                 sys.exit(128 + signal.SIGTERM)  # a SIGTERM to a shell does not reach its children
@@ -288,7 +286,7 @@ class _Array:
                     phases[RUNNING] += 1
                     continue
                 left.remove(submitted)
-                why = "ended without a word: it was killed, or its node is lost" if why is None else why
+                why = "ended without a result: it was killed, or its node is lost" if why is None else why
                 phases[ENDED] += 1
                 failed += bool(why)
                 yield submitted, why
@@ -300,12 +298,12 @@ class _Array:
                 time.sleep(min(max((now - started) / 20, SHORTEST_WAIT), LONGEST_WAIT))
 
     def stop(self, tasks: Sequence[SubmittedTask]) -> None:
-        """Cancel the tasks, unless they are to be kept, and say how to go on."""
+        """Cancel the tasks, unless ``keep_jobs`` is set, and log how to continue."""
         if not tasks:
             return
         if self.settings.keep_jobs:
             log.warning(
-                "%s: %d jobs are left to %s; the same command waits for them again, %s cancels them",
+                "%s: %d jobs stay in the queue of %s; run the same command to wait for them again, %s to cancel them",
                 self.name,
                 len(tasks),
                 self.settings.cmd,
@@ -322,8 +320,8 @@ class _Array:
                 if done.returncode:
                     log.warning("%s", _last_line(done.stderr))
         log.warning(
-            "%s: its %d jobs are cancelled, and waited for until they have saved (once more: not to wait); the "
-            "same command goes on with what is missing",
+            "%s: its %d jobs are cancelled; waiting until they have saved (press again to stop waiting); run the "
+            "same command again to continue",
             self.name,
             len(tasks),
         )
@@ -333,7 +331,7 @@ class _Array:
 
 
 def _failure(submitted: SubmittedTask, state: State | None) -> str | None:
-    """Why a task failed that neither waits nor runs; "" if it did not; None where nothing says so yet."""
+    """Why a task that neither waits nor runs failed; "" if it succeeded; None if that is not known yet."""
     found = read_json(submitted.result) if submitted.result.is_file() else {}
     status = found["status"] if found.get("job") == submitted.job else None
     if status == 0:
@@ -348,12 +346,12 @@ def _failure(submitted: SubmittedTask, state: State | None) -> str | None:
     if status == 128 + signal.SIGTERM:
         return "was asked to stop (SIGTERM), as before the end of its time limit"
     if status == 128 + signal.SIGKILL:
-        return "was killed (SIGKILL), perhaps for want of memory"
+        return "was killed (SIGKILL), perhaps for lack of memory"
     return f"exit status {status}"
 
 
 def _log_failure(submitted: SubmittedTask, why: str) -> None:
-    """Log the last lines of a task's log, and of what the scheduler wrote beside it."""
+    """Log the last lines of a task's log and of the scheduler's output."""
     for path in (submitted.log, submitted.scheduler_output):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         if lines:
@@ -363,4 +361,4 @@ def _log_failure(submitted: SubmittedTask, why: str) -> None:
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["without a word"])[-1]
+    return (text.strip().splitlines() or ["no output"])[-1]

@@ -1,9 +1,9 @@
-"""The folder of a job array, which the submitting machine and the nodes share.
+"""The folder of a job array, shared by the submitting machine and the nodes.
 
 ``job.sh``, the script that the scheduler starts for each task; ``tasks.json``, the tasks' command lines;
-``submitted.json``, the scheduler's number for the array, kept while the array may be in the queue;
-``results/INDEX.json``, a task's exit status; ``JOB.INDEX.out``, what the scheduler itself wrote about a task. The
-task's own log lies here too, or in a folder that the task names.
+``submitted.json``, the array's job number, kept while the array may be in the queue; ``results/INDEX.json``, a task's
+exit status; ``JOB.INDEX.out``, the scheduler's output for a task. A task's log is here too, or in a folder that the
+task names.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from speecheq.common.files import read_json, write_text
 
 TASKS, SUBMITTED, RESULTS = "tasks.json", "submitted.json", "results"
-# The command comes as the script's arguments.
+# The command is passed as arguments.
 SCRIPT = '#!/bin/sh\nexec "$@"\n'
 
 
@@ -26,9 +26,9 @@ class Task:
 
     title: str
     command: tuple[str, ...]
-    logs: Path | None = None  # the folder of its log; None: that of the array
-    saves: Path | None = None  # the file that it writes when it is asked to stop, and goes on from
-    makes: tuple[Path, ...] = ()  # files that it writes anew if it succeeds
+    logs: Path | None = None  # the folder of its log; None: the array's
+    saves: Path | None = None  # the checkpoint that it writes when it is asked to stop, and resumes from
+    makes: tuple[Path, ...] = ()  # files that it writes if it succeeds
 
 
 class JobArray(NamedTuple):
@@ -43,7 +43,7 @@ class JobArray(NamedTuple):
 
 @dataclass(frozen=True)
 class SubmittedTask:
-    """A task in the queue: the folder of its array, the scheduler and its number for the array, the index from 1."""
+    """A task in the queue: the folder of its array, the scheduler, the array's job number, the index from 1."""
 
     folder: Path
     scheduler: str
@@ -58,12 +58,12 @@ class SubmittedTask:
 
     @property
     def log(self) -> Path:
-        """What the command wrote to its standard output and error."""
+        """The log: the command's standard output and error."""
         return (self.task.logs or self.folder) / f"{self.scheduler}-{self.number}.log"
 
     @property
     def scheduler_output(self) -> Path:
-        """What the scheduler itself wrote about the task."""
+        """The scheduler's output for the task."""
         return self.folder / f"{self.job}.{self.index}.out"
 
     @property
@@ -73,7 +73,7 @@ class SubmittedTask:
 
 
 def write_array(folder: Path, scheduler: str, nodes: int, requeue: bool, tasks: Sequence[Task]) -> None:
-    """Write ``tasks.json``, for tasks that are to run in the current folder."""
+    """Write ``tasks.json``; the tasks run in the current folder."""
     content = {
         "scheduler": scheduler,
         "cwd": os.getcwd(),
@@ -89,11 +89,11 @@ def write_array(folder: Path, scheduler: str, nodes: int, requeue: bool, tasks: 
             for task in tasks
         ],
     }
-    write_text(folder / TASKS, json.dumps(content, indent=1))  # in ASCII, as a file name need not be UTF-8
+    write_text(folder / TASKS, json.dumps(content, indent=1))  # ASCII, since file names need not be UTF-8
 
 
 def read_array(folder: Path) -> JobArray:
-    """Read ``tasks.json``; arrays of an earlier version, which may still be in the queue, lack some entries."""
+    """Read ``tasks.json``; arrays of an earlier version, which may still be queued, lack some entries."""
     content = read_json(folder / TASKS)
     tasks = [
         Task(
@@ -108,7 +108,7 @@ def read_array(folder: Path) -> JobArray:
 
 
 def file_version(path: Path | None) -> tuple[int, int] | None:
-    """A value that differs whenever the file was written anew; None where there is no file."""
+    """A value that changes whenever the file is rewritten; None if there is no file."""
     if path is None or not path.exists():
         return None
     status = path.stat()

@@ -1,4 +1,4 @@
-"""The command-line options that send work to a scheduler, and what they make of its submitting program's line."""
+"""The command-line options for a scheduler, and the submit command that results from them."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -15,7 +15,7 @@ LOCAL = "local"
 
 @dataclass(frozen=True)
 class Settings:
-    """Who runs tasks, and what each of them asks for; empty: the scheduler's own default. See ``add_options``."""
+    """The scheduler and the resources of each task; empty: the scheduler's default. See ``add_options``."""
 
     cmd: str
     jobs_folder: Path
@@ -35,12 +35,12 @@ class Settings:
 
     @classmethod
     def from_options(cls, options: Namespace, gpus: int = 0, nodes: int = 1) -> "Settings":
-        """The settings of a parsed command line; InputError where the scheduler has no flag for one of them."""
+        """The settings of a parsed command line; raises InputError if the scheduler has no flag for one of them."""
         given = {item.name: getattr(options, item.name) for item in fields(cls) if hasattr(options, item.name)}
         settings = cls(**{**given, "gpus": 0 if options.gpu == "none" else gpus, "nodes": nodes})
         for name in settings._flag_names():
             if name not in SCHEDULERS[settings.cmd].flags:
-                raise InputError(f"--cmd {settings.cmd}: {name} cannot be asked for there, only with --cmd slurm.")
+                raise InputError(f"--cmd {settings.cmd}: {name} is not available there, only with --cmd slurm.")
         return settings
 
     def _flag_names(self, after: str = "") -> list[str]:
@@ -59,14 +59,14 @@ class Settings:
     def command(self, name: str, tasks: int, folder: Path, after: str = "") -> list[str]:
         """The command line that submits the array ``name`` of ``tasks`` tasks from its ``folder``.
 
-        ``after``: the scheduler's number of a job whose end the array waits for. InputError where the scheduler cannot
-        write its output in ``folder``.
+        ``after``: the scheduler's number of a job whose end the array waits for. Raises InputError if the scheduler
+        cannot write its output in ``folder``.
         """
-        # to Slurm a % begins what it fills in, and a backslash anywhere means that it fills in nothing
+        # Slurm replaces patterns that begin with %, and none if there is a backslash anywhere
         output_folder = str(folder.absolute()).replace("%", "%%")
         if self.cmd == "slurm" and "\\" in output_folder:
             raise InputError(
-                f"{folder.absolute()}: Slurm cannot name its output in a folder with a backslash in its path; name "
+                f"{folder.absolute()}: Slurm cannot write its output to a folder with a backslash in its path; name "
                 "another (--exp)."
             )
         values = {**asdict(self), "name": f"speecheq-{name}", "tasks": tasks, "folder": output_folder, "after": after}
@@ -77,7 +77,7 @@ class Settings:
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Add the options of every command that can send its work to a scheduler."""
+    """Add the options of commands that can submit jobs to a scheduler."""
     add = parser.add_argument_group("jobs of a scheduler").add_argument
     add(
         "--cmd",
@@ -91,7 +91,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--time", default="", help="time limit of each job, such as 10:00:00")
     add("--memory", default="", help="memory of each job, such as 8G")
     add("--cpus", default="", help="CPU cores of each job")
-    add("--gpu", default="any", help="kind of GPU to ask for, by the cluster's name (a100); any kind; or none at all")
+    add("--gpu", default="any", help="kind of GPU, by the cluster's name (a100), any, or none")
     add(
         "--jobs-at-once",
         dest="at_once",
@@ -104,7 +104,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--requeue",
         type=true_or_false,
         default=False,
-        help="true: jobs that had to make room, or whose time is up, save and start again",
+        help="true: jobs that are preempted, or whose time is up, save and start again",
     )
     add(
         "--keep-jobs",
@@ -127,7 +127,7 @@ def _number_or_nothing(value: str) -> str:
 
 
 def without_options(arguments: Sequence[str]) -> list[str]:
-    """A command's arguments, less the options of ``add_options``."""
+    """A command's arguments without the options of ``add_options``."""
     parser = OneLineParser(add_help=False)
     add_options(parser)
     return parser.parse_known_args(list(arguments))[1]

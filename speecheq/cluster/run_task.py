@@ -1,4 +1,4 @@
-"""What a job runs on its node: ``python -m speecheq.cluster.run_task FOLDER``, one task of the array in FOLDER."""
+"""The entry point of a job: ``python -m speecheq.cluster.run_task FOLDER`` runs one task of the array in FOLDER."""
 
 import os
 import random
@@ -17,21 +17,21 @@ from speecheq.common.command_line import exit_status
 from speecheq.common.files import write_json
 from speecheq.common.log import set_up_logging
 
-# A task that was warned goes back into the queue at most so often without having saved anything new.
+# How often a warned task is requeued without having saved anything new.
 MAX_FUTILE_RESTARTS = 3
 
 
 def free_port() -> int:
     """A free TCP port of this machine.
 
-    It lies between the ports of well-known services and those that Linux gives away by itself, so that nobody else is
-    given it before it is used. Where there are no such ports, it is one that the system gives.
+    It is above the well-known ports and below Linux' ephemeral ones, so that no other process is assigned it before it
+    is used. If there are no such ports, the system assigns one.
     """
     try:
         first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except (OSError, ValueError):
         first = 0
-    draw = random.Random()  # not the generator that trainings seed
+    draw = random.Random()  # not the global generator, which is seeded
     while True:
         with closing(socket.socket()) as tried:
             try:
@@ -44,9 +44,9 @@ def free_port() -> int:
 def run_task(folder: Path) -> int:
     """Run the task of ``folder``'s array that the environment names. Returns its exit status.
 
-    The task's log is written, and its exit status left in a file for the process that waits. On several nodes the
-    command is started on each of them, with ``--rendezvous`` at this one, the first. With ``requeue``, a task that was
-    warned goes back into the queue; without progress only MAX_FUTILE_RESTARTS times.
+    Writes the task's log, and its exit status to a file for the waiting process. On several nodes the command is
+    started on each, with ``--rendezvous`` at this one, the first. With ``requeue``, a task that was warned is requeued;
+    without progress only MAX_FUTILE_RESTARTS times.
     """
     array = read_array(folder)
     scheduler = SCHEDULERS[array.scheduler]
@@ -54,17 +54,17 @@ def run_task(folder: Path) -> int:
     task = array.tasks[index - 1]
     submitted = SubmittedTask(folder.resolve(), array.scheduler, job, index, task)
     os.chdir(array.cwd)
-    submitted.result.unlink(missing_ok=True)  # of a start before the job went back into the queue
+    submitted.result.unlink(missing_ok=True)  # of a start before the job was requeued
     submitted.log.parent.mkdir(parents=True, exist_ok=True)
     saved_before = file_version(task.saves)
     with open(submitted.log, "ab") as output:
         status, warned = _run_command(_command(task, array, scheduler), output)
         if warned and array.requeue and scheduler.requeue:
-            # it was asked to make room and saved in time, which the scheduler takes for an end of its own
+            # it was preempted and saved in time, which the scheduler takes for a normal end
             restarts = int(os.environ.get(scheduler.restarts_variable, 0))
             requeue = [part.format(job=job, index=index) for part in scheduler.requeue]
             if file_version(task.saves) == saved_before and restarts >= MAX_FUTILE_RESTARTS:
-                output.write(f"started again {restarts} times, it saved nothing new: it stays ended\n".encode())
+                output.write(f"not requeued: restarted {restarts} times without saving anything new\n".encode())
             elif subprocess.run(requeue, stdout=output, stderr=subprocess.STDOUT).returncode == 0:
                 return status
     write_json(submitted.result, {"job": job, "status": status})
@@ -73,7 +73,7 @@ def run_task(folder: Path) -> int:
 
 def _command(task: Task, array: JobArray, scheduler: Scheduler) -> list[str]:
     command = [part.format(nodes=array.nodes) for part in scheduler.step]
-    if command and "SLURM_CPUS_PER_TASK" in os.environ:  # srun does not take this over by itself
+    if command and "SLURM_CPUS_PER_TASK" in os.environ:  # srun does not inherit this
         command.append(f"--cpus-per-task={os.environ['SLURM_CPUS_PER_TASK']}")
     command += task.command
     if array.nodes > 1:
@@ -84,12 +84,11 @@ def _command(task: Task, array: JobArray, scheduler: Scheduler) -> list[str]:
 def _run_command(command: Sequence[str], output: BinaryIO) -> tuple[int, bool]:
     """Run a command.
 
-    Schedulers warn a task before its time limit and before it has to make room. Slurm warns the command itself; when it
-    ends the whole job, this process gets the SIGTERM too. Grid Engine warns this process, which sends the command
-    SIGTERM.
+    Schedulers warn a task before its time limit and before preemption. Slurm warns the command itself; when it ends
+    the entire job, this process gets the SIGTERM too. Grid Engine warns this process, which sends the command SIGTERM.
 
     Returns:
-        Its exit status as a shell gives it, and whether it was warned: ended by a SIGTERM that was sent to it alone.
+        Its exit status as in a shell, and whether it was warned: ended by a SIGTERM that was sent to it alone.
     """
     terminations, warnings = [], []
     process: subprocess.Popen[bytes] | None = None
@@ -100,12 +99,12 @@ def _run_command(command: Sequence[str], output: BinaryIO) -> tuple[int, bool]:
         else:
             warnings.append(number)
 
-    # this process outlives a SIGTERM, to report how the command ended
+    # survive a SIGTERM, to report how the command ended
     signal.signal(signal.SIGTERM, lambda number, _: terminations.append(number))
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, pass_on)
     try:
-        # in a session of its own: Grid Engine warns a job's whole process group, with signals that would end it
+        # in a session of its own: Grid Engine warns the job's process group with signals that would end the command
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )

@@ -1,6 +1,6 @@
-"""Slurm and Grid Engine: the command lines of their programs, and how their answers are read.
+"""Slurm and Grid Engine: the command lines of their programs, and parsers for their output.
 
-Another scheduler, or other names for a site's resources, is one more entry of ``SCHEDULERS``.
+To add a scheduler, or a site's names for resources, add an entry to ``SCHEDULERS``.
 """
 
 import os
@@ -35,7 +35,7 @@ def as_ranges(numbers: Iterable[int]) -> str:
 
 
 def _indices(text: str) -> Iterator[int]:
-    """The indices in ``3``, ``1-3,5%2`` or ``1-3:1``; none for the N/A of a job that is no array."""
+    """The indices in ``3``, ``1-3,5%2`` or ``1-3:1``; none for the N/A of a job without an array."""
     for first, last in re.findall(r"(\d+)(?:-(\d+))?", re.sub(r"[%:]\d+", "", text)):
         yield from range(int(first), int(last or first) + 1)
 
@@ -65,7 +65,7 @@ def read_qstat(text: str) -> States:
 
 
 def _read_scontrol(text: str) -> int | None:
-    """``MaxArraySize = 1001`` of ``scontrol show config``: indices are smaller than that, and ours begin at 1."""
+    """``MaxArraySize = 1001`` of ``scontrol show config``: indices are smaller than that, and ours start at 1."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
     return max(int(found[1]) - 1, 0) if found else None
 
@@ -78,29 +78,31 @@ def _read_qconf(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """The programs of a scheduler. Words in braces are filled in.
+    """The programs of a scheduler. Words in braces are placeholders.
 
-    ``flags`` are those of ``submit``, by what they ask for: the names of job_options.Settings, and some more.
+    ``flags`` are those of ``submit``, by setting: the names of job_options.Settings, and some more.
     """
 
     submit: tuple[str, ...]
     flags: Mapping[str, tuple[str, ...]]
-    queue: tuple[str, ...]  # prints the user's own tasks ...
-    read_queue: Callable[[str], States]  # ... which this reads
+    queue: tuple[str, ...]  # lists the user's own tasks ...
+    read_queue: Callable[[str], States]  # ... which this parses
     cancel: tuple[str, ...]
     limits: tuple[str, ...]  # prints the scheduler's configuration ...
-    read_longest: Callable[[str], int | None]  # ... from which this reads how many tasks an array may have
+    read_longest: Callable[[str], int | None]  # ... from which this parses the largest length of an array
     job_variable: str  # in a task's environment, the number of its array ...
     index_variable: str  # ... and its index in it
-    step: tuple[str, ...] = ()  # starts a task's command on all its nodes
-    requeue: tuple[str, ...] = ()  # puts a task that has saved and ended back into the queue
-    restarts_variable: str = ""  # in a task's environment, how often that was done
+    step: tuple[str, ...] = ()  # starts a task's command on all of its nodes
+    requeue: tuple[str, ...] = ()  # requeues a task that has saved and ended
+    restarts_variable: str = ""  # in a task's environment, the number of requeues
     allocation_variable: str = ""  # set inside an allocation (a job, or a session on a node) ...
-    allocation_prefix: str = ""  # ... with variables of this prefix, by which new jobs would ask for the same ...
+    allocation_prefix: str = (
+        ""  # ... with variables of this prefix, from which new jobs would take the same settings ...
+    )
     cluster_variables: tuple[str, ...] = ()  # ... except these
 
     def environment(self) -> dict[str, str]:
-        """The environment for the scheduler's programs and so for jobs: this process's, less what an allocation set."""
+        """This process's environment without an allocation's settings, for the scheduler's programs and so for jobs."""
         if self.allocation_variable not in os.environ:
             return dict(os.environ)
         return {
@@ -111,7 +113,7 @@ class Scheduler:
 
 
 SLURM = Scheduler(
-    # TERM@60: a training has a minute to save before its time is up. The signal goes to the step, as preemption's does.
+    # TERM@60: a training has a minute to save before its time is up. The step gets the signal, as for preemption.
     submit=("sbatch", "--parsable", "--export=ALL", "--open-mode=append", "--signal=TERM@60", "--ntasks-per-node=1"),
     flags={
         "name": ("--job-name={name}",),
@@ -179,5 +181,5 @@ ENDS = {
     "OUT_OF_MEMORY": "ran out of memory (--memory)",
     "CANCELLED": "was cancelled",
     "NODE_FAIL": "its node failed",
-    "PREEMPTED": "gave way to another's job",
+    "PREEMPTED": "was preempted by another job",
 }

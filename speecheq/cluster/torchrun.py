@@ -1,7 +1,7 @@
-"""Starting the processes of a training on one machine or on several nodes, by torchrun's own code.
+"""Start the processes of distributed training on one machine or several nodes, with torchrun's own code.
 
-Beyond torchrun's command, ``launch`` names the node where all meet by an address that the others reach, notices lost
-machines within a minute, and turns every end into one sentence and an exit status.
+Beyond torchrun's command, ``launch`` uses a rendezvous address that all nodes reach, notices lost machines within a
+minute, and reports every end with one sentence and an exit status.
 """
 
 import ctypes
@@ -18,29 +18,29 @@ import torch
 from speecheq.cluster.connections import dead_connections_ended, interface_to, is_own_host, split_endpoint
 from speecheq.common.errors import InputError, first_line
 
-# When all processes of a node have ended, torchrun waits so many seconds for those of the other nodes.
+# Seconds that torchrun waits for the other nodes when all processes of a node have ended.
 EXIT_BARRIER_SECONDS = 30.0
-PR_SET_PDEATHSIG = 1  # Linux' request for a signal when the parent ends
+PR_SET_PDEATHSIG = 1  # prctl number on Linux: signal on the parent's end
 
 
 def check_process_numbers(devices: Iterable[torch.device], processes: int, nodes: int, rendezvous: str | None) -> None:
-    """InputError unless ``processes`` on each of ``nodes`` machines can train together on such ``devices``."""
+    """Raise InputError unless ``processes`` on each of ``nodes`` machines can train together on such ``devices``."""
     if nodes > 1 and not re.fullmatch(r"[^:\s]+:\d{1,5}", rendezvous or ""):
         raise InputError(
             f"--nodes is {nodes}, so --rendezvous must be HOST:PORT, one of the nodes and a free port of it (the same "
             f"for all nodes){f', not {rendezvous!r}' if rendezvous else ''}."
         )
     if nodes == 1 and rendezvous:
-        raise InputError("--rendezvous is where several nodes meet: give --nodes N too.")
+        raise InputError("--rendezvous is the meeting point of several nodes: give --nodes N too.")
     if any(device.type == "cuda" for device in devices) and torch.cuda.device_count() < processes:
         raise InputError(f"--gpus is {processes}, but torch finds {torch.cuda.device_count()} on this machine.")
 
 
 def _continue_in_child(host: str) -> None:
-    """Return in a child process only; the parent passes signals on to it and ends with its exit status.
+    """Return in a child process only; the parent forwards signals to it and exits with its status.
 
-    If the store, which lies on ``host``, is lost, torch 1.13 aborts the process in a thread of its own, and Python can
-    catch nothing; the parent then reports the loss as an InputError.
+    If the store on ``host`` is lost, a thread of torch 1.13 aborts the process, which Python cannot catch; the parent
+    then reports the loss as an InputError.
     """
     child = 0
 
@@ -51,7 +51,7 @@ def _continue_in_child(host: str) -> None:
     before = {number: signal.signal(number, pass_on) for number in handled}
     child = os.fork()
     if not child:
-        os.setpgid(0, 0)  # Ctrl-C is to come once: through the parent
+        os.setpgid(0, 0)  # Ctrl-C must arrive once: through the parent
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -59,28 +59,28 @@ def _continue_in_child(host: str) -> None:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == -signal.SIGABRT:
         raise InputError(
-            f"the node that all meet at, {host}, is lost or does not answer; the same command goes on from the last "
-            "checkpoint."
+            f"the rendezvous node {host} is lost or does not answer; run the same command again to continue from the "
+            "last checkpoint."
         )
     raise SystemExit(status if status >= 0 else 128 - status)
 
 
 def launch(arguments: Sequence[str], processes: int, nodes: int = 1, rendezvous: str | None = None) -> None:
-    """Run ``speecheq`` with ``arguments`` in so many ``processes`` on this machine.
+    """Run ``speecheq`` with ``arguments`` in ``processes`` processes on this machine.
 
-    With several ``nodes`` each of them calls this with the same arguments; they meet at ``rendezvous``, HOST:PORT.
-    Raises SystemExit with the status of a process that failed and said why, or with 128 + the signal that this
-    process received (the others then have half a minute to save); InputError if a process was ended by a signal, or
-    if the nodes do not meet.
+    With several ``nodes``, each of them calls this with the same arguments; they meet at ``rendezvous``, HOST:PORT.
+    Raises SystemExit with the status of a process that failed and said why, or with 128 + the signal that this process
+    received (the others then have half a minute to save); raises InputError if a process was ended by a signal, or if
+    the nodes do not meet.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
-    interface: str | None = "lo"  # of a single machine, whose name need not resolve
+    interface: str | None = "lo"  # for a single machine, whose name need not resolve
     options = ["--rdzv_endpoint=localhost:0"]
     if nodes > 1:
-        assert rendezvous is not None, "check_process_numbers was called"
+        assert rendezvous is not None, "check_process_numbers ensures this"
         host, port = split_endpoint(rendezvous)
         interface = interface_to(host)
-        # torchrun knows a machine by its host name only, so it is told whether all meet at this one
+        # torchrun compares host names only, so state explicitly whether this machine is the rendezvous
         if is_own_host(host):
             options = [f"--rdzv_endpoint=localhost:{port}"]
         else:
@@ -94,7 +94,7 @@ def launch(arguments: Sequence[str], processes: int, nodes: int = 1, rendezvous:
 
 
 def _run_torchrun(arguments: Sequence[str], not_met: str) -> None:
-    """Run torchrun's command in this process; ``not_met`` begins the InputError for nodes that do not meet."""
+    """Run torchrun's command in this process; ``not_met`` begins the InputError if the nodes do not meet."""
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -103,10 +103,10 @@ def _run_torchrun(arguments: Sequence[str], not_met: str) -> None:
     from torch.distributed.launcher import api
 
     fixed = ["--rdzv_backend=c10d", "--rdzv_id=speecheq", "--max_restarts=0", "--monitor_interval=0.5"]
-    # by default it waits for five minutes, also for a node that is lost; it has no option for that
+    # its default is five minutes, also for a lost node, and there is no option
     agent = partial(LocalElasticAgent, exit_barrier_timeout=EXIT_BARRIER_SECONDS)
-    api.LocalElasticAgent = agent  # type: ignore[assignment,misc]  # a class that is called, nothing else
-    # by default its notes on the processes go to a temporary folder that it never removes
+    api.LocalElasticAgent = agent  # type: ignore[assignment,misc]  # a class that is only called
+    # by default its logs go to a temporary folder that it never removes
     with tempfile.TemporaryDirectory(prefix="speecheq-") as notes:
         try:
             torchrun.run(torchrun.parse_args([*fixed, f"--log_dir={notes}", *arguments]))
@@ -115,14 +115,14 @@ def _run_torchrun(arguments: Sequence[str], not_met: str) -> None:
             for number, status in statuses.items():
                 if status < 0:
                     raise InputError(
-                        f"process {number} of the training was ended by signal {-status}; the same command goes on "
-                        "from the last checkpoint."
+                        f"process {number} of the training was ended by signal {-status}; run the same command "
+                        "again to continue from the last checkpoint."
                     ) from None
             raise SystemExit(max(statuses.values())) from None
         except SignalException as error:
             raise SystemExit(128 + error.sigval) from None
         except RendezvousError as error:
             raise InputError(
-                f"{not_met}, or lost each other ({first_line(error)}); the same command goes on from the last "
-                "checkpoint."
+                f"{not_met}, or lost each other ({first_line(error)}); run the same command again to "
+                "continue from the last checkpoint."
             ) from error

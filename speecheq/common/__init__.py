@@ -1,1 +1,1 @@
-"""Files, logs, progress, signals, stage stamps and transfers: nothing here knows speech."""
+"""Files, logs, progress, signals, stage stamps and downloads: nothing specific to speech."""

@@ -1,4 +1,4 @@
-"""What the command lines of the package and of the prep scripts share."""
+"""Option types, parser and exit status shared by the package's commands and the prep scripts."""
 
 import argparse
 import os
@@ -51,7 +51,7 @@ def numbers(value: str) -> list[float]:
 
 
 def parse_numbers(text: str, what: str, available: int | None = None) -> list[int]:
-    """``1 3-5``, ``1,2`` or ``all`` -> numbers in order; InputError for a number that does not exist.
+    """Parse ``1 3-5``, ``1,2`` or ``all`` into sorted numbers. Raises InputError for a number that does not exist.
 
     ``what`` names them (fold, seed); ``available`` is how many there are, which ``all`` needs.
     """
@@ -99,9 +99,9 @@ def _check_working_folder() -> None:
 def exit_status(action: Callable[[], None]) -> int:
     """Run ``action`` and return the exit status of a command that does it.
 
-    0, or NOT_DONE if it only planned and has something to do; 1 after a fault of the input or of the system, which is
-    logged in one sentence; 130 after Ctrl-C. A SIGTERM raises SystemExit with 143. A fault of the program itself is
-    raised again, for its traceback.
+    0 on success; NOT_DONE if it only planned and work remains; 1 for an error of the input or the system, which is
+    logged in one sentence; 130 after Ctrl-C. SIGTERM raises SystemExit with 143. Bugs are raised again with their
+    traceback.
     """
     try:
         with sigterm_ends():
@@ -123,10 +123,10 @@ def exit_status(action: Callable[[], None]) -> int:
         log.error("%s: the name of a file or folder is not UTF-8; rename it.", around)
         return 1
     except KeyboardInterrupt:
-        log.error("interrupted; the same command goes on with what is not done yet.")
+        log.error("interrupted; run the same command again to continue.")
         return 130
     except SystemExit as ended:
         if ended.code == 128 + signal.SIGTERM:
-            log.warning("ended by SIGTERM; the same command goes on with what is not done yet.")
+            log.warning("ended by SIGTERM; run the same command again to continue.")
         raise
     return status()

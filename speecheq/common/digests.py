@@ -1,4 +1,4 @@
-"""Digests of values, files and folders, by which a stage sees whether what it reads has changed."""
+"""Digests of values, files and folders, with which a stage detects changed inputs."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Tables and transcripts: a corrected label often keeps a file's size, so these count with their content.
+# Tables and transcripts are digested by content, since a corrected label often keeps a file's size.
 TEXT_SUFFIXES = (".txt", ".tsv", ".csv", ".info")
 
 
@@ -19,7 +19,7 @@ def digest(value: Any) -> str:
 def iter_tree(folder: Path, left_out: list[str] | None = None) -> Iterator[str]:
     """The relative names of the files below ``folder`` in a fixed order; links are followed.
 
-    Dead links and folders that cannot be listed are left out; their names are added to ``left_out``.
+    Dead links and unreadable folders are skipped; their names are added to ``left_out``.
     """
     seen = set()
     left_out = [] if left_out is None else left_out
@@ -30,7 +30,7 @@ def iter_tree(folder: Path, left_out: list[str] | None = None) -> Iterator[str]:
     for root, folders, names in os.walk(folder, followlinks=True, onerror=cannot_be_listed):
         folders.sort()
         status = os.stat(root)
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above it would never end
+        if (status.st_dev, status.st_ino) in seen:  # a link to a parent folder: endless
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))

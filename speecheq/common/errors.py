@@ -1,11 +1,11 @@
-"""The one exception that is shown to users as a plain sentence."""
+"""InputError, the exception that users see as one plain sentence."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used.
+    """An input or option cannot be used.
 
     The message is one sentence: which file, which line, what is wrong and what to do. Commands print it
     and exit with status 1, without a traceback.
@@ -27,5 +27,5 @@ def optional_package(package: str, needed_for: str, install: str = "") -> Iterat
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text without its full stop; the name of its class where it has no text."""
+    """The first line of an error's text without its full stop; its class name if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name only once they are whole, and locks on folders."""
+"""Atomic writing of files and folders, and locks on folders."""
 
 import errno
 import fcntl
@@ -18,9 +18,9 @@ from speecheq.common.log import log
 
 PathLike = str | Path
 
-# Error numbers where a write does not fit: disk full, quota used up, file size limit reached.
+# errno values for: disk full, quota used up, file size limit reached.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Error numbers where nothing may be written at all.
+# errno values for: writing is not permitted.
 NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -54,7 +54,7 @@ def _final_name(path: PathLike | os.PathLike[str]) -> str:
 def whole_file(path: PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, which is renamed to ``path`` on success and removed on failure.
 
-    It ends like ``path``, for writers that look at the extension (``.jsonl.gz``).
+    The temporary path keeps the extension of ``path``, for writers that depend on it (``.jsonl.gz``).
     """
     path = Path(path)
     temporary = path.with_name(f".tmp{os.getpid()}.{path.name}")
@@ -74,11 +74,11 @@ def whole_file(path: PathLike) -> Iterator[Path]:
 def whole_folder(path: PathLike) -> Iterator[Path]:
     """Yield a new folder beside ``path``, which replaces ``path`` on success and is removed on failure.
 
-    InputError where ``path`` is a file.
+    Raises InputError if ``path`` is a file.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file where a folder is to be written; remove it or name another folder.")
+        raise InputError(f"{path}: is a file, but a folder is to be written there; remove it or name another folder.")
     temporary = path.with_name(f".tmp{os.getpid()}.{path.name}")
     previous = path.with_name(f".old{os.getpid()}.{path.name}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -105,22 +105,22 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def whole_output_folder(path: PathLike, kind: str, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """``whole_folder``, but InputError where ``path`` holds files of other suffixes, which would be lost."""
+    """Like ``whole_folder``; raises InputError if ``path`` holds files of other suffixes, which would be lost."""
     others = [found.name for found in Path(path).glob("*") if found.suffix not in suffixes]
     if others:
-        raise InputError(f"{path}: holds files that are no {kind} ({', '.join(sorted(others))}); move them away.")
+        raise InputError(f"{path}: holds files that are not {kind} ({', '.join(sorted(others))}); move them away.")
     with whole_folder(path) as temporary:
         yield temporary
 
 
-# Patterns of the temporary names of whole_file and whole_folder.
+# Temporary names of whole_file and whole_folder.
 LEFTOVERS = (".tmp[0-9]*", ".old[0-9]*")
 
 
 def remove_leftovers(path: PathLike) -> None:
-    """Remove what killed processes left half written beside ``path`` and, where it is a folder, in it.
+    """Remove partial files that killed processes left beside ``path`` and, if it is a folder, in it.
 
-    Call it only while no other process can write there (``locked_folder``).
+    Call it only while holding the lock (``locked_folder``).
     """
     path = Path(path)
     names = glob.escape(path.name)
@@ -133,25 +133,25 @@ def remove_leftovers(path: PathLike) -> None:
             left.unlink(missing_ok=True)
 
 
-# Bytes of a lock file. A writer locks both for itself; readers share a lock on the second.
+# Bytes of a lock file. A writer locks both exclusively; readers share a lock on the second.
 WRITING, IN_USE = 0, 1
-# Error numbers of file systems without locks.
+# errno values of file systems without locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def _lock_file(folder: PathLike) -> Path:
-    """The lock file, beside the folder because that may be replaced while it is locked. It is never removed."""
+    """The lock file: beside the folder, which may be replaced while it is locked. It is never removed."""
     folder = Path(os.path.abspath(folder))
     return folder.with_name(f".{folder.name}.lock")
 
 
 def _is_taken(stream: TextIO, kind: int, byte: int) -> bool:
-    """Try to lock one byte of a lock file, without waiting. Returns whether another process has it."""
+    """Try to lock one byte of a lock file, without waiting. Returns whether another process holds the lock."""
     try:
         fcntl.lockf(stream, kind | fcntl.LOCK_NB, 1, byte)
     except OSError as error:
         if error.errno in NO_LOCKS:
-            log.warning("%s: the file system knows no locks; start nothing else in the same folder", stream.name)
+            log.warning("%s: the file system has no locks; run nothing else in the same folder", stream.name)
             return False
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             raise
@@ -166,17 +166,17 @@ def _holder(stream: TextIO) -> str:
 
 def _wait_for(stream: TextIO, kind: int, byte: int, folder: PathLike) -> None:
     if _is_taken(stream, kind, byte):
-        log.info("%s: %s is writing there, which is waited for", folder, _holder(stream))
+        log.info("%s: %s is writing there; waiting until it has ended", folder, _holder(stream))
         fcntl.lockf(stream, kind, 1, byte)
 
 
 @contextmanager
 def locked_folder(folder: PathLike, wait: bool = False) -> Iterator[None]:
-    """While it is entered, only this process may write to ``folder``.
+    """Inside this context, only this process may write to ``folder``.
 
-    Another writer is waited for if ``wait``; otherwise InputError names it. InputError too where another process reads
-    there (``folder_in_use``). The lock ends with the process, however that ends, and child processes do not inherit it:
-    a data loader that outlives its training for some seconds holds nothing. A process must not lock a folder twice.
+    Waits for another writer if ``wait``, else raises InputError, which names it. Raises InputError too if another
+    process reads there (``folder_in_use``). The lock ends with the process, however that ends; child processes, such as
+    a data loader that outlives its training, do not inherit it. A process must not lock a folder twice.
     """
     path = _lock_file(folder)
     with write_fault_is_an_input_error(path):
@@ -191,19 +191,19 @@ def locked_folder(folder: PathLike, wait: bool = False) -> Iterator[None]:
             )
         if _is_taken(stream, fcntl.LOCK_EX, IN_USE):
             raise InputError(
-                f"{folder}: another process works with what lies there and would be changed; wait until it has ended, "
+                f"{folder}: another process is reading this folder, which would be changed; wait until it has ended, "
                 "or name another folder."
             )
         with write_fault_is_an_input_error(path):
             stream.truncate(0)
-            # not through the stream, which would try again when it is closed
+            # not through the stream, which would write again on close
             os.write(stream.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 
 @contextmanager
 def folder_in_use(folder: PathLike) -> Iterator[None]:
-    """While it is entered, no other process may write to ``folder``; one that writes there already is waited for.
+    """Inside this context, no other process may write to ``folder``; waits for one that already does.
 
     The parent must exist (``make_parent``), or the folder is not locked.
     """
@@ -221,13 +221,13 @@ def folder_in_use(folder: PathLike) -> Iterator[None]:
 
 
 def make_parent(path: PathLike) -> None:
-    """Make the folder that ``path`` lies in."""
+    """Make the parent folder of ``path``."""
     with write_fault_is_an_input_error(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
 def is_locked(folder: PathLike) -> bool:
-    """Whether another process writes to the folder (``locked_folder``)."""
+    """Whether another process is writing to the folder (``locked_folder``)."""
     try:
         with open(_lock_file(folder), encoding="utf-8") as stream:
             return _is_taken(stream, fcntl.LOCK_SH, WRITING)
@@ -247,13 +247,13 @@ def write_json(path: PathLike, value: Any) -> None:
 
 
 def note_sizes(note: PathLike, paths: Iterable[PathLike]) -> None:
-    """Write the sizes of finished files to ``note``, by names relative to it."""
+    """Write the sizes of finished files to ``note``, by paths relative to it."""
     folder = Path(note).parent
     write_json(note, {os.path.relpath(path, folder): os.path.getsize(path) for path in paths})
 
 
 def sizes_are_as_noted(note: PathLike) -> bool:
-    """Whether the files still have the sizes that ``note_sizes`` wrote to ``note``; False where there is no note."""
+    """Whether the files still have the sizes that ``note_sizes`` wrote to ``note``; False if there is no note."""
     note = Path(note)
     if not note.is_file():
         return False
@@ -262,8 +262,8 @@ def sizes_are_as_noted(note: PathLike) -> bool:
 
 
 def read_json(path: PathLike) -> Any:
-    """Read one JSON file; a file that is not JSON raises InputError."""
+    """Read a JSON file. Raises InputError if it is not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: is not readable as JSON ({error}); remove it and run its stage again.") from error
+        raise InputError(f"{path}: is not valid JSON ({error}); remove it and run its stage again.") from error

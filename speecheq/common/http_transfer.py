@@ -18,22 +18,22 @@ from speecheq.common.files import write_fault_is_an_input_error
 from speecheq.common.log import log
 from speecheq.common.progress import Progress
 
-# A transfer that breaks is resumed; it is given up after so many times in a row without a new byte.
+# Connections in a row without a new byte before a download is given up.
 TRIES = 4
-# Seconds before the second try; doubled for each further one.
+# Seconds before the first retry; doubled for each further one.
 WAIT = 2.0
-# Seconds without an answer after which a connection counts as broken.
+# Timeout of a connection in seconds.
 TIMEOUT = 60.0
 CHUNK = 1 << 18
 MB = 1_000_000
-# Answers of an overloaded server, worth another try; the others (404 ...) would only repeat.
+# Status codes of an overloaded server, which are retried; others (404 ...) would only repeat.
 TEMPORARY = (408, 429, 500, 502, 503, 504)
 AGENT = {"User-Agent": "speecheq (a recipe for speech emotion recognition)"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFile:
-    """What is known of a published file; None where it is not known."""
+    """Size and checksum of a published file; None where unknown."""
 
     bytes: int | None = None
     md5: str | None = None
@@ -41,10 +41,10 @@ class PublishedFile:
 
 
 class _BrokenTransferError(Exception):
-    """A transfer ended before its file was whole."""
+    """A transfer ended before its file was complete."""
 
 
-# Faults of a network that are worth another try; a full disk or a folder without access is none of them.
+# Network errors, which are retried; a full disk and missing permissions are not.
 NETWORK = (
     _BrokenTransferError,
     urllib.error.URLError,
@@ -56,11 +56,11 @@ NETWORK = (
 
 
 def fetch(url: str, path: Path, known: PublishedFile = PublishedFile()) -> None:
-    """Download ``url`` to ``path``, resuming and retrying as needed; a file that is there is only checked.
+    """Download ``url`` to ``path``, resuming and retrying as needed; an existing file is only checked.
 
     The transfer goes to ``<path>.part``, which is renamed when its size and checksum are those of ``known``. Raises
-    InputError for an address that does not answer or has no such file, a file that differs from the published one, and
-    a full disk.
+    Raises InputError for an address that does not answer or has no such file, a file that differs from the published
+    one, and a full disk.
     """
     path = Path(path)
     if path.exists():
@@ -84,7 +84,7 @@ def fetch(url: str, path: Path, known: PublishedFile = PublishedFile()) -> None:
 
 
 def _transfer_with_retries(url: str, path: Path, part: Path, tag: Path, known: PublishedFile) -> None:
-    """Transfer until ``part`` is whole; InputError after TRIES connections in a row that brought nothing."""
+    """Transfer until ``part`` is complete; InputError after TRIES connections in a row without a new byte."""
     most, tries = _size(part), 0
     while not part.exists() or _size(part) != known.bytes:
         try:
@@ -93,7 +93,7 @@ def _transfer_with_retries(url: str, path: Path, part: Path, tag: Path, known: P
         except NETWORK as error:
             if isinstance(error, urllib.error.HTTPError) and error.code not in TEMPORARY:
                 raise InputError(
-                    f"{url}: the server answers {error.code} ({error.reason}); look whether the corpus has moved, and "
+                    f"{url}: the server answers {error.code} ({error.reason}); check whether the corpus has moved, and "
                     f"save the file as {path} or name another server with --base-url."
                 ) from error
             tries = 0 if _size(part) > most else tries + 1
@@ -102,10 +102,10 @@ def _transfer_with_retries(url: str, path: Path, part: Path, tag: Path, known: P
             if tries >= TRIES:
                 raise InputError(
                     f"{url}: could not be downloaded ({problem}); check the connection and run the same command "
-                    "again, it goes on where it stopped."
+                    "again, which resumes the download."
                 ) from error
             wait = WAIT * 2 ** max(0, tries - 1)
-            log.warning("%s: %s; the transfer is taken up again in %g s", url, problem, wait)
+            log.warning("%s: %s; resuming in %g s", url, problem, wait)
             time.sleep(wait)
 
 
@@ -114,7 +114,7 @@ def _size(path: Path) -> int:
 
 
 def _open(url: str, part: Path, version: str, known: PublishedFile) -> http.client.HTTPResponse | None:
-    """The answer of the server: the rest of the file or all of it; None where ``part`` is whole already."""
+    """The server's response: the rest of the file or all of it; None if ``part`` is already complete."""
     have, headers = _size(part), dict(AGENT)
     has_checksum = known.md5 or known.sha256
     if have and (has_checksum or version):
@@ -126,18 +126,18 @@ def _open(url: str, part: Path, version: str, known: PublishedFile) -> http.clie
     except urllib.error.HTTPError as error:
         if error.code != 416 or "Range" not in headers:
             raise
-        # nothing follows what we have: it is the whole file, or belongs to another one
+        # nothing follows: ``part`` is complete, or belongs to another file
         if error.headers.get("Content-Range") == f"bytes */{have}":
             return None
         part.unlink()
-        raise _BrokenTransferError("what was there belongs to another file") from error
+        raise _BrokenTransferError("the partial file belongs to another version") from error
 
 
 def _transfer(url: str, part: Path, tag: Path, known: PublishedFile) -> None:
-    """One connection: append to ``part`` what is missing, or write all of it where the server cannot resume.
+    """One connection: append the missing bytes to ``part``, or write all of it if the server cannot resume.
 
-    Two versions of a file must not be joined. A checksum would show it; without one, ``tag`` keeps the version that the
-    server named, and a part without either starts from the beginning.
+    Two versions of a file must not be joined. Without a checksum to detect that, ``tag`` keeps the version that the
+    server named; without either, ``part`` is downloaded from the beginning.
     """
     version = tag.read_text(encoding="utf-8") if tag.exists() else ""
     answer = _open(url, part, version, known)
@@ -149,20 +149,20 @@ def _transfer(url: str, part: Path, tag: Path, known: PublishedFile) -> None:
             start, total = _content_range(answer.headers.get("Content-Range"))
             if start != have:
                 part.unlink()
-                raise _BrokenTransferError(f"the server goes on at byte {start} instead of {have}")
+                raise _BrokenTransferError(f"the server resumes at byte {start} instead of {have}")
         else:
             have, total = 0, answer.length
             version = answer.headers.get("ETag", "")
-            if not version or version.startswith("W/"):  # a weak one does not stand for every byte
+            if not version or version.startswith("W/"):  # a weak tag does not identify every byte
                 version = answer.headers.get("Last-Modified", "")
         if known.bytes is not None and total is not None and total != known.bytes:
             raise InputError(
-                f"{url}: has {total} bytes, but the published file has {known.bytes}; look whether the corpus has a "
+                f"{url}: has {total} bytes, but the published file has {known.bytes}; check whether the corpus has a "
                 "new release, or name another server with --base-url."
             )
         _check_room(part, have, total)
         with write_fault_is_an_input_error(part), open(part, "ab" if have else "wb") as out:
-            tag.write_text(version, encoding="utf-8")  # now that nothing of another version is left
+            tag.write_text(version, encoding="utf-8")  # now that no other version is left
             for piece in _with_progress(answer, part.stem, total, have):
                 out.write(piece)
                 have += len(piece)
@@ -173,7 +173,7 @@ def _transfer(url: str, part: Path, tag: Path, known: PublishedFile) -> None:
 def _with_progress(
     stream: BinaryIO | http.client.HTTPResponse, title: str, total: int | None, done: int = 0
 ) -> Iterator[bytes]:
-    """Read ``stream`` to its end in chunks, of ``total`` bytes with ``done`` before, and show the progress in MB."""
+    """Read ``stream`` in chunks and show progress in MB; of ``total`` bytes, ``done`` were read before."""
     with Progress(title, None if total is None else total // MB, "MB") as shown:
         shown.update(done // MB)
         while piece := stream.read(CHUNK):
@@ -183,20 +183,20 @@ def _with_progress(
 
 
 def _content_range(value: str | None) -> tuple[int, int | None]:
-    """First byte and size of the whole file from ``bytes 100-199/200``; the size is None where it is ``*``."""
+    """First byte and size of the file from ``bytes 100-199/200``; the size is None for ``*``."""
     try:
         span, total = (value or "").replace("bytes", "", 1).split("/")
         return int(span.split("-")[0]), None if total.strip() == "*" else int(total)
     except ValueError:
-        raise _BrokenTransferError(f"the server sends a part of the file, but not which ({value!r})") from None
+        raise _BrokenTransferError(f"the server does not say which part of the file it sends ({value!r})") from None
 
 
 def _check_room(part: Path, have: int, total: int | None) -> None:
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - have > free:
         raise InputError(
-            f"{part.parent}: {(total - have) / 1e9:.1f} GB are to be written and {free / 1e9:.1f} GB are free; make "
-            "room or name another folder with --out."
+            f"{part.parent}: {(total - have) / 1e9:.1f} GB are to be written and {free / 1e9:.1f} GB are free; free "
+            "some space or name another folder with --out."
         )
 
 

@@ -1,4 +1,4 @@
-"""The package's log: lines with their time on standard error."""
+"""The package's log: lines with timestamps on standard error."""
 
 import logging
 import re
@@ -8,24 +8,24 @@ from typing import TextIO
 log = logging.getLogger("speecheq")
 log.setLevel(logging.INFO)
 
-# What would begin a new line somewhere, or move a terminal's cursor; and halves of characters, which no file takes.
+# Line breaks and terminal control characters; and surrogates, which cannot be encoded.
 _UNPRINTABLE = re.compile("[\x00-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def one_line(text: str) -> str:
-    """A text on one line, whatever file names are in it: control characters as Python writes them, such as ``\\n``."""
+    """A text on one line: control characters, which file names may contain, are escaped (``\\n``)."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class _OneLine(logging.Formatter):
-    """An entry is a line: no name in it can look like another entry."""
+    """Escapes control characters, so that each entry is one line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return one_line(super().formatMessage(record))
 
 
 class _StderrHandler(logging.StreamHandler):
-    """Writes to what standard error is at that moment: it may have been replaced since the log was set up."""
+    """Writes to the current ``sys.stderr``, which may have been replaced since the log was set up."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -36,11 +36,11 @@ class _StderrHandler(logging.StreamHandler):
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Send the package's log to standard error, each line with its time."""
+    """Send the package's log to standard error, with timestamps."""
     handler = _StderrHandler()
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.handlers[:] = [handler]
     if not logging.getLogger().handlers:
-        # a library that warns through the root logger would give it a handler, and our lines would come twice
+        # a library that logs to the root logger adds a handler there, and our lines would appear twice
         logging.getLogger().addHandler(logging.NullHandler())
     log.setLevel(level)

@@ -1,4 +1,4 @@
-"""Work that is shared between processes, a bounded part of it in memory at a time."""
+"""A process pool with bounded memory."""
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
@@ -11,17 +11,16 @@ from speecheq.common.errors import InputError
 
 
 def _use_one_thread() -> None:
-    """The processes are the parallelism, so torch needs no threads of its own."""
+    """One torch thread a process, since the processes already use all cores."""
     import torch
 
     torch.set_num_threads(1)
 
 
 def in_processes(work: Callable, tasks: Iterable[tuple], nj: int, what: str) -> Iterator[Any]:
-    """``work(*task)`` for every task, in ``nj`` processes (with 1: in this one).
+    """Yield ``work(*task)`` for every task, computed in ``nj`` processes (with 1: in this one).
 
-    The results come in the order in which they are ready. InputError that begins with ``what`` where one of the
-    processes was killed.
+    Results come in order of completion. Raises InputError, which begins with ``what``, if a process was killed.
     """
     if nj <= 1:
         for task in tasks:
@@ -42,6 +41,6 @@ def in_processes(work: Callable, tasks: Iterable[tuple], nj: int, what: str) -> 
                 raise
     except BrokenProcessPool as error:
         raise InputError(
-            f"{what}: one of {nj} processes was killed, perhaps for want of memory; run the same command again with a "
+            f"{what}: one of {nj} processes was killed, perhaps for lack of memory; run the same command again with a "
             "smaller --nj."
         ) from error

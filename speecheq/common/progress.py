@@ -9,13 +9,13 @@ from speecheq.common.log import log
 
 T = TypeVar("T")
 
-# Seconds between two log lines, so that a log file stays short, and between two pictures of the bar.
+# Seconds between log lines, so that log files stay short, and between updates of the bar.
 PLAIN_LINE_INTERVAL = 15.0
 BAR_INTERVAL = 0.1
 
 
 def _open_bar(**options: Any) -> Any:
-    """A tqdm bar whose clock is never set back, by which its time would be below 0."""
+    """A tqdm bar with a monotonic clock, so that elapsed time is never negative."""
     from tqdm import tqdm
 
     started = time.monotonic()
@@ -29,7 +29,7 @@ def _open_bar(**options: Any) -> Any:
 
 
 class Progress:
-    """Counts ``total`` units of work under ``title``, of which ``done`` were done before.
+    """Counts ``total`` units of work under ``title``; ``done`` of them were done before.
 
     On a terminal a bar is shown; elsewhere a log line at most every PLAIN_LINE_INTERVAL seconds and at the end.
     """
@@ -44,7 +44,7 @@ class Progress:
         self.bar = _open_bar(total=total, desc=title, unit=unit, initial=done) if terminal else None
 
     def update(self, count: int = 1, note: str = "") -> None:
-        """Report ``count`` more units done; ``note`` is shown beside the figures (a loss, say)."""
+        """Report ``count`` more units done; ``note`` is shown beside the counts (a loss, say)."""
         self.count += count
         self.note = note or self.note
         waited = time.monotonic() - self.last_shown
@@ -59,7 +59,7 @@ class Progress:
             self._log_line()
 
     def expect(self, total: int) -> None:
-        """Say how many units there will be, once that is known."""
+        """Set the number of units, once it is known."""
         self.total = total
         if self.bar is not None:
             self.bar.total = total

@@ -1,4 +1,4 @@
-"""What ran: versions, git revision, machine and command, for every experiment folder and every table."""
+"""Versions, git revision, machine and command, for every experiment folder and every table."""
 
 import platform
 import shlex
@@ -13,7 +13,7 @@ PACKAGES = ("torch", "k2", "lhotse", "torchaudio", "kaldi_native_fbank", "pypiny
 
 
 def git_revision() -> str:
-    """The revision of the code, with ``-dirty`` where it was changed; ``unknown`` outside a checkout."""
+    """The revision of the code, with ``-dirty`` if it was changed; ``unknown`` outside a checkout."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
@@ -40,7 +40,7 @@ def versions() -> dict[str, str]:
 
 
 def run_information(**more: Any) -> dict[str, Any]:
-    """All of it as one mapping that JSON can hold."""
+    """All provenance, and ``more``, as one JSON-serialisable mapping."""
     return {
         "versions": versions(),
         "git": git_revision(),

@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop: SIGTERM, which schedulers send, and SIGINT, which Ctrl-C sends."""
+"""Handling of SIGTERM (sent by schedulers) and SIGINT (Ctrl-C)."""
 
 import signal
 import sys
@@ -12,7 +12,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def sigterm_ends() -> Iterator[None]:
-    """While it is entered, a SIGTERM raises SystemExit, so that clean-up code runs and child processes are ended."""
+    """Inside this context, a SIGTERM raises SystemExit, so that clean-up code runs and child processes are ended."""
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread alone
         yield
         return
@@ -24,14 +24,13 @@ def sigterm_ends() -> Iterator[None]:
 
 
 class StopRequest:
-    """While it is entered, SIGTERM and SIGINT set ``signal`` instead of ending the process, so no step is cut in two.
+    """Inside this context, SIGTERM and SIGINT set ``signal`` instead of ending the process, so no step is cut in two.
 
-    A signal that is ignored, as SIGINT is by jobs in the background, stays ignored. Outside the main thread nothing
-    changes.
+    Ignored signals, such as SIGINT in background jobs, stay ignored. Does nothing outside the main thread.
     """
 
     def __init__(self) -> None:
-        self.signal = 0  # the one that came, 0 before
+        self.signal = 0  # the received signal, 0 if none
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -50,7 +49,7 @@ class StopRequest:
 
 @contextmanager
 def stopping_put_off() -> Iterator[None]:
-    """While it is entered, SIGTERM and SIGINT wait until it is left."""
+    """Inside this context, SIGTERM and SIGINT are delayed until it ends."""
     request = StopRequest()
     try:
         with request:

@@ -1,8 +1,8 @@
-"""Stages of a recipe: whether one is done, what it needs from the stage before, what it wrote and dropped.
+"""Stages of a recipe: whether a stage is done, which stages it requires, what it wrote and dropped.
 
 A stage writes one folder, and as its last file there its stamp, ``stage.json``. The stamp holds the stage's key: a
 digest of its options, of its inputs (names and sizes, and the content of tables and transcripts), and of a format
-number, which is raised by hand when the stage's code changes meaning. A stage is skipped if its stamp has the same key
+number, which developers raise when the stage's code changes meaning. A stage is skipped if its stamp has the same key
 and its outputs still have the sizes that the stamp lists; otherwise it runs again.
 """
 
@@ -21,20 +21,20 @@ from speecheq.common.files import folder_in_use, locked_folder, read_json, remov
 from speecheq.common.log import log
 
 STAMP = "stage.json"
-# With this environment variable a command only plans, and exits with NOT_DONE if it has something to do.
+# With this environment variable a command only plans, and exits with NOT_DONE if work remains.
 ONLY_ASK = "SPEECHEQ_ONLY_ASK"
 NOT_DONE = 3
 # Keys of every stamp.
 STAMPED = {"stage", "key", "inputs"}
 NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "shar": 3, "train": 4, "score": 5}
 
-# While commands only plan, the stages that would run; else None.
+# In planning mode, the stages that would run; else None.
 _plan: list["Stage"] | None = [] if os.environ.get(ONLY_ASK) else None
 
 
 @contextmanager
 def planning() -> Iterator[list["Stage"]]:
-    """While it is entered, no stage runs; yields the list of those that would."""
+    """Inside this context, no stage runs; yields the list of stages that would."""
     global _plan
     before, _plan = _plan, []
     try:
@@ -44,19 +44,19 @@ def planning() -> Iterator[list["Stage"]]:
 
 
 def status() -> int:
-    """Exit status of a command that met no fault: 0, or NOT_DONE if it only planned and has something to do."""
+    """Exit status of a command without errors: 0, or NOT_DONE if it only planned and work remains."""
     return NOT_DONE if _plan else 0
 
 
 def _read_stamp(folder: Path) -> dict[str, Any]:
-    """The stamp in a stage's folder; InputError where it is damaged."""
+    """The stamp in a stage's folder; raises InputError if it is damaged."""
     path = folder / STAMP
     try:
         stamp = read_json(path)
     except InputError:
         stamp = None
     if not isinstance(stamp, dict) or not set(stamp) >= STAMPED:
-        raise InputError(f"{path}: is damaged; run its stage again, which writes it anew.")
+        raise InputError(f"{path}: is damaged; run its stage again.")
     return stamp
 
 
@@ -80,14 +80,13 @@ class Drops:
         return sum(map(len, self.by_reason.values()))
 
     def copy(self) -> "Drops":
-        """An independent copy."""
         other = Drops()
         for reason, names in self.by_reason.items():
             other.by_reason[reason] = list(names)
         return other
 
     def counts(self) -> dict[str, int]:
-        """Numbers of utterances by reason."""
+        """The number of utterances by reason."""
         return {reason: len(names) for reason, names in sorted(self.by_reason.items())}
 
     def report(self, title: str, examples: int = 3) -> None:
@@ -113,10 +112,10 @@ class Stage:
         self.version = version
         self.key = digest([name, self.options, sorted(map(str, self.inputs.values())), version])
         self.started = time.monotonic()
-        self._found: dict[str, Any] | None = None  # the stamp that needs_run() saw last
+        self._found: dict[str, Any] | None = None  # the stamp that needs_run() read last
 
     def _stamp(self) -> dict[str, Any] | None:
-        """The stamp in the folder: None where there is none, empty where it is damaged."""
+        """The stamp in the folder: None if there is none, empty if it is damaged."""
         if not (self.folder / STAMP).is_file():
             return None
         try:
@@ -125,46 +124,46 @@ class Stage:
             return {}
 
     def added_to_plan(self) -> bool:
-        """Whether the command only plans (``planning``); the stage must then not run and is added to the plan."""
+        """In planning mode, add the stage to the plan and return True: the stage must then not run."""
         if _plan is None:
             return False
         _plan.append(self)
         return True
 
     def needs_run(self) -> bool:
-        """Whether there is no stamp with this key, or an output is no longer whole. Logs the reason."""
+        """Whether there is no stamp with this key, or an output is missing or changed. Logs the reason."""
         self._found = stamp = self._stamp()
         where = f"stage {NUMBERS[self.name]} ({self.name}) of {self.title}"
         if stamp is None:
             return True
         if not stamp:
-            log.warning("%s: %s is damaged: the stage is redone", where, self.folder / STAMP)
+            log.warning("%s: %s is damaged: running the stage again", where, self.folder / STAMP)
             return True
         if stamp["key"] != self.key:
             changed = [k for k in self.options if stamp["options"].get(k) != json.loads(json.dumps(self.options[k]))]
             changed += [k for k in stamp["options"] if k not in self.options]
-            because = "what it reads changed"
+            because = "its inputs changed"
             if stamp["format"] != self.version:
-                because = "what this version of the program writes has changed"
+                because = "this version of the program writes another format"
             elif changed:
                 because = f"its options changed ({', '.join(changed)})"
-            log.info("%s: done before, but %s: it is redone", where, because)
+            log.info("%s: done before, but %s: running it again", where, because)
             return True
         for name, size in stamp["outputs"].items():
             path = Path(os.path.normpath(self.folder / name))
             if not path.is_file() or path.stat().st_size != size:
-                log.warning("%s: %s is not whole any more: the stage is redone", where, path)
+                log.warning("%s: %s is missing or has changed: running the stage again", where, path)
                 return True
         log.info("%s: already done with the same arguments, skipped (%s)", where, self.folder)
         return False
 
     @contextmanager
     def locked(self, wait: bool = True) -> Iterator[bool]:
-        """While it is entered, no other process writes to the stage's folder or to the stages' folders that it reads.
+        """Inside this context, no other process writes to the stage's folder or to its input stages' folders.
 
-        Yields whether the stage still needs to run, for another process that was waited for may have done it. Leftovers
-        of killed processes are removed. InputError where another process writes there and not ``wait``, where one
-        reads the folder, or where one has changed what this stage reads.
+        Yields whether the stage still needs to run: another process may have done it meanwhile. Leftovers of killed
+        processes are removed. Raises InputError if another process reads the folder, writes to it and ``wait`` is
+        false, or has changed an input of this stage.
         """
         with ExitStack() as opened:
             try:
@@ -172,7 +171,7 @@ class Stage:
             except InputError:
                 if self._stamp() == self._found or self.needs_run():
                     raise
-                yield False  # another process has done it and reads it
+                yield False  # another process has done it and is reading it
                 return
             if self._stamp() != self._found and not self.needs_run():
                 yield False
@@ -183,16 +182,16 @@ class Stage:
                     opened.enter_context(folder_in_use(source))
                     if describe_input(Path(source)) != key:
                         raise InputError(
-                            f"{source}: was made anew while {self.title} was about to read it; run the same command "
-                            "again, when what writes there has ended."
+                            f"{source}: was rewritten while {self.title} was about to read it; run the same command "
+                            "again when the process that writes there has ended."
                         )
             yield True
 
     @contextmanager
     def replace_folder(self) -> Iterator[Path]:
-        """Yield a new folder that replaces the stage's own once it is whole.
+        """Yield a new folder, which replaces the stage's folder on success.
 
-        InputError where the stage's folder holds something that the stage did not write.
+        Raises InputError if the stage's folder holds files that the stage did not write.
         """
         stamp = self._stamp()
         is_ours = stamp is not None and stamp.get("stage", self.name) == self.name
@@ -205,7 +204,7 @@ class Stage:
             yield temporary
 
     def invalidate(self) -> None:
-        """Remove the stamp, before a stage that writes in place changes its outputs."""
+        """Remove the stamp; call it before a stage changes its outputs in place."""
         (self.folder / STAMP).unlink(missing_ok=True)
 
     def finish(
@@ -256,8 +255,8 @@ class Stage:
 def require(folder: Path, name: str, without: Sequence[str] = ()) -> dict[str, Any]:
     """The stamp of the stage ``name`` in ``folder``.
 
-    InputError names the stage to run where it has not run, where one of its outputs is missing (except those in
-    ``without``) or has another size, or where a stage that it read has run anew since.
+    Raises InputError, which names the stage to run, if the stage has not run, an output (except those in ``without``)
+    is missing or has another size, or an input stage has run again since.
     """
     path, number = Path(folder) / STAMP, NUMBERS[name]
     if not path.is_file():
@@ -272,22 +271,21 @@ def require(folder: Path, name: str, without: Sequence[str] = ()) -> dict[str, A
             continue
         if not written.is_file() or written.stat().st_size != size:
             raise InputError(
-                f"{written}: is not as stage {number} ({name}) left it (missing or another size); run stage {number} "
-                "again."
+                f"{written}: is missing or has changed since stage {number} ({name}); run stage {number} again."
             )
     for source, key in stamp["inputs"].items():
         if (Path(source) / STAMP).is_file() and _read_stamp(Path(source))["key"] != key:
             raise InputError(
-                f"{folder}: is out of date, {source} was made anew since; run stage {number} ({name}) again."
+                f"{folder}: is out of date, {source} was rewritten since; run stage {number} ({name}) again."
             )
     return stamp
 
 
 def history(folders: Iterable[Path]) -> dict[Path, dict[str, Any]]:
-    """The stamps of stages' folders and of all stages that these read, by folder, the earlier stages first.
+    """The stamps of stages' folders and of all their input stages, by folder, earlier stages first.
 
-    An input that is gone or was made anew since is left out with all that it read, for its stamp does not describe what
-    was read. Copies of a folder count once.
+    An input that is gone or was rewritten since is left out with its own inputs: its stamp no longer describes what was
+    read. Copies of a folder count once.
     """
     found: dict[Path, dict[str, Any]] = {}
     seen = set()

@@ -1,4 +1,4 @@
-"""Reading YAML files strictly: faults are reported with file and line."""
+"""Strict reading of YAML files: errors are reported with file and line."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from speecheq.common.errors import InputError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A loader that refuses a repeated key, where YAML's own takes the last value."""
+    """A loader that rejects repeated keys, of which PyYAML's own takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -29,7 +29,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: there is no such configuration file.")
+        raise InputError(f"{path}: the configuration file does not exist.")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

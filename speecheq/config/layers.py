@@ -1,4 +1,4 @@
-"""The settings of a run, layer upon layer, and the files that they are read from and written to.
+"""The settings of a run in layers, and the files that they are read from and written to.
 
 Later layers win: the defaults of schema.py (the paper's values) < the configuration (``conf/small.yaml``, above the
 files that its key ``base`` names) < the system (one line of ``conf/systems.yaml``) < the recipe's own options <
@@ -19,7 +19,7 @@ from speecheq.common.yaml_files import read_yaml
 from speecheq.config.schema import AUGMENTATIONS, Config
 from speecheq.config.setting import checked_value
 
-# Settings that other parts of the program decide: they are saved with a model, and nobody can choose them.
+# Settings that the program derives: they are saved with a model, but users cannot set them.
 FIXED = {
     "model.feature_dim": "the features",
     "model.num_phones": "the phone table",
@@ -27,7 +27,7 @@ FIXED = {
     "model.num_genders": "the labels",
     "model.num_augmentations": "the types of augmentation",
 }
-# These say where a training runs and how it is secured, not what it learns.
+# Where a training runs and how it is saved: no effect on what it learns.
 NOT_LEARNED = ("run.device", "run.threads", "run.checkpoint_steps", "data.workers", "optim.max_bad_steps")
 
 
@@ -50,7 +50,7 @@ def setting_names() -> list[str]:
 def set_value(config: Config, name: str, value: Any, source: str) -> None:
     """Set the setting ``name`` (dotted).
 
-    Raises InputError, which begins with ``source``, if there is no such setting or it may not have this value.
+    Raises InputError, which begins with ``source``, if the setting does not exist or the value is not allowed.
     """
     *path, last = name.split(".")
     group: Any = config
@@ -76,17 +76,17 @@ def apply_layer(config: Config, values: Mapping[str, Any], source: str) -> None:
 
 
 def read_layers(path: str | Path, above: Sequence[Path] = ()) -> list[tuple[Path, dict[str, Any]]]:
-    """Read a configuration and all that lies below it.
+    """Read a configuration and its bases.
 
-    Its key ``base`` is a file or a list of files, relative to the one that names them. ``above`` are the files whose
-    bases led here.
+    The key ``base`` is a file or a list of files, relative to the file that has the key. ``above`` is the chain of
+    files that led here.
 
-    Returns: (file, its settings), the lowest first: what ``base`` names, in that order, then the file itself.
-    Raises InputError if a base is no such file, or lies above itself.
+    Returns: (file, its settings), lowest layer first: the bases in their order, then the file itself.
+    Raises InputError if a base does not exist, or the bases form a circle.
     """
     path = Path(path)
     if path.resolve() in above:
-        raise InputError(f"{path}: is its own base, by way of {above[-1].name}; take one of the keys 'base' out.")
+        raise InputError(f"{path}: is its own base, through {above[-1].name}; remove one of the keys 'base'.")
     values = read_yaml(path)
     names = values.pop("base", [])
     names = [names] if isinstance(names, str) else names
@@ -97,7 +97,7 @@ def read_layers(path: str | Path, above: Sequence[Path] = ()) -> list[tuple[Path
 
 
 def read_systems(path: str | Path) -> dict[str, Mapping[str, Any]]:
-    """The systems that ``conf/systems.yaml`` lists, each with its settings. Raises InputError for another content."""
+    """The systems that ``conf/systems.yaml`` lists, each with its settings. Raises InputError for invalid content."""
     systems = read_yaml(path)
     for name, values in systems.items():
         if values is not None and not isinstance(values, dict):
@@ -106,23 +106,23 @@ def read_systems(path: str | Path) -> dict[str, Mapping[str, Any]]:
 
 
 def parse_assignment(assignment: str) -> tuple[str, Any]:
-    """Split ``key=value`` of ``--set``. Returns: (key, value read as YAML). Raises InputError if it is no such text."""
+    """Split ``key=value`` of ``--set``. Returns: (key, value parsed as YAML). Raises InputError if it is malformed."""
     name, equals, text = assignment.partition("=")
     if not equals or not name.strip():
         raise InputError(f"--set {assignment!r}: expected key=value, for instance loss.gamma=2.")
     try:
         return name.strip(), yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"--set {assignment!r}: the value cannot be read.") from error
+        raise InputError(f"--set {assignment!r}: the value is not valid YAML.") from error
 
 
 def resolve(
     size: Path, systems: Path, system: str, recipe: Mapping[str, Any] | None = None, assignments: Sequence[str] = ()
 ) -> Config:
-    """The settings of ``system`` at ``size``: all layers in their order.
+    """The settings of ``system`` at ``size``, with all layers applied in order.
 
     ``size`` and ``systems`` are files of ``conf/``, ``recipe`` the recipe's own options, ``assignments`` those of
-    ``--set``. Raises InputError, which names the layer, for a setting that is refused.
+    ``--set``. Raises InputError, which names the layer, for an invalid setting.
     """
     config = Config()
     for path, values in read_layers(size):
@@ -154,18 +154,18 @@ def learned(config: Config) -> dict[str, Any]:
     for name in NOT_LEARNED:
         group, key = name.split(".")
         del values[group][key]
-    if not config.shar.use:  # the rest of it has no effect
+    if not config.shar.use:  # its other settings have no effect
         del values["shar"]
     return values
 
 
 def save(config: Config, path: str | Path) -> None:
-    """Write all settings, resolved."""
+    """Write all resolved settings."""
     write_text(path, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True))
 
 
 def load(path: str | Path) -> Config:
-    """Read what ``save`` wrote. Raises InputError for a file that holds anything else."""
+    """Read a file written by ``save``. Raises InputError for invalid content."""
     config = Config()
     apply_layer(config, read_yaml(path), str(path))
     return config

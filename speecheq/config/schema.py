@@ -8,16 +8,16 @@ from speecheq.config.setting import check_settings, setting
 GENDERS = ("F", "M")
 # The classes of MTL-AUG's augmentation head; the order is part of every model that has one.
 AUGMENTATIONS = ("none", "speed", "pitch", "noise", "reverberation", "specaugment", "mixup")
-# MTL-AUG's tasks: which augmentation a clip had, and its features before that. They need no labels.
+# MTL-AUG's tasks: predict which augmentation a clip had, and its features before augmentation. They need no labels.
 LABEL_FREE_TASKS = ("augmentation", "reconstruction")
 MODEL_KINDS = ("speecheq", "baseline", "cnn_blstm")
-# Impulse responses are cut to this length: by then those of ordinary rooms have decayed by 60 dB.
+# Impulse responses are cut to this length, by which those of ordinary rooms have decayed by 60 dB.
 RIR_SECONDS = 2.0
 
 
 @dataclass
 class DataConfig:
-    """What is trained on, and in what mini-batches."""
+    """Training data and mini-batches."""
 
     corpora: str = setting(
         "all", "emotion and gender data: all of MsUD, or the target corpus", choices=("all", "target")
@@ -36,8 +36,8 @@ class DataConfig:
 class ModelConfig:
     """Sizes of SpeechEQ (section 2.3, Figure 2), named as in ECAPA-TDNN; the defaults are the paper's.
 
-    The baseline and the CNN-BLSTM derive their other sizes from ``channels`` and have no use for ``mfa_channels``,
-    ``scale``, ``bottleneck`` and ``res_bigru``.
+    The baseline and the CNN-BLSTM derive their other sizes from ``channels`` and ignore ``mfa_channels``, ``scale``,
+    ``bottleneck`` and ``res_bigru``.
     """
 
     kind: str = setting(
@@ -70,7 +70,7 @@ class ModelConfig:
     dropout: float = setting(0.0, "dropout in front of every head, in training only", low=0.0, high=0.99999)
 
     def validate(self) -> "ModelConfig":
-        """Return self. Raises ValueError, with name and range, for a setting that is out of range or fits no other."""
+        """Return self. Raises ValueError, with name and range, for a setting that does not fit its range or another."""
         check_settings(self)
         refused = f"channels is {self.channels}, but it must be "
         if self.kind != "speecheq" and self.channels % 2:
@@ -102,7 +102,7 @@ class LossConfig:
 
 @dataclass
 class AugmentConfig:
-    """How often and how far waveforms are changed (section 2.5); a probability of 0 leaves that change out."""
+    """Waveform augmentation (section 2.5): how often and how strong; a probability of 0 turns a change off."""
 
     one_of: str = setting(
         "",
@@ -124,7 +124,7 @@ class AugmentConfig:
     noise_probability: float = setting(0.5, "part of the clips that get a noise, if there are any", low=0.0, high=1.0)
     snr_low: float = setting(10.0, "lowest signal-to-noise ratio in dB (section 2.5)", low=-20.0, high=80.0)
     snr_high: float = setting(25.0, "highest signal-to-noise ratio in dB (section 2.5)", low=-20.0, high=80.0)
-    noise_hours: float = setting(10.0, "hours of noise that are held in memory, at most; one takes 0.23 GB", low=0.01)
+    noise_hours: float = setting(10.0, "hours of noise held in memory, at most; an hour takes 0.23 GB", low=0.01)
 
     def validate(self) -> None:
         """Raise ValueError for a range whose ends are in the wrong order, or an unknown name in ``one_of``."""
@@ -148,7 +148,7 @@ class AugmentConfig:
         return tuple(self.one_of.split())
 
     def uses(self, kind: str) -> bool:
-        """Whether recordings of that kind, noise or rir, are used if there are some."""
+        """Whether recordings of that kind, noise or rir, are used if available."""
         if self.one_of:
             return {"noise": "noise", "rir": "reverberation"}[kind] in self.chosen()
         return {"noise": self.noise_probability, "rir": self.reverb_probability}[kind] > 0
@@ -172,14 +172,14 @@ class SpecAugmentConfig:
 
 @dataclass
 class MixupConfig:
-    """Clips of the emotion and gender streams are mixed in pairs, features and labels (Zhang et al., 2018)."""
+    """Mixup of pairs of clips of the emotion and gender streams, features and labels (Zhang et al., 2018)."""
 
     alpha: float = setting(0.0, "alpha of the Beta distribution of a clip's own share; 0: no mixup", low=0.0)
 
 
 @dataclass
 class SharConfig:
-    """Training clips that are read from Lhotse Shar, in long sequential runs (dataset/shard_plan.py, docs/scale.md)."""
+    """Sequential reading of training clips from Lhotse Shar (dataset/shard_plan.py, docs/scale.md)."""
 
     use: bool = setting(False, "whether training clips are read from the shards of stage 3 (run.sh --shar true)")
     lanes: int = setting(8, "readers of each mini-batch; a multiple of the number of training processes", low=1)
@@ -209,7 +209,7 @@ class OptimConfig:
 
 @dataclass
 class RunConfig:
-    """Where a training runs, and how."""
+    """Seed, device, threads, precision and checkpoints of a training."""
 
     seed: int = setting(1, "seed of weights, sampling, cropping and augmentation", low=0)
     device: str = setting("auto", "training device; auto: a GPU if there is one", choices=("auto", "cpu", "cuda"))
@@ -233,7 +233,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
     def validate(self) -> None:
-        """Raise ValueError for settings that do not fit each other; single ones are checked when they are set."""
+        """Raise ValueError for settings that do not fit each other; single values are checked when they are set."""
         self.model.validate()
         self.augment.validate()
         if self.optim.epochs is None and self.optim.max_steps is None:
@@ -257,7 +257,7 @@ class Config:
             )
         chosen = self.augment.chosen()
         if chosen and self.data.input != "waveform":
-            raise ValueError("augment.one_of changes waveforms; with it data.input must be waveform")
+            raise ValueError("augment.one_of changes waveforms, so data.input must be waveform")
         if "specaugment" in chosen and not self.specaugment.active:
             raise ValueError("augment.one_of names specaugment, but specaugment has no masks; set its time_masks")
         if "mixup" in chosen and self.mixup.alpha == 0:
@@ -276,7 +276,7 @@ class Config:
         return tuple(task for task in LABEL_FREE_TASKS if getattr(self.loss, task) > 0)
 
     def tasks(self) -> list[str]:
-        """The streams that are trained on: emotion always, the others where their settings ask for them."""
+        """The streams of training: emotion always, the others if their settings enable them."""
         tasks = ["emotion"]
         if self.loss.eta > 0:
             tasks.append("gender")

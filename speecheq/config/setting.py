@@ -12,15 +12,15 @@ TYPES_IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number
 def setting(
     default: Any, help: str, low: float | None = None, high: float | None = None, choices: Sequence[Any] = ()
 ) -> Any:
-    """A dataclass field with its meaning and what it may be: ``low`` to ``high``, both included, or one of ``choices``.
+    """A dataclass field with a help text and its allowed values: ``low`` to ``high``, inclusive, or one of ``choices``.
 
-    Its annotation is bool, int, float or str, or one of these or None.
+    Its annotation is bool, int, float or str, optionally with None.
     """
     return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
 
 
 def _convert(value: Any, kind: type) -> Any:
-    """``value`` as the type ``kind``; ValueError if it is something else. YAML reads 1e-4 as text."""
+    """``value`` as the type ``kind``; raises ValueError if it is not. YAML reads 1e-4 as text."""
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         if math.isfinite(float(value)):
             return float(value)
@@ -32,7 +32,7 @@ def _convert(value: Any, kind: type) -> Any:
 def checked_value(group: Any, name: str, value: Any) -> Any:
     """``value`` in the type of the setting ``name`` of the dataclass ``group``.
 
-    Raises ValueError, which says what the setting must be.
+    Raises ValueError, which states the allowed values.
     """
     hint = get_type_hints(type(group))[name]
     kind, optional = (get_args(hint)[0], True) if isinstance(hint, UnionType) else (hint, False)
@@ -55,6 +55,6 @@ def checked_value(group: Any, name: str, value: Any) -> Any:
 
 
 def check_settings(group: Any) -> None:
-    """Raise ValueError for the first setting of the dataclass ``group`` whose value it may not have."""
+    """Raise ValueError for the first setting of the dataclass ``group`` with a value that is not allowed."""
     for item in fields(group):
         checked_value(group, item.name, getattr(group, item.name))

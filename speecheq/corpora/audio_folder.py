@@ -140,7 +140,7 @@ def prepare(name: str, content: str, request: PrepareRequest, out_dir: Path, spe
 
 
 def _read(recording_id: str, path: Path, partial: bool, speech: bool) -> Recording | str:
-    """The recording of a file, or why it is left out; InputError if it must not be."""
+    """The recording of a file, or why it is left out; raises InputError if it must not be."""
     undecodable = _undecodable(path)
     if undecodable is not None:
         if not partial and not speech:
@@ -193,7 +193,7 @@ def _write(name: str, files: Sequence[str], request: PrepareRequest, stage: Stag
 
 
 def recordings_manifest(folder: Path) -> Path:
-    """The manifest that ``prepare`` wrote to ``folder``; InputError where it has not run."""
+    """The manifest that ``prepare`` wrote to ``folder``; raises InputError if it has not run."""
     require(folder, "manifests")
     return next(iter(sorted(Path(folder).glob("*_recordings_all.jsonl.gz"))))
 

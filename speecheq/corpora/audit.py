@@ -139,7 +139,7 @@ def audit(manifests: Path, nj: int = 1) -> dict[str, Any]:
     """Read the audio of the prepared corpus in the folder ``manifests`` and report on it.
 
     Times are seconds, levels dBFS. Each of ``faults`` has its kind, what it is (``says``) and its utterances. Raises
-    InputError if stage 1 has not run.
+    Raises InputError if stage 1 has not run.
     """
     name = load_declaration(manifests).name
     card = load_card(manifests, name)

@@ -112,7 +112,7 @@ def _is_inside(name: str) -> bool:
 
 
 def read_card(path: str | Path) -> Card:
-    """The card in a YAML file; InputError names the file and what is wrong in it."""
+    """The card in a YAML file; raises InputError, which names the file and what is wrong in it."""
     path = Path(path)
     card = _item(Card, read_yaml(path), str(path))
     if card.name != path.stem:
@@ -151,7 +151,7 @@ def read_cards(folder: str | Path = CARDS) -> dict[str, Card]:
 
 
 def find_card(name: str, folder: str | Path = CARDS) -> Card:
-    """The card of the corpus ``name``; InputError for a corpus without one."""
+    """The card of the corpus ``name``; raises InputError for a corpus without one."""
     path = Path(folder) / f"{name}.yaml"
     if not path.is_file():
         raise InputError(f"{name}: there is no data card of this corpus; there are {', '.join(read_cards(folder))}.")

@@ -108,7 +108,7 @@ def _through_lhotse(card: Card, items: Sequence[Download], folder: Path, base_ur
 
 
 def _chosen(card: Card, parts: Sequence[str] | None) -> Sequence[Download]:
-    """The archives of ``parts``, or those that are not optional; InputError for an unknown part."""
+    """The archives of ``parts``, or those that are not optional; raises InputError for an unknown part."""
     if not parts:
         return [item for item in card.downloads if not item.optional]
     known = [item.part for item in card.downloads if item.part]

@@ -146,7 +146,7 @@ def _byte_order(beginning: bytes) -> str:
 
 
 def _decode_line_by_line(path: Path, content: bytes, encodings: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Number and text of every line in the last of ``encodings``; InputError names the line that does not fit."""
+    """Number and text of every line in the last of ``encodings``; raises InputError, which names a line that fails."""
     encoding = encodings[-1]
     for number, line in enumerate(io.BytesIO(content), 1):
         try:
@@ -180,7 +180,7 @@ def keep_matched(
 ) -> set[str]:
     """The utterances that have both audio (``clips``) and a line in ``table`` (``labelled``).
 
-    The others are added to ``drops``; ``what`` names the content of a line (transcript, label). Raises InputError where
+    The others are added to ``drops``; ``what`` names the content of a line (transcript, label). Raises InputError if
     more than half of the clips have no line, or, unless a ``partial`` copy is accepted, more than half of the lines no
     clip.
     """

@@ -65,7 +65,7 @@ class PrepareRequest:
 
 
 def _custom(corpus: Corpus, utterance: Utterance) -> dict[str, Any]:
-    """The ``custom`` fields of an utterance's supervision; InputError for labels outside the declaration."""
+    """The ``custom`` fields of an utterance's supervision; raises InputError for labels outside the declaration."""
     known = corpus.splits or (None, *SPLITS)
     if utterance.split not in known or utterance.split not in (None, *SPLITS):
         raise InputError(
@@ -125,7 +125,7 @@ def check_utterances(
 ) -> None:
     """Check what prep scripts found in ``corpus_dir``, and left out as ``drops``.
 
-    Raises InputError where there is no utterance, an id repeats, a label, gender or split is undeclared, a speaker has
+    Raises InputError if there is no utterance, an id repeats, a label, gender or split is undeclared, a speaker has
     two genders, or a recording two files.
     """
     if not utterances:
@@ -176,7 +176,7 @@ def _listed(items: Sequence[str], most: int = 6) -> str:
 
 
 def _check_counts(corpus: Corpus, utterances: Sequence[Utterance], drops: Drops, request: PrepareRequest) -> None:
-    """InputError where the copy is not a whole release; a warning if a partial copy is accepted."""
+    """Raise InputError if the copy is not a whole release; a warning if a partial copy is accepted."""
     differences = _differences(corpus, utterances)
     if not differences and (not corpus.counts or len(utterances) in corpus.counts.values()):
         return

@@ -28,7 +28,7 @@ def load_card(folder: Path, name: str) -> dict[str, Any]:
 
 
 def load_declaration(manifests: Path) -> Corpus:
-    """The declaration with which the corpus in ``manifests`` was prepared; InputError if stage 1 has not run."""
+    """The declaration with which the corpus in ``manifests`` was prepared; raises InputError if stage 1 has not run."""
     return Corpus(**require(manifests, "manifests")["options"]["corpus"])
 
 

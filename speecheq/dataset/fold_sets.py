@@ -168,7 +168,7 @@ class Partition:
         return recipe.dev
 
     def fold(self, number: int) -> "Fold":
-        """The sets of fold ``number`` (from 1); InputError for a leak, or where no training clip is left."""
+        """The sets of fold ``number`` (from 1); raises InputError for a leak, or where no training clip is left."""
         drops = self.drops.copy()
         sets = {self.recipe.target: self._target_sets(self.folds[number - 1]), **self._other_sets(drops)}
         return Fold(sets, drops, self._check(sets))

@@ -27,13 +27,13 @@ def interpolate_frames(features: Tensor, frames: Tensor, first: Tensor, steps: T
     number = torch.arange(int(kept.max()))
     place = (first[:, None] + number + 0.5) * steps[:, None].double() - 0.5
     place = place.clamp(min=0).minimum(frames[:, None] - 1.0)
-    whole, valid = place.floor().long(), number < kept[:, None]
-    between = (place - whole).to(features)[:, :, None]
-    whole, following = (
+    frame, valid = place.floor().long(), number < kept[:, None]
+    fraction = (place - frame).to(features)[:, :, None]
+    frame, following = (
         x.to(features.device)[:, :, None].expand(-1, -1, features.shape[2])
-        for x in (whole, (whole + 1).minimum(frames[:, None] - 1))
+        for x in (frame, (frame + 1).minimum(frames[:, None] - 1))
     )
-    read = torch.lerp(features.gather(1, whole), features.gather(1, following), between)
+    read = torch.lerp(features.gather(1, frame), features.gather(1, following), fraction)
     return read.masked_fill(~valid.to(features.device)[:, :, None], 0.0)
 
 

@@ -229,7 +229,7 @@ def _merge(
 
 
 def training_cuts(path: Path, target: str | None = None) -> CutSet:
-    """The cuts of a set that stage 3 wrote; with ``target`` only those of that corpus. InputError where empty."""
+    """The cuts of a set that stage 3 wrote; with ``target`` only those of that corpus. Raises InputError if empty."""
     cuts = open_cuts(path, target)
     if next(iter(cuts), None) is None:
         whose = f" of {target}, the only corpus that this system trains on" if target else ""

@@ -180,8 +180,8 @@ class _Unifier:
 def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Path) -> list[int]:
     """Write the cut sets of ``folds`` (such as ``1 3-5`` or ``all``); returns the numbers of these folds.
 
-    ``manifests`` and ``fbank`` hold one folder a corpus. The labels of a corpus come from its card. InputError for
-    a corpus without emotion labels, a protocol that it does not allow, or a leak.
+    ``manifests`` and ``fbank`` hold one folder a corpus. The labels of a corpus come from its card. Raises InputError
+    for a corpus without emotion labels, a protocol that it does not allow, or a leak.
     """
     unifier = _Unifier(recipe, manifests, fbank, out_dir)
     finished = unifier.finished(folds)
@@ -202,14 +202,14 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
 
 
 def load_fold(msud_dir: Path, fold: int) -> dict[str, Any]:
-    """What ``msud.json`` says of a fold; InputError where stage 3 has not made it."""
+    """What ``msud.json`` says of a fold; raises InputError if stage 3 has not made it."""
     folder = Path(msud_dir) / f"fold{fold}"
     require(folder, "unify")
     return read_json(folder / "msud.json")
 
 
 def made_folds(msud_dir: Path, folds: str) -> list[int]:
-    """The fold numbers that ``folds`` asks for; InputError where one of these folds is not there or out of date."""
+    """The fold numbers that ``folds`` asks for; raises InputError if one of these folds is not there or out of date."""
     notes = [read_json(path) for path in Path(msud_dir).glob("fold*/msud.json")]
     if not notes:
         raise InputError(f"{msud_dir}: stage 3 (unify) has not been run; run it first, with --stage 3 --stop-stage 3.")

@@ -21,7 +21,7 @@ TRAINING, GENDER, DEV, TEST = "emotion", "gender", "dev", "test"
 def experiment_name(target: str, protocol: str, classes: str = "seqm", neutral_eis: str = DECLARED) -> str:
     """The name of the folder of a target under a protocol; switches that are not at their defaults are part of it.
 
-    InputError for a protocol whose name cannot be part of a folder's name.
+    Raises InputError for a protocol whose name cannot be part of a folder's name.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", protocol):
         raise InputError(f"--protocol {protocol!r}: a name has letters, digits, - and _ only.")

@@ -104,7 +104,7 @@ class _Corpus:
 
 
 def _load_checked_card(corpus: str, manifests: Path) -> dict:
-    """The card of a corpus; InputError where it has no transcripts or nothing to train on."""
+    """The card of a corpus; raises InputError if it has no transcripts or nothing to train on."""
     card = load_card(manifests / corpus, corpus)
     if not card["has_transcripts"]:
         raise InputError(f"{corpus}: has no transcripts, so it cannot be the phoneme corpus.")

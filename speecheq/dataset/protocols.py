@@ -79,7 +79,7 @@ def leave_one_speaker_out(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
 
 
 def leave_one_session_out(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
-    """One fold a recording session, in the order of their names; InputError where the corpus has none."""
+    """One fold a recording session, in the order of their names; raises InputError if the corpus has none."""
     without = next((clip.id for clip in clips if clip.session is None), None)
     if without is not None:
         raise InputError(f"{without}: the corpus has no sessions, so the protocol 'session' cannot be used.")
@@ -87,7 +87,7 @@ def leave_one_session_out(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
 
 
 def disjoint_texts(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
-    """Five folds, no text in two of them. InputError where clips have no text number or texts are too few."""
+    """Five folds, no text in two of them. Raises InputError if clips have no text number or texts are too few."""
     groups = defaultdict(list)
     for clip in clips:
         if clip.text_id is None:
@@ -100,7 +100,7 @@ def disjoint_texts(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
 
 
 def official(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
-    """The corpus' own fixed test part as the only fold. InputError where it has none."""
+    """The corpus' own fixed test part as the only fold. Raises InputError if it has none."""
     test = {clip.id for clip in clips if clip.split == "test"}
     if not test:
         raise InputError("the corpus has no official test part, so the protocol 'official' cannot be used.")
@@ -133,7 +133,7 @@ MUST_DIFFER: dict[str, Sequence[str]] = {
 
 
 def make_folds(protocol: str, clips: Sequence[FoldClip], seed: int = 0) -> Folds:
-    """The test clips of every fold; InputError for an unknown protocol or a fold without a clip."""
+    """The test clips of every fold; raises InputError for an unknown protocol or a fold without a clip."""
     if protocol not in PROTOCOLS:
         raise InputError(
             f"there is no protocol {protocol!r}; the protocols are {', '.join(PROTOCOLS)}, or any other name with "
@@ -143,7 +143,7 @@ def make_folds(protocol: str, clips: Sequence[FoldClip], seed: int = 0) -> Folds
 
 
 def check_folds(protocol: str, clips: Sequence[FoldClip], folds: Folds) -> Folds:
-    """Give back ``folds``; InputError where one of them has nothing to test on or leaves nothing to train on."""
+    """Give back ``folds``; raises InputError if one of them has nothing to test on or leaves nothing to train on."""
     everything = {clip.id for clip in clips}
     for number, test in enumerate(folds, 1):
         if not test or (test == everything and protocol != CROSS):
@@ -156,7 +156,7 @@ def dev_part(training: Sequence[FoldClip], how: str = "clips", seed: int = 0) ->
     """The ids of the dev part inside the training clips of a fold.
 
     ``clips``: 10 %, stratified by label and speaker, at least one clip a label. ``speaker``: all clips of one
-    speaker (InputError where fewer than three speakers are left to train).
+    speaker (raises InputError if fewer than three speakers are left to train).
     """
     rng = random.Random(f"dev {how} {seed}")
     if how == "speaker":
@@ -188,7 +188,7 @@ def dev_part(training: Sequence[FoldClip], how: str = "clips", seed: int = 0) ->
 
 
 def check_leaks(protocol: str, training: Iterable[FoldClip], dev: Iterable[FoldClip], test: Iterable[FoldClip]) -> None:
-    """InputError if a test clip, or a test speaker or text that the protocol keeps apart, is trained on.
+    """Raise InputError if a test clip, or a test speaker or text that the protocol keeps apart, is trained on.
 
     Dev clips choose the checkpoint, so they count as training here; and no dev clip may be trained on. Speakers
     and texts are those of one corpus: another corpus may number its own the same way.

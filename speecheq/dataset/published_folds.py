@@ -28,7 +28,7 @@ class PublishedFolds(NamedTuple):
 
 
 def folds_file_digest(path: Path) -> str:
-    """A short digest of a list of folds; InputError where there is no such file."""
+    """A short digest of a list of folds; raises InputError if there is no such file."""
     _check_exists(path)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
@@ -42,7 +42,7 @@ def read_folds_file(path: Path) -> list[FoldRow]:
     """The rows of a table of published folds, tab or comma separated.
 
     Its first line names the columns, ``clip`` and ``test_fold`` among them; folds count from 1 without a gap.
-    InputError names the first line that is wrong.
+    Raises InputError, which names the first line that is wrong.
     """
     _check_exists(path)
     try:
@@ -91,8 +91,9 @@ def folds_from_file(path: Path, clips: Sequence[FoldClip], may_lack_clips: bool)
     """The folds of a published partition.
 
     A line names a clip by its id, or by the end of its file's path without the suffix (``liuchanhg/angry/201``).
-    Capitals do not count, since they differ from copy to copy. InputError for a line that names a clip that another
-    line names, or none. With ``may_lack_clips`` (an incomplete copy) lines may name no clip, but not all of them.
+    Capitals do not count, since they differ from copy to copy. Raises InputError for a line that names a clip that
+    another line names, or none. With ``may_lack_clips`` (an incomplete copy) lines may name no clip, but not all of
+    them.
     """
     rows = read_folds_file(path)
     by_name = {row.clip.casefold(): row for row in rows}

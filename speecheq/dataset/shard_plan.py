@@ -52,7 +52,7 @@ class ShardPlan:
 
     A mini-batch has at most ``batch_size`` clips, and ``seconds`` of speech unless that is None; about ``buffer``
     clips, over all readers, are a block. A small set has fewer groups: each has a mini-batch at least.
-    InputError where there are fewer clips than readers, or fewer than two.
+    Raises InputError if there are fewer clips than readers, or fewer than two.
     """
 
     clips: int

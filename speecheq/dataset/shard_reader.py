@@ -201,7 +201,7 @@ class Shards(ClipSource):
 
 
 def check_processes(config: Config, processes: int) -> None:
-    """InputError unless so many processes can share a training from shards."""
+    """Raise InputError unless so many processes can share a training from shards."""
     if config.shar.use and config.shar.lanes % processes:
         raise InputError(
             f"shar.lanes is {config.shar.lanes}, but {processes} processes train, and it must be a multiple of them: "

@@ -198,7 +198,7 @@ def write_shards(
 
     ``kind`` is what training reads of them (data.input). ``nj`` processes write; shards that are there and whole are
     kept. So that jobs can share a set, with ``numbers`` only these shards are written, without a stamp: a later call
-    without ``numbers`` stamps the set. InputError where stage 3 has not run or a clip cannot be read.
+    without ``numbers`` stamps the set. Raises InputError if stage 3 has not run or a clip cannot be read.
     """
     writer = _ShardWriter(Path(source), out_dir, kind, shard_clips)
     if not writer.stage.needs_run() or writer.stage.added_to_plan():

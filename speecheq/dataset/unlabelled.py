@@ -18,7 +18,8 @@ from speecheq.dataset.lazy_cuts import open_cuts
 def unlabelled_cuts(folder: Path, held_out: Iterable[Cut]) -> CutSet:
     """A cut of each recording that prepare_unlabelled.py found.
 
-    InputError where a recording is gone, or is the audio file of a cut in ``held_out``, a link to it or a copy of it.
+    Raises InputError if a recording is gone, or is the audio file of a cut in ``held_out``, a link to it or a copy of
+    it.
     """
     cuts = open_cuts(recordings_manifest(folder))
     names = {os.path.realpath(cut.recording.sources[0].source): cut.id for cut in held_out}

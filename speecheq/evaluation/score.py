@@ -107,7 +107,7 @@ class BestModel(NamedTuple):
 
     @classmethod
     def load(cls, folder: Path) -> "BestModel":
-        """Raises InputError if the checkpoint is not as stage 4 left it."""
+        """Raise InputError if the checkpoint is missing or has changed since stage 4."""
         require(folder, "train")
         model, config, checkpoint = load_model(folder / "best.pt")
         device = pick_device("auto")  # not the training's: another machine may score

@@ -17,18 +17,18 @@ from speecheq.common.log import log
 # Channels cancel each other out where the power of their sum is below this part of the sum of their powers: it is 1 for
 # independent channels, their number for equal ones, and 0 for two in opposite phase.
 CANCELLED_POWER = 0.06
-# torchaudio's filters hold about (source rate) x (target rate) values, both over their common divisor: 70,560 for
-# 44,100 Hz, gigabytes for 44,101 Hz. Above this soxr resamples.
+# torchaudio's filters hold about (source rate) x (target rate) / (common divisor)^2 values: 70,560 for 44,100 Hz,
+# gigabytes for 44,101 Hz. Above this limit soxr resamples.
 LARGEST_FILTERS = 20_000_000
 
 
 def resampler_name() -> str:
-    """The library that resamples: torchaudio, or soxr if torchaudio cannot be imported; InputError if neither can."""
+    """The resampling library: torchaudio, else soxr; raises InputError if neither can be imported."""
     try:
         import torchaudio  # noqa: F401
 
         return "torchaudio"
-    except Exception as error:  # a torchaudio that does not fit torch fails in many ways
+    except Exception as error:  # a torchaudio built for another torch fails in many ways
         try:
             import soxr  # noqa: F401
 
@@ -80,7 +80,7 @@ def resampler(source: int, target: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
-    """The samples (S,) float32 of a cut at ``sampling_rate`` Hz: channels mixed (``mix_channels``), resampled if need be.
+    """The samples (S,) float32 of a cut at ``sampling_rate`` Hz: mixed (``mix_channels``) and resampled.
 
     Raises InputError for a file that is gone or holds fewer samples than its manifest says.
     """
@@ -89,7 +89,7 @@ def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
     if source.type == "memory":  # of a shard
         path, file = f"the audio of {cut.id}", io.BytesIO(source.source)
     elif not os.path.isfile(path):
-        raise InputError(f"{path}: is not there any more; put it back, or run stage 1 again for its corpus.")
+        raise InputError(f"{path}: does not exist any more; restore it, or run stage 1 again for its corpus.")
     first = round(cut.start * recording.sampling_rate)
     last = round((cut.start + cut.duration) * recording.sampling_rate)  # cut.end is rounded to milliseconds
     try:
@@ -102,7 +102,7 @@ def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
         raise InputError(f"{path}: cannot be read ({error}); run stage 1 again for its corpus.") from error
     if frames != recording.num_samples or source_rate != recording.sampling_rate or len(samples) != last - first:
         raise InputError(
-            f"{path}: holds {min(frames, first + len(samples))} samples at {source_rate} Hz, its manifest says "
+            f"{path}: holds {min(frames, first + len(samples))} samples at {source_rate} Hz, its manifest gives "
             f"{recording.num_samples} at {recording.sampling_rate} Hz; the file is truncated or was replaced: copy it "
             "again and run stage 1 again."
         )

@@ -1,7 +1,7 @@
 """Augmentation of features in training: mixup of pairs of clips, then SpecAugment's masks.
 
-What happens to a clip is drawn on the CPU from (seed, stream, epoch, utterance id), as in augment_waveforms.py, and
-goes with the mini-batch as tensors. The model applies it to its normalised features, in which 0 is the mean.
+The changes of a clip are drawn on the CPU from (seed, stream, epoch, utterance id), as in augment_waveforms.py, and
+stored in the mini-batch as tensors. The model applies them to its normalised features, in which 0 is the mean.
 """
 
 import random
@@ -14,12 +14,12 @@ from torch import Tensor
 from speecheq.config.schema import AUGMENTATIONS, Config, MixupConfig, SpecAugmentConfig
 
 FRAMES_A_SECOND = 100
-# The phones of CTC belong to places in time, so phoneme clips cannot be mixed.
+# CTC targets are sequences in time, so phoneme clips cannot be mixed.
 MIXED_STREAMS = ("emotion", "gender", "unlabelled")
 
 
 class Mixup(NamedTuple):
-    """The partner of each of N clips, and the clip's own share of the mix."""
+    """The partner of each of N clips, and the clip's own weight in the mix."""
 
     partners: Tensor  # (N,) int64, the rows of the partners
     shares: Tensor  # (N,) float32 in [0.5, 1]
@@ -27,7 +27,8 @@ class Mixup(NamedTuple):
     def mix_features(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Features (N, T, D), zero after ``lengths`` (N,) frames -> mixed features of the same lengths.
 
-        A longer partner is cut off and a shorter one repeated, so all frames, and the labels, mix at the same shares.
+        A longer partner is cut and a shorter one repeated, so all frames, and the labels, are mixed with the same
+        weights.
         """
         lengths = lengths.to(features.device, non_blocking=True)
         frame = torch.arange(features.shape[1], device=features.device)
@@ -50,13 +51,13 @@ class Mixup(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """The frames and the filter banks of N clips that are masked."""
+    """The masked frames and filter banks of N clips."""
 
     frames: Tensor  # (N, T) bool
     filter_banks: Tensor  # (N, D) bool
 
     def mask_features(self, features: Tensor) -> Tensor:
-        """Features (N, T, D) -> the same with 0 where they are masked."""
+        """Features (N, T, D) -> features with 0 where masked."""
         return features.masked_fill(self.frames[:, :, None] | self.filter_banks[:, None, :], 0.0)
 
     def only(self, rows: Tensor) -> "Masks":
@@ -65,7 +66,7 @@ class Masks(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What happens to the features of a mini-batch; None for what does not happen."""
+    """The changes of a mini-batch's features; None for no change of that kind."""
 
     mixup: Mixup | None = None
     masks: Masks | None = None
@@ -87,7 +88,7 @@ class Changes(NamedTuple):
 def draw_mixup(config: MixupConfig, seed: int, stream: str, epoch: int, ids: Sequence[str]) -> Mixup:
     """Draw for each utterance another one of the mini-batch as its partner, and a share from Beta(alpha, alpha).
 
-    The larger share is the clip's own, as the mix has its length.
+    The clip's own share is the larger one, since the mix has the clip's length.
     """
     partners, shares = [], []
     for row, utterance in enumerate(ids):
@@ -141,7 +142,7 @@ def draw_changes(
     feature_dim: int,
     types: Tensor | None = None,
 ) -> Changes:
-    """Draw what ``config`` does to a mini-batch of features (N, T, D) of utterances ``ids``.
+    """Draw the changes of a mini-batch of features (N, T, D) of utterances ``ids``.
 
     ``lengths`` (N,) are on the CPU. With ``types`` (N,), the one change of every clip (augment.one_of), only the clips
     of the type mixup are mixed, and only those of the type specaugment masked.

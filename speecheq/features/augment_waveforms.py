@@ -1,7 +1,7 @@
 """Augmentation of waveforms in batches on the training device (section 2.5): pitch, tempo, reverberation and noise.
 
-What happens to a clip is drawn on the CPU from (seed, stream, epoch, utterance id) alone: it is the same in any batch
-and on any device. Samples may leave [-1, 1]: the features need no clipping.
+The changes of a clip are drawn on the CPU from (seed, stream, epoch, utterance id) alone: they are the same in any
+batch and on any device. Samples may leave [-1, 1]: the features need no clipping.
 """
 
 import random
@@ -16,11 +16,11 @@ from speecheq.features.noise_and_rir import WaveformBank, add_noise, reverberate
 from speecheq.features.phase_vocoder import change_pitch_and_tempo, pitch_factors
 from speecheq.features.waveform_batch import SAMPLING_RATE, change_rows, fit_length
 
-# Simulated reverberation is cut out of so many random samples.
+# Random samples from which simulated reverberation is cut.
 TAIL_SAMPLES = 1 << 18
 
-# The random numbers of a clip, in the order in which they are drawn. All are drawn for every clip, so that the settings
-# of one change have no effect on the others.
+# The random numbers of a clip, in drawing order. All are drawn for every clip, so that the settings of one change do
+# not affect the others.
 DRAWN = (
     "pitch",
     "semitones",
@@ -52,14 +52,14 @@ def draw(seed: int, stream: str, epoch: int, ids: Sequence[str]) -> dict[str, Te
 class ClipChanges(NamedTuple):
     """How each of N clips is changed; all on the CPU."""
 
-    semitones: Tensor  # (N,) float64, the shift of the pitch; 0 for none
+    semitones: Tensor  # (N,) float64, pitch shift; 0 for none
     tempo: Tensor  # (N,) float64; 1 for none
     is_reverberated: Tensor  # (N,) bool
     is_noisy: Tensor  # (N,) bool
 
 
 class Augmenter:
-    """Changes mini-batches as ``config`` says: pitch and tempo, then reverberation, then noise.
+    """Augments mini-batches of waveforms: pitch and tempo, then reverberation, then noise.
 
     With ``config.one_of`` (MTL-AUG) every clip has one change at most, and changes of features (augment_features.py)
     are among them.
@@ -79,12 +79,14 @@ class Augmenter:
         possible = [name for name in config.chosen() if name != "noise" or noises is not None]
         self.possible = torch.tensor([AUGMENTATIONS.index(name) for name in ("none", *possible)])
         generator = torch.Generator().manual_seed(seed)
-        self.tail = torch.randn(TAIL_SAMPLES, generator=generator).to(device)  # drawn on the CPU: alike on all devices
+        self.tail = torch.randn(TAIL_SAMPLES, generator=generator).to(
+            device
+        )  # drawn on the CPU: the same on all devices
 
     def types(self, drawn: dict[str, Tensor]) -> Tensor | None:
         """The one change of every clip, (N,) int64 in AUGMENTATIONS; None without ``config.one_of``.
 
-        All changes have the same odds, and so has none at all. Noise takes part only if there are noises.
+        All changes, and no change, are equally likely. Noise is among them only if there are noises.
         """
         if not self.config.one_of:
             return None
@@ -97,7 +99,7 @@ class Augmenter:
         return self.apply(waveforms, lengths, draw(self.seed, stream, epoch, ids))
 
     def apply(self, waveforms: Tensor, lengths: Tensor, drawn: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Change waveforms (N, S), lengths (N,), by the random numbers that ``draw`` gave.
+        """Change waveforms (N, S), lengths (N,), by the random numbers of ``draw``.
 
         Returns: waveforms (N, S') on their device, and their lengths (N,) on the CPU.
         """

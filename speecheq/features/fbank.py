@@ -17,7 +17,7 @@ from lhotse.features.base import FeatureExtractor, register_extractor
 from lhotse.features.kaldi.layers import Wav2LogFilterBank
 from torch import nn
 
-# On a CPU a batch is turned into features in pieces of so many frames, so that intermediate values stay in its cache.
+# Frames computed at a time on a CPU, so that intermediate values stay in its cache.
 FRAMES_A_PIECE = 2000
 
 
@@ -52,7 +52,7 @@ class FbankConfig:
         return round(self.frame_length * self.sampling_rate)
 
     def num_frames(self, num_samples: Samples) -> Samples:
-        """The number of frames of clips with so many samples: an int, or a tensor of integers."""
+        """Number of samples -> number of frames: an int, or a tensor of integers."""
         return (num_samples + self.shift_samples // 2) // self.shift_samples
 
 
@@ -89,7 +89,7 @@ class Fbank(FeatureExtractor):
     def extract(self, samples: Any, sampling_rate: int) -> np.ndarray:
         """The features (T, 80) float32 of one clip, samples (S,) or (1, S) in [-1, 1].
 
-        Raises ValueError for another sampling rate, several channels, or no sample.
+        Raises ValueError for another sampling rate, several channels, or no samples.
         """
         samples = np.ascontiguousarray(samples, dtype=np.float32)
         if samples.ndim == 2 and samples.shape[0] == 1:
@@ -99,7 +99,7 @@ class Fbank(FeatureExtractor):
         if sampling_rate != self.config.sampling_rate:
             raise ValueError(f"samples at {self.config.sampling_rate} Hz are expected, not at {sampling_rate} Hz")
         fbank = kaldi_native_fbank.OnlineFbank(_kaldi_options(self.config))
-        # the binding takes any sequence of numbers, and a memoryview is the fastest
+        # of all sequence types that the binding accepts, a memoryview is the fastest
         fbank.accept_waveform(self.config.sampling_rate, memoryview(samples))
         fbank.input_finished()
         return np.array([fbank.get_frame(index) for index in range(fbank.num_frames_ready)])
@@ -112,7 +112,7 @@ class BatchedFbank(nn.Module):
         super().__init__()
         self.config = config
         with warnings.catch_warnings():
-            # lhotse warns that its manifests expect snip_edges=False; forward adds the edges itself
+            # lhotse expects snip_edges=False; here ``forward`` adds the edges itself
             warnings.simplefilter("ignore")
             self.layer = Wav2LogFilterBank(
                 sampling_rate=config.sampling_rate,
@@ -129,12 +129,12 @@ class BatchedFbank(nn.Module):
     def forward(self, samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The features of a batch: ``samples`` (N, S) in [-1, 1], padded, and their ``lengths`` (N,) in samples.
 
-        Kaldi mirrors a clip at both of its ends. In a padded batch the end of a clip is not the end of its row, so the
+        Kaldi mirrors a clip at both ends. In a padded batch the end of a clip is not the end of its row, so the
         mirrored samples are gathered for each clip.
 
         Returns:
-            features (N, T, 80), zero beyond a clip's frames; numbers of frames (N,), on the device of ``lengths``. If
-            that is the CPU, nothing waits for the device of the samples.
+            features (N, T, 80), zero beyond a clip's frames; numbers of frames (N,), on the device of ``lengths``. On
+            the CPU this needs no synchronisation with the device of the samples.
         """
         window, shift = self.config.window_samples, self.config.shift_samples
         frames = self.config.num_frames(lengths)

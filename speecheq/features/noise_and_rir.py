@@ -1,7 +1,7 @@
-"""Noise and reverberation for batches of waveforms (section 2.5), and the recordings that they are made of.
+"""Noise and reverberation for batches of waveforms (section 2.5), and their recordings.
 
-Reverberation convolves with room impulse responses (RIRs), recorded or simulated. The batches are those of
-waveform_batch.py; every clip has its own noise and RIR, and its result depends on no other clip and on no padding.
+Reverberation convolves with room impulse responses (RIRs), recorded or simulated. Batches are those of
+waveform_batch.py; every clip has its own noise and RIR, and its result does not depend on other clips or padding.
 """
 
 import random
@@ -22,10 +22,10 @@ from speecheq.config.schema import RIR_SECONDS
 from speecheq.features.audio import resampler
 from speecheq.features.waveform_batch import SAMPLING_RATE, as_column, to_device, zero_padding
 
-# A signal counts as silent if it is this much weaker than the whole (a factor of power, -60 dB). Silence is cut out of
-# noises in blocks of 0.1 s, so that no crop is silent.
+# A block counts as silent if its power is below this factor (-60 dB) of the recording's. Silence is cut out of noises
+# in blocks of 0.1 s, so that no crop is silent.
 SILENT, SILENT_BLOCK = 1e-6, 1600
-# Samples from the direct path to where a simulated reverberation begins.
+# Samples from the direct path to the start of simulated reverberation.
 FIRST_REFLECTION = round(0.0025 * SAMPLING_RATE)
 
 
@@ -38,7 +38,7 @@ def _gain(wanted: Tensor, waveforms: Tensor) -> Tensor:
 def reverberate(waveforms: Tensor, lengths: Tensor, responses: Tensor) -> Tensor:
     """Convolve waveforms (N, S) with RIRs (N, R) whose first sample is the direct path: (N, S).
 
-    Lengths stay (the reverberation behind a clip's end is cut off), and so does the power over a clip's samples.
+    Lengths (reverberation after a clip's end is cut) and the mean power of a clip stay the same.
     """
     dry = zero_padding(waveforms, lengths)
     samples = waveforms.shape[1]
@@ -59,9 +59,9 @@ def add_noise(waveforms: Tensor, lengths: Tensor, noise: Tensor, snr: Tensor) ->
 
 
 def simulate_responses(noise: Tensor, first: Tensor, t60: Tensor, direct: Tensor) -> Tensor:
-    """Simulate RIRs (N, R): a direct path of 1, then noise that falls by 60 dB in ``t60`` (N,) seconds, then zeros.
+    """Simulate RIRs (N, R): a direct path of 1, then noise that decays by 60 dB in ``t60`` (N,) seconds, then zeros.
 
-    ``noise`` (M,) are random samples on the device, and each tail is read from place ``first`` (N,) in them.
+    ``noise`` (M,) are random samples on the device; each tail starts at sample ``first`` (N,) of them.
     ``direct`` (N,) is the ratio in dB of the energy of the direct path to that of the tail.
     """
     sizes = (t60 * SAMPLING_RATE).long()
@@ -76,7 +76,7 @@ def simulate_responses(noise: Tensor, first: Tensor, t60: Tensor, direct: Tensor
 
 
 class WaveformBank:
-    """Noises or RIRs of any length in one tensor on the device, from which a batch is gathered at once."""
+    """Noises or RIRs of any length in one tensor on the device, from which batches are gathered."""
 
     def __init__(self, waveforms: Sequence[Tensor], device: torch.device = torch.device("cpu")):
         """``waveforms`` are vectors of samples at 16 kHz, none of them empty."""
@@ -88,13 +88,13 @@ class WaveformBank:
         return len(self.sizes)
 
     def pick(self, drawn: Tensor) -> Tensor:
-        """Which waveforms (N,) are taken for random numbers (N,) in [0, 1)."""
+        """Random numbers (N,) in [0, 1) -> numbers of waveforms (N,)."""
         return (drawn * len(self)).long()
 
     def crops(self, numbers: Tensor, drawn: Tensor, lengths: Tensor) -> Tensor:
         """Pieces of ``lengths`` (N,) samples of waveforms ``numbers`` (N,): (N, longest of them).
 
-        A longer waveform is cropped, a shorter one repeated. ``drawn`` (N,) in [0, 1) says where the piece begins.
+        A longer waveform is cropped, a shorter one repeated. ``drawn`` (N,) in [0, 1) gives the start of the piece.
         """
         sizes = self.sizes[numbers]
         first = (drawn * torch.where(sizes > lengths, sizes - lengths + 1, sizes)).long()
@@ -111,7 +111,7 @@ class WaveformBank:
 
 
 def _read_channel(recording: Recording, seed: int) -> Tensor:
-    """One channel (S,) of a recording, a random one of those that are not silent, at 16 kHz.
+    """A random non-silent channel (S,) of a recording, at 16 kHz.
 
     Raises InputError if its file is gone, is not the one of the manifest, or is silent.
     """
@@ -122,7 +122,7 @@ def _read_channel(recording: Recording, seed: int) -> Tensor:
         raise InputError(f"{path}: cannot be read ({error}); run stage 1 again.") from error
     if (len(samples), rate) != (recording.num_samples, recording.sampling_rate):
         raise InputError(
-            f"{path}: holds {len(samples)} samples at {rate} Hz, its manifest says {recording.num_samples} at "
+            f"{path}: holds {len(samples)} samples at {rate} Hz, its manifest gives {recording.num_samples} at "
             f"{recording.sampling_rate} Hz; copy it again and run stage 1 again."
         )
     channels = [channel for channel in samples.T if channel.any()]
@@ -143,7 +143,7 @@ def _read_all(recordings: Sequence[Recording], seed: int, what: str) -> list[Ten
 
 
 def cut_silence(noise: Tensor) -> Tensor:
-    """A noise (S,) without its silent stretches, in blocks of 0.1 s; an incomplete last block is left out too."""
+    """A noise (S,) without its silent blocks of 0.1 s, and without an incomplete last block."""
     if len(noise) < SILENT_BLOCK:
         return noise
     blocks = noise[: len(noise) // SILENT_BLOCK * SILENT_BLOCK].reshape(-1, SILENT_BLOCK)
@@ -153,9 +153,9 @@ def cut_silence(noise: Tensor) -> Tensor:
 
 
 def select_noises(manifest: Path, hours: float, seed: int) -> tuple[list[Recording], int]:
-    """Choose from the noises of a manifest of ``local/prepare_noise.py``, at random, as many as fill ``hours``.
+    """Choose random noises of a manifest of ``local/prepare_noise.py``, up to ``hours`` in total.
 
-    Returns: the recordings that are used, and how many the manifest names.
+    Returns: the chosen recordings, and the number of recordings in the manifest.
     """
     recordings = list(RecordingSet.from_file(manifest))
     random.Random(f"{seed} noises").shuffle(recordings)
@@ -167,14 +167,14 @@ def load_noises(manifest: Path, hours: float, seed: int, device: torch.device = 
     """Read the noises of ``select_noises``. Raises InputError for a file that is gone, replaced or silent."""
     used, named = select_noises(manifest, hours, seed)
     if len(used) < named:
-        log.info("%s: %d of its %d noises are used, they fill %g hours", manifest, len(used), named, hours)
+        log.info("%s: using %d of %d noises, which fill %g hours", manifest, len(used), named, hours)
     return WaveformBank([cut_silence(noise) for noise in _read_all(used, seed, "noises")], device)
 
 
 def cut_to_direct_path(response: Tensor) -> Tensor:
-    """An RIR (S,) from its direct path on, at most 2 s.
+    """An RIR (S,) from its direct path, at most 2 s.
 
-    The direct path is the first sample of at least half the largest magnitude: a strong reflection may be the largest.
+    The direct path is the first sample of at least half the largest magnitude, which may be a reflection's.
     """
     magnitude = response.abs()
     first = int((magnitude >= magnitude.max() / 2).int().argmax())
@@ -182,7 +182,7 @@ def cut_to_direct_path(response: Tensor) -> Tensor:
 
 
 def load_responses(manifest: Path, seed: int, device: torch.device = torch.device("cpu")) -> WaveformBank:
-    """Read the RIRs of a manifest of ``local/prepare_rir.py``, each from its direct path on.
+    """Read the RIRs of a manifest of ``local/prepare_rir.py``, each from its direct path.
 
     Raises InputError for a file that is gone, replaced or silent.
     """

@@ -1,7 +1,7 @@
 """Pitch and tempo of waveforms, in batches on the training device (section 2.5).
 
-The phase vocoder changes the duration at the same pitch, resampling changes both. The batches are those of
-waveform_batch.py; every clip has its own factors, and its result depends on no other clip and on no padding.
+The phase vocoder changes the duration at the same pitch, resampling changes both. Batches are those of
+waveform_batch.py; every clip has its own factors, and its result does not depend on other clips or padding.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch.nn.functional import max_pool1d, pad
 
 from speecheq.features.waveform_batch import as_column, change_rows, fit_length, to_device, zero_padding
 
-# 40 ms every 10 ms: long enough for the harmonics of low voices, short enough to keep what changes fast in its place.
+# 40 ms every 10 ms: long enough for the harmonics of low voices, short enough for fast changes.
 WINDOW, HOP = 640, 160
 # Width of the resampler's window in zero crossings on each side, and its cut-off below half the lower rate.
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99
@@ -21,21 +21,21 @@ ZERO_CROSSINGS, ROLLOFF = 6, 0.99
 def _positions(steps: Tensor, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The positions 0, step, 2 * step and so on for each of ``steps`` (N,).
 
-    Returns: their whole parts (N, count) int64, and their fractions (N, count) float64.
+    Returns: their integer parts (N, count) int64, and their fractions (N, count) float64.
     """
     # in float32 the fractions would be lost after some seconds of samples
     position = to_device(steps.double(), device)[:, None] * torch.arange(count, device=device)
-    whole = position.floor()
-    return whole.long(), position - whole
+    index = position.floor()
+    return index.long(), position - index
 
 
 def _lock_phases(magnitudes: Tensor, phases: Tensor, advances: Tensor) -> Tensor:
     """Identity phase locking (Laroche and Dolson, 1999): every bin follows the nearest peak of its spectrum.
 
-    ``magnitudes`` and ``phases`` (N, T, K) are those of the frames that are read, ``advances`` (N, T, K) what their
-    phases grew by since the frame before. The new phase of a bin is the new phase of its peak's bin one frame before,
-    plus the advance of the peak, plus the difference of phase between peak and bin in this frame. Frame 0 keeps its
-    phases. Returns the new phases (N, T, K).
+    ``magnitudes`` and ``phases`` (N, T, K) are those of the frames that are read, ``advances`` (N, T, K) the increases
+    of phase since the frame before. The new phase of a bin is the new phase of its peak's bin one frame before, plus
+    the advance of the peak, plus the phase difference between bin and peak in this frame. Frame 0 keeps its phases.
+    Returns the new phases (N, T, K).
     """
     batch, frames, bins = magnitudes.shape
     magnitudes = magnitudes.nan_to_num()  # so that every frame has a peak
@@ -48,8 +48,8 @@ def _lock_phases(magnitudes: Tensor, phases: Tensor, advances: Tensor) -> Tensor
     step = torch.remainder((advances - phases).gather(2, peak) + phases, 2 * math.pi)
     peak[:, 0], step[:, 0] = bin_number[:, 0], phases[:, 0]
 
-    # phase[t] = phase[t - 1][peak[t]] + step[t]. Such steps can be combined before they are applied: within blocks of
-    # frames, all blocks at once. Only from block to block one step comes after the other.
+    # phase[t] = phase[t - 1][peak[t]] + step[t]. Steps are composed within blocks of frames, for all blocks in
+    # parallel; only the blocks are processed one after the other.
     block = math.isqrt(frames - 1) + 1
     blocks = -(-frames // block)
     missing = blocks * block - frames
@@ -68,19 +68,19 @@ def _lock_phases(magnitudes: Tensor, phases: Tensor, advances: Tensor) -> Tensor
 def phase_vocoder(spectra: Tensor, rates: Tensor, frames: int, locked: bool = True) -> Tensor:
     """Complex spectra (N, T, K), read at ``rates`` (N,) times their speed: (N, ``frames``, K).
 
-    New frame t is read at t * rate: its magnitude is interpolated between the two frames around that place, its phase
-    grows as it does between them. ``locked`` lets the phases grow at the peaks of a frame only, and the bins around
-    a peak follow it, which keeps the harmonics of a voice together; otherwise they grow bin by bin, as in librosa.
-    Beyond the last frame there is silence.
+    New frame t is read at t * rate: its magnitude is interpolated between the two frames around that position, and its
+    phase advances as between them. With ``locked`` only the peaks of a frame advance and the bins around a peak follow
+    it, which keeps a voice's harmonics together; otherwise each bin advances by itself, as in librosa. After the last
+    frame there is silence.
     """
-    whole, between = _positions(rates, frames, spectra.device)
-    between = between.to(spectra.real.dtype)[:, :, None]
-    # before the first frame and after the last one stands silence, so that frame t is row t + 1
+    index, fraction = _positions(rates, frames, spectra.device)
+    fraction = fraction.to(spectra.real.dtype)[:, :, None]
+    # silence before the first and after the last frame, so that frame t is row t + 1
     spectra = pad(spectra, (0, 0, 1, 2))
-    row = (whole + 1).clamp(max=spectra.shape[1] - 2)[:, :, None].expand(-1, -1, spectra.shape[2])
+    row = (index + 1).clamp(max=spectra.shape[1] - 2)[:, :, None].expand(-1, -1, spectra.shape[2])
     magnitudes, phases = spectra.abs(), spectra.angle()
-    magnitude = torch.lerp(magnitudes.gather(1, row), magnitudes.gather(1, row + 1), between)
-    # the phase grows from new frame t - 1 to t as it does at the place of t - 1; frame 0 keeps its phases
+    magnitude = torch.lerp(magnitudes.gather(1, row), magnitudes.gather(1, row + 1), fraction)
+    # the phase advances from new frame t - 1 to t as at the position of t - 1; frame 0 keeps its phases
     reached = torch.cat([row[:, :1], row[:, :-1] + 1], 1)
     phase = phases.gather(1, reached)
     advance = phase - phases.gather(1, reached - 1)
@@ -96,7 +96,7 @@ def time_stretch(waveforms: Tensor, rates: Tensor, lengths: Tensor, locked: bool
     ``lengths`` (N,) are the new lengths, samples / rate. Returns (N, longest of them), zero beyond their ends.
     """
     window = torch.hann_window(WINDOW, dtype=waveforms.dtype, device=waveforms.device)
-    # all frames that touch the clip: half a window of silence before it, a whole one behind it
+    # all frames that touch the clip: half a window of silence before it, a full one after it
     framed = pad(waveforms, (WINDOW // 2, WINDOW + HOP))
     spectra = torch.stft(framed, WINDOW, HOP, window=window, center=False, return_complex=True).transpose(1, 2)
     longest = int(lengths.max())
@@ -109,19 +109,19 @@ def resample(waveforms: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
     """Waveforms (N, S), zero beyond their ends, read every ``steps`` (N,) samples: band-limited interpolation.
 
     ``lengths`` (N,) are the new lengths. Returns (N, longest of them), zero beyond their ends. The kernel is a sinc in
-    a Hann window; with a step above 1, which is a lower rate, it is a low-pass too.
+    a Hann window; with a step above 1 (a lower rate) it is a low-pass too.
     """
     cutoff = ROLLOFF * as_column((1 / steps).clamp(max=1.0), waveforms)
     reach = math.ceil(ZERO_CROSSINGS / ROLLOFF * max(1.0, float(steps.max())))
-    # zeros on both sides, so that no tap reaches out of the row
+    # zeros on both sides, so that taps stay within the row
     padded = pad(waveforms, (reach, 2 * reach))
     longest = int(lengths.max())
-    whole, between = _positions(steps, longest, waveforms.device)
-    first, between = whole.clamp(max=waveforms.shape[1]) + reach, between.to(waveforms.dtype)
-    found = torch.zeros_like(between)
+    index, fraction = _positions(steps, longest, waveforms.device)
+    first, fraction = index.clamp(max=waveforms.shape[1]) + reach, fraction.to(waveforms.dtype)
+    found = torch.zeros_like(fraction)
     for tap in range(1 - reach, reach + 1):
         # the kernel is even and sin(x) / x is 1 next to 0
-        crossing = ((between - tap) * cutoff).abs().clamp(1e-6, ZERO_CROSSINGS)
+        crossing = ((fraction - tap) * cutoff).abs().clamp(1e-6, ZERO_CROSSINGS)
         sinc = torch.sin(math.pi * crossing) / (math.pi * crossing)
         window = torch.cos(math.pi / 2 / ZERO_CROSSINGS * crossing).square()
         found += sinc * window * padded.gather(1, first + tap)
@@ -129,7 +129,7 @@ def resample(waveforms: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
 
 
 def pitch_factors(semitones: Tensor) -> Tensor:
-    """Shifts in semitones (N,) -> how many times as high the pitch is, (N,) float64."""
+    """Shifts in semitones (N,) -> factors of the pitch (N,) float64."""
     return 2.0 ** (semitones.double() / 12)
 
 
@@ -138,8 +138,7 @@ def change_pitch_and_tempo(
 ) -> tuple[Tensor, Tensor]:
     """Shift the pitch of waveforms (N, S) by ``semitones`` (N,), and divide their duration by ``tempo`` (N,).
 
-    A clip is stretched once for both and, if its pitch changes, resampled. A clip without a change stays as it is, bit
-    by bit.
+    A clip is stretched once for both and, if its pitch changes, resampled. A clip without a change stays bit-identical.
 
     Returns: waveforms (N, S'), and their lengths (N,), round(length / tempo) but at least 1.
     """

@@ -4,7 +4,7 @@
     OUT_DIR/parts-<key>/00000.lca    an archive with the features of a part, CUTS_A_PART cuts
     OUT_DIR/parts-<key>/00000.jsonl.gz, 00000.json    the cuts of the part, and the sizes of its two files
 
-A part is done when the file of sizes is there and right; a run that was interrupted goes on with the other parts.
+A part is done if its file of sizes exists and is correct; an interrupted run continues with the other parts.
 """
 
 import math
@@ -41,23 +41,23 @@ TICK_POWER = -10
 # The storage types of archives and of shards.
 STORED_AS = (LilcomChunkyWriter.name, MemoryLilcomReader.name)
 CUTS_A_PART = 250
-# Raised when what this module writes changes its meaning.
+# See CONTRIBUTING.md, "When to raise a FORMAT".
 FORMAT = 1
 
 
 def load_features(cut: MonoCut) -> torch.Tensor:
     """The stored features (T, D) of a cut, as float32.
 
-    Raises InputError if they cannot be read (the archive is gone or damaged), or are not stored as stage 2 does.
+    Raises InputError if they cannot be read (the archive is gone or damaged) or have another storage type.
     """
-    if cut.features.storage_type not in STORED_AS:  # other types unpickle, or fetch from a network
+    if cut.features.storage_type not in STORED_AS:  # other types unpickle, or download
         raise InputError(
-            f"{cut.features.storage_path}: the features of {cut.id} are stored as {cut.features.storage_type}, not as "
-            "stage 2 does; run it again."
+            f"{cut.features.storage_path}: the features of {cut.id} have the storage type {cut.features.storage_type}, "
+            "which stage 2 does not write; run it again."
         )
     try:
         features = cut.load_features()
-    except Exception as error:  # lilcom, the file system and lhotse raise different ones, some of many lines
+    except Exception as error:  # lilcom, the file system and lhotse raise different ones
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         again = "run stage 2" if cut.features.storage_type == LilcomChunkyWriter.name else "remove it and run stage 3"
         raise InputError(
@@ -91,7 +91,7 @@ def _extract_part(cuts: list[MonoCut], config: FbankConfig, archive: Path) -> in
             done.append(cut)
     with whole_file(archive.with_suffix(".jsonl.gz")) as temporary:
         CutSet.from_cuts(done).to_file(temporary)
-    # written last: it marks the part as done
+    # last: it marks the part as done
     note_sizes(_note(archive), (archive, archive.with_suffix(".jsonl.gz")))
     return len(done)
 
@@ -101,7 +101,7 @@ def _note(archive: Path) -> Path:
 
 
 class _CorpusFeatures:
-    """Stage 2 of one corpus: its stamp, and the parts in which its features are computed."""
+    """Stage 2 of one corpus: its stamp and its parts."""
 
     def __init__(self, corpus: str, manifests: Path, out_dir: Path, config: FbankConfig) -> None:
         self.corpus, self.config = corpus, config
@@ -117,7 +117,7 @@ class _CorpusFeatures:
         return self.parts_dir / f"{part:05d}.lca"
 
     def parts(self, numbers: Collection[int] | None) -> Iterator[tuple[Path, list[MonoCut]]]:
-        """(archive, its cuts) of the parts with these numbers, or of all; one part is in memory at a time."""
+        """Yield (archive, its cuts) of the parts with these numbers, or of all; one part is in memory at a time."""
         cuts = corpus_cuts(self.manifests, self.corpus, self.card["splits"])
         for number in count() if numbers is None else range(max(numbers) + 1):
             part = list(islice(cuts, CUTS_A_PART))
@@ -127,7 +127,7 @@ class _CorpusFeatures:
                 yield self.archive(number), part
 
     def compute(self, nj: int, numbers: Collection[int] | None) -> list[Path]:
-        """Compute the parts with these numbers, or all, but for those that are done. Returns their archives."""
+        """Compute the parts with these numbers, or all, unless they are done. Returns their archives."""
         with write_fault_is_an_input_error(self.parts_dir):
             self.parts_dir.mkdir(parents=True, exist_ok=True)
         archives: list[Path] = []
@@ -149,10 +149,10 @@ class _CorpusFeatures:
         return archives
 
     def finish(self, archives: list[Path]) -> None:
-        """Join the manifests of all parts, write the stamp, and remove what earlier runs left."""
+        """Join the manifests of all parts, write the stamp, and remove files of earlier runs."""
         self.stage.invalidate()
         with whole_file(self.out_dir / "cuts.jsonl.gz") as temporary, open(temporary, "wb") as cuts:
-            for archive in archives:  # gzip files one after the other are a gzip file
+            for archive in archives:  # concatenated gzip files are a gzip file
                 cuts.write(archive.with_suffix(".jsonl.gz").read_bytes())
         names = [os.path.relpath(archive, self.out_dir) for archive in archives]
         utterances = self.card["utterances"]
@@ -182,15 +182,15 @@ def compute_features(
 ) -> None:
     """Stage 2: compute and store the features of a corpus in ``out_dir``, in ``nj`` processes.
 
-    With ``parts`` (numbers from 0) only these parts are computed, so that the jobs of an array share a corpus; a last
-    call without ``parts`` then joins them. Raises InputError if stage 1 has not run or a recording cannot be read.
+    With ``parts`` (numbers from 0) only these parts are computed, so that the jobs of an array share a corpus; a final
+    call without ``parts`` joins them. Raises InputError if stage 1 has not run or a recording cannot be read.
     """
     features = _CorpusFeatures(corpus, manifests, out_dir, config)
     if not features.stage.needs_run() or features.stage.added_to_plan():
         return
     if parts is not None:
         make_parent(features.out_dir)
-        # many jobs may compute parts at once, but none beside a whole run
+        # many jobs may compute parts at once, but not beside a full run
         with folder_in_use(features.manifests), folder_in_use(features.out_dir):
             features.compute(nj, parts)
         return
@@ -200,6 +200,6 @@ def compute_features(
 
 
 def load_cuts(fbank_dir: Path) -> CutSet:
-    """The cuts of a corpus with stored features, read lazily; InputError if stage 2 has not run."""
+    """The cuts of a corpus with stored features, read lazily; raises InputError if stage 2 has not run."""
     require(fbank_dir, "features")
     return CutSet.from_jsonl_lazy(Path(fbank_dir) / "cuts.jsonl.gz")

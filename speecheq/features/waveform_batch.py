@@ -10,7 +10,7 @@ SAMPLING_RATE = 16000
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """``values`` on ``device``, without waiting for it."""
+    """``values`` on ``device``, copied asynchronously."""
     return values.to(device, non_blocking=True)
 
 
@@ -20,21 +20,21 @@ def as_column(values: Tensor, like: Tensor) -> Tensor:
 
 
 def zero_padding(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Waveforms (N, S) with zeros behind ``lengths`` (N,)."""
+    """Waveforms (N, S) with zeros after ``lengths`` (N,)."""
     valid = torch.arange(waveforms.shape[1], device=waveforms.device) < to_device(lengths, waveforms.device)[:, None]
     return torch.where(valid, waveforms, torch.zeros((), dtype=waveforms.dtype, device=waveforms.device))
 
 
 def fit_length(waveforms: Tensor, samples: int) -> Tensor:
-    """Waveforms (N, S) -> (N, ``samples``): zeros are added, or samples cut off, at the end."""
+    """Waveforms (N, S) -> (N, ``samples``): padded with zeros, or cut, at the end."""
     return pad(waveforms, (0, samples - waveforms.shape[1]))
 
 
 def change_rows(chosen: Tensor, waveforms: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Replace the clips of ``waveforms`` (N, S) where ``chosen`` (N,) bool by ``change(rows, clips)``.
 
-    ``change`` is given the row numbers (M,) and the clips (M, S), and may return another number of samples. Returns
-    (N, S'), where S' is the larger number of samples.
+    ``change`` gets the row numbers (M,) and the clips (M, S), and may return another number of samples. Returns (N,
+    S'), where S' is the larger number of samples.
     """
     rows = chosen.nonzero()[:, 0]
     if len(rows) == 0:

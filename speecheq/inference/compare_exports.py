@@ -35,7 +35,7 @@ class Comparison:
 def compare_models(experiment: Path, msud: Path, models: Sequence[str]) -> list[Comparison]:
     """Score best.pt of ``experiment``, then each of ``models``, on the test clips of its fold in ``msud``, on the CPU.
 
-    Raises InputError where a stage has not run, or a model has other classes than the experiment.
+    Raises InputError if a stage has not run, or a model has other classes than the experiment.
     """
     experiment = Path(experiment)
     require(experiment, "train")

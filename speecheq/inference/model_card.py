@@ -45,7 +45,7 @@ SYSTEMS = {
 def model_card(experiment: Path, name: str, licence: str, config: Config, parameters: int) -> str:
     """The card in Markdown with the header that the hub reads.
 
-    ``parameters`` is their number. Raises InputError where ``experiment`` was not trained and scored.
+    ``parameters`` is their number. Raises InputError if ``experiment`` was not trained and scored.
     """
     require(experiment, "train")
     require(experiment / "scored", "score")

@@ -226,7 +226,7 @@ def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Labels, Fba
 def read_weights(name: str | Path | None) -> tuple[Normalised, Config, Labels]:
     """The model of a checkpoint, a model folder or a hub id, in eval mode on the CPU; its settings; its labels.
 
-    None is the model that comes with the package. Raises InputError where the model cannot be used.
+    None is the model that comes with the package. Raises InputError if the model cannot be used.
     """
     path = _find_model(name)
     content = model_folder.read(path) if path.is_dir() else checkpoint.read(path)
@@ -237,7 +237,7 @@ def read_weights(name: str | Path | None) -> tuple[Normalised, Config, Labels]:
 def load_trained_model(name: str | Path | None = None, device: str = "auto") -> TrainedModel:
     """Load a checkpoint, a model folder, an ONNX file or a hub id; None is the model that comes with the package.
 
-    ``device`` is auto, cpu or cuda; an ONNX file runs on the CPU. Raises InputError where the model cannot be used.
+    ``device`` is auto, cpu or cuda; an ONNX file runs on the CPU. Raises InputError if the model cannot be used.
     """
     chosen = pick_device(device)
     path = _find_model(name)

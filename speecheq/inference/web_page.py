@@ -27,7 +27,7 @@ class PageContent(NamedTuple):
 
 
 def predict_recording(predictor: Predictor, path: str | None) -> PageContent:
-    """Predict the recording at ``path``. Raises InputError where it cannot be used, or none was given."""
+    """Predict the recording at ``path``. Raises InputError if it cannot be used, or none was given."""
     if not path:
         raise InputError("record something, or choose a file.")
     clips = predictor(path)
@@ -73,7 +73,7 @@ def page(predictor: Predictor, title: str) -> Any:
 
 
 def serve(predictor: Predictor, title: str, host: str, port: int) -> None:
-    """Serve the page until Ctrl-C. Raises InputError where the port is taken."""
+    """Serve the page until Ctrl-C. Raises InputError if the port is taken."""
     try:
         blocks = page(predictor, title)
         _, address, _ = blocks.launch(

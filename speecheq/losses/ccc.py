@@ -1,4 +1,4 @@
-"""Lin's concordance correlation coefficient (CCC), and the EIS loss that it gives (equation 3, Algorithm 1)."""
+"""Lin's concordance correlation coefficient (CCC), and the EIS loss (equation 3, Algorithm 1)."""
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ def ccc(predicted: Tensor, gold: Tensor) -> Tensor:
     """Predicted and gold values (N,) -> CCC () in float32: 2 cov / (var + var + (difference of means)^2).
 
     The variances are biased. If either side has no variance (one element, or all equal) the CCC is 0, without a
-    gradient, even if both sides are equal. EPSILON in the denominator keeps this case, and the gradients near it,
-    finite; it moves other values by less than EPSILON over the sum of the variances.
+    gradient, even if both sides are equal. EPSILON in the denominator keeps this case, and gradients near it, finite;
+    it changes other values by less than EPSILON over the sum of the variances.
     """
     predicted, gold = predicted.float(), gold.float()
     predicted_mean, gold_mean = predicted.mean(), gold.mean()
@@ -27,13 +27,12 @@ def ccc(predicted: Tensor, gold: Tensor) -> Tensor:
 def eis_loss(predicted: Tensor, gold: Tensor, label_ignore: str = "fill") -> Tensor:
     """Predicted and gold EIS (N,) -> 1 - CCC () (equation 3); gold EIS below 0 are unknown (section 2.4).
 
-    ``label_ignore`` says what happens to the unknown ones. ``fill``, as in Algorithm 1: the clipped prediction, without
-    a gradient, takes their place; this counts them as concordant and so raises the CCC. (Algorithm 1 prints the test
-    on the prediction, the text has it on the label, as here.) ``drop`` leaves them out. If all are unknown the loss is
-    0, with gradients of 0: filled, such a batch would pull predictions outside [0, 4] towards each other.
+    ``label_ignore`` is the treatment of unknown EIS. ``fill``, as in Algorithm 1: they are replaced by the clipped
+    prediction, without a gradient, which counts them as concordant and so raises the CCC. (Algorithm 1 tests the
+    prediction, the paper's text the label, as here.) ``drop`` leaves them out. If all are unknown the loss is 0, with
+    gradients of 0: filled, such a batch would pull predictions outside [0, 4] towards each other.
 
-    Gold EIS are best kept on the CPU, as to read them on a GPU is to wait for it. Raises ValueError for another
-    ``label_ignore``.
+    Keep gold EIS on the CPU, since reading them on a GPU synchronises. Raises ValueError for another ``label_ignore``.
     """
     if label_ignore not in LABEL_IGNORE:
         raise ValueError(f"label_ignore is {label_ignore!r}; it must be one of {', '.join(LABEL_IGNORE)}")

@@ -13,7 +13,7 @@ from speecheq.common.log import log
 
 BLANK = 0  # silence
 BACKENDS = ("k2", "torch")
-# k2 prunes paths that are this much below the best: on flat outputs 10 is up to 3.7 nats off, 20 agrees to 2e-4.
+# k2 prunes paths this much below the best: on flat outputs the error is up to 3.7 nats with 10, 2e-4 with 20.
 OUTPUT_BEAM = 20.0
 
 
@@ -27,10 +27,10 @@ class CtcResult:
 
 
 def resolve_ctc_backend(choice: str, device: torch.device) -> str:
-    """Turn the setting ``choice``, k2, torch or auto, into ``k2`` or ``torch``, and log which and why.
+    """Turn the setting ``choice``, k2, torch or auto, into ``k2`` or ``torch``, and log the choice.
 
-    auto takes torch on a CPU, where benchmarks/ctc.py finds it 1.3 to 2.1 times as fast as k2 for phones, in half the
-    memory, with the same loss. On a GPU, where this has not been measured, it takes k2 if it can be imported.
+    On a CPU auto is torch, which is 1.3 to 2.1 times as fast as k2 for phones, with half the memory and the same loss
+    (benchmarks/ctc.py). On a GPU (not measured) auto is k2 if it can be imported.
 
     Raises InputError if k2 is chosen and cannot be imported, ValueError for another choice.
     """
@@ -45,8 +45,8 @@ def resolve_ctc_backend(choice: str, device: torch.device) -> str:
     try:
         import k2
 
-        _ = k2.ctc_loss  # an unrelated or broken k2 has none
-    except Exception as error:  # a k2 built for another torch or Python fails in many ways: ImportError, OSError, ...
+        _ = k2.ctc_loss  # missing in an unrelated or broken k2
+    except Exception as error:  # a k2 built for another torch or Python: ImportError, OSError, ...
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if choice == "k2":
             raise InputError(
@@ -65,7 +65,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend
 
     ``targets`` are N label sequences: 1-D integer tensors, possibly empty, of labels in 1..C-1 (0 is the blank). An
     utterance with fewer frames than labels plus repeated labels has no CTC path: it is not feasible and left out.
-    ``backend`` is ``k2`` or ``torch``. Lengths and targets are best kept on the CPU, where they are read. Raises
+    ``backend`` is ``k2`` or ``torch``. Keep lengths and targets on the CPU, where they are read. Raises
     ValueError for a label or a length out of range.
     """
     if backend not in BACKENDS:
@@ -76,7 +76,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend
     if len(lengths) != batch or len(targets) != batch:
         raise ValueError(f"{batch} utterances have {len(lengths)} lengths and {len(targets)} targets")
     if bool(((lengths < 1) | (lengths > num_frames)).any()):
-        raise ValueError(f"lengths are {lengths.tolist()}; each must lie in 1..{num_frames}")
+        raise ValueError(f"lengths are {lengths.tolist()}; each must be in 1..{num_frames}")
     for index, target in enumerate(targets):
         if target.dim() != 1 or bool(((target < 1) | (target >= num_classes)).any()):
             raise ValueError(
@@ -91,7 +91,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend
     kept = feasible.nonzero().squeeze(1)
     if len(kept) == 0:
         return CtcResult(logits.sum() * 0.0, per_utterance, feasible)
-    kept = kept[lengths[kept].argsort(descending=True, stable=True)]  # k2 wants falling durations
+    kept = kept[lengths[kept].argsort(descending=True, stable=True)]  # k2 requires decreasing durations
     on_device = kept.to(logits.device, non_blocking=True)
     in_order = len(kept) == batch and bool((kept == torch.arange(batch)).all())
     log_probs = torch.log_softmax(logits if in_order else logits.index_select(0, on_device), dim=2)
@@ -104,7 +104,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend
 
 
 def _torch_losses(log_probs: Tensor, lengths: Tensor, targets: list[Tensor]) -> Tensor:
-    # lengths on the CPU and labels in one row: on a GPU torch then takes its own kernel, which knows empty targets
+    # lengths on the CPU and concatenated labels select torch's own GPU kernel, which accepts empty targets
     target_lengths = torch.tensor([len(target) for target in targets])
     labels = torch.cat(targets).to(log_probs.device, non_blocking=True)
     return torch_ctc_loss(log_probs.transpose(0, 1), labels, lengths, target_lengths, blank=BLANK, reduction="none")

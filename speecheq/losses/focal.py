@@ -31,18 +31,18 @@ def focal_loss(
     """Equation 2: the mean () over utterances of -(1 - p)^gamma log p, with p the probability of the target class.
 
     ``logits`` (N, K), ``targets`` (N,) int in 0..K-1, or -1 if unlabelled. Unlabelled utterances are left out; if all
-    are, the loss is 0, with gradients of 0. gamma 0 is cross-entropy. ``class_weights`` (K,) make it a weighted mean
-    and ``label_smoothing`` spreads that part of each label evenly over all K classes, both as in torch's cross_entropy.
-    ``clip_weights`` (N,) weigh the rows: an utterance with two targets, as mixup makes it, is two rows.
+    are, the loss is 0, with gradients of 0. gamma 0 is cross-entropy. ``class_weights`` (K,) and ``label_smoothing``
+    are those of torch's cross_entropy. ``clip_weights`` (N,) are weights of the rows: an utterance with two targets,
+    after mixup, is two rows.
 
-    Targets are best kept on the CPU, as to read them on a GPU is to wait for it. Raises ValueError for a negative gamma
-    or other targets.
+    Keep targets on the CPU, since reading them on a GPU synchronises. Raises ValueError for a negative gamma or invalid
+    targets.
     """
     if gamma < 0:
         raise ValueError(f"gamma is {gamma}; it must be at least 0")
     logits = logits.float()
     if bool(((targets < UNLABELLED) | (targets >= logits.shape[1])).any()):
-        raise ValueError(f"targets must lie in 0..{logits.shape[1] - 1}, or be {UNLABELLED} where unlabelled")
+        raise ValueError(f"targets must be in 0..{logits.shape[1] - 1}, or {UNLABELLED} if unlabelled")
     labelled = targets != UNLABELLED
     if not bool(labelled.any()):
         return logits.sum() * 0.0
@@ -54,8 +54,8 @@ def focal_loss(
     classes = torch.eye(logits.shape[1], device=logits.device)
     losses = -log_p  # (N, K), for every class as the target
     if gamma > 0:
-        # 1 - p as the sum over the other classes, not by subtraction: exact where p rounds to 1; the floor keeps the
-        # derivative of a power below 1 finite there
+        # 1 - p as the sum over the other classes is exact if p rounds to 1; the floor keeps the derivative of a power
+        # below 1 finite there
         others = log_p.exp() @ (1 - classes)
         losses = others.clamp(min=torch.finfo(torch.float32).eps) ** gamma * losses
     labels = classes[targets] * (1 - label_smoothing) + label_smoothing / logits.shape[1]

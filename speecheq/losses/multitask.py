@@ -1,4 +1,4 @@
-"""The objective of equation 4, and what MTL-AUG adds to it."""
+"""The objective of equation 4, with MTL-AUG's losses."""
 
 from dataclasses import asdict, dataclass
 
@@ -10,7 +10,7 @@ from torch import Tensor
 class LossWeights:
     """L = L_esc + alpha L_eis + beta L_phoneme + eta L_gender (equation 4); the defaults are the paper's.
 
-    MTL-AUG adds L_augmentation and L_reconstruction with weights of their own; those of its authors are not public.
+    MTL-AUG adds L_augmentation and L_reconstruction; its authors' weights are not public.
     """
 
     alpha: float = 1.0
@@ -38,21 +38,21 @@ class LossWeights:
 
 
 def combine(losses: dict[str, Tensor], weights: LossWeights) -> Tensor:
-    """Equation 4: losses () by task -> their weighted sum () in float32; a task without a loss adds nothing.
+    """Equation 4: losses () by task -> their weighted sum () in float32; tasks without a loss are skipped.
 
-    The sum is linear: called for each stream by itself, it gives gradients that add up to those of all at once. Raises
-    ValueError for no losses or an unknown task.
+    The sum is linear, so gradients computed stream by stream add up to those of all streams. Raises ValueError for no
+    losses or an unknown task.
     """
     by_task = weights.by_task()
     if not losses or set(losses) - set(by_task):
-        raise ValueError(f"the losses are those of {sorted(losses)}; they must be of some of {', '.join(by_task)}")
+        raise ValueError(f"the losses are of the tasks {sorted(losses)}; they must be among {', '.join(by_task)}")
     return sum((by_task[task] * loss.float() for task, loss in losses.items()), torch.zeros(()))
 
 
 def reconstruction_loss(reconstruction: Tensor, features: Tensor, lengths: Tensor) -> Tensor:
-    """The loss of MTL-AUG's decoder: mean squared error () over valid frames in float32; ours, theirs is not public.
+    """The loss of MTL-AUG's decoder: mean squared error () over valid frames in float32; theirs is not public.
 
-    ``reconstruction`` and ``features`` (N, T, D), ``lengths`` (N,) in 1..T. Padding may hold anything.
+    ``reconstruction`` and ``features`` (N, T, D), ``lengths`` (N,) in 1..T. Padding may have any values.
     """
     frames = (torch.arange(features.shape[1]) < lengths.cpu()[:, None]).to(features.device)
     errors = (reconstruction.float() - features.float()).masked_fill(~frames[:, :, None], 0.0)

@@ -1,4 +1,4 @@
-"""Models (section 2.3): they take features and know neither corpora nor lhotse."""
+"""Models (section 2.3): they take features and depend on neither corpora nor lhotse."""
 
 from torch import nn
 
@@ -12,6 +12,6 @@ __all__ = ["Baseline", "CnnBlstm", "Predictions", "SpeechEQ", "TASKS", "build_mo
 
 
 def build_model(config: ModelConfig) -> nn.Module:
-    """The model that ``config`` describes; ValueError if a field is out of range."""
+    """Build the model that ``config`` describes. Raises ValueError if a field is out of range."""
     kinds = {"speecheq": SpeechEQ, "baseline": Baseline, "cnn_blstm": CnnBlstm}
     return kinds[config.validate().kind](config)

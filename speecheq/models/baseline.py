@@ -5,10 +5,10 @@ two convolutions of 3 frames, each followed by max-pooling over 3, a bidirection
 layer of the Transformer, feed-forward width 512), mean and deviation over time, and heads for emotion and gender. Its
 other sizes are not known to us, and its accuracy has not been reproduced in public.
 
-Ours: filter banks as input; batch norm behind the convolutions; all widths (C throughout, feed-forward 2 C, which is
-512 at the paper's C, one LSTM layer, up to 8 attention heads); the fully connected layer in front of the heads; the
-heads for EIS and phonemes. The phoneme head reads the second convolution, before the second pooling: at 11 frames a
-second some utterances have fewer frames than CTC needs for their phones. Its loss does not reach LSTM and attention.
+Our choices: filter banks as input; batch norm after the convolutions; all widths (C throughout, feed-forward 2 C, which
+is 512 at the paper's C, one LSTM layer, up to 8 attention heads); the fully connected layer before the heads; the heads
+for EIS and phonemes. The phoneme head reads the second convolution, before the second pooling: at 11 frames a second
+some utterances have fewer frames than CTC needs for their phones. Its loss does not reach LSTM and attention.
 
 Padding is masked everywhere, so the predictions for an utterance do not depend on its batch.
 """
@@ -25,7 +25,7 @@ from speecheq.models.heads import Backbone, FrameLevel, MultitaskHeads
 from speecheq.models.padding_mask import Frames
 from speecheq.models.res_bigru import run_both_ways
 
-POOLING = 3  # frames that a max-pooling makes one of
+POOLING = 3  # frames per max-pooling window
 MAX_HEADS = 8  # of the self-attention
 
 
@@ -35,7 +35,7 @@ def max_pool(x: Tensor, frames: Frames) -> FrameLevel:
     pooled = max_pool1d(speech.transpose(1, 2), POOLING, ceil_mode=True).transpose(1, 2)
     lengths = torch.div(frames.given_lengths + POOLING - 1, POOLING, rounding_mode="floor")
     frames = Frames.from_lengths(lengths, pooled.shape[1], pooled.device, frames.phoneme_stream)
-    # a window without speech is -inf, of which a product would make NaN
+    # a window without speech is -inf, and its product with 0 would be NaN
     return FrameLevel(pooled if frames.mask is None else pooled.masked_fill(frames.mask == 0, 0.0), frames)
 
 

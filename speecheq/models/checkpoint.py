@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code from the file."""
+"""Checkpoints: written atomically, read without running code from the file."""
 
 import hashlib
 import io
@@ -20,21 +20,21 @@ from speecheq.models.normalisation import Cmvn, Normalised
 
 FORMAT = 2
 
-# The heads whose outputs are labels, and where a checkpoint lists these.
+# The heads with labels, and the keys of these labels in a checkpoint.
 LABELS_OF_HEADS = {"esc_head": "classes", "gender_head": "genders", "phoneme_head": "phones"}
-# Settings of the model that need not be those of the checkpoint that a training starts from.
+# Settings of the model that may differ from those of the checkpoint that a training starts from.
 FREE_SETTINGS = ("num_esc", "num_genders", "num_phones", "num_augmentations", "decoder_channels", "dropout")
-# MTL-AUG's heads, which a model need not have.
+# MTL-AUG's heads, which are optional.
 LABEL_FREE_HEADS = ("model.augmentation_head.", "model.decoder.")
 
 
-# torch 1.13 reads tensors, text, whole numbers, lists and mappings with weights_only, but no floats: they are
-# written as text with this mark.
+# torch 1.13 with weights_only reads tensors, text, integers, lists and mappings, but no floats: they are written as
+# text with this prefix.
 FLOAT = "float:"
 
 
 def _map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Mappings, lists and tuples with all values in them changed."""
+    """Apply ``change`` to all values in nested mappings, lists and tuples."""
     if isinstance(value, dict):
         return type(value)((key, _map_leaves(item, change)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -63,7 +63,7 @@ def _label_tables(classes: seqm.ClassTable, phones: Sequence[str]) -> dict[str, 
 def save(
     path: Path, model: Normalised, config: Config, classes: seqm.ClassTable, phones: Sequence[str], **state: Any
 ) -> None:
-    """Write the model with its settings and labels; ``state`` is what training needs to resume."""
+    """Write the model with its settings and labels; ``state`` is the training state for resuming."""
     content = {
         "format": FORMAT,
         "config": asdict(config),
@@ -75,8 +75,8 @@ def save(
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values, whole or not at all, so that torch.load reads them with weights_only."""
-    # through a buffer: Python's write reports a full disk plainly, torch's does not
+    """Write tensors and plain values atomically, so that torch.load reads them with weights_only."""
+    # through a buffer: Python's write reports a full disk, torch's does not
     buffer = io.BytesIO()
     torch.save(_map_leaves(content, _float_to_text), buffer)
     with whole_file(path) as temporary:
@@ -84,30 +84,32 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read what ``save`` wrote, onto the CPU. Raises InputError if the file is missing, broken or of another kind."""
+    """Read a file of ``save`` onto the CPU. Raises InputError if it is missing, damaged or no checkpoint."""
     if not Path(path).is_file():
-        raise InputError(f"{path}: there is no such checkpoint; run stage 4 first.")
+        raise InputError(f"{path}: the checkpoint does not exist; run stage 4 first.")
     try:
         _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and torch each have their own
-        raise InputError(f"{path}: is not a whole checkpoint ({str(error).splitlines()[0]}); train again.") from error
+    except Exception as error:  # of zip, pickle or torch
+        raise InputError(
+            f"{path}: is not a complete checkpoint ({str(error).splitlines()[0]}); train again."
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: is not a checkpoint of this version of SpeechEQ (format {FORMAT}).")
     return _map_leaves(content, _text_to_float)
 
 
 def _check_archive(path: Path) -> None:
-    """Raise ValueError or BadZipFile for files on which torch.load, before 2.6, ignores weights_only.
+    """Raise ValueError or BadZipFile for files for which torch.load before 2.6 ignores weights_only.
 
-    These are TorchScript, a zip that holds a program, and the tar of very old versions. Nothing is loaded.
+    These are TorchScript (a zip with a program) and the tar files of very old versions. Nothing is loaded.
     """
     with open(path, "rb") as stream:
-        if stream.read(4) != b"PK\3\4":  # a zip may begin with anything
-            raise ValueError("it is no zip of tensors")
+        if stream.read(4) != b"PK\3\4":  # other zip files may have a prefix
+            raise ValueError("it is not a zip of tensors")
     with zipfile.ZipFile(path) as archive:
         if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
-            raise ValueError("it holds a program (TorchScript)")
+            raise ValueError("it contains a program (TorchScript)")
 
 
 def read_config(content: dict[str, Any], source: str) -> Config:
@@ -149,7 +151,7 @@ def restore(content: dict[str, Any], source: str) -> tuple[Normalised, Config]:
 
 
 def fingerprint(path: Path) -> str:
-    """A digest of the file of a checkpoint."""
+    """A digest of a checkpoint file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
@@ -169,8 +171,8 @@ def read_start(path: Path, config: Config) -> dict[str, Any]:
         its = ", ".join(f"model.{name}={getattr(source.model, name)}" for name in differing)
         ours = ", ".join(str(getattr(config.model, name)) for name in differing)
         raise InputError(
-            f"{path}: its backbone has {its}, this training's {ours}; a training starts from one of the same shape "
-            "(choose its configuration, or --set these)."
+            f"{path}: its backbone has {its}, this training's {ours}; the shapes must be the same "
+            "(use the checkpoint's configuration, or --set these)."
         )
     return content
 
@@ -178,11 +180,11 @@ def read_start(path: Path, config: Config) -> dict[str, Any]:
 def start_from(
     model: Normalised, content: dict[str, Any], classes: seqm.ClassTable, phones: Sequence[str]
 ) -> list[str]:
-    """Copy weights and normalisation from the ``content`` that ``read_start`` gave into the model.
+    """Copy weights and normalisation from the ``content`` of ``read_start`` into the model.
 
-    A head whose labels differ keeps its fresh weights, and so does one of MTL-AUG's heads whose shape differs.
+    Heads with other labels, and MTL-AUG's heads of another shape, keep their fresh weights.
 
-    Returns: the heads with labels that keep fresh weights because these labels are others.
+    Returns: the heads with other labels.
     """
     labels = _label_tables(classes, phones)
     fresh = [head for head, table in LABELS_OF_HEADS.items() if content[table] != labels[table]]

@@ -1,8 +1,8 @@
-"""CNN-BLSTM: an encoder of the kind that the authors of MTL-AUG use in their work, beside SpeechEQ's backbone.
+"""CNN-BLSTM: an encoder of the kind that the authors of MTL-AUG use, as an alternative to SpeechEQ's backbone.
 
-Their abstract names the kind only: convolutions, a bidirectional LSTM, attention over time. Ours are all sizes (C
-throughout, kernels of 5 and 3 frames, one LSTM layer), batch norm, max-pooling over 3 frames behind the first
-convolution, one attention weight a frame, and the fully connected layer in front of the heads.
+Their abstract names the kind only: convolutions, a bidirectional LSTM, attention over time. Our choices: all sizes (C
+throughout, kernels of 5 and 3 frames, one LSTM layer), batch norm, max-pooling over 3 frames after the first
+convolution, one attention weight a frame, and the fully connected layer before the heads.
 
 Padding is masked everywhere, so the predictions for an utterance do not depend on its batch.
 """

@@ -36,7 +36,7 @@ class TdnnUnit(nn.Module):
 
 
 class Res2Convolution(nn.Module):
-    """Res2Net's convolution, (N, T, C) -> (N, T, C): each group of channels takes the output of the one before too.
+    """Res2Net's convolution, (N, T, C) -> (N, T, C): each group of channels also gets the output of the group before.
 
     The first of the ``scale`` groups passes unchanged.
     """
@@ -108,7 +108,7 @@ class AttentiveStatisticsPooling(nn.Module):
         self.scores = Convolution(bottleneck, channels)
 
     def forward(self, h: Tensor, frames: Frames) -> Tensor:
-        h = h.float()  # sums over time in float32, whatever the convolutions before computed in
+        h = h.float()  # sums over time in float32 at any precision of the convolutions
         valid = torch.ones_like(h[..., :1]) if frames.mask is None else frames.mask
         mean, variance = moments(h, valid / frames.counts.unsqueeze(2))
         context = self.context(torch.cat([mean, standard_deviation(variance)], dim=1))
@@ -140,7 +140,7 @@ class _Moments(torch.autograd.Function):
     """_moments with its own gradient, which keeps fewer tensors of the size of ``h`` than autograd.
 
     With c = h - mean and weights w: d mean = w dh + h dw, d variance = 2 w c dh + c^2 dw. The mean's part in the
-    variance is 0, as the sum of w c is 0. A CPU takes utterance by utterance: its cache holds one.
+    variance is 0, as the sum of w c is 0. A CPU computes one utterance at a time, which fits its cache.
     """
 
     @staticmethod
@@ -167,7 +167,7 @@ class _Moments(torch.autograd.Function):
 
 
 def _in_parts(*tensors: Tensor) -> list[Sequence[Tensor]]:
-    """Each of the tensors (N, ...) in the parts in which _Moments computes."""
+    """Split each of the tensors (N, ...) into the parts that _Moments computes at a time."""
     return [x.split(1 if x.device.type == "cpu" else len(x)) for x in tensors]
 
 

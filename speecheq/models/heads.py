@@ -1,7 +1,6 @@
-"""What all models share: a backbone, its heads, and what they predict.
+"""The backbone interface, heads and predictions of all models.
 
-Four heads are SpeechEQ's (section 2.3); two more, which need no labels, are MTL-AUG's and exist if the settings ask for
-them.
+Four heads are SpeechEQ's (section 2.3); two more, without labels, are MTL-AUG's and exist if the settings enable them.
 """
 
 from collections.abc import Iterable
@@ -20,9 +19,9 @@ TASKS = ("phoneme", "gender", "esc", "eis")
 
 @dataclass
 class Predictions:
-    """What the heads give for N utterances; None for a task that was not asked for."""
+    """The outputs of the heads for N utterances; None for tasks that were not requested."""
 
-    lengths: Tensor  # (N,) valid frames of the phoneme logits, on the device of the lengths that the model was given
+    lengths: Tensor  # (N,) valid frames of the phoneme logits, on the device of the input lengths
     phoneme_logits: Tensor | None = None  # (N, T', num_phones), at the backbone's frame rate
     gender_logits: Tensor | None = None  # (N, num_genders)
     esc_logits: Tensor | None = None  # (N, num_esc)
@@ -52,15 +51,14 @@ class Backbone(nn.Module):
 
 
 def clip_eis(eis: Tensor) -> Tensor:
-    """EIS (N,) clipped to the scale, [0, 4]: for scores. The loss takes the raw EIS, or its gradient would vanish."""
+    """EIS (N,) clipped to the scale, [0, 4], for scoring. The loss takes the raw EIS, or its gradient would vanish."""
     return eis.clamp(EIS_MIN, EIS_MAX)
 
 
 class FrameDecoder(nn.Module):
     """MTL-AUG's decoder: the features of a frame from the backbone's output for that frame alone.
 
-    What surrounds the frame must be known to the backbone. If the backbone makes one frame of several
-    (``frames_each``), the decoder turns each into as many.
+    Only the backbone sees context. If it subsamples by ``frames_each``, the decoder upsamples by the same factor.
     """
 
     def __init__(self, frame_channels: int, channels: int, feature_dim: int, frames_each: int = 1):
@@ -79,7 +77,7 @@ class MultitaskHeads(nn.Module):
     """A backbone with heads for phonemes (each frame), and for gender, ESC and EIS (the embedding).
 
     MTL-AUG adds a head for the type of augmentation (the embedding) and a decoder (each frame). One frame of the
-    backbone's output, of ``frame_channels``, stands for ``frames_each`` frames of the features.
+    backbone's output, of ``frame_channels``, covers ``frames_each`` frames of the features.
     """
 
     def __init__(self, config: ModelConfig, backbone: Backbone, frame_channels: int, frames_each: int = 1):
@@ -102,11 +100,11 @@ class MultitaskHeads(nn.Module):
             self.known_tasks += ("reconstruction",)
 
     def forward(self, features: Tensor, lengths: Tensor, tasks: Iterable[str] = TASKS) -> Predictions:
-        """Predict ``tasks`` for features (N, T, feature_dim), lengths (N,) in 1..T, best kept on the CPU.
+        """Predict ``tasks`` for features (N, T, feature_dim), lengths (N,) in 1..T, preferably on the CPU.
 
         Only what the tasks need is computed: phonemes alone need no embedding, and with ``batch_statistics:
-        per_stream`` they are normalised by the phoneme stream's statistics. Padding may hold anything. Raises
-        ValueError for no task, or one that the model has no head for.
+        per_stream`` they are normalised by the phoneme stream's statistics. Padding may have any values. Raises
+        ValueError for no task, or a task without a head.
         """
         tasks = set(tasks)
         if not tasks or tasks - set(self.known_tasks):
@@ -114,7 +112,7 @@ class MultitaskHeads(nn.Module):
         num_frames = features.shape[1]
         frames = Frames.from_lengths(lengths, num_frames, features.device, phoneme_stream=tasks == {"phoneme"})
         if frames.mask is not None:
-            features = features.masked_fill(frames.mask == 0, 0.0)  # not a product: padding may hold NaN
+            features = features.masked_fill(frames.mask == 0, 0.0)  # not a product: padding may be NaN
         level = self.backbone.aggregate(features, frames)
         predictions = Predictions(level.frames.given_lengths)
         if "phoneme" in tasks:

@@ -10,7 +10,7 @@ from speecheq.models.heads import Predictions
 from speecheq.models.padding_mask import Frames
 
 MODES = ("utterance", "global", "none")
-# Below this deviation a filter bank counts as constant and is only centred.
+# A filter bank with a smaller deviation counts as constant and is only centred.
 MIN_DEVIATION = 1e-3
 
 
@@ -48,7 +48,7 @@ class Cmvn(nn.Module):
 
 
 class Normalised(nn.Module):
-    """A model behind its normalisation: the two are trained, stored and used together."""
+    """A model with its input normalisation, trained, stored and used together."""
 
     def __init__(self, cmvn: Cmvn, model: nn.Module):
         super().__init__()

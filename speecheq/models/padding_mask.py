@@ -1,4 +1,4 @@
-"""Which frames of a padded batch are speech, and what is computed over these alone: means, softmax, batch norm.
+"""The mask of valid frames in a padded batch, and masked means, softmax and batch norm.
 
 Batches are (N, T, C): utterances, frames, channels. Utterance n has ``lengths[n]`` frames, the rest is padding.
 """
@@ -13,7 +13,7 @@ from speecheq.cluster import distributed
 
 
 def _is_exported() -> bool:
-    """Whether the operations are being recorded for another program (torch.onnx, torch.export)."""
+    """Whether the model is being exported (torch.onnx, torch.export)."""
     exporting = getattr(getattr(torch, "compiler", None), "is_exporting", None)  # torch 1.13 has neither
     return torch.jit.is_tracing() or (exporting is not None and exporting())
 
@@ -21,12 +21,12 @@ def _is_exported() -> bool:
 class Frames(NamedTuple):
     """The valid frames of a batch."""
 
-    given_lengths: Tensor  # (N,) int, as they were given, best kept on the CPU
+    given_lengths: Tensor  # (N,) int, the input, preferably on the CPU
     lengths: Tensor  # (N,) int64, on the batch's device
     mask: Tensor | None  # (N, T, 1) float32, 1 on valid frames; None if no frame is padding
-    counts: Tensor  # (N, 1) float32: lengths, as divisor of a sum over time
-    total: Tensor  # () float32: the valid frames of the batch
-    phoneme_stream: bool = False  # whether the batch takes the batch statistics of the phoneme stream
+    counts: Tensor  # (N, 1) float32: lengths, the divisor of sums over time
+    total: Tensor  # () float32: the number of valid frames
+    phoneme_stream: bool = False  # whether to use the batch statistics of the phoneme stream
 
     @classmethod
     def from_lengths(
@@ -34,8 +34,8 @@ class Frames(NamedTuple):
     ) -> "Frames":
         """The frames of a batch (N, ``num_frames``, C) on ``device``, with lengths (N,) int.
 
-        Lengths on the CPU are checked, and a batch without padding gets no mask. Lengths on a GPU always get one, which
-        spares the wait for the GPU; so do those of a model that is exported, which must serve both kinds of batches.
+        Lengths on the CPU are checked, and a batch without padding gets no mask. Lengths on a GPU always get one, to
+        avoid synchronisation; so does an exported model, which must handle both kinds of batches.
         Raises ValueError for a length outside 1..num_frames.
         """
         padded = True
@@ -44,7 +44,7 @@ class Frames(NamedTuple):
             if shortest < 1 or longest > num_frames:
                 raise ValueError(
                     f"lengths run from {shortest} to {longest}; with {num_frames} frames in the batch "
-                    f"they must lie in 1..{num_frames}"
+                    f"they must be in 1..{num_frames}"
                 )
             padded = shortest < num_frames
         lengths = given_lengths.to(device=device, dtype=torch.int64, non_blocking=True)
@@ -55,7 +55,7 @@ class Frames(NamedTuple):
         return cls(given_lengths, lengths, mask, counts, counts.sum(), phoneme_stream)
 
     def zeroed(self, x: Tensor) -> Tensor:
-        """(N, T, C) with zeros in place of padding, which must be finite."""
+        """(N, T, C) with padding, which must be finite, set to zero."""
         return x if self.mask is None else x * self.mask.to(x.dtype)
 
     def mean(self, x: Tensor) -> Tensor:
@@ -63,15 +63,15 @@ class Frames(NamedTuple):
         return self.zeroed(x).sum(1) / self.counts
 
     def softmax(self, scores: Tensor) -> Tensor:
-        """(N, T, C) -> (N, T, C): the softmax over each utterance's own frames, 0 in place of padding."""
+        """(N, T, C) -> (N, T, C): the softmax over each utterance's own frames, 0 on padding."""
         return (scores if self.mask is None else scores.masked_fill(self.mask == 0, float("-inf"))).softmax(1)
 
 
 class MaskedBatchNorm1d(nn.BatchNorm1d):
     """nn.BatchNorm1d over (N, T, C), with batch statistics of valid frames only, in float32.
 
-    Parameters, buffers and, without padding, results are nn.BatchNorm1d's. Its output on padding is finite and without
-    meaning. With ``per_stream`` the phoneme stream, read speech of another corpus, has its own running statistics;
+    Parameters, buffers and, without padding, results are nn.BatchNorm1d's. Its output on padding is finite but
+    meaningless. With ``per_stream`` the phoneme stream, read speech of another corpus, has its own running statistics;
     weight and bias are shared. If a mini-batch is split over processes (cluster/distributed.py), the batch statistics
     are those of the valid frames of all of them.
     """
@@ -99,7 +99,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
         if not self.training or mask is None and not distributed.is_shared_out():
             if self.training:
                 self.num_batches_tracked += 1
-            # as rows (N T, C): with channels last no other shape is fast
+            # as rows (N T, C), the only fast shape for channels last
             rows, running = x.flatten(0, -2), (running_mean, running_var)
             return batch_norm(rows, *running, self.weight, self.bias, self.training, self.momentum, self.eps).view_as(x)
         total = torch.tensor(float(len(x)), device=x.device) if frames is None else frames.total
@@ -123,7 +123,7 @@ class _ValidFramesBatchNorm(torch.autograd.Function):
     def forward(ctx, x, weight, bias, mask, total, eps):
         x = x.float()
         mean = (x * mask).sum((0, 1)) / total
-        # centred before squaring: the difference of two large sums would lose the variance of channels far from 0
+        # centred before squaring, which is accurate for channels with a mean far from 0
         centred = (x - mean).mul_(mask)
         squares = torch.linalg.vector_norm(centred, dim=(0, 1)).square()
         ctx.shared_out = distributed.is_shared_out()

@@ -31,7 +31,7 @@ class ResBiGRU(nn.Module):
         return [getattr(gru, name) for gru in (self.forward_gru, self.backward_gru)]
 
     def _states_on_cpu(self, y: Tensor, frames: Frames) -> Tensor:
-        """What ``run_both_ways`` gives, through BidirectionalGru, the faster way to train on a CPU."""
+        """The same as ``run_both_ways`` with BidirectionalGru, which trains faster on a CPU."""
         batch, num_frames, width = y.shape
         size = width // 2
         with torch.autocast("cpu", enabled=False):
@@ -40,7 +40,7 @@ class ResBiGRU(nn.Module):
             bias = torch.cat([bias[:, : 2 * size] + hidden_bias[:, : 2 * size], bias[:, 2 * size :]], dim=1)
             weight = torch.cat(self._parameters_of_both("weight_ih_l0")).unsqueeze(2)
             projected = convolve(y, weight, bias.flatten())  # (N, T, 6H)
-            # ``projected`` is ordered by utterance, frame, direction; the GRU wants direction, step, utterance
+            # ``projected`` is ordered by utterance, frame, direction; the GRU needs direction, step, utterance
             place, direction = _place_in_reverse(num_frames, frames), torch.arange(2)
             place = torch.stack([torch.arange(num_frames)[:, None].expand_as(place), place])  # (2, T, N): the frame
             rows = (torch.arange(batch) * num_frames + place) * 2 + direction[:, None, None]
@@ -56,7 +56,7 @@ class ResBiGRU(nn.Module):
 
 def run_both_ways(forward_rnn: nn.RNNBase, backward_rnn: nn.RNNBase, x: Tensor, frames: Frames) -> Tensor:
     """Run two RNNs of H units, the second from each utterance's end to its beginning: (N, T, C) -> (N, T, 2H)."""
-    steps = x.transpose(0, 1).contiguous()  # (T, N, C), as the RNNs want it
+    steps = x.transpose(0, 1).contiguous()  # (T, N, C), the layout of the RNNs
     there, back = forward_rnn(steps)[0], backward_rnn(reverse_speech(steps, frames))[0]
     return torch.cat([there, reverse_speech(back, frames)], dim=2).transpose(0, 1)
 
@@ -77,7 +77,7 @@ def reverse_speech(steps: Tensor, frames: Frames) -> Tensor:
 
 
 class _Reordered(torch.autograd.Function):
-    """Rows (M, C) in another order, a permutation (M,). With its inverse (M,) the gradient needs no sums."""
+    """Rows (M, C) permuted by ``order`` (M,). With the inverse permutation (M,) the gradient needs no sums."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:

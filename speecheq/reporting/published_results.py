@@ -84,7 +84,7 @@ def _with_keys(values: Any, kind: type, where: str) -> dict[str, Any]:
 def _read_items(
     path: Path, what: str, values: Any, kind: type[T], find_fault: Callable[[T], str | None] = lambda item: None
 ) -> list[T]:
-    """A list of mappings as ``kind``; InputError names the first item in which ``find_fault`` finds a fault."""
+    """A list of mappings as ``kind``; raises InputError, which names the first item with a fault (``find_fault``)."""
     items = []
     for number, value in enumerate(values, 1):
         where = f"{path}, {what} {number}"
@@ -124,7 +124,7 @@ def _component_fault(component: Component) -> str | None:
 
 
 def read_table(path: Path) -> PaperTable:
-    """Read ``conf/table.yaml``. Raises InputError that names the faulty item."""
+    """Read ``conf/table.yaml``. Raises InputError, which names the faulty item."""
     values = _with_keys(read_yaml(path), PaperTable, str(path))
     title, *lists = (values[field.name] for field in fields(PaperTable))
     if not all(isinstance(values, list) for values in lists):

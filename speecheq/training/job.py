@@ -53,7 +53,7 @@ class Job:
         return {kind: folder for kind, folder in used.items() if folder is not None and waveforms}
 
     def phoneme_folder(self) -> Path | None:
-        """The phoneme corpus, None if the system learns no phonemes; InputError if it does and none was given."""
+        """The phoneme corpus, None if the system does not use one; raises InputError if it does and none was given."""
         if "phoneme" not in self.config.tasks():
             return None
         if self.phonemes is None:
@@ -65,7 +65,7 @@ class Job:
         return self.phonemes
 
     def unlabelled_folder(self) -> Path | None:
-        """The manifests of unlabelled speech, None if the system uses none; InputError if they are missing."""
+        """The manifests of unlabelled speech, None if the system uses none; raises InputError if they are missing."""
         if not self.config.data.unlabelled:
             return None
         if self.unlabelled is None:
@@ -87,7 +87,7 @@ class Job:
 
 
 def check(job: Job, trains_here: bool = True) -> None:
-    """InputError for what can be known before training: a fold, a phoneme corpus or a GPU that is missing.
+    """Raise InputError for what can be known before training: a fold, a phoneme corpus or a GPU that is missing.
 
     The device is checked only if this machine is to train (``trains_here``).
     """

@@ -21,7 +21,7 @@ class _LogFile(logging.FileHandler):
 def log_to_file(path: Path, mode: str) -> Iterator[None]:
     """While it is entered, the package's log also goes to ``path``, opened with ``mode`` (w or a).
 
-    InputError if the file cannot be written.
+    Raises InputError if the file cannot be written.
     """
     with write_fault_is_an_input_error(path):
         handler = _LogFile(path, mode=mode, encoding="utf-8")

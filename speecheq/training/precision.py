@@ -25,8 +25,8 @@ SIZE_SETTINGS = {
 class Precision:
     """The number type in which the model computes on a device; weights, losses and statistics stay in float32.
 
-    ``choice`` is fp32, bf16 or fp16 (``run.precision``); InputError if the device does not have it. fp16 scales the
-    loss so that small gradients survive; the scale is part of a checkpoint.
+    ``choice`` is fp32, bf16 or fp16 (``run.precision``); raises InputError if the device does not have it. fp16 scales
+    the loss so that small gradients survive; the scale is part of a checkpoint.
     """
 
     def __init__(self, choice: str, device: torch.device):

@@ -194,7 +194,7 @@ def train_step(
 
 
 def check_memory(model: Normalised, largest: MultitaskBatch, setup: StepSetup, weights: LossWeights) -> None:
-    """Pass the ``largest`` mini-batches through the model; InputError if the GPU's memory does not hold them."""
+    """Pass the ``largest`` mini-batches through the model; raises InputError if the GPU's memory does not hold them."""
     buffers = copy_buffers(model)
     gradients(model, largest, setup, weights)
     restore_buffers(model, buffers)

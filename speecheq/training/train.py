@@ -37,7 +37,7 @@ FORMAT = 3
 
 
 def _make_stage(job: Job, note: Mapping[str, Any]) -> Stage:
-    """InputError if an earlier stage is missing or a setting cannot be met."""
+    """Raise InputError if an earlier stage is missing or a setting cannot be met."""
     phonemes = job.phoneme_folder()
     if phonemes is not None:
         require(phonemes, "unify")
@@ -137,12 +137,11 @@ def _finish(stage: Stage, trainer: Trainer, information: dict[str, Any]) -> None
 def train(job: Job) -> None:
     """Stage 4 for one job: leaves config.yaml, run.json, train.log, TensorBoard events, last.pt and best.pt.
 
-    ``best.pt`` is the epoch with the highest UA on the dev part (of equals, the one with the lower ESC loss).
-    A training that was broken off goes on from its last.pt and ends with the weights it would have had anyway. SIGTERM
+    ``best.pt`` is the epoch with the highest UA on the dev part (of equals, the one with the lower ESC loss). A
+    training that was broken off goes on from its last.pt and ends with the weights it would have had anyway. SIGTERM
     and SIGINT end the process after the running step (or the running scoring of the dev part), with that step saved.
-    Several processes (distributed.py) call this alike and train together.
-    InputError if an earlier stage is missing, a setting cannot be met, the disk is full, or another training writes to
-    the same folder.
+    Several processes (distributed.py) call this alike and train together. Raises InputError if an earlier stage is
+    missing, a setting cannot be met, the disk is full, or another training writes to the same folder.
     """
     config = copy.deepcopy(job.config)
     with distributed.raise_together():

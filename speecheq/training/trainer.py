@@ -102,7 +102,7 @@ class Trainer:
         return trainer
 
     def _check_memory(self) -> None:
-        """InputError if the GPU's memory does not hold the largest mini-batches."""
+        """Raise InputError if the GPU's memory does not hold the largest mini-batches."""
         if self.setup.device.type == "cuda":
             with distributed.raise_together():
                 largest = self.data.frontend(largest_batch(self.data.cut_sets, self.config.data))
@@ -176,7 +176,7 @@ class Trainer:
         self.curves.add("train", {**row, "learning_rate": learning_rate, **asdict(weights)}, state.step + 1)
 
     def _skip(self, batch: MultitaskBatch, error: NotFinite) -> None:
-        """Write the mini-batch of a step that is not finite; InputError if it is one too many in a row."""
+        """Write the mini-batch of a step that is not finite; raises InputError if it is one too many in a row."""
         step = self.state.step + 1
         path = self.folder / f"bad_step{step}.pt"
         cpu = torch.device("cpu")

@@ -45,7 +45,7 @@ class TrainingData:
 def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device: torch.device) -> TrainingData:
     """Open what stage 3 left for a training; ``note`` is what ``msud.load_fold`` tells of its fold.
 
-    InputError if something is missing or cannot be read.
+    Raises InputError if something is missing or cannot be read.
     """
     target = note["target"] if config.data.corpora == "target" else None
     cut_sets = {
@@ -93,7 +93,7 @@ def _shards(job: Job, target: str | None) -> dict[str, ClipSource]:
 def global_statistics(cut_sets: Mapping[str, CutSet]) -> tuple[list[float], list[float]]:
     """The mean (D,) and the deviation (D,) of the features of the training cuts (at most CMVN_CUTS of each set).
 
-    Unlabelled speech has no stored features and adds nothing. InputError if features cannot be read.
+    Unlabelled speech has no stored features and adds nothing. Raises InputError if features cannot be read.
     """
     stored = [cuts for name, cuts in cut_sets.items() if name != "unlabelled"]
     chosen = {cut.id: cut for cuts in stored for cut in sample_cuts(cuts, CMVN_CUTS)}

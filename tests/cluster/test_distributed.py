@@ -231,7 +231,8 @@ def test_a_lost_process_ends_all_and_the_same_command_goes_on(drive, trainings, 
     assert max(attempt["seconds"] for attempt in told) < AT_ONCE
     (lost,) = set(error_lines(shown))  # told by the first process, where that is not the one that is lost
     assert lost == (
-        "another process of this training has ended before its time; the same command goes on from the last checkpoint."
+        "another process of this training has ended early; run the same command again to continue from the "
+        "last checkpoint."
     )
     assert len(error_lines(shown)) == 1
     assert_same(trainings / "of2", tmp_path / "out")

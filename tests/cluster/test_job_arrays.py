@@ -56,7 +56,9 @@ def test_a_cluster_without_arrays_is_an_input_error(tmp_path, monkeypatch, large
     write_program(tmp_path / "scontrol", f"#!/bin/sh\necho 'MaxArraySize            = {largest}'\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="--cmd slurm: this cluster takes no arrays of jobs, as its `scontrol show"):
+    with pytest.raises(
+        InputError, match="--cmd slurm: this cluster does not allow job arrays, according to `scontrol show"
+    ):
         run([Task("a", ("true",))], cmd="slurm")
 
 
@@ -86,7 +88,7 @@ def test_where_one_of_several_arrays_is_refused_none_is_left(grid_engine, tmp_pa
     (grid_engine / "qsub").write_text(
         "#!/bin/sh\n[ ! -e ../first ] || { echo 'too many jobs' >&2; exit 1; }\ntouch ../first\necho 7.1-2:1\n"
     )
-    with pytest.raises(InputError, match=r"qsub refused its 1 jobs \(too many jobs\)"):
+    with pytest.raises(InputError, match=r"qsub rejected its 1 jobs \(too many jobs\)"):
         run([Task(name, ("true", name)) for name in "abc"])
     assert (grid_engine / "qdel.txt").read_text().split() == ["7", "-t", "1-2"]
 
@@ -125,7 +127,7 @@ def test_what_jobs_have_made_is_waited_for_until_it_is_seen_here(grid_engine, tm
     monkeypatch.setattr(job_arrays.time, "sleep", sleep)
     run([Task("a", ("true",), makes=(made,))])
     assert len(slept) == 3
-    assert caplog.text.count("waiting for this machine to see what they wrote") == 1
+    assert caplog.text.count("waiting for their files to appear on this machine") == 1
 
 
 def test_what_is_not_seen_here_is_not_waited_for_without_end(grid_engine, tmp_path, monkeypatch):
@@ -134,7 +136,7 @@ def test_what_is_not_seen_here_is_not_waited_for_without_end(grid_engine, tmp_pa
     old, missing = tmp_path / "old", tmp_path / "on another disk"
     old.write_text("old")
     run([Task("a", ("true",), makes=(old,))])
-    with pytest.raises(InputError, match="train: its jobs ended well, but .*on another disk, which they wrote, is not"):
+    with pytest.raises(InputError, match="train: its jobs succeeded, but .*on another disk, which they wrote, is not"):
         run([Task("b", ("true", "b"), makes=(missing,))])
 
 
@@ -144,13 +146,15 @@ def test_a_job_in_an_error_state_or_lost_has_failed(grid_engine, tmp_path, monke
         "<job_info><job_list><JB_job_number>7</JB_job_number><state>Eqw</state><tasks>1</tasks></job_list></job_info>"
     )
     monkeypatch.setattr(job_arrays, "LOST_AFTER", 0.0)
-    with pytest.raises(InputError, match=r"2 of 2 .*7_1 \(a: ended in the state Eqw\); 7_2 \(b: ended without a word"):
+    with pytest.raises(
+        InputError, match=r"2 of 2 .*7_1 \(a: ended in the state Eqw\); 7_2 \(b: ended without a result"
+    ):
         run([Task("a", ("true",)), Task("b", ("true",))])
 
 
 def test_a_refusal_is_one_sentence(grid_engine, tmp_path):
     (grid_engine / "qsub").write_text("#!/bin/sh\necho 'job rejected: no such queue' >&2\nexit 1\n")
-    with pytest.raises(InputError, match=r"qsub refused its 1 jobs \(job rejected: no such queue\)"):
+    with pytest.raises(InputError, match=r"qsub rejected its 1 jobs \(job rejected: no such queue\)"):
         run([Task("a", ("true",))])
     assert not list((tmp_path / "jobs").rglob(SUBMITTED))
 

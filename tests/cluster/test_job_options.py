@@ -68,11 +68,11 @@ def test_the_commands_of_both_schedulers(tmp_path):
 
 
 def test_a_folder_that_slurm_cannot_write_to_is_refused(tmp_path):
-    with pytest.raises(InputError, match="Slurm cannot name its output in a folder with a backslash"):
+    with pytest.raises(InputError, match="Slurm cannot write its output to a folder with a backslash"):
         Settings("slurm", tmp_path).command("train", 1, tmp_path / "a\\b")
     assert "qsub" in Settings("sge", tmp_path).command("train", 1, tmp_path / "a\\b")
 
 
 def test_what_grid_engine_cannot_do_is_refused():
-    with pytest.raises(InputError, match="--cmd sge: nodes cannot be asked for there"):
+    with pytest.raises(InputError, match="--cmd sge: nodes is not available there"):
         Settings.from_options(parsed("--cmd", "sge"), nodes=2)

@@ -182,7 +182,9 @@ def test_a_lost_node_ends_all_and_the_next_start_goes_on(nodes, data, tmp_path, 
     told = [each.end() for each in both]
     for status, shown in (told[number] for number in telling):
         *_, last = (line for line in shown.splitlines() if " ERROR " in line)  # torch 1.13 may have the very last word
-        assert status == 1 and last.endswith("; the same command goes on from the last checkpoint."), shown
+        assert status == 1 and last.endswith("; run the same command again to continue from the last checkpoint."), (
+            shown
+        )
     for node in nodes:
         assert not node.processes()
         node.mend()

@@ -115,5 +115,5 @@ def test_a_task_that_gets_no_further_does_not_go_back_for_ever(
     assert process.wait() == 143
     assert (tmp_path / "asked").exists() == again
     if not again:
-        assert "started again 3 times, it saved nothing new: it stays ended" in (tmp_path / "slurm-7_1.log").read_text()
+        assert "not requeued: restarted 3 times without saving anything new" in (tmp_path / "slurm-7_1.log").read_text()
         assert json.loads((tmp_path / "results/1.json").read_text()) == {"job": "7", "status": 143}

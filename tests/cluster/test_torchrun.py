@@ -118,7 +118,8 @@ def test_ctrl_c_saves_and_ends_with_130_and_a_killed_process_is_named(data, tmp_
     status, shown = ended(killed)
     assert status == 1
     assert shown.rstrip().endswith(
-        "process 1 of the training was ended by signal 9; the same command goes on from the last checkpoint."
+        "process 1 of the training was ended by signal 9; run the same command again to continue from the last "
+        "checkpoint."
     ), shown
 
 

@@ -71,7 +71,7 @@ def test_json(tmp_path):
     assert read_json(tmp_path / "a.json") == {"a": "愤怒", "b": 1}
     assert "愤怒" in (tmp_path / "a.json").read_text(encoding="utf-8")
     (tmp_path / "a.json").write_text('{"a": ')
-    with pytest.raises(InputError, match="a.json: is not readable as JSON"):
+    with pytest.raises(InputError, match="a.json: is not valid JSON"):
         read_json(tmp_path / "a.json")
 
 
@@ -166,12 +166,12 @@ def test_many_may_read_while_nobody_writes(tmp_path):
         with elsewhere("folder_in_use(sys.argv[1])", tmp_path / "a") as second:
             assert has_it(second)
         for wait in (False, True):
-            with pytest.raises(InputError, match="a: another process works with what lies there .* wait until it"):
+            with pytest.raises(InputError, match="a: another process is reading this folder.* wait until it"):
                 locked_folder(tmp_path / "a", wait).__enter__()
         with folder_in_use(tmp_path / "a"):
             pass
     with locked_folder(tmp_path / "a"), elsewhere("folder_in_use(sys.argv[1])", tmp_path / "a") as other:
-        assert "is writing there, which is waited for" in other.stderr.readline()
+        assert "is writing there; waiting until it has ended" in other.stderr.readline()
         fcntl.lockf(own_lock(tmp_path / "a"), fcntl.LOCK_UN)
         assert has_it(other)
 
@@ -183,7 +183,7 @@ def test_a_file_system_without_locks_is_named_in_a_warning(tmp_path, monkeypatch
     set_up_logging()
     monkeypatch.setattr(fcntl, "lockf", none)
     with locked_folder(tmp_path / "a", wait=True), folder_in_use(tmp_path / "b"):
-        assert "knows no locks; start nothing else in the same folder" in capsys.readouterr().err
+        assert "has no locks; run nothing else in the same folder" in capsys.readouterr().err
 
 
 def test_other_faults_name_the_file_and_not_the_temporary_one(tmp_path):

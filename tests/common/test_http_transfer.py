@@ -55,7 +55,7 @@ def test_a_slow_connection_that_makes_progress_is_never_given_up(server, tmp_pat
 def test_what_an_earlier_run_left_is_resumed(server, tmp_path):
     server.faults = [{"cut": 7000}] + [{"reset": True}] * http_transfer.TRIES
     message = refusal(lambda: fetch(f"{server.url}/{NAME}", tmp_path / NAME, known()))
-    assert "goes on where it stopped" in message and message.startswith(f"{server.url}/{NAME}: could not be downloaded")
+    assert "resumes the download" in message and message.startswith(f"{server.url}/{NAME}: could not be downloaded")
     assert (tmp_path / f"{NAME}.part").read_bytes() == BODY[:7000] and not (tmp_path / NAME).exists()
     fetch(f"{server.url}/{NAME}", tmp_path / NAME, known())
     assert server.requests[-1][1] == "bytes=7000-" and (tmp_path / NAME).read_bytes() == BODY
@@ -155,7 +155,7 @@ def test_a_damaged_part_is_found_by_the_checksum_and_fetched_anew(server, tmp_pa
 
 def test_a_file_of_another_size_is_refused_before_it_is_fetched(server, tmp_path):
     message = refusal(lambda: fetch(f"{server.url}/{NAME}", tmp_path / NAME, known(bytes=5)))
-    assert f"has {len(BODY)} bytes, but the published file has 5; look whether" in message
+    assert f"has {len(BODY)} bytes, but the published file has 5; check whether" in message
     assert not list(tmp_path.glob(f"{NAME}*"))
 
 
@@ -182,7 +182,7 @@ def test_a_full_disk_is_one_sentence(server, tmp_path):
 def test_a_disk_without_room_is_named_before_the_transfer(server, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 5, 5))
-    assert "make room" in refusal(lambda: fetch(f"{server.url}/{NAME}", tmp_path / NAME, known()))
+    assert "free some space" in refusal(lambda: fetch(f"{server.url}/{NAME}", tmp_path / NAME, known()))
 
 
 def test_a_fault_of_the_disk_is_no_broken_connection(server, tmp_path):

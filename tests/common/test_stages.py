@@ -64,14 +64,14 @@ def test_the_log_says_what_went_in_came_out_and_was_dropped(tmp_path, source, ca
         (lambda tmp_path, source: make(tmp_path, source, {"partial": False}), "its options changed (partial)"),
         (lambda tmp_path, source: make(tmp_path, source, {"partial": True, "seed": 1}), "its options changed (seed)"),
         (lambda tmp_path, source: make(tmp_path, source, {"other": 1}), "its options changed (other, partial)"),
-        (lambda tmp_path, source: make(tmp_path, source, version=2), "what this version of the program writes"),
-        (lambda tmp_path, source: write_text(source / "clip.wav", "123456"), "what it reads changed"),
-        (lambda tmp_path, source: write_text(source / "new.wav", "1"), "what it reads changed"),
-        (lambda tmp_path, source: (source / "clip.wav").unlink(), "what it reads changed"),
+        (lambda tmp_path, source: make(tmp_path, source, version=2), "this version of the program writes"),
+        (lambda tmp_path, source: write_text(source / "clip.wav", "123456"), "its inputs changed"),
+        (lambda tmp_path, source: write_text(source / "new.wav", "1"), "its inputs changed"),
+        (lambda tmp_path, source: (source / "clip.wav").unlink(), "its inputs changed"),
         # a correction that keeps the size
-        (lambda tmp_path, source: write_text(source / "labels.tsv", "a\tM\n"), "what it reads changed"),
-        (lambda tmp_path, source: write_text(tmp_path / "out" / "result.txt", "cut"), "is not whole any more"),
-        (lambda tmp_path, source: (tmp_path / "out" / "result.txt").unlink(), "is not whole any more"),
+        (lambda tmp_path, source: write_text(source / "labels.tsv", "a\tM\n"), "its inputs changed"),
+        (lambda tmp_path, source: write_text(tmp_path / "out" / "result.txt", "cut"), "is missing or has changed"),
+        (lambda tmp_path, source: (tmp_path / "out" / "result.txt").unlink(), "is missing or has changed"),
     ],
 )
 def test_it_is_redone_when_anything_changes(tmp_path, source, change, because, capsys):
@@ -149,7 +149,9 @@ def test_a_missing_stage_is_named_with_the_way_to_run_it(tmp_path, name):
 def test_outputs_that_are_not_whole_are_refused(tmp_path, source, spoil):
     run(make(tmp_path, source))
     spoil(tmp_path / "out" / "result.txt")
-    with pytest.raises(InputError, match=r"result.txt: is not as stage 1 \(manifests\) left it.*run stage 1 again"):
+    with pytest.raises(
+        InputError, match=r"result.txt: is missing or has changed since stage 1 \(manifests\).*run stage 1 again"
+    ):
         require(tmp_path / "out", "manifests")
 
 
@@ -159,7 +161,7 @@ def test_a_stage_whose_input_was_made_anew_is_out_of_date(tmp_path, source):
     run(after)
     require(tmp_path / "features", "features")
     run(make(tmp_path, source, {"partial": False}))
-    with pytest.raises(InputError, match=r"is out of date, .*out was made anew since; run stage 2 \(features\)"):
+    with pytest.raises(InputError, match=r"is out of date, .*out was rewritten since; run stage 2 \(features\)"):
         require(tmp_path / "features", "features")
     # without its input a stage's result is still good
     (tmp_path / "out" / STAMP).unlink()
@@ -182,7 +184,7 @@ def test_a_damaged_stamp_is_named_and_its_stage_redone(tmp_path, source, left, c
     with pytest.raises(InputError, match="out/stage.json: is damaged; run its stage again"):
         Stage("features", "a toy", tmp_path / "features", {}, [tmp_path / "out"], 1)
     assert make(tmp_path, source).needs_run()
-    assert "out/stage.json is damaged: the stage is redone" in capsys.readouterr().err
+    assert "out/stage.json is damaged: running the stage again" in capsys.readouterr().err
     run(make(tmp_path, source))
     assert not make(tmp_path, source).needs_run()
 
@@ -247,7 +249,7 @@ def test_what_another_process_reads_is_not_made_anew(tmp_path, source, monkeypat
             assert not is_missing
         changed = make(tmp_path, source, version=2)
         assert changed.needs_run()
-        with pytest.raises(InputError, match="works with what lies there"), changed.locked():
+        with pytest.raises(InputError, match="is reading this folder"), changed.locked():
             pass
         other.stdin.close()
     with changed.locked() as is_missing:
@@ -258,7 +260,7 @@ def test_an_input_that_was_made_anew_meanwhile_is_named(tmp_path, source):
     run(make(tmp_path, source))
     after = Stage("features", "a toy", tmp_path / "features", {}, [tmp_path / "out"], 1)
     run(make(tmp_path, source, version=2))
-    with pytest.raises(InputError, match="out: was made anew while a toy was about to read it"), after.locked():
+    with pytest.raises(InputError, match="out: was rewritten while a toy was about to read it"), after.locked():
         pass
 
 

@@ -8,7 +8,7 @@ from speecheq.common.yaml_files import read_yaml
 
 def test_a_file_that_is_missing_empty_or_not_utf8(tmp_path):
     file = tmp_path / "size.yaml"
-    with pytest.raises(InputError, match="size.yaml: there is no such configuration file"):
+    with pytest.raises(InputError, match="size.yaml: the configuration file does not exist"):
         read_yaml(file)
     file.write_bytes(b"loss: \xff\n")
     with pytest.raises(InputError, match="size.yaml: is not YAML"):

@@ -70,7 +70,7 @@ def test_later_layers_win(files):
         ("run.checkpoint_steps=0", "run.checkpoint_steps is 0, but it must be at least 1"),
         ("loss.gamma", "expected key=value, for instance loss.gamma=2"),
         ("=2", "expected key=value"),
-        ("loss.gamma=[1", "the value cannot be read"),
+        ("loss.gamma=[1", "the value is not valid YAML"),
     ],
 )
 def test_settings_that_are_refused(files, assignment, words):
@@ -127,12 +127,12 @@ def test_a_configuration_lies_on_its_base(files, tmp_path):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("base: nowhere.yaml\n", "nowhere.yaml: there is no such configuration file"),
+        ("base: nowhere.yaml\n", "nowhere.yaml: the configuration file does not exist"),
         ("base: 3\n", "top.yaml: base is 3, but it must be a file beside this one"),
         ("base: [size.yaml, 3]\n", "top.yaml: base is ['size.yaml', 3], but"),
         ("base:\n", "top.yaml: base is None, but"),
-        ("base: top.yaml\n", "top.yaml: is its own base, by way of top.yaml"),
-        ("base: other.yaml\n", "top.yaml: is its own base, by way of other.yaml"),
+        ("base: top.yaml\n", "top.yaml: is its own base, through top.yaml"),
+        ("base: other.yaml\n", "top.yaml: is its own base, through other.yaml"),
         ("base: size.yaml\nloss: {color: 1}\n", "top.yaml: 'loss.color' is not a setting"),
         ("base: wrong.yaml\n", "wrong.yaml: 'loss.color' is not a setting"),
     ],

@@ -76,7 +76,7 @@ def test_it_runs_once_and_again_when_a_file_or_an_option_changes(prepare, noise,
     assert prepare(noise)[0] == 0
     assert "skipped" in prepare(noise)[1] and "skipped" in prepare(noise, "--nj", "2")[1]
     toys.write_wav(noise / "new.wav")
-    assert "what it reads changed" in prepare(noise)[1]
+    assert "its inputs changed" in prepare(noise)[1]
     assert "its options changed (partial)" in prepare(noise, *PARTIAL)[1]
 
 

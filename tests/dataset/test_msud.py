@@ -163,10 +163,10 @@ def test_a_stage_that_is_done_is_skipped_and_redone_when_something_changes(data,
     assert "its options changed (corpora, seed)" in run(corpora=())
     run()
     data.add(OTHER, [Utterance("o-1", data.clip, "s1", "F", label="mad", split="train")])
-    assert "what it reads changed" in run()
+    assert "its inputs changed" in run()
     assert [i for i in ids(data.sets()["emotion"]) if i.startswith("o-")] == ["o-1"]
     (data.root / "msud" / "target.speaker" / "fold1" / "dev.jsonl.gz").write_bytes(b"")
-    assert "is not whole any more" in run()
+    assert "is missing or has changed" in run()
 
 
 def test_folds_made_from_features_that_were_made_anew_are_out_of_date(data):

@@ -255,7 +255,7 @@ def test_a_stage_that_is_done_is_skipped_and_redone_when_something_changes(data,
     assert "its options changed (bpe_size)" in run(units="bpe", bpe_size=40)
     assert "its options changed" in run() and not (data.folder("books") / MODEL).exists()
     data.add(BOOKS, data.read_speech("books", PARTS, 7))
-    assert "what it reads changed" in run()
+    assert "its inputs changed" in run()
 
 
 def test_phoneme_corpora_that_are_refused(data):

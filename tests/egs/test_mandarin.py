@@ -172,7 +172,7 @@ def test_a_stage_whose_input_stage_has_not_run_names_it(mandarin, corpora, tmp_p
         (["--stage", "4", "--systems", "speecheq2"], "there is no system 'speecheq2'"),
         (["--stage", "4", "--set", "loss.gama=1"], "did you mean loss.gamma?"),
         (["--stage", "4", "--set", "loss.gamma=-1"], "must be at least 0"),
-        (["--stage", "4", "--config", "conf/none.yaml"], "there is no such configuration file"),
+        (["--stage", "4", "--config", "conf/none.yaml"], "the configuration file does not exist"),
         (["--stage", "3", "--protocol", "random7"], "there is no protocol 'random7'"),
         (["--gama", "1"], "unknown option"),
         (["--stage", "x"], "stage"),

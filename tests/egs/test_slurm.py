@@ -317,12 +317,15 @@ def test_jobs_that_were_left_are_waited_for(cluster, mandarin, training):
     started = Started(mandarin, left)
     waiting = wait_until(lambda: pending(cluster), "the jobs")
     os.killpg(started.process.pid, signal.SIGINT)
-    assert "2 jobs are left to slurm; the same command waits for them again" in started.end()[1]
+    assert "2 jobs stay in the queue of slurm; run the same command to wait for them again" in started.end()[1]
     assert waiting == pending(cluster)
     shown = mandarin.run(*left, "--dry-run", "true")
     assert shown.stdout == "", "nothing to submit"
     started = Started(mandarin, left)
-    wait_until(lambda: "2 jobs are in the queue from an earlier start" in "".join(started.told), "the second start")
+    wait_until(
+        lambda: "waiting for 2 jobs that an earlier start left in the queue" in "".join(started.told),
+        "the second start",
+    )
     cluster.ask("scontrol", "update", "partition=closed", "state=up")
     status, told = started.end()
     cluster.ask("scontrol", "update", "partition=closed", "state=down")

@@ -31,7 +31,7 @@ def test_scores_that_are_no_text(tmp_path):
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ('{"test.ua": 0.5', "not readable as JSON"),
+        ('{"test.ua": 0.5', "is not valid JSON"),
         ("[]", "does not say what was run"),
         ('{"run": {}}', "does not say what was run"),
     ],

@@ -55,7 +55,9 @@ def test_the_second_waits_or_is_refused(stages, stage, tmp_path):
 
     with Held(stages, stage) as first:
         other = Child(second, stages.root)
-        words = "is writing there; wait until it has ended" if refused else "is writing there, which is waited for"
+        words = (
+            "is writing there; wait until it has ended" if refused else "is writing there; waiting until it has ended"
+        )
         wait_until(lambda: log.exists() and words in log.read_text(), f"the second to say that the first {words}")
         if refused:
             assert other.end()[0] == 1
@@ -76,7 +78,7 @@ def test_what_a_training_reads_is_not_changed_under_it(stages, capfd):
         capfd.readouterr()
         assert stages.run("unify", "--dev", "speaker") == 1
         told = capfd.readouterr().err
-        assert "fold1: another process works with what lies there and would be changed; wait until it has ended" in told
+        assert "fold1: another process is reading this folder, which would be changed; wait until it has ended" in told
         check_kept(results(stages.root), before)
         assert training.end() == 0
     stages.run_from("train")

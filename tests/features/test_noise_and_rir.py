@@ -180,9 +180,9 @@ def test_of_too_many_noises_some_are_held(manifest, capsys):
     set_up_logging()
     path = manifest("noise", {f"{n}.wav": (tone(16000, 200 + 50 * n, 1.0), 16000) for n in range(8)})
     hours = 3.5 / 3600
-    assert len(load_noises(path, 1.0, 1)) == 8 and " noises are used" not in capsys.readouterr().err
+    assert len(load_noises(path, 1.0, 1)) == 8 and "noises, which fill" not in capsys.readouterr().err
     some, others = load_noises(path, hours, 1), load_noises(path, hours, 2)
-    assert "3 of its 8 noises are used" in capsys.readouterr().err
+    assert "using 3 of 8 noises" in capsys.readouterr().err
     assert len(some) == len(others) == 3 and not torch.equal(some.samples, others.samples)
     assert torch.equal(some.samples, load_noises(path, hours, 1).samples)
     assert len(load_noises(path, 0.01 / 3600, 1)) == 1, "one at least"
@@ -217,7 +217,7 @@ def test_sounds_that_cannot_be_used_are_named(manifest, tmp_path, load):
     bad = tmp_path / "noise" / "bad.wav"
     for spoil, words in (
         (lambda: soundfile.write(bad, np.zeros(8000), 16000), "is silent"),
-        (lambda: soundfile.write(bad, np.ones(100), 16000), "holds 100 samples at 16000 Hz, its manifest says 8000"),
+        (lambda: soundfile.write(bad, np.ones(100), 16000), "holds 100 samples at 16000 Hz, its manifest gives 8000"),
         (lambda: bad.write_text("no audio"), "cannot be read"),
         (bad.unlink, "cannot be read"),
     ):

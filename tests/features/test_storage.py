@@ -125,9 +125,9 @@ def test_a_truncated_archive_is_noticed_and_its_part_alone_is_made_anew(toy, cap
     before = {name: path.stat().st_mtime_ns for name, path in archives(toy).items()}
     path = archives(toy)["00001.lca"]
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(InputError, match=r"00001.lca: is not as stage 2 \(features\) left it"):
+    with pytest.raises(InputError, match=r"00001.lca: is missing or has changed since stage 2 \(features\)"):
         load_cuts(toy / "fbank")
-    assert len(compute(toy)) == 7 and "is not whole any more" in capsys.readouterr().err
+    assert len(compute(toy)) == 7 and "is missing or has changed" in capsys.readouterr().err
     after = {name: path.stat().st_mtime_ns for name, path in archives(toy).items()}
     assert {name for name in after if after[name] != before[name]} == {"00001.lca"}
 
@@ -155,7 +155,7 @@ def test_stage_1_must_have_run(tmp_path):
 def test_clips_that_changed_since_stage_1(toy, nj):
     path = toy / "toy" / "5.wav"
     soundfile.write(path, soundfile.read(path)[0][:-100], 16000)
-    with pytest.raises(InputError, match="5.wav: holds 7100 samples .* its manifest says 7200 .* run stage 1 again"):
+    with pytest.raises(InputError, match="5.wav: holds 7100 samples .* its manifest gives 7200 .* run stage 1 again"):
         compute(toy, nj=nj)
     path.unlink()
     with pytest.raises(InputError, match="5.wav: is not there any more"):

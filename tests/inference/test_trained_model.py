@@ -132,7 +132,7 @@ class Harmful:
 @pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
 def test_code_in_a_pickle_is_not_run(tmp_path, write):
     write({"format": checkpoint.FORMAT, "model": Harmful()}, tmp_path / "best.pt")
-    with pytest.raises(InputError, match="best.pt: is not a whole checkpoint"):
+    with pytest.raises(InputError, match="best.pt: is not a complete checkpoint"):
         load_trained_model(tmp_path / "best.pt")
 
 

@@ -155,7 +155,7 @@ def test_a_gender_that_was_corrected_is_not_overlooked(prepare, aishell, tmp_pat
     assert prepare("aishell", aishell, tmp_path / "out", *PARTIAL) == 0
     change(aishell / "resource_aishell" / "speaker.info", "0003 M", "0003 F")  # the same size
     assert prepare("aishell", aishell, tmp_path / "out", *PARTIAL) == 0
-    assert "what it reads changed" in capsys.readouterr().err
+    assert "its inputs changed" in capsys.readouterr().err
     assert {s.gender for s in supervisions_of(tmp_path / "out", "train")} == {"F"}
 
 

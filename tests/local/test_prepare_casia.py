@@ -99,7 +99,7 @@ def test_it_runs_once_and_again_when_a_clip_or_an_option_changes(prepare, casia,
     run()
     assert "skipped" in run() and "skipped" in run("--nj", "2")
     toys.write_wav(casia / "casia" / "wangzhe" / "sad" / "201.wav", seconds=0.3)
-    assert "what it reads changed" in run()
+    assert "its inputs changed" in run()
     assert "its options changed (seed)" in run("--seed", "2")
 
 

@@ -157,7 +157,7 @@ def test_a_corrected_label_is_not_overlooked(prepare, seqd, tmp_path, capsys):
     table = seqd / "labels.tsv"
     table.write_text(table.read_text(encoding="utf-8").replace("散步", "跑步"), encoding="utf-8")  # the same size
     assert prepare("seqd", seqd, tmp_path / "out", *PARTIAL) == 0
-    assert "what it reads changed" in capsys.readouterr().err
+    assert "its inputs changed" in capsys.readouterr().err
 
 
 def test_the_synthesised_mini_corpus_is_prepared(prepare, tmp_path):

@@ -86,7 +86,7 @@ def test_statistics_are_float32_for_half_inputs(dtype):
 
 @pytest.mark.parametrize("lengths", [[3, 0], [3, 6]])
 def test_lengths_out_of_range(lengths):
-    with pytest.raises(ValueError, match=r"must lie in 1\.\.5"):
+    with pytest.raises(ValueError, match=r"must be in 1\.\.5"):
         Frames.from_lengths(torch.tensor(lengths), 5, CPU)
 
 

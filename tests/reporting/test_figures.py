@@ -135,7 +135,7 @@ def test_stage_5_writes_them_and_links_them(folder, tmp_path):
 
 def test_a_folder_of_other_files_is_refused(pictures, tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match=r"holds files that are no pictures \(holiday.jpg\); move them away"):
+    with pytest.raises(InputError, match=r"holds files that are not pictures \(holiday.jpg\); move them away"):
         figures.write_pictures(tmp_path, list(pictures.values()))
 
 

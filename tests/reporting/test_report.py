@@ -19,7 +19,7 @@ def test_what_is_not_whole_is_left_out_and_named_on_the_page(tmp_path, caplog):
     whole = (experiment / "fold2/seed1/scores.tsv").read_bytes()
     (experiment / "fold2/seed1/scores.tsv").write_bytes(whole[:900])
     page = report.report(tmp_path, "a test", tmp_path / "R.md")
-    assert "fold2/seed1/scores.tsv: is not as stage 5 (score) left it" in page.split("## Left out")[1]
+    assert "fold2/seed1/scores.tsv: is missing or has changed since stage 5 (score)" in page.split("## Left out")[1]
     assert "scores.tsv: is not as" in caplog.text and "| speecheq | small | 1 of 2 |" in page
 
 

@@ -113,7 +113,7 @@ def test_files_take_the_place_of_earlier_ones(tmp_path):
     write_tables(folder, [TABLE])
     assert len(list(folder.iterdir())) == 2
     (folder / "mine.txt").write_text("kept")
-    with pytest.raises(InputError, match="holds files that are no tables .mine.txt."):
+    with pytest.raises(InputError, match="holds files that are not tables .mine.txt."):
         write_tables(folder, [TABLE])
     assert (folder / "mine.txt").read_text() == "kept"
 

@@ -403,7 +403,7 @@ def test_a_backbone_of_another_shape_is_refused(trained, data, tmp_path):
     assert str(refused.value).startswith(
         f"{start}: its backbone has model.channels=16, model.res_bigru=before_se, this training's 32, none;"
     )
-    with pytest.raises(InputError, match="nowhere.pt: there is no such checkpoint"):
+    with pytest.raises(InputError, match="nowhere.pt: the checkpoint does not exist"):
         check(dataclasses.replace(other, init_from=tmp_path / "nowhere.pt"))
 
 
@@ -521,7 +521,7 @@ def test_a_stage_that_has_not_run_is_named(data, tmp_path):
 
 def test_a_gpu_that_is_not_there_is_said_before_training(data, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="the device is to be 'cuda', but torch finds no GPU; use cpu or auto"):
+    with pytest.raises(InputError, match="the device is set to 'cuda', but torch finds no GPU; use cpu or auto"):
         check(job(data, tmp_path, run__device="cuda"))
 
 
@@ -551,7 +551,7 @@ def test_a_set_without_clips_is_refused(tmp_path):
 def test_a_checkpoint_that_is_cut_short_is_named(trained, tmp_path):
     whole = (trained["casia"] / "best.pt").read_bytes()
     (tmp_path / "best.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="not a whole checkpoint"):
+    with pytest.raises(InputError, match="not a complete checkpoint"):
         checkpoint.load_model(tmp_path / "best.pt")
 
 
@@ -659,7 +659,7 @@ def test_an_experiment_is_averaged_and_pooled(trained, data, tmp_path):
     # what is not whole is scored again, which takes the checkpoint
     scores = (target / "fold1/seed1/scores.tsv").read_text()
     (target / "fold1/seed1/scores.tsv").write_text(scores[:-40])
-    with pytest.raises(InputError, match="best.pt: is not as stage 4 .train. left it"):
+    with pytest.raises(InputError, match="best.pt: is missing or has changed since stage 4 .train."):
         score(target / "fold1/seed1", data / "msud/casia.speaker", 1)
 
 
@@ -713,7 +713,7 @@ def test_a_scored_folder_is_completed_without_being_scored_again(trained, data, 
         score(folder, msud, 1)
     assert missing == [], "no job would make them"
     (folder / "train_scores.tsv").unlink()
-    with pytest.raises(InputError, match="best.pt: is not as stage 4 .train. left it"):
+    with pytest.raises(InputError, match="best.pt: is missing or has changed since stage 4 .train."):
         score(folder, msud, 1, training_clips=True)
 
 

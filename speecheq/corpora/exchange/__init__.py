@@ -34,7 +34,7 @@ def _content(utterances: list[Utterance]) -> str:
 
 
 def _with_splits(corpus: Corpus, utterances: list[Utterance]) -> Corpus:
-    """The corpus with the official parts that its utterances name; InputError where only some name one."""
+    """The corpus with the official parts that its utterances name; raises InputError if only some name one."""
     splits = sorted({utterance.split for utterance in utterances if utterance.split is not None})
     without = next((utterance for utterance in utterances if splits and utterance.split is None), None)
     if without is not None:

@@ -67,7 +67,7 @@ class KaldiFile(dict[str, str]):
         return InputError(f"{self._where(name)}: {problem}.")
 
     def refuse_others(self, known: set[str], what: str) -> None:
-        """InputError if a line is for none of ``known``: the files then do not belong together."""
+        """Raise InputError if a line is for none of ``known``: the files then do not belong together."""
         for name in self:
             if name not in known:
                 raise self.fault(name, f"{name} is not one of the {what}; the folder's files do not belong together")
@@ -179,7 +179,7 @@ class _DataFolder:
         return sorted(kept)
 
     def label(self, name: str) -> str | None:
-        """The label of the utterance ``name``; InputError for one that labels.yaml does not list."""
+        """The label of the utterance ``name``; raises InputError for one that labels.yaml does not list."""
         label = self.emotions.get(name)
         try:
             return None if label is None else self.labels.label(label)
@@ -195,7 +195,7 @@ class _DataFolder:
             raise splits.fault(name, error) from error
 
     def utterance(self, name: str, label: str | None) -> Utterance:
-        """The utterance ``name``; InputError names the file and the line of a value that cannot be."""
+        """The utterance ``name``; raises InputError, which names the file and the line of a value that cannot be."""
         segment, speaker = self.segments[name], self.speakers[name]
         corpus, intensities = self.labels.corpus.name, self.facts["int"]
         try:

@@ -53,7 +53,7 @@ def _check_choice(kind: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_replaceable(out_dir: Path, corpus: str) -> None:
-    """InputError unless ``out_dir`` is new, empty or an earlier mini version of ``corpus``: it gets replaced."""
+    """Raise InputError unless ``out_dir`` is new, empty or an earlier mini version of ``corpus``: it gets replaced."""
     if out_dir.exists() and not out_dir.is_dir():
         raise InputError(f"{out_dir}: is not a folder; name a new one for the mini corpus {corpus}.")
     if not out_dir.is_dir() or not any(out_dir.iterdir()):

@@ -32,7 +32,7 @@ class Voice:
     The library keeps the state of its pitch flutter and noise in static memory that even its own
     initialisation leaves as it is. Each Voice therefore loads a copy of the library, which starts from
     scratch: the same calls give the same samples, however often the process has synthesised before.
-    InputError where the `demo` extra is absent or the library does not load.
+    Raises InputError if the `demo` extra is absent or the library does not load.
     """
 
     def __init__(self) -> None:

@@ -46,7 +46,7 @@ class PhoneTable:
 
     @classmethod
     def load(cls, path: str | Path) -> "PhoneTable":
-        """Read what ``save`` wrote; InputError names the first line that is not ``symbol number``."""
+        """Read what ``save`` wrote; raises InputError, which names the first line that is not ``symbol number``."""
         symbols: list[str] = []
         for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines()):
             fields = line.split()

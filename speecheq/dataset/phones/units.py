@@ -27,7 +27,7 @@ WITHOUT_SPACES = ("Mandarin",)
 
 
 class Phones:
-    """The phones of a language; InputError for a language without."""
+    """The phones of a language; raises InputError for a language without."""
 
     def __init__(self, language: str):
         self.predicted: Counter[str] = Counter()  # words that the dictionary lacks, and how often they were predicted
@@ -107,7 +107,7 @@ class Pieces:
     def train(cls, language: str, texts: Iterable[str], size: int) -> "Pieces":
         """``size`` pieces of the transcripts ``texts``, those without a spelling left out; the same ones every time.
 
-        InputError where the texts hold too few different pieces for the size, or too many different characters.
+        Raises InputError if the texts hold too few different pieces for the size, or too many different characters.
         """
         from sentencepiece import SentencePieceTrainer
 
@@ -136,7 +136,7 @@ class Pieces:
 
     @classmethod
     def load(cls, language: str, folder: Path) -> "Pieces":
-        """The pieces that ``save`` wrote into ``folder``; InputError where the model is not to be read."""
+        """The pieces that ``save`` wrote into ``folder``; raises InputError if the model is not to be read."""
         path = Path(folder) / MODEL
         try:
             return cls(language, path.read_bytes())
@@ -173,7 +173,7 @@ def _spellings(language: str, texts: Iterable[str]) -> Iterator[str]:
 
 
 def _refusal(size: int, error: RuntimeError) -> Exception:
-    """An InputError for a size that does not fit; any other error as it is."""
+    """An InputError for a size that does not fit; any other error unchanged."""
     most = re.search(r"size too high.*<= (\d+)", str(error))
     if most:
         return InputError(

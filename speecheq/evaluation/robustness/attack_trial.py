@@ -123,7 +123,7 @@ class AttackTrial:
         }
 
     def extractors(self, folder: Path, trained: BestModel) -> tuple[dict[Condition, FeatureExtractor], dict[str, Any]]:
-        """How to make the features of each condition from waveforms. InputError if the model has no gradient.
+        """How to make the features of each condition from waveforms. Raises InputError if the model has no gradient.
 
         Returns: the extractor of each condition, and the facts for ``conditions.write``. The counts "gradients" among
         them are filled in while the extractor of CLEAN runs.

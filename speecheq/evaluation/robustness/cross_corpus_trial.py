@@ -184,7 +184,7 @@ def check_not_unlabelled(cuts: Sequence[Cut], history: Sequence[TrainingRecord])
 
 
 def select_common_clips(corpus: str, cuts: Sequence[Cut], classes: ClassMap, learned: Sequence[str]) -> CommonClips:
-    """Select the cuts of the ``learned`` classes, and give each its class number; InputError if there is none."""
+    """Select the cuts of the ``learned`` classes, and set their class numbers; raises InputError if there are none."""
     kept, left_out = [], Counter[str]()
     numbers = {classes.table.names.index(name) for name in learned}
     for cut in cuts:

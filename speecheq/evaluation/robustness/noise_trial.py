@@ -54,7 +54,7 @@ def recording_digests(folder: Path) -> dict[str, str]:
 
 
 def training_recordings(training: TrainingRecord) -> list[Path]:
-    """The folders of manifests of the noises and impulse responses of a training; InputError if one is gone."""
+    """The folders of manifests of the noises and impulse responses of a training; raises InputError if one is gone."""
     folders = []
     for source in training.inputs:
         if str(source) == training.run["phonemes"]:
@@ -115,7 +115,7 @@ class NoiseTrial:
         return {"snrs": list(self.snrs), "rir": self.rir is not None, "seed": SEED}
 
     def extractors(self, folder: Path, trained: BestModel) -> tuple[dict[Condition, FeatureExtractor], dict[str, Any]]:
-        """How to make the features of each condition from waveforms. InputError if a recording was trained on.
+        """How to make the features of each condition from waveforms. Raises InputError if a recording was trained on.
 
         Returns: the extractor of each condition, and the facts for ``conditions.write``.
         """

@@ -113,7 +113,7 @@ def spoil_place(folder):
         (spoil_facts, "was made with other options than that of fold 1"),
         (spoil_conditions, "was made with other options than that of fold 1"),
         (spoil_stamp, "was made by another version of the program"),
-        (spoil_scores, "is not as stage 5 (score) left it"),
+        (spoil_scores, "is missing or has changed since stage 5 (score)"),
         (spoil_place, "holds the scores of fold1/seed1"),
     ],
 )
@@ -190,7 +190,9 @@ def test_pages_tables_and_the_report_show_the_rows(experiment, tmp_path, no_pict
 
 def test_what_is_left_out_stands_on_the_page(experiment, tmp_path, no_pictures):
     spoil_scores(experiment / "fold2/seed1")
-    assert "scores.tsv: is not as stage 5" in report.report(tmp_path / "exp", "Toys", tmp_path / "RESULTS.md")
+    assert "scores.tsv: is missing or has changed since stage 5" in report.report(
+        tmp_path / "exp", "Toys", tmp_path / "RESULTS.md"
+    )
 
 
 def test_the_curve_has_a_point_a_level_and_a_line_for_what_has_none(experiment):
