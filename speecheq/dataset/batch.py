@@ -1,4 +1,4 @@
-"""Mini-batches: what a step of training and scoring work on."""
+"""Mini-batches for training and scoring."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ START = Position()
 
 @dataclass
 class TaskBatch:
-    """One padded mini-batch of N clips of one data set; of a shared mini-batch the part that this process has.
+    """One padded mini-batch of N clips of one data set; of a split mini-batch this process' share.
 
     - ``inputs`` (N, T, D): float32 features, zeros after ``lengths`` (N,) frames. Before the front end they may be
       waveforms (N, S), with lengths in samples.
@@ -62,7 +62,7 @@ class TaskBatch:
 
     @property
     def next_position(self) -> Position:
-        """Where the stream goes on after this mini-batch."""
+        """The position after this mini-batch."""
         epoch, batch = self.position
         return Position(epoch + 1) if self.last else Position(epoch, batch + 1)
 
@@ -72,13 +72,13 @@ class TaskBatch:
         return replace(self, inputs=self.inputs.to(device, non_blocking=True), clean=clean)
 
     def pin_memory(self) -> "TaskBatch":
-        """Inputs in memory from which a GPU copies by itself; DataLoader calls this where it is asked to."""
+        """Inputs in pinned memory; DataLoader calls this with ``pin_memory``."""
         return replace(self, inputs=self.inputs.pin_memory())
 
 
 @dataclass
 class MultitaskBatch:
-    """What one step trains on: a mini-batch of each data set; None for a task that is left out."""
+    """The mini-batches of one step, one of each data set; None for a task that is left out."""
 
     emotion: TaskBatch
     gender: TaskBatch | None = None
@@ -86,12 +86,12 @@ class MultitaskBatch:
     unlabelled: TaskBatch | None = None
 
     def streams(self) -> dict[str, TaskBatch]:
-        """The streams that are there, by name, in the order of STREAMS."""
+        """The streams that are present, by name, in the order of STREAMS."""
         return {name: getattr(self, name) for name in STREAMS if getattr(self, name) is not None}
 
 
 def join_shares(shares: Sequence[TaskBatch]) -> TaskBatch:
-    """The whole mini-batch, from the share of it that each process has (distributed.share)."""
+    """The mini-batch, from the shares of all processes (distributed.share)."""
     first = shares[0]
     if len(first.ids) == len(first.all_ids):
         return first
@@ -149,7 +149,7 @@ def crop(cut: Cut, max_seconds: float, rng: random.Random) -> Cut:
 
 
 def scoring_batches(stream: str, cuts: list[Cut], batch_size: int, waveforms: bool = False) -> Iterator[TaskBatch]:
-    """Mini-batches that hold every cut once and whole, cuts of like durations together."""
+    """Mini-batches with every cut once, uncropped, cuts of similar durations together."""
     ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
     for start in range(0, len(ordered), batch_size):
         yield collate(stream, ordered[start : start + batch_size], waveforms)

@@ -1,4 +1,4 @@
-"""The classes that a model tells apart: the categories of SEQM, or the target corpus' own labels."""
+"""The classes of a model: the categories of SEQM, or the target corpus' own labels."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ class ClassMap:
         labels = sorted(label for label in categories if card["counts"]["emotion"].get(label))
         self.table = seqm.ClassTable(tuple(labels), tuple(categories[label] for label in labels))
         self.index = {label: number for number, label in enumerate(labels)}
-        # A clip of another corpus has the label that stands for its plain category. Where there are several, it has
-        # the one with the category's name.
+        # A clip of another corpus gets the label of its category. If there are several, it gets the one with the
+        # category's name.
         self.category_label: dict[str, str] = {}
         for category in dict.fromkeys(self.table.categories):
             plain = [label for label in labels if categories[label] == category and label in card["plain_labels"]]

@@ -1,4 +1,4 @@
-"""Which clip goes into which set of a fold of MsUD: training, dev, test, and the tests of other corpora."""
+"""The sets of a fold of MsUD: training, dev, test, and the tests of other corpora."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ FoldSets = dict[str, dict[str, str]]
 
 
 class Fold(NamedTuple):
-    """The sets of a fold, the utterances that are in none, and how many test speakers are trained on."""
+    """The sets of a fold, the utterances that are in none, and the number of test speakers in training."""
 
     sets: FoldSets
     drops: Drops
@@ -39,10 +39,10 @@ class Fold(NamedTuple):
 
 
 def fold_clip(cut: MonoCut, label: str = "", with_path: bool = False) -> FoldClip:
-    """What the protocols need to know of a cut.
+    """The fields of a cut that the protocols need.
 
-    Strings that many clips have in common are held once. The path is most of the memory that a clip takes, and only
-    published lists of folds need it: it is there only ``with_path``.
+    Strings shared by many clips are stored once. The path, most of a clip's memory, is stored only ``with_path``, for
+    published lists of folds.
     """
     supervision = cut.supervisions[0]
     custom = supervision.custom
@@ -150,7 +150,10 @@ class Partition:
         found = folds_from_file(recipe.folds_file, [*clips.values(), *self.unused], may_lack_clips=card["partial"])
         if found.absent:
             log.warning(
-                "%s: %d lines name clips that this copy of %s lacks", recipe.folds_file, found.absent, recipe.target
+                "%s: %d lines name clips that are missing in this copy of %s",
+                recipe.folds_file,
+                found.absent,
+                recipe.target,
             )
         for name in found.unnamed:
             if clips.pop(name, None) is not None:
@@ -158,7 +161,7 @@ class Partition:
         return check_folds(recipe.protocol, list(clips.values()), [fold & clips.keys() for fold in found.folds])
 
     def _dev_rule(self) -> str:
-        """What ``dev`` of the recipe stands for: clips, speaker or official."""
+        """The kind of dev part that ``dev`` of the recipe means: clips, speaker or official."""
         recipe = self.recipe
         has_official = any(clip.split == "dev" for clip in self.target_clips.values())
         if recipe.dev == "auto":
@@ -196,7 +199,9 @@ class Partition:
                     sets[name][clip.id] = f"{TEST}_{name}"
                 else:
                     drops.add(f"the {clip.split} part of {name}, not used", clip.id)
-        if self.recipe.protocol == CROSS:  # the target must stay unseen: the dev part comes from the training corpora
+        if (
+            self.recipe.protocol == CROSS
+        ):  # the target must stay unseen, so the dev part comes from the training corpora
             pool = [
                 self.clips[name][clip_id]._replace(speaker=f"{name} {self.clips[name][clip_id].speaker}")
                 for name, assigned in sets.items()
@@ -208,7 +213,7 @@ class Partition:
         return sets
 
     def _check(self, sets: FoldSets) -> int:
-        """Look for leaks; returns how many test speakers are trained on."""
+        """Check for leaks; returns the number of test speakers in training."""
         clips: dict[str, list[FoldClip]] = defaultdict(list)
         for corpus, assigned in sets.items():
             for name, part in assigned.items():

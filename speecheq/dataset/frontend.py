@@ -1,4 +1,4 @@
-"""What stands between the loader and the model in training: augmentation and features, on the training device."""
+"""The front end of training, between loader and model: augmentation and features on the training device."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ def interpolate_frames(features: Tensor, frames: Tensor, first: Tensor, steps: T
 
 
 class Frontend:
-    """Turns mini-batches of waveforms into mini-batches of features, and draws what is changed in features.
+    """Turns mini-batches of waveforms into mini-batches of features, and draws the augmentation of features.
 
     Mini-batches of stored features pass through. ``noises`` and ``responses`` are folders of manifests; without them no
     noise is added, and reverberation is simulated.
@@ -83,8 +83,8 @@ class Frontend:
     def _crop(self, batch: TaskBatch, waveforms: Tensor, lengths: Tensor, place: Tensor) -> TaskBatch:
         """Crop augmented features, and with them the features of the ``waveforms`` before augmentation.
 
-        Another speed gives another length, which would reveal the type. So of every clip, whatever its type, as many
-        frames are kept as the fastest of its versions has. ``place`` (N,), from 0 to 1, says where they begin.
+        Another speed gives another length, which would reveal the type. So every clip, of any type, keeps the number of
+        frames of its fastest version. ``place`` (N,), from 0 to 1, is the start of these frames.
         """
         before = self.fbank.config.num_frames(lengths)
         kept = before

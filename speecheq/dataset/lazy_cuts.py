@@ -1,7 +1,6 @@
-"""Manifests of cuts on disk, of which only the cuts that are wanted are made.
+"""Manifests on disk from which only the requested cuts are parsed.
 
-To find a line takes a fifteenth of the time that it takes to make a cut of it: for 1,000 hours that is the difference
-between seconds and a minute.
+Finding a line takes a fifteenth of the time of parsing it: for 1,000 hours, seconds instead of a minute.
 """
 
 import gzip
@@ -16,7 +15,7 @@ from lhotse.serialization import deserialize_item
 
 
 class CutFile:
-    """The cuts of a ``.jsonl.gz``, or only those of ``corpus``; iterates anew every time.
+    """The cuts of a ``.jsonl.gz``, or only those of ``corpus``; can be iterated repeatedly.
 
     A recording in place of a cut counts as a cut of all of it.
     """
@@ -46,7 +45,7 @@ class CutFile:
 
 
 def cut_from_line(line: bytes) -> Cut:
-    """The cut that a line of a manifest describes, or the whole of the recording that it describes."""
+    """The cut in a line of a manifest, or a cut of the entire recording in it."""
     item = deserialize_item(json.loads(line))
     return item.to_cut() if isinstance(item, Recording) else item
 

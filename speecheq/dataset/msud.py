@@ -3,7 +3,7 @@
 Stage 3 writes, for each fold of a target corpus,
 
     <out>/<name>/fold<k>/{emotion,gender,dev,test}.jsonl.gz   (and test_<corpus> of other corpora)
-    <out>/<name>/fold<k>/msud.json                            what went where
+    <out>/<name>/fold<k>/msud.json                            counts and settings
 
 where <name> is <target>.<protocol>, with a mark for each switch that is not at its default. MsUD and the gender set
 hold training clips only: the target's training folds without their dev part, and of every other corpus its official
@@ -78,7 +78,7 @@ class _SetWriter:
 
 
 class _Unifier:
-    """What the folds of a recipe are made of, and the stage of each fold."""
+    """The inputs of a recipe's folds, and the stage of each fold."""
 
     def __init__(self, recipe: Recipe, manifests: Path, fbank: Path, out_dir: Path):
         self.recipe = recipe
@@ -96,7 +96,7 @@ class _Unifier:
         self._stages: dict[int, tuple[Stage, bool]] = {}
 
     def stage(self, number: int) -> tuple[Stage, bool]:
-        """The stage of a fold, and whether it needs to run. That is looked up, and logged, once."""
+        """The stage of a fold, and whether it needs to run, which is checked and logged once."""
         if number not in self._stages:
             title = f"{self.recipe.name}, fold {number}"
             options = {**self.options, "fold": number}
@@ -105,7 +105,7 @@ class _Unifier:
         return self._stages[number]
 
     def finished(self, folds: str) -> list[int] | None:
-        """The numbers of the asked ``folds`` if all of them are there, which needs no look at the clips; else None."""
+        """The numbers of the requested ``folds`` if all are done, without reading the clips; else None."""
         for path in sorted(self.folder.glob("fold*/msud.json")):
             try:
                 note = read_json(path)
@@ -202,14 +202,14 @@ def unify(recipe: Recipe, folds: str, manifests: Path, fbank: Path, out_dir: Pat
 
 
 def load_fold(msud_dir: Path, fold: int) -> dict[str, Any]:
-    """What ``msud.json`` says of a fold; raises InputError if stage 3 has not made it."""
+    """The ``msud.json`` of a fold; raises InputError if stage 3 has not written it."""
     folder = Path(msud_dir) / f"fold{fold}"
     require(folder, "unify")
     return read_json(folder / "msud.json")
 
 
 def made_folds(msud_dir: Path, folds: str) -> list[int]:
-    """The fold numbers that ``folds`` asks for; raises InputError if one of these folds is not there or out of date."""
+    """The fold numbers in ``folds``; raises InputError if one of these folds is missing or out of date."""
     notes = [read_json(path) for path in Path(msud_dir).glob("fold*/msud.json")]
     if not notes:
         raise InputError(f"{msud_dir}: stage 3 (unify) has not been run; run it first, with --stage 3 --stop-stage 3.")

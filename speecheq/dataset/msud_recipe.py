@@ -1,4 +1,4 @@
-"""What MsUD is made of: corpora, protocol, dev part, classes; and how its sets and folders are called."""
+"""The recipe of MsUD: corpora, protocol, dev part, classes; and the names of its sets and folders."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ CLASSES = ("seqm", "corpus")
 DECLARED = "declared"
 DEV_PARTS = ("auto", "clips", "speaker", "official")
 EVERY_CORPUS = "*"
-# The sets of a fold. The set of training clips has the name of the task that it trains.
+# The sets of a fold. Training sets are named after their task.
 TRAINING, GENDER, DEV, TEST = "emotion", "gender", "dev", "test"
 
 
@@ -35,14 +35,14 @@ def experiment_name(target: str, protocol: str, classes: str = "seqm", neutral_e
 
 @dataclass(frozen=True)
 class Recipe:
-    """What MsUD is made of.
+    """The composition of MsUD.
 
     - ``corpora``: the emotion corpora. The target always is one, whether it is named or not.
     - ``dev``: which training clips are the dev part: ``clips`` (10 %), one ``speaker``, the ``official`` part, or
       ``auto``: the official part where there is one and the protocol is ``official``, else clips.
     - ``classes``: the nine of SEQM, or the target ``corpus``' own.
     - ``neutral_eis``: the EIS of neutral clips is as each corpus declares it (``declared``), SEQM's 0 in all corpora
-      (``metric``), or what the corpora's own intensities say (``corpus``).
+      (``metric``), or that of the corpora's own intensities (``corpus``).
     - ``use``: the SEQM categories that are used of a corpus, or of all ("*"); None: all categories.
     - ``folds_file``: a published partition of the target.
     - ``recipe_corpora``: all corpora that the recipe knows, so that those left out can be named.
@@ -104,6 +104,6 @@ def parse_use(texts: Sequence[str]) -> dict[str, list[str] | None]:
         if not names:
             raise InputError(f"--use {text!r}: names no category, for instance --use joy,anger,neutral,sadness.")
         use[corpus.strip() if equals else EVERY_CORPUS] = None if names == ["all"] else names
-    if use.get(EVERY_CORPUS) is None:  # None means something only where all other corpora are restricted
+    if use.get(EVERY_CORPUS) is None:  # None has an effect only if all other corpora are restricted
         return {corpus: names for corpus, names in use.items() if names is not None}
     return use

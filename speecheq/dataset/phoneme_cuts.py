@@ -1,14 +1,14 @@
-"""Stage 3, its phoneme part: the cuts of an ASR corpus with what the phoneme task predicts of them.
+"""Stage 3, phonemes: the cuts of an ASR corpus with their phoneme targets.
 
 Written once for all folds of a target:
 
     <phonemes>/{train,dev,test}.jsonl.gz   cuts whose supervision has ``custom['phones']``, numbers of the table
     <phonemes>/phones.txt                  the table: phones of the language, or pieces of its spelling
-    <phonemes>/phonemes.json               what went where
+    <phonemes>/phonemes.json               counts and settings
     <phonemes>/predicted_words.tsv         words that the dictionary lacks, and their predicted phones
     <phonemes>/bpe.model                   the model of the pieces
 
-The cuts are read and written one at a time: at no moment are all of them in memory.
+Cuts are read and written one at a time.
 """
 
 from collections import Counter, defaultdict
@@ -37,10 +37,10 @@ from speecheq.features.storage import load_cuts
 FORMAT = 2
 
 TRAIN, TEST = "train", "test"
-# Where the copy lacks the test part or the training part, so much of each speaker is held out for scoring.
+# The part of each speaker that is held out for scoring if the copy has no test or no training part.
 HELD_OUT = "heldout"
 HELD_OUT_SHARE = 0.1
-# Pieces are trained on so many transcripts at most, for sentencepiece holds all of them (2 kB for a Mandarin one).
+# The most transcripts for training pieces: sentencepiece holds all of them in memory (2 kB for a Mandarin one).
 PIECES_FROM = 300_000
 
 
@@ -65,7 +65,7 @@ class _Corpus:
 
     def __init__(self, card: dict, fbank: Path):
         self.card, self.name, self.fbank = card, card["name"], fbank
-        # a corpus without official parts ("all") is one for training
+        # a corpus without official parts ("all") is used for training
         self.pooled = TRAIN not in card["splits"] and card["splits"] != ["all"]
         self.test = TEST if TEST in card["splits"] and not self.pooled else HELD_OUT
         self.held: set[str] = set()
@@ -84,7 +84,7 @@ class _Corpus:
         return islice((_text(cut) for cut in self.cuts("pieces") if self.part(cut) == TRAIN), 0, None, every)
 
     def hold_out(self, encode: Callable[[str], Any]) -> None:
-        """Decide what is held out of the training utterances whose text ``encode`` accepts."""
+        """Choose the held-out utterances among the training utterances whose text ``encode`` accepts."""
 
         def usable() -> Iterator[tuple[str, str]]:
             for cut in self.cuts("choosing what is held out"):
@@ -118,7 +118,7 @@ def _load_checked_card(corpus: str, manifests: Path) -> dict:
 
 @contextmanager
 def _naming(corpus: str) -> Iterator[None]:
-    """Put the corpus' name before the message of an InputError."""
+    """Prefix the message of an InputError with the corpus' name."""
     try:
         yield
     except InputError as error:
@@ -179,7 +179,7 @@ def _write(source: _Corpus, target: Phones | Pieces, stage: Stage) -> None:
                 clips[part] += 0
                 return files.enter_context(CutSet.open_writer(temporary / f"{part}.jsonl.gz"))
 
-            writer(source.test)  # the file is there, if empty, even where each speaker has one utterance
+            writer(source.test)  # the file exists, possibly empty, even if each speaker has one utterance
             for cut in source.cuts("phones" if units == "phone" else "pieces of the transcripts"):
                 try:
                     cut.supervisions[0].custom["phones"] = target.encode(_text(cut))

@@ -1,7 +1,4 @@
-"""Folds, dev parts and leak checks (section 3.1): which clips are tested, which are trained on.
-
-Every function works on ``FoldClip`` records, so the rules can be read and tested without audio.
-"""
+"""Folds, dev parts and leak checks (section 3.1). All functions work on ``FoldClip`` records, without audio."""
 
 import random
 from collections import defaultdict
@@ -16,10 +13,10 @@ TEXT_FOLDS = 5
 
 
 class FoldClip(NamedTuple):
-    """What the protocols know of an utterance.
+    """The fields of an utterance that the protocols use.
 
-    ``label`` is its class, ``path`` its file without the suffix ("" where no list of folds needs it), ``audio`` a
-    number that two names of the same audio have in common (0: unknown).
+    ``label`` is its class, ``path`` its file without the suffix ("" if no list of folds needs it), ``audio`` a
+    number that identifies the same audio under two names (0: unknown).
     """
 
     id: str
@@ -108,7 +105,7 @@ def official(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
 
 
 def all_clips(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
-    """Cross-corpus: the whole target is the only test fold; training is left to the other corpora."""
+    """Cross-corpus: the entire target is the only test fold; the other corpora are for training."""
     return [{clip.id for clip in clips}]
 
 
@@ -122,9 +119,9 @@ PROTOCOLS: dict[str, Callable[..., Folds]] = {
     "official": official,
     CROSS: all_clips,
 }
-# They put single clips into folds at random, so clips of a fixed test part of the corpus would be trained on.
+# Protocols with random folds of clips, which would train on clips of a corpus' fixed test part.
 RANDOM_PROTOCOLS = ("random10", "random5")
-# What training and test must not share besides the clips.
+# The fields that training and test must not share, besides the clips.
 MUST_DIFFER: dict[str, Sequence[str]] = {
     "speaker": ("speaker",),
     "session": ("session", "speaker"),
@@ -143,7 +140,7 @@ def make_folds(protocol: str, clips: Sequence[FoldClip], seed: int = 0) -> Folds
 
 
 def check_folds(protocol: str, clips: Sequence[FoldClip], folds: Folds) -> Folds:
-    """Give back ``folds``; raises InputError if one of them has nothing to test on or leaves nothing to train on."""
+    """Return ``folds``; raises InputError if one of them has no test clip or leaves no training clip."""
     everything = {clip.id for clip in clips}
     for number, test in enumerate(folds, 1):
         if not test or (test == everything and protocol != CROSS):

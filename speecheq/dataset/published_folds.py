@@ -20,7 +20,7 @@ class FoldRow(NamedTuple):
 
 
 class PublishedFolds(NamedTuple):
-    """The folds that a list gives, the ids of clips that it does not name, how many of its lines name no clip."""
+    """The folds of a list, the ids of clips missing in it, and the number of its lines without a clip."""
 
     folds: Folds
     unnamed: list[str]
@@ -35,7 +35,7 @@ def folds_file_digest(path: Path) -> str:
 
 def _check_exists(path: Path) -> None:
     if not Path(path).is_file():
-        raise InputError(f"{path}: there is no such file of folds.")
+        raise InputError(f"{path}: the file of folds does not exist.")
 
 
 def read_folds_file(path: Path) -> list[FoldRow]:
@@ -98,7 +98,7 @@ def folds_from_file(path: Path, clips: Sequence[FoldClip], may_lack_clips: bool)
     rows = read_folds_file(path)
     by_name = {row.clip.casefold(): row for row in rows}
     longest = max((name.count("/") for name in by_name), default=0) + 1
-    taken: dict[str, str] = {}  # where a line is -> the clip that it names
+    taken: dict[str, str] = {}  # place of a line -> the clip that it names
     folds: Folds = [set() for _ in range(max((row.fold for row in rows), default=0))]
     unnamed: list[str] = []
     for clip in clips:

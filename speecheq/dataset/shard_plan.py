@@ -1,4 +1,4 @@
-"""The plan of who reads which shard in an epoch, and which clips come together in a mini-batch.
+"""The plan of an epoch: which reader reads which shards, and which clips form a mini-batch.
 
 With 2 groups of 3 readers:
 
@@ -11,10 +11,10 @@ With 2 groups of 3 readers:
 
 In the settings ``shar.parts`` is the number of groups, and ``shar.lanes`` the number of readers of each.
 
-What always holds:
+Invariants:
 
-- Every clip comes once an epoch.
-- A reader reads clips that lie one after the other on disk. Readers of a group differ in length by one clip at most.
+- Every clip occurs once an epoch.
+- A reader reads consecutive clips on disk. Readers of a group differ in length by at most one clip.
 - Clip j of a mini-batch comes from reader j mod ``readers``. Of W processes (a divisor of ``readers``), process r takes
   the clips r, r + W, ... of a mini-batch (distributed.share), so it needs the readers r, r + W, ... only.
 - Of K loaders, loader k takes the groups k, k + K, ... So each loader of each process has readers of its own, and no
@@ -34,7 +34,7 @@ import numpy as np
 
 from speecheq.common.errors import InputError
 
-# Clips of like durations come together: so many classes of duration a stream.
+# Duration buckets of a stream: clips of similar durations are batched together.
 BUCKETS = 3
 
 
@@ -127,7 +127,7 @@ def make_block(plan: ShardPlan, durations: Sequence[np.ndarray], rng: np.random.
 
 
 def _split_rows(plan: ShardPlan, clips: list[int], seconds: list[float]) -> list[slice]:
-    """Split rows into mini-batches; ``clips`` and ``seconds`` say how many clips each row has and how long it is."""
+    """Split rows into mini-batches; ``clips`` and ``seconds`` are the number of clips and the duration of each row."""
     firsts, held = [0], 0.0
     for row, length in enumerate(seconds):
         rows = row - firsts[-1]
@@ -145,8 +145,8 @@ def _split_rows(plan: ShardPlan, clips: list[int], seconds: list[float]) -> list
 class Epoch:
     """One pass over a set.
 
-    ``shards`` says how many clips each shard gives, ``seed`` names the epoch, and ``get_durations`` gives the durations
-    in seconds of the clips of pieces of shards.
+    ``shards`` are the numbers of clips of the shards, ``seed`` identifies the epoch, and ``get_durations`` returns the
+    durations in seconds of the clips of pieces of shards.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Epoch:
         self.ends = np.cumsum(shards[self.order])
 
     def _rng(self, purpose: str) -> np.random.RandomState:
-        # str hashes change from process to process, this does not
+        # unlike str hashes, the same in all processes
         return np.random.RandomState(random.Random(f"{self.seed} {purpose}").randrange(2**32))
 
     def pieces(self, start: int, stop: int) -> list[Piece]:
@@ -168,7 +168,7 @@ class Epoch:
             end = int(self.ends[place])
             before = int(self.ends[place - 1]) if place else 0
             until = min(stop, end)
-            if until > start:  # a shard may have none of the clips that are wanted
+            if until > start:  # a shard may have none of the requested clips
                 found.append(Piece(int(self.order[place]), start - before, until - before))
             start, place = until, place + 1
         return found

@@ -40,7 +40,7 @@ def _read_shard(manifest: Path, archive: Path, places: Sequence[int]) -> Iterato
     try:
         with gzip.open(manifest, "rb") as lines, tarfile.open(archive, "r:") as tar:
             for place, line in enumerate(lines):
-                member, _ = tar.next(), tar.next()  # the second one repeats what the manifest says
+                member, _ = tar.next(), tar.next()  # the second one repeats the manifest
                 if member is None:
                     break
                 read = place + 1
@@ -64,7 +64,7 @@ def _read_shard(manifest: Path, archive: Path, places: Sequence[int]) -> Iterato
                     return
     except InputError:
         raise
-    except Exception as error:  # gzip, tarfile, JSON, lhotse and the file system each have their own
+    except Exception as error:  # of gzip, tarfile, JSON, lhotse or the file system
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         culprit = manifest if isinstance(error, (EOFError, gzip.BadGzipFile)) else archive
         culprit = getattr(error, "filename", None) or culprit
@@ -85,7 +85,7 @@ class _StreamClips:
         self.table, self.first, self.wanted = table, first, wanted
 
     def counts(self) -> np.ndarray:
-        """How many clips the stream has of each shard."""
+        """The number of the stream's clips in each shard."""
         return np.add.reduceat(self.wanted.astype(np.int64), self.first[:-1])
 
     def rows(self, piece: Piece) -> np.ndarray:
@@ -135,7 +135,7 @@ class Shards(ClipSource):
         for number in count(stream.start.epoch):
             epoch = self._epoch(stream, clips, number)
             if loader >= epoch.plan.groups:
-                return  # nothing is left for it, and nobody asks
+                return  # this loader has no group
             order = epoch.round_robin()
             before = order[: stream.start.batch] if number == stream.start.epoch else []
             groups = {
@@ -201,7 +201,7 @@ class Shards(ClipSource):
 
 
 def check_processes(config: Config, processes: int) -> None:
-    """Raise InputError unless so many processes can share a training from shards."""
+    """Raise InputError unless ``processes`` processes can share a training from shards."""
     if config.shar.use and config.shar.lanes % processes:
         raise InputError(
             f"shar.lanes is {config.shar.lanes}, but {processes} processes train, and it must be a multiple of them: "

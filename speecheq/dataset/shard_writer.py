@@ -6,8 +6,7 @@
     <out>/notes-<key>/<n>.json               the sizes of these two files, written last
     <out>/clips.npy                          a row a clip, in the order of the shards: what is needed to plan an epoch
 
-The gender stream reads the shards of the emotion stream and leaves out the clips without a gender: so no clip is
-written twice.
+The gender stream reads the shards of the emotion stream and skips clips without a gender, so no clip is written twice.
 """
 
 import io
@@ -48,12 +47,12 @@ from speecheq.features.storage import TICK_POWER, load_features
 FORMAT = 1
 # By data.input: the field of a cut that a shard holds, and the ending of its files there.
 FIELDS = {"stored": ("features", ".llc"), "waveform": ("recording", ".flac")}
-# A process looks through the whole manifest once for so many shards, whose lines it then holds (about 1 kB a clip).
+# Shards written in one pass over the manifest by a process, which holds their lines (about 1 kB a clip).
 SHARDS_PER_PASS = 100
 
 
 def shard_folder(root: Path, kind: str, source: Path) -> Path:
-    """Where the shards of what stage 3 left in ``source``, a fold or a phoneme corpus, lie; ``kind``: data.input."""
+    """The folder of the shards of ``source``, a fold or phoneme corpus of stage 3; ``kind``: data.input."""
     return Path(root) / kind / source.parent.name / source.name
 
 
@@ -148,7 +147,7 @@ class _ShardWriter:
 
 
 def _for_shard(cut: Cut, kind: str) -> tuple[Cut, bytes]:
-    """A cut as a shard's manifest has it, and its features or audio."""
+    """A cut as written in a shard's manifest, and its features or audio."""
     if kind == "stored":
         import lilcom
 
@@ -196,16 +195,16 @@ def write_shards(
 ) -> None:
     """Write what stage 3 left in ``source``, a fold or phonemes, as shards of ``shard_clips`` clips below ``out_dir``.
 
-    ``kind`` is what training reads of them (data.input). ``nj`` processes write; shards that are there and whole are
-    kept. So that jobs can share a set, with ``numbers`` only these shards are written, without a stamp: a later call
-    without ``numbers`` stamps the set. Raises InputError if stage 3 has not run or a clip cannot be read.
+    ``kind`` is data.input. ``nj`` processes write; complete shards are kept. So that jobs can share a set, with
+    ``numbers`` only these shards are written, without a stamp: a later call without ``numbers`` stamps the set. Raises
+    InputError if stage 3 has not run or a clip cannot be read.
     """
     writer = _ShardWriter(Path(source), out_dir, kind, shard_clips)
     if not writer.stage.needs_run() or writer.stage.added_to_plan():
         return
     if numbers is not None:
         make_parent(out_dir)
-        with folder_in_use(source), folder_in_use(out_dir):  # several jobs may write here, but none beside a whole run
+        with folder_in_use(source), folder_in_use(out_dir):  # several jobs may write here, but not beside a full run
             writer.write_missing(nj, numbers)
         return
     with writer.stage.locked() as is_missing:

@@ -1,4 +1,4 @@
-"""Unlabelled speech to learn from (MTL-AUG), none of which may be in the dev or test part."""
+"""Unlabelled speech for training (MTL-AUG), which must not contain dev or test clips."""
 
 import filecmp
 import os
@@ -34,13 +34,13 @@ def unlabelled_cuts(folder: Path, held_out: Iterable[Cut]) -> CutSet:
     for cut in cuts:
         path = cut.recording.sources[0].source
         if not os.path.isfile(path):
-            raise InputError(f"{path}: is not there any more; put it back or run stage 1 again.")
+            raise InputError(f"{path}: does not exist any more; restore it or run stage 1 again.")
         file = os.path.realpath(path)
         same_size = [file] if file in names else by_size.get(os.path.getsize(file), [])
         same = next((other for other in same_size if other == file or filecmp.cmp(file, other, shallow=False)), None)
         if same is not None:
             raise InputError(
-                f"{path}: is among the unlabelled speech, but also (the same file, a link or a copy) {names[same]} of "
+                f"{path}: is unlabelled speech, but also (the same file, a link or a copy) {names[same]} of "
                 "the dev or test part; give a folder of other recordings."
             )
     return cuts

@@ -154,7 +154,7 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
     scores, embeddings, training = _stages(trained)
     missing = [stage for stage in (scores, embeddings) if stage.needs_run()]
     if missing == [embeddings] and not (folder / "best.pt").exists():
-        log.info("%s: best.pt is not there any more, so no embeddings are made", trained.title)
+        log.info("%s: best.pt does not exist any more, so no embeddings are made", trained.title)
         missing = []
     if training_clips and training.needs_run():
         missing.append(training)

@@ -409,7 +409,7 @@ def test_a_partial_copy_may_lack_clips_of_the_list_and_says_how_many(rich, tmp_p
     table.write_text("clip\ttest_fold\n" + "".join(f"c-{n}\t{1 + n % 2}\n" for n in range(10)))
     capsys.readouterr()
     rich.unify("scaled", "published", folds_file=table, corpora=())
-    assert "2 lines name clips that this copy of scaled lacks" in capsys.readouterr().err
+    assert "2 lines name clips that are missing in this copy of scaled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("protocol", ["cross", "random5", "random10", "official"])

@@ -67,7 +67,7 @@ def test_lists_of_folds_as_other_programs_write_them(tmp_path):
         "test_fold\tsex\tclip\n1\tF\ta\n2\tM\tb\n\n",
     ):
         assert [(clip, fold) for _, clip, fold in read_folds_file(folds_file(tmp_path, content))] == expected
-    with pytest.raises(InputError, match="there is no such file of folds"):
+    with pytest.raises(InputError, match="the file of folds does not exist"):
         read_folds_file(tmp_path / "none.tsv")
 
 

@@ -194,7 +194,7 @@ def test_a_stage_whose_input_stage_has_not_run_names_it(mandarin, corpora, tmp_p
         (["--corpus", "esd=x"], "comes in parts, name the one that is meant: esd_en esd_zh"),
         (["--download", "foo"], "there is no data card local/cards/foo.yaml"),
         (["--stage", "3", "--use", "csaia=joy"], "there is no corpus csaia in this run"),
-        (["--folds-file", "none.tsv"], "none.tsv: there is no such file of folds"),
+        (["--folds-file", "none.tsv"], "none.tsv: the file of folds does not exist"),
         (["--stage", "3", "--corpus", "mine"], "expected NAME=PATH"),
         (["--stage", "3", "--aishell-hours", "2"], "is given without --aishell DIR"),
         (["--stage", "3", "--target", "seqd", "--protocol", "random10"], "has a fixed test part"),

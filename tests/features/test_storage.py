@@ -158,7 +158,7 @@ def test_clips_that_changed_since_stage_1(toy, nj):
     with pytest.raises(InputError, match="5.wav: holds 7100 samples .* its manifest gives 7200 .* run stage 1 again"):
         compute(toy, nj=nj)
     path.unlink()
-    with pytest.raises(InputError, match="5.wav: is not there any more"):
+    with pytest.raises(InputError, match="5.wav: does not exist any more"):
         compute(toy, nj=nj)
 
 

@@ -436,7 +436,7 @@ def test_clips_of_the_test_part_are_no_unlabelled_speech(toys, tmp_path, taken, 
     prepare_audio("unlabelled", "speech", PrepareRequest(folder), tmp_path / "out", speech=True)
     with pytest.raises(InputError) as refused:
         unlabelled_cuts(tmp_path / "out", [held_out])
-    assert "is among the unlabelled speech, but also" in str(refused.value)
+    assert "is unlabelled speech, but also" in str(refused.value)
     assert f"{held_out.id} of the dev or test part" in str(refused.value)
 
 
@@ -449,7 +449,7 @@ def test_speech_that_is_gone_and_clips_that_are_gone(toys, tmp_path, caplog):
     assert len(list(unlabelled_cuts(tmp_path / "out", [held_out]))) == 1
     assert "1 audio files of the dev and test part are gone" in caplog.text
     (tmp_path / "speech" / "a.wav").unlink()
-    with pytest.raises(InputError, match="speech/a.wav: is not there any more; put it back or run stage 1 again"):
+    with pytest.raises(InputError, match="speech/a.wav: does not exist any more; restore it or run stage 1 again"):
         unlabelled_cuts(tmp_path / "out", [])
 
 

@@ -708,7 +708,7 @@ def test_a_scored_folder_is_completed_without_being_scored_again(trained, data, 
     # without the checkpoint there are scores, but no embeddings, and no training clips can be scored
     (folder / "embeddings.npz").unlink()
     assert score(folder, msud, 1) == metrics
-    assert "best.pt is not there any more, so no embeddings are made" in caplog.text
+    assert "best.pt does not exist any more, so no embeddings are made" in caplog.text
     with planning() as missing:
         score(folder, msud, 1)
     assert missing == [], "no job would make them"

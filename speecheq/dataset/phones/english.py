@@ -25,7 +25,7 @@ BRACKETS = "()[]{}<>"
 # The sound of a possessive's ending depends on the sound before it.
 SIBILANTS = ("S", "Z", "SH", "ZH", "CH", "JH")
 VOICELESS = ("P", "T", "K", "F", "TH")
-# The predictor stops after so many phones, whether the word is at its end or not.
+# The predictor stops after this many phones, even within a word.
 MOST_PREDICTED = 20
 
 
@@ -55,7 +55,7 @@ def _predictor() -> Callable[[str], list[str]]:
 
 @cache
 def predict(word: str) -> tuple[str, ...]:
-    """The predicted phones of a word of the letters a to z; () where what is predicted is no whole word."""
+    """The predicted phones of a word of the letters a to z; () if the prediction is incomplete."""
     phones = tuple(_predictor()(word))
     is_whole = 0 < len(phones) < MOST_PREDICTED and all(phone in TABLE.index for phone in phones)
     return phones if is_whole else ()

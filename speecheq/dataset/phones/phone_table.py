@@ -12,7 +12,7 @@ SILENCE = "sil"
 
 
 class NoPhones(ValueError):
-    """A text that cannot be turned into phones; ``reason`` is counted, ``found`` is the part that is to blame."""
+    """A text that cannot be turned into phones; ``reason`` is counted, ``found`` is the offending part."""
 
     def __init__(self, reason: str, found: str):
         super().__init__(f"{reason}: {found!r}")
@@ -34,7 +34,7 @@ class PhoneTable:
         return len(self.symbols)
 
     def encode(self, phones: Sequence[str]) -> list[int]:
-        """Phones to numbers; KeyError for a phone that the table lacks."""
+        """Phones to numbers; raises KeyError for an unknown phone."""
         return [self.index[phone] for phone in phones]
 
     def decode(self, numbers: Sequence[int]) -> list[str]:
@@ -46,7 +46,7 @@ class PhoneTable:
 
     @classmethod
     def load(cls, path: str | Path) -> "PhoneTable":
-        """Read what ``save`` wrote; raises InputError, which names the first line that is not ``symbol number``."""
+        """Read a file of ``save``; raises InputError, which names the first line that is not ``symbol number``."""
         symbols: list[str] = []
         for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines()):
             fields = line.split()

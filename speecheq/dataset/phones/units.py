@@ -1,4 +1,4 @@
-"""What the phoneme task predicts of a transcript: the phones of its language, or pieces of its spelling.
+"""The targets of the phoneme task: the phones of a language, or pieces of its spelling.
 
 ``Phones`` (the paper's) turns a text into phones with the rules and dictionary of its language. ``Pieces`` cuts its
 spelling into the units of a byte-pair encoding that sentencepiece has trained on the training transcripts; it needs no
@@ -27,7 +27,7 @@ WITHOUT_SPACES = ("Mandarin",)
 
 
 class Phones:
-    """The phones of a language; raises InputError for a language without."""
+    """The phones of a language; raises InputError for an unsupported language."""
 
     def __init__(self, language: str):
         self.predicted: Counter[str] = Counter()  # words that the dictionary lacks, and how often they were predicted
@@ -117,9 +117,9 @@ class Pieces:
                 sentence_iterator=_spellings(language, texts),
                 model_writer=written,
                 model_type="bpe",
-                vocab_size=max(size, 2),  # with less, sentencepiece does not say how much it needs
+                vocab_size=max(size, 2),  # with less, sentencepiece does not report the least size
                 character_coverage=1.0,
-                normalization_rule_name="identity",  # ``spelling`` does that
+                normalization_rule_name="identity",  # done by ``spelling``
                 add_dummy_prefix=language not in WITHOUT_SPACES,
                 max_sentence_length=2**20,
                 pad_id=0,
@@ -136,7 +136,7 @@ class Pieces:
 
     @classmethod
     def load(cls, language: str, folder: Path) -> "Pieces":
-        """The pieces that ``save`` wrote into ``folder``; raises InputError if the model is not to be read."""
+        """The pieces that ``save`` wrote to ``folder``; raises InputError if the model cannot be read."""
         path = Path(folder) / MODEL
         try:
             return cls(language, path.read_bytes())
@@ -144,7 +144,7 @@ class Pieces:
             raise InputError(f"{path}: is no model of sentencepiece ({error}); run stage 3 again.") from error
 
     def encode(self, text: str) -> list[int]:
-        """A transcript to numbers of the table; raises NoPhones where it cannot be spelt."""
+        """A transcript to numbers of the table; raises NoPhones if it cannot be spelt."""
         numbers = self.processor.encode(spelling(text, self.language))
         self.unknown += numbers.count(self.processor.unk_id())
         return numbers

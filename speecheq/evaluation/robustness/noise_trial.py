@@ -61,8 +61,8 @@ def training_recordings(training: TrainingRecord) -> list[Path]:
             continue
         if not (source / STAMP).is_file():
             raise InputError(
-                f"{source}: is not there any more, but {training.folder} was trained with it, so it "
-                "cannot be checked that no recording of the test was trained on; put it back."
+                f"{source}: does not exist any more, but {training.folder} was trained with it, so it "
+                "cannot be checked that no recording of the test was trained on; restore it."
             )
         if read_json(source / STAMP)["title"] in KINDS:
             folders.append(source)

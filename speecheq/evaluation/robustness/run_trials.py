@@ -37,7 +37,7 @@ def run_trial(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
         return
     if not (folder / "best.pt").is_file():
         raise InputError(
-            f"{folder / 'best.pt'}: is not there any more; put it back or train again: other conditions "
+            f"{folder / 'best.pt'}: does not exist any more; restore it or train again: other conditions "
             "need the checkpoint, an exported model (ONNX) cannot take its place."
         )
     model = BestModel.load(folder)

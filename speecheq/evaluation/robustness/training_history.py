@@ -32,8 +32,8 @@ class TrainingRecord(NamedTuple):
         path = Path(self.run["phonemes"]) / "phonemes.json"
         if not path.is_file():
             raise InputError(
-                f"{path}: is not there any more, but {self.folder} was trained with its corpus, so it "
-                "cannot be checked that no clip of the test was trained on; put it back."
+                f"{path}: does not exist any more, but {self.folder} was trained with its corpus, so it "
+                "cannot be checked that no clip of the test was trained on; restore it."
             )
         return read_json(path)["corpus"]
 
@@ -69,7 +69,7 @@ def _training_folder(weights: Path, started: Path) -> Path:
     expected = require(started, "train", without=CHECKPOINTS)["options"]["init_from"]
     why = ""
     if not weights.is_file():
-        why = "are not there any more"
+        why = "do not exist any more"
     elif fingerprint(weights) != expected:
         why = "are others now"
     elif not ((weights.parent / STAMP).is_file() and (weights.parent / "run.json").is_file()):

@@ -209,7 +209,7 @@ def test_an_impulse_response_of_the_training_is_refused_too(fold, msud, noises, 
 
 def test_noises_of_the_training_that_are_gone_cannot_be_checked(fold, msud, noises, tmp_path):
     trained_on(fold, tmp_path / "gone")
-    with pytest.raises(InputError, match="gone: is not there any more, but .* was trained with it"):
+    with pytest.raises(InputError, match="gone: does not exist any more, but .* was trained with it"):
         run_trial(fold, msud, 1, NoiseTrial(noises, None))
 
 
@@ -347,7 +347,7 @@ def test_a_masked_gradient_is_counted_and_does_not_hide_from_dlr(fold, msud, mon
 
 def test_without_its_checkpoint_a_training_cannot_be_tried(fold, msud):
     (fold / "best.pt").unlink()
-    with pytest.raises(InputError, match=r"best.pt: is not there any more; .* exported model \(ONNX\) cannot take"):
+    with pytest.raises(InputError, match=r"best.pt: does not exist any more; .* exported model \(ONNX\) cannot take"):
         run_trial(fold, msud, 1, AttackTrial("fbank", ("fgsm",), (1.0,)))
 
 

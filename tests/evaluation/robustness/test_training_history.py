@@ -60,7 +60,7 @@ def leave_alone(folder):
 
 @pytest.mark.parametrize(
     "change, words",
-    [(remove, "are not there any more"), (replace, "are others now"), (leave_alone, "have no stage.json and run.json")],
+    [(remove, "do not exist any more"), (replace, "are others now"), (leave_alone, "have no stage.json and run.json")],
 )
 def test_weights_of_unknown_origin_are_refused(own_experiment, tuned, change, words):
     change(own_experiment)
@@ -73,7 +73,7 @@ def test_weights_of_unknown_origin_are_refused(own_experiment, tuned, change, wo
 def test_a_phoneme_corpus_that_is_gone_cannot_be_checked(own_experiment, tmp_path):
     (of_before,) = training_history(own_experiment)
     moved = of_before._replace(run={**of_before.run, "phonemes": str(tmp_path / "gone")})
-    with pytest.raises(InputError, match="gone/phonemes.json: is not there any more, but .* was trained with"):
+    with pytest.raises(InputError, match="gone/phonemes.json: does not exist any more, but .* was trained with"):
         check_corpus_not_trained_on("emodb", [moved])
 
 
