@@ -73,7 +73,7 @@ def add_commands(commands: Commands) -> None:
     add("--size", default="mini", help="mini or nano (default: mini)")
     add("--seed", type=int, default=0, help="seed of the synthesis (default: 0)")
 
-    corpora = add_command(commands, "corpora", _corpora, "Say where corpora can be had and under which terms.")
+    corpora = add_command(commands, "corpora", _corpora, "Show where corpora are available and under which terms.")
     add = corpora.add_argument
     add("names", nargs="*", metavar="CORPUS", help="corpora by name (default: all)")
     add(
@@ -95,7 +95,7 @@ def add_commands(commands: Commands) -> None:
     add("source", type=Path, metavar="FOLDER_OR_TABLE", help="Kaldi data folder or table to read")
     add("out", type=Path, metavar="OUT_DIR", help="folder for the manifests")
     add("--name", required=True, help="name of the corpus: small letters, digits, underscores")
-    add("--labels", type=Path, help="file that says what the labels mean (default: labels.yaml beside the source)")
+    add("--labels", type=Path, help="file that defines the labels (default: labels.yaml beside the source)")
     add("--partial", type=true_or_false, default=False, help="true: leave out lines without audio")
     add("--hours", type=positive, help="take a random subset of this many hours of the training part")
     add("--seed", type=int, default=0, help="seed of that subset (default: 0)")

@@ -16,7 +16,7 @@ from speecheq.cluster.job_options import LOCAL, Settings, add_options, without_o
 from speecheq.cluster.schedulers import as_ranges
 from speecheq.common.stages import NOT_DONE, ONLY_ASK, STAMP, Stage, planning
 
-Whole = TypeVar("Whole", bound=Hashable)
+Item = TypeVar("Item", bound=Hashable)
 
 
 class Part(NamedTuple):
@@ -61,30 +61,30 @@ def missing_tasks(options: Namespace, parts: Iterable[Part]) -> list[Task]:
 def share_out(
     options: Namespace,
     stage: str,
-    wholes: Iterable[Whole],
-    missing_parts: Callable[[Whole], Sequence[int] | None],
+    items: Iterable[Item],
+    missing_parts: Callable[[Item], Sequence[int] | None],
     option_names: tuple[str, str],
-) -> tuple[list[Whole], int]:
-    """With ``--cmd``, run the command as an array in which ``--nj`` jobs share the missing parts of each whole.
+) -> tuple[list[Item], int]:
+    """With ``--cmd``, run the command as an array in which ``--nj`` jobs share the missing parts of each item.
 
-    ``missing_parts`` returns the numbers of the missing parts, None for a whole that is done. ``option_names`` are the
-    options that name a whole and its parts on the command line.
+    ``missing_parts`` returns the numbers of the missing parts, None for an item that is done. ``option_names`` are the
+    options that name an item and its parts on the command line.
 
     Returns:
-        The wholes that are left for this process, and the number of processes for each. With ``--cmd`` what is left is
+        The items that are left for this process, and the number of processes for each. With ``--cmd`` what is left is
         to join the parts.
     """
     if options.cmd == LOCAL:
-        return list(wholes), options.nj
-    missing = {whole: numbers for whole in wholes if (numbers := missing_parts(whole)) is not None}
-    whole_option, parts_option = option_names
+        return list(items), options.nj
+    missing = {item: numbers for item in items if (numbers := missing_parts(item)) is not None}
+    item_option, parts_option = option_names
     tasks = []
-    for whole, numbers in missing.items():
+    for item, numbers in missing.items():
         size = -(-len(numbers) // options.nj)
         for first in range(0, len(numbers), size or 1):
             share = as_ranges(numbers[first : first + size])
-            changed = [whole_option, str(whole), parts_option, share, "--nj", options.cpus or "1"]
-            tasks.append(task_with(options, f"{whole}, {parts_option.lstrip('-')} {share}", changed))
+            changed = [item_option, str(item), parts_option, share, "--nj", options.cpus or "1"]
+            tasks.append(task_with(options, f"{item}, {parts_option.lstrip('-')} {share}", changed))
     job_arrays.run(stage, tasks, Settings.from_options(options))
     return [] if options.dry_run else list(missing), 1
 

@@ -22,7 +22,7 @@ def _report(options: Namespace) -> None:
 def _readme(options: Namespace) -> None:
     from speecheq.reporting.readme_tables import update
 
-    log.info("%s: %s", options.page, "written anew" if update(options.page) else "is up to date")
+    log.info("%s: %s", options.page, "updated" if update(options.page) else "is up to date")
 
 
 def _status(options: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Metrics of predictions: plain arrays in, plain numbers out; None where a metric is not defined.
+"""Metrics of predictions, from arrays to numbers; None where a metric is undefined.
 
 ``gold`` and ``predicted`` are class numbers (clips,), or EIS (clips,) of which only clips with a gold EIS count.
 """
@@ -132,7 +132,7 @@ def concordance(gold: Sequence[float], predicted: Sequence[float]) -> float | No
     """Lin's CCC of the EIS over clips with a label; None with fewer than two, or where all labels are equal."""
     x, y = _labelled(gold, predicted)
     if len(x) < 2 or _is_constant(x):
-        return None  # nothing can follow a constant label; the formula would give 0
+        return None  # undefined for constant labels; the formula would give 0
     denominator = x.var() + y.var() + (x.mean() - y.mean()) ** 2
     return float(2 * ((x - x.mean()) * (y - y.mean())).mean() / denominator)
 

@@ -18,9 +18,9 @@ from speecheq.evaluation import metrics
 from speecheq.losses import greedy_decode
 from speecheq.models import clip_eis
 
-# Makes a mini-batch of features (N, T, D) from one of waveforms (N, S), on the same device.
+# Mini-batch of waveforms (N, S) -> mini-batch of features (N, T, D), on the same device.
 FeatureExtractor = Callable[[TaskBatch], TaskBatch]
-# The categories that UAI is about (section 3.1): neutral, happy, angry, sad.
+# The categories of UAI (section 3.1): neutral, happy, angry, sad.
 UAI_CATEGORIES = ("neutral", "joy", "anger", "sadness")
 
 

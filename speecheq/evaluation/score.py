@@ -50,7 +50,7 @@ from speecheq.models.normalisation import Normalised
 # Raised when the meaning of the scores changes.
 FORMAT = 3
 STAMP_FOLDER = "scored"
-# What only the figures need has stamps and a format of its own, so that a change to it does not redo the scores.
+# Data for figures only have their own stamps and format, so that changing them does not redo the scores.
 FIGURES_FORMAT = 1
 EMBEDDINGS_STAMP_FOLDER, TRAINING_STAMP_FOLDER = "scored_embeddings", "scored_training"
 FORMATS = {STAMP_FOLDER: FORMAT, EMBEDDINGS_STAMP_FOLDER: FIGURES_FORMAT, TRAINING_STAMP_FOLDER: FIGURES_FORMAT}
@@ -126,7 +126,7 @@ class BestModel(NamedTuple):
 def label_set(msud: Mapping[str, Any], name: str) -> list[str]:
     """The classes of the corpus of the test set ``name`` that are in use; ``msud`` is the content of msud.json.
 
-    For another corpus, and for a target that is tested as a whole, these are the classes that occur in the set.
+    For another corpus, and for a target that is tested completely, these are the classes that occur in the set.
     """
     classes = class_table(msud)
     if name != TEST or msud["protocol"] == CROSS:
@@ -208,7 +208,7 @@ def _stages(trained: TrainedFold) -> tuple[Stage, Stage, Stage]:
 
 
 def _finish(stage: Stage, files: Sequence[str], clips: int, unit: str) -> None:
-    """Write the stamp of a part of stage 5, whose ``files`` lie in the folder above."""
+    """Write the stamp of a part of stage 5, whose ``files`` are in the parent folder."""
     with write_fault_is_an_input_error(stage.folder):
         stage.folder.mkdir(exist_ok=True)
     stage.finish(stage.folder, clips, clips, outputs=[f"../{name}" for name in files], unit=unit)

@@ -68,7 +68,7 @@ def write_scores(path: Path, sets: Mapping[str, Sequence[ClipPrediction]], class
 def read_scores(path: Path) -> dict[str, list[ClipPrediction]]:
     """Read the file of ``write_scores``: set -> predictions, without embeddings.
 
-    Raises InputError if the file is damaged, with the line where one is to blame.
+    Raises InputError if the file is damaged, with the line if possible.
     """
     try:
         text = path.read_text(encoding="utf-8")

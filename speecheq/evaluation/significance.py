@@ -1,4 +1,4 @@
-"""How far scores can be trusted: confidence intervals by resampling speakers, and paired tests of two systems.
+"""Confidence intervals by resampling speakers, and paired tests of two systems.
 
 The clips of one speaker resemble each other, so speakers are resampled, not clips. Works on arrays, reads no files.
 """
@@ -121,7 +121,7 @@ def accuracies(predictions: PooledPredictions) -> Accuracies:
     return _accuracies(correct.sum(0), clips.sum(0))
 
 
-@lru_cache(maxsize=2)  # all systems of a table need the same
+@lru_cache(maxsize=2)  # shared by all systems of a table
 def _draws(units: int, resamples: int, seed: int) -> np.ndarray:
     """How often each of ``units`` speakers or trainings is drawn, (resamples, units)."""
     draw = np.random.default_rng(seed).multinomial
@@ -221,9 +221,9 @@ class Difference(NamedTuple):
 def difference(first: PooledPredictions, second: PooledPredictions) -> Difference:
     """McNemar's test, and the bootstrap of the difference in UA over the same draws of speakers.
 
-    A clip that several trainings predict counts once in McNemar's test, for the system that has it right in more of
-    them, as the predictions of one clip are no independent trials. Raises ValueError unless both predict the same
-    (seed, fold, clip).
+    A clip that several trainings predict counts once in McNemar's test, for the system that predicts it correctly in
+    more of them, since predictions of one clip are not independent trials. Raises ValueError unless both predict the
+    same (seed, fold, clip).
     """
     if not all(np.array_equal(a, b) for a, b in zip(first[:5], second[:5])):
         raise ValueError("the two systems do not predict the same clips")

@@ -23,7 +23,7 @@ from speecheq.reporting.tables import (
 )
 
 OWN_CLIPS = "unmodified test clips"
-# Where the 95 % interval of a difference lies.
+# Position of the 95 % interval of a difference.
 ABOVE, AROUND, BELOW = "above 0", "around 0", "below 0"
 # Facts of a condition that may differ between two systems without an effect on its predictions: notes, revisions, the
 # number of gradients that are 0, and which other corpora and attacks were tested too.
@@ -71,7 +71,7 @@ class AblationEffect:
 
     @property
     def interval_position(self) -> str | None:
-        """Where the interval lies; None over fewer than FEWEST_SPEAKERS, which do not represent others.
+        """The position of the interval; None over fewer than FEWEST_SPEAKERS, which do not represent others.
 
         Clips of another corpus are predicted by the model of every fold, so as many trainings are required there.
         """

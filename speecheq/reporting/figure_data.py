@@ -19,7 +19,7 @@ from speecheq.reporting.experiment import ScoredFold
 NEUTRAL, UNSPECIFIED = seqm.NEUTRAL, "unspecified"
 INTENSITIES = (NEUTRAL, *seqm.LEVELS, UNSPECIFIED)
 EIS_BINS = np.linspace(seqm.EIS_MIN, seqm.EIS_MAX, 17)
-# The points of a curve of losses are means over windows of steps, at most so many.
+# The most points of a curve of losses, each a mean over a window of steps.
 LOSS_POINTS = 60
 FEWEST_POINTS, MOST_POINTS = 8, 1000  # of the embedding map; t-SNE takes some seconds for the most
 PERPLEXITY = 30

@@ -34,8 +34,8 @@ MOST_SPEAKERS = 60
 class Picture:
     """A figure as SVG text and as PDF.
 
-    ``name`` is the stem of its files, such as "confusion"; ``caption`` says what is shown, over which clips, folds and
-    seeds. The SVG needs no other file.
+    ``name`` is the stem of its files, such as "confusion"; ``caption`` describes what is shown, over which clips, folds
+    and seeds. The SVG needs no other file.
     """
 
     name: str
@@ -255,7 +255,7 @@ def _render(name: str, drawing: Drawing) -> Picture:
 def draw_pictures(experiment: Experiment) -> list[Picture]:
     """The figures of an experiment, from the files of its folds (``experiment.scored``).
 
-    A figure whose data are absent or damaged is left out; a line of the log says why.
+    A figure whose data are absent or damaged is left out; the log gives the reason.
     """
     pictures = []
     with style.context(["default", STYLE]), warnings.catch_warnings():

@@ -32,7 +32,7 @@ CURVES = {
     **{f"train/{key}": title for key, title in LOSSES.items()},
     **{f"dev/{key}": title for key, title in DEV_SCORES.items()},
 }
-MOST_LINES = 8  # more lines cannot be told apart and all look the same
+MOST_LINES = 8  # more lines cannot be distinguished and all look the same
 
 
 def _draw_eis(axes: Axes, level: str, clips: Sequence[ClipPrediction]) -> None:

@@ -105,7 +105,7 @@ class Status:
                 return {}, RUNNING, "a process is writing there"
             if not folder.is_dir() or not any(folder.iterdir()):
                 return {}, MISSING, f"stage {NUMBERS[stage]} has not been run for it"
-            return {}, BROKEN_OFF, "it has no stamp; the same command goes on with it"
+            return {}, BROKEN_OFF, "it has no stamp; run the same command again to continue it"
         try:
             stamp = read_json(folder / STAMP)
         except InputError as damaged:
@@ -114,7 +114,7 @@ class Status:
             if not path.is_file() or path.stat().st_size != size:
                 if stage == "train" and path.name in score.CHECKPOINTS and not path.exists():
                     continue  # checkpoints may be removed once they are scored
-                return stamp, DAMAGED, f"{path} is not as the stage left it"
+                return stamp, DAMAGED, f"{path} is missing or has changed"
         if stamp["format"] != _current_format(stage, folder):
             return stamp, STALE, "another version of the program wrote it"
         for source, key in stamp["inputs"].items():
@@ -128,7 +128,7 @@ class Status:
         if (source / STAMP).is_file():
             stamp = read_json(source / STAMP)
             if stamp["key"] != key:
-                return f"{source} was made anew since"
+                return f"{source} was rewritten since"
             # a damaged folder will be made again with the same key, so what was made from it stays valid
             return f"{source} is {STALE}" if self.read(stamp["stage"], source).state == STALE else None
         if not self.corpora or not source.exists():  # a corpus may be unmounted once its features are stored

@@ -48,7 +48,7 @@ def report(exp: Path, title: str, results: Path, table: Path | None = None) -> s
     folders = sorted({path.parent.parent for path in Path(exp).glob("*/*/fold*/seed*") if path.is_dir()})
     if not folders:
         raise InputError(NOTHING_SCORED.format(exp))
-    with locked_folder(Path(exp) / TABLES, wait=True):  # it stands for all that is written here
+    with locked_folder(Path(exp) / TABLES, wait=True):  # one lock for all outputs
         for written in (exp, results, *folders):
             remove_leftovers(written)
         return _write_report(Path(exp), folders, title, results, paper)

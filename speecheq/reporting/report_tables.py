@@ -229,7 +229,7 @@ class _CurveRow(NamedTuple):
 
 
 def _place(setting: Setting, result: ConditionResult) -> str:
-    """The heading of the column that a result stands in."""
+    """The column heading of a result."""
     level = result.condition.level
     return result.condition.name if level is None else f"{level:g} {setting.unit}"
 

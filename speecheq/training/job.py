@@ -1,4 +1,4 @@
-"""A training as the command line asks for it, and the checks that fail before it starts, not hours later."""
+"""A training as given on the command line, and checks before it starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ class Job:
     fold: int
     phonemes: Path | None
     folder: Path
-    init_from: Path | None = None  # a checkpoint whose weights it starts from
+    init_from: Path | None = None  # a checkpoint with the initial weights
     noise: Path | None = None  # manifests of noises, for the augmentation of waveforms
     rir: Path | None = None  # manifests of room impulse responses; without them reverberation is simulated
     unlabelled: Path | None = None  # manifests of unlabelled speech
@@ -43,7 +43,7 @@ class Job:
         return self.msud / f"fold{self.fold}"
 
     def audio_folders(self) -> dict[str, Path]:
-        """The manifests of noise, rir and unlabelled speech that this training really uses, by kind."""
+        """The manifests of noise, rir and unlabelled speech that this training uses, by kind."""
         augment, waveforms = self.config.augment, self.config.data.input == "waveform"
         used = {
             "noise": self.noise if augment.uses("noise") else None,
@@ -87,7 +87,7 @@ class Job:
 
 
 def check(job: Job, trains_here: bool = True) -> None:
-    """Raise InputError for what can be known before training: a fold, a phoneme corpus or a GPU that is missing.
+    """Check a job before training. Raises InputError if a fold, a phoneme corpus or a GPU is missing.
 
     The device is checked only if this machine is to train (``trains_here``).
     """

@@ -19,7 +19,7 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def log_to_file(path: Path, mode: str) -> Iterator[None]:
-    """While it is entered, the package's log also goes to ``path``, opened with ``mode`` (w or a).
+    """Inside this context, the package's log also goes to ``path``, opened with ``mode`` (w or a).
 
     Raises InputError if the file cannot be written.
     """

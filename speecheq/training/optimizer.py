@@ -29,8 +29,8 @@ class AverageModel:
     """The exponential moving average of a model over its steps: ``model`` has the averaged weights, in eval mode.
 
     After step t (from 0) the average moves towards the model by 1 - d with d = min(decay, (1 + t) / (10 + t)), so that
-    the first steps count little. The running statistics of batch norm are averaged as the weights are, which fits them
-    as well as possible without another pass over the data; counters are copied.
+    the first steps count little. The running statistics of batch norm are averaged like the weights, the best fit
+    without another pass over the data; counters are copied.
     """
 
     def __init__(self, model: Normalised, decay: float):

@@ -1,4 +1,4 @@
-"""Mixed precision, steps that are not finite, and mini-batches that the GPU's memory does not hold."""
+"""Mixed precision, steps that are not finite, and GPU memory that is too small."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +32,9 @@ class Precision:
     def __init__(self, choice: str, device: torch.device):
         on_gpu = device.type == "cuda"
         if choice == "fp16" and not on_gpu:
-            raise InputError("run.precision is fp16, which needs a GPU; on a CPU take bf16 or fp32.")
+            raise InputError("run.precision is fp16, which needs a GPU; on a CPU use bf16 or fp32.")
         if choice == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
-            raise InputError("run.precision is bf16, which this GPU does not have; take fp16 or fp32.")
+            raise InputError("run.precision is bf16, which this GPU does not support; use fp16 or fp32.")
         self.device, self.type = device, TYPES[choice]
         if hasattr(torch.amp, "GradScaler"):  # torch 2.3 and later
             self.scaler = torch.amp.GradScaler("cuda", enabled=choice == "fp16")
@@ -42,12 +42,12 @@ class Precision:
             self.scaler = torch.cuda.amp.GradScaler(enabled=choice == "fp16")
 
     def autocast(self) -> torch.autocast:
-        """The context that the model's forward pass runs in."""
+        """The context of the model's forward pass."""
         lower = self.type != torch.float32
         return torch.autocast(self.device.type, dtype=self.type if lower else None, enabled=lower)
 
     def may_lower_scale(self) -> bool:
-        """Whether a gradient may be infinite because the loss' scale is still too high: so fp16 finds its scale."""
+        """Whether a gradient may be infinite because the loss scale of fp16 is still too high."""
         return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
 
@@ -84,6 +84,6 @@ def explain_out_of_memory(name: str, stream: TaskBatch) -> Iterator[None]:
     except torch.cuda.OutOfMemoryError as error:
         clips, frames = stream.inputs.shape[:2]
         raise InputError(
-            f"the GPU's memory does not hold a {name} mini-batch of {clips} clips of {frames / 100:.1f} s; lower "
-            f"{SIZE_SETTINGS[name]}, or take run.precision bf16 or fp16."
+            f"the GPU's memory is too small for a {name} mini-batch of {clips} clips of {frames / 100:.1f} s; lower "
+            f"{SIZE_SETTINGS[name]}, or use run.precision bf16 or fp16."
         ) from error

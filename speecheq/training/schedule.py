@@ -3,7 +3,7 @@
 A training has one or two stages (section 3.2). The first is warm-up and then ``optim.schedule``. The second, the last
 ``optim.finetune`` of the training (0: none), is the paper's fine-tuning: beta and eta fall linearly, the learning rate
 exponentially (by the same factor every step), to the values in the settings.
-All follows from the step and the position in the emotion stream, so a checkpoint keeps nothing of it.
+Everything follows from the step and the position in the emotion stream, so checkpoints have no schedule state.
 """
 
 import math
@@ -23,7 +23,7 @@ class Schedule:
         self.config, self.epoch_steps = config, max(1, epoch_steps)
 
     def steps(self) -> int:
-        """About how many steps the training has."""
+        """The approximate number of steps of the training."""
         optim = self.config.optim
         by_epochs = optim.epochs * self.epoch_steps if optim.epochs is not None else math.inf
         return int(min(by_epochs, optim.max_steps or math.inf))

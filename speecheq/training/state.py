@@ -1,7 +1,6 @@
-"""Resuming a training: what a checkpoint keeps beside weights and optimiser.
+"""Resuming a training: its state besides weights and optimiser.
 
-No state of a random generator is kept: all draws follow from the seed and the step, or from the seed and the position
-in a stream.
+There is no random state: all draws follow from the seed and the step, or the seed and the position in a stream.
 """
 
 import random
@@ -20,7 +19,7 @@ from speecheq.models import checkpoint
 
 @dataclass
 class TrainingState:
-    """How far a training is: with weights and optimiser all that is needed to resume it."""
+    """The progress of a training: with weights and optimiser, all that is needed to resume it."""
 
     step: int = 0  # steps taken
     epoch: int = 0  # complete passes over the emotion stream
@@ -63,7 +62,7 @@ class TrainingState:
 
 
 def seed_step(seed: int, step: int, process: int = 0) -> None:
-    """Seed what step ``step`` draws (dropout, say) by the training's seed, the step and the process alone."""
+    """Seed the draws of step ``step`` (dropout, say) from the training's seed, the step and the process."""
     derived = random.Random(f"{seed} step {step}" + (f" process {process}" if process else "")).randrange(2**63)
     random.seed(derived)
     torch.manual_seed(derived)
@@ -80,11 +79,11 @@ def find_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
     try:
         content = checkpoint.read(last)
         if content.get("key") != key:
-            log.info("%s: belongs to a training with other settings or data; the training starts anew", last)
+            log.info("%s: belongs to a training with other settings or data; starting from the beginning", last)
             return None
         if content["best"] is not None and checkpoint.read(folder / "best.pt").get("key") != key:
             raise InputError(f"{folder / 'best.pt'}: belongs to another training.")
     except InputError as error:
-        log.warning("%s The training starts anew.", error)
+        log.warning("%s Starting from the beginning.", error)
         return None
     return content

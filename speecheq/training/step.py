@@ -1,4 +1,4 @@
-"""A step as Algorithm 1 prints it: three mini-batches, four losses, one update."""
+"""A step of Algorithm 1: three mini-batches, four losses, one update."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ TASKS = {"emotion": ("esc", "eis"), "gender": ("gender",), "phoneme": ("phoneme"
 
 @dataclass(frozen=True)
 class StepSetup:
-    """What all steps of a training have in common.
+    """The settings common to all steps of a training.
 
     ``ctc_backend`` is k2 or torch (none: no phonemes are learned), ``precision`` also names the device, and
     ``class_weights`` (K,) weigh the ESC classes (None: all alike).
@@ -98,8 +98,8 @@ def stream_loss(model: Normalised, name: str, stream: TaskBatch, setup: StepSetu
     """The losses of one stream's mini-batch.
 
     CTC leaves out utterances with fewer frames than their phones need. MTL-AUG adds the losses that need no labels;
-    those of the unlabelled stream are named unlabelled_<task>. If processes share the mini-batch out, these are the
-    losses of the whole of it, with the gradients of this process' share.
+    those of the unlabelled stream are named unlabelled_<task>. If the mini-batch is split between processes, these are
+    the losses of all of it, with the gradients of this process' share.
     """
     config, gather_rows, mixup = setup.config, distributed.gather_rows, stream.changes.mixup
     if mixup is not None:
@@ -159,8 +159,8 @@ def train_step(
 ) -> dict[str, float]:
     """One update (Algorithm 1, lines 4 to 22); returns every loss, their sum and the gradient's norm, by name.
 
-    NotFinite, which names the utterances, if a loss or the gradient is not finite; nothing is updated then but the
-    statistics of batch norm. Under fp16 a norm that is not finite is returned while the loss' scale is searched.
+    Raises NotFinite, which names the utterances, if a loss or the gradient is not finite; only the statistics of batch
+    norm are updated then. Under fp16 a norm that is not finite is returned while the loss' scale is searched.
     """
     optimizer.zero_grad(set_to_none=True)
     losses = gradients(model, batch, setup, weights)
@@ -168,7 +168,7 @@ def train_step(
     scaler = setup.precision.scaler
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), setup.config.optim.clip_gradient or float("inf"))
-    # the only place in a step that waits for the device
+    # the only synchronisation with the device in a step
     values = torch.stack([*losses.by_stream.values(), *losses.by_task.values(), norm.to(setup.device)]).tolist()
     totals, values = dict(zip(losses.by_stream, values)), values[len(losses.by_stream) :]
     row = {"total": sum(totals.values()), **dict(zip(losses.by_task, values)), "gradient_norm": values[-1]}

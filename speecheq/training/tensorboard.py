@@ -1,4 +1,4 @@
-"""Curves and pictures for TensorBoard; the pictures are drawn with Pillow, which TensorBoard brings along."""
+"""Curves and pictures for TensorBoard; pictures are drawn with Pillow, a dependency of TensorBoard."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 CELL = 44  # pixels a side
 LETTER = 7  # about the width of one
-FULL = np.array([8, 48, 107])  # the blue of a cell that holds its whole row
+FULL = np.array([8, 48, 107])  # the blue of a cell with 100 % of its row
 
 
 class Curves:
-    """The TensorBoard events of a training, written while it is entered.
+    """The TensorBoard events of a training, a context manager.
 
-    Of several processes the first alone writes them (``writes``). Events of steps after ``done`` that an earlier start
-    wrote are dropped: those steps are taken again.
+    Only rank 0 writes them (``writes``). Events of an earlier start for steps after ``done`` are dropped: those steps
+    are repeated.
     """
 
     def __init__(self, folder: Path, done: int, writes: bool):
@@ -59,8 +59,8 @@ class Curves:
 def number_earlier_events(folder: Path) -> None:
     """Name the events of earlier starts so that TensorBoard reads them in order, and before those of this start.
 
-    It reads by name, that is by second and process number, which are wrong if two starts fall into one second or
-    the clock was set back; then it would show steps that were taken again, and leave out others.
+    It orders files by name, that is by second and process number, which is wrong if two starts fall into one second or
+    the clock was set back; then it would show repeated steps, and omit others.
     """
     written = sorted(folder.glob("events.out.tfevents.*"), key=lambda path: path.name)
     for number, path in enumerate(written):

@@ -49,7 +49,7 @@ def dev_scores(model: Normalised, data: TrainingData, setup: StepSetup) -> tuple
 
 
 class Trainer:
-    """A training under way; of several processes the first writes its files. ``start`` or ``resume`` make one."""
+    """A running training, made by ``start`` or ``resume``; only rank 0 writes files."""
 
     def __init__(
         self, name: str, stage: Stage, data: TrainingData, setup: StepSetup, model: Normalised, state: TrainingState
@@ -89,7 +89,7 @@ class Trainer:
     def resume(
         cls, name: str, stage: Stage, data: TrainingData, setup: StepSetup, content: dict[str, Any]
     ) -> "Trainer":
-        """A training that goes on after the last step of a checkpoint with this ``content``."""
+        """A training that resumes after the last step of a checkpoint with this ``content``."""
         _seed(setup.config.run.seed)
         model = checkpoint.new_model(setup.config).to(setup.device)
         model.load_state_dict(content["model"])
@@ -98,7 +98,7 @@ class Trainer:
         if trainer.average is not None:
             trainer.average.model.load_state_dict(content["average"])
         trainer.scaler.load_state_dict(content["scaler"])
-        log.info("going on after step %d, in epoch %d", trainer.state.step, trainer.state.epoch + 1)
+        log.info("resuming after step %d, in epoch %d", trainer.state.step, trainer.state.epoch + 1)
         return trainer
 
     def _check_memory(self) -> None:
@@ -109,12 +109,12 @@ class Trainer:
             check_memory(self.model, largest, self.setup, self.schedule.loss_weights(0, Position()))
 
     def is_over(self) -> bool:
-        """Whether all steps or epochs that the settings ask for are done."""
+        """Whether all steps or epochs are done."""
         optim = self.config.optim
         return self.state.step == optim.max_steps or self.state.epoch == optim.epochs
 
     def run(self) -> None:
-        """Train to the end; SystemExit after a SIGTERM or SIGINT, with the last step saved."""
+        """Train to the end; raises SystemExit after a SIGTERM or SIGINT, with the last step saved."""
         state, config, name = self.state, self.config, self.name
         if self.is_over():
             return
@@ -149,7 +149,7 @@ class Trainer:
                     clips, epoch_started = 0, time.monotonic()
                 if stop_signal and not self.is_over():
                     log.warning(
-                        "%s: asked to stop; step %d is saved, and the same command goes on from there", name, state.step
+                        "%s: asked to stop; step %d is saved; run the same command again to continue", name, state.step
                     )
                     raise SystemExit(128 + stop_signal)  # as a shell reports a process that the signal ended
 
@@ -172,7 +172,7 @@ class Trainer:
         state.bad_steps = 0
         if math.isfinite(row["gradient_norm"]):
             state.add_losses(row)
-        # curves count steps that are done, so that a checkpoint after step n has all events up to n
+        # curves count completed steps, so that a checkpoint after step n has all events up to n
         self.curves.add("train", {**row, "learning_rate": learning_rate, **asdict(weights)}, state.step + 1)
 
     def _skip(self, batch: MultitaskBatch, error: NotFinite) -> None:
@@ -188,9 +188,9 @@ class Trainer:
         if self.state.bad_steps >= self.config.optim.max_bad_steps:
             raise distributed.error_on_all_ranks(
                 f"{error} That was step {step}, the last of {self.state.bad_steps} in a row (optim.max_bad_steps); its "
-                f"mini-batch lies in {path}."
+                f"mini-batch is in {path}."
             ) from error
-        log.warning("%s Step %d is skipped, its mini-batch lies in %s.", error, step, path)
+        log.warning("%s Step %d is skipped, its mini-batch is in %s.", error, step, path)
 
     def _end_epoch(self, speed: float, is_complete: bool) -> None:
         """Score the dev part and keep the best model; ``is_complete`` unless the training ends within the epoch."""

@@ -1,4 +1,4 @@
-"""What a training learns from and is scored on while it runs."""
+"""The training and dev data of a training."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ from speecheq.losses import inverse_weights
 from speecheq.seqm import ClassTable
 from speecheq.training.job import Job
 
-# So many cuts of each set, at most, give the mean and deviation of global normalisation.
+# The most cuts of each set for the mean and deviation of global normalisation.
 CMVN_CUTS = 1000
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training learns from, and what it is scored on after each epoch."""
+    """Training data, and the data for scoring after each epoch."""
 
     cut_sets: dict[str, CutSet]  # by stream
     sources: dict[str, CutSet | ClipSource]  # of the mini-batches, by stream: the cut sets, or shards of them
@@ -43,7 +43,7 @@ class TrainingData:
 
 
 def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device: torch.device) -> TrainingData:
-    """Open what stage 3 left for a training; ``note`` is what ``msud.load_fold`` tells of its fold.
+    """Open the data of stage 3 for a training; ``note`` is the result of ``msud.load_fold``.
 
     Raises InputError if something is missing or cannot be read.
     """

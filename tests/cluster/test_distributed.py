@@ -236,7 +236,7 @@ def test_a_lost_process_ends_all_and_the_same_command_goes_on(drive, trainings, 
     )
     assert len(error_lines(shown)) == 1
     assert_same(trainings / "of2", tmp_path / "out")
-    assert "going on after step 6" in (tmp_path / "other" / "train.log").read_text()
+    assert "resuming after step 6" in (tmp_path / "other" / "train.log").read_text()
     assert_near(trainings / "of1", tmp_path / "other")
 
 
@@ -249,7 +249,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(drive, trainings,
     """)
     assert told[0]["statuses"] == [128 + number] * 2 and told[0]["seconds"] < AT_ONCE
     assert told[1] == 4 and told[2]["statuses"] == [0, 0]
-    assert shown.count("asked to stop; step 4 is saved, and the same command goes on from there") == 1
+    assert shown.count("asked to stop; step 4 is saved; run the same command again to continue") == 1
     assert not error_lines(shown)
     assert_same(trainings / "of2", tmp_path / "out")
 

@@ -190,10 +190,10 @@ def test_a_lost_node_ends_all_and_the_next_start_goes_on(nodes, data, tmp_path, 
         node.mend()
     step = last_step(tmp_path)
     both = started()
-    teller(both, f"going on after step {step}")
+    teller(both, f"resuming after step {step}")
     stopped = teller(both, "; dev ")
     stopped.process.send_signal(signal.SIGINT)
     status, shown = stopped.end()
-    assert status == 130 and "is saved, and the same command goes on from there" in shown, shown
+    assert status == 130 and "is saved; run the same command again to continue" in shown, shown
     assert all(each.end()[0] for each in both)
     assert last_step(tmp_path) >= step

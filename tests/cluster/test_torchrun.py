@@ -110,10 +110,10 @@ def test_ctrl_c_saves_and_ends_with_130_and_a_killed_process_is_named(data, tmp_
     read_until(interrupted, "epoch 1, step")
     interrupted.send_signal(signal.SIGINT)
     status, shown = ended(interrupted)
-    assert status == 130 and shown.count("is saved, and the same command goes on from there") == 1, shown
+    assert status == 130 and shown.count("is saved; run the same command again to continue") == 1, shown
     step = last_step(tmp_path)
     killed = start("speecheq.cli", *endless)
-    read_until(killed, f"going on after step {step}", "; dev ")
+    read_until(killed, f"resuming after step {step}", "; dev ")
     os.kill(children_of(killed)[1], signal.SIGKILL)
     status, shown = ended(killed)
     assert status == 1

@@ -125,7 +125,7 @@ def test_a_training_from_shards_goes_on_with_another_number_of_processes(
         with pytest.raises(InputError, match="broken off"):
             train(shar_job(data, tmp_path / "broken", run__checkpoint_steps=1))
     told, shown = in_processes("trained_from_shards(2, 'broken', run__checkpoint_steps=1)")
-    assert told == [[0, 0]] and "going on after step 14" in shown, shown
+    assert told == [[0, 0]] and "resuming after step 14" in shown, shown
     assert_near(trainings / "of1", tmp_path / "broken")
 
 

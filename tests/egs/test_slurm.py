@@ -245,7 +245,7 @@ def test_a_killed_job_goes_on_from_its_last_step(mandarin, training):
     status, told = started.end()
     assert status == 1 and "fold 1, seed 1: was killed (SIGKILL)" in told and "1 of 2 jobs failed" in told
     assert submitted(mandarin.run(*long).stderr) == [("train", 1)]
-    assert "going on after step" in (folder / "fold1/seed1/train.log").read_text()
+    assert "resuming after step" in (folder / "fold1/seed1/train.log").read_text()
     assert json.loads((folder / "fold1/seed1/run.json").read_text())["steps"] == 100
 
 
@@ -260,7 +260,7 @@ def running_array(cluster, started):
 def goes_on(log, times):
     """Whether a training has gone on so often, and is at work again."""
     text = log.read_text()
-    return text.count("going on after step") == times and "; dev " in text.rpartition("going on after step")[2]
+    return text.count("resuming after step") == times and "; dev " in text.rpartition("resuming after step")[2]
 
 
 def test_time_limit_and_cancelled_array_save_and_go_on(cluster, mandarin, training):

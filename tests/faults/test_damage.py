@@ -81,7 +81,7 @@ def test_a_checkpoint_that_is_cut_off(stages, name, capfd):
     path = cut_off(stages, f"{TRAINED}/{name}")
     capfd.readouterr()
     assert stages.run("train") == 0
-    assert f"{path}: is not a complete checkpoint" in (told := capfd.readouterr().err) and "starts anew" in told
+    assert f"{path}: is not a complete checkpoint" in (told := capfd.readouterr().err) and "from the beginning" in told
     stages.run_from("train")
     check_equal(results(stages.root), stages.expected)
 

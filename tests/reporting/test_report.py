@@ -20,7 +20,7 @@ def test_what_is_not_whole_is_left_out_and_named_on_the_page(tmp_path, caplog):
     (experiment / "fold2/seed1/scores.tsv").write_bytes(whole[:900])
     page = report.report(tmp_path, "a test", tmp_path / "R.md")
     assert "fold2/seed1/scores.tsv: is missing or has changed since stage 5 (score)" in page.split("## Left out")[1]
-    assert "scores.tsv: is not as" in caplog.text and "| speecheq | small | 1 of 2 |" in page
+    assert "scores.tsv: is missing or has changed" in caplog.text and "| speecheq | small | 1 of 2 |" in page
 
 
 def test_scores_of_another_version_are_left_out(tmp_path):

@@ -160,7 +160,7 @@ def test_memory_that_does_not_suffice_names_the_setting(config, batch, monkeypat
 
     stream_loss = step.stream_loss
     monkeypatch.setattr(step, "stream_loss", too_large)
-    words = f"does not hold a {stream} mini-batch of . clips of 0.[45] s; lower.*{setting}"
+    words = f"is too small for a {stream} mini-batch of . clips of 0.[45] s; lower.*{setting}"
     with pytest.raises(InputError, match=words):
         take_step(a_model(config), batch, config, FP32)
 

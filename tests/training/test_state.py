@@ -101,7 +101,7 @@ def test_killed_in_steps_with_and_without_workers(drive, unbroken, tmp_path):
         report(status=attempt(folder, data__workers=2))
     """)
     assert [attempt["status"] for attempt in told] == [-signal.SIGKILL] * 6 + [0]
-    assert "going on after step" in (tmp_path / "train.log").read_text()
+    assert "resuming after step" in (tmp_path / "train.log").read_text()
     assert_same(unbroken[0], tmp_path)
 
 
@@ -125,7 +125,7 @@ def test_sigterm_saves_the_step_and_the_next_run_goes_on(drive, unbroken, tmp_pa
         report(status=attempt(folder))
     """)
     assert told == [{"status": 143}, {"step": 5}, {"status": 0}]
-    assert "step 5 is saved, and the same command goes on from there" in (tmp_path / "train.log").read_text()
+    assert "step 5 is saved; run the same command again to continue" in (tmp_path / "train.log").read_text()
     assert_same(unbroken[0], tmp_path)
 
 
@@ -192,7 +192,7 @@ def test_what_cannot_be_gone_on_with_starts_anew(data, tmp_path, caplog, left):
         settings["loss__gamma"] = 2.0
     train(toy_job(data, tmp_path / "run", **settings))
     train(toy_job(data, tmp_path / "fresh", **settings))
-    assert "starts anew" in caplog.text and "going on" not in caplog.text
+    assert "from the beginning" in caplog.text and "resuming" not in caplog.text
     assert_same(tmp_path / "fresh", tmp_path / "run")
 
 

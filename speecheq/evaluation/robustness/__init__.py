@@ -1,4 +1,4 @@
-"""How robust a trained system is: test clips in noise and in rooms, under attack, and clips of other corpora.
+"""Robustness of a trained system: test clips with noise and reverberation, under attack, and of other corpora.
 
-attacks.py and white_box.py know tensors and models, neither corpora nor lhotse.
+attacks.py and white_box.py depend on neither corpora nor lhotse.
 """

@@ -40,7 +40,7 @@ Attack = Callable[[attacks.Logits, attacks.Ball, Tensor, Tensor], Tensor]  # the
 METHOD_NAMES = {"fgsm": FGSM, "bim": BIM, "pgd": PGD, "apgd": APGD, "apgd_dlr": APGD_DLR}
 SETTINGS = {"waveform": ATTACK_ON_WAVEFORM, "fbank": ATTACK_ON_FBANK}
 LEVELS = {"waveform": (-80.0, -70.0, -60.0, -50.0, -40.0, -30.0), "fbank": (0.03, 0.1, 0.3, 1.0, 3.0)}  # dB
-# BIM and PGD make STEPS moves of REACH / STEPS radii, so they get to the edge from anywhere (Madry et al.).
+# BIM and PGD make STEPS moves of REACH / STEPS radii, so they reach the edge from any start (Madry et al.).
 STEPS, REACH, APGD_STEPS = 10, 2.5, 20
 ATTACKS: dict[str, Attack] = {
     "fgsm": lambda logits, ball, gold, offset: attacks.fgsm(logits, ball, gold),
@@ -99,7 +99,7 @@ class AttackTrial:
     methods: tuple[str, ...]
     levels: tuple[float, ...]
 
-    inputs: tuple[Path, ...] = ()  # reads nothing besides the training
+    inputs: tuple[Path, ...] = ()  # nothing besides the training
     input_stage: str = "manifests"
 
     def __post_init__(self) -> None:

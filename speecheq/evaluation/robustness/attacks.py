@@ -1,9 +1,9 @@
-"""White-box attacks that change every value by at most a radius (L-infinity), untargeted: they raise the loss of gold.
+"""Untargeted white-box attacks within an L-infinity radius: they raise the loss of the gold class.
 
 FGSM (Goodfellow et al., 2015), BIM (Kurakin et al., 2017), PGD (Madry et al., 2018), APGD-CE and APGD-DLR (Croce and
 Hein, 2020). ``logits`` maps inputs (N, ...) to (N, K), each clip of the mini-batch by itself; ``gold`` (N,) are class
-numbers; ``offset`` (N, ...) is where the attack starts, in radii from the clip, from -1 to 1. The loss is the
-cross-entropy if no other is named. All attacks return changed inputs of the shape of the ball's centre.
+numbers; ``offset`` (N, ...) is the start of the attack, in radii from the clip, from -1 to 1. The default loss is the
+cross-entropy. All attacks return changed inputs of the shape of the ball's centre.
 """
 
 from collections.abc import Callable
@@ -25,10 +25,10 @@ MOMENTUM, FIRST_CHECK, INTERVAL_DECREASE, MIN_INTERVAL, MIN_RISING = 0.75, 0.22,
 
 @dataclass(frozen=True)
 class Ball:
-    """What an attacker may replace ``centre`` (N, ...) by: no value may differ from its own by more than ``radius``.
+    """The inputs that an attacker may use instead of ``centre`` (N, ...): values differ by at most ``radius``.
 
     ``radius`` has as many dimensions as ``centre`` and may be one value per clip; it is 0 where nothing may change, as
-    in padding. Values stay between ``low`` and ``high``; one that lies beyond may only move towards them.
+    in padding. Values stay between ``low`` and ``high``; a value outside may only move towards them.
     """
 
     centre: Tensor
@@ -69,7 +69,7 @@ def difference_of_logits_ratio(logits: Tensor, gold: Tensor) -> Tensor:
 class LossGradient(NamedTuple):
     """The loss (N,) at a point, its gradient (N, ...), and which clips are classified correctly (N,).
 
-    ``masked`` (N,) tells which gradients are 0 everywhere, or somewhere not finite.
+    ``masked`` (N,): whether the gradient is 0 everywhere, or somewhere not finite.
     """
 
     loss: Tensor

@@ -1,9 +1,9 @@
 """The scores of a trained system under other conditions than in stage 5: in noise, under attack, on other corpora.
 
-A setting (noise) has conditions (noise at 10 dB). The predictions of a fold's model under each condition lie beside its
-scores, in ``scored_<setting>``: scores.tsv, one set per condition, and conditions.json. Over folds and seeds they make
-one ConditionResult per condition, from which the tables and figures are made. A new setting needs an entry in SETTINGS
-and a call of ``write``.
+A setting (noise) has conditions (noise at 10 dB). The predictions of a fold's model under each condition are stored
+beside its scores, in ``scored_<setting>``: scores.tsv, one set per condition, and conditions.json. Over folds and seeds
+they make one ConditionResult per condition, from which the tables and figures are made. A new setting needs an entry in
+SETTINGS and a call of ``write``.
 """
 
 from collections import Counter, defaultdict
@@ -32,12 +32,12 @@ SEED = 0  # of all that a setting draws at random
 class Setting:
     """A group of conditions that share a table and a figure.
 
-    - ``axis``: the quantity that the levels of its conditions are, ``unit`` what they are counted in.
-    - ``weaker``, ``stronger``: no curve of ``stronger`` should anywhere lie above that of ``weaker``.
+    - ``axis``: the quantity of the levels of its conditions; ``unit``: the unit of its counts.
+    - ``weaker``, ``stronger``: no curve of ``stronger`` should be above that of ``weaker`` anywhere.
     - ``logarithmic``: the levels are above 0 and drawn on a logarithmic axis.
     - ``notes_decide``: folds with other notes were made in another way; in other settings the notes follow from the
       other facts, and an earlier version may have worded them otherwise.
-    - ``format``: raised when what the setting writes changes its meaning.
+    - ``format``: the FORMAT of what the setting writes.
     """
 
     name: str
@@ -88,7 +88,7 @@ FORMATS = {setting.folder: setting.format for setting in SETTINGS.values()}
 class Condition:
     """A condition within a setting; its ``name`` is unique there.
 
-    ``curve`` is the line that it is a point of, ``level`` its place on the setting's axis; a condition without a level
+    ``curve`` is the line of its point, ``level`` the point's place on the setting's axis; a condition without a level
     is drawn as a horizontal line.
     """
 

@@ -1,8 +1,8 @@
 """Cross-corpus and cross-language tests (as in MTL-AUG): a model is scored on corpora that it was not trained on.
 
 The classes are those that both corpora have, in terms of SEQM, and predictions are restricted to them. Corpora are
-recorded at different levels, so a model that is normalised by statistics of its training is also scored with this
-difference removed. As an option, the model is first adapted to a few labelled clips of the other corpus.
+recorded at different levels, so a model with global normalisation is also scored with this difference removed.
+Optionally, the model is first adapted to a few labelled clips of the other corpus.
 """
 
 import copy
@@ -37,7 +37,7 @@ LEVEL_MATCHED = (
     "level matched: one gain for all clips of the corpus brings their mean log filter bank to that of the training's "
     "clips; it is taken from the tested clips themselves, without their labels"
 )
-# The least posterior of an allowed class: also one that the model rules out can be predicted.
+# The least posterior of an allowed class, so that classes ruled out by the model can be predicted.
 MIN_POSTERIOR = 1e-12
 
 

@@ -29,7 +29,7 @@ from speecheq.features.noise_and_rir import load_noises, load_responses, select_
 
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB
 HOURS = AugmentConfig().noise_hours  # of noise that are loaded
-MOST_NAMED = 12  # of more recordings the report gives the number only
+MOST_NAMED = 12  # if there are more recordings, the report gives only their number
 KINDS = ("noise", "rir")  # titles of the manifests of noises and impulse responses
 UNCHANGED = AugmentConfig(pitch_probability=0.0, tempo_probability=0.0, reverb_probability=0.0, noise_probability=0.0)
 
@@ -37,8 +37,8 @@ UNCHANGED = AugmentConfig(pitch_probability=0.0, tempo_probability=0.0, reverb_p
 def recording_digests(folder: Path) -> dict[str, str]:
     """Digest of a channel's samples -> file, for the recordings in a folder of manifests.
 
-    They find the same recording again in another format, under another name or with other channels, but not cut or
-    resampled. Raises InputError for a file that is gone.
+    They identify a recording in another format, under another name or with other channels, but not cut or resampled.
+    Raises InputError for a file that is gone.
     """
     digests: dict[str, str] = {}
     for recording in RecordingSet.from_file(recordings_manifest(folder)):

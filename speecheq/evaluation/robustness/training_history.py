@@ -1,4 +1,4 @@
-"""What a model was trained on: in its own training, and in those before it whose weights it started from."""
+"""The data of a model's training, and of earlier trainings whose weights it started from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,8 +47,8 @@ class TrainingRecord(NamedTuple):
 def training_history(folder: Path) -> list[TrainingRecord]:
     """The training in ``folder`` and those before it whose weights it started from, the latest first.
 
-    Raises InputError if the folder of one is gone or has changed. That is refused rather than noted, as scores on
-    "unseen" clips or noises mean nothing unless it is known what the weights were trained on.
+    Raises InputError if one of the folders is gone or has changed: scores on "unseen" clips or noises mean nothing
+    unless it is known what the weights were trained on.
     """
     history = [_read_record(Path(folder))]
     while (weights := history[-1].initial_weights) is not None:
@@ -71,7 +71,7 @@ def _training_folder(weights: Path, started: Path) -> Path:
     if not weights.is_file():
         why = "do not exist any more"
     elif fingerprint(weights) != expected:
-        why = "are others now"
+        why = "have changed"
     elif not ((weights.parent / STAMP).is_file() and (weights.parent / "run.json").is_file()):
         why = f"have no {STAMP} and run.json of their training beside them"
     if why:

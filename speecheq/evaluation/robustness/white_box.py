@@ -1,4 +1,4 @@
-"""A trained model as an attacker sees it: its ESC logits for waveforms or features, with their gradient.
+"""A trained model for attacks: its ESC logits for waveforms or features, with their gradient.
 
 It takes the same path as scoring: fbank, normalisation, the model in eval mode.
 """
@@ -66,7 +66,7 @@ class WhiteBox:
         logits = self.waveform_logits(torch.tensor([PROBE_SAMPLES]))
         try:
             with torch.no_grad():
-                least = logits(noise).argmin(1)  # the loss of this class is never flat
+                least = logits(noise).argmin(1)  # the loss of this class is not flat
             has_gradient = bool(loss_gradient(logits, noise, least).gradient.any())
         except (RuntimeError, ValueError) as fault:
             reason = (str(fault).splitlines() or [type(fault).__name__])[0]

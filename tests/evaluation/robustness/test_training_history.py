@@ -60,7 +60,7 @@ def leave_alone(folder):
 
 @pytest.mark.parametrize(
     "change, words",
-    [(remove, "do not exist any more"), (replace, "are others now"), (leave_alone, "have no stage.json and run.json")],
+    [(remove, "do not exist any more"), (replace, "have changed"), (leave_alone, "have no stage.json and run.json")],
 )
 def test_weights_of_unknown_origin_are_refused(own_experiment, tuned, change, words):
     change(own_experiment)
