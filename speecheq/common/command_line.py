@@ -87,7 +87,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def _check_working_folder() -> None:
-    """InputError where the working folder was deleted: torch could not be loaded there."""
+    """Raise InputError if the working folder was deleted: torch could not be loaded there."""
     try:
         os.getcwd()
     except FileNotFoundError as error:

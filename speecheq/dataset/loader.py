@@ -1,4 +1,4 @@
-"""Cut sets to one endless stream of multitask batches (Algorithm 1, lines 3 to 5)."""
+"""An endless stream of multitask batches from cut sets (Algorithm 1, lines 3 to 5)."""
 
 import heapq
 import multiprocessing
@@ -31,13 +31,13 @@ from speecheq.dataset.shared_memory import has_room
 # Processes that load each stream where data.workers is null. On a CPU one loads far faster than a model learns, and
 # takes time from it; a GPU can want a mini-batch every 20 ms, and to read 320 s of FLAC takes one process 60 ms.
 WORKERS = {"cpu": 1, "cuda": 4}
-# The largest mini-batch is looked for among so many cuts: all cuts of 1,000 hours would take a minute.
+# Cuts among which the largest mini-batch is searched: all cuts of 1,000 hours would take a minute.
 LARGEST_AMONG = 20000
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What the mini-batches of a data set follow from, besides its clips; ``start`` is the first one."""
+    """Everything besides the clips that determines the mini-batches of a data set; ``start`` is the first one."""
 
     name: str  # one of STREAMS
     config: DataConfig
@@ -51,7 +51,7 @@ class PlannedBatch(NamedTuple):
     position: Position
     last: bool
     cuts: list[Cut]  # this process' share
-    all_ids: list[str]  # of the whole mini-batch
+    all_ids: list[str]  # of the mini-batch over all processes
 
 
 class ClipSource(ABC):
@@ -63,7 +63,7 @@ class ClipSource(ABC):
 
     @abstractmethod
     def loader_order(self, stream: Stream, loaders: int) -> Iterator[int]:
-        """For each mini-batch, without end, the number of the loader that has it."""
+        """For each mini-batch, without end, the number of the loader that loads it."""
 
 
 class _StoredCuts(ClipSource):
@@ -136,7 +136,7 @@ class _LoadedBatches(IterableDataset):
         self.as_bytes = as_bytes
 
     def __iter__(self) -> Iterator[TaskBatch | InputError | bytes]:
-        """An InputError is handed over, not raised: from a worker it would come with a traceback."""
+        """Yields an InputError instead of raising it: from a worker it would come with a traceback."""
         try:
             for planned in self.source.planned_batches(self.stream, self.loader, self.loaders):
                 batch = self._load(planned)
@@ -157,8 +157,8 @@ class _LoadedBatches(IterableDataset):
 def _end_with_training(_worker: int) -> None:
     """Leave it to the training to end this worker: a scheduler signals every process of a job.
 
-    Where the training was killed, the worker ends by itself. torch's worker looks after its parent too, but only from
-    when it has started: one whose parent was gone by then would stay for ever, and hold the job's pipes open.
+    If the training was killed, the worker ends by itself. torch's worker watches its parent too, but only once it has
+    started: a worker whose parent was gone by then would never end, and keep the job's pipes open.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -188,8 +188,8 @@ def endless_stream(
 ) -> Iterator[TaskBatch]:
     """Mini-batches of one data set without end, from ``start`` on, loaded by ``config.workers`` processes.
 
-    The processes start at once. ``device`` is the type of the device that trains: a GPU copies from pinned memory
-    without being waited for. The mini-batches stay on the CPU. The processes hand them over in shared memory, or in
+    The processes start immediately. ``device`` is the type of the training device: for a GPU, mini-batches are in
+    pinned memory. The mini-batches stay on the CPU. The processes hand them over in shared memory, or in
     pipes where not ``shares_memory``.
     """
     source = cuts if isinstance(cuts, ClipSource) else _StoredCuts(cuts)
@@ -223,7 +223,7 @@ def _merge(
             loaded: TaskBatch = pickle.loads(batch)
             batch = loaded.pin_memory() if device == "cuda" else loaded
         if isinstance(batch, InputError):
-            del loading  # else the error's traceback would keep the processes waiting for more to do
+            del loading  # else the error's traceback would keep the processes alive
             raise batch
         yield batch
 
@@ -246,8 +246,8 @@ def multitask_batches(
 ) -> Iterator[MultitaskBatch]:
     """A mini-batch of each data set a step, without end; an epoch is one pass over the emotion stream.
 
-    ``starts`` says, by stream, where to go on; a stream without one begins at its beginning. ``device`` is the type of
-    the device that trains. InputError where /dev/shm is too small for loading processes.
+    ``starts`` are the positions to resume from, by stream; a stream without one starts at its beginning. ``device`` is
+    the type of the device that trains. Raises InputError if /dev/shm is too small for loading processes.
     """
     shares_memory = has_room(cut_sets.keys(), config, _count_workers(config, device))
     streams = {

@@ -47,7 +47,7 @@ def needed_bytes(streams: Collection[str], config: DataConfig, loaders: int) -> 
 def has_room(streams: Collection[str], config: DataConfig, loaders: int) -> bool:
     """Whether ``loaders`` processes of each stream may share memory; if not, logs what is short and what to do.
 
-    InputError where there is not even room for their semaphores.
+    Raises InputError if there is not even room for their semaphores.
     """
     free, needed = free_bytes(), needed_bytes(streams, config, loaders)
     if not loaders or free is None or free >= needed:

@@ -72,7 +72,8 @@ def make_room(stage: Stage) -> bool:
 
     A run with other settings or data, finished or broken off, is moved out of the folder, with a warning. Returns
     whether a former run with the settings and data of ``stage`` came back in its place. What is no run, as its
-    checkpoint is missing or damaged, stays where it is unless one comes back. InputError where files are in the way.
+    checkpoint is missing or damaged, stays where it is unless one comes back. Raises InputError if files are in the
+    way.
     """
     stamp = _stamp(stage.folder)
     key = _key_of_checkpoint(stage.folder) if stamp is None else stamp["key"]

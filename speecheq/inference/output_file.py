@@ -20,7 +20,7 @@ LOOKED_AT = 1 << 16
 def check_output(output: Path, inputs: Iterable[str | Path | Segment | InputError]) -> Path:
     """The file behind ``output``, links followed, if predictions of ``inputs`` may be written to it.
 
-    ``inputs`` are the names that were given and the recordings found there. Raises InputError where ``output`` is, by
+    ``inputs`` are the names that were given and the recordings found there. Raises InputError if ``output`` is, by
     any name, one of them, is no regular file, or holds something that ``speecheq predict`` did not write.
     """
     target = Path(os.path.realpath(output))

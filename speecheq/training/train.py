@@ -1,4 +1,4 @@
-"""Stage 4: one training, from what stage 3 left to its checkpoints."""
+"""Stage 4: one training, from the data of stage 3 to its checkpoints."""
 
 import copy
 import shutil
@@ -32,7 +32,7 @@ from speecheq.training.step import StepSetup
 from speecheq.training.trainer import Trainer
 from speecheq.training.training_data import TrainingData, esc_weights, load_training_data
 
-# Raised when what training writes changes its meaning.
+# See CONTRIBUTING.md, "When to raise a FORMAT".
 FORMAT = 3
 
 
@@ -58,7 +58,7 @@ def _make_stage(job: Job, note: Mapping[str, Any]) -> Stage:
 def _open_folder(stage: Stage, opened: ExitStack) -> tuple[bool, dict[str, Any] | None]:
     """Lock the training's folder, keep a run with other settings aside, remove what is out of date, log to it.
 
-    Returns: whether there is still something to do, as another process may have done it meanwhile; the content of the
+    Returns: whether the training still needs to run (another process may have done it meanwhile); the content of the
     checkpoint to resume from, None if there is none.
     """
     folder = stage.folder
@@ -70,7 +70,7 @@ def _open_folder(stage: Stage, opened: ExitStack) -> tuple[bool, dict[str, Any] 
         folder.mkdir(parents=True, exist_ok=True)
     content = find_checkpoint(folder, stage.key)
     stage.invalidate()
-    # they describe the model that was here before
+    # they describe the earlier model
     for stamps in FORMATS:
         shutil.rmtree(folder / stamps, ignore_errors=True)
     for stale in (SCORES, PHONES, METRICS, TRAINING_SCORES, EMBEDDINGS):
@@ -84,7 +84,7 @@ def _open_folder(stage: Stage, opened: ExitStack) -> tuple[bool, dict[str, Any] 
 
 
 def _set_up(config: Config, data: TrainingData, device: torch.device) -> StepSetup:
-    """Set what the data decide in ``config``, choose the CTC backend and weigh the classes."""
+    """Set the data-dependent settings in ``config``, the CTC backend and the class weights."""
     config.model.num_esc = len(data.classes.names)
     ctc_backend = "none"
     if data.phones:
@@ -95,7 +95,7 @@ def _set_up(config: Config, data: TrainingData, device: torch.device) -> StepSet
 
 
 def _describe(job: Job, note: Mapping[str, Any], setup: StepSetup) -> dict[str, Any]:
-    """The content of run.json: what is trained on which data, with which versions and where."""
+    """The content of run.json: the model, data, versions and machine."""
     return run_information(
         system=job.system,
         config_name=job.config_name,
@@ -137,8 +137,8 @@ def _finish(stage: Stage, trainer: Trainer, information: dict[str, Any]) -> None
 def train(job: Job) -> None:
     """Stage 4 for one job: leaves config.yaml, run.json, train.log, TensorBoard events, last.pt and best.pt.
 
-    ``best.pt`` is the epoch with the highest UA on the dev part (of equals, the one with the lower ESC loss). A
-    training that was broken off goes on from its last.pt and ends with the weights it would have had anyway. SIGTERM
+    ``best.pt`` is the epoch with the highest UA on the dev part (of equals, the one with the lower ESC loss). An
+    interrupted training resumes from its last.pt and ends with the same weights as without the interruption. SIGTERM
     and SIGINT end the process after the running step (or the running scoring of the dev part), with that step saved.
     Several processes (distributed.py) call this alike and train together. Raises InputError if an earlier stage is
     missing, a setting cannot be met, the disk is full, or another training writes to the same folder.

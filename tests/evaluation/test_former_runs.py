@@ -61,7 +61,7 @@ def test_a_scored_run_is_kept_until_the_new_one_is_scored(data, folder, caplog):
     assert "optim.max_steps 2, now 3" in warning and f"moved to {former}" in warning and "--exp" in warning
     assert not {path.name for path in folder.iterdir()} & {"metrics.json", "scored", "scored_embeddings", "notes.txt"}
     score(folder, data / "msud/casia.speaker", 1)
-    assert "is not whole any more" not in caplog.text
+    assert "is missing or has changed" not in caplog.text
     assert written(former) == {(former / "notes.txt").relative_to(former): b"mine"}
     assert f"{former}: notes.txt: no stage wrote this, so it stays" in caplog.text
 
@@ -85,11 +85,11 @@ def test_the_former_settings_bring_a_run_back(data, folder, caplog, monkeypatch,
     run(data, folder, 2)
     assert written(folder) == before
     assert "is back from" in caplog.text and caplog.text.count("already done") == 3
-    assert "is not whole any more" not in caplog.text
+    assert "is missing or has changed" not in caplog.text
     assert len(former_runs(folder)) == (new_run != "without a checkpoint")
     if new_run == "broken off":  # it goes on where it was
         run(data, folder, 3, scored=False)
-        assert checkpoint.read(folder / "last.pt")["step"] == 3 and "going on after step 3" in caplog.text
+        assert checkpoint.read(folder / "last.pt")["step"] == 3 and "resuming after step 3" in caplog.text
         assert written(former_runs(folder)[0]) == before
 
 
@@ -108,7 +108,7 @@ def test_no_false_alarm_where_a_damaged_training_starts_anew(data, folder, caplo
     assert former_runs(folder) == []
     caplog.clear()
     score(folder, data / "msud/casia.speaker", 1)
-    assert "is not whole any more" not in caplog.text
+    assert "is missing or has changed" not in caplog.text
 
 
 def test_the_report_names_a_fold_whose_new_run_is_not_scored(data, folder):

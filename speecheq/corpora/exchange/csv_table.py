@@ -156,7 +156,7 @@ def _is_left_out(utterance: Utterance, row: dict[str, str], labels: LabelsFile) 
 
 
 def _utterance(table: Path, where: str, row: dict[str, str], labels: LabelsFile) -> Utterance:
-    """The utterance of one line; InputError for a value that cannot be."""
+    """The utterance of one line; raises InputError for a value that cannot be."""
     if labels.path_template:
         row = {**row, "path": _fill(where, labels.path_template, row, labels)}
     for column in ("path", "speaker"):
@@ -210,7 +210,7 @@ def _readings(row: dict[str, str], utterance: Utterance) -> Iterator[str]:
 def find_utterances(table: Path, labels: LabelsFile, partial: bool, drops: Drops) -> Iterator[Utterance]:
     """One utterance for each line; those to leave out are added to ``drops``.
 
-    InputError for a line that cannot be right, and where all audio is missing.
+    Raises InputError for a line that cannot be right, and where all audio is missing.
     """
     table, missing, found = Path(table), MissingAudio(table), 0
     readings: Counter[str] = Counter()

@@ -106,7 +106,7 @@ class Segment(NamedTuple):
 
 
 def _read_segment(segments: KaldiFile, name: str, recordings: Collection[str]) -> Segment:
-    """The line of the utterance ``name``; InputError where it cannot be."""
+    """The line of the utterance ``name``; raises InputError if it cannot be."""
     fields = segments[name].split()
     if len(fields) != 3:
         raise segments.fault(name, f"expected <utt> <recording> <start> <end>, found {len(fields) + 1} fields")
@@ -228,7 +228,7 @@ class _DataFolder:
 def find_utterances(folder: Path, labels: LabelsFile, partial: bool, drops: Drops) -> Iterator[Utterance]:
     """The utterances of a Kaldi data folder; those to leave out are added to ``drops``.
 
-    InputError for files that do not belong together, and where all audio is missing.
+    Raises InputError for files that do not belong together, and where all audio is missing.
     """
     data = _DataFolder(Path(folder), labels)
     missing, found = MissingAudio(data.scp.path), 0

@@ -22,7 +22,7 @@ class MissingAudio:
         self.first = self.first or str(path)
 
     def check(self, found: int) -> None:
-        """InputError where files are missing and none was found."""
+        """Raise InputError if files are missing and none was found."""
         if self.count and not found:
             raise InputError(
                 f"{self.source}: all {self.count} audio files are missing, the first is {self.first}; copy the audio "

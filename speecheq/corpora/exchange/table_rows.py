@@ -16,7 +16,7 @@ SPREADSHEET_LINE = re.compile(r"sep=([,;\t])")
 
 
 def delimiter_of(table: Path) -> str:
-    """Comma for a .csv, tab for a .tsv; InputError for any other suffix."""
+    """Comma for a .csv, tab for a .tsv; raises InputError for any other suffix."""
     suffix = Path(table).suffix.lower()
     if suffix not in DELIMITERS:
         raise InputError(f"{table}: is neither a .csv (commas) nor a .tsv (tabs) by its name; rename the table.")
