@@ -2,7 +2,7 @@
 # Sourced by a recipe's run.sh, before its options (--cmd NAME and so on), which come first: where stages 1 to 5 run.
 # Stage 0 always runs here: it downloads, for which the nodes of many clusters have no network.
 #
-# One variable sends them off; the environment's SPEECHEQ_CMD comes before what stands here.
+# One variable sends them off; the environment's SPEECHEQ_CMD takes precedence over this file.
 #   local   here
 #   slurm   as jobs of Slurm (sbatch)
 #   sge     as jobs of Sun Grid Engine or one of its heirs (qsub)

@@ -96,7 +96,7 @@ def find_utterances(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[U
     genders = read_genders(root / SPEAKERS)
     clips = find_clips(wav, [split for split in AISHELL.splits if split not in absent])
     if not clips:
-        raise InputError(f"{wav}: holds no clip; unpack the archives of the speakers that lie there.")
+        raise InputError(f"{wav}: holds no clip; unpack the speakers' archives in it.")
     for name in sorted(keep_matched(clips, transcripts, table, wav, partial, drops, "transcript")):
         clip = clips.pop(name)  # what is yielded is not held here too
         _, split, speaker, _ = clip.rsplit("/", 3)

@@ -231,7 +231,7 @@ venv=$(realpath -m -- "$venv")
 gpu=$(gpu_capability)
 [[ $stack == modern || $torch == auto ]] || die "--torch is for --stack modern: the k2 stack has one torch."
 
-# --- what stands there
+# --- the existing environment
 started=$SECONDS
 reason_given="--stack asks for it"
 lock_of() { # the state of all that the installation of stack $1 depends on

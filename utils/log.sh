@@ -13,7 +13,7 @@ die() {
   exit 1
 }
 
-# stage N NAME: true, after a heading, if N lies between $stage and $stop_stage of the script
+# stage N NAME: true, after a heading, if N is between $stage and $stop_stage of the script
 stage() {
   # shellcheck disable=SC2154  # the script's options
   ((stage <= $1 && $1 <= stop_stage)) || return 1

@@ -5,7 +5,7 @@
 # The script declares what it knows:
 #   options=(stage stop_stage config)   each sets the variable of its name; the last one given counts
 #   boolean_options=(mini partial)      the same, and the value must be true or false
-#   last_stage=5                        no stage may lie after it
+#   last_stage=5                        the last stage of the script
 #   list_options=(set)                  may be repeated: --set a=1 --set b=2 gives set_options=(a=1 b=2)
 #   help_files=(FILE)                   whose opening comments --help prints after the script's own
 # --help prints the comment that opens the script. No value is ever evaluated as code.
@@ -74,7 +74,7 @@ _check_options() {
   fi
   # shellcheck disable=SC2154  # the script's options
   if [[ " ${options[*]} " == *" stage "* && " ${options[*]} " == *" stop_stage "* ]] && ((stage > stop_stage)); then
-    die "--stage $stage lies after --stop-stage $stop_stage: give a first stage that is not after the last."
+    die "--stage $stage is after --stop-stage $stop_stage: give a first stage that is not after the last."
   fi
 }
 

@@ -1,11 +1,11 @@
 # Options of every recipe:
-#   --<corpus> DIR        where a corpus lies, one option a corpus; those not given are left out
+#   --<corpus> DIR        the folder of a corpus, one option a corpus; corpora without one are left out
 #   --corpus NAME=PATH    any other corpus, may be repeated: a DIR for which there is local/prepare_NAME.py, or, without
 #                         any code, a Kaldi data folder or a .csv or .tsv table (docs/adding_a_corpus.md)
 #   --download LIST       fetch these first, into --corpora (aishell, librispeech, ravdess, emodb are open)
 #   --noise DIR --rir DIR     folders of noises and of room impulse responses, for configurations that augment waveforms
 #   --unlabelled DIR      a folder of recordings of speech, of any format, for systems that learn from it (MTL-AUG)
-#   --unlabelled-hours N  a seeded subset of so many hours of it
+#   --unlabelled-hours N  a seeded subset of N hours of it
 #   --test-noise DIR --test-rir DIR     the same for --robustness noise; none of them may be one of the training's
 #   --partial true        accept incomplete copies
 #   --mini true           synthesise small stand-ins of the recipe's corpora and use those
@@ -30,7 +30,7 @@
 #                         noise (with --test-noise at 20 to 0 dB, and reverberated), attack (FGSM, BIM, PGD, AutoPGD,
 #                         AutoPGD+DLR); docs/robustness.md
 #   --other-corpora LIST  of --robustness corpora: corpora that the systems were not trained on (all that are given)
-#   --shots LIST          and adapt the systems first, by so many labelled clips of each class
+#   --shots LIST          and adapt the systems first, with these numbers of labelled clips of each class
 # Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):
 #   --classes NAME        seqm: SEQM's nine classes; corpus: the target's own (seqm)
 #   --neutral-eis NAME    EIS of neutral clips: as each corpus declares it, SEQM's 0 (metric), or what its own intensity
@@ -51,7 +51,7 @@
 #   --nj N                processes that compute features and write shards, threads that read headers (2)
 #   --train-jobs N        trainings at once on this machine: with one thread each they fill a CPU's cores (1)
 #   --gpus N              GPUs of this machine that share each training; where there is none, or with
-#                         --set run.device=cpu, so many processes on the CPU (1)
+#                         --set run.device=cpu, N processes on the CPU (1)
 #   --nodes N --rendezvous HOST:PORT
 #                         machines that share each training: give the same command on each of them, with --stage 4
 #                         --stop-stage 4; they see the same files and meet at a free port of one of them (1)
@@ -61,10 +61,10 @@
 #                         shards, --gpus and --nodes those of each training's job (local)
 #   --partition NAME --account NAME --time LIMIT --memory SIZE --cpus N
 #                         what each job asks for (the cluster's own defaults)
-#   --gpu KIND            of trainings and of their scoring: any, the kind of GPU to ask for, or none (any)
+#   --gpu KIND            of trainings and of their scoring: any, a kind of GPU, or none (any)
 #   --jobs-at-once N      jobs of a stage at once, at most
 #   --job-option FLAG     another flag of sbatch or qsub, given with = (--job-option=-H); may be repeated
-#   --requeue true        jobs that had to make room, or whose time is up, save and start again by themselves
+#   --requeue true        jobs that are preempted, or whose time is up, save and start again by themselves
 #   --keep-jobs true      Ctrl-C and SIGTERM leave the jobs running, and the same command waits for them again; else
 #                         they are cancelled, and trainings save their step
 #   --dry-run true        print what the first stage that is not done would submit, and submit nothing
@@ -171,15 +171,15 @@ make_paths_absolute() {
   local name
   for name in "${corpus_names[@]}" folds_file init_from config data exp results corpora noise rir unlabelled test_noise \
     test_rir; do
-    # --config may also be relative to the recipe's folder, where conf/ lies
+    # --config may also be relative to the recipe's folder, which has conf/
     if [[ $name != config || -e ${!name} ]]; then printf -v "$name" '%s' "$(absolute "${!name}")"; fi
   done
   [[ -z $folds_file || -f $folds_file ]] || die "--folds-file $folds_file: there is no such file of folds."
 }
 
-declare -A folder_of=()  # corpus -> where it lies; '' where only its manifests are at hand
+declare -A folder_of=()  # corpus -> its folder; '' if there are only its manifests
 
-# place CORPUS PATH: notes where a corpus lies, which can be one place only
+# place CORPUS PATH: sets the folder of a corpus, once only
 place() {
   local other parts
   [[ -z ${folder_of[$1]:-} ]] || die "the corpus $1 is given twice, as ${folder_of[$1]} and as $2; leave one out."
@@ -263,7 +263,7 @@ find_prepared_corpora() {
       ! $name =~ ^((test_)?(noise|rir)|unlabelled)$ ]] || continue
     folder_of[$name]=''
   done
-  if ((${#folder_of[@]})); then log "no corpus is given: those that lie in $data/manifests are taken"; fi
+  if ((${#folder_of[@]})); then log "no corpus is given: using those in $data/manifests"; fi
 }
 
 # any_exists PATH...: whether the first of a pattern's matches exists (a pattern without matches stays as it is)

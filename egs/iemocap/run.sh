@@ -23,7 +23,7 @@
 #   --emodb DIR           holds wav/ (German; not in the paper)
 #   --msp-improv DIR      holds Evaluation.txt and the clips (not in the paper)
 #   --librispeech DIR     holds train-clean-100, dev-clean, test-clean ...: phonemes
-#   --librispeech-hours N     a seeded subset of so many hours of its training part
+#   --librispeech-hours N     a seeded subset of N hours of its training part
 # With IEMOCAP or MSP-IMPROV as the target all corpora are restricted to anger, joy, neutral and sadness.
 #
 set -euo pipefail

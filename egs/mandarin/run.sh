@@ -19,7 +19,7 @@
 #   --seqd DIR            holds labels.tsv and wav/<speaker>/<utt>.wav; as target: official, its fixed test part
 #   --esd DIR             holds 0001 to 0010 (and 0011 to 0020); the Mandarin part, esd_zh, without Surprise; official
 #   --aishell DIR         holds data_aishell/ (and resource_aishell/): phonemes
-#   --aishell-hours N     a seeded subset of so many hours of its training part
+#   --aishell-hours N     a seeded subset of N hours of its training part
 #
 set -euo pipefail
 

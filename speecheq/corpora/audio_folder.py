@@ -46,7 +46,6 @@ REMEDIES = {
 LEAST_SPEECH = 0.5
 # Number of samples that are decoded at a time, which bounds the memory that a long file needs.
 BLOCK = 1 << 16
-# Raised when what this module writes changes its meaning.
 FORMAT = 1
 
 

@@ -43,7 +43,7 @@ def main(parts: Mapping[str, tuple[Corpus, FindUtterances]], argv: Sequence[str]
     if list(parts) != [""]:
         parser.add_argument("--part", choices=tuple(parts), required=True, help="the part of the corpus to prepare")
     parser.add_argument(
-        "--hours", type=positive, help="take only a random subset of so many hours of the training part"
+        "--hours", type=positive, help="take only a random subset of this many hours of the training part"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of that subset")
 
@@ -88,7 +88,7 @@ def audio_folder_main(name: str, content: str, argv: Sequence[str] | None = None
     )
     parser.set_defaults(hours=None)
     if speech:
-        parser.add_argument("--hours", type=positive, help="take only a random subset of so many hours")
+        parser.add_argument("--hours", type=positive, help="take only a random subset of this many hours")
 
     def action() -> None:
         from speecheq.corpora.audio_folder import find_audio_files, prepare

@@ -45,7 +45,6 @@ from speecheq.corpora.segments import fit_segments
 
 # Number of clips that are checked and written at a time.
 BATCH = 1000
-# Raised when what this module writes changes its meaning.
 FORMAT = 2
 
 

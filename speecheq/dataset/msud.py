@@ -36,7 +36,6 @@ from speecheq.dataset.protocols import CROSS
 from speecheq.dataset.published_folds import folds_file_digest
 from speecheq.features.storage import load_cuts
 
-# Raised when what this module writes changes its meaning.
 FORMAT = 2
 COUNTED = ("corpus", "class", "esc", "gender", "eis")
 

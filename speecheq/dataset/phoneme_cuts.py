@@ -33,7 +33,6 @@ from speecheq.dataset.phones.phone_table import NoPhones
 from speecheq.dataset.phones.units import UNITS, Phones, Pieces, spelling
 from speecheq.features.storage import load_cuts
 
-# Raised when what this module writes changes its meaning.
 FORMAT = 2
 
 TRAIN, TEST = "train", "test"

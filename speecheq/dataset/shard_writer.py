@@ -43,7 +43,6 @@ from speecheq.features.audio import load_waveform
 from speecheq.features.fbank import FbankConfig
 from speecheq.features.storage import TICK_POWER, load_features
 
-# Raised when what this module writes changes its meaning.
 FORMAT = 1
 # By data.input: the field of a cut that a shard holds, and the ending of its files there.
 FIELDS = {"stored": ("features", ".llc"), "waveform": ("recording", ".flac")}

@@ -47,7 +47,6 @@ from speecheq.evaluation.score_files import (
 from speecheq.models.checkpoint import load_model
 from speecheq.models.normalisation import Normalised
 
-# Raised when the meaning of the scores changes.
 FORMAT = 3
 STAMP_FOLDER = "scored"
 # Data for figures only have their own stamps and format, so that changing them does not redo the scores.

@@ -41,7 +41,6 @@ TICK_POWER = -10
 # The storage types of archives and of shards.
 STORED_AS = (LilcomChunkyWriter.name, MemoryLilcomReader.name)
 CUTS_A_PART = 250
-# See CONTRIBUTING.md, "When to raise a FORMAT".
 FORMAT = 1
 
 

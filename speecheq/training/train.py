@@ -32,7 +32,6 @@ from speecheq.training.step import StepSetup
 from speecheq.training.trainer import Trainer
 from speecheq.training.training_data import TrainingData, esc_weights, load_training_data
 
-# See CONTRIBUTING.md, "When to raise a FORMAT".
 FORMAT = 3
 
 

@@ -91,7 +91,7 @@ def test_noises_are_added_to_what_is_prepared_and_the_page_tells_what_a_part_is_
     before = (folder / "data/manifests/ravdess/stage.json").read_bytes()
     toys.write_wav(tmp_path / "street" / "car.wav", 1.3)
     done = mtl_aug.run(*options, "--test-noise", tmp_path / "street", "--stage", 1, "--stop-stage", 1)
-    assert "noise: 1 files in, 1 out" in done.stderr and "those that lie in" in done.stderr
+    assert "noise: 1 files in, 1 out" in done.stderr and "using those in" in done.stderr
     assert (folder / "data/manifests/ravdess/stage.json").read_bytes() == before
     mtl_aug.run(*options, "--stage", 5, "--robustness", "noise", "--systems", "emotion mtl_aug_unlabelled")
     page = (folder / "RESULTS.md").read_text()
