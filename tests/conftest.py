@@ -64,8 +64,8 @@ SLOW = (
 SLOW_FIXTURES = {"browser", "samples"}
 # Exceptions that run the package from end to end in one process.
 FAST = ("egs/test_keys.py::test_what_the_flat_package_left_is_still_done",)
-# Tests of shell code and of pages, and of recipes, clusters and faults from outside. What they run of the package, other
-# tests run on both stacks.
+# Tests of shell code and of pages, and of recipes, clusters and faults from outside. The package code that they run is
+# tested by others on both stacks.
 ONE_STACK = ("docs/", "egs/", "faults/", "utils/")
 
 

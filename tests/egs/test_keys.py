@@ -214,8 +214,8 @@ def test_an_option_redoes_what_depends_on_it(recipe, options, redone):
 def test_what_the_flat_package_left_is_still_done(walked, toys, monkeypatch):
     """The same recipe as revision bd86508 left it, before the package was split into packages.
 
-    Stamps hold absolute paths, so it lies where it lay then. Of its checkpoints and archives all but those of the system
-    speecheq are zeros of the right size.
+    Stamps hold absolute paths, so it is in the same folder again. Its checkpoints and archives are zeros of the right
+    size, except those of the system speecheq.
     """
     made, folder = walked
     place = Path("/tmp/speecheq-bd86508")
