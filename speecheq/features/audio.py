@@ -4,7 +4,7 @@ import io
 import math
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import soundfile
@@ -59,7 +59,7 @@ def mix_channels(samples: np.ndarray) -> tuple[np.ndarray, bool]:
     return np.ascontiguousarray(samples[:, powers.argmax()]), True
 
 
-@lru_cache(maxsize=None)
+@cache
 def _warn_of_opposite_phase(path: str) -> None:
     """Warn once a file and process: data loaders read a file in each epoch."""
     log.warning("%s: the channels cancel each other out (opposite phase); the loudest is used alone", path)
