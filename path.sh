@@ -8,7 +8,7 @@ if [ -n "${BASH_VERSION:-}" ]; then
   # shellcheck disable=SC2128  # the first one, in words that other shells can read
   _speecheq_file=$BASH_SOURCE
 elif [ -n "${ZSH_VERSION:-}" ]; then
-  eval '_speecheq_file=${(%):-%x}'
+  _speecheq_file=$0  # of a sourced file, in zsh
 else
   echo "error: path.sh is for bash and zsh: start one of them and source it there." >&2
   # shellcheck disable=SC2317  # exit: for who runs this file instead of sourcing it

@@ -19,7 +19,7 @@ from speecheq.reporting.readme_tables import with_tables
 RECIPES = ("mandarin", "iemocap", "mtl_aug")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 # Options that a page shows as they are typed, of no program, or of a cluster or container.
-INVENTED = {"--name", "--qos", "--gres", "--nv"}
+INVENTED = {"--name", "--qos", "--gres", "--nv", "--shm-size"}
 
 
 def help_of(*command):
