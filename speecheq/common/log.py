@@ -17,11 +17,13 @@ def one_line(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-class _OneLine(logging.Formatter):
-    """Escapes control characters, so that each entry is one line."""
+def _escape(record: logging.LogRecord) -> bool:
+    """Make an entry one line, before any handler has it."""
+    record.msg, record.args = one_line(record.getMessage()), ()
+    return True
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return one_line(super().formatMessage(record))
+
+log.addFilter(_escape)
 
 
 class _StderrHandler(logging.StreamHandler):
@@ -38,7 +40,7 @@ class _StderrHandler(logging.StreamHandler):
 def set_up_logging(level: int = logging.INFO) -> None:
     """Send the package's log to standard error, with timestamps."""
     handler = _StderrHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.handlers[:] = [handler]
     if not logging.getLogger().handlers:
         # a library that logs to the root logger adds a handler there, and our lines would appear twice
