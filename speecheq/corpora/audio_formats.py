@@ -26,6 +26,7 @@ SIGNATURES = (
 )
 ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")
 LOOKED_AT = 4096
+WAV_HEADER = 44  # bytes, at least
 
 
 class OtherFormatError(InputError):
@@ -60,6 +61,8 @@ def unreadable(path: Path, reason: object) -> InputError:
 
 
 def _other_format(start: bytes) -> str | None:
+    if start[8:12] == b"WAVE" and len(start) < WAV_HEADER:
+        return None  # cut off
     for place, signature, name in SIGNATURES:
         if start[place : place + len(signature)] == signature:
             return name

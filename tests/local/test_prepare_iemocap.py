@@ -329,7 +329,9 @@ def test_a_copy_without_audio(refused, toys, iemocap, tmp_path):
     wav = tmp_path / "c" / "Session1" / "sentences" / "wav"
     assert refused("iemocap", tmp_path / "c", *PARTIAL).startswith(f"{wav}: is missing from IEMOCAP")
     wav.mkdir(parents=True)
-    assert "no utterance was found" in refused("iemocap", tmp_path / "c", *PARTIAL)
+    assert "all 1 utterances are left out (1 for the reason 'evaluation without audio'" in refused(
+        "iemocap", tmp_path / "c", *PARTIAL
+    )
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,9 @@ def test_clips_and_evaluations_without_counterpart(prepare, refused, toys, corpu
     for clip in corpus.rglob("MSP-IMPROV-*.wav"):
         clip.unlink()
     assert "has no audio for 10 of 10 lines" in refused("msp_improv", corpus)
-    assert "no utterance was found" in refused("msp_improv", corpus, *PARTIAL)
+    assert "all 10 utterances are left out (10 for the reason 'evaluation without audio'" in refused(
+        "msp_improv", corpus, *PARTIAL
+    )
 
 
 def test_folders_that_are_not_the_corpus(refused, corpus, tmp_path):
