@@ -55,6 +55,7 @@ $(TOOLS)/installed: utils/requirements/tools.txt
 
 lint: $(TOOLS)/installed
 	@$(TOOLS)/bin/ruff check . && $(TOOLS)/bin/ruff format --check .
+	@$(TOOLS)/bin/ruff check --quiet --preview --select PLC2701 speecheq local  # no private name across modules
 	@PYTHONPATH=. $(TOOLS)/bin/lint-imports --no-logo
 	@if grep -qsx modern $(VENV)/speecheq-stack; then $(TOOLS)/bin/mypy --python-executable $(VENV)/bin/python; \
 	  else echo 'mypy: skipped, it reads the types of the modern stack (make lint VENV=...)'; fi

@@ -1,12 +1,14 @@
 """Declaring a corpus: what its labels mean (``Corpus``), and what is known of each clip (``Utterance``)."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from speecheq import seqm
 from speecheq.common.files import PathLike
+from speecheq.common.stages import Drops
 
 NEUTRAL_RULES = ("metric", "corpus")
 # The official parts of a corpus; later stages know no others.
@@ -144,3 +146,7 @@ class Utterance:
     def where(self) -> str:
         """Where a message sends the reader: ``source``, or the audio file."""
         return self.source or str(self.audio)
+
+
+# find(corpus_dir, partial, drops) yields the utterances of a corpus and adds what it leaves out to ``drops``.
+FindUtterances = Callable[[Path, bool, Drops], Iterable[Utterance]]

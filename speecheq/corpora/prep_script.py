@@ -2,16 +2,13 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from speecheq.common.command_line import OneLineParser, exit_status, positive, positive_whole, true_or_false
 from speecheq.common.log import log, set_up_logging
 from speecheq.common.stages import Drops
-from speecheq.corpora.declaration import Corpus, Utterance
-
-# find(corpus_dir, partial, drops) yields the utterances of a corpus and adds what it leaves out to ``drops``.
-FindUtterances = Callable[[Path, bool, Drops], Iterable[Utterance]]
+from speecheq.corpora.declaration import Corpus, FindUtterances
 
 
 def _parser(prog: str, description: str, partial_help: str, nj_help: str, check_help: str) -> OneLineParser:

@@ -38,9 +38,8 @@ from speecheq.common.progress import progress
 from speecheq.common.stages import Drops, Stage
 from speecheq.corpora.audio_headers import AudioHeader, make_recording, read_headers
 from speecheq.corpora.counts import ClipCounts
-from speecheq.corpora.declaration import SPLITS, Corpus, Utterance
+from speecheq.corpora.declaration import SPLITS, Corpus, FindUtterances, Utterance
 from speecheq.corpora.layout import as_on_disk, report_hidden_below
-from speecheq.corpora.prep_script import FindUtterances
 from speecheq.corpora.segments import fit_segments
 
 # Number of clips that are checked and written at a time.

@@ -164,7 +164,7 @@ class _ScannedGru(nn.Module):
 
     def forward(self, steps: Tensor) -> tuple[Tensor]:
         """Map steps (T, N, C) to states (T, N, H), the first of a tuple as nn.GRU returns it."""
-        from torch._higher_order_ops.scan import scan
+        from torch._higher_order_ops.scan import scan  # noqa: PLC2701
 
         input_weight, recurrent_weight, input_bias, bias = self.gru.all_weights[0]
         projected = nn.functional.linear(steps, input_weight, input_bias)
@@ -182,7 +182,7 @@ class _ScannedGru(nn.Module):
 
 def _write_torch_export(inference: Inference, labels: Labels, path: Path) -> None:
     try:
-        from torch._higher_order_ops.scan import scan  # noqa: F401
+        from torch._higher_order_ops.scan import scan  # noqa: F401, PLC2701
         from torch.export import Dim, export, save
     except ImportError as error:
         raise InputError(
