@@ -19,7 +19,8 @@
 #   --seeds LIST          (1)
 #   --systems LIST        names of conf/systems.yaml (speecheq; in egs/mtl_aug mtl_aug_unlabelled)
 #   --config FILE         sizes and schedule (conf/paper.yaml; conf/best.yaml is our recipe, and the default in
-#                         egs/mtl_aug; for CPUs conf/small.yaml and, not there, small_best.yaml and small_paper.yaml)
+#                         egs/mtl_aug; for CPUs conf/small.yaml; egs/mandarin and egs/iemocap also have
+#                         conf/small_best.yaml and small_paper.yaml)
 #   --status true         run nothing: list what is done, stale or missing in DATA and EXP, with time and disk
 #   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
 #   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an
@@ -36,7 +37,7 @@
 #   --neutral-eis NAME    EIS of neutral clips: as each corpus declares it, SEQM's 0 (metric), or what its own intensity
 #                         says (corpus) (declared)
 #   --use LIST            SEQM categories to take, of all corpora (joy,anger) or of one (ravdess=joy,anger); may be
-#                         repeated, the later counts; all lifts the recipe's own restriction (all, or esd_zh=all)
+#                         repeated, the last one wins; all, or CORPUS=all, removes the recipe's own restriction
 #   --dev NAME            dev part of the training folds: clips (10 %), speaker, official, or auto: official with the
 #                         protocol official where there is one, else clips (auto)
 #   --phonemes NAME       the corpus of the phoneme task, or none (the recipe's own, where it is given)

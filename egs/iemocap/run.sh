@@ -3,7 +3,7 @@
 # gender also from RAVDESS, CREMA-D and ESD; phonemes from LibriSpeech.
 #
 #   ./run.sh --iemocap DIR --ravdess DIR --crema-d DIR --esd DIR --librispeech DIR --stage 0 --stop-stage 5
-#   ./run.sh --iemocap DIR --protocol session          leave one session out (speakers unseen)
+#   ./run.sh --iemocap DIR --protocol session --systems wo_mtl     leave one session out, without phonemes
 #   ./run.sh --mini true                               the same on corpora that it synthesises
 #
 # Stages, each runnable on its own (where no corpus is given, stages 2 to 5 take those that stage 1 prepared):

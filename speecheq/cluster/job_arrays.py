@@ -3,8 +3,8 @@
 A stage that can be split gives a list of tasks, each a command line. They become one array, or several if the cluster
 limits the length of arrays. ``run_task`` runs each task on its node and writes its exit status to a file.
 
-Beyond Kaldi's queue.pl: a second start waits for jobs that are already queued, Ctrl-C cancels them, jobs that are
-warned save and requeue, a task may span nodes, and commands do not go through a shell.
+Beyond Kaldi's queue.pl: a second start waits for jobs that are already queued, Ctrl-C cancels them, warned
+trainings save (and requeue, if asked to), a task may span nodes, and commands do not go through a shell.
 Not submitit: it pickles Python functions, while these tasks are command lines, and it does not support Grid Engine.
 """
 
