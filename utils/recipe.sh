@@ -175,7 +175,7 @@ make_paths_absolute() {
     # --config may also be relative to the recipe's folder, which has conf/
     if [[ $name != config || -e ${!name} ]]; then printf -v "$name" '%s' "$(absolute "${!name}")"; fi
   done
-  [[ -z $folds_file || -f $folds_file ]] || die "--folds-file $folds_file: there is no such file of folds."
+  [[ -z $folds_file || -f $folds_file ]] || die "--folds-file $folds_file: the file of folds does not exist."
 }
 
 declare -A folder_of=()  # corpus -> its folder; '' if there are only its manifests

@@ -20,7 +20,8 @@ MACOS_FOLDER = "__MACOSX"
 
 def is_hidden(name: PathLike) -> bool:
     """Whether a relative name is that of a hidden file, or one in a hidden folder or a leftover of macOS (``._*``)."""
-    return any(part.startswith(".") and part != ".." or part == MACOS_FOLDER for part in Path(name).parts)
+    parts = str(name).split("/")
+    return any(part.startswith(".") and part not in (".", "..") or part == MACOS_FOLDER for part in parts)
 
 
 def is_macos_leftover(path: PathLike) -> bool:

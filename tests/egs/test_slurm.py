@@ -419,7 +419,7 @@ def test_jobs_that_are_submitted_from_inside_an_allocation_ask_for_what_they_are
 def test_what_slurm_refuses_is_one_sentence(mandarin, training):
     arguments, _ = training
     refused = mandarin.refused(*arguments("--partition", "none"))
-    assert "train: sbatch refused its 2 jobs (sbatch: error: " in refused and "partition" in refused
+    assert "train: sbatch rejected its 2 jobs (sbatch: error: " in refused and "partition" in refused
 
 
 def test_one_training_on_two_nodes(mandarin, training):

@@ -54,7 +54,7 @@ def test_a_file_that_is_cut_off(stages, writer, name, reader, capfd):
     assert "Traceback" not in told and len(errors) == 1, told
     assert str(path) in errors[0] and "again" in errors[0]
     assert stages.run(writer) == 0
-    assert "redone" in capfd.readouterr().err
+    assert "running the stage again" in capfd.readouterr().err
     stages.run_from(writer)
     check_equal(results(stages.root), stages.expected)
 
