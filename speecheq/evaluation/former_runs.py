@@ -102,8 +102,8 @@ def _put_aside(stage: Stage, key: str, stamp: dict[str, Any] | None) -> None:
     changes = "" if stamp is None else _changes(stamp.get("options", {}), stage.options)
     log.warning(
         "%s: holds a %s training with other settings or data%s; it is moved to %s and kept until the new one is "
-        "scored. The new one starts from the beginning. The former settings bring the former run back; to keep both, give one "
-        "of them another --exp.",
+        "scored. The new one starts from the beginning. The former settings bring the former run back; to keep both, "
+        "give one of them another --exp.",
         folder,
         "broken-off" if stamp is None else "finished",
         f" ({changes})" if changes else "",
