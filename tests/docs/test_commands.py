@@ -191,7 +191,7 @@ def checkout(nano, made, server, toys, tmp_path_factory):
     top.mkdir()
     without = shutil.ignore_patterns("data", "data-*", "exp", "exp-*")
     shutil.copytree(ROOT / "egs", top / "egs", symlinks=True, ignore=without)
-    for name in ("local", "utils", "speecheq"):
+    for name in ("docs", "local", "utils", "speecheq"):
         shutil.copytree(ROOT / name, top / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (*ROOT.glob("*.sh"), ROOT / "README.md"):
         shutil.copy(path, top)
