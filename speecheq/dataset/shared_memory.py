@@ -27,7 +27,7 @@ SEMAPHORES = 100_000
 
 
 def free_bytes() -> int | None:
-    """Free bytes in /dev/shm; None where that cannot be told."""
+    """Free bytes in /dev/shm; None if unknown."""
     try:
         found = os.statvfs(SHARED_MEMORY)
     except OSError:

@@ -46,10 +46,11 @@ def _rounded(value: Any) -> Any:
 def _write_csv(predictions: Iterable["Prediction"], classes: Sequence[str], stream: TextIO) -> None:
     """One row a prediction; a cell is empty where the prediction has no such value."""
     from speecheq.evaluation.score_files import POSTERIOR
+    from speecheq.inference.output_file import FIRST_COLUMNS
 
     writer = csv.writer(stream, lineterminator="\n")
     posteriors = [POSTERIOR + name for name in classes]
-    writer.writerow(["source", "start", "end", "emotion", "name", "eis", *posteriors, "gender", "phones", "note"])
+    writer.writerow([*FIRST_COLUMNS, *posteriors, "gender", "phones", "note"])
     for p in predictions:
         times = (f"{p.start:.3f}", f"{p.end:.3f}")
         eis = None if p.eis is None else f"{p.eis:.4f}"

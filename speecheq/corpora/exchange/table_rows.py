@@ -64,9 +64,9 @@ class TableRows:
         usual, is_first = delimiter_of(self.table), True
         for where, line in read_lines(self.table, ("utf-16", "utf-8")):  # spreadsheets save Unicode text as UTF-16
             if is_first:
-                told = SPREADSHEET_LINE.fullmatch(line.strip(" "))
-                if told:  # a line that spreadsheets write before the names
-                    self.delimiter = usual = told[1]
+                declared = SPREADSHEET_LINE.fullmatch(line.strip(" "))
+                if declared:  # a line that spreadsheets write before the names
+                    self.delimiter = usual = declared[1]
                     continue
                 self.delimiter = _delimiter_shown(line, usual, self.needed)
                 is_first = False
