@@ -22,6 +22,8 @@ from speecheq.config.setting import checked_value
 # Settings that the program derives: they are saved with a model, but users cannot set them.
 FIXED = {
     "model.feature_dim": "the features",
+    "model.encoder_layers": "the features",
+    "model.encoder_dim": "the features",
     "model.num_phones": "the phone table",
     "model.num_esc": "the classes",
     "model.num_genders": "the labels",
@@ -29,6 +31,8 @@ FIXED = {
 }
 # Where a training runs and how it is saved: no effect on what it learns.
 NOT_LEARNED = ("run.device", "run.threads", "run.checkpoint_steps", "data.workers", "optim.max_bad_steps")
+# Settings that came later: at their defaults they are no part of a stage's key, so that what is done stays done.
+LATER = ("model.encoder_layers", "model.encoder_dim", "model.projection")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -149,13 +153,18 @@ def resolve(
 
 
 def learned(config: Config) -> dict[str, Any]:
-    """The settings that change what is learned, by group: all but those of NOT_LEARNED."""
+    """The settings that change what is learned, by group: all but NOT_LEARNED, and LATER only where they are set."""
     values = asdict(config)
     for name in NOT_LEARNED:
         group, key = name.split(".")
         del values[group][key]
     if not config.shar.use:  # its other settings have no effect
         del values["shar"]
+    defaults = flat(asdict(Config()))
+    for name in LATER:
+        group, key = name.split(".")
+        if values[group][key] == defaults[name]:
+            del values[group][key]
     return values
 
 

@@ -10,7 +10,11 @@ GENDERS = ("F", "M")
 AUGMENTATIONS = ("none", "speed", "pitch", "noise", "reverberation", "specaugment", "mixup")
 # MTL-AUG's tasks: predict which augmentation a clip had, and its features before augmentation. They need no labels.
 LABEL_FREE_TASKS = ("augmentation", "reconstruction")
-MODEL_KINDS = ("speecheq", "baseline", "cnn_blstm")
+MODEL_KINDS = ("speecheq", "baseline", "cnn_blstm", "light", "fusion")
+# Kinds that are built on the states of a pretrained encoder; the others take them or filter banks.
+ENCODER_KINDS = ("light", "fusion")
+# What ``fusion`` has beside the encoder's states, in front of them: two successive fbank frames of 80 filter banks.
+STACKED_FBANK = 160
 # Impulse responses are cut to this length, by which those of ordinary rooms have decayed by 60 dB.
 RIR_SECONDS = 2.0
 
@@ -37,16 +41,22 @@ class ModelConfig:
     """Sizes of SpeechEQ (section 2.3, Figure 2), named as in ECAPA-TDNN; the defaults are the paper's.
 
     The baseline and the CNN-BLSTM derive their other sizes from ``channels`` and ignore ``mfa_channels``, ``scale``,
-    ``bottleneck`` and ``res_bigru``.
+    ``bottleneck`` and ``res_bigru``; ``light`` ignores these but ``bottleneck``.
     """
 
     kind: str = setting(
         "speecheq",
-        "the model: SpeechEQ, the baseline CNN + RNN + attention (section 3.3), or CNN-BLSTM, an encoder for MTL-AUG",
+        "the model: SpeechEQ, the baseline CNN + RNN + attention (section 3.3), CNN-BLSTM, an encoder for MTL-AUG, "
+        "light, which pools the states of a pretrained encoder, or fusion of light and SpeechEQ's backbone on fbank",
         choices=MODEL_KINDS,
     )
-    feature_dim: int = setting(80, "filter banks of a frame", low=1)
-    channels: int = setting(256, "width C of every SE-Res2Block, or of all layers of the baseline", low=2)
+    feature_dim: int = setting(80, "values of a frame: filter banks, or the states of all chosen layers", low=1)
+    encoder_layers: int = setting(0, "layers of a pretrained encoder whose states a frame holds; 0: fbank", low=0)
+    encoder_dim: int = setting(0, "width of each of these layers", low=0)
+    projection: int = setting(256, "width to which the weighted sum of the encoder's layers is projected", low=1)
+    channels: int = setting(
+        256, "width C of every SE-Res2Block, of all layers of the baseline, or of light's phoneme branch", low=2
+    )
     mfa_channels: int = setting(1536, "width of the multi-layer feature aggregation", low=1)
     scale: int = setting(8, "channel groups of a Res2 convolution", low=2)
     bottleneck: int = setting(128, "inner width of squeeze-excitation and of the attentive pooling", low=1)
@@ -73,12 +83,24 @@ class ModelConfig:
         """Return self. Raises ValueError, with name and range, for a setting that does not fit its range or another."""
         check_settings(self)
         refused = f"channels is {self.channels}, but it must be "
-        if self.kind != "speecheq" and self.channels % 2:
+        has_ecapa = self.kind in ("speecheq", "fusion")
+        if self.kind in ("baseline", "cnn_blstm") and self.channels % 2:
             raise ValueError(f"{refused}even: half for each direction of the LSTM")
-        if self.kind == "speecheq" and self.channels % self.scale:
+        if has_ecapa and self.channels % self.scale:
             raise ValueError(f"{refused}a multiple of scale, which is {self.scale}")
-        if self.kind == "speecheq" and self.res_bigru != "none" and self.channels % 2:
+        if has_ecapa and self.res_bigru != "none" and self.channels % 2:
             raise ValueError(f"{refused}even: half for each direction of the Res-BiGRU")
+        if self.kind == "fusion" and self.decoder_channels:
+            raise ValueError(
+                f"decoder_channels is {self.decoder_channels}, but fusion, whose branches differ in frame rate, has no "
+                "decoder; set it to 0, or model.kind to light or speecheq"
+            )
+        expected = self.encoder_layers * self.encoder_dim + (STACKED_FBANK if self.kind == "fusion" else 0)
+        if self.encoder_layers and self.feature_dim != expected:
+            raise ValueError(
+                f"feature_dim is {self.feature_dim}, but {self.encoder_layers} layers of {self.encoder_dim} make "
+                f"{expected} values a frame"
+            )
         return self
 
 

@@ -39,6 +39,8 @@ SYSTEMS = {
     "speecheq": "An ECAPA-TDNN with Res-BiGRUs",
     "baseline": "A CNN with BiLSTM and self-attention",
     "cnn_blstm": "A CNN with BiLSTM and attention",
+    "light": "Attentive statistics of a weighted sum of the layers of a pretrained encoder",
+    "fusion": "An ECAPA-TDNN with Res-BiGRUs on filter banks beside a pretrained encoder",
 }
 
 

@@ -22,6 +22,7 @@ from torch.nn.functional import max_pool1d
 from speecheq.config.schema import ModelConfig
 from speecheq.models.ecapa import TdnnUnit, standard_deviation
 from speecheq.models.heads import Backbone, FrameLevel, MultitaskHeads
+from speecheq.models.layer_mixture import build_front_end
 from speecheq.models.padding_mask import Frames
 from speecheq.models.res_bigru import run_both_ways
 
@@ -54,10 +55,10 @@ class BiLSTM(nn.Module):
 class CnnRnnAttention(Backbone):
     """The frame level is the second convolution's output (N, T / 3, C)."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, input_dim: int):
         super().__init__()
         width, per_stream = config.channels, config.batch_statistics == "per_stream"
-        self.first = TdnnUnit(config.feature_dim, width, kernel=3, per_stream=per_stream)
+        self.first = TdnnUnit(input_dim, width, kernel=3, per_stream=per_stream)
         self.second = TdnnUnit(width, width, kernel=3, per_stream=per_stream)
         self.bilstm = BiLSTM(width)
         self.attention = nn.TransformerEncoderLayer(
@@ -80,7 +81,8 @@ class CnnRnnAttention(Backbone):
 
 
 class Baseline(MultitaskHeads):
-    """CNN + RNN + attention, and the heads; phonemes at a third of the features' frame rate, 33 a second."""
+    """CNN + RNN + attention, and the heads; phonemes at a third of the features' frame rate, 33 a second with fbank."""
 
     def __init__(self, config: ModelConfig):
-        super().__init__(config.validate(), CnnRnnAttention(config), config.channels, POOLING)
+        front_end, width = build_front_end(config.validate())
+        super().__init__(config, CnnRnnAttention(config, width), config.channels, POOLING, front_end=front_end)

@@ -15,16 +15,17 @@ from speecheq.models.baseline import POOLING, BiLSTM, max_pool
 from speecheq.models.convolution import Convolution
 from speecheq.models.ecapa import TdnnUnit
 from speecheq.models.heads import Backbone, FrameLevel, MultitaskHeads
+from speecheq.models.layer_mixture import build_front_end
 from speecheq.models.padding_mask import Frames
 
 
 class CnnBlstmEncoder(Backbone):
     """The frame level is the LSTM's output (N, T / 3, C); the embedding, its mean weighted by attention."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, input_dim: int):
         super().__init__()
         width, per_stream = config.channels, config.batch_statistics == "per_stream"
-        self.first = TdnnUnit(config.feature_dim, width, kernel=5, per_stream=per_stream)
+        self.first = TdnnUnit(input_dim, width, kernel=5, per_stream=per_stream)
         self.second = TdnnUnit(width, width, kernel=3, per_stream=per_stream)
         self.blstm = BiLSTM(width)
         self.attention = Convolution(width, 1)
@@ -41,7 +42,8 @@ class CnnBlstmEncoder(Backbone):
 
 
 class CnnBlstm(MultitaskHeads):
-    """CNN-BLSTM, and the heads; phonemes at a third of the features' frame rate, 33 a second."""
+    """CNN-BLSTM, and the heads; phonemes at a third of the features' frame rate, 33 a second with fbank."""
 
     def __init__(self, config: ModelConfig):
-        super().__init__(config.validate(), CnnBlstmEncoder(config), config.channels, POOLING)
+        front_end, width = build_front_end(config.validate())
+        super().__init__(config, CnnBlstmEncoder(config, width), config.channels, POOLING, front_end=front_end)

@@ -172,13 +172,16 @@ def _in_parts(*tensors: Tensor) -> list[Sequence[Tensor]]:
 
 
 class EcapaTdnn(Backbone):
-    """The frame level is the multi-layer feature aggregation; with ``res_bigru="none"`` this is plain ECAPA-TDNN."""
+    """The frame level is the multi-layer feature aggregation; with ``res_bigru="none"`` this is plain ECAPA-TDNN.
 
-    def __init__(self, config: ModelConfig):
+    Its features are ``input_dim`` wide.
+    """
+
+    def __init__(self, config: ModelConfig, input_dim: int):
         super().__init__()
         c = config
         per_stream = c.batch_statistics == "per_stream"
-        self.first = TdnnUnit(c.feature_dim, c.channels, kernel=5, per_stream=per_stream)
+        self.first = TdnnUnit(input_dim, c.channels, kernel=5, per_stream=per_stream)
         self.blocks = nn.ModuleList(
             SERes2Block(c.channels, dilation, c.scale, c.bottleneck, c.res_bigru, per_stream) for dilation in DILATIONS
         )

@@ -39,7 +39,9 @@ class FrameLevel(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """Features -> frame level -> utterance embedding."""
+    """Features -> frame level -> utterance embedding; a backbone may have a branch of its own for phonemes."""
+
+    has_phoneme_branch = False
 
     def aggregate(self, features: Tensor, frames: Frames) -> FrameLevel:
         """Features (N, T, feature_dim), finite in the padding too -> frame level (N, T', C)."""
@@ -47,6 +49,10 @@ class Backbone(nn.Module):
 
     def embed(self, level: FrameLevel) -> Tensor:
         """Frame level (N, T', C) -> embedding (N, embedding_dim). In training N must be at least 2."""
+        raise NotImplementedError
+
+    def aggregate_for_phonemes(self, features: Tensor, frames: Frames) -> FrameLevel:
+        """As ``aggregate``, for the phoneme head; only where ``has_phoneme_branch``."""
         raise NotImplementedError
 
 
@@ -77,15 +83,25 @@ class MultitaskHeads(nn.Module):
     """A backbone with heads for phonemes (each frame), and for gender, ESC and EIS (the embedding).
 
     MTL-AUG adds a head for the type of augmentation (the embedding) and a decoder (each frame). One frame of the
-    backbone's output, of ``frame_channels``, covers ``frames_each`` frames of the features.
+    backbone's output, of ``frame_channels``, covers ``frames_each`` frames of the features; a phoneme branch has its
+    own ``phoneme_channels``. ``front_end``, if any, changes each frame of the features before the backbone sees it.
     """
 
-    def __init__(self, config: ModelConfig, backbone: Backbone, frame_channels: int, frames_each: int = 1):
+    def __init__(
+        self,
+        config: ModelConfig,
+        backbone: Backbone,
+        frame_channels: int,
+        frames_each: int = 1,
+        phoneme_channels: int | None = None,
+        front_end: nn.Module | None = None,
+    ):
         super().__init__()
         self.config = config
+        self.front_end = front_end
         self.backbone = backbone
         self.dropout = nn.Dropout(config.dropout)
-        self.phoneme_head = Convolution(frame_channels, config.num_phones)
+        self.phoneme_head = Convolution(phoneme_channels or frame_channels, config.num_phones)
         self.gender_head = nn.Linear(config.embedding_dim, config.num_genders)
         self.esc_head = nn.Linear(config.embedding_dim, config.num_esc)
         self.eis_head = nn.Linear(config.embedding_dim, 1)
@@ -113,10 +129,17 @@ class MultitaskHeads(nn.Module):
         frames = Frames.from_lengths(lengths, num_frames, features.device, phoneme_stream=tasks == {"phoneme"})
         if frames.mask is not None:
             features = features.masked_fill(frames.mask == 0, 0.0)  # not a product: padding may be NaN
-        level = self.backbone.aggregate(features, frames)
-        predictions = Predictions(level.frames.given_lengths)
+        if self.front_end is not None:
+            features = self.front_end(features)
+        if tasks == {"phoneme"} and self.backbone.has_phoneme_branch:
+            level = phoneme_level = self.backbone.aggregate_for_phonemes(features, frames)
+        else:
+            level = phoneme_level = self.backbone.aggregate(features, frames)
+            if "phoneme" in tasks and self.backbone.has_phoneme_branch:
+                phoneme_level = self.backbone.aggregate_for_phonemes(features, frames)
+        predictions = Predictions(phoneme_level.frames.given_lengths)
         if "phoneme" in tasks:
-            predictions.phoneme_logits = self.phoneme_head(self.dropout(level.x))
+            predictions.phoneme_logits = self.phoneme_head(self.dropout(phoneme_level.x))
         if "reconstruction" in tasks:
             predictions.reconstruction = self.decoder(level.x, num_frames)
         if tasks - {"phoneme", "reconstruction"}:

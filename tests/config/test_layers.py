@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from speecheq.common.digests import digest
 from speecheq.common.errors import InputError
 from speecheq.config.layers import (
     learned,
@@ -201,3 +202,11 @@ def test_the_recipes_own_files_resolve(toys):
             if size.name not in ("systems.yaml", "table.yaml"):
                 for system in read_systems(systems):
                     resolve(size, systems, system)
+
+
+def test_settings_that_came_later_leave_the_keys_of_finished_trainings():
+    assert digest(learned(Config())) == "e9488717fc7fc442"  # that of version 0.1.0
+    config = Config()
+    config.model.projection = 320
+    assert learned(config)["model"]["projection"] == 320
+    assert "encoder_layers" not in learned(config)["model"]

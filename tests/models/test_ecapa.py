@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
     [(512, "none", 6.2), (1024, "none", 14.7), (256, "none", 3.33), (256, "before_se", 4.2), (256, "after_se", 4.2)],
 )
 def test_parameter_count(channels, res_bigru, millions):
-    model = EcapaTdnn(ModelConfig(channels=channels, res_bigru=res_bigru))
+    model = EcapaTdnn(ModelConfig(channels=channels, res_bigru=res_bigru), 80)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.008)
 
 

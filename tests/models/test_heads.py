@@ -4,20 +4,32 @@ import dataclasses
 
 import pytest
 import torch
-from small_models import FIELDS, SMALL, small_model
+from small_models import FIELDS, SMALL, random_features, small_model
 
 from speecheq.config.schema import ModelConfig
-from speecheq.models import TASKS, Baseline, SpeechEQ, build_model, clip_eis
+from speecheq.models import TASKS, Baseline, Fusion, Light, SpeechEQ, build_model, clip_eis
 
 EACH_KIND = pytest.mark.parametrize("kind", SMALL)
 EACH_BACKBONE = pytest.mark.parametrize(
-    "kind, place", [("speecheq", "before_se"), ("speecheq", "after_se"), ("speecheq", "none"), ("baseline", "none")]
+    "kind, place",
+    [
+        ("speecheq", "before_se"),
+        ("speecheq", "after_se"),
+        ("speecheq", "none"),
+        ("baseline", "none"),
+        ("light", "none"),
+        ("fusion", "before_se"),
+        ("speecheq on states", "none"),
+        ("baseline on states", "none"),
+    ],
 )
 
 
-@pytest.mark.parametrize("kind, lengths", [("speecheq", [20, 7, 3, 1]), ("baseline", [7, 3, 1, 1])])
-def test_shapes_and_the_frames_of_the_phonemes(kind, lengths):
-    predictions = small_model(kind)(torch.randn(4, 20, 80), torch.tensor([20, 7, 3, 1]))
+@EACH_KIND
+def test_shapes_and_the_frames_of_the_phonemes(kind):
+    lengths = [7, 3, 1, 1] if "baseline" in kind else [20, 7, 3, 1]
+    model = small_model(kind)
+    predictions = model(random_features(model, 4, 20), torch.tensor([20, 7, 3, 1]))
     assert predictions.lengths.tolist() == lengths
     assert predictions.phoneme_logits.shape == (4, max(lengths), 202)
     assert predictions.gender_logits.shape == (4, 2)
@@ -30,7 +42,7 @@ def test_shapes_and_the_frames_of_the_phonemes(kind, lengths):
 def test_padding_changes_nothing_in_inference(kind, place):
     model = small_model(kind, res_bigru=place).eval()
     lengths = [40, 29, 23, 9, 7, 1]
-    features = torch.randn(6, 50, 80) * 3
+    features = random_features(model, 6, 50) * 3
     features[1, 29:] = float("nan")
     with torch.no_grad():
         batch = model(features, torch.tensor(lengths))
@@ -46,11 +58,11 @@ def test_padding_changes_nothing_in_inference(kind, place):
 @EACH_BACKBONE
 def test_more_padding_changes_nothing_in_training(kind, place):
     torch.manual_seed(1)
-    features, lengths = torch.randn(6, 20, 80), torch.tensor([20, 13, 20, 8, 1, 17])
+    features, lengths = random_features(small_model(kind), 6, 20), torch.tensor([20, 13, 20, 8, 1, 17])
     results = []
     for extra in (0, 17):
         model = small_model(kind, res_bigru=place).train()
-        padding = torch.full((6, extra, 80), float("nan"))
+        padding = torch.full((6, extra, features.shape[2]), float("nan"))
         predictions = model(torch.cat([features, padding], dim=1), lengths)
         valid = torch.cat([row[:length] for row, length in zip(predictions.phoneme_logits, predictions.lengths)])
         (valid.square().mean() + predictions.embedding.pow(3).mean() + predictions.eis.sum()).backward()
@@ -60,7 +72,7 @@ def test_more_padding_changes_nothing_in_training(kind, place):
     for short, long in zip(*(result[:4] for result in results)):
         torch.testing.assert_close(short, long, atol=1e-4, rtol=1e-4)
     short, long = results[0][4], results[1][4]
-    if kind == "baseline":
+    if "baseline" in kind:
         torch.testing.assert_close(short, long, atol=1e-4, rtol=1e-3)
     # Rounding, enlarged by the norms of six embeddings, is about 1e-5 here, as when the batch is permuted.
     assert (short - long).norm() < 1e-3 * short.norm()
@@ -70,7 +82,7 @@ def test_more_padding_changes_nothing_in_training(kind, place):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_computes_and_trains_its_own_head_only(kind, task):
     model = small_model(kind)
-    predictions = model(torch.randn(2, 32, 80), torch.tensor([32, 19]), tasks=(task,))
+    predictions = model(random_features(model, 2, 32), torch.tensor([32, 19]), tasks=(task,))
     own = {"phoneme": "phoneme_logits", "eis": "eis"}.get(task, task + "_logits")
     assert [name for name in FIELDS if getattr(predictions, name) is not None] == [own]
     assert (predictions.embedding is None) == (task == "phoneme")
@@ -82,10 +94,15 @@ def test_a_task_computes_and_trains_its_own_head_only(kind, task):
 
     for other in TASKS:
         assert set(trained(getattr(model, other + "_head")).values()) == {other == task}, other
-    if kind == "baseline":
+    if "baseline" in kind:
         for name, reached in trained(model.backbone).items():
             assert reached == (name.startswith(("first.", "second.")) or task != "phoneme"), name
-    assert model.backbone.first.convolution.weight.grad.abs().sum() > 0
+    if model.backbone.has_phoneme_branch:
+        for name, reached in trained(model.backbone).items():
+            assert reached == (("phonemes." in name) == (task == "phoneme")), name
+    else:
+        assert model.backbone.first.convolution.weight.grad.abs().sum() > 0
+    assert model.front_end is None or all(trained(model.front_end).values())
     assert (model.backbone.fc.weight.grad is None) == (task == "phoneme")  # phonemes need no pooling
 
 
@@ -99,7 +116,7 @@ def test_unknown_tasks(kind, tasks):
 @EACH_KIND
 def test_eis_starts_in_the_middle_and_is_not_clipped(kind):
     model = small_model(kind)
-    features, lengths = torch.randn(8, 30, 80), torch.full((8,), 30)
+    features, lengths = random_features(model, 8, 30), torch.full((8,), 30)
     assert (model(features, lengths).eis - 2).abs().max() < 0.5
     torch.nn.init.constant_(model.eis_head.bias, 9.0)
     assert model(features, lengths).eis.min() > 4
@@ -112,7 +129,7 @@ def test_eis_is_clipped_for_scores():
 @EACH_KIND
 def test_dropout_only_in_training(kind):
     model = small_model(kind, dropout=0.5)
-    x, lengths = torch.randn(2, 12, 80), torch.tensor([12, 9])
+    x, lengths = random_features(model, 2, 12), torch.tensor([12, 9])
     assert not torch.equal(model(x, lengths).phoneme_logits, model(x, lengths).phoneme_logits)
     model.eval()
     assert torch.equal(model(x, lengths).phoneme_logits, model(x, lengths).phoneme_logits)
@@ -121,7 +138,7 @@ def test_dropout_only_in_training(kind):
 @EACH_KIND
 def test_it_runs_and_trains_under_bfloat16_autocast(kind):
     model = small_model(kind)
-    features, lengths = torch.randn(3, 32, 80), torch.tensor([32, 9, 20])
+    features, lengths = random_features(model, 3, 32), torch.tensor([32, 9, 20])
     for mode in (model.train(), model.eval()):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             predictions = mode(features, lengths)
@@ -133,6 +150,8 @@ def test_it_runs_and_trains_under_bfloat16_autocast(kind):
 def test_the_settings_choose_the_model():
     assert isinstance(small_model("baseline"), Baseline)
     assert isinstance(small_model("speecheq"), SpeechEQ)
+    assert isinstance(small_model("light"), Light)
+    assert isinstance(small_model("fusion"), Fusion)
     assert ModelConfig().kind == "speecheq"
 
 
@@ -153,6 +172,13 @@ def test_the_settings_choose_the_model():
         (dict(kind="baseline", channels=15), "channels is 15, but it must be even"),
         (dict(kind="baseline", embedding_dim=0), "embedding_dim is 0, but it must be at least 1"),
         (dict(kind="baseline", dropout=1.0), "dropout is 1.0"),
+        (dict(kind="fusion", channels=20), "channels is 20, but it must be a multiple of scale"),
+        (dict(kind="fusion", decoder_channels=8), "decoder_channels is 8, but fusion"),
+        (dict(encoder_layers=2, encoder_dim=30), "feature_dim is 80, but 2 layers of 30 make 60 values a frame"),
+        (
+            dict(kind="fusion", encoder_layers=2, encoder_dim=30, feature_dim=60),
+            "feature_dim is 60, but 2 layers of 30 make 220 values a frame",
+        ),
     ],
 )
 def test_settings_out_of_range(changes, words):

@@ -1,0 +1,44 @@
+"""The weighted sum of a pretrained encoder's layers, in front of a backbone.
+
+Yang et al. (SUPERB, 2021) feed frozen encoders to a task in this way: lower layers hold more of the voice, upper ones
+more of the words, and the task learns which it needs.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+from speecheq.config.schema import ModelConfig
+
+
+class LayerMixture(nn.Module):
+    """States of L layers, one after the other in a frame, (N, T, L D) -> (N, T, projection).
+
+    Each layer's state of a frame is normalised to mean 0 and deviation 1, as the layers differ in range by orders of
+    magnitude; the L layers are summed with weights that are a softmax of learned scores, and projected.
+    """
+
+    def __init__(self, num_layers: int, layer_dim: int, projection: int):
+        super().__init__()
+        self.num_layers, self.layer_dim = num_layers, layer_dim
+        self.scores = nn.Parameter(torch.zeros(num_layers))  # the same weight for each at the start
+        self.project = nn.Linear(layer_dim, projection)
+
+    def weights(self) -> Tensor:
+        """The share (L,) that each layer has in the sum."""
+        return self.scores.softmax(0)
+
+    def forward(self, states: Tensor) -> Tensor:
+        layers = states.unflatten(2, (self.num_layers, self.layer_dim))
+        mixed = (layer_norm(layers, (self.layer_dim,)) * self.weights().unsqueeze(1)).sum(2)
+        return self.project(mixed)
+
+
+def build_front_end(config: ModelConfig) -> tuple[LayerMixture | None, int]:
+    """What stands between the features and a backbone that takes one vector a frame.
+
+    Returns: the mixture of layers, or None for filter banks; and the width of what the backbone gets.
+    """
+    if not config.encoder_layers:
+        return None, config.feature_dim
+    return LayerMixture(config.encoder_layers, config.encoder_dim, config.projection), config.projection
