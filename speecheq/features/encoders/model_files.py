@@ -1,0 +1,140 @@
+"""The files of a pretrained model: found in a folder or on the hub, checked, read tensor by tensor."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from speecheq.common.errors import InputError, first_line, optional_package
+from speecheq.common.files import read_json
+
+CONFIG, PREPROCESSOR, WEIGHTS = FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+
+
+def find_model(model: str) -> Path:
+    """The folder of ``model``, a folder or the id of a model of the hub; of a folder nothing asks the network.
+
+    From the hub come the three files of ``FILES``, unless its cache has them. Raises InputError where there is none.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    missing = f"{model}: there is no such folder"
+    if folder.is_absolute() or len(folder.parts) != 2 or folder.parts[0] in (".", "..", "~"):
+        raise InputError(f"{missing}; name the folder of a model, or a model of the Hugging Face hub as OWNER/NAME.")
+    with optional_package("huggingface_hub", f"{missing}; a model of the hub"):
+        from huggingface_hub import snapshot_download
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(FILES)))
+    except Exception as error:  # of the network, of the hub, of the disk
+        raise InputError(
+            f"{missing}, and no model of that id could be downloaded from the hub ({first_line(error)})."
+        ) from error
+
+
+class Tensors:
+    """Tensors of an open file of weights, without the prefix of their names."""
+
+    def __init__(self, path: Path, opened: Any, prefix: str) -> None:
+        self.path, self.prefix = path, prefix
+        self._opened, self._names = opened, set(opened.keys())
+
+    def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor ``name``. Raises InputError if there is none or it has another shape."""
+        full = self.prefix + name
+        if full not in self._names:
+            raise InputError(f"{self.path}: lacks the tensor {full}, which its config.json asks for; copy both again.")
+        tensor = self._opened.get_tensor(full)
+        if tuple(tensor.shape) != tuple(shape):
+            raise InputError(
+                f"{self.path}: {full} has the shape {tuple(tensor.shape)}, but its config.json asks for "
+                f"{tuple(shape)}; the two files are not of the same model."
+            )
+        return tensor
+
+
+class ModelFiles:
+    """The folder of a model; its two tables are read at once, its weights when they are asked for.
+
+    Attributes:
+        folder: where it lies. config, preprocessor: what config.json and preprocessor_config.json hold.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.folder = find_model(model)
+        for name in FILES:
+            if not (self.folder / name).is_file():
+                raise InputError(self._missing(name))
+        self.config, self.preprocessor = self._table(CONFIG), self._table(PREPROCESSOR)
+
+    def _missing(self, name: str) -> str:
+        if name != WEIGHTS:
+            return f"{self.folder}: lacks {name}; copy it from where the model comes from."
+        if not list(self.folder.glob("*.bin")):
+            return f"{self.folder}: lacks {WEIGHTS}; copy it from where the model comes from (.bin is not read)."
+        return (
+            f"{self.folder}: has its weights as .bin, which can run code when it is read; write them as safetensors "
+            "where you trust the file: transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)."
+        )
+
+    def _table(self, name: str) -> dict[str, Any]:
+        table = read_json(self.folder / name)
+        if not isinstance(table, dict):
+            raise InputError(f"{self.folder / name}: is not the table of a model; copy it again.")
+        return table
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / WEIGHTS
+
+    def check_layers(self, layers: tuple[int, ...], last: int) -> None:
+        """Raise InputError for a layer that the model does not have."""
+        if max(layers) > last:
+            raise InputError(f"{self.folder}: has no layer {max(layers)}; its layers are 0 to {last}.")
+
+    def normalises(self, setting: str) -> bool:
+        """Whether clips are normalised: ``setting`` is yes, no, or auto, which is as preprocessor_config.json says."""
+        return setting == "yes" or (setting == "auto" and bool(self.preprocessor.get("do_normalize", False)))
+
+    @contextmanager
+    def tensors(self, prefixes: tuple[str, ...], known: str) -> Iterator[Tensors]:
+        """The tensors of the weights, opened; of ``prefixes`` the first with which there is one named ``known``."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(self.weights), framework="pt") as opened:
+                names = set(opened.keys())
+                found = [prefix for prefix in prefixes if prefix + known in names]
+                if not found:
+                    raise InputError(
+                        f"{self.weights}: holds no tensor {prefixes[0]}{known}; it is not of the model that its "
+                        "config.json names."
+                    )
+                yield Tensors(self.weights, opened, found[0])
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InputError(
+                f"{self.weights}: is not a whole file of safetensors ({first_line(error)}); copy it again."
+            ) from error
+
+    def digest(self) -> str:
+        """A digest of the content of all three files."""
+        found = hashlib.sha256()
+        for name in FILES:
+            path = self.folder / name
+            status = path.stat()
+            found.update(_digest_of_file(os.fspath(path), status.st_size, status.st_mtime_ns).encode())
+        return found.hexdigest()[:16]
+
+
+@lru_cache(maxsize=32)
+def _digest_of_file(path: str, _size: int, _changed: int) -> str:
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
