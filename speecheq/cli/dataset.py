@@ -3,12 +3,14 @@
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speecheq.cli.job_parts import Part, missing_tasks, share_out, task_with
 from speecheq.cli.options import (
     Commands,
     add_command,
     add_data_option,
+    add_features_option,
     add_label_options,
     add_unit_options,
     phonemes_folder,
@@ -18,20 +20,49 @@ from speecheq.cluster.job_options import LOCAL, Settings, add_options
 from speecheq.common.command_line import parse_numbers, positive_whole
 from speecheq.common.stages import planning
 
+if TYPE_CHECKING:
+    from speecheq.features.encoder_states import EncoderSet
+
 
 def _features(options: Namespace) -> None:
-    from speecheq.features.storage import compute_features, missing_parts
+    from speecheq.config.feature_sets import parse_features
+    from speecheq.config.schema import FBANK
+    from speecheq.features.storage import FbankSet, compute_features, missing_parts
 
+    name, model = parse_features(options.features)
+    feature_set = FbankSet() if name == FBANK else _encoder_set(options, name, model)
+    if feature_set is None:
+        return
     parts = parse_numbers(options.parts, "part") if options.parts else None
-    folders = {
-        corpus: (corpus, options.data / "manifests" / corpus, options.data / "fbank" / corpus)
+    data = options.data
+    where = {
+        corpus: {
+            "corpus": corpus,
+            "manifests": data / "manifests" / corpus,
+            "out_dir": data / name / corpus,
+            "feature_set": feature_set,
+            "cuts": None if name == FBANK else data / FBANK / corpus,
+        }
         for corpus in options.corpora
     }
     left, nj = share_out(
-        options, "features", folders, lambda corpus: missing_parts(*folders[corpus]), ("--corpora", "--parts")
+        options, "features", where, lambda corpus: missing_parts(**where[corpus]), ("--corpora", "--parts")
     )
     for corpus in left:
-        compute_features(*folders[corpus], nj, parts=parts)
+        compute_features(**where[corpus], nj=nj, parts=parts)
+
+
+def _encoder_set(options: Namespace, name: str, model: str) -> "EncoderSet | None":
+    """The feature set of a pretrained encoder, noted for later stages; None if its states are not to be stored."""
+    from speecheq.config.feature_sets import FEATURE_SETS, load_prepared, read_feature_set, save_prepared
+    from speecheq.features.encoder_states import open_encoder
+
+    prepared = None if model else load_prepared(options.data, name)
+    if prepared is not None:  # where the encoder was the last time
+        model = prepared.model
+    config, feature_set = open_encoder(read_feature_set(name, FEATURE_SETS, model))
+    save_prepared(options.data, name, config)
+    return feature_set if options.store_features == "true" else None
 
 
 def _phonemes(options: Namespace) -> None:
@@ -93,6 +124,13 @@ def add_commands(commands: Commands) -> None:
     add_data_option(features)
     add = features.add_argument
     add("--corpora", nargs="+", required=True, metavar="CORPUS", help="prepared corpora")
+    add_features_option(features)
+    add(
+        "--store-features",
+        choices=("true", "false"),
+        default="true",
+        help="false: only check the encoder, whose states are then computed in training (default: true)",
+    )
     add("--nj", type=positive_whole, default=2, help="processes, or with --cmd jobs per corpus (default: 2)")
     add("--parts", help="compute only these parts of 250 clips, such as 0-3, and leave joining them to another run")
     add_options(features)

@@ -38,6 +38,28 @@ def add_exp_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exp", type=Path, default=Path("exp"), help="folder of the experiments (default: exp)")
 
 
+def add_features_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--features",
+        default="fbank",
+        metavar="NAME[=ENCODER]",
+        help="fbank (the default), or a feature set of conf/features; stage 2 also takes the encoder's folder or hub id",
+    )
+
+
+def features_name(options: argparse.Namespace) -> str:
+    """The name of the feature set that ``add_features_option`` gives."""
+    from speecheq.config.feature_sets import parse_features
+
+    return parse_features(options.features)[0]
+
+
+def config_name(options: argparse.Namespace) -> str:
+    """The name of the configuration in experiments: that of its file, and of the feature set if it is not fbank."""
+    name = features_name(options)
+    return options.config.stem if name == "fbank" else f"{options.config.stem}-{name}"
+
+
 def add_unit_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--units", choices=("phone", "bpe"), default="phone", help="output units of CTC (default: phone)")
@@ -64,6 +86,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", type=Path, required=True, help="settings of the model's size, a file of conf/")
     add("--systems", required=True, help="systems by their names in conf/systems.yaml")
+    add_features_option(parser)
     add_label_options(parser)
     add("--seeds", default="1", help='seeds of the trainings, such as "1-3" (default: 1)')
     add_options(parser)
@@ -96,5 +119,5 @@ def runs(options: argparse.Namespace) -> Iterator[Run]:
     for system in systems:
         for fold in folds:
             for seed in parse_numbers(options.seeds, "seed"):
-                folder = options.exp / f"{options.config.stem}-{system}" / msud.name / f"fold{fold}" / f"seed{seed}"
+                folder = options.exp / f"{config_name(options)}-{system}" / msud.name / f"fold{fold}" / f"seed{seed}"
                 yield Run(system, fold, seed, folder)

@@ -17,6 +17,8 @@ from speecheq.cli.options import (
     add_command,
     add_run_options,
     add_unit_options,
+    config_name,
+    features_name,
     msud_folder,
     phonemes_folder,
     runs,
@@ -33,20 +35,29 @@ if TYPE_CHECKING:
 
 def _unchecked_jobs(options: Namespace) -> Iterator["Job"]:
     """The trainings that were asked for, with their settings."""
+    from speecheq.config.feature_sets import require_prepared
     from speecheq.config.layers import resolve
     from speecheq.training.job import Job
 
     msud = msud_folder(options)
-    recipe = {"loss.ctc_backend": options.ctc_backend} if options.ctc_backend else {}
+    features = features_name(options)
+    encoder = require_prepared(options.data, features)
+    recipe = {"data.features": features}
+    if options.ctc_backend:
+        recipe["loss.ctc_backend"] = options.ctc_backend
     if options.shar:
         recipe["shar.use"] = True
     for system, fold, seed, folder in runs(options):
-        config = resolve(options.config, options.systems_file, system, {**recipe, "run.seed": seed}, options.set)
+        config = resolve(
+            options.config, options.systems_file, system, {**recipe, "run.seed": seed}, options.set, encoder
+        )
+        if config.data.features != features:
+            raise InputError("--set data.features: the feature set is given by --features.")
         if config.run.seed != seed:
             raise InputError("--set run.seed: the seeds are given by --seeds.")
         yield Job(
             config=config,
-            config_name=options.config.stem,
+            config_name=config_name(options),
             assignments=tuple(options.set),
             system=system,
             msud=msud,
@@ -58,6 +69,7 @@ def _unchecked_jobs(options: Namespace) -> Iterator["Job"]:
             rir=options.rir,
             unlabelled=options.unlabelled,
             shards=options.data / "shar",
+            states=None if encoder is None else options.data / features,
         )
 
 

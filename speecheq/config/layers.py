@@ -16,11 +16,12 @@ import yaml
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
 from speecheq.common.yaml_files import read_yaml
-from speecheq.config.schema import AUGMENTATIONS, Config
+from speecheq.config.schema import AUGMENTATIONS, FBANK, STACKED_FBANK, Config, EncoderConfig
 from speecheq.config.setting import checked_value
 
 # Settings that the program derives: they are saved with a model, but users cannot set them.
 FIXED = {
+    **{f"encoder.{item.name}": "the feature set (conf/features)" for item in fields(EncoderConfig)},
     "model.feature_dim": "the features",
     "model.encoder_layers": "the features",
     "model.encoder_dim": "the features",
@@ -30,9 +31,16 @@ FIXED = {
     "model.num_augmentations": "the types of augmentation",
 }
 # Where a training runs and how it is saved: no effect on what it learns.
-NOT_LEARNED = ("run.device", "run.threads", "run.checkpoint_steps", "data.workers", "optim.max_bad_steps")
+NOT_LEARNED = (
+    "run.device",
+    "run.threads",
+    "run.checkpoint_steps",
+    "data.workers",
+    "optim.max_bad_steps",
+    "encoder.model",  # its digest counts, not its place
+)
 # Settings that came later: at their defaults they are no part of a stage's key, so that what is done stays done.
-LATER = ("model.encoder_layers", "model.encoder_dim", "model.projection")
+LATER = ("data.features", "model.encoder_layers", "model.encoder_dim", "model.projection")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -121,12 +129,17 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
 
 
 def resolve(
-    size: Path, systems: Path, system: str, recipe: Mapping[str, Any] | None = None, assignments: Sequence[str] = ()
+    size: Path,
+    systems: Path,
+    system: str,
+    recipe: Mapping[str, Any] | None = None,
+    assignments: Sequence[str] = (),
+    encoder: EncoderConfig | None = None,
 ) -> Config:
     """The settings of ``system`` at ``size``, with all layers applied in order.
 
     ``size`` and ``systems`` are files of ``conf/``, ``recipe`` the recipe's own options, ``assignments`` those of
-    ``--set``. Raises InputError, which names the layer, for an invalid setting.
+    ``--set``, ``encoder`` that of the feature set. Raises InputError, which names the layer, for an invalid setting.
     """
     config = Config()
     for path, values in read_layers(size):
@@ -143,6 +156,8 @@ def resolve(
     for name, source in FIXED.items():
         if chosen[name] != defaults[name]:
             raise InputError(f"{name} cannot be set: it is given by {source}.")
+    if encoder is not None:
+        _take_encoder(config, encoder)
     if config.loss.augmentation > 0:
         config.model.num_augmentations = len(AUGMENTATIONS)
     try:
@@ -150,6 +165,15 @@ def resolve(
     except ValueError as error:
         raise InputError(f"{size}, system {system}: {error}.") from error
     return config
+
+
+def _take_encoder(config: Config, encoder: EncoderConfig) -> None:
+    """Set the encoder of the feature set, and the widths that follow from it."""
+    config.encoder, model = encoder, config.model
+    model.encoder_layers, model.encoder_dim = len(encoder.layer_numbers()), encoder.dim
+    model.feature_dim = model.encoder_layers * model.encoder_dim
+    if model.kind == "fusion":
+        model.feature_dim += STACKED_FBANK
 
 
 def learned(config: Config) -> dict[str, Any]:
@@ -160,6 +184,8 @@ def learned(config: Config) -> dict[str, Any]:
         del values[group][key]
     if not config.shar.use:  # its other settings have no effect
         del values["shar"]
+    if config.data.features == FBANK:
+        del values["encoder"]
     defaults = flat(asdict(Config()))
     for name in LATER:
         group, key = name.split(".")

@@ -15,6 +15,8 @@ MODEL_KINDS = ("speecheq", "baseline", "cnn_blstm", "light", "fusion")
 ENCODER_KINDS = ("light", "fusion")
 # What ``fusion`` has beside the encoder's states, in front of them: two successive fbank frames of 80 filter banks.
 STACKED_FBANK = 160
+# The feature set of section 3.2; all others are those of pretrained encoders.
+FBANK = "fbank"
 # Impulse responses are cut to this length, by which those of ordinary rooms have decayed by 60 dB.
 RIR_SECONDS = 2.0
 
@@ -27,13 +29,44 @@ class DataConfig:
         "all", "emotion and gender data: all of MsUD, or the target corpus", choices=("all", "target")
     )
     batch_size: int = setting(32, "clips in a mini-batch of each of the three streams (section 3.2)", low=2)
+    features: str = setting(FBANK, "feature set: fbank, or that of a pretrained encoder (run.sh --features NAME)")
     input: str = setting("stored", "stored features, or waveforms to be augmented", choices=("stored", "waveform"))
     max_seconds: float = setting(6.0, "seconds to which emotion and gender clips are cropped, at random", low=0.1)
     phoneme_batch_seconds: float = setting(320.0, "seconds of speech in a phoneme mini-batch, at most", low=1.0)
-    cmvn: str = setting("global", "normalisation of the features", choices=("utterance", "global", "none"))
+    cmvn: str = setting(
+        "global",
+        "normalisation of the features: by statistics of the training data, of each clip, or of all clips of its speaker "
+        "in the set, which for test speakers is another protocol",
+        choices=("utterance", "global", "none", "speaker"),
+    )
     unlabelled: bool = setting(False, "whether unlabelled speech is trained on too, without labels (MTL-AUG)")
     dev_phoneme_clips: int = setting(500, "dev utterances, at most, whose phones are scored every epoch", low=1)
     workers: int | None = setting(None, "loading processes of a stream; null: 1, or 4 with a GPU; 0: none", low=0)
+
+
+@dataclass
+class EncoderConfig:
+    """A pretrained encoder, whose states are the features; the first five are given by conf/features/NAME.yaml."""
+
+    model: str = setting("", "folder of the encoder, or its id on the Hugging Face hub")
+    layers: str = setting("", "layers whose states are taken, such as 1 2 3: k is after block k, 0 before block 1")
+    padding: str = setting(
+        "none", "Whisper: clips as long as they are, or padded to 30 s and trimmed", choices=("none", "30s")
+    )
+    normalise: str = setting(
+        "auto", "whether each waveform gets mean 0 and deviation 1; auto: as its files say", choices=("auto", "yes", "no")
+    )
+    stored_as: str = setting("float16", "number format of stored states", choices=("float16", "float32"))
+    dim: int = setting(0, "width of a state", low=0)
+    digest: str = setting("", "digest of the encoder's files and of the settings above")
+
+    def layer_numbers(self) -> tuple[int, ...]:
+        """The numbers in ``layers``. Raises ValueError if they are not whole numbers in rising order."""
+        words = self.layers.replace(",", " ").split()
+        numbers = tuple(int(word) for word in words if word.isdecimal())
+        if not words or len(numbers) < len(words) or list(numbers) != sorted(set(numbers)):
+            raise ValueError(f"layers is {self.layers!r}, but it must be whole numbers in rising order, such as 1 2 3")
+        return numbers
 
 
 @dataclass
@@ -245,6 +278,7 @@ class Config:
     """All settings of one training."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     specaugment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
@@ -290,6 +324,10 @@ class Config:
             raise ValueError("loss.reconstruction is of features before augmentation; name some in augment.one_of")
         if self.loss.reconstruction > 0 and not self.model.decoder_channels:
             raise ValueError("loss.reconstruction needs a decoder; set model.decoder_channels to 64, say")
+        if self.data.unlabelled and self.data.cmvn == "speaker":
+            raise ValueError("data.cmvn speaker needs speakers, which unlabelled speech does not name")
+        if self.data.features != FBANK and self.shar.use and self.data.input == "stored":
+            raise ValueError("shards hold no encoder states: with --shar true set data.input to waveform")
         if self.data.unlabelled and not self.label_free_tasks():
             raise ValueError("data.unlabelled has no loss without labels; set loss.augmentation or loss.reconstruction")
 

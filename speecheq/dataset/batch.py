@@ -1,7 +1,7 @@
 """Mini-batches for training and scoring."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from speecheq.features.storage import load_features
 STREAMS = ("emotion", "gender", "phoneme", "unlabelled")
 # The streams on which MTL-AUG's tasks are trained.
 LABEL_FREE_STREAMS = ("emotion", "unlabelled")
+# What is read of a clip: features (T, D), or samples (S,).
+ClipLoader = Callable[[Cut], Tensor]
 
 
 class Position(NamedTuple):
@@ -130,9 +132,14 @@ def gold_labels(stream: str, cuts: list[Cut]) -> dict[str, Any]:
     return {"phones": [torch.tensor(s.custom["phones"], dtype=torch.int64) for s in supervisions]}
 
 
-def collate(stream: str, cuts: list[Cut], waveforms: bool = False) -> TaskBatch:
-    """Load and pad a mini-batch of stored features, or of ``waveforms``."""
-    loaded = [torch.from_numpy(load_waveform(cut)) if waveforms else load_features(cut) for cut in cuts]
+def load_samples(cut: Cut) -> Tensor:
+    """The samples (S,) of a cut."""
+    return torch.from_numpy(load_waveform(cut))
+
+
+def collate(stream: str, cuts: list[Cut], load: ClipLoader | None = None) -> TaskBatch:
+    """Load and pad a mini-batch of what ``load`` reads of each cut (None: its stored filter banks)."""
+    loaded = list(map(load or load_features, cuts))
     lengths = torch.tensor([len(clip) for clip in loaded])
     inputs = pad_sequence(loaded, batch_first=True)
     return TaskBatch(inputs, lengths, [cut.id for cut in cuts], gold_labels(stream, cuts))
@@ -148,8 +155,10 @@ def crop(cut: Cut, max_seconds: float, rng: random.Random) -> Cut:
     return cut.truncate(offset=offset, duration=max_seconds, preserve_id=True)
 
 
-def scoring_batches(stream: str, cuts: list[Cut], batch_size: int, waveforms: bool = False) -> Iterator[TaskBatch]:
-    """Mini-batches with every cut once, uncropped, cuts of similar durations together."""
+def scoring_batches(
+    stream: str, cuts: list[Cut], batch_size: int, load: ClipLoader | None = None
+) -> Iterator[TaskBatch]:
+    """Mini-batches with every cut once, uncropped, cuts of similar durations together; ``load`` as of ``collate``."""
     ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
     for start in range(0, len(ordered), batch_size):
-        yield collate(stream, ordered[start : start + batch_size], waveforms)
+        yield collate(stream, ordered[start : start + batch_size], load)

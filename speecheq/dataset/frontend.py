@@ -10,9 +10,9 @@ from speecheq.common.log import log
 from speecheq.config.schema import Config
 from speecheq.corpora.audio_folder import recordings_manifest
 from speecheq.dataset.batch import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
+from speecheq.dataset.model_inputs import SpeakerStatistics, waveform_extractor
 from speecheq.features.augment_features import draw_changes
 from speecheq.features.augment_waveforms import Augmenter, draw
-from speecheq.features.fbank import BatchedFbank
 from speecheq.features.noise_and_rir import load_noises, load_responses
 
 
@@ -41,16 +41,23 @@ class Frontend:
     """Turns mini-batches of waveforms into mini-batches of features, and draws the augmentation of features.
 
     Mini-batches of stored features pass through. ``noises`` and ``responses`` are folders of manifests; without them no
-    noise is added, and reverberation is simulated.
+    noise is added, and reverberation is simulated. With ``speakers`` features are normalised by speaker.
     """
 
-    def __init__(self, config: Config, device: torch.device, noises: Path | None, responses: Path | None):
-        self.config, self.device = config, device
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        noises: Path | None,
+        responses: Path | None,
+        speakers: SpeakerStatistics | None = None,
+    ):
+        self.config, self.device, self.speakers = config, device, speakers
         self.uses_waveforms = config.data.input == "waveform"
         if not self.uses_waveforms:
             return
         augment, seed = config.augment, config.run.seed
-        self.fbank = BatchedFbank().to(device)
+        self.extractor = waveform_extractor(config).to(device)
         self.augmenter = None
         if augment.active:
             noise = response = None
@@ -67,10 +74,10 @@ class Frontend:
         """The features of a mini-batch of waveforms, augmented."""
         waveforms = batch.inputs.to(self.device, non_blocking=True)
         if self.augmenter is None:
-            features, frames = self.fbank(waveforms, batch.lengths)
+            features, frames = self.extractor(waveforms, batch.lengths)
             return replace(batch, inputs=features, lengths=frames)
         drawn = draw(self.config.run.seed, name, batch.position.epoch, batch.ids)
-        features, frames = self.fbank(*self.augmenter.apply(waveforms, batch.lengths, drawn))
+        features, frames = self.extractor(*self.augmenter.apply(waveforms, batch.lengths, drawn))
         types = self.augmenter.types(drawn)
         augmented = replace(batch, inputs=features, lengths=frames)
         if types is None:
@@ -86,7 +93,7 @@ class Frontend:
         Another speed gives another length, which would reveal the type. So every clip, of any type, keeps the number of
         frames of its fastest version. ``place`` (N,), from 0 to 1, is the start of these frames.
         """
-        before = self.fbank.config.num_frames(lengths)
+        before = self.extractor.num_frames(lengths)
         kept = before
         if "speed" in self.config.augment.chosen():
             # one frame fewer, as numbers of frames are rounded
@@ -94,7 +101,7 @@ class Frontend:
         first = (place * (batch.lengths - kept + 1)).long()
         clean = None
         if self.config.loss.reconstruction > 0:
-            features = self.fbank(waveforms, lengths)[0]
+            features = self.extractor(waveforms, lengths)[0]
             clean = interpolate_frames(features, before, first, before / batch.lengths, kept)
         inputs = interpolate_frames(batch.inputs, batch.lengths, first, torch.ones(len(kept)), kept)
         return replace(batch, inputs=inputs, lengths=kept, clean=clean)
@@ -105,6 +112,8 @@ class Frontend:
         for name, task_batch in batch.streams().items():
             if self.uses_waveforms:
                 task_batch = self._features(name, task_batch)
+            if self.speakers is not None:
+                task_batch = self.speakers.normalise(task_batch)
             _, num_frames, feature_dim = task_batch.inputs.shape
             changes = draw_changes(
                 self.config,

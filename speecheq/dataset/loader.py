@@ -23,7 +23,16 @@ from torch.utils.data import DataLoader, IterableDataset
 from speecheq.cluster import distributed
 from speecheq.common.errors import InputError
 from speecheq.config.schema import DataConfig
-from speecheq.dataset.batch import START, MultitaskBatch, Position, TaskBatch, collate, crop
+from speecheq.dataset.batch import (
+    START,
+    ClipLoader,
+    MultitaskBatch,
+    Position,
+    TaskBatch,
+    collate,
+    crop,
+    load_samples,
+)
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.shard_plan import BUCKETS
 from speecheq.dataset.shared_memory import has_room
@@ -43,6 +52,12 @@ class Stream:
     config: DataConfig
     seed: int
     start: Position = START
+    load: ClipLoader | None = None  # None: what ``config.input`` says of filter banks
+
+    def collate(self, cuts: list[Cut]) -> TaskBatch:
+        """Load a mini-batch."""
+        waveforms = self.config.input == "waveform"
+        return collate(self.name, cuts, load_samples if waveforms else self.load)
 
 
 class PlannedBatch(NamedTuple):
@@ -150,7 +165,7 @@ class _LoadedBatches(IterableDataset):
         if name != "phoneme":
             seed = f"{self.stream.seed} {name} {planned.position.epoch}"
             cuts = [crop(cut, config.max_seconds, random.Random(f"{seed} {cut.id}")) for cut in cuts]
-        batch = collate(name, cuts, config.input == "waveform")
+        batch = self.stream.collate(cuts)
         return replace(batch, position=planned.position, last=planned.last, all_ids=planned.all_ids)
 
 
@@ -185,6 +200,7 @@ def endless_stream(
     start: Position = START,
     device: str = "cpu",
     shares_memory: bool = True,
+    load: ClipLoader | None = None,
 ) -> Iterator[TaskBatch]:
     """Mini-batches of one data set without end, from ``start`` on, loaded by ``config.workers`` processes.
 
@@ -193,7 +209,7 @@ def endless_stream(
     pipes where not ``shares_memory``.
     """
     source = cuts if isinstance(cuts, ClipSource) else _StoredCuts(cuts)
-    stream = Stream(name, config, seed, start)
+    stream = Stream(name, config, seed, start, load)
     workers = _count_workers(config, device)
     loaders = max(1, workers)
     as_bytes = workers > 0 and not shares_memory
@@ -243,22 +259,25 @@ def multitask_batches(
     seed: int,
     starts: Mapping[str, Position] = {},
     device: str = "cpu",
+    load: ClipLoader | None = None,
 ) -> Iterator[MultitaskBatch]:
     """A mini-batch of each data set a step, without end; an epoch is one pass over the emotion stream.
 
     ``starts`` are the positions to resume from, by stream; a stream without one starts at its beginning. ``device`` is
-    the type of the device that trains. Raises InputError if /dev/shm is too small for loading processes.
+    the type of the device that trains. ``load`` reads the stored features of a clip (None: filter banks). Raises InputError if /dev/shm is too small for loading processes.
     """
     shares_memory = has_room(cut_sets.keys(), config, _count_workers(config, device))
     streams = {
-        name: endless_stream(name, cuts, config, seed, starts.get(name, START), device, shares_memory)
+        name: endless_stream(name, cuts, config, seed, starts.get(name, START), device, shares_memory, load)
         for name, cuts in cut_sets.items()
     }
     while True:
         yield MultitaskBatch(**{name: next(stream) for name, stream in streams.items()})
 
 
-def largest_batch(cut_sets: dict[str, CutSet], config: DataConfig) -> MultitaskBatch:
+def largest_batch(
+    cut_sets: dict[str, CutSet], config: DataConfig, load: ClipLoader | None = None
+) -> MultitaskBatch:
     """About the largest mini-batch of each stream: the longest of its first LARGEST_AMONG cuts; this process' share."""
     streams = {}
     for name, cuts in cut_sets.items():
@@ -267,7 +286,6 @@ def largest_batch(cut_sets: dict[str, CutSet], config: DataConfig) -> MultitaskB
             longest = longest[: max(2, int(config.phoneme_batch_seconds / longest[0].duration))]
         else:
             longest = [crop(cut, config.max_seconds, random.Random(0)) for cut in longest]
-        streams[name] = replace(
-            collate(name, distributed.share(longest), config.input == "waveform"), all_ids=[cut.id for cut in longest]
-        )
+        batch = Stream(name, config, 0, load=load).collate(distributed.share(longest))
+        streams[name] = replace(batch, all_ids=[cut.id for cut in longest])
     return MultitaskBatch(**streams)

@@ -3,7 +3,7 @@
 Used on the dev part in training and on the test sets in scoring.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,13 +13,11 @@ from torch import nn
 
 from speecheq import seqm
 from speecheq.config.schema import GENDERS
-from speecheq.dataset.batch import TaskBatch, scoring_batches
+from speecheq.dataset.model_inputs import ModelInputs
 from speecheq.evaluation import metrics
 from speecheq.losses import greedy_decode
 from speecheq.models import clip_eis
 
-# Mini-batch of waveforms (N, S) -> mini-batch of features (N, T, D), on the same device.
-FeatureExtractor = Callable[[TaskBatch], TaskBatch]
 # The categories of UAI (section 3.1): neutral, happy, angry, sad.
 UAI_CATEGORIES = ("neutral", "joy", "anger", "sadness")
 
@@ -68,19 +66,13 @@ def predict_emotions(
     batch_size: int,
     device: torch.device,
     embeddings: bool = False,
-    extractor: FeatureExtractor | None = None,
+    inputs: ModelInputs = ModelInputs(),
 ) -> list[ClipPrediction]:
-    """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``.
-
-    The model gets the features that ``extractor`` makes of the waveforms; without it, the stored features.
-    """
+    """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``."""
     model.eval()
     by_id = {cut.id: cut for cut in cuts}
     found: dict[str, ClipPrediction] = {}
-    for batch in scoring_batches("emotion", list(cuts), batch_size, extractor is not None):
-        batch = batch.to(device)
-        if extractor is not None:
-            batch = extractor(batch)
+    for batch in inputs.batches("emotion", cuts, batch_size, device):
         predictions = model(batch.inputs, batch.lengths, tasks=("esc", "eis", "gender"))
         posteriors = predictions.esc_logits.float().softmax(1).tolist()
         eis = clip_eis(predictions.eis.float()).tolist()
@@ -105,13 +97,12 @@ def predict_emotions(
 
 @torch.no_grad()
 def predict_phones(
-    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device
+    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device, inputs: ModelInputs = ModelInputs()
 ) -> list[PhonePrediction]:
     """The best-path phones of every cut, in the order of ``cuts``."""
     model.eval()
     found: dict[str, PhonePrediction] = {}
-    for batch in scoring_batches("phoneme", list(cuts), batch_size):
-        batch = batch.to(device)
+    for batch in inputs.batches("phoneme", cuts, batch_size, device):
         predictions = model(batch.inputs, batch.lengths, tasks=("phoneme",))
         decoded = greedy_decode(predictions.phoneme_logits, predictions.lengths)
         for name, gold, hypothesis in zip(batch.ids, batch.targets["phones"], decoded):

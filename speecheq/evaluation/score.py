@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lhotse import CutSet
+from lhotse.cut import Cut
 
 from speecheq.common.device import pick_device
 from speecheq.common.files import read_json, remove_leftovers, write_fault_is_an_input_error, write_json
@@ -19,6 +20,7 @@ from speecheq.common.stages import Stage, require
 from speecheq.config.schema import Config
 from speecheq.dataset.classes import class_table
 from speecheq.dataset.lazy_cuts import open_cuts
+from speecheq.dataset.model_inputs import ModelInputs, by_speaker, scoring_inputs
 from speecheq.dataset.msud_recipe import EVERY_CORPUS, TEST
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.protocols import CROSS
@@ -26,7 +28,6 @@ from speecheq.evaluation.former_runs import remove_former
 from speecheq.evaluation.metrics import greedy_constant, phone_error_rate
 from speecheq.evaluation.predictions import (
     ClipPrediction,
-    FeatureExtractor,
     detailed_scores,
     phone_scores,
     predict_emotions,
@@ -103,6 +104,7 @@ class BestModel(NamedTuple):
     config: Config
     checkpoint: Mapping[str, Any]
     device: torch.device
+    inputs: ModelInputs  # how clips become its features, before normalisation by speaker
 
     @classmethod
     def load(cls, folder: Path) -> "BestModel":
@@ -112,14 +114,24 @@ class BestModel(NamedTuple):
         device = pick_device("auto")  # not the training's: another machine may score
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
-        return cls(model.to(device), config, checkpoint, device)
+        states = read_json(folder / "run.json").get("states")
+        inputs = scoring_inputs(config, states and Path(states), device)
+        return cls(model.to(device), config, checkpoint, device, inputs)
+
+    def inputs_of(self, cuts: Sequence[Cut], inputs: ModelInputs | None = None) -> ModelInputs:
+        """How a set of cuts becomes features: by ``inputs`` (None: stored ones), normalised as in training."""
+        inputs = inputs or self.inputs
+        if self.config.data.cmvn != "speaker":
+            return inputs
+        return by_speaker(inputs, cuts, self.config.data.batch_size, self.device)
 
     def predict(
-        self, cuts: Path, corpus: str | None = None, embeddings: bool = False, extractor: FeatureExtractor | None = None
+        self, cuts: Path, corpus: str | None = None, embeddings: bool = False, inputs: ModelInputs | None = None
     ) -> list[ClipPrediction]:
         """The predictions for a file of cuts, or for those of one ``corpus`` in it (see ``predict_emotions``)."""
-        size = self.config.data.batch_size
-        return predict_emotions(self.model, list(open_cuts(cuts, corpus)), size, self.device, embeddings, extractor)
+        clips = list(open_cuts(cuts, corpus))
+        size, inputs = self.config.data.batch_size, self.inputs_of(clips, inputs)
+        return predict_emotions(self.model, clips, size, self.device, embeddings, inputs)
 
 
 def label_set(msud: Mapping[str, Any], name: str) -> list[str]:
@@ -245,7 +257,8 @@ def _score_tests(stage: Stage, trained: TrainedFold, model: BestModel) -> list[C
 def _score_phones(folder: Path, phonemes: Path, name: str, model: BestModel) -> dict[str, Any]:
     """Write phones.tsv of the set ``name`` of the phoneme corpus; returns the metrics of its phones."""
     cuts = list(CutSet.from_jsonl_lazy(phonemes / f"{name}.jsonl.gz"))
-    decoded = predict_phones(model.model, cuts, model.config.data.batch_size, model.device)
+    size, inputs = model.config.data.batch_size, model.inputs_of(cuts)
+    decoded = predict_phones(model.model, cuts, size, model.device, inputs)
     references = [p.reference for p in decoded]
     some = random.Random(0).sample(references, min(CONSTANT_FROM, len(references)))
     constant = phone_error_rate(references, [greedy_constant(some)] * len(references))

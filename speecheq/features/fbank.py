@@ -126,6 +126,10 @@ class BatchedFbank(nn.Module):
                 num_filters=config.num_filters,
             )
 
+    def num_frames(self, num_samples: torch.Tensor) -> torch.Tensor:
+        """Numbers of samples (N,) -> numbers of frames (N,)."""
+        return self.config.num_frames(num_samples)
+
     def forward(self, samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The features of a batch: ``samples`` (N, S) in [-1, 1], padded, and their ``lengths`` (N,) in samples.
 

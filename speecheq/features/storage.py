@@ -4,15 +4,19 @@
     OUT_DIR/parts-<key>/00000.lca    an archive with the features of a part, CUTS_A_PART cuts
     OUT_DIR/parts-<key>/00000.jsonl.gz, 00000.json    the cuts of the part, and the sizes of its two files
 
-A part is done if its file of sizes exists and is correct; an interrupted run continues with the other parts.
+A part is done if its file of sizes exists and is correct; an interrupted run continues with the other parts. What is
+computed is a ``FeatureSet``: filter banks here, the states of a pretrained encoder in encoder_states.py.
 """
 
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,34 +69,67 @@ def load_features(cut: MonoCut) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
 
 
-def _extract_part(cuts: list[MonoCut], config: FbankConfig, archive: Path) -> int:
+class FeatureSet(ABC):
+    """What stage 2 computes of a corpus; passed to processes, so it holds settings only."""
+
+    suffix: str  # of the archives
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """All that changes the stored values, for the stage's key."""
+
+    @abstractmethod
+    def extract(self, cuts: list[MonoCut], archive: Path) -> None:
+        """Write the features of ``cuts`` to ``archive`` and refer to them in the cuts."""
+
+    def check(self, corpus: str, seconds: float, out_dir: Path) -> None:  # noqa: B027
+        """Called before about ``seconds`` of audio of a corpus are computed; may raise InputError."""
+
+    def uses_processes(self) -> bool:
+        """Whether several processes are faster than one."""
+        return True
+
+
+@dataclass(frozen=True)
+class FbankSet(FeatureSet):
+    """The filter banks of section 3.2, as lhotse features in lilcom archives."""
+
+    config: FbankConfig = FbankConfig()
+    suffix = ".lca"
+
+    def options(self) -> dict[str, Any]:
+        return {"fbank": self.config.to_dict(), "tick_power": TICK_POWER}
+
+    def extract(self, cuts: list[MonoCut], archive: Path) -> None:
+        extractor, config = Fbank(self.config), self.config
+        with whole_file(archive) as temporary, LilcomChunkyWriter(temporary, tick_power=TICK_POWER) as writer:
+            for cut in cuts:
+                features = extractor.extract(load_waveform(cut, config.sampling_rate), config.sampling_rate)
+                cut.features = Features(
+                    type=extractor.name,
+                    num_frames=len(features),
+                    num_features=features.shape[1],
+                    frame_shift=config.frame_shift,
+                    sampling_rate=config.sampling_rate,
+                    start=cut.start,
+                    duration=cut.duration,
+                    storage_type=writer.name,
+                    storage_path=str(archive.resolve()),
+                    storage_key=writer.write(cut.id, features),
+                    recording_id=cut.recording.id,
+                    channels=0,
+                )
+
+
+def _extract_part(cuts: list[MonoCut], feature_set: FeatureSet, archive: Path) -> int:
     """Write the features of ``cuts`` to ``archive`` and their manifest beside it; returns how many."""
-    extractor = Fbank(config)
-    done = []
-    with whole_file(archive) as temporary, LilcomChunkyWriter(temporary, tick_power=TICK_POWER) as writer:
-        for cut in cuts:
-            samples = load_waveform(cut, config.sampling_rate)
-            features = extractor.extract(samples, config.sampling_rate)
-            cut.features = Features(
-                type=extractor.name,
-                num_frames=len(features),
-                num_features=features.shape[1],
-                frame_shift=config.frame_shift,
-                sampling_rate=config.sampling_rate,
-                start=cut.start,
-                duration=cut.duration,
-                storage_type=writer.name,
-                storage_path=str(archive.resolve()),
-                storage_key=writer.write(cut.id, features),
-                recording_id=cut.recording.id,
-                channels=0,
-            )
-            done.append(cut)
-    with whole_file(archive.with_suffix(".jsonl.gz")) as temporary:
-        CutSet.from_cuts(done).to_file(temporary)
+    feature_set.extract(cuts, archive)
+    manifest = archive.with_suffix(".jsonl.gz")
+    with whole_file(manifest) as temporary:
+        CutSet.from_cuts(cuts).to_file(temporary)
     # last: it marks the part as done
-    note_sizes(_note(archive), (archive, archive.with_suffix(".jsonl.gz")))
-    return len(done)
+    note_sizes(_note(archive), (archive, manifest))
+    return len(cuts)
 
 
 def _note(archive: Path) -> Path:
@@ -102,28 +139,36 @@ def _note(archive: Path) -> Path:
 class _CorpusFeatures:
     """Stage 2 of one corpus: its stamp and its parts."""
 
-    def __init__(self, corpus: str, manifests: Path, out_dir: Path, config: FbankConfig) -> None:
-        self.corpus, self.config = corpus, config
+    def __init__(self, corpus: str, manifests: Path, out_dir: Path, feature_set: FeatureSet, cuts: Path | None) -> None:
+        self.corpus, self.feature_set, self.cuts = corpus, feature_set, cuts
         self.manifests, self.out_dir = Path(manifests), Path(out_dir)
         self.card = load_card(self.manifests, corpus)
-        options = {"corpus": corpus, "fbank": config.to_dict(), "tick_power": TICK_POWER}
-        if set(self.card["counts"]["sampling_rate"]) != {str(config.sampling_rate)}:
+        options = {"corpus": corpus, **feature_set.options()}
+        if set(self.card["counts"]["sampling_rate"]) != {str(FbankConfig.sampling_rate)}:
             options["resampler"] = resampler_name()
-        self.stage = Stage("features", corpus, self.out_dir, options, [self.manifests], FORMAT)
+        self.stage = Stage("features", corpus, self.out_dir, options, [self.cuts or self.manifests], FORMAT)
         self.parts_dir = self.out_dir / f"parts-{self.stage.key}"
 
     def archive(self, part: int) -> Path:
-        return self.parts_dir / f"{part:05d}.lca"
+        return self.parts_dir / f"{part:05d}{self.feature_set.suffix}"
 
     def parts(self, numbers: Collection[int] | None) -> Iterator[tuple[Path, list[MonoCut]]]:
         """Yield (archive, its cuts) of the parts with these numbers, or of all; one part is in memory at a time."""
-        cuts = corpus_cuts(self.manifests, self.corpus, self.card["splits"])
+        if self.cuts is None:
+            cuts = corpus_cuts(self.manifests, self.corpus, self.card["splits"])
+        else:
+            cuts = (cut.drop_features() for cut in load_cuts(self.cuts))
         for number in count() if numbers is None else range(max(numbers) + 1):
             part = list(islice(cuts, CUTS_A_PART))
             if not part:
                 return
             if numbers is None or number in numbers:
                 yield self.archive(number), part
+
+    def missing(self, numbers: Collection[int] | None) -> list[int]:
+        """Those of the parts with these numbers, or of all, that are not done."""
+        parts = range(math.ceil(self.card["utterances"] / CUTS_A_PART)) if numbers is None else sorted(numbers)
+        return [part for part in parts if not sizes_are_as_noted(_note(self.archive(part)))]
 
     def compute(self, nj: int, numbers: Collection[int] | None) -> list[Path]:
         """Compute the parts with these numbers, or all, unless they are done. Returns their archives."""
@@ -132,15 +177,17 @@ class _CorpusFeatures:
         archives: list[Path] = []
         utterances = self.card["utterances"]
         total = utterances if numbers is None else min(utterances, len(numbers) * CUTS_A_PART)
+        left = len(self.missing(numbers)) * CUTS_A_PART / utterances
+        self.feature_set.check(self.corpus, min(1.0, left) * self.card["hours"] * 3600, self.out_dir)
         with Progress(f"{self.corpus}: features", total, "clips") as shown:
 
-            def missing() -> Iterator[tuple[list[MonoCut], FbankConfig, Path]]:
+            def missing() -> Iterator[tuple[list[MonoCut], FeatureSet, Path]]:
                 for archive, part in self.parts(numbers):
                     archives.append(archive)
                     if sizes_are_as_noted(_note(archive)):
                         shown.update(len(part))
                     else:
-                        yield part, self.config, archive
+                        yield part, self.feature_set, archive
 
             nj = 1 if utterances <= CUTS_A_PART else nj
             for cuts in in_processes(_extract_part, missing(), nj, str(self.out_dir)):
@@ -162,13 +209,12 @@ class _CorpusFeatures:
         remove_leftovers(self.parts_dir)
 
 
-def missing_parts(corpus: str, manifests: Path, out_dir: Path, config: FbankConfig = FbankConfig()) -> list[int] | None:
+def missing_parts(
+    corpus: str, manifests: Path, out_dir: Path, feature_set: FeatureSet = FbankSet(), cuts: Path | None = None
+) -> list[int] | None:
     """The numbers, from 0, of the parts that ``compute_features`` would compute; None if the corpus is done."""
-    features = _CorpusFeatures(corpus, manifests, out_dir, config)
-    if not features.stage.needs_run():
-        return None
-    parts = range(math.ceil(features.card["utterances"] / CUTS_A_PART))
-    return [part for part in parts if not sizes_are_as_noted(_note(features.archive(part)))]
+    features = _CorpusFeatures(corpus, manifests, out_dir, feature_set, cuts)
+    return features.missing(None) if features.stage.needs_run() else None
 
 
 def compute_features(
@@ -176,17 +222,21 @@ def compute_features(
     manifests: Path,
     out_dir: Path,
     nj: int = 1,
-    config: FbankConfig = FbankConfig(),
+    feature_set: FeatureSet = FbankSet(),
     parts: Collection[int] | None = None,
+    cuts: Path | None = None,
 ) -> None:
     """Stage 2: compute and store the features of a corpus in ``out_dir``, in ``nj`` processes.
 
     With ``parts`` (numbers from 0) only these parts are computed, so that the jobs of an array share a corpus; a final
-    call without ``parts`` joins them. Raises InputError if stage 1 has not run or a recording cannot be read.
+    call without ``parts`` joins them. ``cuts`` is the folder of another feature set of the corpus, whose cuts are
+    taken; without it they are made of the manifests. Raises InputError if an earlier stage has not run or a recording
+    cannot be read.
     """
-    features = _CorpusFeatures(corpus, manifests, out_dir, config)
+    features = _CorpusFeatures(corpus, manifests, out_dir, feature_set, cuts)
     if not features.stage.needs_run() or features.stage.added_to_plan():
         return
+    nj = nj if feature_set.uses_processes() else 1
     if parts is not None:
         make_parent(features.out_dir)
         # many jobs may compute parts at once, but not beside a full run

@@ -1,4 +1,4 @@
-"""Normalisation of features, which the paper does not mention: by utterance, global, or none."""
+"""Normalisation of features, which the paper does not mention: global, by utterance, by speaker, or none."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from speecheq.models.heads import Predictions
 from speecheq.models.padding_mask import Frames
 
-MODES = ("utterance", "global", "none")
+MODES = ("utterance", "global", "none", "speaker")
 # A filter bank with a smaller deviation counts as constant and is only centred.
 MIN_DEVIATION = 1e-3
 
@@ -18,7 +18,8 @@ class Cmvn(nn.Module):
     """Cepstral mean and variance normalisation, as Kaldi calls it: each filter bank gets mean 0 and deviation 1.
 
     ``global`` uses the mean and deviation (D,) of the training cuts, kept as buffers with the model's weights;
-    ``utterance`` those of each utterance's own frames.
+    ``utterance`` those of each utterance's own frames. With ``speaker`` the features come normalised, as the model
+    alone does not know the speaker's other clips (dataset/model_inputs.py).
     """
 
     mean: Tensor
@@ -38,7 +39,7 @@ class Cmvn(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Features (N, T, D), lengths (N,) -> normalised features (N, T, D); finite padding becomes 0."""
-        if self.mode == "none":
+        if self.mode in ("none", "speaker"):
             return features
         frames = Frames.from_lengths(lengths, features.shape[1], features.device)
         if self.mode == "global":

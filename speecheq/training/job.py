@@ -5,6 +5,7 @@ from pathlib import Path
 
 from speecheq.common.device import pick_device
 from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
 from speecheq.common.stages import require
 from speecheq.config.schema import Config
 from speecheq.corpora.audio_folder import recordings_manifest
@@ -30,6 +31,7 @@ class Job:
     noise: Path | None = None  # manifests of noises, for the augmentation of waveforms
     rir: Path | None = None  # manifests of room impulse responses; without them reverberation is simulated
     unlabelled: Path | None = None  # manifests of unlabelled speech
+    states: Path | None = None  # DATA/NAME of a pretrained encoder's feature set
     shards: Path | None = None  # where stage 3 writes training sets as shards
 
     @property
@@ -80,6 +82,17 @@ class Job:
         phonemes = self.phoneme_folder()
         return [self.fold_folder] if phonemes is None else [self.fold_folder, phonemes]
 
+    def states_folders(self) -> list[Path]:
+        """The folders of the stored encoder states that this training reads; none where it computes them itself."""
+        if self.states is None or self.config.data.input != "stored":
+            return []
+        note = load_fold(self.msud, self.fold)
+        corpora = [note["target"]] if self.config.data.corpora == "target" else list(note["corpora"])
+        phonemes = self.phoneme_folder()
+        if phonemes is not None:
+            corpora.append(read_json(phonemes / "phonemes.json")["corpus"])
+        return [self.states / corpus for corpus in dict.fromkeys(corpora)]
+
     def shards_of(self, training_set: Path) -> Path:
         """The folder of the shards of a training set."""
         assert self.shards is not None, "stage 4 with shar.use names their folder"
@@ -99,6 +112,8 @@ def check(job: Job, trains_here: bool = True) -> None:
         Precision(job.config.run.precision, pick_device(job.config.run.device))
     if job.init_from is not None:
         checkpoint.read_start(job.init_from, job.config)
+    for folder in job.states_folders():
+        require(folder, "features")
     for folder in job.audio_folders().values():
         recordings_manifest(folder)
     if job.config.shar.use:

@@ -40,7 +40,7 @@ def _make_stage(job: Job, note: Mapping[str, Any]) -> Stage:
     phonemes = job.phoneme_folder()
     if phonemes is not None:
         require(phonemes, "unify")
-    inputs = [*job.training_sets(), *job.audio_folders().values()]
+    inputs = [*job.training_sets(), *job.audio_folders().values(), *job.states_folders()]
     if job.config.shar.use:
         shard_reader.check_processes(job.config, distributed.size())
         inputs += [job.shards_of(training_set) for training_set in job.training_sets()]
@@ -108,6 +108,7 @@ def _describe(job: Job, note: Mapping[str, Any], setup: StepSetup) -> dict[str, 
         threads=torch.get_num_threads(),
         processes=distributed.size(),
         init_from=None if job.init_from is None else str(job.init_from),
+        states=None if job.states is None else str(job.states),
         sounds={
             kind: {"manifests": str(folder), **files_and_hours(folder)} for kind, folder in job.audio_folders().items()
         },

@@ -36,11 +36,15 @@ def dev_scores(model: Normalised, data: TrainingData, setup: StepSetup) -> tuple
     """
     config, device = setup.config, setup.device
     size = config.data.batch_size
-    predictions = distributed.map_shared(lambda cuts: predict_emotions(model, cuts, size, device), data.dev)
+    predictions = distributed.map_shared(
+        lambda cuts: predict_emotions(model, cuts, size, device, inputs=data.dev_inputs), data.dev
+    )
     scores = emotion_scores(predictions, "gender" in config.tasks(), data.classes, config.loss.alpha > 0)
     scores["esc_loss"] = esc_loss(predictions)
     if data.phoneme_dev:
-        decoded = distributed.map_shared(lambda cuts: predict_phones(model, cuts, size, device), data.phoneme_dev)
+        decoded = distributed.map_shared(
+            lambda cuts: predict_phones(model, cuts, size, device, data.phoneme_dev_inputs), data.phoneme_dev
+        )
         scores.update(phone_scores(decoded))
     confusion = metrics.confusion(
         [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions], config.model.num_esc
@@ -81,7 +85,7 @@ class Trainer:
         else:
             mean = deviation = None
             if config.data.cmvn == "global":
-                mean, deviation = distributed.broadcast(lambda: global_statistics(data.cut_sets))
+                mean, deviation = distributed.broadcast(lambda: global_statistics(data, setup))
             model = checkpoint.new_model(config, mean, deviation)
         return cls(name, stage, data, setup, model.to(setup.device), TrainingState())
 
@@ -105,7 +109,7 @@ class Trainer:
         """Raise InputError if the GPU's memory does not hold the largest mini-batches."""
         if self.setup.device.type == "cuda":
             with distributed.raise_together():
-                largest = self.data.frontend(largest_batch(self.data.cut_sets, self.config.data))
+                largest = self.data.frontend(largest_batch(self.data.cut_sets, self.config.data, self.data.load))
             check_memory(self.model, largest, self.setup, self.schedule.loss_weights(0, Position()))
 
     def is_over(self) -> bool:
@@ -120,7 +124,7 @@ class Trainer:
             return
         self._check_memory()
         batches = multitask_batches(
-            self.data.sources, config.data, config.run.seed, state.positions, self.setup.device.type
+            self.data.sources, config.data, config.run.seed, state.positions, self.setup.device.type, self.data.load
         )
         on_terminal = None if distributed.is_first() else False  # None: whether standard error is one
         with (

@@ -11,11 +11,19 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 
 from speecheq.common.log import log
-from speecheq.config.schema import Config
+from speecheq.config.schema import FBANK, Config
+from speecheq.dataset.batch import ClipLoader
 from speecheq.dataset.classes import class_table
 from speecheq.dataset.frontend import Frontend
 from speecheq.dataset.lazy_cuts import open_cuts, sample_cuts
 from speecheq.dataset.loader import ClipSource, training_cuts
+from speecheq.dataset.model_inputs import (
+    ModelInputs,
+    SpeakerStatistics,
+    by_speaker,
+    mean_and_deviation,
+    scoring_inputs,
+)
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.shard_reader import Shards
 from speecheq.dataset.unlabelled import unlabelled_cuts
@@ -23,6 +31,7 @@ from speecheq.features.storage import load_features
 from speecheq.losses import inverse_weights
 from speecheq.seqm import ClassTable
 from speecheq.training.job import Job
+from speecheq.training.step import StepSetup
 
 # The most cuts of each set for the mean and deviation of global normalisation.
 CMVN_CUTS = 1000
@@ -34,7 +43,10 @@ class TrainingData:
 
     cut_sets: dict[str, CutSet]  # by stream
     sources: dict[str, CutSet | ClipSource]  # of the mini-batches, by stream: the cut sets, or shards of them
+    load: ClipLoader | None  # reads the stored features of a clip; None: its filter banks
     frontend: Frontend  # makes the model's inputs of a mini-batch
+    dev_inputs: ModelInputs  # the same for the dev part
+    phoneme_dev_inputs: ModelInputs
     clips: int  # emotion clips in an epoch
     dev: list[Cut]
     phoneme_dev: list[Cut]  # utterances of the phoneme corpus
@@ -68,10 +80,21 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
         cut_sets["unlabelled"] = unlabelled_cuts(unlabelled, chain(dev, tests))
     shards = _shards(job, target) if config.shar.use else {}
     folders, counts = job.audio_folders(), note["sets"]["emotion"]
+    inputs = scoring_inputs(config, job.states, device)
+    dev_inputs, phoneme_dev_inputs, speakers = inputs, inputs, None
+    if config.data.cmvn == "speaker":
+        size = config.data.batch_size
+        training = chain.from_iterable(cut_sets.values())
+        speakers = SpeakerStatistics(inputs, training, size, device)
+        dev_inputs = by_speaker(inputs, dev, size, device)
+        phoneme_dev_inputs = by_speaker(inputs, phoneme_dev, size, device)
     return TrainingData(
         cut_sets=cut_sets,
         sources={name: shards.get(name, cuts) for name, cuts in cut_sets.items()},
-        frontend=Frontend(config, device, folders.get("noise"), folders.get("rir")),
+        load=inputs.load if config.data.input == "stored" else None,
+        frontend=Frontend(config, device, folders.get("noise"), folders.get("rir"), speakers),
+        dev_inputs=dev_inputs,
+        phoneme_dev_inputs=phoneme_dev_inputs,
         clips=counts["clips"] if target is None else counts["corpus"][target],
         dev=dev,
         phoneme_dev=phoneme_dev,
@@ -90,13 +113,16 @@ def _shards(job: Job, target: str | None) -> dict[str, ClipSource]:
     return shards
 
 
-def global_statistics(cut_sets: Mapping[str, CutSet]) -> tuple[list[float], list[float]]:
+def global_statistics(data: TrainingData, setup: StepSetup) -> tuple[list[float], list[float]]:
     """The mean (D,) and the deviation (D,) of the features of the training cuts (at most CMVN_CUTS of each set).
 
     Unlabelled speech has no stored features and adds nothing. Raises InputError if features cannot be read.
     """
-    stored = [cuts for name, cuts in cut_sets.items() if name != "unlabelled"]
+    stored = [cuts for name, cuts in data.cut_sets.items() if name != "unlabelled"]
     chosen = {cut.id: cut for cuts in stored for cut in sample_cuts(cuts, CMVN_CUTS)}
+    if setup.config.data.features != FBANK:
+        mean, deviation = mean_and_deviation(data.dev_inputs, chosen.values(), setup.config.data.batch_size, setup.device)
+        return mean.tolist(), deviation.tolist()
     try:
         statistics = CutSet.from_cuts(chosen.values()).compute_global_feature_stats()
     except Exception:

@@ -123,7 +123,7 @@ class NoiseTrial:
         device = trained.device
         noises = load_noises(recordings_manifest(self.noise), HOURS, SEED, device)
         responses = load_responses(recordings_manifest(self.rir), SEED, device) if self.rir is not None else None
-        fbank = BatchedFbank().to(device)
+        features_of = waveform_extractor(trained.config).to(device)
         configs = {CLEAN: UNCHANGED}
         for snr in self.snrs:
             noisy = replace(UNCHANGED, noise_probability=1.0, snr_low=snr, snr_high=snr)
@@ -134,8 +134,9 @@ class NoiseTrial:
         def extractor(config: AugmentConfig) -> FeatureExtractor:
             augmenter = Augmenter(config, SEED, noises, responses, device)
 
+            @torch.no_grad()
             def features(batch: TaskBatch) -> TaskBatch:
-                made, frames = fbank(*augmenter(batch.inputs, batch.lengths, batch.ids, "test", 0))
+                made, frames = features_of(*augmenter(batch.inputs, batch.lengths, batch.ids, "test", 0))
                 return replace(batch, inputs=made, lengths=frames)
 
             return features

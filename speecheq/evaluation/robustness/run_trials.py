@@ -57,7 +57,7 @@ def _predict_changed(
     """The predictions for the test clips under each condition of ``trial``, and the facts for ``conditions.write``."""
     extractors, facts = trial.extractors(trained.folder, model)
     predictions = {
-        condition: model.predict(trained.cuts(TEST), extractor=extractor)
+        condition: model.predict(trained.cuts(TEST), inputs=ModelInputs(load_samples, extractor))
         for condition, extractor in progress(extractors.items(), title, unit="conditions")
     }
     if (trained.folder / STAMP_FOLDER / STAMP).is_file():

@@ -1,0 +1,167 @@
+"""How clips become the features that a model takes: what is stored or computed of waveforms, and by which statistics.
+
+``data.features`` names the feature set, ``data.input`` whether it is stored, ``data.cmvn: speaker`` the normalisation.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from lhotse.cut import Cut
+from torch import Tensor, nn
+
+from speecheq.config.schema import FBANK, Config
+from speecheq.dataset.batch import ClipLoader, TaskBatch, load_samples, scoring_batches
+from speecheq.features.encoder_states import StoredStates, encoder_settings
+from speecheq.features.encoders import load_encoder
+from speecheq.features.fbank import BatchedFbank
+from speecheq.features.fbank_and_states import FbankAndStates, beside
+from speecheq.features.storage import load_features
+
+# Mini-batch of what was loaded -> mini-batch of features (N, T, D), on the same device.
+FeatureExtractor = Callable[[TaskBatch], TaskBatch]
+# Of a value that does not change, and of a speaker of one frame.
+MIN_DEVIATION = 1e-3
+
+
+def waveform_extractor(config: Config) -> nn.Module:
+    """The module that turns waveforms (N, S) and lengths (N,) into the features of ``config`` and their frames (N,).
+
+    Raises InputError if the encoder cannot be loaded.
+    """
+    if config.data.features == FBANK:
+        return BatchedFbank()
+    encoder = load_encoder(encoder_settings(config.encoder))
+    return FbankAndStates(encoder) if config.model.kind == "fusion" else encoder
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """``load`` reads a clip (None: its stored filter banks), ``extract`` then makes features of a mini-batch."""
+
+    load: ClipLoader | None = None
+    extract: FeatureExtractor | None = None
+
+    def batches(self, stream: str, cuts: Iterable[Cut], batch_size: int, device: torch.device) -> Iterator[TaskBatch]:
+        """Mini-batches of features on ``device`` with every cut once, uncropped."""
+        for batch in scoring_batches(stream, list(cuts), batch_size, self.load):
+            batch = batch.to(device)
+            yield batch if self.extract is None else self.extract(batch)
+
+
+def stored_states(config: Config, data: Path | None) -> StoredStates | None:
+    """The states that stage 2 stored under ``data`` (DATA/NAME); None where they are computed of waveforms."""
+    if config.data.features == FBANK or data is None or not any(data.glob("*/stage.json")):
+        return None
+    return StoredStates(data)
+
+
+def stored_loader(config: Config, states: StoredStates | None) -> ClipLoader | None:
+    """What reads the stored features of a clip; None: its filter banks."""
+    if states is None:
+        return None
+    if config.model.kind == "fusion":
+        return lambda cut: beside(load_features(cut), states.load(cut))
+    return states.load
+
+
+def scoring_inputs(config: Config, data: Path | None, device: torch.device) -> ModelInputs:
+    """How the clips of dev and test sets become features: stored ones where there are, else of their waveforms."""
+    states = stored_states(config, data)
+    if states is not None or config.data.features == FBANK:
+        return ModelInputs(stored_loader(config, states))
+    return ModelInputs(load_samples, as_extractor(waveform_extractor(config).to(device)))
+
+
+def as_extractor(module: nn.Module) -> FeatureExtractor:
+    """A module from waveforms to features, for mini-batches."""
+
+    @torch.no_grad()
+    def extract(batch: TaskBatch) -> TaskBatch:
+        features, frames = module(batch.inputs, batch.lengths)
+        return replace(batch, inputs=features, lengths=frames)
+
+    return extract
+
+
+class _Sums:
+    """Sums over frames (D,), from which mean and deviation follow."""
+
+    def __init__(self) -> None:
+        self.frames, self.values, self.squares = 0, torch.zeros(1).double(), torch.zeros(1).double()
+
+    def add(self, features: Tensor) -> None:
+        """Add the frames of ``features`` (T, D)."""
+        rows = features.double().cpu()
+        self.frames += len(rows)
+        self.values = self.values + rows.sum(0)
+        self.squares = self.squares + rows.square().sum(0)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and deviation (D,), float32."""
+        mean = self.values / self.frames
+        variance = (self.squares / self.frames - mean.square()).clamp(min=0)
+        return mean.float(), variance.sqrt().clamp(min=MIN_DEVIATION).float()
+
+
+def _sums(
+    inputs: ModelInputs, cuts: Iterable[Cut], key: Callable[[Cut], str], batch_size: int, device: torch.device
+) -> dict[str, _Sums]:
+    """The sums over all frames of the cuts, by ``key``."""
+    by_id = {cut.id: cut for cut in cuts}
+    sums: dict[str, _Sums] = defaultdict(_Sums)
+    for batch in inputs.batches("unlabelled", by_id.values(), batch_size, device):
+        for name, features, frames in zip(batch.ids, batch.inputs, batch.lengths.tolist()):
+            sums[key(by_id[name])].add(features[:frames])
+    return sums
+
+
+def mean_and_deviation(
+    inputs: ModelInputs, cuts: Iterable[Cut], batch_size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and deviation (D,) over all frames of ``cuts``."""
+    return _sums(inputs, cuts, lambda _: "", batch_size, device)[""].moments()
+
+
+def speaker_of(cut: Cut) -> str:
+    """The speaker of a cut, with the corpus, as speakers of two corpora may have the same name."""
+    supervision = cut.supervisions[0]
+    return f"{supervision.custom['corpus']} {supervision.speaker}"
+
+
+class SpeakerStatistics:
+    """Mean and deviation over all clips of each speaker of a set, for ``data.cmvn: speaker``.
+
+    Of test speakers these are the test clips, without their labels: results are marked as those of another protocol.
+    """
+
+    def __init__(self, inputs: ModelInputs, cuts: Iterable[Cut], batch_size: int, device: torch.device) -> None:
+        known = list(cuts)
+        self.speakers = {cut.id: speaker_of(cut) for cut in known}
+        sums = _sums(inputs, known, speaker_of, batch_size, device)
+        self.moments = {speaker: torch.stack(found.moments()) for speaker, found in sums.items()}
+
+    def normalise(self, batch: TaskBatch) -> TaskBatch:
+        """The mini-batch with each clip's features, and those before augmentation, normalised by its speaker's."""
+        moments = torch.stack([self.moments[self.speakers[name]] for name in batch.ids]).to(batch.inputs.device)
+        mean, deviation = moments[:, 0, None], moments[:, 1, None]
+        valid = torch.arange(batch.inputs.shape[1]) < batch.lengths[:, None]
+        padding = ~valid.to(batch.inputs.device)[:, :, None]
+
+        def normalised(features: Tensor) -> Tensor:
+            return ((features - mean) / deviation).masked_fill(padding, 0.0)
+
+        clean = None if batch.clean is None else normalised(batch.clean)
+        return replace(batch, inputs=normalised(batch.inputs), clean=clean)
+
+
+def by_speaker(inputs: ModelInputs, cuts: Iterable[Cut], batch_size: int, device: torch.device) -> ModelInputs:
+    """The same inputs, normalised by the statistics of each speaker over all of ``cuts``."""
+    statistics = SpeakerStatistics(inputs, cuts, batch_size, device)
+
+    def extract(batch: TaskBatch) -> TaskBatch:
+        return statistics.normalise(batch if inputs.extract is None else inputs.extract(batch))
+
+    return replace(inputs, extract=extract)

@@ -1,0 +1,230 @@
+"""Stage 2 with a pretrained encoder: its states of every clip, as lhotse temporal arrays, and how they are read.
+
+    DATA/NAME/encoder.yaml            the encoder: where its files are, layers, options, digest
+    DATA/NAME/CORPUS/cuts.jsonl.gz    the cuts of the corpus, with their ``states``
+    DATA/NAME/CORPUS/parts-<key>/00000.npy    the states (frames, L, D) of the clips of a part, one after the other
+
+An archive is an ordinary .npy file, which is mapped into memory: a clip costs no more than its own frames.
+"""
+
+import gzip
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from lhotse import MonoCut
+from lhotse.array import Array, TemporalArray
+from lhotse.features.io import FeaturesReader, register_reader
+from torch.nn.utils.rnn import pad_sequence
+
+from speecheq.common.device import pick_device
+from speecheq.common.errors import InputError
+from speecheq.common.files import whole_file
+from speecheq.common.log import log
+from speecheq.common.stages import require
+from speecheq.config.schema import EncoderConfig
+from speecheq.features.audio import load_waveform
+from speecheq.features.encoders import Encoder, EncoderSettings, encoder_digest, load_encoder
+from speecheq.features.storage import FeatureSet
+
+STORAGE_TYPE = "speecheq-npy"
+STATES = "states"  # the cuts' field
+# Clips of a mini-batch on a GPU hold at most this much audio; a CPU computes clip by clip.
+BATCH_SECONDS = 60.0
+
+
+@register_reader
+class NpyReader(FeaturesReader):
+    """Reads the rows of one clip from a .npy file; the key is its first row and its number of rows."""
+
+    name = STORAGE_TYPE
+
+    def __init__(self, storage_path: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.path = storage_path
+
+    def read(self, key: str, left_offset_frames: int = 0, right_offset_frames: int | None = None) -> np.ndarray:
+        """The states (T, L, D) of a clip, or of a piece of it."""
+        first, frames = map(int, key.split("+"))
+        last = frames if right_offset_frames is None else min(frames, right_offset_frames)
+        return np.asarray(_mapped(self.path)[first + left_offset_frames : first + last])
+
+
+@lru_cache(maxsize=512)
+def _mapped(path: str) -> np.ndarray:
+    return np.load(path, mmap_mode="r")
+
+
+@lru_cache(maxsize=1)
+def _encoder(settings: EncoderSettings, device: torch.device) -> Encoder:
+    return load_encoder(settings).to(device)
+
+
+@dataclass(frozen=True)
+class EncoderSet(FeatureSet):
+    """The states of a pretrained encoder. ``digest`` is that of its files, ``stored_as`` a numpy type."""
+
+    settings: EncoderSettings
+    digest: str
+    dim: int
+    stored_as: str = "float16"
+    suffix = ".npy"
+
+    def options(self) -> dict[str, Any]:
+        return {"encoder": self.digest, "stored_as": self.stored_as}
+
+    def check(self, corpus: str, seconds: float, out_dir: Path) -> None:
+        """Log how much disk the states take. Raises InputError if less is free."""
+        values = seconds / self.frame_shift * len(self.settings.layers) * self.dim
+        need = values * np.dtype(self.stored_as).itemsize / 1e9
+        free = shutil.disk_usage(_existing_parent(out_dir)).free / 1e9
+        log.info("%s: the states take about %.2f GB; %.0f GB are free", corpus, need, free)
+        if need > free:
+            raise InputError(
+                f"{out_dir}: the states of {corpus} take about {need:.1f} GB, but {free:.1f} GB are free; choose fewer "
+                "layers in conf/features, another --data, or compute them while training: --store-features false, and "
+                "--set data.input=waveform."
+            )
+
+    def uses_processes(self) -> bool:
+        return pick_device("auto").type == "cpu"
+
+    @property
+    def frame_shift(self) -> float:
+        return Encoder.frame_shift
+
+    def extract(self, cuts: list[MonoCut], archive: Path) -> None:
+        device = pick_device("auto")
+        encoder = _encoder(self.settings, device)
+        rate = encoder.sampling_rate
+        layers = (len(self.settings.layers), self.dim)
+        rows = 0
+        with whole_file(archive) as temporary, open(temporary, "wb") as stream:
+            _write_header(stream, self.stored_as, (rows, *layers))
+            for batch in _batches(cuts, device):
+                clips = [torch.from_numpy(load_waveform(cut, rate)) for cut in batch]
+                lengths = torch.tensor([len(clip) for clip in clips])
+                with torch.inference_mode():
+                    states, frames = encoder(pad_sequence(clips, batch_first=True).to(device), lengths)
+                for cut, clip, length in zip(batch, states.cpu().numpy(), frames.tolist()):
+                    stream.write(self._as_stored(clip[:length], cut.id))
+                    array = Array(STORAGE_TYPE, str(archive.resolve()), f"{rows}+{length}", [length, *layers])
+                    cut.custom = {**(cut.custom or {}), STATES: TemporalArray(array, 0, self.frame_shift, cut.start)}
+                    rows += length
+            stream.seek(0)  # now the number of rows is known; numpy leaves room for it
+            _write_header(stream, self.stored_as, (rows, *layers))
+
+    def _as_stored(self, states: np.ndarray, name: str) -> bytes:
+        """The states (T, L*D) of the clip ``name``; raises InputError for values that the type cannot hold."""
+        limit = np.finfo(self.stored_as).max
+        if not np.abs(states).max(initial=0) <= limit:
+            raise InputError(
+                f"{name}: its states are not finite or above {limit:g}, which {self.stored_as} cannot hold; set "
+                "stored_as: float32 in the feature set."
+            )
+        return states.astype(self.stored_as).tobytes()
+
+
+def encoder_settings(config: EncoderConfig) -> EncoderSettings:
+    """The encoder that a configuration describes, as features/encoders takes it."""
+    return EncoderSettings(config.model, config.layer_numbers(), config.padding, config.normalise)
+
+
+def open_encoder(config: EncoderConfig) -> tuple[EncoderConfig, EncoderSet]:
+    """Load the encoder of a feature set once, to check it. Raises InputError as ``load_encoder`` does.
+
+    Returns:
+        the configuration with what was found out, and what stage 2 computes.
+    """
+    settings = encoder_settings(config)
+    dim, digest = _encoder(settings, pick_device("auto")).dim, encoder_digest(settings)
+    return replace(config, dim=dim, digest=digest), EncoderSet(settings, digest, dim, config.stored_as)
+
+
+def _write_header(stream: BinaryIO, stored_as: str, shape: tuple[int, ...]) -> None:
+    descr = np.lib.format.dtype_to_descr(np.dtype(stored_as))
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+
+
+def _batches(cuts: list[MonoCut], device: torch.device) -> Iterator[list[MonoCut]]:
+    """The clips of each mini-batch: on a CPU one clip, on a GPU clips of similar lengths."""
+    batch: list[MonoCut] = []
+    for cut in sorted(cuts, key=lambda cut: cut.duration):
+        if batch and (device.type == "cpu" or (len(batch) + 1) * cut.duration > BATCH_SECONDS):
+            yield batch
+            batch = []
+        batch.append(cut)
+    if batch:
+        yield batch
+
+
+def _existing_parent(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    path = Path(path).resolve()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+class _Stored(NamedTuple):
+    """Where the states of a clip are: archive, first row, rows, and the second of the recording they begin at."""
+
+    archive: str
+    first: int
+    frames: int
+    start: float
+
+
+class StoredStates:
+    """The states that stage 2 has stored in ``folder`` (DATA/NAME), by the ids of the clips.
+
+    A corpus' manifest is read when the first of its clips is asked for.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.corpora: dict[str, dict[str, _Stored]] = {}
+
+    def open(self, corpus: str) -> dict[str, _Stored]:
+        """Where the states of each clip of ``corpus`` are. Raises InputError if stage 2 has not run for it."""
+        if corpus not in self.corpora:
+            folder = self.folder / corpus
+            require(folder, "features")
+            archives: dict[str, str] = {}  # one string for all clips of an archive
+            clips = {}
+            with gzip.open(folder / "cuts.jsonl.gz", "rb") as lines:
+                for line in lines:
+                    cut = json.loads(line)
+                    array = cut["custom"][STATES]["array"]
+                    path = archives.setdefault(array["storage_path"], array["storage_path"])
+                    first, frames = map(int, array["storage_key"].split("+"))
+                    clips[cut["id"]] = _Stored(path, first, frames, cut["custom"][STATES]["start"])
+            self.corpora[corpus] = clips
+        return self.corpora[corpus]
+
+    def load(self, cut: MonoCut) -> torch.Tensor:
+        """The states (T, L*D) float32 of a cut, which may be a piece of the clip.
+
+        Raises InputError if stage 2 did not store them, or their archive is gone.
+        """
+        corpus = cut.supervisions[0].custom["corpus"]
+        stored = self.open(corpus).get(cut.id)
+        if stored is None:
+            raise InputError(f"{self.folder / corpus}: holds no states of {cut.id}; run stage 2 again.")
+        shift = Encoder.frame_shift
+        skipped = min(round((cut.start - stored.start) / shift), stored.frames - 1)
+        kept = stored.frames - skipped
+        if round(cut.duration / shift) < kept - 1:  # a piece; the last frame of an entire clip may be a partial one
+            kept = max(1, round(cut.duration / shift))
+        first = stored.first + skipped
+        try:
+            rows = _mapped(stored.archive)[first : first + kept]
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{stored.archive}: the states of {cut.id} cannot be read ({error}); run stage 2 again."
+            ) from error
+        return torch.from_numpy(rows.reshape(len(rows), -1).astype(np.float32))

@@ -1,0 +1,38 @@
+"""Filter banks and encoder states side by side, as model.kind fusion takes them, at 50 frames a second."""
+
+import torch
+from torch import Tensor, nn
+
+from speecheq.features.encoders import Encoder
+from speecheq.features.fbank import BatchedFbank
+
+# Frames of filter banks (10 ms) beside one state (20 ms).
+FRAMES_EACH = 2
+
+
+def beside(fbank: Tensor, states: Tensor) -> Tensor:
+    """Filter banks (..., T, 80) and states (..., T', D) -> (..., T', 160 + D): two frames beside each state.
+
+    The filter banks are cut to 2 T' frames, or padded with zeros at the end.
+    """
+    frames = states.shape[-2]
+    fitted = nn.functional.pad(fbank, (0, 0, 0, FRAMES_EACH * frames - fbank.shape[-2]))
+    return torch.cat([fitted.reshape(*fitted.shape[:-2], frames, -1), states], dim=-1)
+
+
+class FbankAndStates(nn.Module):
+    """The features of a padded batch of waveforms, as BatchedFbank gives its own."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.fbank = encoder, BatchedFbank()
+
+    def num_frames(self, num_samples: Tensor) -> Tensor:
+        return self.encoder.num_frames(num_samples)
+
+    def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples (N, S), lengths (N,) -> features (N, T', 160 + L D), zero after a clip's frames; frames (N,)."""
+        states, frames = self.encoder(samples, lengths)
+        features = beside(self.fbank(samples, lengths)[0], states)
+        valid = torch.arange(features.shape[1])[None, :] < frames[:, None]
+        return features * valid.to(features.device)[:, :, None], frames
