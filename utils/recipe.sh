@@ -21,6 +21,9 @@
 #   --config FILE         sizes and schedule (conf/paper.yaml; conf/best.yaml is our recipe, and the default in
 #                         egs/mtl_aug; for CPUs conf/small.yaml; egs/mandarin and egs/iemocap also have
 #                         conf/small_best.yaml and small_paper.yaml)
+#   --features NAME       what the systems take: fbank, or the states of a pretrained encoder, NAME.yaml in
+#                         conf/features; for stage 2 also NAME=FOLDER, the encoder's folder (docs/encoders.md) (fbank)
+#   --store-features false    do not store the encoder's states: with --set data.input=waveform stage 4 computes them
 #   --status true         run nothing: list what is done, stale or missing in DATA and EXP, with time and disk
 #   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
 #   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an
@@ -95,6 +98,7 @@ stage=0 stop_stage=5
 # shellcheck disable=SC2034  # read by their names, here and in parse_options.sh
 {
   last_stage=5
+  features=fbank store_features=true
   protocol='' folds='' folds_file='' seeds=1 systems=${default_system:-speecheq} config=''
   init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
@@ -103,7 +107,7 @@ stage=0 stop_stage=5
   score_train=false keep_jobs=false dry_run=false
   shar=false shard_clips=1000
   help_files=("$recipe/utils/recipe.sh")
-  boolean_options=(mini partial status score_train shar requeue keep_jobs dry_run)
+  boolean_options=(mini partial status score_train store_features shar requeue keep_jobs dry_run)
   list_options=(set corpus use job_option)
 }
 
@@ -126,7 +130,7 @@ done
 for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
 options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
-  config init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir
+  config features init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir
   test_noise test_rir unlabelled unlabelled_hours robustness other_corpora shots data
   exp results shard_clips nj train_jobs gpus nodes rendezvous cmd partition account time memory cpus gpu jobs_at_once)
 # shellcheck source=utils/parse_options.sh
@@ -170,6 +174,7 @@ absolute() {
 # the recipe runs in its own folder, whatever the caller's is
 make_paths_absolute() {
   local name
+  if [[ $features == *=* && -d ${features#*=} ]]; then features=${features%%=*}=$(absolute "${features#*=}"); fi
   for name in "${corpus_names[@]}" folds_file init_from config data exp results corpora noise rir unlabelled test_noise \
     test_rir; do
     # --config may also be relative to the recipe's folder, which has conf/
@@ -314,7 +319,8 @@ choose_phonemes() {
 collect_arguments() {
   labels=(--target "$target" --protocol "$protocol" --folds "$folds" --classes "$classes"
     --neutral-eis "$neutral_eis")
-  runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --seeds "$seeds" "${labels[@]}")
+  runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --seeds "$seeds" "${labels[@]}"
+    --features "${features%%=*}")
   phoneme_units=(--units "$units" --bpe-size "$bpe_size")
   training_options=(${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" "${set_options[@]/#/--set=}")
   jobs=()  # where stages run
@@ -407,6 +413,10 @@ make_manifests() {
 
 make_features() {
   speecheq features --data "$data" --corpora "${given[@]}" --nj "$nj" "${jobs[@]}"
+  if [[ $features != fbank ]]; then
+    speecheq features --features "$features" --store-features "$store_features" --data "$data" \
+      --corpora "${given[@]}" --nj "$nj" "${jobs[@]}"
+  fi
 }
 
 make_msud() {

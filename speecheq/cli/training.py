@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from speecheq.cli.job_parts import missing_tasks, run_part, share_out
 from speecheq.cli.options import (
@@ -42,7 +42,7 @@ def _unchecked_jobs(options: Namespace) -> Iterator["Job"]:
     msud = msud_folder(options)
     features = features_name(options)
     encoder = require_prepared(options.data, features)
-    recipe = {"data.features": features}
+    recipe: dict[str, Any] = {"data.features": features}
     if options.ctc_backend:
         recipe["loss.ctc_backend"] = options.ctc_backend
     if options.shar:

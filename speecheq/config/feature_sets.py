@@ -38,7 +38,9 @@ def _encoder_config(values: Mapping[str, Any], source: Path, allowed: set[str]) 
     config = EncoderConfig()
     for name, value in values.items():
         if name not in allowed:
-            raise InputError(f"{source}: {name!r} is not a setting of an encoder; they are {', '.join(sorted(allowed))}.")
+            raise InputError(
+                f"{source}: {name!r} is not a setting of an encoder; they are {', '.join(sorted(allowed))}."
+            )
         try:
             setattr(config, name, checked_value(config, name, value))
         except ValueError as error:

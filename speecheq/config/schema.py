@@ -35,8 +35,8 @@ class DataConfig:
     phoneme_batch_seconds: float = setting(320.0, "seconds of speech in a phoneme mini-batch, at most", low=1.0)
     cmvn: str = setting(
         "global",
-        "normalisation of the features: by statistics of the training data, of each clip, or of all clips of its speaker "
-        "in the set, which for test speakers is another protocol",
+        "normalisation of the features: by the training data, by each clip, or by all clips of the set of its speaker, "
+        "which for test speakers is another protocol",
         choices=("utterance", "global", "none", "speaker"),
     )
     unlabelled: bool = setting(False, "whether unlabelled speech is trained on too, without labels (MTL-AUG)")
@@ -54,7 +54,9 @@ class EncoderConfig:
         "none", "Whisper: clips as long as they are, or padded to 30 s and trimmed", choices=("none", "30s")
     )
     normalise: str = setting(
-        "auto", "whether each waveform gets mean 0 and deviation 1; auto: as its files say", choices=("auto", "yes", "no")
+        "auto",
+        "whether each waveform gets mean 0 and deviation 1; auto: as its files say",
+        choices=("auto", "yes", "no"),
     )
     stored_as: str = setting("float16", "number format of stored states", choices=("float16", "float32"))
     dim: int = setting(0, "width of a state", low=0)

@@ -1,6 +1,7 @@
 """An endless stream of multitask batches from cut sets (Algorithm 1, lines 3 to 5)."""
 
 import heapq
+import math
 import multiprocessing
 import os
 import pickle
@@ -23,16 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from speecheq.cluster import distributed
 from speecheq.common.errors import InputError
 from speecheq.config.schema import DataConfig
-from speecheq.dataset.batch import (
-    START,
-    ClipLoader,
-    MultitaskBatch,
-    Position,
-    TaskBatch,
-    collate,
-    crop,
-    load_samples,
-)
+from speecheq.dataset.batch import START, ClipLoader, MultitaskBatch, Position, TaskBatch, collate, crop, load_samples
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.shard_plan import BUCKETS
 from speecheq.dataset.shared_memory import has_room
@@ -264,9 +256,11 @@ def multitask_batches(
     """A mini-batch of each data set a step, without end; an epoch is one pass over the emotion stream.
 
     ``starts`` are the positions to resume from, by stream; a stream without one starts at its beginning. ``device`` is
-    the type of the device that trains. ``load`` reads the stored features of a clip (None: filter banks). Raises InputError if /dev/shm is too small for loading processes.
+    the type of the device that trains. ``load`` reads the stored features of a clip (None: filter banks). Raises
+    InputError if /dev/shm is too small for loading processes.
     """
-    shares_memory = has_room(cut_sets.keys(), config, _count_workers(config, device))
+    values = None if load is None else _values_a_second(next(iter(cut_sets.values())), load)
+    shares_memory = has_room(cut_sets.keys(), config, _count_workers(config, device), values)
     streams = {
         name: endless_stream(name, cuts, config, seed, starts.get(name, START), device, shares_memory, load)
         for name, cuts in cut_sets.items()
@@ -275,9 +269,14 @@ def multitask_batches(
         yield MultitaskBatch(**{name: next(stream) for name, stream in streams.items()})
 
 
-def largest_batch(
-    cut_sets: dict[str, CutSet], config: DataConfig, load: ClipLoader | None = None
-) -> MultitaskBatch:
+def _values_a_second(cuts: CutSet | ClipSource, load: ClipLoader) -> int:
+    """Values of the features of a second, by the first clip."""
+    assert isinstance(cuts, CutSet), "shards hold no encoder states"
+    cut = next(iter(cuts))
+    return math.ceil(load(cut).numel() / cut.duration)
+
+
+def largest_batch(cut_sets: dict[str, CutSet], config: DataConfig, load: ClipLoader | None = None) -> MultitaskBatch:
     """About the largest mini-batch of each stream: the longest of its first LARGEST_AMONG cuts; this process' share."""
     streams = {}
     for name, cuts in cut_sets.items():

@@ -13,9 +13,9 @@ from lhotse.cut import Cut
 from torch import Tensor, nn
 
 from speecheq.config.schema import FBANK, Config
-from speecheq.dataset.batch import ClipLoader, TaskBatch, load_samples, scoring_batches
+from speecheq.dataset.batch import ClipLoader, TaskBatch, collate, load_samples, scoring_batches
 from speecheq.features.encoder_states import StoredStates, encoder_settings
-from speecheq.features.encoders import load_encoder
+from speecheq.features.encoders import Encoder, load_encoder
 from speecheq.features.fbank import BatchedFbank
 from speecheq.features.fbank_and_states import FbankAndStates, beside
 from speecheq.features.storage import load_features
@@ -26,7 +26,10 @@ FeatureExtractor = Callable[[TaskBatch], TaskBatch]
 MIN_DEVIATION = 1e-3
 
 
-def waveform_extractor(config: Config) -> nn.Module:
+WaveformExtractor = BatchedFbank | Encoder | FbankAndStates
+
+
+def waveform_extractor(config: Config) -> WaveformExtractor:
     """The module that turns waveforms (N, S) and lengths (N,) into the features of ``config`` and their frames (N,).
 
     Raises InputError if the encoder cannot be loaded.
@@ -47,8 +50,14 @@ class ModelInputs:
     def batches(self, stream: str, cuts: Iterable[Cut], batch_size: int, device: torch.device) -> Iterator[TaskBatch]:
         """Mini-batches of features on ``device`` with every cut once, uncropped."""
         for batch in scoring_batches(stream, list(cuts), batch_size, self.load):
-            batch = batch.to(device)
-            yield batch if self.extract is None else self.extract(batch)
+            yield self._extracted(batch.to(device))
+
+    def collate(self, stream: str, cuts: list[Cut], device: torch.device) -> TaskBatch:
+        """A mini-batch of features on ``device``."""
+        return self._extracted(collate(stream, cuts, self.load).to(device))
+
+    def _extracted(self, batch: TaskBatch) -> TaskBatch:
+        return batch if self.extract is None else self.extract(batch)
 
 
 def stored_states(config: Config, data: Path | None) -> StoredStates | None:

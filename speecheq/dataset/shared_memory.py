@@ -35,21 +35,25 @@ def free_bytes() -> int | None:
     return found.f_bavail * found.f_frsize
 
 
-def needed_bytes(streams: Collection[str], config: DataConfig, loaders: int) -> int:
-    """Bytes that ``loaders`` processes of each stream may need at most, all processes of a training together."""
+def needed_bytes(streams: Collection[str], config: DataConfig, loaders: int, values: int | None = None) -> int:
+    """Bytes that ``loaders`` processes of each stream may need at most, all processes of a training together.
+
+    ``values`` is the number of values of a second; None: that of ``config.input`` with filter banks.
+    """
     fbank = FbankConfig()
-    values = SAMPLING_RATE if config.input == "waveform" else round(fbank.num_filters / fbank.frame_shift)
+    if values is None:
+        values = SAMPLING_RATE if config.input == "waveform" else round(fbank.num_filters / fbank.frame_shift)
     cropped = config.batch_size * config.max_seconds
     seconds = sum(config.phoneme_batch_seconds if name == "phoneme" else cropped for name in streams)
     return math.ceil(SLACK * seconds * values * BYTES * (AHEAD * loaders + IN_USE))
 
 
-def has_room(streams: Collection[str], config: DataConfig, loaders: int) -> bool:
+def has_room(streams: Collection[str], config: DataConfig, loaders: int, values: int | None = None) -> bool:
     """Whether ``loaders`` processes of each stream may share memory; if not, logs what is short and what to do.
 
     Raises InputError if there is not even room for their semaphores.
     """
-    free, needed = free_bytes(), needed_bytes(streams, config, loaders)
+    free, needed = free_bytes(), needed_bytes(streams, config, loaders, values)
     if not loaders or free is None or free >= needed:
         return True
     size = STEP * math.ceil(needed / 1e6 / STEP)

@@ -32,6 +32,7 @@ from speecheq.config.schema import EncoderConfig
 from speecheq.features.audio import load_waveform
 from speecheq.features.encoders import Encoder, EncoderSettings, encoder_digest, load_encoder
 from speecheq.features.storage import FeatureSet
+from speecheq.features.waveform_batch import SAMPLING_RATE
 
 STORAGE_TYPE = "speecheq-npy"
 STATES = "states"  # the cuts' field
@@ -102,7 +103,7 @@ class EncoderSet(FeatureSet):
     def extract(self, cuts: list[MonoCut], archive: Path) -> None:
         device = pick_device("auto")
         encoder = _encoder(self.settings, device)
-        rate = encoder.sampling_rate
+        rate = SAMPLING_RATE
         layers = (len(self.settings.layers), self.dim)
         rows = 0
         with whole_file(archive) as temporary, open(temporary, "wb") as stream:

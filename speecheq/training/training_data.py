@@ -17,13 +17,7 @@ from speecheq.dataset.classes import class_table
 from speecheq.dataset.frontend import Frontend
 from speecheq.dataset.lazy_cuts import open_cuts, sample_cuts
 from speecheq.dataset.loader import ClipSource, training_cuts
-from speecheq.dataset.model_inputs import (
-    ModelInputs,
-    SpeakerStatistics,
-    by_speaker,
-    mean_and_deviation,
-    scoring_inputs,
-)
+from speecheq.dataset.model_inputs import ModelInputs, SpeakerStatistics, by_speaker, mean_and_deviation, scoring_inputs
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.shard_reader import Shards
 from speecheq.dataset.unlabelled import unlabelled_cuts
@@ -121,7 +115,9 @@ def global_statistics(data: TrainingData, setup: StepSetup) -> tuple[list[float]
     stored = [cuts for name, cuts in data.cut_sets.items() if name != "unlabelled"]
     chosen = {cut.id: cut for cuts in stored for cut in sample_cuts(cuts, CMVN_CUTS)}
     if setup.config.data.features != FBANK:
-        mean, deviation = mean_and_deviation(data.dev_inputs, chosen.values(), setup.config.data.batch_size, setup.device)
+        mean, deviation = mean_and_deviation(
+            data.dev_inputs, chosen.values(), setup.config.data.batch_size, setup.device
+        )
         return mean.tolist(), deviation.tolist()
     try:
         statistics = CutSet.from_cuts(chosen.values()).compute_global_feature_stats()

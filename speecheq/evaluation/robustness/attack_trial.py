@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from speecheq.common.errors import InputError
+from speecheq.config.schema import FBANK
 from speecheq.dataset.batch import TaskBatch
-from speecheq.evaluation.predictions import FeatureExtractor
+from speecheq.dataset.model_inputs import FeatureExtractor, waveform_extractor
 from speecheq.evaluation.robustness import attacks
 from speecheq.evaluation.robustness.conditions import (
     APGD,
@@ -33,7 +34,6 @@ from speecheq.evaluation.robustness.conditions import (
 )
 from speecheq.evaluation.robustness.white_box import WhiteBox, fbank_ball, waveform_ball
 from speecheq.evaluation.score import BestModel
-from speecheq.features.fbank import BatchedFbank
 
 Attack = Callable[[attacks.Logits, attacks.Ball, Tensor, Tensor], Tensor]  # the last two are gold and the offset
 
@@ -128,7 +128,15 @@ class AttackTrial:
         Returns: the extractor of each condition, and the facts for ``conditions.write``. The counts "gradients" among
         them are filled in while the extractor of CLEAN runs.
         """
-        box = WhiteBox(trained.model, BatchedFbank().to(trained.device), trained.device, str(folder))
+        if trained.config.data.cmvn == "speaker":
+            raise InputError(
+                f"{folder}: is normalised by speaker, so that a clip's logits depend on other clips; attack a system "
+                "with data.cmvn global or utterance."
+            )
+        if self.on == "fbank" and trained.config.data.features != FBANK:
+            raise InputError(f"{folder}: takes no filter banks that could be attacked; give --on waveform.")
+        extractor = waveform_extractor(trained.config).to(trained.device)
+        box = WhiteBox(trained.model, extractor, trained.device, str(folder))
         gradients = {"attacked": 0, "without": 0}
 
         def count_gradients(logits: attacks.Logits, ball: attacks.Ball, gold: Tensor, offset: Tensor) -> Tensor:
@@ -163,7 +171,8 @@ class AttackTrial:
             waveforms = batch.inputs
             if self.on == "waveform":
                 waveforms = attack_clips(box.waveform_logits, waveform_ball, batch, attack, level)
-            made, frames = box.fbank(waveforms, batch.lengths)
+            with torch.no_grad():
+                made, frames = box.extractor(waveforms, batch.lengths)
             batch = replace(batch, inputs=made, lengths=frames)
             if self.on == "fbank":
                 batch = replace(batch, inputs=attack_clips(box.fbank_logits, fbank_ball, batch, attack, level))

@@ -18,9 +18,11 @@ from lhotse.cut import Cut
 
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
+from speecheq.config.schema import FBANK
 from speecheq.corpora.prepared_corpus import load_card
-from speecheq.dataset.batch import collate, crop
+from speecheq.dataset.batch import crop
 from speecheq.dataset.classes import ClassMap, class_table
+from speecheq.dataset.model_inputs import mean_and_deviation
 from speecheq.dataset.msud_recipe import TEST, TRAINING, Recipe
 from speecheq.dataset.unlabelled import unlabelled_cuts
 from speecheq.evaluation.predictions import ClipPrediction, predict_emotions
@@ -36,6 +38,10 @@ STEPS, BATCH, LEARNING_RATE = 60, 16, 3e-4
 LEVEL_MATCHED = (
     "level matched: one gain for all clips of the corpus brings their mean log filter bank to that of the training's "
     "clips; it is taken from the tested clips themselves, without their labels"
+)
+CORPUS_STATISTICS = (
+    "corpus statistics: mean and deviation of the encoder's states are those of the tested clips themselves, without "
+    "their labels, in place of those of the training's clips"
 )
 # The least posterior of an allowed class, so that classes ruled out by the model can be predicted.
 MIN_POSTERIOR = 1e-12
@@ -106,7 +112,7 @@ class CorpusTrial:
             notes.append(f"{corpus}: {tested} clips, the answers are among {names}{left_out}")
             log.info("other corpora: %s", notes[-1])
         if trained.config.data.cmvn == "global":
-            notes.append(LEVEL_MATCHED)
+            notes.append(LEVEL_MATCHED if trained.config.data.features == FBANK else CORPUS_STATISTICS)
         if self.shots:
             notes.append(
                 f"adapted models: all weights, {STEPS} steps of Adam at {LEARNING_RATE:g} on mini-batches of {BATCH} "
@@ -124,8 +130,10 @@ class CorpusTrial:
         tested = [cut for cut in common.cuts if cut.id not in held_out]
         found = {self._condition(corpus, 0): _predict_among(trained, tested, common.classes)}
         if trained.config.data.cmvn == "global":
-            matched = match_level(trained, tested)
-            found[self._condition(f"{corpus}, level matched", 0)] = _predict_among(matched, tested, common.classes)
+            matched, how = match_level(trained, tested), "level matched"
+            if trained.config.data.features != FBANK:
+                matched, how = match_statistics(trained, tested), "corpus statistics"
+            found[self._condition(f"{corpus}, {how}", 0)] = _predict_among(matched, tested, common.classes)
         for shots in sorted(self.shots):
             adapted = adapt(trained, [cut for chosen in few.values() for cut in chosen[:shots]], common.classes)
             found[self._condition(corpus, shots)] = _predict_among(adapted, tested, common.classes)
@@ -136,7 +144,8 @@ class CorpusTrial:
 
 
 def _predict_among(trained: BestModel, cuts: Sequence[Cut], classes: Sequence[int]) -> list[ClipPrediction]:
-    predictions = predict_emotions(trained.model, cuts, trained.config.data.batch_size, trained.device)
+    size, inputs = trained.config.data.batch_size, trained.inputs_of(cuts)
+    predictions = predict_emotions(trained.model, cuts, size, trained.device, inputs=inputs)
     return restrict_predictions(predictions, classes)
 
 
@@ -149,6 +158,15 @@ def match_level(trained: BestModel, cuts: Sequence[Cut]) -> BestModel:
     sums = [(features.sum(dtype=torch.float64).item(), features.numel()) for features in map(load_features, cuts)]
     level = sum(total for total, _ in sums) / sum(number for _, number in sums)
     model.cmvn.mean += level - model.cmvn.mean.mean()
+    return trained._replace(model=model)
+
+
+def match_statistics(trained: BestModel, cuts: Sequence[Cut]) -> BestModel:
+    """A copy of the model whose global mean and deviation are those of ``cuts``, over all frames."""
+    model = copy.deepcopy(trained.model)
+    mean, deviation = mean_and_deviation(trained.inputs, cuts, trained.config.data.batch_size, trained.device)
+    model.cmvn.mean.copy_(mean)
+    model.cmvn.deviation.copy_(deviation)
     return trained._replace(model=model)
 
 
@@ -227,9 +245,10 @@ def adapt(trained: BestModel, cuts: Sequence[Cut], classes: Sequence[int]) -> Be
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     numbers, max_seconds = torch.tensor(classes), trained.config.data.max_seconds
     randomness = random.Random(f"{SEED} adaptation")
+    inputs = trained.inputs_of(cuts)
     for _step in range(STEPS):
         chosen = randomness.sample(list(cuts), min(BATCH, len(cuts)))
-        batch = collate("emotion", [crop(cut, max_seconds, randomness) for cut in chosen]).to(trained.device)
+        batch = inputs.collate("emotion", [crop(cut, max_seconds, randomness) for cut in chosen], trained.device)
         with gradients_in_eval_mode(trained.device):
             logits = model(batch.inputs, batch.lengths, tasks=("esc",)).esc_logits[:, numbers.to(trained.device)]
         targets = (batch.targets["esc"][:, None] == numbers).int().argmax(1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 from lhotse import Recording, RecordingSet
 
 from speecheq.common.errors import InputError
@@ -19,12 +20,11 @@ from speecheq.common.stages import STAMP, require
 from speecheq.config.schema import AugmentConfig
 from speecheq.corpora.audio_folder import recordings_manifest
 from speecheq.dataset.batch import TaskBatch
-from speecheq.evaluation.predictions import FeatureExtractor
+from speecheq.dataset.model_inputs import FeatureExtractor, waveform_extractor
 from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, SEED, Condition, Setting
 from speecheq.evaluation.robustness.training_history import TrainingRecord, training_history
 from speecheq.evaluation.score import BestModel
 from speecheq.features.augment_waveforms import Augmenter
-from speecheq.features.fbank import BatchedFbank
 from speecheq.features.noise_and_rir import load_noises, load_responses, select_noises
 
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB

@@ -7,7 +7,9 @@ from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import STAMP, Stage, require
+from speecheq.dataset.batch import load_samples
 from speecheq.dataset.classes import class_table
+from speecheq.dataset.model_inputs import ModelInputs
 from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.evaluation.robustness.attack_trial import AttackTrial

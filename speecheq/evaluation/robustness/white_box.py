@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from speecheq.common.errors import InputError
 from speecheq.evaluation.robustness.attacks import Ball, Logits, loss_gradient
-from speecheq.features.fbank import BatchedFbank
 
 DECIBEL = math.log(10) / 10  # of an energy, in the natural logarithm of fbank
 PROBE_SAMPLES = 16000  # length of the noise on which a model must have a gradient
@@ -54,14 +53,14 @@ def gradients_in_eval_mode(device: torch.device) -> AbstractContextManager:
 class WhiteBox:
     """The ESC logits of a model, with gradients."""
 
-    def __init__(self, model: nn.Module, fbank: BatchedFbank, device: torch.device, name: str):
+    def __init__(self, model: nn.Module, extractor: nn.Module, device: torch.device, name: str):
         """Raises InputError that begins with ``name`` if the model, such as an exported one, has no gradient."""
         if not isinstance(model, nn.Module):
             raise InputError(
                 f"{name}: an attack needs the gradient, which {type(model).__name__} does not give; give "
                 "the checkpoint or model folder that it was made from."
             )
-        self.model, self.fbank, self.device = model.eval(), fbank, device
+        self.model, self.extractor, self.device = model.eval(), extractor, device
         noise = 0.1 * torch.randn(1, PROBE_SAMPLES, generator=torch.Generator().manual_seed(0)).to(device)
         logits = self.waveform_logits(torch.tensor([PROBE_SAMPLES]))
         try:
@@ -84,4 +83,4 @@ class WhiteBox:
 
     def waveform_logits(self, lengths: Tensor) -> Logits:
         """The function from padded waveforms (N, S) of ``lengths`` (N,) samples to logits (N, K)."""
-        return lambda waveforms: self._logits(*self.fbank(waveforms, lengths))
+        return lambda waveforms: self._logits(*self.extractor(waveforms, lengths))

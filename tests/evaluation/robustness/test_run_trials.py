@@ -14,7 +14,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.stages import STAMP
 from speecheq.corpora import audio_folder
 from speecheq.corpora.prepare import PrepareRequest
-from speecheq.dataset.batch import scoring_batches
+from speecheq.dataset.batch import load_samples, scoring_batches
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.evaluation.robustness import attack_trial, attacks, conditions, noise_trial
 from speecheq.evaluation.robustness.attack_trial import ATTACKS, METHOD_NAMES, AttackTrial, attack_clips, random_offsets
@@ -136,7 +136,7 @@ def stream(msud):
     """A mini-batch of waveforms of test clips, of different lengths."""
     cuts = list(open_cuts(msud / "fold1" / "test.jsonl.gz"))[:4]
     cuts = [cut.truncate(duration=seconds, preserve_id=True) for cut, seconds in zip(cuts, (0.5, 0.31, 0.44, 0.2))]
-    return next(scoring_batches("emotion", cuts, 4, waveforms=True))
+    return next(scoring_batches("emotion", cuts, 4, load_samples))
 
 
 class PassThrough(torch.nn.Module):
