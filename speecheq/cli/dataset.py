@@ -28,10 +28,14 @@ def _features(options: Namespace) -> None:
         for corpus in options.corpora
     }
     left, nj = share_out(
-        options, "features", folders, lambda corpus: missing_parts(*folders[corpus]), ("--corpora", "--parts")
+        options,
+        "features",
+        folders,
+        lambda corpus: missing_parts(*folders[corpus], speech_activity=options.speech_activity),
+        ("--corpora", "--parts"),
     )
     for corpus in left:
-        compute_features(*folders[corpus], nj, parts=parts)
+        compute_features(*folders[corpus], nj, parts=parts, speech_activity=options.speech_activity)
 
 
 def _phonemes(options: Namespace) -> None:
@@ -95,6 +99,13 @@ def add_commands(commands: Commands) -> None:
     add("--corpora", nargs="+", required=True, metavar="CORPUS", help="prepared corpora")
     add("--nj", type=positive_whole, default=2, help="processes, or with --cmd jobs per corpus (default: 2)")
     add("--parts", help="compute only these parts of 250 clips, such as 0-3, and leave joining them to another run")
+    add(
+        "--speech-activity",
+        choices=("silero", "energy", "none"),
+        default="silero",
+        help="what finds speech in each clip; features are those from its first to its last speech: Silero VAD, the "
+        "energy of frames, or none, for whole clips (default: silero)",
+    )
     add_options(features)
 
     phonemes = add_command(

@@ -29,12 +29,14 @@ from speecheq.common.files import (
     whole_file,
     write_fault_is_an_input_error,
 )
+from speecheq.common.log import log
 from speecheq.common.process_pool import in_processes
 from speecheq.common.progress import Progress
 from speecheq.common.stages import Drops, Stage, require
 from speecheq.corpora.prepared_corpus import corpus_cuts, load_card
 from speecheq.features.audio import load_waveform, resampler_name
 from speecheq.features.fbank import Fbank, FbankConfig
+from speecheq.features.speech_activity import LEAST_SPEECH, NONE, SECONDS_KEY, speech_cut
 
 # Values are stored as multiples of 2**-10, which keeps them within 0.0005 at 1.8 bytes a value.
 TICK_POWER = -10
@@ -65,12 +67,13 @@ def load_features(cut: MonoCut) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
 
 
-def _extract_part(cuts: list[MonoCut], config: FbankConfig, archive: Path) -> int:
-    """Write the features of ``cuts`` to ``archive`` and their manifest beside it; returns how many."""
+def _extract_part(cuts: list[MonoCut], config: FbankConfig, speech_activity: str, archive: Path) -> int:
+    """Write the features of the speech in ``cuts`` to ``archive`` and their manifest beside it; returns how many."""
     extractor = Fbank(config)
     done = []
     with whole_file(archive) as temporary, LilcomChunkyWriter(temporary, tick_power=TICK_POWER) as writer:
         for cut in cuts:
+            cut = speech_cut(cut, speech_activity)
             samples = load_waveform(cut, config.sampling_rate)
             features = extractor.extract(samples, config.sampling_rate)
             cut.features = Features(
@@ -102,13 +105,15 @@ def _note(archive: Path) -> Path:
 class _CorpusFeatures:
     """Stage 2 of one corpus: its stamp and its parts."""
 
-    def __init__(self, corpus: str, manifests: Path, out_dir: Path, config: FbankConfig) -> None:
-        self.corpus, self.config = corpus, config
+    def __init__(self, corpus: str, manifests: Path, out_dir: Path, config: FbankConfig, speech_activity: str) -> None:
+        self.corpus, self.config, self.speech_activity = corpus, config, speech_activity
         self.manifests, self.out_dir = Path(manifests), Path(out_dir)
         self.card = load_card(self.manifests, corpus)
         options = {"corpus": corpus, "fbank": config.to_dict(), "tick_power": TICK_POWER}
         if set(self.card["counts"]["sampling_rate"]) != {str(config.sampling_rate)}:
             options["resampler"] = resampler_name()
+        if speech_activity != NONE:  # features made before there was a choice are those of none
+            options["speech_activity"] = speech_activity
         self.stage = Stage("features", corpus, self.out_dir, options, [self.manifests], FORMAT)
         self.parts_dir = self.out_dir / f"parts-{self.stage.key}"
 
@@ -134,13 +139,13 @@ class _CorpusFeatures:
         total = utterances if numbers is None else min(utterances, len(numbers) * CUTS_A_PART)
         with Progress(f"{self.corpus}: features", total, "clips") as shown:
 
-            def missing() -> Iterator[tuple[list[MonoCut], FbankConfig, Path]]:
+            def missing() -> Iterator[tuple[list[MonoCut], FbankConfig, str, Path]]:
                 for archive, part in self.parts(numbers):
                     archives.append(archive)
                     if sizes_are_as_noted(_note(archive)):
                         shown.update(len(part))
                     else:
-                        yield part, self.config, archive
+                        yield part, self.config, self.speech_activity, archive
 
             nj = 1 if utterances <= CUTS_A_PART else nj
             for cuts in in_processes(_extract_part, missing(), nj, str(self.out_dir)):
@@ -153,6 +158,7 @@ class _CorpusFeatures:
         with whole_file(self.out_dir / "cuts.jsonl.gz") as temporary, open(temporary, "wb") as cuts:
             for archive in archives:  # concatenated gzip files are a gzip file
                 cuts.write(archive.with_suffix(".jsonl.gz").read_bytes())
+        self._warn_of_short_speech()
         names = [os.path.relpath(archive, self.out_dir) for archive in archives]
         utterances = self.card["utterances"]
         self.stage.finish(self.out_dir, utterances, utterances, Drops(), outputs=["cuts.jsonl.gz", *names])
@@ -161,10 +167,28 @@ class _CorpusFeatures:
                 shutil.rmtree(stale)
         remove_leftovers(self.parts_dir)
 
+    def _warn_of_short_speech(self) -> None:
+        """Warn once of the clips that stayed whole because too little speech was found in them."""
+        if self.speech_activity == NONE:
+            return
+        cuts = CutSet.from_jsonl_lazy(self.out_dir / "cuts.jsonl.gz")
+        whole = [cut.id for cut in cuts if cut.custom[SECONDS_KEY] < LEAST_SPEECH]
+        if whole:
+            log.warning(
+                "%s: less than %g s of speech was found in %d of %d clips (such as %s), which are used whole",
+                self.corpus,
+                LEAST_SPEECH,
+                len(whole),
+                self.card["utterances"],
+                whole[0],
+            )
 
-def missing_parts(corpus: str, manifests: Path, out_dir: Path, config: FbankConfig = FbankConfig()) -> list[int] | None:
+
+def missing_parts(
+    corpus: str, manifests: Path, out_dir: Path, config: FbankConfig = FbankConfig(), speech_activity: str = NONE
+) -> list[int] | None:
     """The numbers, from 0, of the parts that ``compute_features`` would compute; None if the corpus is done."""
-    features = _CorpusFeatures(corpus, manifests, out_dir, config)
+    features = _CorpusFeatures(corpus, manifests, out_dir, config, speech_activity)
     if not features.stage.needs_run():
         return None
     parts = range(math.ceil(features.card["utterances"] / CUTS_A_PART))
@@ -178,13 +202,16 @@ def compute_features(
     nj: int = 1,
     config: FbankConfig = FbankConfig(),
     parts: Collection[int] | None = None,
+    speech_activity: str = NONE,
 ) -> None:
     """Stage 2: compute and store the features of a corpus in ``out_dir``, in ``nj`` processes.
 
+    ``speech_activity`` is one of ``speech_activity.METHODS``: the cuts and features are those of the part of each clip
+    from its first to its last speech; with none, of all of it.
     With ``parts`` (numbers from 0) only these parts are computed, so that the jobs of an array share a corpus; a final
     call without ``parts`` joins them. Raises InputError if stage 1 has not run or a recording cannot be read.
     """
-    features = _CorpusFeatures(corpus, manifests, out_dir, config)
+    features = _CorpusFeatures(corpus, manifests, out_dir, config, speech_activity)
     if not features.stage.needs_run() or features.stage.added_to_plan():
         return
     if parts is not None:
