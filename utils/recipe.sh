@@ -8,6 +8,8 @@
 #   --unlabelled-hours N  a seeded subset of N hours of it
 #   --test-noise DIR --test-rir DIR     the same for --robustness noise; none of them may be one of the training's
 #   --partial true        accept incomplete copies
+#   --speech-activity NAME    what finds the speech of each clip, which alone is trained on and scored: silero (Silero
+#                         VAD), energy (of frames), or none, for whole clips (silero)
 #   --mini true           synthesise small stand-ins of the recipe's corpora and use those
 # What to run:
 #   --stage N --stop-stage N    first and last stage (0, 5)
@@ -102,6 +104,7 @@ stage=0 stop_stage=5
   protocol='' folds='' folds_file='' seeds=1 systems=${default_system:-speecheq} config=''
   init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
+  speech_activity=silero
   noise='' rir='' unlabelled='' unlabelled_hours='' test_noise='' test_rir='' robustness='' other_corpora='' shots=''
   data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false status=false
   score_train=false keep_jobs=false dry_run=false
@@ -131,7 +134,7 @@ for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
 options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
   config features init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir
-  test_noise test_rir unlabelled unlabelled_hours robustness other_corpora shots data
+  speech_activity test_noise test_rir unlabelled unlabelled_hours robustness other_corpora shots data
   exp results shard_clips nj train_jobs gpus nodes rendezvous cmd partition account time memory cpus gpu jobs_at_once)
 # shellcheck source=utils/parse_options.sh
 . "$recipe/utils/parse_options.sh"
@@ -153,6 +156,7 @@ check_values() {
   one_of neutral_eis declared metric corpus
   one_of dev auto clips speaker official
   one_of units phone bpe
+  one_of speech_activity silero energy none
   one_of cmd local slurm sge
   for condition in $robustness; do
     [[ $condition =~ ^(corpora|noise|attack)$ ]] ||
@@ -412,7 +416,8 @@ make_manifests() {
 }
 
 make_features() {
-  speecheq features --data "$data" --corpora "${given[@]}" --nj "$nj" "${jobs[@]}"
+  speecheq features --data "$data" --corpora "${given[@]}" --nj "$nj" --speech-activity "$speech_activity" \
+    "${jobs[@]}"
   if [[ $features != fbank ]]; then
     speecheq features --features "$features" --store-features "$store_features" --data "$data" \
       --corpora "${given[@]}" --nj "$nj" "${jobs[@]}"

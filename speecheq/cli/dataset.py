@@ -30,7 +30,7 @@ def _features(options: Namespace) -> None:
     from speecheq.features.storage import FbankSet, compute_features, missing_parts
 
     name, model = parse_features(options.features)
-    feature_set = FbankSet() if name == FBANK else _encoder_set(options, name, model)
+    feature_set = FbankSet(options.speech_activity) if name == FBANK else _encoder_set(options, name, model)
     if feature_set is None:
         return
     parts = parse_numbers(options.parts, "part") if options.parts else None
@@ -133,6 +133,13 @@ def add_commands(commands: Commands) -> None:
     )
     add("--nj", type=positive_whole, default=2, help="processes, or with --cmd jobs per corpus (default: 2)")
     add("--parts", help="compute only these parts of 250 clips, such as 0-3, and leave joining them to another run")
+    add(
+        "--speech-activity",
+        choices=("silero", "energy", "none"),
+        default="silero",
+        help="what finds speech in each clip; features are those from its first to its last speech: Silero VAD, the "
+        "energy of frames, or none, for whole clips (default: silero)",
+    )
     add_options(features)
 
     phonemes = add_command(

@@ -33,12 +33,14 @@ from speecheq.common.files import (
     whole_file,
     write_fault_is_an_input_error,
 )
+from speecheq.common.log import log
 from speecheq.common.process_pool import in_processes
 from speecheq.common.progress import Progress
 from speecheq.common.stages import Drops, Stage, require
 from speecheq.corpora.prepared_corpus import corpus_cuts, load_card
 from speecheq.features.audio import load_waveform, resampler_name
 from speecheq.features.fbank import Fbank, FbankConfig
+from speecheq.features.speech_activity import LEAST_SPEECH, NONE, SECONDS_KEY, speech_cut
 
 # Values are stored as multiples of 2**-10, which keeps them within 0.0005 at 1.8 bytes a value.
 TICK_POWER = -10
@@ -80,10 +82,13 @@ class FeatureSet(ABC):
 
     @abstractmethod
     def extract(self, cuts: list[MonoCut], archive: Path) -> None:
-        """Write the features of ``cuts`` to ``archive`` and refer to them in the cuts."""
+        """Write the features of ``cuts`` to ``archive`` and refer to them in the cuts, which may be shortened."""
 
     def check(self, corpus: str, seconds: float, out_dir: Path) -> None:  # noqa: B027
         """Called before about ``seconds`` of audio of a corpus are computed; may raise InputError."""
+
+    def report(self, corpus: str, cuts: CutSet) -> None:  # noqa: B027
+        """Called with all cuts when the last is computed; may log what users should know."""
 
     def uses_processes(self) -> bool:
         """Whether several processes are faster than one."""
@@ -94,16 +99,21 @@ class FeatureSet(ABC):
 class FbankSet(FeatureSet):
     """The filter banks of section 3.2, as lhotse features in lilcom archives."""
 
+    speech_activity: str = NONE  # one of speech_activity.METHODS
     config: FbankConfig = FbankConfig()
     suffix = ".lca"
 
     def options(self) -> dict[str, Any]:
-        return {"fbank": self.config.to_dict(), "tick_power": TICK_POWER}
+        options = {"fbank": self.config.to_dict(), "tick_power": TICK_POWER}
+        if self.speech_activity == NONE:  # features made before there was a choice are those of none
+            return options
+        return {**options, "speech_activity": self.speech_activity}
 
     def extract(self, cuts: list[MonoCut], archive: Path) -> None:
         extractor, config = Fbank(self.config), self.config
         with whole_file(archive) as temporary, LilcomChunkyWriter(temporary, tick_power=TICK_POWER) as writer:
-            for cut in cuts:
+            for number, cut in enumerate(cuts):
+                cuts[number] = cut = speech_cut(cut, self.speech_activity)
                 features = extractor.extract(load_waveform(cut, config.sampling_rate), config.sampling_rate)
                 cut.features = Features(
                     type=extractor.name,
@@ -119,6 +129,20 @@ class FbankSet(FeatureSet):
                     recording_id=cut.recording.id,
                     channels=0,
                 )
+
+    def report(self, corpus: str, cuts: CutSet) -> None:
+        """Warn once of the clips that stayed whole because too little speech was found in them."""
+        if self.speech_activity == NONE:
+            return
+        whole = [cut.id for cut in cuts if cut.custom[SECONDS_KEY] < LEAST_SPEECH]
+        if whole:
+            log.warning(
+                "%s: less than %g s of speech was found in %d clips (such as %s), which are used whole",
+                corpus,
+                LEAST_SPEECH,
+                len(whole),
+                whole[0],
+            )
 
 
 def _extract_part(cuts: list[MonoCut], feature_set: FeatureSet, archive: Path) -> int:
@@ -200,6 +224,7 @@ class _CorpusFeatures:
         with whole_file(self.out_dir / "cuts.jsonl.gz") as temporary, open(temporary, "wb") as cuts:
             for archive in archives:  # concatenated gzip files are a gzip file
                 cuts.write(archive.with_suffix(".jsonl.gz").read_bytes())
+        self.feature_set.report(self.corpus, CutSet.from_jsonl_lazy(self.out_dir / "cuts.jsonl.gz"))
         names = [os.path.relpath(archive, self.out_dir) for archive in archives]
         utterances = self.card["utterances"]
         self.stage.finish(self.out_dir, utterances, utterances, Drops(), outputs=["cuts.jsonl.gz", *names])

@@ -67,7 +67,7 @@ class Recipe:
             assert self.prepare(name, folder, f"data/manifests/{name}", "--partial", "true", *options) == 0
         assert audio_folder_main("noise", "noises", ["corpora/noise", "data/manifests/noise"]) == 0
         labels = ["--target", "casia", "--protocol", protocol, "--folds", folds, "--neutral-eis", neutral]
-        self.run("features", "--corpora", "casia", "seqd", "aishell", "--nj", 1)
+        self.run("features", "--corpora", "casia", "seqd", "aishell", "--nj", 1, "--speech-activity", "none")
         self.run(
             "unify",
             *labels,

@@ -1,11 +1,12 @@
 """From EncoderSettings to an encoder, by the architecture that config.json names."""
 
+from collections.abc import Callable
+
 from speecheq.common.digests import digest
 from speecheq.common.errors import InputError
 from speecheq.features.encoders.encoder import Encoder
 from speecheq.features.encoders.model_files import ModelFiles
 from speecheq.features.encoders.settings import EncoderSettings
-from speecheq.features.encoders.whisper import WhisperEncoder
 
 # To be raised when the same settings and files come to give other states.
 FORMAT = 1
@@ -18,14 +19,27 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
     that cannot be read, an unknown architecture, or a layer that it does not have.
     """
     files = ModelFiles(settings.model)
-    kind = files.config.get("model_type")
-    if kind != "whisper":
-        raise InputError(f"{files.folder}/config.json: model_type is {kind!r}, but it must be whisper.")
-    return WhisperEncoder(settings, files).eval().requires_grad_(False)
+    return _encoder_class(files)(settings, files).eval().requires_grad_(False)
+
+
+def _encoder_class(files: ModelFiles) -> Callable[[EncoderSettings, ModelFiles], Encoder]:
+    kind = files.config["model_type"]
+    if kind == "whisper":
+        from speecheq.features.encoders.whisper import WhisperEncoder
+
+        return WhisperEncoder
+    from speecheq.features.encoders import transformers_models
+
+    if kind not in transformers_models.MODEL_CLASSES:
+        known = ", ".join(["whisper", *transformers_models.MODEL_CLASSES])
+        raise InputError(f"{files.config.path}: model_type is {kind!r}, and there are encoders for {known} only.")
+    if kind == "wav2vec2-bert":
+        return transformers_models.Wav2Vec2BertEncoder
+    return transformers_models.WaveformEncoder
 
 
 def encoder_digest(settings: EncoderSettings) -> str:
     """A digest of all that decides the states: the content of the model's files and the settings, but not its place."""
     files = ModelFiles(settings.model)
-    chosen = [list(settings.layers), settings.padding, files.normalises(settings.normalise)]
+    chosen = [list(settings.layers), settings.padding, settings.normalise]
     return digest({"format": FORMAT, "files": files.digest(), "settings": chosen})

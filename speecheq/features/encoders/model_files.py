@@ -37,6 +37,20 @@ def find_model(model: str) -> Path:
         ) from error
 
 
+class ModelTable(dict[str, Any]):
+    """A JSON table of a model. A key that it lacks is an InputError."""
+
+    def __init__(self, path: Path) -> None:
+        table = read_json(path)
+        if not isinstance(table, dict):
+            raise InputError(f"{path}: is not the table of a model; copy it again.")
+        super().__init__(table)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(f"{self.path}: lacks {key}; copy it again.")
+
+
 class Tensors:
     """Tensors of an open file of weights, without the prefix of their names."""
 
@@ -44,10 +58,13 @@ class Tensors:
         self.path, self.prefix = path, prefix
         self._opened, self._names = opened, set(opened.keys())
 
+    def __contains__(self, name: str) -> bool:
+        return self.prefix + name in self._names
+
     def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """The tensor ``name``. Raises InputError if there is none or it has another shape."""
         full = self.prefix + name
-        if full not in self._names:
+        if name not in self:
             raise InputError(f"{self.path}: lacks the tensor {full}, which its config.json asks for; copy both again.")
         tensor = self._opened.get_tensor(full)
         if tuple(tensor.shape) != tuple(shape):
@@ -70,7 +87,8 @@ class ModelFiles:
         for name in FILES:
             if not (self.folder / name).is_file():
                 raise InputError(self._missing(name))
-        self.config, self.preprocessor = self._table(CONFIG), self._table(PREPROCESSOR)
+        self.config = ModelTable(self.folder / CONFIG)
+        self.preprocessor = ModelTable(self.folder / PREPROCESSOR)
 
     def _missing(self, name: str) -> str:
         if name != WEIGHTS:
@@ -82,12 +100,6 @@ class ModelFiles:
             "where you trust the file: transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)."
         )
 
-    def _table(self, name: str) -> dict[str, Any]:
-        table = read_json(self.folder / name)
-        if not isinstance(table, dict):
-            raise InputError(f"{self.folder / name}: is not the table of a model; copy it again.")
-        return table
-
     @property
     def weights(self) -> Path:
         return self.folder / WEIGHTS
@@ -97,9 +109,18 @@ class ModelFiles:
         if max(layers) > last:
             raise InputError(f"{self.folder}: has no layer {max(layers)}; its layers are 0 to {last}.")
 
-    def normalises(self, setting: str) -> bool:
+    def check_preprocessor(self, **expected: int) -> None:
+        """Raise InputError if preprocessor_config.json has another value for one of ``expected``."""
+        for name, value in expected.items():
+            if self.preprocessor.get(name, value) != value:
+                raise InputError(
+                    f"{self.preprocessor.path}: {name} is {self.preprocessor[name]}, but this package reads "
+                    f"such models with {value} only."
+                )
+
+    def normalises(self, setting: str, default: bool) -> bool:
         """Whether clips are normalised: ``setting`` is yes, no, or auto, which is as preprocessor_config.json says."""
-        return setting == "yes" or (setting == "auto" and bool(self.preprocessor.get("do_normalize", False)))
+        return setting == "yes" or (setting == "auto" and bool(self.preprocessor.get("do_normalize", default)))
 
     @contextmanager
     def tensors(self, prefixes: tuple[str, ...], known: str) -> Iterator[Tensors]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from speecheq.common.errors import InputError
+from speecheq.features.encoders.activation import gelu
 from speecheq.features.encoders.encoder import SAMPLING_RATE, Encoder, normalise_clips
 from speecheq.features.encoders.log_mel import HOP, LogMel
 from speecheq.features.encoders.model_files import ModelFiles
@@ -51,7 +52,7 @@ class Block(nn.Module):
         query, key, value = projected.view(batch, frames, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         attended = attend(query, key, value, mask).transpose(1, 2).reshape(batch, frames, dim)
         states = states + self.attention_out(attended)
-        return states + self.feed_forward_out(functional.gelu(self.feed_forward_in(self.feed_forward_norm(states))))
+        return states + self.feed_forward_out(gelu(self.feed_forward_in(self.feed_forward_norm(states))))
 
 
 class WhisperNetwork(nn.Module):
@@ -80,11 +81,11 @@ class WhisperNetwork(nn.Module):
             states (N, T, layers * D), zero after a clip's frames; numbers of frames (N,).
         """
         mask = frames = None
-        states = functional.gelu(self.conv1(log_mel.transpose(1, 2)))
+        states = gelu(self.conv1(log_mel.transpose(1, 2)))
         if mel_frames is not None and self.masked:
             counts = mel_frames.to(log_mel.device)[:, None]
             states = states * (torch.arange(log_mel.shape[1], device=log_mel.device) < counts)[:, None]
-        states = functional.gelu(self.conv2(states)).transpose(1, 2)
+        states = gelu(self.conv2(states)).transpose(1, 2)
         states = states + self.positions[: states.shape[1]]
         if mel_frames is None:
             frames = torch.full((log_mel.shape[0],), states.shape[1])
@@ -144,15 +145,10 @@ class WhisperEncoder(Encoder):
     max_samples = WHOLE_INPUT
 
     def __init__(self, settings: EncoderSettings, files: ModelFiles) -> None:
-        config, extractor = files.config, files.preprocessor
-        expected = dict(sampling_rate=SAMPLING_RATE, hop_length=HOP, n_fft=400, chunk_length=30)
-        expected["feature_size"] = config["num_mel_bins"]
-        for name, value in expected.items():
-            if extractor.get(name, value) != value:
-                raise InputError(
-                    f"{files.folder}/preprocessor_config.json: {name} is {extractor[name]}, but this package reads "
-                    f"Whisper models with {value} only."
-                )
+        config = files.config
+        files.check_preprocessor(
+            sampling_rate=SAMPLING_RATE, hop_length=HOP, n_fft=400, chunk_length=30, feature_size=config["num_mel_bins"]
+        )
         if config.get("activation_function", "gelu") != "gelu" or config["max_source_positions"] != 1500:
             raise InputError(
                 f"{files.folder}/config.json: is not of a Whisper encoder for 30 s of input with gelu as its "
@@ -160,7 +156,7 @@ class WhisperEncoder(Encoder):
             )
         files.check_layers(settings.layers, config["encoder_layers"])
         network = WhisperNetwork(config, settings.layers, masked=settings.padding == "none").load(files)
-        super().__init__(settings, network, config["d_model"], files.normalises(settings.normalise))
+        super().__init__(settings, network, config["d_model"], files.normalises(settings.normalise, False))
         self.log_mel = LogMel(config["num_mel_bins"])
 
     def inputs(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
