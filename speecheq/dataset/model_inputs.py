@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from speecheq.config.schema import FBANK, Config
 from speecheq.dataset.batch import ClipLoader, TaskBatch, collate, load_samples, scoring_batches
-from speecheq.features.encoder_states import StoredStates, encoder_settings
-from speecheq.features.encoders import Encoder, load_encoder
+from speecheq.features.encoder_states import StoredStates, load_trained_encoder
+from speecheq.features.encoders import Encoder
 from speecheq.features.fbank import BatchedFbank
 from speecheq.features.fbank_and_states import FbankAndStates, beside
 from speecheq.features.storage import load_features
@@ -32,11 +32,11 @@ WaveformExtractor = BatchedFbank | Encoder | FbankAndStates
 def waveform_extractor(config: Config) -> WaveformExtractor:
     """The module that turns waveforms (N, S) and lengths (N,) into the features of ``config`` and their frames (N,).
 
-    Raises InputError if the encoder cannot be loaded.
+    Raises InputError if the encoder cannot be loaded, or is not the one that stage 2 found.
     """
     if config.data.features == FBANK:
         return BatchedFbank()
-    encoder = load_encoder(encoder_settings(config.encoder))
+    encoder = load_trained_encoder(config.encoder)
     return FbankAndStates(encoder) if config.model.kind == "fusion" else encoder
 
 

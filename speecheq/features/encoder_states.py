@@ -137,6 +137,21 @@ def encoder_settings(config: EncoderConfig) -> EncoderSettings:
     return EncoderSettings(config.model, config.layer_numbers(), config.padding, config.normalise)
 
 
+def load_trained_encoder(config: EncoderConfig) -> Encoder:
+    """The encoder that a model was trained with, from where it was then.
+
+    Raises InputError if it is not there any more, or another one is.
+    """
+    settings = encoder_settings(config)
+    found = encoder_digest(settings)
+    if found != config.digest:
+        raise InputError(
+            f"{config.model}: is not the encoder that the model was trained with (digest {found}, then "
+            f"{config.digest}); put that one there."
+        )
+    return load_encoder(settings)
+
+
 def open_encoder(config: EncoderConfig) -> tuple[EncoderConfig, EncoderSet]:
     """Load the encoder of a feature set once, to check it. Raises InputError as ``load_encoder`` does.
 

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.dataset.phones.phone_table import PhoneTable
-from speecheq.features.fbank import BatchedFbank
+from speecheq.features.waveform_batch import SAMPLING_RATE
 from speecheq.inference.recordings import (
     SILENCE,
     AudioClip,
@@ -34,6 +34,8 @@ BATCH_SIZES = {"cpu": 8, "cuda": 32}
 BATCH_SECONDS = 320.0
 AHEAD_SECONDS = 600.0
 AHEAD_BATCHES = 8
+# A recording lasts at least one frame of the filter banks.
+LEAST_SECONDS = 0.025
 # What samples are called that come from no file.
 SAMPLES = Segment("samples", Path("samples"))
 
@@ -120,8 +122,6 @@ class Predictor:
                     f"the model was not trained on {task}: leave --{task} out, or choose a model that was."
                 )
         self.phone_table = PhoneTable(self.labels.phones) if phones else None
-        self.rate = self.model.fbank.sampling_rate
-        self.fbank = BatchedFbank(self.model.fbank).to(self.model.device)
 
     def __call__(self, source: str | Path | np.ndarray, rate: int | None = None) -> list[Prediction]:
         """Predict one recording: a file, or samples (S,) or (S, channels) in [-1, 1] at ``rate`` Hz.
@@ -145,12 +145,7 @@ class Predictor:
         samples = samples.astype(np.float32, copy=False)
         samples = samples[:, None] if samples.ndim == 1 else samples
         hertz = _whole_rate(rate)
-        if (
-            not hertz
-            or samples.ndim != 2
-            or not samples.shape[1]
-            or len(samples) < self.model.fbank.frame_length * hertz
-        ):
+        if not hertz or samples.ndim != 2 or not samples.shape[1] or len(samples) < LEAST_SECONDS * hertz:
             raise InputError(
                 "samples must have the shape (S,) or (S, channels), a sampling rate in Hz, and a duration of at least "
                 "25 ms."
@@ -158,7 +153,7 @@ class Predictor:
         windows = self.windows.split(len(samples), hertz)
         clips = [AudioClip(SAMPLES, hertz, first, frames, len(windows) > 1) for first, frames in windows]
         waveforms = [
-            prepare_waveform(samples[first : first + frames], hertz, self.rate, SAMPLES.name)
+            prepare_waveform(samples[first : first + frames], hertz, SAMPLING_RATE, SAMPLES.name)
             for first, frames in windows
         ]
         return list(self._predict(list(zip(clips, waveforms))))
@@ -187,7 +182,7 @@ class Predictor:
 
             pending: list[tuple[AudioClip, Future[Waveform]]] = []
             for group in chain(self._groups(segments, on_error), [[]]):  # the last, empty group finishes the one before
-                reading = [(clip, readers.submit(read_clip, clip, self.rate)) for clip in group]
+                reading = [(clip, readers.submit(read_clip, clip, SAMPLING_RATE)) for clip in group]
                 yield from finish(pending)
                 pending = reading
 
@@ -235,7 +230,7 @@ class Predictor:
         batch: list[tuple[np.ndarray, Prediction]] = []
         for samples, prediction in sorted(speech, key=lambda item: len(item[0])):
             padded = (len(batch) + 1) * len(samples)
-            if batch and (len(batch) == self.batch_size or padded > BATCH_SECONDS * self.rate):
+            if batch and (len(batch) == self.batch_size or padded > BATCH_SECONDS * SAMPLING_RATE):
                 yield batch
                 batch = []
             batch.append((samples, prediction))
@@ -247,7 +242,7 @@ class Predictor:
         lengths = torch.tensor([len(clip) for clip in samples])
         padded = pad_sequence([torch.from_numpy(clip) for clip in samples], batch_first=True)
         with torch.inference_mode():
-            features, frames = self.fbank(padded.to(self.model.device), lengths)
+            features, frames = self.model.extractor(padded.to(self.model.device), lengths)
         output = self.model(features, frames, self.phones)
         classes, genders = self.labels.classes, self.labels.genders
         for row, prediction in enumerate(predictions):

@@ -19,7 +19,8 @@ from speecheq import seqm
 from speecheq.common.device import pick_device
 from speecheq.common.errors import InputError, first_line, optional_package
 from speecheq.config.schema import Config
-from speecheq.features.fbank import FbankConfig
+from speecheq.dataset.model_inputs import waveform_extractor
+from speecheq.features.fbank import BatchedFbank, FbankConfig
 from speecheq.inference import model_folder
 from speecheq.losses import greedy_decode
 from speecheq.models import checkpoint, clip_eis
@@ -140,10 +141,14 @@ def _model_output(tensors: Mapping[str, Tensor]) -> ModelOutput:
 
 
 class TorchModel:
-    """A model that torch computes, on a CPU or a GPU."""
+    """A model that torch computes, on a CPU or a GPU; ``extractor`` makes its features of waveforms.
+
+    Raises InputError if the pretrained encoder that it stands on cannot be loaded.
+    """
 
     def __init__(self, model: Normalised, config: Config, labels: Labels, device: torch.device) -> None:
-        self.labels, self.device, self.fbank = labels, device, FbankConfig()
+        self.labels, self.device = labels, device
+        self.extractor = waveform_extractor(config).to(device)
         model.to(device)
         _dilate_pointwise(model)
         self.inference = {phones: Inference(model, config, labels.outputs(False, phones)) for phones in (False, True)}
@@ -179,7 +184,8 @@ class OnnxModel:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen of its own
             raise InputError(f"{path}: is not a whole ONNX model ({first_line(error)}).") from error
-        self.labels, self.fbank = _read_metadata(path, self.session.get_modelmeta().custom_metadata_map)
+        self.labels, fbank = _read_metadata(path, self.session.get_modelmeta().custom_metadata_map)
+        self.extractor = BatchedFbank(fbank)
         # Compute only what leads to the requested outputs.
         self.run_options = onnxruntime.RunOptions()
         self.run_options.only_execute_path_to_fetches = True
