@@ -41,6 +41,8 @@ def _encoder_config(values: Mapping[str, Any], source: Path, allowed: set[str]) 
             raise InputError(
                 f"{source}: {name!r} is not a setting of an encoder; they are {', '.join(sorted(allowed))}."
             )
+        if name == "layers" and type(value) is int:  # YAML reads one layer as a number
+            value = str(value)
         try:
             setattr(config, name, checked_value(config, name, value))
         except ValueError as error:
@@ -63,10 +65,10 @@ def read_feature_set(name: str, folder: Path, model: str = "") -> EncoderConfig:
         raise InputError(f"--features {name}: there is no {path}; the feature sets are {FBANK}, {known or 'no other'}.")
     config = _encoder_config(read_yaml(path), path, {item.name for item in fields(EncoderConfig)} - set(FOUND))
     config.model = model or config.model
-    if Path(config.model).is_dir():
-        config.model = str(Path(config.model).resolve())
     if not config.model:
         raise InputError(f"{path}: names no model; give the folder of the encoder: --features {name}=FOLDER.")
+    if Path(config.model).is_dir():
+        config.model = str(Path(config.model).resolve())
     return config
 
 

@@ -26,8 +26,6 @@ def _convert(value: Any, kind: type) -> Any:
             return float(value)
     elif type(value) is kind:
         return value
-    elif kind is str and type(value) is int:  # a list of one number
-        return str(value)
     raise ValueError
 
 

@@ -59,7 +59,7 @@ class NpyReader(FeaturesReader):
 
 @lru_cache(maxsize=512)
 def _mapped(path: str) -> np.ndarray:
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 @lru_cache(maxsize=1)
