@@ -1,4 +1,4 @@
-"""The commands of stage 5 that score trained systems: score, robustness."""
+"""The commands of stage 5 that score trained systems and their yardstick: score, robustness, probe."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from speecheq.cli.job_parts import missing_tasks, run_part
-from speecheq.cli.options import Commands, Run, add_command, add_run_options, msud_folder, runs
+from speecheq.cli.options import (
+    Commands,
+    Run,
+    add_command,
+    add_data_option,
+    add_exp_option,
+    add_label_options,
+    add_run_options,
+    msud_folder,
+    runs,
+)
 from speecheq.cluster import job_arrays
 from speecheq.cluster.job_options import LOCAL, Settings
 from speecheq.common.command_line import numbers, positive_whole
@@ -70,6 +80,25 @@ def _robustness(options: Namespace) -> None:
     _do_runs(options, "robustness", work)
 
 
+def _probe(options: Namespace) -> None:
+    from speecheq.dataset.msud import made_folds
+    from speecheq.evaluation.probe import ProbeSettings
+    from speecheq.evaluation.probe_run import ProbeRun, StoredFeatures, run_probe
+    from speecheq.reporting.experiment import scored_folders, summarise
+    from speecheq.reporting.probe_results import layer_table
+    from speecheq.reporting.tables import table_markdown
+
+    settings = ProbeSettings(options.kernel, options.cmvn == "speaker")
+    msud = msud_folder(options)
+    folds = made_folds(msud, options.folds)
+    for name in dict.fromkeys(options.features):
+        features = StoredFeatures.open(name, options.data)
+        probes = [ProbeRun(features, settings, options.exp, msud, fold) for fold in folds]
+        if all([run_probe(run) for run in probes]):
+            experiment = probes[0].folder.parents[1]
+            print(table_markdown(layer_table(summarise(experiment, scored_folders(experiment)[0]))))
+
+
 def _add_corpora_options(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("the setting corpora").add_argument
     add("--to", nargs="+", default=[], metavar="CORPUS", help="prepared corpora that the system was not trained on")
@@ -122,7 +151,7 @@ def _add_attack_options(parser: ArgumentParser) -> None:
 
 
 def add_commands(commands: Commands) -> None:
-    """Add score and robustness."""
+    """Add score, robustness and probe."""
     score = add_command(commands, "score", _score, "Stage 5: score trained folds.")
     add_run_options(score)
     add = score.add_argument
@@ -149,3 +178,23 @@ def add_commands(commands: Commands) -> None:
     _add_corpora_options(robustness)
     _add_noise_options(robustness)
     _add_attack_options(robustness)
+
+    probe = add_command(
+        commands,
+        "probe",
+        _probe,
+        "Stage 5: an SVM on the mean and deviation of stored features, the yardstick of trained systems.",
+    )
+    add_data_option(probe)
+    add_exp_option(probe)
+    add_label_options(probe)
+    add = probe.add_argument
+    add("--features", nargs="+", default=["fbank"], metavar="NAME", help="sets of features of stage 2 (default: fbank)")
+    add("--kernel", choices=("rbf", "linear"), default="rbf", help="kernel of the SVM (default: rbf)")
+    add(
+        "--cmvn",
+        choices=("global", "speaker"),
+        default="global",
+        help="standardise by the training clips (global, the default), or by each speaker's own clips, also a test "
+        "speaker's (speaker): another protocol",
+    )

@@ -26,7 +26,7 @@ ONLY_ASK = "SPEECHEQ_ONLY_ASK"
 NOT_DONE = 3
 # Keys of every stamp.
 STAMPED = {"stage", "key", "inputs"}
-NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "shar": 3, "train": 4, "score": 5}
+NUMBERS = {"corpora": 0, "manifests": 1, "features": 2, "unify": 3, "shar": 3, "train": 4, "probe": 5, "score": 5}
 
 # In planning mode, the stages that would run; else None.
 _plan: list["Stage"] | None = [] if os.environ.get(ONLY_ASK) else None

@@ -104,7 +104,7 @@ def _settings(fold: ScoredFold) -> dict[str, Any]:
     settings = flat(learned(load(fold.folder / "config.yaml")))
     del settings["run.seed"]
     run = {key: fold.run[key] for key in (*score.EXPERIMENT, *COMMON)}
-    return {**settings, **run, "sounds": fold.run.get("sounds", {})}
+    return {**settings, **run, "sounds": fold.run.get("sounds", {}), "probe": fold.run.get("probe")}
 
 
 def check_same_experiment(folds: Sequence[ScoredFold]) -> None:
@@ -225,6 +225,7 @@ def _summary_of_runs(runs: Sequence[Mapping[str, Any]], predictions: significanc
     return {
         **{key: runs[0][key] for key in ("set", *score.EXPERIMENT, *COMMON)},
         "sounds": runs[0].get("sounds", {}),
+        "probe": runs[0].get("probe"),
         "folds": values("fold"),
         "of_folds": runs[0]["folds"],
         "seeds": values("seed"),

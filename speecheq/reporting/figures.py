@@ -25,6 +25,7 @@ from speecheq.reporting import figure_data, plots
 from speecheq.reporting.experiment import Experiment, ScoredFold
 from speecheq.reporting.figure_data import LOSS_POINTS, PERPLEXITY, UNSPECIFIED, group_by_intensity
 from speecheq.reporting.figure_style import STYLE
+from speecheq.reporting.probe_results import layer_scores
 from speecheq.reporting.tables import capitalised, join_numbers, slug
 
 MOST_SPEAKERS = 60
@@ -171,6 +172,15 @@ def _draw_speakers(experiment: Experiment) -> Drawing:
     return Drawing("UA of each test speaker", caption, figure)
 
 
+def _draw_layers(experiment: Experiment) -> Drawing:
+    caption = (
+        f"UA of the SVM on each layer, means over folds with their standard deviations (bars): {experiment.run['name']}, "
+        f"{_folds(experiment.scored)}. Held-out clips of the training folds choose the layer of each fold; the curve "
+        "of the test clips is shown only."
+    )
+    return Drawing("UA by layer", caption, plots.layers_figure(layer_scores(experiment)))
+
+
 DRAWINGS: dict[str, Callable[[Experiment], Drawing]] = {
     "eis": _draw_eis,
     "confusion": _draw_confusion,
@@ -261,6 +271,8 @@ def draw_pictures(experiment: Experiment) -> list[Picture]:
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the reader of the SVG may have such a font
         drawings = dict(DRAWINGS)
+        if len(layer_scores(experiment)) > 1:
+            drawings["layers"] = _draw_layers
         for setting in by_setting(experiment.conditions):
             drawings[setting.name] = partial(_draw_conditions, setting)
         for name, draw in drawings.items():

@@ -17,6 +17,7 @@ from speecheq.evaluation.robustness.conditions import ConditionResult, Setting
 from speecheq.reporting import figure_data
 from speecheq.reporting import figure_style as look
 from speecheq.reporting.figure_data import Curve, SpeakerScore
+from speecheq.reporting.probe_results import LayerScore
 
 INTENSITY_COLOURS = dict(zip(figure_data.INTENSITIES, (look.GREEN, look.SKY, look.ORANGE, look.VERMILION, look.GREY)))
 LOSSES = {
@@ -227,6 +228,30 @@ def speakers_figure(scores: Sequence[SpeakerScore], pooled: float) -> Figure:
     axes.set(xlim=(0, 1), ylim=(-0.6, len(scores) - 0.4), xlabel="UA % over the classes that the speaker has")
     look.show_percent(axes.xaxis)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def layers_figure(scores: Sequence[LayerScore]) -> Figure:
+    """UA by layer on held-out and on test clips, with the standard deviation over folds as bars."""
+    figure = Figure(figsize=(0.7 * look.WIDTH, 3.2))
+    axes, places = figure.subplots(), np.arange(len(scores))
+    curves = {"held-out clips of the training folds": "dev", "test clips": "test"}
+    for number, (label, part) in enumerate(curves.items()):
+        ua, deviations = zip(*(getattr(score, part) for score in scores))
+        axes.errorbar(
+            places,
+            ua,
+            yerr=[deviation or 0.0 for deviation in deviations],
+            color=look.LINE_COLOURS[number],
+            linestyle=look.LINES[number],
+            marker=look.MARKERS[number],
+            elinewidth=0.8,
+            label=label,
+        )
+    axes.set_xticks(places, [score.layer for score in scores])
+    axes.set(xlabel="layer", ylabel="UA %", ylim=(0, 1))
+    look.show_percent(axes.yaxis)
+    look.add_legend(figure, [axes], "outside upper center", 2)
     return figure
 
 

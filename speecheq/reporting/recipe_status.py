@@ -15,7 +15,7 @@ from speecheq.common.files import is_locked, read_json
 from speecheq.common.stages import NUMBERS, STAMP, describe_input
 from speecheq.corpora import audio_folder, prepare
 from speecheq.dataset import msud, phoneme_cuts, shard_writer
-from speecheq.evaluation import score
+from speecheq.evaluation import probe_run, score
 from speecheq.evaluation.robustness import conditions
 from speecheq.features import storage
 from speecheq.training import train
@@ -58,7 +58,7 @@ def _current_format(stage: str, folder: Path) -> int:
         return (phoneme_cuts if folder.parent.name == "phonemes" else msud).FORMAT
     if stage == "score":
         return {**score.FORMATS, **conditions.FORMATS}[folder.name]
-    return {"features": storage, "shar": shard_writer, "train": train}[stage].FORMAT
+    return {"features": storage, "shar": shard_writer, "train": train, "probe": probe_run}[stage].FORMAT
 
 
 def _outputs(folder: Path, stamp: Mapping[str, Any]) -> Iterator[tuple[Path, int]]:
@@ -163,9 +163,10 @@ class Status:
             for folder in _folders(fold, "seed"):
                 folds_of_seed[folder.name].add(fold.name)
         prepared = {fold.name for fold in _folders(self.data / "msud" / experiment.name, "fold")}
+        kind = "probe" if probe_run.is_probe_folder(experiment) else "train"
         for seed, folds in sorted(folds_of_seed.items()):
             for name in sorted(folds | prepared, key=_number):
-                trained = self.read("train", experiment / name / seed)
+                trained = self.read(kind, experiment / name / seed)
                 yield trained
                 for scored in SCORED if trained.stamp else ():
                     # only the scores are always made, the other folders on request or for pictures

@@ -17,6 +17,7 @@ from speecheq.reporting.ablation import Component, ablation_section
 from speecheq.reporting.comparison import Comparison
 from speecheq.reporting.experiment import Experiment, config_name
 from speecheq.reporting.figure_data import split_by_level
+from speecheq.reporting.probe_results import below_probe, layer_section
 from speecheq.reporting.tables import (
     Cell,
     Column,
@@ -190,7 +191,7 @@ def experiment_sections(experiment: Experiment) -> list[Section]:
             tables.append(confusion_table(experiment))
         corpus = experiment.run["target"] if set_name == TEST else set_name.removeprefix(f"{TEST}_")
         sections.append(Section(f"Test clips of {corpus}", tables))
-    return sections + condition_sections([experiment])
+    return sections + layer_section(experiment) + condition_sections([experiment])
 
 
 # ---- test conditions
@@ -318,7 +319,7 @@ def recipe_sections(
             differences = comparisons[heading].section()
             tables += [_uncertainty_table(members), _class_table(members, set_name), *differences.tables]
             found = [
-                Section(heading, tables, differences.sentences),
+                Section(heading, tables, [*below_probe(members), *differences.sentences]),
                 *condition_sections(members, heading),
                 ablation_section(heading, components, members),
             ]

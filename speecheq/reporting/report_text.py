@@ -105,6 +105,22 @@ def _describe_data(run: Run) -> str:
     )
 
 
+def _describe_training(run: Run) -> str:
+    if run["probe"] is None:
+        return (
+            f"{join_numbers(run['steps'])} steps per fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s "
+            "of training in total"
+        )
+    whose = "the training and dev clips"
+    if run["probe"]["by_speaker"]:
+        whose = "each speaker's own clips, for a test speaker the test clips, which is another protocol"
+    return (
+        f"SVM ({run['probe']['kernel']} kernel, C = {run['probe']['c']:g}) on the mean and deviation over time of one "
+        f"layer, standardised by {whose}; trained on training and dev clips; posteriors are a softmax of its decision "
+        "values"
+    )
+
+
 def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
     """Sentences on how an experiment was run and what its scores rest on."""
     run = summary["run"]
@@ -113,8 +129,7 @@ def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
         f"classes: {_describe_classes(run)}; EIS of neutral clips: {run['neutral_eis']}; restricted scores are over "
         f"{', '.join(run['label_sets'][TEST])}",
         _describe_data(run),
-        f"{join_numbers(run['steps'])} steps per fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s of "
-        f"training in total; git revision {', '.join(run['trained_at_git'])} (scored at "
+        f"{_describe_training(run)}; git revision {', '.join(run['trained_at_git'])} (scored at "
         f"{', '.join(run['scored_at_git'])})",
         _describe_uncertainty(summary),
     ]
