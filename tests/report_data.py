@@ -88,7 +88,7 @@ def write_stamp(folder, stage, outputs, **changes):
     write_json(folder / STAMP, {**stamp, "in": 24, "out": 24, "dropped": {}, **changes})
 
 
-def rewrite(folder, made=None, **changes):
+def rewrite(folder, made=None, scores=None, **changes):
     """Write the score files of ``folder`` and the stamps of stages 4 and 5."""
     metrics = json.loads((folder / "metrics.json").read_text()) if made is None else None
     if made is not None:
@@ -98,6 +98,7 @@ def rewrite(folder, made=None, **changes):
             **{f"test.{name}": value for name, value in found.items()},
             "test.clips": len(made),
             "test.per": None,
+            **(scores or {}),
             "run": changes,
         }
         score_files.write_scores(folder / "scores.tsv", {"test": made}, SEQM_CLASSES)
@@ -108,8 +109,11 @@ def rewrite(folder, made=None, **changes):
     return folder
 
 
-def make(exp, system="speecheq", right=0.8, folds=(1, 2), seeds=(1,), speakers=8, **changes):
-    """An experiment of one system, trained and scored as far as its files tell; returns its folder."""
+def make(exp, system="speecheq", right=0.8, folds=(1, 2), seeds=(1,), speakers=8, scores=None, **changes):
+    """An experiment of one system, trained and scored as far as its files tell; returns its folder.
+
+    ``scores``: more of them in metrics.json. ``changes``: to what metrics.json says of the run.
+    """
     run = {**RUN, **changes}
     experiment = exp / f"small-{system}" / run["name"]
     for fold in folds:
@@ -123,7 +127,7 @@ def make(exp, system="speecheq", right=0.8, folds=(1, 2), seeds=(1,), speakers=8
             outputs = {"config.yaml": size, "best.pt": 10, "last.pt": 10}  # the checkpoints are gone
             write_stamp(folder, "train", outputs)
             own = {"system": system, "config": "small", "fold": fold, "seed": seed}
-            rewrite(folder, predictions(fold, seed, right, speakers), **run, **own)
+            rewrite(folder, predictions(fold, seed, right, speakers), scores, **run, **own)
     return experiment
 
 

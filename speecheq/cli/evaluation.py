@@ -94,7 +94,8 @@ def _probe(options: Namespace) -> None:
     for name in dict.fromkeys(options.features):
         features = StoredFeatures.open(name, options.data)
         probes = [ProbeRun(features, settings, options.exp, msud, fold) for fold in folds]
-        if all([run_probe(run) for run in probes]):
+        done = [run_probe(run) for run in probes]
+        if all(done):
             experiment = probes[0].folder.parents[1]
             print(table_markdown(layer_table(summarise(experiment, scored_folders(experiment)[0]))))
 

@@ -52,7 +52,7 @@ class ProbeClips:
 
 class ProbeResult(NamedTuple):
     """``layer``: the place of the chosen layer. ``dev_ua``, ``test_ua``: UA by layer. ``posteriors``: of the test clips
-    by the chosen layer, (clips, classes).
+    by each layer, (layers, clips, classes).
     """
 
     layer: int
@@ -95,10 +95,15 @@ class _Probe:
     def __init__(self, vectors: np.ndarray, classes: np.ndarray, settings: ProbeSettings):
         if len(np.unique(classes)) < 2:
             raise InputError("all training clips are of one class, so an SVM has nothing to tell apart.")
-        self.mean, self.deviation = 0.0, 1.0
-        if not settings.by_speaker:
-            self.mean, self.deviation = _mean_and_deviation(vectors)
-        self.svm = SVC(kernel=settings.kernel, C=settings.c).fit((vectors - self.mean) / self.deviation, classes)
+        self.statistics = None if settings.by_speaker else _mean_and_deviation(vectors)
+        self.svm = SVC(kernel=settings.kernel, C=settings.c).fit(self._standardised(vectors), classes)
+
+    def _standardised(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors by speaker are already."""
+        if self.statistics is None:
+            return vectors
+        mean, deviation = self.statistics
+        return (vectors - mean) / deviation
 
     def posteriors(self, vectors: np.ndarray, number: int) -> np.ndarray:
         """Softmax of the decision values (clips, ``number``); 0 for classes that were not trained on.
@@ -106,7 +111,7 @@ class _Probe:
         Decision values are no log probabilities. Their softmax has the same most probable class, and needs no
         random split of the training clips, as Platt's scaling does.
         """
-        values = self.svm.decision_function((vectors - self.mean) / self.deviation)
+        values = self.svm.decision_function(self._standardised(vectors))
         if values.ndim == 1:  # two classes: the value of the second against the first
             values = np.stack([np.zeros_like(values), values], 1)
         exponentials = np.exp(values - values.max(1, keepdims=True))
@@ -134,7 +139,15 @@ def held_out_sets(training: ProbeClips, dev: ProbeClips, unseen_speakers: bool) 
     return [np.isin(speakers, names[group::groups]) for group in range(groups)]
 
 
-def _dev_ua(clips: ProbeClips, layer: int, held_out: Sequence[np.ndarray], number: int, settings: ProbeSettings):
+def _ua(gold: np.ndarray, predicted: np.ndarray) -> float:
+    ua = unweighted_accuracy(gold.tolist(), predicted.tolist())
+    assert ua is not None, "there are clips"
+    return ua
+
+
+def _dev_ua(
+    clips: ProbeClips, layer: int, held_out: Sequence[np.ndarray], number: int, settings: ProbeSettings
+) -> float:
     """UA over the clips that are held out in turn."""
     predicted = np.full(len(clips.classes), -1)
     for left_out in held_out:
@@ -142,7 +155,7 @@ def _dev_ua(clips: ProbeClips, layer: int, held_out: Sequence[np.ndarray], numbe
         probe = _Probe(clips.vectors[kept, layer], clips.classes[kept], settings)
         predicted[left_out] = probe.predict(clips.vectors[left_out, layer], number)
     known = predicted >= 0
-    return unweighted_accuracy(clips.classes[known], predicted[known])
+    return _ua(clips.classes[known], predicted[known])
 
 
 def probe(
@@ -166,10 +179,12 @@ def probe(
         raise InputError("the fold has no dev part and one training speaker, so no layer can be chosen.")
     layers = range(own.vectors.shape[1])
     dev_ua = [_dev_ua(own, layer, held_out, number, settings) for layer in layers]
-    posteriors = [
-        _Probe(own.vectors[:, layer], own.classes, settings).posteriors(test.vectors[:, layer], number)
-        for layer in layers
-    ]
-    test_ua = [unweighted_accuracy(test.classes, found.argmax(1)) for found in posteriors]
+    posteriors = np.stack(
+        [
+            _Probe(own.vectors[:, layer], own.classes, settings).posteriors(test.vectors[:, layer], number)
+            for layer in layers
+        ]
+    )
+    test_ua = [_ua(test.classes, found.argmax(1)) for found in posteriors]
     chosen = int(np.argmax(dev_ua))
-    return ProbeResult(chosen, dev_ua, test_ua, posteriors[chosen])
+    return ProbeResult(chosen, dev_ua, test_ua, posteriors)

@@ -6,6 +6,7 @@ An SVM has no seed: the only run is called seed1. Beside the scores of every sys
 layer that was chosen, and dev.ua_of_layer_<k> and test.ua_of_layer_<k> of each.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -30,6 +31,7 @@ from speecheq.dataset.msud import load_fold
 from speecheq.dataset.msud_recipe import DEV, TEST, TRAINING
 from speecheq.dataset.protocols import CROSS
 from speecheq.evaluation import score
+from speecheq.evaluation.metrics import confusion
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.evaluation.probe import ProbeClips, ProbeResult, ProbeSettings, probe
 from speecheq.evaluation.score_files import METRICS, SCORES, write_scores
@@ -170,7 +172,7 @@ def _predictions(cuts: Sequence[Cut], result: ProbeResult) -> list[ClipPredictio
             gold_gender=cut.supervisions[0].gender,
             predicted_gender=GENDERS[0],
         )
-        for cut, posterior in zip(cuts, result.posteriors)
+        for cut, posterior in zip(cuts, result.posteriors[result.layer])
     ]
 
 
@@ -191,6 +193,7 @@ def run_probe(run: ProbeRun) -> bool:
 
 
 def _run(run: ProbeRun, stage: Stage) -> None:
+    started = time.monotonic()
     names = sorted({*run.corpora, run.note["target"]})
     pooled = {name: run.features.pooled(name) for name in names}
     cuts = {name: run.cuts(name) for name in (TRAINING, DEV, TEST)}
@@ -208,7 +211,7 @@ def _run(run: ProbeRun, stage: Stage) -> None:
     write_json(run.folder / "run.json", information)
     clips = len(cuts[TRAINING]) + len(cuts[DEV])
     stage.finish(run.folder, clips, clips, outputs=["config.yaml", "run.json"], unit="clips")
-    _write_scores(run, _predictions(cuts[TEST], result), result)
+    _write_scores(run, _predictions(cuts[TEST], result), result, time.monotonic() - started)
     log.info(
         "%s: UA %.1f %% with layer %s; UA by layer on test clips: %s",
         run.title,
@@ -218,7 +221,7 @@ def _run(run: ProbeRun, stage: Stage) -> None:
     )
 
 
-def _write_scores(run: ProbeRun, predictions: Sequence[ClipPrediction], result: ProbeResult) -> None:
+def _write_scores(run: ProbeRun, predictions: Sequence[ClipPrediction], result: ProbeResult, seconds: float) -> None:
     stage = run.scores_stage()
     classes, labels = class_table(run.note), score.label_set(run.note, TEST)
     own_classes = [classes.names.index(label) for label in labels]
@@ -227,7 +230,7 @@ def _write_scores(run: ProbeRun, predictions: Sequence[ClipPrediction], result: 
     metrics.update({f"{TEST}.clips": len(predictions), f"{TEST}.per": None, "dev.ua": result.dev_ua[result.layer]})
     for part, values in ((DEV, result.dev_ua), (TEST, result.test_ua)):
         metrics.update({f"{part}.ua_of_layer_{name}": ua for name, ua in zip(run.features.layers, values)})
-    git = git_revision()
+    git, gold = git_revision(), [prediction.gold_esc for prediction in predictions]
     metrics["run"] = {
         **{key: run.note[key] for key in (*score.EXPERIMENT, "fold", "folds", "test_speakers_in_training")},
         "system": run.system,
@@ -237,10 +240,21 @@ def _write_scores(run: ProbeRun, predictions: Sequence[ClipPrediction], result: 
         "label_sets": {TEST: labels},
         "corpora": run.corpora,
         "probe": {**asdict(run.settings), "layers": list(run.features.layers)},
+        "by_speaker": run.settings.by_speaker,
         "layer": run.features.layers[result.layer],
+        "confusion_of_layers": {
+            name: confusion(gold, posteriors.argmax(1).tolist(), len(classes.names)).tolist()
+            for name, posteriors in zip(run.features.layers, result.posteriors)
+        },
         **dict.fromkeys(("phonemes", "per_set", "units")),
-        **{"ctc_backend": "none", "device": "cpu", "threads": torch.get_num_threads(), "steps": 0},
-        **{"train_seconds": 0.0, "best_epoch": "none", "trained_at_git": git, "scored_at_git": git},
+        "ctc_backend": "none",
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+        "steps": 0,
+        "train_seconds": seconds,
+        "best_epoch": "none",
+        "trained_at_git": git,
+        "scored_at_git": git,
     }
     write_scores(run.folder / SCORES, {TEST: predictions}, classes)
     write_json(run.folder / METRICS, metrics)

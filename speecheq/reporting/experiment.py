@@ -226,6 +226,7 @@ def _summary_of_runs(runs: Sequence[Mapping[str, Any]], predictions: significanc
         **{key: runs[0][key] for key in ("set", *score.EXPERIMENT, *COMMON)},
         "sounds": runs[0].get("sounds", {}),
         "probe": runs[0].get("probe"),
+        "by_speaker": runs[0].get("by_speaker", False),
         "folds": values("fold"),
         "of_folds": runs[0]["folds"],
         "seeds": values("seed"),

@@ -174,9 +174,9 @@ def _draw_speakers(experiment: Experiment) -> Drawing:
 
 def _draw_layers(experiment: Experiment) -> Drawing:
     caption = (
-        f"UA of the SVM on each layer, means over folds with their standard deviations (bars): {experiment.run['name']}, "
-        f"{_folds(experiment.scored)}. Held-out clips of the training folds choose the layer of each fold; the curve "
-        "of the test clips is shown only."
+        "UA of the SVM on each layer, means over folds with their standard deviations (bars): "
+        f"{experiment.run['name']}, {_folds(experiment.scored)}. Held-out clips of the training folds "
+        "choose the layer of each fold."
     )
     return Drawing("UA by layer", caption, plots.layers_figure(layer_scores(experiment)))
 

@@ -248,7 +248,8 @@ def layers_figure(scores: Sequence[LayerScore]) -> Figure:
             elinewidth=0.8,
             label=label,
         )
-    axes.set_xticks(places, [score.layer for score in scores])
+    step = ceil(len(scores) / 13)  # labels that have room
+    axes.set_xticks(places[::step], [score.layer for score in scores[::step]])
     axes.set(xlabel="layer", ylabel="UA %", ylim=(0, 1))
     look.show_percent(axes.yaxis)
     look.add_legend(figure, [axes], "outside upper center", 2)

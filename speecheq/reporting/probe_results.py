@@ -3,17 +3,22 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from speecheq.dataset.msud_recipe import DEV, TEST
 from speecheq.reporting.experiment import Experiment
 from speecheq.reporting.tables import Column, Section, Table, build_table, format_score, join_numbers
 
 
 class LayerScore(NamedTuple):
-    """UA of the SVM on one layer, mean and standard deviation over folds; the folds that chose the layer."""
+    """UA of the SVM on one layer, mean and standard deviation over folds; ``pooled``: over the test clips of all folds
+    together; the folds that chose the layer.
+    """
 
     layer: str
     dev: tuple[float, float | None]
     test: tuple[float, float | None]
+    pooled: float
     chosen_in: list[int]
 
 
@@ -37,10 +42,17 @@ def layer_scores(experiment: Experiment) -> list[LayerScore]:
             layer,
             score(DEV, layer),
             score(TEST, layer),
+            _pooled_ua(experiment, layer),
             [fold.run["fold"] for fold in experiment.scored if fold.run["layer"] == layer],
         )
         for layer in experiment.run["probe"]["layers"]
     ]
+
+
+def _pooled_ua(experiment: Experiment, layer: str) -> float:
+    counts = np.sum([fold.run["confusion_of_layers"][layer] for fold in experiment.scored], 0)
+    tested = counts.sum(1) > 0
+    return float((counts.diagonal()[tested] / counts.sum(1)[tested]).mean())
 
 
 def layer_table(experiment: Experiment) -> Table:
@@ -60,6 +72,7 @@ def layer_table(experiment: Experiment) -> Table:
             "layer": lambda row: row.layer,
             ua("held-out"): lambda row: cell(row.dev),
             ua("test"): lambda row: cell(row.test),
+            "pooled test UA %": lambda row: format_score(row.pooled, "ua"),
             "chosen in folds": lambda row: join_numbers(row.chosen_in) or "-",
         },
     )
@@ -82,7 +95,7 @@ def below_probe(members: Sequence[Experiment]) -> list[str]:
     sentences = []
     probes = [member for member in members if is_probe(member)]
     for system in members:
-        own = [other for other in probes if not is_probe(system) and _on_the_same_clips(system, other)]
+        own = [other for other in probes if not is_probe(system) and _is_yardstick(other, system)]
         best = max(own, key=lambda other: other.summary["test.ua"], default=None)
         if best is not None and system.summary["test.ua"] < best.summary["test.ua"]:
             ua, yardstick = (format_score(member.summary["test.ua"], "ua") for member in (system, best))
@@ -93,8 +106,10 @@ def below_probe(members: Sequence[Experiment]) -> list[str]:
     return sentences
 
 
-def _on_the_same_clips(system: Experiment, probe: Experiment) -> bool:
+def _is_yardstick(probe: Experiment, system: Experiment) -> bool:
+    """Whether both test the same clips of the same folds under the same protocol."""
+
     def clips(experiment: Experiment) -> set[tuple[int, str]]:
         return {(fold.run["fold"], clip.id) for fold in experiment.scored for clip in fold.sets[TEST]}
 
-    return clips(system) == clips(probe)
+    return probe.run["by_speaker"] == system.run["by_speaker"] and clips(probe) == clips(system)
