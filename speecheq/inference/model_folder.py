@@ -14,7 +14,6 @@ from speecheq.common.errors import InputError, first_line, optional_package
 from speecheq.common.files import read_json, whole_folder
 from speecheq.common.yaml_files import read_yaml
 from speecheq.config import layers as configuration
-from speecheq.inference.model_card import model_card
 from speecheq.models import checkpoint
 
 WEIGHTS, SETTINGS, LABELS, CARD = FILES = ("model.safetensors", "config.yaml", "labels.json", "README.md")
@@ -30,6 +29,8 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> 
     where stage 4 or 5 has not run.
     """
     from safetensors.torch import save
+
+    from speecheq.inference.model_card import model_card  # which takes long to import
 
     experiment, folder = Path(experiment), Path(folder)
     content = checkpoint.read(experiment / "best.pt")

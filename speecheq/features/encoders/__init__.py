@@ -7,6 +7,7 @@ and the last layer is taken after the encoder's final layer norm: ``hidden_state
 
 from speecheq.features.encoders.encoder import Encoder
 from speecheq.features.encoders.loading import encoder_digest, load_encoder
+from speecheq.features.encoders.saving import save_encoder
 from speecheq.features.encoders.settings import EncoderSettings
 
-__all__ = ["Encoder", "EncoderSettings", "encoder_digest", "load_encoder"]
+__all__ = ["Encoder", "EncoderSettings", "encoder_digest", "load_encoder", "save_encoder"]

@@ -43,6 +43,10 @@ class Encoder(nn.Module):
         """Numbers of samples (N,), none above ``max_samples``, to numbers of frames (N,)."""
         raise NotImplementedError
 
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The network's weights under the names that they have in a file of weights."""
+        raise NotImplementedError
+
     def num_frames(self, lengths: Tensor) -> Tensor:
         """Numbers of samples (N,) to numbers of frames (N,)."""
         if self.max_samples is None:

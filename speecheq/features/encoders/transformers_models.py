@@ -149,6 +149,9 @@ class TransformersEncoder(Encoder):
         super().__init__(settings, network, config["hidden_size"], files.normalises(settings.normalise, True))
         self.pads_batches = network.masked
 
+    def stored_tensors(self) -> dict[str, Tensor]:
+        return dict(self.network.model.state_dict())
+
     @staticmethod
     def is_batched(config: dict[str, Any]) -> bool:
         """Whether clips of different lengths can go through the model of ``config`` together."""

@@ -32,18 +32,34 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     return scores.softmax(dim=-1) @ value
 
 
+# Layers without values, as ``load`` fills them in. (On torch's device "meta" they take seconds of imports.)
+class Linear(nn.Linear):
+    def reset_parameters(self) -> None:
+        pass
+
+
+class LayerNorm(nn.LayerNorm):
+    def reset_parameters(self) -> None:
+        pass
+
+
+class Conv1d(nn.Conv1d):
+    def reset_parameters(self) -> None:
+        pass
+
+
 class Block(nn.Module):
     """Self-attention and feed-forward, each behind a layer norm, added to their input."""
 
     def __init__(self, dim: int, inner: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.attention_norm = nn.LayerNorm(dim, device="meta")
-        self.query_key_value = nn.Linear(dim, 3 * dim, device="meta")
-        self.attention_out = nn.Linear(dim, dim, device="meta")
-        self.feed_forward_norm = nn.LayerNorm(dim, device="meta")
-        self.feed_forward_in = nn.Linear(dim, inner, device="meta")
-        self.feed_forward_out = nn.Linear(inner, dim, device="meta")
+        self.attention_norm = LayerNorm(dim)
+        self.query_key_value = Linear(dim, 3 * dim)
+        self.attention_out = Linear(dim, dim)
+        self.feed_forward_norm = LayerNorm(dim)
+        self.feed_forward_in = Linear(dim, inner)
+        self.feed_forward_out = Linear(inner, dim)
 
     def forward(self, states: Tensor, mask: Tensor | None) -> Tensor:
         """(N, T, D) to (N, T, D); ``mask``: see ``attend``."""
@@ -65,14 +81,14 @@ class WhisperNetwork(nn.Module):
         super().__init__()
         dim = config["d_model"]
         self.layers, self.masked = layers, masked
-        self.conv1 = nn.Conv1d(config["num_mel_bins"], dim, 3, padding=1, device="meta")
-        self.conv2 = nn.Conv1d(dim, dim, 3, stride=2, padding=1, device="meta")
-        self.positions = nn.Parameter(torch.empty(config["max_source_positions"], dim, device="meta"))
+        self.conv1 = Conv1d(config["num_mel_bins"], dim, 3, padding=1)
+        self.conv2 = Conv1d(dim, dim, 3, stride=2, padding=1)
+        self.positions = nn.Parameter(torch.empty(config["max_source_positions"], dim))
         self.blocks = nn.ModuleList(
             Block(dim, config["encoder_ffn_dim"], config["encoder_attention_heads"]) for _ in range(max(layers))
         )
         has_last = config["encoder_layers"] in layers
-        self.final_norm = nn.LayerNorm(dim, device="meta") if has_last else None
+        self.final_norm = LayerNorm(dim) if has_last else None
 
     def forward(self, log_mel: Tensor, mel_frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``log_mel`` (N, F, mels), zero after the ``mel_frames`` (N,) of a clip; None: all rows are whole clips.
@@ -126,7 +142,6 @@ class WhisperNetwork(nn.Module):
 
     def load(self, files: ModelFiles) -> "WhisperNetwork":
         """Fill the parameters from ``files``, converted to float32; no other tensor is read. Returns self."""
-        self.to_empty(device="cpu")
         with files.tensors(PREFIXES, "conv1.weight") as tensors, torch.no_grad():
             for parameter, names in self.stored_names():
                 rows = len(parameter) // len(names)
@@ -138,11 +153,19 @@ class WhisperNetwork(nn.Module):
                         part.copy_(tensors.read(name, tuple(part.shape)))
         return self
 
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The parameters as ``load`` reads them."""
+        found = {}
+        for parameter, names in self.stored_names():
+            found.update(zip(names, parameter.chunk(len(names))))
+        return {name: value for name, value in found.items() if not name.endswith("k_proj.bias")}
+
 
 class WhisperEncoder(Encoder):
     """Whisper's encoder on waveforms; clips above 30 s are taken in pieces of 30 s."""
 
     max_samples = WHOLE_INPUT
+    network: WhisperNetwork
 
     def __init__(self, settings: EncoderSettings, files: ModelFiles) -> None:
         config = files.config
@@ -169,6 +192,9 @@ class WhisperEncoder(Encoder):
         padded = functional.pad(samples * valid, (0, WHOLE_INPUT - samples.shape[1]))
         log_mel, _ = self.log_mel(padded, torch.full_like(lengths, WHOLE_INPUT))
         return log_mel, 2 * self.frames_of_piece(lengths)
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        return {PREFIXES[0] + name: value for name, value in self.network.stored_tensors().items()}
 
     def frames_of_piece(self, samples: Tensor) -> Tensor:
         """See ``Encoder``: unpadded a frame for each two mel frames, padded one for each 320 samples begun."""
