@@ -1,6 +1,6 @@
 """Export a trained model for other programs: ONNX (float32 or int8) and torch.export.
 
-An exported model takes ``features`` (N, T, 80) float32 and ``lengths`` (N,) int64 in frames, for any N and T, and
+An exported model takes ``features`` (N, T, D) float32 and ``lengths`` (N,) int64 in frames, for any N and T, and
 returns those of ``trained_model.OUTPUTS`` that it was trained on. Frames behind an utterance's length have no effect.
 The metadata of an ONNX file hold the labels and a description of the features as JSON, under ``speecheq``.
 """
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from speecheq.common.errors import InputError, optional_package
 from speecheq.common.files import whole_file
-from speecheq.features.fbank import FbankConfig
 from speecheq.inference.trained_model import INPUTS, PHONES, Inference, Labels, onnx_metadata, read_weights
 
 OPSET = 17
@@ -48,9 +47,9 @@ def export_model(name: str | Path | None, out: Path, int8: bool = False) -> None
             _write_onnx(inference, labels, temporary)
 
 
-def _example() -> tuple[Tensor, Tensor]:
+def _example(inference: Inference) -> tuple[Tensor, Tensor]:
     """A padded batch: the operations of a model are recorded as it computes this one."""
-    return torch.randn(3, 60, FbankConfig().num_filters), torch.tensor([60, 41, 33])
+    return torch.randn(3, 60, inference.feature_dim), torch.tensor([60, 41, 33])
 
 
 def _replaced(inference: Inference, kind: type, replacement: Callable[[Any], nn.Module]) -> Inference:
@@ -98,7 +97,7 @@ def _write_onnx(inference: Inference, labels: Labels, path: Path) -> None:
         warnings.simplefilter("ignore")  # they doubt that N and T are free, which the tests try
         torch.onnx.export(
             inference,
-            _example(),
+            _example(inference),
             str(path),
             input_names=list(INPUTS),
             dynamic_axes=dynamic_axes,
@@ -197,6 +196,6 @@ def _write_torch_export(inference: Inference, labels: Labels, path: Path) -> Non
     any_size = {INPUTS[0]: {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, INPUTS[1]: {0: Dim.DYNAMIC}}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = export(inference, _example(), dynamic_shapes=any_size)
+        program = export(inference, _example(inference), dynamic_shapes=any_size)
     metadata = {"outputs": json.dumps(inference.outputs), **onnx_metadata(labels)}
     save(program, str(path), extra_files=metadata)

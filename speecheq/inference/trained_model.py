@@ -103,7 +103,7 @@ class Inference(nn.Module):
 
     def __init__(self, model: Normalised, config: Config, outputs: Sequence[str]) -> None:
         super().__init__()
-        self.model, self.outputs = model, tuple(outputs)
+        self.model, self.outputs, self.feature_dim = model, tuple(outputs), config.model.feature_dim
         emotion = {"esc"} | {task for task, output in (("eis", EIS), ("gender", GENDER)) if output in outputs}
         phonemes = {"phoneme"} if PHONES in outputs else set()
         # With batch statistics for each stream, batch norm differs between emotion and phonemes.

@@ -18,10 +18,16 @@ class LayerMixture(nn.Module):
     magnitude; the L layers are summed with weights that are a softmax of learned scores, and projected.
     """
 
+    ones: Tensor
+    zeros: Tensor
+
     def __init__(self, num_layers: int, layer_dim: int, projection: int):
         super().__init__()
         self.num_layers, self.layer_dim = num_layers, layer_dim
         self.scores = nn.Parameter(torch.zeros(num_layers))  # the same weight for each at the start
+        # torch 1.13 cannot write a layer norm without weights to ONNX
+        self.register_buffer("ones", torch.ones(layer_dim), persistent=False)
+        self.register_buffer("zeros", torch.zeros(layer_dim), persistent=False)
         self.project = nn.Linear(layer_dim, projection)
 
     def weights(self) -> Tensor:
@@ -29,8 +35,9 @@ class LayerMixture(nn.Module):
         return self.scores.softmax(0)
 
     def forward(self, states: Tensor) -> Tensor:
-        layers = states.unflatten(2, (self.num_layers, self.layer_dim))
-        mixed = (layer_norm(layers, (self.layer_dim,)) * self.weights().unsqueeze(1)).sum(2)
+        layers = states.reshape(*states.shape[:2], self.num_layers, self.layer_dim)
+        normalised = layer_norm(layers, (self.layer_dim,), self.ones, self.zeros)
+        mixed = (normalised * self.weights().unsqueeze(1)).sum(2)
         return self.project(mixed)
 
 

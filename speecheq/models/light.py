@@ -84,7 +84,7 @@ class Light(MultitaskHeads):
 
 def unstack(stacked: Tensor, frames: Frames) -> FrameLevel:
     """Pairs of frames (N, T, 2 F) -> frames (N, 2 T, F), twice as many a second."""
-    x = stacked.reshape(len(stacked), 2 * stacked.shape[1], stacked.shape[2] // 2)
+    x = stacked.reshape(stacked.shape[0], -1, stacked.shape[2] // 2)
     return FrameLevel(x, Frames.from_lengths(2 * frames.given_lengths, x.shape[1], x.device, frames.phoneme_stream))
 
 

@@ -20,6 +20,10 @@ from speecheq.models import checkpoint
 
 onnx = pytest.importorskip("onnx", reason="needs the extra `export`")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+# two layers of an encoder
+STATES = dict(encoder_layers=2, encoder_dim=24, feature_dim=48, projection=16)
+LIGHT = {"kind": "light", **STATES}
+FUSION = {"kind": "fusion", **STATES, "feature_dim": 160 + 48}
 HAS_TORCH_EXPORT = not torch.__version__.startswith("1.")
 
 
@@ -30,7 +34,7 @@ def write_model(path, kind="speecheq", **settings):
     sizes = {"kind": kind, "channels": 32, "mfa_channels": 48, "embedding_dim": 24, **settings}
     for name, value in sizes.items():
         setattr(config.model, name, value)
-    mean, deviation = torch.randn(80), 1 + torch.rand(80)
+    mean, deviation = torch.randn(config.model.feature_dim), 1 + torch.rand(config.model.feature_dim)
     model = checkpoint.new_model(config, mean, deviation).eval()
     for name, value in model.named_buffers():
         if name.endswith(("running_mean", "phoneme_mean")):
@@ -54,7 +58,7 @@ def compare(inference, exported, batches=50):
         count, longest = int(rng.integers(1, 5)), int(rng.integers(1, 500))
         lengths = torch.from_numpy(rng.integers(1, longest + 1, count))
         lengths[int(rng.integers(count))] = longest
-        features = torch.from_numpy(rng.standard_normal((count, longest, 80)).astype(np.float32))
+        features = torch.from_numpy(rng.standard_normal((count, longest, inference.feature_dim)).astype(np.float32))
         with torch.no_grad():
             ours = dict(zip(inference.outputs, inference(features, lengths)))
             theirs = dict(zip(inference.outputs, exported(features, lengths)))
@@ -77,8 +81,11 @@ def compare(inference, exported, batches=50):
         {"res_bigru": "none"},
         {"kind": "baseline"},
         {"kind": "cnn_blstm"},
+        LIGHT,
+        FUSION,
+        STATES,
     ],
-    ids=lambda settings: " ".join(settings.values()) or "default",
+    ids=lambda settings: " ".join(map(str, settings.values())) or "default",
 )
 def test_onnx_answers_as_pytorch_on_50_random_lengths(tmp_path, settings):
     path = write_model(tmp_path / "model.pt", **settings)
@@ -162,9 +169,13 @@ def test_int8_is_smaller_and_its_cost_is_said(experiment, tmp_path, capsys):
 
 
 @pytest.mark.skipif(not HAS_TORCH_EXPORT, reason="needs torch 2")
-@pytest.mark.parametrize("statistics", ["shared", "per_stream"])
-def test_torch_export_answers_as_pytorch_at_any_length(tmp_path, statistics):
-    path = write_model(tmp_path / "model.pt", batch_statistics=statistics)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"batch_statistics": "per_stream"}, LIGHT, FUSION, STATES],
+    ids=lambda settings: " ".join(map(str, settings.values())) or "default",
+)
+def test_torch_export_answers_as_pytorch_at_any_length(tmp_path, settings):
+    path = write_model(tmp_path / "model.pt", **settings)
     export_model(path, tmp_path / "model.pt2")
     described = {"speecheq": "", "outputs": ""}
     program = torch.export.load(str(tmp_path / "model.pt2"), extra_files=described).module()

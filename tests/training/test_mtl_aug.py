@@ -38,7 +38,9 @@ from speecheq.training.step import StepSetup, gradients, stream_loss, train_step
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", CPU)
 ALL = " ".join(AUGMENTATIONS[1:])
-KINDS = ("speecheq", "baseline", "cnn_blstm")
+KINDS = ("speecheq", "baseline", "cnn_blstm", "light")
+# light takes 80 filter banks for the one layer of an encoder here
+LAYERS_OF_FBANK = dict(encoder_layers=1, encoder_dim=80)
 
 
 def noise_like(samples, seed=0):
@@ -63,6 +65,7 @@ def config(one_of=ALL, kind="speecheq", **augment) -> Config:
         embedding_dim=10,
         num_augmentations=len(AUGMENTATIONS),
         decoder_channels=8,
+        **(LAYERS_OF_FBANK if kind == "light" else {}),
     )
     made.validate()
     return made
