@@ -78,7 +78,8 @@ def build(family, folder):
     model = model_class(model_class.config_class(**settings)).eval()
     with torch.no_grad():
         for name, value in model.state_dict().items():
-            noise = np.random.default_rng(zlib.crc32(same_on_every_stack(name).encode()))
+            name = same_on_every_stack(name)
+            noise = np.random.default_rng(zlib.crc32(name.encode()))
             drawn = torch.from_numpy(noise.standard_normal(tuple(value.shape))).float()
             scale = 0.1 if value.dim() < 2 else 1.5 / value[0].numel() ** 0.5
             value.copy_(scale * drawn + (1.0 if "norm.weight" in name or name.endswith("weight_g") else 0.0))

@@ -25,7 +25,7 @@ def find_model(model: str) -> Path:
     if folder.is_dir():
         return folder
     missing = f"{model}: there is no such folder"
-    if folder.is_absolute() or len(folder.parts) != 2 or folder.parts[0] in (".", "..", "~"):
+    if model.startswith((".", "~")) or folder.is_absolute() or len(folder.parts) != 2:
         raise InputError(f"{missing}; name the folder of a model, or a model of the Hugging Face hub as OWNER/NAME.")
     with optional_package("huggingface_hub", f"{missing}; a model of the hub"):
         from huggingface_hub import snapshot_download
@@ -41,7 +41,10 @@ class ModelTable(dict[str, Any]):
     """A JSON table of a model. A key that it lacks is an InputError."""
 
     def __init__(self, path: Path) -> None:
-        table = read_json(path)
+        try:
+            table = read_json(path)
+        except InputError:
+            table = None
         if not isinstance(table, dict):
             raise InputError(f"{path}: is not the table of a model; copy it again.")
         super().__init__(table)

@@ -55,7 +55,7 @@ def build_model(files: ModelFiles, blocks: int) -> Any:
     none of them. Raises InputError without transformers, and for files that do not go together.
     """
     name = MODEL_CLASSES[files.config["model_type"]]
-    with optional_package("transformers", f"{files.folder}: {name}"):
+    with optional_package("transformers", f"{files.folder}: {name}", "utils/install.sh --extras encoders"):
         import transformers
 
         model_class = getattr(transformers, name)
