@@ -23,7 +23,7 @@ PREPARED = "encoder.yaml"
 # The names of other folders of DATA.
 TAKEN = ("manifests", "msud", "phonemes", "shar", "corpora", "jobs")
 # What stage 2 finds out.
-FOUND = ("dim", "digest")
+FOUND = ("source", "dim", "digest")
 
 
 def parse_features(text: str) -> tuple[str, str]:
@@ -64,6 +64,7 @@ def read_feature_set(name: str, folder: Path, model: str = "") -> EncoderConfig:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise InputError(f"--features {name}: there is no {path}; the feature sets are {FBANK}, {known or 'no other'}.")
     config = _encoder_config(read_yaml(path), path, {item.name for item in fields(EncoderConfig)} - set(FOUND))
+    config.source = Path(config.model).name if Path(config.model).is_absolute() else config.model
     config.model = model or config.model
     if not config.model:
         raise InputError(f"{path}: names no model; give the folder of the encoder: --features {name}=FOLDER.")

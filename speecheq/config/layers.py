@@ -38,6 +38,8 @@ NOT_LEARNED = (
     "data.workers",
     "optim.max_bad_steps",
     "encoder.model",  # its digest counts, not its place
+    "encoder.source",
+    "encoder.licence",
 )
 # Settings that came later: at their defaults they are no part of a stage's key, so that what is done stays done.
 LATER = ("data.features", "model.encoder_layers", "model.encoder_dim", "model.projection")

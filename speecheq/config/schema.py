@@ -46,7 +46,7 @@ class DataConfig:
 
 @dataclass
 class EncoderConfig:
-    """A pretrained encoder, whose states are the features; the first five are given by conf/features/NAME.yaml."""
+    """A pretrained encoder, whose states are the features: its settings of conf/features, then what stage 2 finds."""
 
     model: str = setting("", "folder of the encoder, or its id on the Hugging Face hub")
     layers: str = setting("", "layers whose states are taken, such as 1 2 3: k is after block k, 0 before block 1")
@@ -59,6 +59,8 @@ class EncoderConfig:
         choices=("auto", "yes", "no"),
     )
     stored_as: str = setting("float16", "number format of stored states", choices=("float16", "float32"))
+    licence: str = setting("", "licence of the encoder's weights, for model cards")
+    source: str = setting("", "name of the encoder for model cards, whatever its folder is called here")
     dim: int = setting(0, "width of a state", low=0)
     digest: str = setting("", "digest of the encoder's files and of the settings above")
 

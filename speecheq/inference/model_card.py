@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from speecheq.common.files import read_json
 from speecheq.common.markdown import markdown_table
 from speecheq.common.stages import require
-from speecheq.config.schema import Config
+from speecheq.config.schema import FBANK, Config
 from speecheq.corpora.data_card import Card, read_cards
 from speecheq.reporting.experiment import describe_audio_folders
 
@@ -44,10 +44,13 @@ SYSTEMS = {
 }
 
 
-def model_card(experiment: Path, name: str, licence: str, config: Config, parameters: int) -> str:
+def model_card(
+    experiment: Path, name: str, licence: str, config: Config, parameters: int, encoder_parameters: int = 0
+) -> str:
     """The card in Markdown with the header that the hub reads.
 
-    ``parameters`` is their number. Raises InputError if ``experiment`` was not trained and scored.
+    ``parameters`` is their number, without those of the encoder's layers in use. Raises InputError if ``experiment``
+    was not trained and scored.
     """
     require(experiment, "train")
     require(experiment / "scored", "score")
@@ -65,6 +68,9 @@ def model_card(experiment: Path, name: str, licence: str, config: Config, parame
         audio_folders=describe_audio_folders(run["sounds"]) if run.get("sounds") else "",
         cards=cards,
         config=config,
+        encoder=_encoder_name(config),
+        encoder_parameters=encoder_parameters,
+        features=_features(config),
         data=_data_table(run["msud"], cards, config),
         header=_header(licence, cards),
         licence=licence,
@@ -104,6 +110,23 @@ def _predicted(config: Config) -> str:
         tasks.append("phonemes")
     *others, last = tasks
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def _encoder_name(config: Config) -> str:
+    return config.encoder.source or Path(config.encoder.model).name
+
+
+def _features(config: Config) -> str:
+    """What the model takes, in words."""
+    fbank = (
+        "80 log mel filter banks of 16 kHz speech, 25 ms every 10 ms (Hamming window, no dither, `snip_edges=False`)"
+    )
+    if config.data.features == FBANK:
+        return fbank
+    encoder = config.encoder
+    padded = ", clips padded to 30 s" if encoder.padding == "30s" else ""
+    states = f"the states of layers {encoder.layers} of {_encoder_name(config)}, 50 a second{padded}"
+    return f"{fbank} beside {states}" if config.model.kind == "fusion" else f"{states}, of 16 kHz speech"
 
 
 def _data_table(msud: Mapping[str, Any], cards: Mapping[str, Card | None], config: Config) -> str:

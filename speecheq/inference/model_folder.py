@@ -4,19 +4,26 @@ model.safetensors   the weights, in a format that cannot hold code
 config.yaml         all settings of the training
 labels.json         the classes, genders and phones of the outputs
 README.md           the model card: data, protocol, scores, licences, limits
+encoder/            of a model that stands on a pretrained encoder: its files, cut to the layers that are used
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from speecheq.common.errors import InputError, first_line, optional_package
 from speecheq.common.files import read_json, whole_folder
+from speecheq.common.log import log
 from speecheq.common.yaml_files import read_yaml
 from speecheq.config import layers as configuration
+from speecheq.config.schema import FBANK, Config
+from speecheq.features.encoder_states import encoder_settings, load_trained_encoder
+from speecheq.features.encoders import encoder_digest, save_encoder
 from speecheq.models import checkpoint
 
 WEIGHTS, SETTINGS, LABELS, CARD = FILES = ("model.safetensors", "config.yaml", "labels.json", "README.md")
+ENCODER = "encoder"
 LABEL_TABLES = ("classes", "class_esc", "genders", "phones")
 # To be raised when the contents of the folder change their meaning.
 FORMAT = 1
@@ -26,7 +33,7 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> 
     """Write the best model of a trained and scored ``experiment`` (exp/.../fold<k>/seed<s>) as a model folder.
 
     ``name`` is the title of the card (default: the folder's name), ``licence`` that of the weights. Raises InputError
-    where stage 4 or 5 has not run.
+    where stage 4 or 5 has not run, or the pretrained encoder that the model stands on is gone.
     """
     from safetensors.torch import save
 
@@ -35,14 +42,27 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> 
     experiment, folder = Path(experiment), Path(folder)
     content = checkpoint.read(experiment / "best.pt")
     model, config = checkpoint.restore(content, str(experiment / "best.pt"))
-    card = model_card(experiment, name or folder.name, licence, config, sum(p.numel() for p in model.parameters()))
+    encoder = None if config.data.features == FBANK else load_trained_encoder(config.encoder)
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (model, encoder) if part is not None]
+    card = model_card(experiment, name or folder.name, licence, config, *sizes)
     tables = {"format": FORMAT, **{table: content[table] for table in LABEL_TABLES}}
     with whole_folder(folder) as temporary:
         weights = {key: value.contiguous() for key, value in content["model"].items()}
         (temporary / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
+        if encoder is not None:
+            (temporary / ENCODER).mkdir()
+            save_encoder(encoder, temporary / ENCODER)
+            _refer_to_saved_encoder(config, temporary)
         configuration.save(config, temporary / SETTINGS)
         (temporary / LABELS).write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
+    log.info("%s: %.1f MB", folder, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6)
+
+
+def _refer_to_saved_encoder(config: Config, folder: Path) -> None:
+    """Make ``config`` name the encoder inside the model folder, by its digest there."""
+    saved = replace(encoder_settings(config.encoder), model=str(folder / ENCODER))
+    config.encoder.model, config.encoder.digest = ENCODER, encoder_digest(saved)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -68,7 +88,11 @@ def read(folder: Path) -> dict[str, Any]:
         weights = load_file(str(folder / WEIGHTS))
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{folder / WEIGHTS}: is not a whole file of weights ({error}); copy it again.") from error
-    return {"config": read_yaml(folder / SETTINGS), "model": weights, **tables}
+    settings = read_yaml(folder / SETTINGS)
+    encoder = settings.get("encoder")
+    if isinstance(encoder, dict) and encoder.get("model") == ENCODER:
+        encoder["model"] = str(folder / ENCODER)
+    return {"config": settings, "model": weights, **tables}
 
 
 def download(model_id: str) -> Path:
@@ -77,7 +101,7 @@ def download(model_id: str) -> Path:
     with optional_package("huggingface_hub", f"{missing}; a model of the hub"):
         from huggingface_hub import snapshot_download
     try:
-        return Path(snapshot_download(model_id, allow_patterns=list(FILES)))
+        return Path(snapshot_download(model_id, allow_patterns=[*FILES, f"{ENCODER}/*"]))
     except Exception as error:  # of the network, of the hub, of the disk
         raise InputError(
             f"{missing}, and no model of that id could be downloaded from the hub ({first_line(error)})."

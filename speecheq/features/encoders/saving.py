@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from speecheq.common.files import whole_file
@@ -17,14 +16,14 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     A tensor with values that float16 cannot hold stays float32. The tables say how many layers the model had, which
     decides whether a state is taken after the final layer norm; layers that the encoder does not compute are left out.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     source = find_model(encoder.settings.model)
     for name in (CONFIG, PREPROCESSOR):
         shutil.copyfile(source / name, folder / name)
     with whole_file(folder / WEIGHTS) as temporary:
         weights = {name: _as_float16(value) for name, value in encoder.stored_tensors().items()}
-        save_file(weights, str(temporary), metadata={"format": "pt"})
+        temporary.write_bytes(save(weights, metadata={"format": "pt"}))
 
 
 def _as_float16(values: Tensor) -> Tensor:
