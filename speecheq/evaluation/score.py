@@ -280,6 +280,8 @@ def _describe_run(
         **{key: msud[key] for key in (*EXPERIMENT, "fold", "folds", "test_speakers_in_training")},
         "config": run["config_name"],
         "set": run["assignments"],
+        "features": model.config.data.features,
+        "by_speaker": model.config.data.cmvn == "speaker",
         "label_sets": label_sets,
         "corpora": msud["corpora"] if model.config.data.corpora == "all" else [msud["target"]],
         "phonemes": phonemes.get("corpus"),

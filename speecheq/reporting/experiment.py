@@ -17,6 +17,7 @@ from speecheq.common.files import write_json
 from speecheq.common.log import one_line
 from speecheq.common.stages import STAMP, require
 from speecheq.config.layers import flat, learned, load
+from speecheq.config.schema import FBANK
 from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation import score, significance
 from speecheq.evaluation.former_runs import unscored
@@ -27,6 +28,8 @@ from speecheq.seqm import ClassTable
 
 # What the folds of an experiment have in common, besides score.EXPERIMENT: system, training data and labels.
 COMMON = ("system", "config", "corpora", "phonemes", "per_set", "units", "label_sets")
+# The same of what score files came to hold later, with the values of those without it.
+LATER: dict[str, Any] = {"sounds": {}, "features": FBANK, "by_speaker": False, "probe": None}
 AUDIO_FOLDERS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
 
 
@@ -104,7 +107,7 @@ def _settings(fold: ScoredFold) -> dict[str, Any]:
     settings = flat(learned(load(fold.folder / "config.yaml")))
     del settings["run.seed"]
     run = {key: fold.run[key] for key in (*score.EXPERIMENT, *COMMON)}
-    return {**settings, **run, "sounds": fold.run.get("sounds", {}), "probe": fold.run.get("probe")}
+    return {**settings, **run, **{key: fold.run.get(key, default) for key, default in LATER.items()}}
 
 
 def check_same_experiment(folds: Sequence[ScoredFold]) -> None:
@@ -224,9 +227,7 @@ def _summary_of_runs(runs: Sequence[Mapping[str, Any]], predictions: significanc
     lists = ("ctc_backend", "device", "steps", "test_speakers_in_training", "trained_at_git", "scored_at_git")
     return {
         **{key: runs[0][key] for key in ("set", *score.EXPERIMENT, *COMMON)},
-        "sounds": runs[0].get("sounds", {}),
-        "probe": runs[0].get("probe"),
-        "by_speaker": runs[0].get("by_speaker", False),
+        **{key: runs[0].get(key, default) for key, default in LATER.items()},
         "folds": values("fold"),
         "of_folds": runs[0]["folds"],
         "seeds": values("seed"),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from speecheq.config.schema import FBANK
 from speecheq.dataset.msud_recipe import DECLARED, EVERY_CORPUS, TEST
 from speecheq.evaluation.metrics import CALIBRATION_BINS
 from speecheq.evaluation.significance import FEW_SPEAKERS, RESAMPLES
@@ -45,6 +46,8 @@ def group_heading(run: Run) -> str:
         parts.append(f"its own {len(run['classes'])} classes")
     if run["neutral_eis"] != DECLARED:
         parts.append(f"neutral EIS {run['neutral_eis']}")
+    if run.get("by_speaker"):
+        parts.append("normalised by speaker")
     return ", ".join(parts)
 
 
@@ -135,6 +138,13 @@ def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
     ]
     if len(run["label_sets"][TEST]) == 1:
         facts.append("its corpus has one class, so UA and WA say nothing of how well emotions are told apart")
+    if run.get("features", FBANK) != FBANK:
+        facts.append(f"features: the states of a pretrained encoder ({run['features']}), frozen")
+    if run.get("by_speaker"):
+        facts.append(
+            "each speaker's clips were normalised by their own mean and deviation, those of test speakers too: another "
+            "protocol than that of systems that hear one clip at a time"
+        )
     if run["sounds"]:
         facts.append(f"also trained with {describe_audio_folders(run['sounds'])}")
     if len(run["trained_at_git"]) > 1:

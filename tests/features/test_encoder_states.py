@@ -182,8 +182,4 @@ def test_missing_and_damaged_states_are_named(toy):
 def test_all_settings_are_in_the_stamp(toy):
     compute(toy)
     options = read_json(toy / "states" / "toy" / "stage.json")["options"]
-    assert options == {
-        "corpus": "toy",
-        "encoder": open_encoder(config(toy))[0].digest,
-        "stored_as": "float16",
-    }
+    assert options == {"corpus": "toy", "encoder": open_encoder(config(toy))[0].digest, "stored_as": "float16"}

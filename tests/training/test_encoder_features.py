@@ -1,0 +1,220 @@
+"""Systems on the states of a pretrained encoder, from stage 2 to the tables: stored, on the fly, by speaker, fused."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from encoder_models import write_whisper
+from training_runs import ROOT, make_toy_data
+
+from speecheq.cli import main
+from speecheq.common.errors import InputError
+from speecheq.common.files import read_json
+from speecheq.config import layers as configuration
+from speecheq.dataset.lazy_cuts import open_cuts
+from speecheq.dataset.model_inputs import SpeakerStatistics, by_speaker, mean_and_deviation, scoring_inputs
+from speecheq.evaluation.predictions import predict_emotions
+from speecheq.evaluation.score import BestModel
+from speecheq.evaluation.score_files import read_scores
+
+CPU = torch.device("cpu")
+LIGHT = {
+    "model": {"kind": "light", "projection": 16, "channels": 16, "bottleneck": 8, "embedding_dim": 16},
+    "loss": {"gamma": 0.0},
+    "optim": {"epochs": None, "max_steps": 4, "learning_rate": 3e-3},
+    "data": {"batch_size": 8, "workers": 0},
+    "run": {"threads": 1},
+}
+FOLD = "seqd.official/fold1/seed1"
+
+
+@pytest.fixture(scope="module")
+def data(toys, tmp_path_factory):
+    """Toy SEQD and AISHELL-1 with filter banks, a recipe's folder with conf/, and a tiny Whisper."""
+    folder = tmp_path_factory.mktemp("encoder")
+    make_toy_data(toys, folder / "data", "seqd", "official")
+    write_whisper(folder / "whisper", layers=2, dim=8)
+    conf = folder / "conf"
+    (conf / "features").mkdir(parents=True)
+    (conf / "features" / "tiny.yaml").write_text("model: some/id\nlayers: 1 2\nstored_as: float32\n")
+    (conf / "light.yaml").write_text(yaml.safe_dump(LIGHT))
+    (conf / "systems.yaml").write_bytes((ROOT / "egs/mandarin/conf/systems.yaml").read_bytes())
+    return folder
+
+
+@pytest.fixture
+def run(data, monkeypatch, capsys):
+    """``run("train", option, ...)`` in the recipe's folder: the last lines of its log."""
+    monkeypatch.chdir(data)
+
+    def command(name, *options, status=0):
+        capsys.readouterr()
+        common = ["--data", "data", *([] if name == "features" else ["--exp", "exp", "--config", "conf/light.yaml"])]
+        labels = "--target seqd --protocol official --folds 1".split() if name != "features" else []
+        assert main.main([name, *common, *labels, *map(str, options)]) == status
+        return capsys.readouterr().err
+
+    return command
+
+
+@pytest.fixture
+def stored(run, data):
+    """Stage 2 with the tiny Whisper, which is done once."""
+    run("features", "--features", f"tiny={data / 'whisper'}", "--corpora", "seqd", "aishell", "--nj", "1")
+    return data
+
+
+def train(run, *options, systems="speecheq", phonemes=True, **more):
+    given = ["--systems", systems, "--features", "tiny", *(["--phonemes", "aishell"] if phonemes else []), *options]
+    return run("train", *given, "--set", "loss.ctc_backend=torch", **more)
+
+
+def folder_of(data, config="light-tiny", system="speecheq"):
+    return data / "exp" / f"{config}-{system}" / FOLD
+
+
+def test_all_tasks_train_and_score_on_stored_states(run, stored):
+    train(run)
+    folder = folder_of(stored)
+    made = read_json(folder / "run.json")
+    assert Path(made["states"]) == Path("data/tiny")
+    config = configuration.load(folder / "config.yaml")
+    assert (config.data.features, config.encoder.layers, config.encoder.dim) == ("tiny", "1 2", 8)
+    assert config.encoder.model == str(stored / "whisper")
+    run("score", "--systems", "speecheq", "--features", "tiny")
+    scores = read_json(folder / "metrics.json")
+    assert 0 <= scores["test.ua"] <= 1 and scores["test.per"] > 0 and scores["test.gender"] is not None
+    assert scores["run"]["features"] == "tiny" and scores["run"]["by_speaker"] is False
+
+
+def test_states_computed_in_training_give_the_same_model(run, stored):
+    off = [f"augment.{change}_probability=0" for change in ("pitch", "tempo", "reverb", "noise")]
+    settings = ["data.max_seconds=20", *off]  # states of a crop are not the crop of states
+    options = [word for setting in settings for word in ("--set", setting)]
+    answers = []
+    for how in ("stored", "waveform"):
+        train(run, *options, "--set", f"data.input={how}")
+        trained = BestModel.load(folder_of(stored))
+        cuts = list(open_cuts(stored / "data/msud/seqd.official/fold1/test.jsonl.gz"))
+        answers.append(torch.tensor([clip.posterior for clip in predict_emotions(trained.model, cuts, 4, CPU, inputs=trained.inputs)]))
+    # states of a clip alone and in a batch differ by rounding, which four steps of Adam carry on
+    assert (answers[0] - answers[1]).abs().max() < 0.01
+    assert answers[0].std(0).max() > 0.0
+
+
+def test_where_nothing_is_stored_the_states_are_computed(run, data, tmp_path):
+    log = run("features", "--features", f"tiny={data / 'whisper'}", "--corpora", "seqd", "--store-features", "false")
+    assert "states take" not in log and (data / "data/tiny/encoder.yaml").is_file()
+    other = tmp_path / "data"
+    other.mkdir()
+    for name in ("manifests", "fbank", "msud", "phonemes"):
+        os.symlink(data / "data" / name, other / name)
+    (other / "tiny").mkdir()
+    (other / "tiny" / "encoder.yaml").write_bytes((data / "data/tiny/encoder.yaml").read_bytes())
+    options = ["--data", other, "--exp", tmp_path / "exp", "--systems", "wo_mtl", "--features", "tiny"]
+    log = run("train", *options, status=1)
+    assert "data/tiny/seqd: stage 2 (features) has not been run" in log
+    run("train", *options, "--set", "data.input=waveform")
+    run("score", *options)
+    assert (tmp_path / "exp" / "light-tiny-wo_mtl" / FOLD / "scores.tsv").is_file()
+
+
+def test_fusion_takes_filter_banks_beside_the_states(run, stored):
+    sizes = [f"model.{name}" for name in ("kind=fusion", "channels=16", "mfa_channels=32", "scale=4")]
+    train(run, *[word for size in sizes for word in ("--set", size)], systems="wo_mtl", phonemes=False)
+    config = configuration.load(folder_of(stored, system="wo_mtl") / "config.yaml")
+    assert config.model.feature_dim == 160 + 2 * 8
+    run("score", "--systems", "wo_mtl", "--features", "tiny")
+    model = BestModel.load(folder_of(stored, system="wo_mtl"))
+    assert model.model.cmvn.mean.shape == (176,)
+    on_the_fly = scoring_inputs(model.config, None, CPU)
+    cuts = list(open_cuts(stored / "data/msud/seqd.official/fold1/test.jsonl.gz"))[:4]
+    for one, other in zip(*(inputs.batches("emotion", cuts, 4, CPU) for inputs in (model.inputs, on_the_fly))):
+        assert one.ids == other.ids and torch.equal(one.lengths, other.lengths)
+        assert (one.inputs - other.inputs).abs().max() < 5e-3  # stored filter banks are rounded
+
+
+@pytest.mark.parametrize("features", ["fbank", "tiny"])
+def test_by_speaker_each_speaker_has_mean_0_and_deviation_1(run, stored, features):
+    options = ["--systems", "wo_mtl", "--features", features, "--set", "data.cmvn=speaker"]
+    if features == "fbank":
+        options += ["--set", "model.kind=baseline"]
+    run("train", *options)
+    run("score", *options[:4])
+    folder = folder_of(stored, "light" if features == "fbank" else "light-tiny", "wo_mtl")
+    assert read_json(folder / "metrics.json")["run"]["by_speaker"] is True
+    trained = BestModel.load(folder)
+    cuts = list(open_cuts(stored / "data/msud/seqd.official/fold1/test.jsonl.gz"))
+    frames = {}
+    for batch in trained.inputs_of(cuts).batches("emotion", cuts, 3, CPU):
+        speakers = {cut.id: cut.supervisions[0].speaker for cut in cuts}
+        for name, features_of_clip, length in zip(batch.ids, batch.inputs, batch.lengths.tolist()):
+            frames.setdefault(speakers[name], []).append(features_of_clip[:length])
+            assert not features_of_clip[length:].any()
+    assert frames
+    for found in map(torch.cat, frames.values()):
+        assert found.mean(0).abs().max() < 1e-3
+        deviation = found.std(0, unbiased=False)
+        assert ((deviation - 1).abs() < 1e-2).all()
+
+
+def test_statistics_are_those_of_the_clips_that_are_given(stored, run):
+    train(run, systems="wo_mtl", phonemes=False)
+    trained = BestModel.load(folder_of(stored, system="wo_mtl"))
+    cuts = list(open_cuts(stored / "data/msud/seqd.official/fold1/test.jsonl.gz"))
+    mean, deviation = mean_and_deviation(trained.inputs, cuts, 3, CPU)
+    rows = torch.cat(
+        [
+            clip[:length]
+            for batch in trained.inputs.batches("emotion", cuts, 5, CPU)
+            for clip, length in zip(batch.inputs, batch.lengths.tolist())
+        ]
+    )
+    assert torch.allclose(mean, rows.mean(0), atol=1e-4)
+    assert torch.allclose(deviation, rows.std(0, unbiased=False).clamp(min=1e-3), atol=1e-4)
+    one = SpeakerStatistics(trained.inputs, cuts[:1], 3, CPU)
+    with pytest.raises(KeyError):
+        by_speaker(trained.inputs, cuts[:1], 3, CPU).collate("emotion", cuts[-1:], CPU)
+    assert len(one.moments) == 1
+
+
+def test_the_trained_model_depends_on_the_states(run, stored):
+    """A test of this file that could not fail: the same training on filter banks gives other answers."""
+    train(run, systems="wo_mtl", phonemes=False)
+    run("score", "--systems", "wo_mtl", "--features", "tiny")
+    run("train", "--systems", "wo_mtl", "--set", "model.kind=baseline")
+    run("score", "--systems", "wo_mtl")
+    one, other = (
+        [clip.posterior for clip in read_scores(folder_of(stored, name, "wo_mtl") / "scores.tsv")["test"]]
+        for name in ("light-tiny", "light")
+    )
+    assert len(one) == len(other) and one != other
+
+
+def test_what_does_not_fit_is_one_sentence(run, stored):
+    log = run("train", "--systems", "wo_mtl", "--set", "data.features=tiny", status=1)
+    assert "--set data.features: the feature set is given by --features" in log
+    log = run("train", "--systems", "wo_mtl", "--features", "nothing", status=1)
+    assert "run stage 2 with --features nothing first" in log
+    log = run("train", "--systems", "wo_mtl", "--features", "tiny", "--shar", status=1)
+    assert "shards hold no encoder states" in log
+
+
+def test_damaged_states_stop_the_training_in_a_sentence(run, stored, monkeypatch):
+    from speecheq.features import encoder_states
+
+    def gone(path):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(encoder_states, "_mapped", gone)
+    log = train(run, systems="wo_mtl_wo_msud", phonemes=False, status=1)
+    assert "cannot be read (the disk is gone); run stage 2 again" in log and "Traceback" not in log
+
+
+def test_an_input_error_is_what_missing_states_give(stored):
+    from speecheq.features.encoder_states import StoredStates
+
+    with pytest.raises(InputError):
+        StoredStates(stored / "data" / "other").open("seqd")
