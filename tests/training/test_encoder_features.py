@@ -52,7 +52,7 @@ def run(data, monkeypatch, capsys):
     def command(name, *options, status=0):
         capsys.readouterr()
         common = ["--data", "data", *([] if name == "features" else ["--exp", "exp", "--config", "conf/light.yaml"])]
-        labels = "--target seqd --protocol official --folds 1".split() if name != "features" else []
+        labels = ["--target", "seqd", "--protocol", "official", "--folds", "1"] if name != "features" else []
         assert main.main([name, *common, *labels, *map(str, options)]) == status
         return capsys.readouterr().err
 
@@ -98,7 +98,11 @@ def test_states_computed_in_training_give_the_same_model(run, stored):
         train(run, *options, "--set", f"data.input={how}")
         trained = BestModel.load(folder_of(stored))
         cuts = list(open_cuts(stored / "data/msud/seqd.official/fold1/test.jsonl.gz"))
-        answers.append(torch.tensor([clip.posterior for clip in predict_emotions(trained.model, cuts, 4, CPU, inputs=trained.inputs)]))
+        answers.append(
+            torch.tensor(
+                [clip.posterior for clip in predict_emotions(trained.model, cuts, 4, CPU, inputs=trained.inputs)]
+            )
+        )
     # states of a clip alone and in a batch differ by rounding, which four steps of Adam carry on
     assert (answers[0] - answers[1]).abs().max() < 0.01
     assert answers[0].std(0).max() > 0.0

@@ -155,7 +155,7 @@ class WhisperNetwork(nn.Module):
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """The parameters as ``load`` reads them."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for parameter, names in self.stored_names():
             found.update(zip(names, parameter.chunk(len(names))))
         return {name: value for name, value in found.items() if not name.endswith("k_proj.bias")}
