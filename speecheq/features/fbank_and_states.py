@@ -20,6 +20,21 @@ def beside(fbank: Tensor, states: Tensor) -> Tensor:
     return torch.cat([fitted.reshape(*fitted.shape[:-2], frames, -1), states], dim=-1)
 
 
+class FitFbank(nn.Module):
+    """Filter banks of padded batches, in a given number of frames."""
+
+    def __init__(self, fbank: BatchedFbank) -> None:
+        super().__init__()
+        self.fbank = fbank
+
+    def forward(self, samples: Tensor, lengths: Tensor, most: int, frames: Tensor) -> Tensor:
+        """Samples (N, S), lengths (N,) -> filter banks (N, most, 80), zero after ``frames`` (N,)."""
+        features, _ = self.fbank(samples, lengths)
+        fitted = nn.functional.pad(features, (0, 0, 0, most - features.shape[1]))
+        valid = torch.arange(most)[None, :] < frames[:, None]
+        return fitted * valid.to(fitted.device)[:, :, None]
+
+
 class FbankAndStates(nn.Module):
     """The features of a padded batch of waveforms, as BatchedFbank gives its own."""
 

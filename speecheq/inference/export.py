@@ -10,7 +10,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from torch import Tensor, nn
 
 from speecheq.common.errors import InputError, optional_package
 from speecheq.common.files import whole_file
-from speecheq.inference.trained_model import INPUTS, PHONES, Inference, Labels, onnx_metadata, read_weights
+from speecheq.config.schema import FBANK
+from speecheq.inference.front_end import EncoderAndModel, join_encoder
+from speecheq.inference.trained_model import INPUTS, PHONES, Inference, onnx_metadata, read_weights
 
 OPSET = 17
 ONNX, TORCH_EXPORT = ".onnx", ".pt2"
+Graph = Inference | EncoderAndModel
 
 
 def export_model(name: str | Path | None, out: Path, int8: bool = False) -> None:
@@ -37,22 +40,26 @@ def export_model(name: str | Path | None, out: Path, int8: bool = False) -> None
     if int8 and out.suffix != ONNX:
         raise InputError(f"{out}: --int8 is for {ONNX} files.")
     model, config, labels = read_weights(name)
-    inference = Inference(model, config, labels.outputs())
+    inference: Graph = Inference(model, config, labels.outputs())
+    log_mel = None
+    if config.data.features != FBANK:
+        inference, log_mel = join_encoder(config, inference, inference.outputs)
+    metadata = onnx_metadata(labels, config, log_mel)
     with whole_file(out) as temporary:
         if out.suffix == TORCH_EXPORT:
-            _write_torch_export(inference, labels, temporary)
+            _write_torch_export(inference, metadata, temporary)
         elif int8:
-            _write_int8(inference, labels, temporary)
+            _write_int8(inference, metadata, temporary)
         else:
-            _write_onnx(inference, labels, temporary)
+            _write_onnx(inference, metadata, temporary)
 
 
-def _example(inference: Inference) -> tuple[Tensor, Tensor]:
+def _example(inference: Graph) -> tuple[Tensor, Tensor]:
     """A padded batch: the operations of a model are recorded as it computes this one."""
     return torch.randn(3, 60, inference.feature_dim), torch.tensor([60, 41, 33])
 
 
-def _replaced(inference: Inference, kind: type, replacement: Callable[[Any], nn.Module]) -> Inference:
+def _replaced(inference: Graph, kind: type, replacement: Callable[[Any], nn.Module]) -> Graph:
     """A copy of ``inference`` in which ``replacement(module)`` stands for each module of type ``kind``."""
     inference = copy.deepcopy(inference)
     for parent in list(inference.modules()):
@@ -82,7 +89,7 @@ class _PlainEncoderLayer(nn.Module):
         return layer.norm2(x + layer.linear2(torch.relu(layer.linear1(x))))
 
 
-def _write_onnx(inference: Inference, labels: Labels, path: Path) -> None:
+def _write_onnx(inference: Graph, metadata: Mapping[str, str], path: Path) -> None:
     with optional_package("onnx", "ONNX export"):
         import onnx
     inference = _replaced(inference, nn.TransformerEncoderLayer, _PlainEncoderLayer)
@@ -106,20 +113,20 @@ def _write_onnx(inference: Inference, labels: Labels, path: Path) -> None:
             **exporter,
         )
     model = onnx.load(str(path))
-    for key, value in onnx_metadata(labels).items():
+    for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
 
-def _write_int8(inference: Inference, labels: Labels, path: Path) -> None:
+def _write_int8(inference: Graph, metadata: Mapping[str, str], path: Path) -> None:
     """ONNX with 8-bit weights; activations are quantised when the model runs (dynamic quantisation)."""
     with optional_package("onnx and onnxruntime", "--int8", "pip install onnx onnxruntime"):
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
     with tempfile.TemporaryDirectory() as folder:
         full = Path(folder) / "model.onnx"
-        _write_onnx(inference, labels, full)
+        _write_onnx(inference, metadata, full)
         _unshare_weights(full)
         logging.disable(logging.WARNING)  # onnxruntime recommends a preparation that changes nothing here
         try:
@@ -179,7 +186,7 @@ class _ScannedGru(nn.Module):
         return (scan(step, steps.new_zeros(steps.shape[1], self.gru.hidden_size), projected, dim=0)[1],)
 
 
-def _write_torch_export(inference: Inference, labels: Labels, path: Path) -> None:
+def _write_torch_export(inference: Graph, metadata: Mapping[str, str], path: Path) -> None:
     try:
         from torch._higher_order_ops.scan import scan  # noqa: F401, PLC2701
         from torch.export import Dim, export, save
@@ -197,5 +204,4 @@ def _write_torch_export(inference: Inference, labels: Labels, path: Path) -> Non
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = export(inference, _example(inference), dynamic_shapes=any_size)
-    metadata = {"outputs": json.dumps(inference.outputs), **onnx_metadata(labels)}
-    save(program, str(path), extra_files=metadata)
+    save(program, str(path), extra_files={"outputs": json.dumps(inference.outputs), **metadata})

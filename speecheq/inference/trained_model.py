@@ -22,6 +22,7 @@ from speecheq.config.schema import Config
 from speecheq.dataset.model_inputs import waveform_extractor
 from speecheq.features.fbank import BatchedFbank, FbankConfig
 from speecheq.inference import model_folder
+from speecheq.inference.front_end import LOG_MEL, LogMelExtractor, LogMelInput
 from speecheq.losses import greedy_decode
 from speecheq.models import checkpoint, clip_eis
 from speecheq.models.normalisation import Normalised
@@ -184,8 +185,8 @@ class OnnxModel:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen of its own
             raise InputError(f"{path}: is not a whole ONNX model ({first_line(error)}).") from error
-        self.labels, fbank = _read_metadata(path, self.session.get_modelmeta().custom_metadata_map)
-        self.extractor = BatchedFbank(fbank)
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.labels, self.extractor = _read_metadata(path, metadata)
         # Compute only what leads to the requested outputs.
         self.run_options = onnxruntime.RunOptions()
         self.run_options.only_execute_path_to_fetches = True
@@ -202,8 +203,8 @@ class OnnxModel:
 TrainedModel = TorchModel | OnnxModel
 
 
-def onnx_metadata(labels: Labels) -> dict[str, str]:
-    """The metadata of an ONNX file: its labels, and how its features are computed."""
+def onnx_metadata(labels: Labels, config: Config, log_mel: LogMelInput | None) -> dict[str, str]:
+    """The metadata of an ONNX file: its labels, and how its features are computed; without ``log_mel`` it is fbank."""
     features = {
         **FbankConfig().to_dict(),
         "dither": 0.0,
@@ -211,18 +212,27 @@ def onnx_metadata(labels: Labels) -> dict[str, str]:
         "samples": "mono, in [-1, 1]",
         "energies": "log of the power spectrum's mel bins, as Kaldi's compute-fbank-feats",
     }
-    values = {"format": METADATA_FORMAT, "labels": labels.to_dict(), "features": features}
+    values = {
+        "format": METADATA_FORMAT,
+        "labels": labels.to_dict(),
+        "features": features if log_mel is None else log_mel.to_dict(),
+    }
     return {METADATA_KEY: json.dumps(values, ensure_ascii=False)}
 
 
-def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Labels, FbankConfig]:
-    """What ``onnx_metadata`` wrote. Raises InputError for an ONNX file of another program."""
+def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Labels, nn.Module]:
+    """The labels of an ONNX file and what makes its features of waveforms, by what ``onnx_metadata`` wrote.
+
+    Raises InputError for an ONNX file of another program."""
     try:
         values = json.loads(metadata[METADATA_KEY])
         if values["format"] != METADATA_FORMAT:
             raise InputError(f"{path}: was exported by another version of SpeechEQ; export the model again.")
-        settings = {name: values["features"][name] for name in FbankConfig().to_dict()}
-        return Labels.from_dict(values["labels"]), FbankConfig.from_dict(settings)
+        labels, features = Labels.from_dict(values["labels"]), values["features"]
+        if features.get("kind") == LOG_MEL:
+            return labels, LogMelExtractor(LogMelInput.from_dict(features))
+        settings = {name: features[name] for name in FbankConfig().to_dict()}
+        return labels, BatchedFbank(FbankConfig.from_dict(settings))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: is not an ONNX model of SpeechEQ, its metadata lack what speecheq export-model writes."

@@ -66,7 +66,8 @@ class Encoder(nn.Module):
             rows = [self._in_pieces(row[:length]) for row, length in zip(samples, lengths.tolist())]
             return pad_sequence(rows, batch_first=True), self.num_frames(lengths)
         if self.pads_batches or int(lengths.min()) == int(lengths.max()):
-            return self.network(*self.inputs(samples, lengths))
+            states, frames = self.network(*self.inputs(samples, lengths))
+            return states[:, : int(frames.max())], frames
         frames = self.num_frames(lengths)
         states = torch.zeros(len(samples), int(frames.max()), self.feature_dim, device=samples.device)
         for length in lengths.unique().tolist():

@@ -117,8 +117,7 @@ class WhisperNetwork(nn.Module):
         chosen = torch.cat([found[layer] for layer in self.layers], dim=-1)
         if mask is None:
             return chosen, frames
-        most = chosen.shape[1] if self.masked else int(frames.max())
-        return (chosen * mask[:, :, None])[:, :most], frames
+        return chosen * mask[:, :, None], frames
 
     def stored_names(self) -> Iterator[tuple[Tensor, list[str]]]:
         """Each parameter and the names of the tensors, without prefix, that it is made of, one below the other."""
@@ -161,6 +160,32 @@ class WhisperNetwork(nn.Module):
         return {name: value for name, value in found.items() if not name.endswith("k_proj.bias")}
 
 
+class WhisperInputs(nn.Module):
+    """From waveforms to what ``WhisperNetwork`` takes; the arguments are those of EncoderSettings."""
+
+    def __init__(self, num_mels: int, padding: str, normalise: bool) -> None:
+        super().__init__()
+        self.num_mels, self.padding, self.normalise = num_mels, padding, normalise
+        self.log_mel = LogMel(num_mels)
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """See ``Encoder``: unpadded a frame for each two mel frames, padded one for each 320 samples begun."""
+        if self.padding == "none":
+            return ((lengths // HOP).clamp(min=1) + 1) // 2
+        return (lengths + 2 * HOP - 1) // (2 * HOP)
+
+    def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log mel spectrograms (N, F, mels) and, for each clip, the mel frames (N,) whose states are kept."""
+        if self.normalise:
+            samples = normalise_clips(samples, lengths)
+        if self.padding == "none":
+            return self.log_mel(samples, lengths)
+        valid = torch.arange(samples.shape[1], device=samples.device) < lengths.to(samples.device)[:, None]
+        padded = functional.pad(samples * valid, (0, WHOLE_INPUT - samples.shape[1]))
+        log_mel, _ = self.log_mel(padded, torch.full_like(lengths, WHOLE_INPUT))
+        return log_mel, 2 * self.num_frames(lengths)
+
+
 class WhisperEncoder(Encoder):
     """Whisper's encoder on waveforms; clips above 30 s are taken in pieces of 30 s."""
 
@@ -180,24 +205,14 @@ class WhisperEncoder(Encoder):
         files.check_layers(settings.layers, config["encoder_layers"])
         network = WhisperNetwork(config, settings.layers, masked=settings.padding == "none").load(files)
         super().__init__(settings, network, config["d_model"], files.normalises(settings.normalise, False))
-        self.log_mel = LogMel(config["num_mel_bins"])
+        self.front_end = WhisperInputs(config["num_mel_bins"], settings.padding, self.normalise)
 
     def inputs(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log mel spectrograms (N, F, mels) and, for each clip, the mel frames (N,) whose states are kept."""
-        if self.normalise:
-            samples = normalise_clips(samples, lengths)
-        if self.settings.padding == "none":
-            return self.log_mel(samples, lengths)
-        valid = torch.arange(samples.shape[1], device=samples.device) < lengths.to(samples.device)[:, None]
-        padded = functional.pad(samples * valid, (0, WHOLE_INPUT - samples.shape[1]))
-        log_mel, _ = self.log_mel(padded, torch.full_like(lengths, WHOLE_INPUT))
-        return log_mel, 2 * self.frames_of_piece(lengths)
+        return self.front_end(samples, lengths)
 
     def stored_tensors(self) -> dict[str, Tensor]:
         return {PREFIXES[0] + name: value for name, value in self.network.stored_tensors().items()}
 
     def frames_of_piece(self, samples: Tensor) -> Tensor:
-        """See ``Encoder``: unpadded a frame for each two mel frames, padded one for each 320 samples begun."""
-        if self.settings.padding == "none":
-            return ((samples // HOP).clamp(min=1) + 1) // 2
-        return (samples + 2 * HOP - 1) // (2 * HOP)
+        return self.front_end.num_frames(samples)
