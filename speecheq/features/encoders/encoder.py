@@ -82,7 +82,7 @@ class Encoder(nn.Module):
         return torch.cat([self(piece[None], torch.tensor([len(piece)]))[0][0] for piece in pieces])
 
 
-def normalise_clips(samples: Tensor, lengths: Tensor) -> Tensor:
+def normalise_clips(samples: Tensor, lengths: Tensor, epsilon: float = 1e-7) -> Tensor:
     """Clips (N, S) brought to mean 0 and variance 1 each, over their own ``lengths`` (N,); zero after their ends.
 
     As transformers' ``Wav2Vec2FeatureExtractor`` does with ``do_normalize``.
@@ -93,4 +93,4 @@ def normalise_clips(samples: Tensor, lengths: Tensor) -> Tensor:
     centred = torch.where(valid, samples, zero)
     centred = torch.where(valid, centred - centred.sum(dim=1, keepdim=True) / counts, zero)
     variance = centred.square().sum(dim=1, keepdim=True) / counts
-    return centred / (variance + 1e-7).sqrt()
+    return centred / (variance + epsilon).sqrt()

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from speecheq.common.digests import digest
 from speecheq.common.errors import InputError
+from speecheq.features.encoders import emotion2vec
 from speecheq.features.encoders.encoder import Encoder
-from speecheq.features.encoders.model_files import ModelFiles
+from speecheq.features.encoders.model_files import ModelFiles, find_model
 from speecheq.features.encoders.settings import EncoderSettings
 
 # To be raised when the same settings and files come to give other states.
@@ -18,8 +19,13 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
     Only the blocks up to the highest layer are built, and only their tensors are read. Raises InputError for a model
     that cannot be read, an unknown architecture, or a layer that it does not have.
     """
-    files = ModelFiles(settings.model)
-    return _encoder_class(files)(settings, files).eval().requires_grad_(False)
+    folder = find_model(settings.model)
+    if emotion2vec.is_emotion2vec(folder):
+        encoder: Encoder = emotion2vec.Emotion2vecEncoder(settings, folder)
+    else:
+        files = ModelFiles(folder)
+        encoder = _encoder_class(files)(settings, files)
+    return encoder.eval().requires_grad_(False)
 
 
 def _encoder_class(files: ModelFiles) -> Callable[[EncoderSettings, ModelFiles], Encoder]:
@@ -40,6 +46,8 @@ def _encoder_class(files: ModelFiles) -> Callable[[EncoderSettings, ModelFiles],
 
 def encoder_digest(settings: EncoderSettings) -> str:
     """A digest of all that decides the states: the content of the model's files and the settings, but not its place."""
-    files = ModelFiles(settings.model)
+    folder = find_model(settings.model)
+    is_emotion2vec = emotion2vec.is_emotion2vec(folder)
+    content = emotion2vec.digest_of_files(folder) if is_emotion2vec else ModelFiles(folder).digest()
     chosen = [list(settings.layers), settings.padding, settings.normalise]
-    return digest({"format": FORMAT, "files": files.digest(), "settings": chosen})
+    return digest({"format": FORMAT, "files": content, "settings": chosen})

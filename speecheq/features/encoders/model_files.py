@@ -37,6 +37,12 @@ def find_model(model: str) -> Path:
         ) from error
 
 
+def check_layers(folder: Path, layers: tuple[int, ...], last: int) -> None:
+    """Raise InputError for a layer that the model in ``folder``, whose last layer is ``last``, does not have."""
+    if max(layers) > last:
+        raise InputError(f"{folder}: has no layer {max(layers)}; its layers are 0 to {last}.")
+
+
 class ModelTable(dict[str, Any]):
     """A JSON table of a model. A key that it lacks is an InputError."""
 
@@ -79,14 +85,14 @@ class Tensors:
 
 
 class ModelFiles:
-    """The folder of a model; its two tables are read at once, its weights when they are asked for.
+    """What the folder of a model holds; its two tables are read at once, its weights when they are asked for.
 
     Attributes:
         folder: where it lies. config, preprocessor: what config.json and preprocessor_config.json hold.
     """
 
-    def __init__(self, model: str) -> None:
-        self.folder = find_model(model)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         for name in FILES:
             if not (self.folder / name).is_file():
                 raise InputError(self._missing(name))
@@ -106,11 +112,6 @@ class ModelFiles:
     @property
     def weights(self) -> Path:
         return self.folder / WEIGHTS
-
-    def check_layers(self, layers: tuple[int, ...], last: int) -> None:
-        """Raise InputError for a layer that the model does not have."""
-        if max(layers) > last:
-            raise InputError(f"{self.folder}: has no layer {max(layers)}; its layers are 0 to {last}.")
 
     def check_preprocessor(self, **expected: int) -> None:
         """Raise InputError if preprocessor_config.json has another value for one of ``expected``."""

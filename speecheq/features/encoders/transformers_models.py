@@ -14,7 +14,7 @@ from speecheq.common.errors import InputError, first_line, optional_package
 from speecheq.features.encoders.activation import gelu
 from speecheq.features.encoders.encoder import SAMPLING_RATE, Encoder, normalise_clips
 from speecheq.features.encoders.hidden_states import recorded_states
-from speecheq.features.encoders.model_files import ModelFiles, Tensors
+from speecheq.features.encoders.model_files import ModelFiles, Tensors, check_layers
 from speecheq.features.encoders.settings import EncoderSettings
 from speecheq.features.waveform_batch import fit_length, zero_padding
 
@@ -142,7 +142,7 @@ class TransformersEncoder(Encoder):
         if settings.padding != "none":
             raise InputError(f"{files.folder}: is no Whisper model, and only those are padded to 30 s: padding=none.")
         config = files.config
-        files.check_layers(settings.layers, config["num_hidden_layers"])
+        check_layers(files.folder, settings.layers, config["num_hidden_layers"])
         files.check_preprocessor(sampling_rate=SAMPLING_RATE)
         model = build_model(files, max(1, max(settings.layers)))
         network = TransformersNetwork(model, settings.layers, config["num_hidden_layers"], self.is_batched(config))

@@ -14,7 +14,7 @@ from speecheq.common.errors import InputError
 from speecheq.features.encoders.activation import gelu
 from speecheq.features.encoders.encoder import SAMPLING_RATE, Encoder, normalise_clips
 from speecheq.features.encoders.log_mel import HOP, LogMel
-from speecheq.features.encoders.model_files import ModelFiles
+from speecheq.features.encoders.model_files import ModelFiles, check_layers
 from speecheq.features.encoders.settings import EncoderSettings
 
 WHOLE_INPUT = 30 * SAMPLING_RATE  # samples
@@ -202,7 +202,7 @@ class WhisperEncoder(Encoder):
                 f"{files.folder}/config.json: is not of a Whisper encoder for 30 s of input with gelu as its "
                 "activation, the only kind that this package reads."
             )
-        files.check_layers(settings.layers, config["encoder_layers"])
+        check_layers(files.folder, settings.layers, config["encoder_layers"])
         network = WhisperNetwork(config, settings.layers, masked=settings.padding == "none").load(files)
         super().__init__(settings, network, config["d_model"], files.normalises(settings.normalise, False))
         self.front_end = WhisperInputs(config["num_mel_bins"], settings.padding, self.normalise)
