@@ -20,6 +20,7 @@ from speecheq.features.encoders.settings import EncoderSettings
 WHOLE_INPUT = 30 * SAMPLING_RATE  # samples
 # The prefixes of the encoder's tensors in files that transformers' classes write.
 PREFIXES = ("model.encoder.", "encoder.", "")
+TORCH_1 = torch.__version__.startswith("1.")
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -36,6 +37,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
 class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, C) to (N, T, C')."""
+        slow = TORCH_1 and x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.jit.is_tracing()
+        if not slow:
+            return super().forward(x)
+        # With a dilation, which changes nothing here, oneDNN computes it: on an AMD CPU 2.2 times as fast as MKL.
+        return functional.conv1d(x.transpose(1, 2), self.weight[:, :, None], self.bias, dilation=2).transpose(1, 2)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -65,7 +74,7 @@ class Block(nn.Module):
         """(N, T, D) to (N, T, D); ``mask``: see ``attend``."""
         batch, frames, dim = states.shape
         projected = self.query_key_value(self.attention_norm(states))
-        query, key, value = projected.view(batch, frames, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        query, key, value = projected.reshape(batch, frames, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         attended = attend(query, key, value, mask).transpose(1, 2).reshape(batch, frames, dim)
         states = states + self.attention_out(attended)
         return states + self.feed_forward_out(gelu(self.feed_forward_in(self.feed_forward_norm(states))))
