@@ -9,7 +9,7 @@
 # Stages, each runnable on its own (where no corpus is given, stages 2 to 5 take those that stage 1 prepared):
 #   0 corpora     download what is open, check what was given, or synthesise mini corpora (--mini true)
 #   1 manifests   local/prepare_<corpus>.py -> DATA/manifests/<corpus>
-#   2 features    80-dim fbank of each corpus -> DATA/fbank/<corpus>
+#   2 features    80-dim fbank of each corpus -> DATA/fbank/<corpus>, encoder states -> DATA/<features>/<corpus>
 #   3 unify       MsUD and folds -> DATA/msud/<target>.<protocol>/fold<k>, phonemes -> DATA/phonemes/<corpus>
 #   4 train       a system on a fold with a seed -> EXP/<config>-<system>/<target>.<protocol>/fold<k>/seed<s>
 #   5 score       every fold, then the tables and pictures -> EXP/.../{scores.tsv,metrics.json,RESULTS.md,report.html,

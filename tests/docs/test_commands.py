@@ -18,6 +18,7 @@ import zipfile
 import pytest
 import yaml
 from doc_pages import PAGES, ROOT, blocks, given, inline_code, paths, prose
+from encoder_models import write_whisper
 from lhotse import CutSet, Recording
 
 from speecheq.cluster.run_task import free_port
@@ -48,6 +49,8 @@ REPLACED = [
     ("/corpora/Harbour", "{made}/Harbour"),
     ("/corpora/mine.csv", "{made}/Harbour/harbour.csv"),
     ("/corpora/noises", "{made}/noises"),
+    ("whisper-base=/models/whisper-base", "whisper-base"),
+    ("--features whisper-base", "--features whisper-base={made}/whisper-base"),
     ("/corpora/street", "{made}/street"),
     ("/corpora/rooms", "{made}/rooms"),
     ("exp/.../", "exp/paper-speecheq/casia.random10/"),
@@ -72,6 +75,7 @@ ADDED = [
     ("--noise", "--data data-noise --stage 1 --stop-stage 4"),
     ("--train-jobs", "--exp exp-jobs --stage 3 --stop-stage 4"),
     ("--shar", "--exp exp-shar --stage 3 --stop-stage 4"),
+    ("--features", "--stage 2 --stop-stage 4"),
     ("--units", "--stage 3 --stop-stage 3"),
     ("--target", "--phonemes none --stage 3 --stop-stage 3"),
     ("--protocol", "--phonemes none --stage 3 --stop-stage 3"),
@@ -178,6 +182,7 @@ def made(toys, tmp_path_factory):
     (folder / "Harbour" / "harbour.csv").write_text("\n".join(rows) + "\n")
     (folder / "Harbour" / "labels.yaml").write_text(dict(blocks("docs/adding_a_corpus.md"))["yaml"])
     (folder / "Harbour" / "speakers.txt").write_text("f1 F\nf2 F\nm1 M\nm2 M\n")
+    write_whisper(folder / "whisper-base", layers=3)
     toys.write_wav(folder / "noises" / "rain.wav", 1.0)
     toys.write_wav(folder / "street" / "cars.wav", 0.2)
     toys.write_wav(folder / "rooms" / "hall.wav", 0.3)
