@@ -57,15 +57,15 @@ def reference(model, extractor, samples):
     return torch.stack([*output.hidden_states[:-1], output.last_hidden_state], dim=2)[0]
 
 
-@pytest.mark.parametrize("samples", [16000, 9999])
+@pytest.mark.parametrize("length", [16000, 9999])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_layer_is_that_of_transformers(tiny, family, samples):
+def test_every_layer_is_that_of_transformers(tiny, family, length):
     folder, model, extractor = tiny(family)
     padding = "30s" if family == "whisper" else "none"
     encoder = load_encoder(EncoderSettings(str(folder), (0, 1, 2, 3, 4), padding=padding))
-    expected = reference(model, extractor, clip(samples))
-    found = whole(encoder, clip(samples))
-    assert len(found) in (len(expected), (samples + 319) // 320) and found.abs().max() > 0.5
+    expected = reference(model, extractor, clip(length))
+    found = whole(encoder, clip(length))
+    assert len(found) in (len(expected), (length + 319) // 320) and found.abs().max() > 0.5
     # the filter banks of w2v-BERT: ours in single precision, transformers' in double
     assert (found - expected[: len(found)]).abs().max() < (5e-4 if family == "w2v-bert" else 1e-4)
 

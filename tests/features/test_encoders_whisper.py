@@ -42,14 +42,14 @@ def states_of(settings, samples):
 
 
 @pytest.mark.parametrize("num_mels", [80, 128])
-@pytest.mark.parametrize("samples", [16000, 12345, 201, 480000])
-def test_log_mel_is_that_of_transformers(transformers, num_mels, samples):
+@pytest.mark.parametrize("length", [16000, 12345, 201, 480000])
+def test_log_mel_is_that_of_transformers(transformers, num_mels, length):
     extractor = transformers.WhisperFeatureExtractor(feature_size=num_mels)
     expected = extractor(
-        clip(samples).numpy(), sampling_rate=16000, padding="do_not_pad", return_tensors="np"
+        clip(length).numpy(), sampling_rate=16000, padding="do_not_pad", return_tensors="np"
     ).input_features[0]
-    found, frames = LogMel(num_mels)(*batch([clip(samples), clip(300)]))
-    assert frames.tolist() == [samples // 160, 1]
+    found, frames = LogMel(num_mels)(*batch([clip(length), clip(300)]))
+    assert frames.tolist() == [length // 160, 1]
     assert np.abs(found[0, : len(expected.T)].numpy() - expected.T).max() < 1e-4
 
 
@@ -66,14 +66,14 @@ def test_padded_to_30_s_the_real_model_gives_the_states_of_transformers(transfor
     assert (found - expected[:126]).abs().max() < 1e-5 * expected.abs().max()
 
 
-@pytest.mark.parametrize("samples", [40001, 16160])  # an even and an odd number of mel frames
+@pytest.mark.parametrize("length", [40001, 16160])  # an even and an odd number of mel frames
 def test_unpadded_the_real_model_gives_the_states_of_transformers_with_positions_cut(
-    transformers, whisper_base, samples
+    transformers, whisper_base, length
 ):
     extractor = transformers.WhisperFeatureExtractor.from_pretrained(whisper_base)
     model = transformers.WhisperModel.from_pretrained(whisper_base).encoder.float().eval()
     given = extractor(
-        clip(samples).numpy(), sampling_rate=16000, padding="do_not_pad", return_tensors="pt"
+        clip(length).numpy(), sampling_rate=16000, padding="do_not_pad", return_tensors="pt"
     ).input_features
     frames = (given.shape[2] + 1) // 2
     cut = copy.deepcopy(model)
@@ -82,7 +82,7 @@ def test_unpadded_the_real_model_gives_the_states_of_transformers_with_positions
     with torch.no_grad():
         output = cut(given, output_hidden_states=True)
     expected = torch.stack([*output.hidden_states[:-1], output.last_hidden_state], dim=2)[0]
-    found = states_of(EncoderSettings(whisper_base, tuple(range(7))), clip(samples))
+    found = states_of(EncoderSettings(whisper_base, tuple(range(7))), clip(length))
     assert found.shape == expected.shape
     assert (found - expected).abs().amax(dim=(0, 2))[:4].max() < 1e-4
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
