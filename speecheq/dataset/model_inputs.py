@@ -18,12 +18,11 @@ from speecheq.features.encoder_states import StoredStates, load_trained_encoder
 from speecheq.features.encoders import Encoder
 from speecheq.features.fbank import BatchedFbank
 from speecheq.features.fbank_and_states import FbankAndStates, beside
+from speecheq.features.frame_statistics import FrameSums, normalise_by
 from speecheq.features.storage import load_features
 
 # Mini-batch of what was loaded -> mini-batch of features (N, T, D), on the same device.
 FeatureExtractor = Callable[[TaskBatch], TaskBatch]
-# Of a value that does not change, and of a speaker of one frame.
-MIN_DEVIATION = 1e-3
 
 
 WaveformExtractor = BatchedFbank | Encoder | FbankAndStates
@@ -95,32 +94,12 @@ def as_extractor(module: nn.Module) -> FeatureExtractor:
     return extract
 
 
-class _Sums:
-    """Sums over frames (D,), from which mean and deviation follow."""
-
-    def __init__(self) -> None:
-        self.frames, self.values, self.squares = 0, torch.zeros(1).double(), torch.zeros(1).double()
-
-    def add(self, features: Tensor) -> None:
-        """Add the frames of ``features`` (T, D)."""
-        rows = features.double().cpu()
-        self.frames += len(rows)
-        self.values = self.values + rows.sum(0)
-        self.squares = self.squares + rows.square().sum(0)
-
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean (D,) and deviation (D,), float32."""
-        mean = self.values / self.frames
-        variance = (self.squares / self.frames - mean.square()).clamp(min=0)
-        return mean.float(), variance.sqrt().clamp(min=MIN_DEVIATION).float()
-
-
 def _sums(
     inputs: ModelInputs, cuts: Iterable[Cut], key: Callable[[Cut], str], batch_size: int, device: torch.device
-) -> dict[str, _Sums]:
+) -> dict[str, FrameSums]:
     """The sums over all frames of the cuts, by ``key``."""
     by_id = {cut.id: cut for cut in cuts}
-    sums: dict[str, _Sums] = defaultdict(_Sums)
+    sums: dict[str, FrameSums] = defaultdict(FrameSums)
     for batch in inputs.batches("unlabelled", by_id.values(), batch_size, device):
         for name, features, frames in zip(batch.ids, batch.inputs, batch.lengths.tolist()):
             sums[key(by_id[name])].add(features[:frames])
@@ -154,16 +133,9 @@ class SpeakerStatistics:
 
     def normalise(self, batch: TaskBatch) -> TaskBatch:
         """The mini-batch with each clip's features, and those before augmentation, normalised by its speaker's."""
-        moments = torch.stack([self.moments[self.speakers[name]] for name in batch.ids]).to(batch.inputs.device)
-        mean, deviation = moments[:, 0, None], moments[:, 1, None]
-        valid = torch.arange(batch.inputs.shape[1]) < batch.lengths[:, None]
-        padding = ~valid.to(batch.inputs.device)[:, :, None]
-
-        def normalised(features: Tensor) -> Tensor:
-            return ((features - mean) / deviation).masked_fill(padding, 0.0)
-
-        clean = None if batch.clean is None else normalised(batch.clean)
-        return replace(batch, inputs=normalised(batch.inputs), clean=clean)
+        moments = torch.stack([self.moments[self.speakers[name]] for name in batch.ids])
+        clean = None if batch.clean is None else normalise_by(batch.clean, batch.lengths, moments)
+        return replace(batch, inputs=normalise_by(batch.inputs, batch.lengths, moments), clean=clean)
 
 
 def by_speaker(inputs: ModelInputs, cuts: Iterable[Cut], batch_size: int, device: torch.device) -> ModelInputs:

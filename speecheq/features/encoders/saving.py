@@ -15,14 +15,15 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
 
     A tensor with values that float16 cannot hold stays float32. The tables say how many layers the model had, which
     decides whether a state is taken after the final layer norm; layers that the encoder does not compute are left out.
+    Raises InputError for an encoder that cannot be written so.
     """
     from safetensors.torch import save
 
+    weights = {name: _as_float16(value) for name, value in encoder.stored_tensors().items()}
     source = find_model(encoder.settings.model)
     for name in (CONFIG, PREPROCESSOR):
         shutil.copyfile(source / name, folder / name)
     with whole_file(folder / WEIGHTS) as temporary:
-        weights = {name: _as_float16(value) for name, value in encoder.stored_tensors().items()}
         temporary.write_bytes(save(weights, metadata={"format": "pt"}))
 
 
