@@ -13,8 +13,10 @@ from speecheq.cli.options import (
     add_command,
     add_data_option,
     add_exp_option,
+    add_features_option,
     add_label_options,
     add_run_options,
+    features_name,
     msud_folder,
     runs,
 )
@@ -91,13 +93,12 @@ def _probe(options: Namespace) -> None:
     settings = ProbeSettings(options.kernel, options.cmvn == "speaker")
     msud = msud_folder(options)
     folds = made_folds(msud, options.folds)
-    for name in dict.fromkeys(options.features):
-        features = StoredFeatures.open(name, options.data)
-        probes = [ProbeRun(features, settings, options.exp, msud, fold) for fold in folds]
-        done = [run_probe(run) for run in probes]
-        if all(done):
-            experiment = probes[0].folder.parents[1]
-            print(table_markdown(layer_table(summarise(experiment, scored_folders(experiment)[0]))))
+    features = StoredFeatures.open(features_name(options), options.data)
+    probes = [ProbeRun(features, settings, options.exp, msud, fold) for fold in folds]
+    done = [run_probe(run) for run in probes]
+    if all(done):
+        experiment = probes[0].folder.parents[1]
+        print(table_markdown(layer_table(summarise(experiment, scored_folders(experiment)[0]))))
 
 
 def _add_corpora_options(parser: ArgumentParser) -> None:
@@ -188,9 +189,9 @@ def add_commands(commands: Commands) -> None:
     )
     add_data_option(probe)
     add_exp_option(probe)
+    add_features_option(probe)
     add_label_options(probe)
     add = probe.add_argument
-    add("--features", nargs="+", default=["fbank"], metavar="NAME", help="sets of features of stage 2 (default: fbank)")
     add("--kernel", choices=("rbf", "linear"), default="rbf", help="kernel of the SVM (default: rbf)")
     add(
         "--cmvn",

@@ -24,7 +24,8 @@ from speecheq.common.log import log
 from speecheq.common.provenance import git_revision, run_information
 from speecheq.common.stages import STAMP, Stage, require
 from speecheq.config import layers as configuration
-from speecheq.config.schema import GENDERS, Config
+from speecheq.config.feature_sets import require_prepared
+from speecheq.config.schema import FBANK, GENDERS, Config, EncoderConfig
 from speecheq.dataset.classes import class_table
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.msud import load_fold
@@ -35,6 +36,7 @@ from speecheq.evaluation.metrics import confusion
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.evaluation.probe import ProbeClips, ProbeResult, ProbeSettings, probe
 from speecheq.evaluation.score_files import METRICS, SCORES, write_scores
+from speecheq.features.encoder_states import StoredStates
 from speecheq.features.pooled_features import pooled_features
 from speecheq.features.storage import load_cuts, load_features
 
@@ -47,18 +49,22 @@ SEED = 1
 class StoredFeatures:
     """The stored features of corpora: ``name`` of the set, ``layers`` in a frame, ``data`` of stage 2.
 
-    ``load`` gives those of a cut, (T, layers * D).
+    ``load`` gives those of a cut, (T, layers * D). ``encoder``: whose states they are, None for fbank.
     """
 
     name: str
     layers: Sequence[str]
     data: Path
     load: Callable[[Cut], torch.Tensor]
+    encoder: EncoderConfig | None = None
 
     @classmethod
     def open(cls, name: str, data: Path) -> "StoredFeatures":
-        """The set ``name`` of the features below ``data``; raises InputError if there is no such set."""
-        return cls(name, [name], data, load_features)
+        """The set ``name`` of the features below ``data``; raises InputError if stage 2 has not prepared it."""
+        encoder = require_prepared(data, name)
+        if encoder is None:
+            return cls(name, [name], data, load_features)
+        return cls(name, list(map(str, encoder.layer_numbers())), data, StoredStates(data / name).load, encoder)
 
     def folder(self, corpus: str) -> Path:
         """The folder of stage 2 of a corpus."""
@@ -66,7 +72,7 @@ class StoredFeatures:
 
     def pooled(self, corpus: str) -> dict[str, np.ndarray]:
         """Clip -> its pooled features (layers, 2 * D)."""
-        cuts = load_cuts(self.data / "fbank" / corpus)
+        cuts = load_cuts(self.data / FBANK / corpus)
         return dict(zip(*pooled_features(self.folder(corpus), cuts, self.load, len(self.layers))))
 
 
@@ -123,6 +129,9 @@ class ProbeRun:
         config = Config()
         config.data.corpora = "all" if self.note["protocol"] == CROSS else "target"
         config.loss.alpha = config.loss.beta = config.loss.eta = 0.0
+        config.data.features, config.data.cmvn = self.features.name, "speaker" if self.settings.by_speaker else "global"
+        if self.features.encoder is not None:
+            config.encoder = self.features.encoder
         config.model.num_esc = len(self.note["classes"])
         return config
 
@@ -240,6 +249,7 @@ def _write_scores(run: ProbeRun, predictions: Sequence[ClipPrediction], result: 
         "label_sets": {TEST: labels},
         "corpora": run.corpora,
         "probe": {**asdict(run.settings), "layers": list(run.features.layers)},
+        "features": run.features.name,
         "by_speaker": run.settings.by_speaker,
         "layer": run.features.layers[result.layer],
         "confusion_of_layers": {

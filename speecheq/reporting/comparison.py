@@ -140,8 +140,6 @@ class Comparison:
 
 def why_not_comparable(first: Experiment, second: Experiment) -> str | None:
     """The reason; None if both predict the same test clips, with the same labels, in the same folds and seeds."""
-    if first.run["by_speaker"] != second.run["by_speaker"]:
-        return "different statistics (by speaker, for test speakers those of the test clips, vs. of training clips)"
     for what in ("target", "protocol", "classes", "folds", "seeds"):
         own, other = first.run[what], second.run[what]
         if own != other:

@@ -114,9 +114,7 @@ def _describe_training(run: Run) -> str:
             f"{join_numbers(run['steps'])} steps per fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s "
             "of training in total"
         )
-    whose = "the training and dev clips"
-    if run["probe"]["by_speaker"]:
-        whose = "each speaker's own clips, for a test speaker the test clips, which is another protocol"
+    whose = "each speaker's own clips" if run["probe"]["by_speaker"] else "the training and dev clips"
     return (
         f"SVM ({run['probe']['kernel']} kernel, C = {run['probe']['c']:g}) on the mean and deviation over time of one "
         f"layer, standardised by {whose}; trained on training and dev clips; posteriors are a softmax of its decision "
