@@ -132,6 +132,11 @@ class ModelConfig:
                 f"decoder_channels is {self.decoder_channels}, but fusion, whose branches differ in frame rate, has no "
                 "decoder; set it to 0, or model.kind to light or speecheq"
             )
+        if self.kind in ENCODER_KINDS and not self.encoder_layers:
+            raise ValueError(
+                f"kind is {self.kind}, which takes the states of a pretrained encoder, but the features are fbank; "
+                "choose a feature set of an encoder (run.sh --features whisper-base), or model.kind speecheq"
+            )
         expected = self.encoder_layers * self.encoder_dim + (STACKED_FBANK if self.kind == "fusion" else 0)
         if self.encoder_layers and self.feature_dim != expected:
             raise ValueError(

@@ -22,16 +22,6 @@ KERNEL = 5  # frames that a convolution of the phoneme branch sees
 MAX_GROUPS = 8  # of its channels
 
 
-def mixture_of(config: ModelConfig, projection: int) -> LayerMixture:
-    """A mixture of the encoder's layers. Raises ValueError if the features are no encoder's states."""
-    if not config.encoder_layers:
-        raise ValueError(
-            f"kind is {config.kind}, which takes the states of a pretrained encoder, but the features are fbank; "
-            "set data.features to those of an encoder, or kind to speecheq"
-        )
-    return LayerMixture(config.encoder_layers, config.encoder_dim, projection)
-
-
 class PhonemeBranch(nn.Module):
     """States (N, T, L D) -> (N, T, C): a mixture of layers and two grouped convolutions, each with ReLU."""
 
@@ -39,7 +29,7 @@ class PhonemeBranch(nn.Module):
         super().__init__()
         width = config.channels
         groups = math.gcd(width, MAX_GROUPS)
-        self.mixture = mixture_of(config, width)
+        self.mixture = LayerMixture(config.encoder_layers, config.encoder_dim, width)
         self.first = Convolution(width, width, KERNEL, relu=True, groups=groups)
         self.second = Convolution(width, width, KERNEL, relu=True, groups=groups)
 
@@ -55,7 +45,7 @@ class LightBackbone(Backbone):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.mixture = mixture_of(config, config.projection)
+        self.mixture = LayerMixture(config.encoder_layers, config.encoder_dim, config.projection)
         self.dropout = nn.Dropout(config.dropout)
         self.pooling = AttentiveStatisticsPooling(config.projection, config.bottleneck)
         self.pooled_norm = MaskedBatchNorm1d(2 * config.projection)
@@ -78,8 +68,7 @@ class Light(MultitaskHeads):
     """light, and the heads; phonemes at the encoder's frame rate, 50 a second."""
 
     def __init__(self, config: ModelConfig):
-        config.validate()
-        super().__init__(config, LightBackbone(config), config.projection, phoneme_channels=config.channels)
+        super().__init__(config.validate(), LightBackbone(config), config.projection, phoneme_channels=config.channels)
 
 
 def unstack(stacked: Tensor, frames: Frames) -> FrameLevel:
@@ -121,5 +110,6 @@ class Fusion(MultitaskHeads):
     """fbank and an encoder's states side by side, and the heads; phonemes from the states, 50 a second."""
 
     def __init__(self, config: ModelConfig):
-        config.validate()
-        super().__init__(config, FusionBackbone(config), config.feature_dim, phoneme_channels=config.channels)
+        super().__init__(
+            config.validate(), FusionBackbone(config), config.feature_dim, phoneme_channels=config.channels
+        )

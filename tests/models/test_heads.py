@@ -172,6 +172,11 @@ def test_the_settings_choose_the_model():
         (dict(kind="baseline", channels=15), "channels is 15, but it must be even"),
         (dict(kind="baseline", embedding_dim=0), "embedding_dim is 0, but it must be at least 1"),
         (dict(kind="baseline", dropout=1.0), "dropout is 1.0"),
+        (
+            dict(kind="light"),
+            "kind is light, which takes the states of a pretrained encoder, but the features are fbank",
+        ),
+        (dict(kind="fusion"), "kind is fusion, which takes the states of a pretrained encoder"),
         (dict(kind="fusion", channels=20), "channels is 20, but it must be a multiple of scale"),
         (dict(kind="fusion", decoder_channels=8), "decoder_channels is 8, but fusion"),
         (dict(encoder_layers=2, encoder_dim=30), "feature_dim is 80, but 2 layers of 30 make 60 values a frame"),

@@ -19,12 +19,6 @@ def test_light_is_small(layers, dim, millions):
 
 
 @pytest.mark.parametrize("kind", ["light", "fusion"])
-def test_without_an_encoder_a_sentence(kind):
-    with pytest.raises(ValueError, match=f"kind is {kind}, which takes the states of a pretrained encoder"):
-        build_model(ModelConfig(kind=kind))
-
-
-@pytest.mark.parametrize("kind", ["light", "fusion"])
 def test_all_tasks_in_one_pass_are_the_tasks_one_by_one(kind):
     model = small_model(kind).eval()
     features, lengths = random_features(model, 3, 30), torch.tensor([30, 17, 2])
