@@ -133,11 +133,15 @@ def test_decoding_ignores_frames_behind_the_end(monkeypatch):
             self.id = name
 
     stream = TaskBatch(torch.randn(2, 30, 80), torch.tensor([30, 7]), ["a", "b"], {"phones": [torch.tensor([1])] * 2})
-    monkeypatch.setattr(evaluate, "scoring_batches", lambda *_: [stream])
+
+    class Inputs:
+        def batches(self, *_):
+            return [stream]
+
     model = checkpoint.new_model(_settings())
     read = []
     monkeypatch.setattr(evaluate, "greedy_decode", lambda logits, lengths: read.append(lengths.tolist()) or [[], []])
-    evaluate.predict_phones(model, [Cut("a"), Cut("b")], 2, CPU)
+    evaluate.predict_phones(model, [Cut("a"), Cut("b")], 2, CPU, Inputs())
     assert read == [[10, 3]]
 
 
