@@ -21,6 +21,7 @@ from speecheq.common.progress import Progress
 
 if TYPE_CHECKING:
     from speecheq.inference.predictor import Prediction, Predictor
+    from speecheq.inference.speakers import SpeakerOf
 
 # From this number of recordings on, progress is shown.
 SHOW_PROGRESS_FROM = 20
@@ -80,10 +81,17 @@ def _count(shown: Progress | None) -> None:
         shown.update()
 
 
-def predict(names: Sequence[str], predictor: "Predictor", format: str = "text", output: Path | None = None) -> None:
+def predict(
+    names: Sequence[str],
+    predictor: "Predictor",
+    format: str = "text",
+    output: Path | None = None,
+    speaker_of: "SpeakerOf | None" = None,
+) -> None:
     """Predict recordings and write one line for each clip, to the file ``output`` or to standard output.
 
-    ``names`` are files, folders, manifests or ``-`` (see ``find_segments``); ``format`` is a key of WRITERS. InputError
+    ``names`` are files, folders, manifests or ``-`` (see ``find_segments``); ``format`` is a key of WRITERS;
+    ``speaker_of`` names their speakers for a model that is normalised by speaker. InputError
     where ``output`` is an input or a file of another kind (see ``check_output``).
     A recording that cannot be read is logged in one line and the others are predicted; at the end an InputError gives
     the number of those that failed.
@@ -108,7 +116,7 @@ def predict(names: Sequence[str], predictor: "Predictor", format: str = "text", 
             stream = cleanup.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
         if len(segments) >= SHOW_PROGRESS_FROM:
             shown = cleanup.enter_context(Progress("predicting", len(segments), unit="recordings"))
-        predictions = _counted(predictor.predict_segments(segments, on_error), shown)
+        predictions = _counted(predictor.predict_segments(segments, on_error, speaker_of), shown)
         WRITERS[format](predictions, predictor.labels.classes.names, stream)
     if failures:
         raise InputError(
@@ -142,6 +150,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hop", type=positive, metavar="SECONDS", help="step from window to window (default: half a window)"
     )
+    speakers = parser.add_mutually_exclusive_group()
+    speakers.add_argument(
+        "--one-speaker",
+        action="store_true",
+        help="all recordings are of one person, for a model that is normalised by speaker (data.cmvn speaker); without "
+        "these two options each recording is normalised by itself",
+    )
+    speakers.add_argument(
+        "--speaker-from",
+        metavar="folder|FILE",
+        help="the recordings of a folder are of one person; or a CSV or TSV file with the columns file and speaker",
+    )
     parser.add_argument(
         "--format", choices=tuple(WRITERS), default="text", help="json writes one JSON object a line (default: text)"
     )
@@ -173,4 +193,21 @@ def run(given: argparse.Namespace) -> None:
             given.hop - given.window,
         )
     predictor = Predictor(given.model, given.device, given.gender, given.phones, windows, given.batch_size)
-    predict(given.recordings, predictor, given.format, given.output)
+    speaker_of = _speakers(given)
+    if predictor.by_speaker and speaker_of is None:
+        log.warning(
+            "the model is normalised by speaker, and each recording is by itself alone; say whose they are by "
+            "--one-speaker or --speaker-from"
+        )
+    predict(given.recordings, predictor, given.format, given.output, speaker_of)
+
+
+def _speakers(given: argparse.Namespace) -> "SpeakerOf | None":
+    """Whose the recordings are, by the options."""
+    from speecheq.inference.speakers import FOLDER, folder_of, one_speaker, read_speakers
+
+    if given.one_speaker:
+        return one_speaker
+    if given.speaker_from is None:
+        return None
+    return folder_of if given.speaker_from == FOLDER else read_speakers(Path(given.speaker_from))

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.dataset.phones.phone_table import PhoneTable
+from speecheq.features.frame_statistics import normalise_by
 from speecheq.features.waveform_batch import SAMPLING_RATE
 from speecheq.inference.recordings import (
     SILENCE,
@@ -25,6 +26,7 @@ from speecheq.inference.recordings import (
     read_clip,
     split_into_clips,
 )
+from speecheq.inference.speakers import ALONE, SpeakerMoments, SpeakerOf, each_alone
 from speecheq.inference.trained_model import TrainedModel, load_trained_model
 
 CLASSES_IN_SUMMARY = 3
@@ -47,7 +49,8 @@ class Prediction:
     ``emotion`` is the most probable class, ``posterior`` the probability of each class, ``eis`` the intensity from 0 to
     4, and ``name`` the SEQM name of the class at that intensity. ``eis`` and ``name`` are None where the model was not
     trained on EIS; all four are None for silence. ``gender`` and ``phones`` are None where they were not requested.
-    ``note`` is empty, ``silence``, or ``clipping`` and ``opposite phase``, separated by ``; ``.
+    ``note`` is empty, ``silence``, or some of ``clipping``, ``opposite phase`` and ``normalised by this recording
+    alone`` (of a model that is normalised by speaker), separated by ``; ``.
 
     >>> Prediction("some.wav", 0.0, 1.5, "anger", "rage", 3.6, {"anger": 0.9, "joy": 0.1}).summary()
     'rage (anger 0.90, EIS 3.60); else joy 0.10'
@@ -113,6 +116,7 @@ class Predictor:
         self.gender, self.phones, self.windows = gender, phones, windows
         self.batch_size = batch_size or BATCH_SIZES[self.model.device.type]
         self.labels = self.model.labels
+        self.by_speaker = self.model.cmvn == "speaker"
         for task, requested, trained in (
             ("gender", gender, self.labels.genders),
             ("phones", phones, self.labels.phones),
@@ -156,20 +160,51 @@ class Predictor:
             prepare_waveform(samples[first : first + frames], hertz, SAMPLING_RATE, SAMPLES.name)
             for first, frames in windows
         ]
-        return list(self._predict(list(zip(clips, waveforms))))
+        read = list(zip(clips, waveforms))
+        return list(self._predict(read, self._speaker_moments([read], each_alone)))
+
+    def predict(self, paths: Sequence[str | Path], speakers: Sequence[str] | None = None) -> list[Prediction]:
+        """Predict recordings, in their order.
+
+        ``speakers`` are the names of their speakers, for a model that is normalised by speaker; without, each recording
+        is normalised by itself, as its note says. Raises InputError where a recording cannot be used.
+        """
+        segments = [Segment(str(path), Path(path)) for path in paths]
+        if speakers is not None and len(speakers) != len(segments):
+            raise InputError(f"{len(segments)} recordings have {len(speakers)} speakers; give one for each.")
+        speaker_of = None if speakers is None else dict(zip(segments, speakers)).__getitem__
+        return list(self.predict_segments(segments, _raise, speaker_of))
 
     def predict_segments(
-        self, segments: Iterable[Segment | InputError], on_error: Callable[[InputError], None]
+        self,
+        segments: Iterable[Segment | InputError],
+        on_error: Callable[[InputError], None],
+        speaker_of: SpeakerOf | None = None,
     ) -> Iterator[Prediction]:
         """Predict many recordings, in their order.
 
         ``on_error`` is called once for each recording that cannot be read, and for each InputError among ``segments``.
         A recording is read while the model predicts those before it; at most AHEAD_SECONDS of audio are in memory.
+        With a model that is normalised by speaker all are read twice. Raises InputError for ``speaker_of`` with
+        another model.
         """
+        moments = None
+        if speaker_of is not None and not self.by_speaker:
+            raise InputError("the model is not normalised by speaker; do not say whose the recordings are.")
+        if self.by_speaker:
+            segments = [_of_known_speaker(segment, speaker_of) for segment in segments]
+            moments = self._speaker_moments(self._read(segments, lambda error: None), speaker_of or each_alone)
+        for read in self._read(segments, on_error):
+            yield from self._predict(read, moments)
+
+    def _read(
+        self, segments: Iterable[Segment | InputError], on_error: Callable[[InputError], None]
+    ) -> Iterator[list[tuple[AudioClip, Waveform]]]:
+        """The clips of all recordings, in groups that are in memory at once."""
         failed: set[Segment] = set()
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as readers:
 
-            def finish(pending: Sequence[tuple[AudioClip, "Future[Waveform]"]]) -> Iterator[Prediction]:
+            def finish(pending: Sequence[tuple[AudioClip, "Future[Waveform]"]]) -> list[tuple[AudioClip, Waveform]]:
                 read = []
                 for clip, waveform in pending:
                     try:
@@ -178,12 +213,12 @@ class Predictor:
                         if clip.segment not in failed:
                             failed.add(clip.segment)
                             on_error(error)
-                yield from self._predict(read)
+                return read
 
             pending: list[tuple[AudioClip, Future[Waveform]]] = []
             for group in chain(self._groups(segments, on_error), [[]]):  # the last, empty group finishes the one before
                 reading = [(clip, readers.submit(read_clip, clip, SAMPLING_RATE)) for clip in group]
-                yield from finish(pending)
+                yield finish(pending)
                 pending = reading
 
     def _groups(
@@ -209,40 +244,65 @@ class Predictor:
         if group:
             yield group
 
-    def _predict(self, clips: Sequence[tuple[AudioClip, Waveform]]) -> Iterator[Prediction]:
+    def _predict(
+        self, clips: Sequence[tuple[AudioClip, Waveform]], moments: SpeakerMoments | None = None
+    ) -> Iterator[Prediction]:
         """Predict in mini-batches of clips of similar length; yield in the order of ``clips``."""
         predictions = [
             Prediction(clip.segment.name, clip.start, clip.end, note=waveform.note, windowed=clip.windowed)
             for clip, waveform in clips
         ]
-        speech = [
-            (waveform.samples, prediction)
-            for (_, waveform), prediction in zip(clips, predictions)
-            if waveform.note != SILENCE
-        ]
-        for batch in self._batches(speech):
-            self._fill_in([samples for samples, _ in batch], [prediction for _, prediction in batch])
+        for batch in self._batches(clips):
+            self._fill_in([clips[place] for place in batch], [predictions[place] for place in batch], moments)
         yield from predictions
 
-    def _batches(
-        self, speech: Sequence[tuple[np.ndarray, Prediction]]
-    ) -> Iterator[list[tuple[np.ndarray, Prediction]]]:
-        batch: list[tuple[np.ndarray, Prediction]] = []
-        for samples, prediction in sorted(speech, key=lambda item: len(item[0])):
-            padded = (len(batch) + 1) * len(samples)
+    def _batches(self, clips: Sequence[tuple[AudioClip, Waveform]]) -> Iterator[list[int]]:
+        """The places in ``clips`` of each mini-batch, without silence."""
+        batch: list[int] = []
+        speech = [place for place, (_, waveform) in enumerate(clips) if waveform.note != SILENCE]
+        for place in sorted(speech, key=lambda place: len(clips[place][1].samples)):
+            padded = (len(batch) + 1) * len(clips[place][1].samples)
             if batch and (len(batch) == self.batch_size or padded > BATCH_SECONDS * SAMPLING_RATE):
                 yield batch
                 batch = []
-            batch.append((samples, prediction))
+            batch.append(place)
         if batch:
             yield batch
 
-    def _fill_in(self, samples: Sequence[np.ndarray], predictions: Sequence[Prediction]) -> None:
-        """Compute the model's output for one mini-batch and write it into ``predictions``."""
-        lengths = torch.tensor([len(clip) for clip in samples])
-        padded = pad_sequence([torch.from_numpy(clip) for clip in samples], batch_first=True)
+    def _features(self, clips: Sequence[tuple[AudioClip, Waveform]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The features (N, T, D) of a mini-batch, on the model's device, and their numbers of frames (N,)."""
+        lengths = torch.tensor([len(waveform.samples) for _, waveform in clips])
+        padded = pad_sequence([torch.from_numpy(waveform.samples) for _, waveform in clips], batch_first=True)
         with torch.inference_mode():
-            features, frames = self.model.extractor(padded.to(self.model.device), lengths)
+            return self.model.extractor(padded.to(self.model.device), lengths)
+
+    def _speaker_moments(
+        self, groups: Iterable[Sequence[tuple[AudioClip, Waveform]]], speaker_of: SpeakerOf
+    ) -> SpeakerMoments | None:
+        """The mean and deviation of each speaker; None where the model is not normalised by speaker."""
+        if not self.by_speaker:
+            return None
+        moments = SpeakerMoments(speaker_of)
+        for clips in groups:
+            for places in self._batches(clips):
+                batch = [clips[place] for place in places]
+                moments.add([clip.segment for clip, _ in batch], *self._features(batch))
+        return moments
+
+    def _fill_in(
+        self,
+        clips: Sequence[tuple[AudioClip, Waveform]],
+        predictions: Sequence[Prediction],
+        moments: SpeakerMoments | None,
+    ) -> None:
+        """Compute the model's output for one mini-batch and write it into ``predictions``."""
+        features, frames = self._features(clips)
+        if moments is not None:
+            segments = [clip.segment for clip, _ in clips]
+            features = normalise_by(features, frames, moments.of(segments))
+            for segment, prediction in zip(segments, predictions):
+                if moments.is_alone(segment):
+                    prediction.note = "; ".join(filter(None, (prediction.note, ALONE)))
         output = self.model(features, frames, self.phones)
         classes, genders = self.labels.classes, self.labels.genders
         for row, prediction in enumerate(predictions):
@@ -267,6 +327,16 @@ def _whole_rate(rate: object) -> int:
     if not whole or isinstance(rate, bool):
         raise InputError(f"the sampling rate must be a whole number of Hz above 0, and is {rate!r}.")
     return int(rate)  # type: ignore[call-overload]
+
+
+def _of_known_speaker(segment: Segment | InputError, speaker_of: SpeakerOf | None) -> Segment | InputError:
+    """The segment, or the InputError that ``speaker_of`` raises for it."""
+    if speaker_of is not None and not isinstance(segment, InputError):
+        try:
+            speaker_of(segment)
+        except InputError as error:
+            return error
+    return segment
 
 
 def _raise(error: InputError) -> None:

@@ -148,7 +148,7 @@ class TorchModel:
     """
 
     def __init__(self, model: Normalised, config: Config, labels: Labels, device: torch.device) -> None:
-        self.labels, self.device = labels, device
+        self.labels, self.device, self.cmvn = labels, device, config.data.cmvn
         self.extractor = waveform_extractor(config).to(device)
         model.to(device)
         _dilate_pointwise(model)
@@ -186,7 +186,7 @@ class OnnxModel:
         except Exception as error:  # onnxruntime has a dozen of its own
             raise InputError(f"{path}: is not a whole ONNX model ({first_line(error)}).") from error
         metadata = self.session.get_modelmeta().custom_metadata_map
-        self.labels, self.extractor = _read_metadata(path, metadata)
+        self.labels, self.extractor, self.cmvn = _read_metadata(path, metadata)
         # Compute only what leads to the requested outputs.
         self.run_options = onnxruntime.RunOptions()
         self.run_options.only_execute_path_to_fetches = True
@@ -220,8 +220,8 @@ def onnx_metadata(labels: Labels, config: Config, log_mel: LogMelInput | None) -
     return {METADATA_KEY: json.dumps(values, ensure_ascii=False)}
 
 
-def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Labels, nn.Module]:
-    """The labels of an ONNX file and what makes its features of waveforms, by what ``onnx_metadata`` wrote.
+def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Labels, nn.Module, str]:
+    """The labels of an ONNX file, what makes its features of waveforms, and their normalisation (data.cmvn).
 
     Raises InputError for an ONNX file of another program."""
     try:
@@ -229,10 +229,11 @@ def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Labels, nn.
         if values["format"] != METADATA_FORMAT:
             raise InputError(f"{path}: was exported by another version of SpeechEQ; export the model again.")
         labels, features = Labels.from_dict(values["labels"]), values["features"]
+        cmvn = str(values.get("cmvn", ""))  # which older files lack
         if features.get("kind") == LOG_MEL:
-            return labels, LogMelExtractor(LogMelInput.from_dict(features))
+            return labels, LogMelExtractor(LogMelInput.from_dict(features)), cmvn
         settings = {name: features[name] for name in FbankConfig().to_dict()}
-        return labels, BatchedFbank(FbankConfig.from_dict(settings))
+        return labels, BatchedFbank(FbankConfig.from_dict(settings)), cmvn
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: is not an ONNX model of SpeechEQ, its metadata lack what speecheq export-model writes."

@@ -103,7 +103,7 @@ def test_an_id_is_fetched_from_the_hub(folder, monkeypatch):
     client.snapshot_download = lambda name, allow_patterns: asked.append((name, allow_patterns)) or str(folder)
     monkeypatch.setitem(sys.modules, "huggingface_hub", client)
     assert load_trained_model("someone/tiny").labels == load_trained_model(folder).labels
-    assert asked == [("someone/tiny", list(model_folder.FILES))]
+    assert asked == [("someone/tiny", [*model_folder.FILES, "encoder/*"])]
 
     def offline(name, allow_patterns):
         raise OSError("no route to the hub.\nmore words")
