@@ -15,7 +15,8 @@ import yaml
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
 from speecheq.common.yaml_files import read_yaml
-from speecheq.config.schema import FBANK, EncoderConfig
+from speecheq.config.encoder import ENCODER_TRAINING, EncoderConfig
+from speecheq.config.schema import FBANK
 from speecheq.config.setting import checked_value
 
 FEATURE_SETS = Path("conf/features")
@@ -24,6 +25,7 @@ PREPARED = "encoder.yaml"
 TAKEN = ("manifests", "msud", "phonemes", "shar", "corpora", "jobs")
 # What stage 2 finds out.
 FOUND = ("source", "dim", "digest")
+SETTINGS = {item.name for item in fields(EncoderConfig)} - set(ENCODER_TRAINING)
 
 
 def parse_features(text: str) -> tuple[str, str]:
@@ -63,7 +65,7 @@ def read_feature_set(name: str, folder: Path, model: str = "") -> EncoderConfig:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise InputError(f"--features {name}: there is no {path}; the feature sets are {FBANK}, {known or 'no other'}.")
-    config = _encoder_config(read_yaml(path), path, {item.name for item in fields(EncoderConfig)} - set(FOUND))
+    config = _encoder_config(read_yaml(path), path, SETTINGS - set(FOUND))
     config.source = Path(config.model).name if Path(config.model).is_absolute() else config.model
     config.model = model or config.model
     if not config.model:
@@ -76,7 +78,8 @@ def read_feature_set(name: str, folder: Path, model: str = "") -> EncoderConfig:
 def save_prepared(data: Path, name: str, config: EncoderConfig) -> None:
     """Write the encoder of a feature set for later stages."""
     (data / name).mkdir(parents=True, exist_ok=True)
-    write_text(data / name / PREPARED, yaml.safe_dump(asdict(config), sort_keys=False))
+    values = {key: value for key, value in asdict(config).items() if key in SETTINGS}
+    write_text(data / name / PREPARED, yaml.safe_dump(values, sort_keys=False))
 
 
 def load_prepared(data: Path, name: str) -> EncoderConfig | None:
@@ -84,7 +87,7 @@ def load_prepared(data: Path, name: str) -> EncoderConfig | None:
     path = data / name / PREPARED
     if not path.is_file():
         return None
-    return _encoder_config(read_yaml(path), path, {item.name for item in fields(EncoderConfig)})
+    return _encoder_config(read_yaml(path), path, SETTINGS)
 
 
 def require_prepared(data: Path, name: str) -> EncoderConfig | None:

@@ -7,7 +7,7 @@ files that its key ``base`` names) < the system (one line of ``conf/systems.yaml
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,17 @@ import yaml
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
 from speecheq.common.yaml_files import read_yaml
-from speecheq.config.schema import AUGMENTATIONS, FBANK, STACKED_FBANK, Config, EncoderConfig
+from speecheq.config.encoder import ENCODER_TRAINING, EncoderConfig
+from speecheq.config.schema import AUGMENTATIONS, FBANK, STACKED_FBANK, Config
 from speecheq.config.setting import checked_value
 
 # Settings that the program derives: they are saved with a model, but users cannot set them.
 FIXED = {
-    **{f"encoder.{item.name}": "the feature set (conf/features)" for item in fields(EncoderConfig)},
+    **{
+        f"encoder.{item.name}": "the feature set (conf/features)"
+        for item in fields(EncoderConfig)
+        if item.name not in ENCODER_TRAINING
+    },
     "model.feature_dim": "the features",
     "model.encoder_layers": "the features",
     "model.encoder_dim": "the features",
@@ -171,7 +176,8 @@ def resolve(
 
 def _take_encoder(config: Config, encoder: EncoderConfig) -> None:
     """Set the encoder of the feature set, and the widths that follow from it."""
-    config.encoder, model = encoder, config.model
+    training = {name: getattr(config.encoder, name) for name in ENCODER_TRAINING}
+    config.encoder, model = replace(encoder, **training), config.model
     model.encoder_layers, model.encoder_dim = len(encoder.layer_numbers()), encoder.dim
     model.feature_dim = model.encoder_layers * model.encoder_dim
     if model.kind == "fusion":
@@ -186,6 +192,9 @@ def learned(config: Config) -> dict[str, Any]:
         del values[group][key]
     if not config.shar.use:  # its other settings have no effect
         del values["shar"]
+    if not config.encoder.is_trained:
+        for name in ENCODER_TRAINING:
+            del values["encoder"][name]
     if config.data.features == FBANK:
         del values["encoder"]
     defaults = flat(asdict(Config()))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from speecheq.config.encoder import EncoderConfig
 from speecheq.config.setting import check_settings, setting
 
 # The classes of the gender head; the order is part of every trained model.
@@ -42,35 +43,6 @@ class DataConfig:
     unlabelled: bool = setting(False, "whether unlabelled speech is trained on too, without labels (MTL-AUG)")
     dev_phoneme_clips: int = setting(500, "dev utterances, at most, whose phones are scored every epoch", low=1)
     workers: int | None = setting(None, "loading processes of a stream; null: 1, or 4 with a GPU; 0: none", low=0)
-
-
-@dataclass
-class EncoderConfig:
-    """A pretrained encoder, whose states are the features: its settings of conf/features, then what stage 2 finds."""
-
-    model: str = setting("", "folder of the encoder, or its id on the Hugging Face hub")
-    layers: str = setting("", "layers whose states are taken, such as 1 2 3: k is after block k, 0 before block 1")
-    padding: str = setting(
-        "none", "Whisper: clips as long as they are, or padded to 30 s and trimmed", choices=("none", "30s")
-    )
-    normalise: str = setting(
-        "auto",
-        "whether each waveform gets mean 0 and deviation 1; auto: as its files say",
-        choices=("auto", "yes", "no"),
-    )
-    stored_as: str = setting("float16", "number format of stored states", choices=("float16", "float32"))
-    licence: str = setting("", "licence of the encoder's weights, for model cards")
-    source: str = setting("", "name of the encoder for model cards, whatever its folder is called here")
-    dim: int = setting(0, "width of a state", low=0)
-    digest: str = setting("", "digest of the encoder's files and of the settings above")
-
-    def layer_numbers(self) -> tuple[int, ...]:
-        """The numbers in ``layers``. Raises ValueError if they are not whole numbers in rising order."""
-        words = self.layers.replace(",", " ").split()
-        numbers = tuple(int(word) for word in words if word.isdecimal())
-        if not words or len(numbers) < len(words) or list(numbers) != sorted(set(numbers)):
-            raise ValueError(f"layers is {self.layers!r}, but it must be whole numbers in rising order, such as 1 2 3")
-        return numbers
 
 
 @dataclass
@@ -301,6 +273,7 @@ class Config:
         """Raise ValueError for settings that do not fit each other; single values are checked when they are set."""
         self.model.validate()
         self.augment.validate()
+        self._validate_encoder_training()
         if self.optim.epochs is None and self.optim.max_steps is None:
             raise ValueError("optim.epochs and optim.max_steps are both null, so training would never end")
         if self.optim.schedule != "constant" and self.optim.finetune > 0:
@@ -339,6 +312,28 @@ class Config:
             raise ValueError("shards hold no encoder states: with --shar true set data.input to waveform")
         if self.data.unlabelled and not self.label_free_tasks():
             raise ValueError("data.unlabelled has no loss without labels; set loss.augmentation or loss.reconstruction")
+
+    def _validate_encoder_training(self) -> None:
+        """Raise ValueError if the encoder is to be trained, and cannot be."""
+        top, train = self.encoder.top_blocks(), f"encoder.train is {self.encoder.train}, but "
+        if not self.encoder.is_trained:
+            return
+        if self.data.features == FBANK:
+            raise ValueError(f"{train}the features are fbank, which no encoder makes; give --features")
+        if self.data.input != "waveform":
+            raise ValueError(f"{train}stored states are those of the encoder as it was; set data.input to waveform")
+        if self.data.cmvn == "speaker":
+            raise ValueError(
+                f"{train}data.cmvn speaker takes statistics of all clips of a speaker before the training, in which "
+                "the encoder's states change; set it to global or utterance"
+            )
+        if self.augment.one_of:
+            raise ValueError(f"{train}augment.one_of crops features before the model, which has the encoder within it")
+        blocks = max(self.encoder.layer_numbers())
+        if blocks < max(1, top):
+            raise ValueError(f"{train}of the encoder {blocks} blocks are used, up to the highest of its layers")
+        if self.optim.learning_rate == 0:
+            raise ValueError(f"{train}optim.learning_rate, whose course the encoder's follows, is 0")
 
     def label_free_tasks(self) -> tuple[str, ...]:
         """MTL-AUG's tasks whose weight is not 0."""

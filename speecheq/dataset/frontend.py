@@ -10,7 +10,7 @@ from speecheq.common.log import log
 from speecheq.config.schema import Config
 from speecheq.corpora.audio_folder import recordings_manifest
 from speecheq.dataset.batch import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
-from speecheq.dataset.model_inputs import SpeakerStatistics, waveform_extractor
+from speecheq.dataset.model_inputs import SpeakerStatistics, WaveformExtractor, waveform_extractor
 from speecheq.features.augment_features import draw_changes
 from speecheq.features.augment_waveforms import Augmenter, draw
 from speecheq.features.noise_and_rir import load_noises, load_responses
@@ -41,7 +41,8 @@ class Frontend:
     """Turns mini-batches of waveforms into mini-batches of features, and draws the augmentation of features.
 
     Mini-batches of stored features pass through. ``noises`` and ``responses`` are folders of manifests; without them no
-    noise is added, and reverberation is simulated. With ``speakers`` features are normalised by speaker.
+    noise is added, and reverberation is simulated. With ``speakers`` features are normalised by speaker. ``trained``
+    makes features within the model, as it is trained with it: the waveforms, augmented, are then left as they are.
     """
 
     def __init__(
@@ -51,13 +52,14 @@ class Frontend:
         noises: Path | None,
         responses: Path | None,
         speakers: SpeakerStatistics | None = None,
+        trained: WaveformExtractor | None = None,
     ):
-        self.config, self.device, self.speakers = config, device, speakers
+        self.config, self.device, self.speakers, self.trained = config, device, speakers, trained
         self.uses_waveforms = config.data.input == "waveform"
         if not self.uses_waveforms:
             return
         augment, seed = config.augment, config.run.seed
-        self.extractor = waveform_extractor(config).to(device)
+        self.extractor = trained or waveform_extractor(config).to(device)
         self.augmenter = None
         if augment.active:
             noise = response = None
@@ -74,10 +76,10 @@ class Frontend:
         """The features of a mini-batch of waveforms, augmented."""
         waveforms = batch.inputs.to(self.device, non_blocking=True)
         if self.augmenter is None:
-            features, frames = self.extractor(waveforms, batch.lengths)
+            features, frames = self._extract(waveforms, batch.lengths)
             return replace(batch, inputs=features, lengths=frames)
         drawn = draw(self.config.run.seed, name, batch.position.epoch, batch.ids)
-        features, frames = self.extractor(*self.augmenter.apply(waveforms, batch.lengths, drawn))
+        features, frames = self._extract(*self.augmenter.apply(waveforms, batch.lengths, drawn))
         types = self.augmenter.types(drawn)
         augmented = replace(batch, inputs=features, lengths=frames)
         if types is None:
@@ -86,6 +88,9 @@ class Frontend:
         if name not in LABEL_FREE_STREAMS:  # no head learns the type from the length, and phones need all frames
             return augmented
         return self._crop(augmented, waveforms, batch.lengths, drawn["piece"])
+
+    def _extract(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return (waveforms, lengths) if self.trained is not None else self.extractor(waveforms, lengths)
 
     def _crop(self, batch: TaskBatch, waveforms: Tensor, lengths: Tensor, place: Tensor) -> TaskBatch:
         """Crop augmented features, and with them the features of the ``waveforms`` before augmentation.
@@ -107,20 +112,28 @@ class Frontend:
         return replace(batch, inputs=inputs, lengths=kept, clean=clean)
 
     def __call__(self, batch: MultitaskBatch) -> MultitaskBatch:
-        """The same mini-batches with features (N, T, D) as inputs and frames (N,), on the CPU, as lengths."""
+        """The same mini-batches with features (N, T, D) as inputs and frames (N,), on the CPU, as lengths.
+
+        With ``trained`` the inputs are waveforms; the changes are those of the features that they become.
+        """
         made = {}
         for name, task_batch in batch.streams().items():
             if self.uses_waveforms:
                 task_batch = self._features(name, task_batch)
             if self.speakers is not None:
                 task_batch = self.speakers.normalise(task_batch)
-            _, num_frames, feature_dim = task_batch.inputs.shape
+            if self.trained is None:
+                frames = task_batch.lengths
+                num_frames, feature_dim = task_batch.inputs.shape[1:]
+            else:
+                frames = self.trained.num_frames(task_batch.lengths)
+                num_frames, feature_dim = int(frames.max()), self.config.model.feature_dim
             changes = draw_changes(
                 self.config,
                 name,
                 task_batch.position.epoch,
                 task_batch.ids,
-                task_batch.lengths,
+                frames,
                 num_frames,
                 feature_dim,
                 task_batch.targets.get("augmentation"),

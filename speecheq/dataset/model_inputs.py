@@ -4,7 +4,7 @@
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import torch
 from lhotse.cut import Cut
 from torch import Tensor, nn
 
+from speecheq.common.errors import InputError
 from speecheq.config.schema import FBANK, Config
 from speecheq.dataset.batch import ClipLoader, TaskBatch, collate, load_samples, scoring_batches
 from speecheq.features.encoder_states import StoredStates, load_trained_encoder
-from speecheq.features.encoders import Encoder
+from speecheq.features.encoders import Encoder, load_trained
 from speecheq.features.fbank import BatchedFbank
 from speecheq.features.fbank_and_states import FbankAndStates, beside
 from speecheq.features.frame_statistics import FrameSums, normalise_by
@@ -28,15 +29,29 @@ FeatureExtractor = Callable[[TaskBatch], TaskBatch]
 WaveformExtractor = BatchedFbank | Encoder | FbankAndStates
 
 
-def waveform_extractor(config: Config) -> WaveformExtractor:
+def waveform_extractor(config: Config, trained: Mapping[str, Tensor] | None = None) -> WaveformExtractor:
     """The module that turns waveforms (N, S) and lengths (N,) into the features of ``config`` and their frames (N,).
 
-    Raises InputError if the encoder cannot be loaded, or is not the one that stage 2 found.
+    ``trained`` is what a training with the encoder has made of it (``Normalised.trained_encoder``); None: the encoder
+    is as its files say. Raises InputError if the encoder cannot be loaded, or is not the one that stage 2 found.
     """
     if config.data.features == FBANK:
         return BatchedFbank()
     encoder = load_trained_encoder(config.encoder)
-    return FbankAndStates(encoder) if config.model.kind == "fusion" else encoder
+    extractor = FbankAndStates(encoder) if config.model.kind == "fusion" else encoder
+    if trained is not None:
+        try:
+            load_trained(extractor, config.encoder, trained)
+        except ValueError as error:
+            raise InputError(f"{config.encoder.model}: is not the encoder of the checkpoint: {error}.") from error
+    return extractor
+
+
+def encoder_of(extractor: WaveformExtractor) -> Encoder | None:
+    """The encoder that an extractor uses; None for that of filter banks."""
+    if isinstance(extractor, FbankAndStates):
+        return extractor.encoder
+    return extractor if isinstance(extractor, Encoder) else None
 
 
 @dataclass(frozen=True)
@@ -75,12 +90,17 @@ def stored_loader(config: Config, states: StoredStates | None) -> ClipLoader | N
     return states.load
 
 
-def scoring_inputs(config: Config, data: Path | None, device: torch.device) -> ModelInputs:
-    """How the clips of dev and test sets become features: stored ones where there are, else of their waveforms."""
-    states = stored_states(config, data)
+def scoring_inputs(
+    config: Config, data: Path | None, device: torch.device, trained: Mapping[str, Tensor] | None = None
+) -> ModelInputs:
+    """How the clips of dev and test sets become features: stored ones where there are, else of their waveforms.
+
+    ``trained``: see ``waveform_extractor``; stored states are those of the encoder before such a training.
+    """
+    states = stored_states(config, data) if trained is None else None
     if states is not None or config.data.features == FBANK:
         return ModelInputs(stored_loader(config, states))
-    return ModelInputs(load_samples, as_extractor(waveform_extractor(config).to(device)))
+    return ModelInputs(load_samples, as_extractor(waveform_extractor(config, trained).to(device)))
 
 
 def as_extractor(module: nn.Module) -> FeatureExtractor:

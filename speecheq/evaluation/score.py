@@ -115,7 +115,7 @@ class BestModel(NamedTuple):
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
         states = read_json(folder / "run.json").get("states")
-        inputs = scoring_inputs(config, states and Path(states), device)
+        inputs = scoring_inputs(config, states and Path(states), device, model.trained_encoder)
         return cls(model.to(device), config, checkpoint, device, inputs)
 
     def inputs_of(self, cuts: Sequence[Cut], inputs: ModelInputs | None = None) -> ModelInputs:

@@ -28,7 +28,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
 from speecheq.common.log import log
 from speecheq.common.stages import require
-from speecheq.config.schema import EncoderConfig
+from speecheq.config.encoder import EncoderConfig
 from speecheq.features.audio import load_waveform
 from speecheq.features.encoders import Encoder, EncoderSettings, encoder_digest, load_encoder
 from speecheq.features.storage import FeatureSet

@@ -43,7 +43,7 @@ def export_model(name: str | Path | None, out: Path, int8: bool = False) -> None
     inference: Graph = Inference(model, config, labels.outputs())
     log_mel = None
     if config.data.features != FBANK:
-        inference, log_mel = join_encoder(config, inference, inference.outputs)
+        inference, log_mel = join_encoder(config, inference, inference.outputs, model.trained_encoder)
     metadata = onnx_metadata(labels, config, log_mel)
     with whole_file(out) as temporary:
         if out.suffix == TORCH_EXPORT:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from speecheq.common.errors import InputError
 from speecheq.config.schema import Config
-from speecheq.dataset.model_inputs import waveform_extractor
+from speecheq.dataset.model_inputs import encoder_of, waveform_extractor
 from speecheq.features.encoders.encoder import SAMPLING_RATE
 from speecheq.features.encoders.whisper import WhisperEncoder, WhisperInputs
 from speecheq.features.fbank import BatchedFbank, FbankConfig
-from speecheq.features.fbank_and_states import FRAMES_EACH, FbankAndStates, FitFbank
+from speecheq.features.fbank_and_states import FRAMES_EACH, FitFbank
 
 LOG_MEL = "log_mel"  # its kind in the metadata of an exported model
 LONGEST = 30  # seconds that Whisper takes
@@ -97,8 +97,10 @@ class EncoderAndModel(nn.Module):
         return self.inference(torch.cat([stacked, states], dim=2), frames)
 
 
-def join_encoder(config: Config, inference: nn.Module, outputs: tuple[str, ...]) -> tuple[EncoderAndModel, LogMelInput]:
-    """A model behind its encoder, to be exported, and what it takes.
+def join_encoder(
+    config: Config, inference: nn.Module, outputs: tuple[str, ...], trained: Mapping[str, Tensor] | None = None
+) -> tuple[EncoderAndModel, LogMelInput]:
+    """A model behind its encoder, to be exported, and what it takes; ``trained``: see ``waveform_extractor``.
 
     Raises InputError for an encoder that is not Whisper's, and for a model that is normalised by speaker.
     """
@@ -107,8 +109,8 @@ def join_encoder(config: Config, inference: nn.Module, outputs: tuple[str, ...])
             "a model that is normalised by speaker cannot be exported with its encoder, since the mean of a speaker "
             "is one of states inside it; speecheq package makes a model folder of it."
         )
-    extractor = waveform_extractor(config)
-    encoder = extractor.encoder if isinstance(extractor, FbankAndStates) else extractor
+    extractor = waveform_extractor(config, trained)
+    encoder = encoder_of(extractor)
     if not isinstance(encoder, WhisperEncoder):
         raise InputError(
             f"a model can be exported with a Whisper encoder only, and {config.encoder.model} is none; speecheq "

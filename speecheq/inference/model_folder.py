@@ -17,8 +17,9 @@ from speecheq.common.files import read_json, whole_folder
 from speecheq.common.log import log
 from speecheq.common.yaml_files import read_yaml
 from speecheq.config import layers as configuration
-from speecheq.config.schema import FBANK, Config
-from speecheq.features.encoder_states import encoder_settings, load_trained_encoder
+from speecheq.config.schema import Config
+from speecheq.dataset.model_inputs import encoder_of, waveform_extractor
+from speecheq.features.encoder_states import encoder_settings
 from speecheq.features.encoders import encoder_digest, save_encoder
 from speecheq.models import checkpoint
 
@@ -42,7 +43,7 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> 
     experiment, folder = Path(experiment), Path(folder)
     content = checkpoint.read(experiment / "best.pt")
     model, config = checkpoint.restore(content, str(experiment / "best.pt"))
-    encoder = None if config.data.features == FBANK else load_trained_encoder(config.encoder)
+    encoder = encoder_of(waveform_extractor(config, model.trained_encoder))
     sizes = [sum(p.numel() for p in part.parameters()) for part in (model, encoder) if part is not None]
     card = model_card(experiment, name or folder.name, licence, config, *sizes)
     tables = {"format": FORMAT, **{table: content[table] for table in LABEL_TABLES}}
@@ -60,9 +61,13 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> 
 
 
 def _refer_to_saved_encoder(config: Config, folder: Path) -> None:
-    """Make ``config`` name the encoder inside the model folder, by its digest there."""
+    """Make ``config`` name the encoder inside the model folder, by its digest there.
+
+    There it has what was trained of it in its weights: it is used as one that is not trained.
+    """
     saved = replace(encoder_settings(config.encoder), model=str(folder / ENCODER))
     config.encoder.model, config.encoder.digest = ENCODER, encoder_digest(saved)
+    config.encoder.train = "none"
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class TorchModel:
 
     def __init__(self, model: Normalised, config: Config, labels: Labels, device: torch.device) -> None:
         self.labels, self.device, self.cmvn = labels, device, config.data.cmvn
-        self.extractor = waveform_extractor(config).to(device)
+        self.extractor = waveform_extractor(config, model.trained_encoder).to(device)
         model.to(device)
         _dilate_pointwise(model)
         self.inference = {phones: Inference(model, config, labels.outputs(False, phones)) for phones in (False, True)}

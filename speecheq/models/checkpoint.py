@@ -3,16 +3,18 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
+from speecheq.config.encoder import EncoderConfig
 from speecheq.config.layers import apply_layer
 from speecheq.config.schema import GENDERS, Config
 from speecheq.models import build_model
@@ -63,14 +65,20 @@ def _label_tables(classes: seqm.ClassTable, phones: Sequence[str]) -> dict[str, 
 def save(
     path: Path, model: Normalised, config: Config, classes: seqm.ClassTable, phones: Sequence[str], **state: Any
 ) -> None:
-    """Write the model with its settings and labels; ``state`` is the training state for resuming."""
+    """Write the model with its settings and labels; ``state`` is the training state for resuming.
+
+    Of a pretrained encoder only what was trained is written, as ``encoder``.
+    """
     content = {
         "format": FORMAT,
         "config": asdict(config),
-        "model": model.state_dict(),
+        "model": model.state_without_extractor(),
         **_label_tables(classes, phones),
         **state,
     }
+    encoder = model.extractor_state()
+    if encoder is not None:
+        content["encoder"] = encoder
     write(path, content)
 
 
@@ -120,10 +128,18 @@ def read_config(content: dict[str, Any], source: str) -> Config:
 
 
 def new_model(
-    config: Config, mean: Sequence[float] | None = None, deviation: Sequence[float] | None = None
+    config: Config,
+    mean: Sequence[float] | None = None,
+    deviation: Sequence[float] | None = None,
+    extractor: nn.Module | None = None,
+    factors: Mapping[str, float] = {},
 ) -> Normalised:
-    """An untrained model with its normalisation; for cmvn global, with mean and deviation (feature_dim,)."""
-    return Normalised(Cmvn(config.data.cmvn, config.model.feature_dim, mean, deviation), build_model(config.model))
+    """An untrained model with its normalisation; for cmvn global, with mean and deviation (feature_dim,).
+
+    ``extractor`` and ``factors``: see ``Normalised``.
+    """
+    cmvn = Cmvn(config.data.cmvn, config.model.feature_dim, mean, deviation)
+    return Normalised(cmvn, build_model(config.model), extractor, factors)
 
 
 def load_model(path: Path) -> tuple[Normalised, Config, dict[str, Any]]:
@@ -136,7 +152,7 @@ def load_model(path: Path) -> tuple[Normalised, Config, dict[str, Any]]:
 
 
 def restore(content: dict[str, Any], source: str) -> tuple[Normalised, Config]:
-    """The trained model in the ``content`` of a checkpoint, named ``source`` in errors.
+    """The trained model in the ``content`` of a checkpoint, named ``source`` in errors; it takes features.
 
     Returns: the model in eval mode, and its settings. Raises InputError if weights and settings do not fit.
     """
@@ -147,6 +163,9 @@ def restore(content: dict[str, Any], source: str) -> tuple[Normalised, Config]:
         model.load_state_dict(content["model"])
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{source}: its weights do not fit its settings ({str(error).splitlines()[0]}).") from error
+    model.trained_encoder = content.get("encoder")
+    if config.encoder.is_trained and model.trained_encoder is None:
+        raise InputError(f"{source}: lacks what its training made of the encoder (encoder.train is not none).")
     return model.eval(), config
 
 
@@ -174,7 +193,17 @@ def read_start(path: Path, config: Config) -> dict[str, Any]:
             f"{path}: its backbone has {its}, this training's {ours}; the shapes must be the same "
             "(use the checkpoint's configuration, or --set these)."
         )
+    if source.encoder.is_trained and _trained_parts(source.encoder) != _trained_parts(config.encoder):
+        raise InputError(
+            f"{path}: was trained together with its encoder (encoder.train={source.encoder.train}); a training that "
+            "starts from it needs the same encoder, with the same encoder.train, lora_rank and lora_alpha."
+        )
     return content
+
+
+def _trained_parts(encoder: EncoderConfig) -> tuple[str, str, int, float]:
+    """What decides which parameters of an encoder are trained, and what they add to."""
+    return encoder.digest, encoder.train, encoder.lora_rank, encoder.lora_alpha
 
 
 def start_from(
@@ -189,13 +218,13 @@ def start_from(
     labels = _label_tables(classes, phones)
     fresh = [head for head, table in LABELS_OF_HEADS.items() if content[table] != labels[table]]
     fresh_prefixes = tuple(f"model.{head}." for head in fresh)
-    state = model.state_dict()
+    state = model.state_without_extractor()
     for name, value in content["model"].items():
         fits = not name.startswith(LABEL_FREE_HEADS) or name in state and state[name].shape == value.shape
         if fits and not name.startswith(fresh_prefixes):
             state[name] = value
     try:
-        model.load_state_dict(state)
+        model.load_states(state, content.get("encoder"))
     except RuntimeError as error:
         raise InputError(f"the checkpoint's weights do not fit its settings ({str(error).splitlines()[0]}).") from error
     return [head for head in fresh if labels[LABELS_OF_HEADS[head]]]

@@ -1,6 +1,6 @@
 """Normalisation of features, which the paper does not mention: global, by utterance, by speaker, or none."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,11 +49,25 @@ class Cmvn(nn.Module):
 
 
 class Normalised(nn.Module):
-    """A model with its input normalisation, trained, stored and used together."""
+    """A model with its input normalisation, trained, stored and used together.
 
-    def __init__(self, cmvn: Cmvn, model: nn.Module):
+    In a training that includes a pretrained encoder, ``extractor`` is the module with that encoder, from waveforms
+    (N, S) and lengths (N,) to features and their lengths: the model then takes waveforms. ``factors`` are the names of
+    the parameters of the extractor that are trained, each with its factor of the encoder's learning rate.
+
+    Attributes:
+        extractor_is_frozen: whether the extractor gets no gradient for the present.
+        trained_encoder: of a model that takes features, what its training has made of the encoder that gives them; None
+            if it left it as it was.
+    """
+
+    def __init__(
+        self, cmvn: Cmvn, model: nn.Module, extractor: nn.Module | None = None, factors: Mapping[str, float] = {}
+    ):
         super().__init__()
-        self.cmvn, self.model = cmvn, model
+        self.cmvn, self.model, self.extractor, self.factors = cmvn, model, extractor, dict(factors)
+        self.extractor_is_frozen = False
+        self.trained_encoder: Mapping[str, Tensor] | None = None
 
     def forward(
         self,
@@ -64,7 +78,28 @@ class Normalised(nn.Module):
     ) -> Predictions:
         """Features (N, T, D), lengths (N,) -> the model's predictions; ``options`` go to the model.
 
-        ``change`` (in training) turns normalised features and their lengths into features of the same shape.
+        With an extractor these are waveforms (N, S) and their lengths in samples. ``change`` (in training) turns
+        normalised features and their lengths into features of the same shape.
         """
+        if self.extractor is not None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.extractor_is_frozen):
+                features, lengths = self.extractor(features, lengths)
         normal = self.cmvn(features, lengths)
         return self.model(normal if change is None else change(normal, lengths), lengths, **options)
+
+    def state_without_extractor(self) -> dict[str, Tensor]:
+        """The state of normalisation and model, by name."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("extractor.")}
+
+    def extractor_state(self) -> dict[str, Tensor] | None:
+        """The trained parameters of the extractor, by their names in it; None without one."""
+        if self.extractor is None:
+            return None
+        state = self.extractor.state_dict()
+        return {name: state[name] for name in self.factors}
+
+    def load_states(self, state: Mapping[str, Tensor], extractor_state: Mapping[str, Tensor] | None) -> None:
+        """Load what the two methods above return. Raises RuntimeError if it does not fit."""
+        own = {f"extractor.{name}": value for name, value in (extractor_state or {}).items()}
+        rest = {name: value for name, value in self.state_dict().items() if name.startswith("extractor.")}
+        self.load_state_dict({**rest, **state, **own})

@@ -1,6 +1,7 @@
 """The optimiser, and the moving average of the weights."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,19 +11,35 @@ from speecheq.config.schema import OptimConfig
 from speecheq.models.normalisation import Normalised
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
-    """``optim.optimizer`` over all parameters of the model.
+def build_optimizer(model: nn.Module, config: OptimConfig, encoder_learning_rate: float = 0.0) -> Optimizer:
+    """``optim.optimizer`` over all parameters of the model that are trained.
 
     Adam adds its weight decay to the gradient of every parameter, as in the paper. AdamW shrinks the weights
-    themselves, but no parameter with one dimension: biases and the scales of norms.
+    themselves, but no parameter with one dimension: biases and the scales of norms. The groups of an encoder's
+    parameters have a ``lr_scale``, by which the learning rate of a step is multiplied: it makes of
+    ``optim.learning_rate`` ``encoder_learning_rate`` times the factor of the parameter.
     """
+    groups = _groups([value for name, value in model.named_parameters() if not name.startswith("extractor.")], config)
+    by_factor: dict[float, list[nn.Parameter]] = {}
+    factors = model.factors if isinstance(model, Normalised) else {}
+    for name, factor in factors.items():
+        by_factor.setdefault(factor, []).append(model.get_parameter(f"extractor.{name}"))
+    for factor, parameters in sorted(by_factor.items(), reverse=True):
+        scale = encoder_learning_rate * factor / config.learning_rate
+        groups += [{**group, "lr_scale": scale} for group in _groups(parameters, config)]
     if config.optimizer == "adam":
-        return Adam(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    groups = [
-        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+        return Adam(groups, config.learning_rate)
     return AdamW(groups, config.learning_rate)
+
+
+def _groups(parameters: list[nn.Parameter], config: OptimConfig) -> list[dict[str, Any]]:
+    """The parameters in groups of the same weight decay."""
+    if config.optimizer == "adam":
+        return [{"params": parameters, "weight_decay": config.weight_decay}]
+    return [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
 
 
 class AverageModel:
@@ -35,7 +52,9 @@ class AverageModel:
 
     def __init__(self, model: Normalised, decay: float):
         self.decay = decay
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        # what is not trained of an encoder is not copied
+        shared = {id(value): value for value in model.parameters() if not value.requires_grad}
+        self.model = copy.deepcopy(model, shared).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from speecheq.common.errors import InputError
 from speecheq.dataset.batch import MultitaskBatch, TaskBatch
+from speecheq.features.waveform_batch import SAMPLING_RATE
 from speecheq.models import checkpoint
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -82,8 +83,9 @@ def explain_out_of_memory(name: str, stream: TaskBatch) -> Iterator[None]:
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        clips, frames = stream.inputs.shape[:2]
+        clips, length = stream.inputs.shape[:2]
+        seconds = length / (SAMPLING_RATE if stream.inputs.dim() == 2 else 100)  # waveforms, or frames
         raise InputError(
-            f"the GPU's memory is too small for a {name} mini-batch of {clips} clips of {frames / 100:.1f} s; lower "
+            f"the GPU's memory is too small for a {name} mini-batch of {clips} clips of {seconds:.1f} s; lower "
             f"{SIZE_SETTINGS[name]}, or use run.precision bf16 or fp16."
         ) from error

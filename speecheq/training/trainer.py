@@ -62,10 +62,10 @@ class Trainer:
         self.data, self.setup, self.config = data, setup, setup.config
         self.model, self.state, self.scaler = model, state, setup.precision.scaler
         self.schedule = Schedule(self.config, math.ceil(data.clips / self.config.data.batch_size))
-        self.optimizer = build_optimizer(model, self.config.optim)
+        self.optimizer = build_optimizer(model, self.config.optim, self.config.encoder.base_learning_rate())
         self.average = AverageModel(model, self.config.optim.ema) if self.config.optim.ema else None
         self.curves = Curves(self.folder / "tensorboard", state.step, distributed.is_first())
-        parameters = sum(p.numel() for p in model.parameters())
+        parameters = sum(p.numel() for group in self.optimizer.param_groups for p in group["params"])
         log.info("%.2f M parameters; tasks: %s", parameters / 1e6, ", ".join(self.config.tasks()))
 
     @classmethod
@@ -79,14 +79,14 @@ class Trainer:
         config = setup.config
         _seed(config.run.seed)
         if weights is not None:
-            model = checkpoint.new_model(config)
+            model = checkpoint.new_model(config, extractor=data.extractor, factors=data.factors)
             fresh = checkpoint.start_from(model, weights, data.classes, data.phones)
             log.info("starting from trained weights; new, for other labels: %s", ", ".join(fresh) or "nothing")
         else:
             mean = deviation = None
             if config.data.cmvn == "global":
                 mean, deviation = distributed.broadcast(lambda: global_statistics(data, setup))
-            model = checkpoint.new_model(config, mean, deviation)
+            model = checkpoint.new_model(config, mean, deviation, data.extractor, data.factors)
         return cls(name, stage, data, setup, model.to(setup.device), TrainingState())
 
     @classmethod
@@ -95,12 +95,12 @@ class Trainer:
     ) -> "Trainer":
         """A training that resumes after the last step of a checkpoint with this ``content``."""
         _seed(setup.config.run.seed)
-        model = checkpoint.new_model(setup.config).to(setup.device)
-        model.load_state_dict(content["model"])
+        model = checkpoint.new_model(setup.config, extractor=data.extractor, factors=data.factors).to(setup.device)
+        model.load_states(content["model"], content.get("encoder"))
         trainer = cls(name, stage, data, setup, model, TrainingState.from_checkpoint(content))
         trainer.optimizer.load_state_dict(content["optimizer"])
         if trainer.average is not None:
-            trainer.average.model.load_state_dict(content["average"])
+            trainer.average.model.load_states(content["average"], content.get("average_encoder"))
         trainer.scaler.load_state_dict(content["scaler"])
         log.info("resuming after step %d, in epoch %d", trainer.state.step, trainer.state.epoch + 1)
         return trainer
@@ -163,7 +163,8 @@ class Trainer:
         learning_rate = self.schedule.learning_rate(state.step, position)
         weights = self.schedule.loss_weights(state.step, position)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+        self.model.extractor_is_frozen = state.step < self.config.encoder.frozen_steps
         buffers = copy_buffers(self.model)
         try:
             row = train_step(self.model, self.optimizer, batch, self.setup, weights)
@@ -220,12 +221,18 @@ class Trainer:
             state.end_epoch()
 
     def _save_last(self) -> None:
+        average: dict[str, Any] = {"average": None}
+        if self.average is not None:
+            average = {
+                "average": self.average.model.state_without_extractor(),
+                "average_encoder": self.average.model.extractor_state(),
+            }
         self._save(
             "last.pt",
             self.model,
             optimizer=self.optimizer.state_dict(),
             scaler=self.scaler.state_dict(),
-            average=None if self.average is None else self.average.model.state_dict(),
+            **average,
             **self.state.to_checkpoint(),
         )
 

@@ -2,25 +2,35 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
+from torch import nn
 
 from speecheq.common.log import log
 from speecheq.config.schema import FBANK, Config
-from speecheq.dataset.batch import ClipLoader
+from speecheq.dataset.batch import ClipLoader, load_samples
 from speecheq.dataset.classes import class_table
 from speecheq.dataset.frontend import Frontend
 from speecheq.dataset.lazy_cuts import open_cuts, sample_cuts
 from speecheq.dataset.loader import ClipSource, training_cuts
-from speecheq.dataset.model_inputs import ModelInputs, SpeakerStatistics, by_speaker, mean_and_deviation, scoring_inputs
+from speecheq.dataset.model_inputs import (
+    ModelInputs,
+    SpeakerStatistics,
+    as_extractor,
+    by_speaker,
+    mean_and_deviation,
+    scoring_inputs,
+    waveform_extractor,
+)
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.shard_reader import Shards
 from speecheq.dataset.unlabelled import unlabelled_cuts
+from speecheq.features.encoders import make_trainable
 from speecheq.features.storage import load_features
 from speecheq.losses import inverse_weights
 from speecheq.seqm import ClassTable
@@ -39,13 +49,16 @@ class TrainingData:
     sources: dict[str, CutSet | ClipSource]  # of the mini-batches, by stream: the cut sets, or shards of them
     load: ClipLoader | None  # reads the stored features of a clip; None: its filter banks
     frontend: Frontend  # makes the model's inputs of a mini-batch
-    dev_inputs: ModelInputs  # the same for the dev part
+    inputs: ModelInputs  # features of any clips, as an untrained encoder gives them
+    dev_inputs: ModelInputs  # what the model takes of the dev part
     phoneme_dev_inputs: ModelInputs
     clips: int  # emotion clips in an epoch
     dev: list[Cut]
     phoneme_dev: list[Cut]  # utterances of the phoneme corpus
     classes: ClassTable
     phones: list[str]  # none: no phonemes are learned
+    extractor: nn.Module | None = None  # the encoder that is trained with the model
+    factors: Mapping[str, float] = field(default_factory=dict)  # of the learning rates of its parameters
 
 
 def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device: torch.device) -> TrainingData:
@@ -74,8 +87,15 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
         cut_sets["unlabelled"] = unlabelled_cuts(unlabelled, chain(dev, tests))
     shards = _shards(job, target) if config.shar.use else {}
     folders, counts = job.audio_folders(), note["sets"]["emotion"]
-    inputs = scoring_inputs(config, job.states, device)
-    dev_inputs, phoneme_dev_inputs, speakers = inputs, inputs, None
+    extractor, factors = None, {}
+    if config.encoder.is_trained:
+        extractor = waveform_extractor(config).to(device)
+        inputs = ModelInputs(load_samples, as_extractor(extractor))
+        factors = make_trainable(extractor, config.encoder, config.run.seed)
+        dev_inputs = phoneme_dev_inputs = ModelInputs(load_samples)
+    else:
+        inputs = dev_inputs = phoneme_dev_inputs = scoring_inputs(config, job.states, device)
+    speakers = None
     if config.data.cmvn == "speaker":
         size = config.data.batch_size
         training = chain.from_iterable(cut_sets.values())
@@ -86,7 +106,8 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
         cut_sets=cut_sets,
         sources={name: shards.get(name, cuts) for name, cuts in cut_sets.items()},
         load=inputs.load if config.data.input == "stored" else None,
-        frontend=Frontend(config, device, folders.get("noise"), folders.get("rir"), speakers),
+        frontend=Frontend(config, device, folders.get("noise"), folders.get("rir"), speakers, extractor),
+        inputs=inputs,
         dev_inputs=dev_inputs,
         phoneme_dev_inputs=phoneme_dev_inputs,
         clips=counts["clips"] if target is None else counts["corpus"][target],
@@ -94,6 +115,8 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
         phoneme_dev=phoneme_dev,
         classes=class_table(note),
         phones=phones,
+        extractor=extractor,
+        factors=factors,
     )
 
 
@@ -115,9 +138,7 @@ def global_statistics(data: TrainingData, setup: StepSetup) -> tuple[list[float]
     stored = [cuts for name, cuts in data.cut_sets.items() if name != "unlabelled"]
     chosen = {cut.id: cut for cuts in stored for cut in sample_cuts(cuts, CMVN_CUTS)}
     if setup.config.data.features != FBANK:
-        mean, deviation = mean_and_deviation(
-            data.dev_inputs, chosen.values(), setup.config.data.batch_size, setup.device
-        )
+        mean, deviation = mean_and_deviation(data.inputs, chosen.values(), setup.config.data.batch_size, setup.device)
         return mean.tolist(), deviation.tolist()
     try:
         statistics = CutSet.from_cuts(chosen.values()).compute_global_feature_stats()

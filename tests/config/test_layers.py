@@ -57,7 +57,7 @@ def test_later_layers_win(files):
         ("data.batch_size=2.5", "data.batch_size is 2.5, but it must be a whole number"),
         ("data.batch_size=1", "must be at least 2"),
         ("optim.epochs=soon", "optim.epochs is 'soon', but it must be a whole number or null"),
-        ("data.cmvn=speaker", "data.cmvn is 'speaker', but it must be one of utterance, global, none"),
+        ("data.cmvn=corpus", "data.cmvn is 'corpus', but it must be one of utterance, global, none, speaker"),
         ("data.cmvn=3", "data.cmvn is 3, but it must be a word"),
         ("model.channels=0", "model.channels is 0, but it must be at least 2"),
         ("model.channels=100", "multiple of scale"),

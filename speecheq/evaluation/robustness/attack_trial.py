@@ -135,7 +135,7 @@ class AttackTrial:
             )
         if self.on == "fbank" and trained.config.data.features != FBANK:
             raise InputError(f"{folder}: takes no filter banks that could be attacked; give --on waveform.")
-        extractor = waveform_extractor(trained.config).to(trained.device)
+        extractor = waveform_extractor(trained.config, trained.model.trained_encoder).to(trained.device)
         box = WhiteBox(trained.model, extractor, trained.device, str(folder))
         gradients = {"attacked": 0, "without": 0}
 

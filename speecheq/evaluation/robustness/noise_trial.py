@@ -123,7 +123,7 @@ class NoiseTrial:
         device = trained.device
         noises = load_noises(recordings_manifest(self.noise), HOURS, SEED, device)
         responses = load_responses(recordings_manifest(self.rir), SEED, device) if self.rir is not None else None
-        features_of = waveform_extractor(trained.config).to(device)
+        features_of = waveform_extractor(trained.config, trained.model.trained_encoder).to(device)
         configs = {CLEAN: UNCHANGED}
         for snr in self.snrs:
             noisy = replace(UNCHANGED, noise_probability=1.0, snr_low=snr, snr_high=snr)

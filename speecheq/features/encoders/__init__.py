@@ -6,8 +6,17 @@ and the last layer is taken after the encoder's final layer norm: ``hidden_state
 """
 
 from speecheq.features.encoders.encoder import Encoder
+from speecheq.features.encoders.fine_tuning import load_trained, make_trainable
 from speecheq.features.encoders.loading import encoder_digest, load_encoder
 from speecheq.features.encoders.saving import save_encoder
 from speecheq.features.encoders.settings import EncoderSettings
 
-__all__ = ["Encoder", "EncoderSettings", "encoder_digest", "load_encoder", "save_encoder"]
+__all__ = [
+    "Encoder",
+    "EncoderSettings",
+    "encoder_digest",
+    "load_encoder",
+    "load_trained",
+    "make_trainable",
+    "save_encoder",
+]

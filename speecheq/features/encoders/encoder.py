@@ -32,6 +32,13 @@ class Encoder(nn.Module):
         self.layers = settings.layers
         self.feature_dim = len(settings.layers) * dim
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The network's blocks, up to the highest of its layers."""
+        blocks = self.network.blocks
+        assert isinstance(blocks, nn.ModuleList)
+        return blocks
+
     def inputs(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What the network takes: ``samples`` (N, S) in [-1, 1], padded, ``lengths`` (N,) in samples, on the CPU.
 
@@ -66,15 +73,22 @@ class Encoder(nn.Module):
             rows = [self._in_pieces(row[:length]) for row, length in zip(samples, lengths.tolist())]
             return pad_sequence(rows, batch_first=True), self.num_frames(lengths)
         if self.pads_batches or int(lengths.min()) == int(lengths.max()):
-            states, frames = self.network(*self.inputs(samples, lengths))
+            states, frames = self._states(samples, lengths)
             return states[:, : int(frames.max())], frames
         frames = self.num_frames(lengths)
         states = torch.zeros(len(samples), int(frames.max()), self.feature_dim, device=samples.device)
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero()[:, 0]
-            part, _ = self.network(*self.inputs(samples[rows.to(samples.device), :length], lengths[rows]))
+            part, _ = self._states(samples[rows.to(samples.device), :length], lengths[rows])
             states[rows.to(samples.device), : part.shape[1]] = part
         return states, frames
+
+    def _states(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``forward`` returns, of clips that the network takes together."""
+        with torch.autocast(samples.device.type, enabled=False):  # signal processing in single precision, in any case
+            inputs = self.inputs(samples, lengths)
+        states, frames = self.network(*inputs)
+        return states.float(), frames
 
     def _in_pieces(self, clip: Tensor) -> Tensor:
         """The states (T, feature_dim) of a clip (S,) of any length, piece by piece."""
