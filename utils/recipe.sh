@@ -32,6 +32,8 @@
 #                         --exp of its own
 #   --ctc-backend NAME    k2, torch or auto: torch on a CPU; on a GPU k2, where it can be imported (auto)
 #   --score-train true    stage 5 scores the target's training clips too, for the distributions of EIS (Figure 3)
+#   --probe true          stage 5 also scores an SVM on the mean and deviation of the features, a yardstick of the
+#                         systems (docs/encoders.md)
 #   --robustness LIST     stage 5 scores under other conditions too: corpora (all clips of others than the target),
 #                         noise (with --test-noise at 20 to 0 dB, and reverberated), attack (FGSM, BIM, PGD, AutoPGD,
 #                         AutoPGD+DLR); docs/robustness.md
@@ -107,10 +109,10 @@ stage=0 stop_stage=5
   speech_activity=silero
   noise='' rir='' unlabelled='' unlabelled_hours='' test_noise='' test_rir='' robustness='' other_corpora='' shots=''
   data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false status=false
-  score_train=false keep_jobs=false dry_run=false
+  score_train=false probe=false keep_jobs=false dry_run=false
   shar=false shard_clips=1000
   help_files=("$recipe/utils/recipe.sh")
-  boolean_options=(mini partial status score_train store_features shar requeue keep_jobs dry_run)
+  boolean_options=(mini partial status score_train probe store_features shar requeue keep_jobs dry_run)
   list_options=(set corpus use job_option)
 }
 
@@ -452,7 +454,7 @@ train_systems() {
 }
 
 score_systems() {
-  local kind corpus train_clips=() with_sounds=() others=()
+  local kind corpus train_clips=() with_sounds=() others=() by_speaker=()
   if $score_train; then train_clips+=(--train-clips); fi
   $tables_only || speecheq score "${runs[@]}" "${train_clips[@]}" "${jobs[@]}"
   if ! $tables_only && [[ -n $robustness ]]; then
@@ -467,6 +469,10 @@ score_systems() {
     # shellcheck disable=SC2086  # lists
     speecheq robustness $robustness "${runs[@]}" ${others:+--to "${others[@]}"} ${shots:+--shots $shots} \
       "${with_sounds[@]}" "${jobs[@]}"
+  fi
+  if ! $tables_only && $probe; then
+    if [[ " ${set_options[*]} " == *" data.cmvn=speaker "* ]]; then by_speaker+=(--cmvn speaker); fi
+    speecheq probe --data "$data" --exp "$exp" --features "${features%%=*}" "${labels[@]}" "${by_speaker[@]}"
   fi
   speecheq report --exp "$exp" --title "$title" --results "$results" --table conf/table.yaml
 }

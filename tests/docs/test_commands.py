@@ -75,6 +75,7 @@ ADDED = [
     ("--noise", "--data data-noise --stage 1 --stop-stage 4"),
     ("--train-jobs", "--exp exp-jobs --stage 3 --stop-stage 4"),
     ("--shar", "--exp exp-shar --stage 3 --stop-stage 4"),
+    ("--probe", "--stage 2 --stop-stage 5"),
     ("--features", "--stage 2 --stop-stage 4"),
     ("--units", "--stage 3 --stop-stage 3"),
     ("--target", "--phonemes none --stage 3 --stop-stage 3"),
