@@ -1,12 +1,9 @@
 """The probe: an SVM on the mean and deviation over time of features, the yardstick of a trained system.
 
-Of encoder states each layer gets an SVM of its own. The layer is chosen on held-out clips of the training folds:
-
-- on the dev part, if its speakers or those of the test are trained on too, or its speakers are not (``--dev speaker``),
-- else, for unseen test speakers, by leaving out groups of speakers of the training and dev clips in turn: a dev part of
-  trained speakers prefers the layers that know the speaker.
-
-The test clips have no part in it. The SVM of the chosen layer is then trained on training and dev clips.
+Of encoder states each layer gets an SVM of its own. The layer is chosen by UA on held-out clips of the training folds,
+never on test clips. If no test speaker is trained on but dev speakers are, groups of speakers of the training and dev
+clips are held out in turn, since a dev part of trained speakers prefers the layers that know the speaker. Otherwise the
+dev part is held out. The SVM of the chosen layer is then trained on training and dev clips.
 """
 
 from collections.abc import Sequence
