@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "Predictor": "speecheq.inference.predictor",
     "Prediction": "speecheq.inference.predictor",
-    "Windows": "speecheq.inference.recordings",
+    "Windows": "speecheq.inference.windows",
     "load_trained_model": "speecheq.inference.trained_model",
     "Corpus": "speecheq.corpora",
     "Utterance": "speecheq.corpora",
@@ -48,8 +48,8 @@ if TYPE_CHECKING:  # the same for type checkers and editors
     from speecheq.features.fbank import FbankConfig as FbankConfig
     from speecheq.inference.predictor import Prediction as Prediction
     from speecheq.inference.predictor import Predictor as Predictor
-    from speecheq.inference.recordings import Windows as Windows
     from speecheq.inference.trained_model import load_trained_model as load_trained_model
+    from speecheq.inference.windows import Windows as Windows
     from speecheq.models import SpeechEQ as SpeechEQ
     from speecheq.models import build_model as build_model
     from speecheq.training.train import train as train

@@ -27,6 +27,7 @@ FIXED = {
         for item in fields(EncoderConfig)
         if item.name not in ENCODER_TRAINING
     },
+    "data.speech_activity": "the features (speecheq features --speech-activity)",
     "model.feature_dim": "the features",
     "model.encoder_layers": "the features",
     "model.encoder_dim": "the features",
@@ -47,7 +48,7 @@ NOT_LEARNED = (
     "encoder.licence",
 )
 # Settings that came later: at their defaults they are no part of a stage's key, so that what is done stays done.
-LATER = ("data.features", "model.encoder_layers", "model.encoder_dim", "model.projection")
+LATER = ("data.features", "data.speech_activity", "model.encoder_layers", "model.encoder_dim", "model.projection")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

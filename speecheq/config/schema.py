@@ -42,6 +42,11 @@ class DataConfig:
     )
     unlabelled: bool = setting(False, "whether unlabelled speech is trained on too, without labels (MTL-AUG)")
     dev_phoneme_clips: int = setting(500, "dev utterances, at most, whose phones are scored every epoch", low=1)
+    speech_activity: str = setting(
+        "none",
+        "what found the speech of the clips, outside of which nothing is trained on and predicted",
+        choices=("silero", "energy", "none"),
+    )
     workers: int | None = setting(None, "loading processes of a stream; null: 1, or 4 with a GPU; 0: none", low=0)
 
 

@@ -1,13 +1,13 @@
 """Speech activity: where in a recording there is speech, so that silence and noise have no say.
 
-Two detectors, both on frames of 32 ms of speech at 16 kHz:
+Two detectors, both on frames of 32 ms at 16 kHz:
 
     silero   Silero VAD 6 (Silero Team, 2021-2025, github.com/snakers4/silero-vad, MIT); the weights are those of the
              package silero-vad, the network is written here so that all frames of a block are computed at once
     energy   frames that are loud for their recording: see ``_is_loud``
 
-Before either, a recording is brought to one level, that of its loud frames: its gain changes nothing. What is quieter
-than QUIETEST is no speech.
+Before either, a recording is brought to one level, that of its loud frames: its gain changes nothing. Each stretch that
+they find then ends where its sound does, so that silence, hiss or room tone beside speech do not move its ends.
 """
 
 import warnings
@@ -27,6 +27,7 @@ from speecheq.features.audio import load_waveform
 METHODS = SILERO, ENERGY, NONE = ("silero", "energy", "none")
 SAMPLING_RATE = 16000
 FRAME = 512  # samples
+STEP = 128  # samples, a quarter of a frame: the resolution of the ends of speech
 CONTEXT = 64  # samples before a frame that Silero VAD is given too
 # The frames that make up the level of a recording are at most 20 dB below its loudest; Silero VAD gets -20 dBFS.
 LOUD_RANGE = 1e-2
@@ -35,6 +36,8 @@ LEVEL = 0.1
 QUIETEST = 1e-11
 # Silero VAD: a frame above the first probability begins a stretch of speech, one below the second ends it.
 BEGINS, ENDS = 0.5, 0.35
+# Speech begins and ends at most 25 dB below its loud frames.
+ENDS_RANGE = 10**-2.5
 # Energy: speech is at most 30 dB below the loud frames, and at least 9 dB above the quietest twentieth of the frames.
 ENERGY_RANGE = 1e-3
 ABOVE_FLOOR = 8.0
@@ -42,8 +45,9 @@ FLOOR_SHARE = 0.05
 # In frames (0.13 s): shorter pauses do not divide speech, shorter stretches are no speech.
 SHORTEST_PAUSE = 4
 SHORTEST_SPEECH = 4
-# Seconds that are kept around speech, and the seconds of speech that a clip needs.
-MARGIN = 0.1
+# In steps (0.1 s): how far a stretch may begin before, and end after, the frames in which it was found.
+WIDENED = 12
+# The seconds of speech that a clip needs.
 LEAST_SPEECH = 0.3
 # The keys of ``custom`` of a cut that ``speech_cut`` made.
 METHOD_KEY, SECONDS_KEY = "speech_activity", "speech_seconds"
@@ -117,9 +121,10 @@ def _frames(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _powers(blocks: Blocks) -> np.ndarray:
-    """The mean power (T,) of each frame, without direct current."""
-    powers = [frames.var(axis=1, dtype=np.float64) for frames in _frames(blocks())]
-    return np.concatenate(powers) if powers else np.zeros(0)
+    """The mean power (T, FRAME / STEP) of each step of each frame, without direct current."""
+    shape = (FRAME // STEP, STEP)
+    powers = [frames.reshape(-1, *shape).var(axis=2, dtype=np.float64) for frames in _frames(blocks())]
+    return np.concatenate(powers) if powers else np.zeros((0, FRAME // STEP))
 
 
 def _loud_power(powers: np.ndarray) -> float:
@@ -166,7 +171,8 @@ def find_speech(blocks: Blocks, method: str) -> Segments:
     """
     if method not in (SILERO, ENERGY):
         raise InputError(f"the speech activity {method!r} finds no speech; choose {SILERO} or {ENERGY}.")
-    powers = _powers(blocks)
+    steps = _powers(blocks)
+    powers = steps.mean(axis=1)
     if not len(powers) or not powers.max() >= QUIETEST:
         return []
     gain = LEVEL / _loud_power(powers) ** 0.5
@@ -174,7 +180,24 @@ def find_speech(blocks: Blocks, method: str) -> Segments:
     for first, end in _runs(~active):
         if first > 0 and end < len(active) and end - first < SHORTEST_PAUSE:
             active[first:end] = True
-    return [(int(first) * FRAME, int(end) * FRAME) for first, end in _runs(active) if end - first >= SHORTEST_SPEECH]
+    found = [run for run in _runs(active) if run[1] - run[0] >= SHORTEST_SPEECH]
+    return _with_exact_ends(np.array(found, dtype=int).reshape(-1, 2) * (FRAME // STEP), steps.reshape(-1))
+
+
+def _with_exact_ends(found: np.ndarray, powers: np.ndarray) -> Segments:
+    """The segments of stretches ``found`` (R, 2), in steps: each from its first to its last loud step.
+
+    ``powers`` (T,) are those of the steps. A stretch may grow by WIDENED steps, not into the one before or after.
+    """
+    segments = []
+    lows = [0, *found[:-1, 1]] if len(found) else []
+    highs = [*found[1:, 0], len(powers)]
+    for (first, end), low, high in zip(found, lows, highs):
+        first, end = max(low, first - WIDENED), min(high, end + WIDENED)
+        own = powers[first:end]
+        loud = first + np.flatnonzero(own >= ENDS_RANGE * _loud_power(own))
+        segments.append((int(loud[0]) * STEP, (int(loud[-1]) + 1) * STEP))
+    return segments
 
 
 def seconds_of(segments: Segments) -> float:
@@ -183,7 +206,7 @@ def seconds_of(segments: Segments) -> float:
 
 
 def speech_cut(cut: MonoCut, method: str) -> MonoCut:
-    """A cut of one utterance from its first to its last speech, with MARGIN around it, and of the same id.
+    """A cut of one utterance from its first to its last speech, of the same id.
 
     ``custom`` of the cut gets the method, and the seconds of speech that were found. A cut with less than LEAST_SPEECH
     stays whole; with the method none it is returned as it is. Raises InputError as ``load_waveform`` and
@@ -195,9 +218,7 @@ def speech_cut(cut: MonoCut, method: str) -> MonoCut:
     segments = find_speech(lambda: [samples], method)
     seconds = seconds_of(segments)
     if seconds >= LEAST_SPEECH:
-        start = max(0.0, segments[0][0] / SAMPLING_RATE - MARGIN)
-        end = min(cut.duration, segments[-1][1] / SAMPLING_RATE + MARGIN)
-        cut = _part(cut, start, end)
+        cut = _part(cut, segments[0][0] / SAMPLING_RATE, segments[-1][1] / SAMPLING_RATE)
     cut.custom = {**(cut.custom or {}), METHOD_KEY: method, SECONDS_KEY: round(seconds, 3)}
     return cut
 

@@ -51,13 +51,14 @@ def _write_csv(predictions: Iterable["Prediction"], classes: Sequence[str], stre
 
     writer = csv.writer(stream, lineterminator="\n")
     posteriors = [POSTERIOR + name for name in classes]
-    writer.writerow([*FIRST_COLUMNS, *posteriors, "gender", "phones", "note"])
+    writer.writerow([*FIRST_COLUMNS, *posteriors, "gender", "phones", "speech", "note"])
     for p in predictions:
         times = (f"{p.start:.3f}", f"{p.end:.3f}")
         eis = None if p.eis is None else f"{p.eis:.4f}"
         posterior = [None if p.posterior is None else f"{p.posterior[name]:.6f}" for name in classes]
         phones = None if p.phones is None else " ".join(p.phones)
-        writer.writerow([p.source, *times, p.emotion, p.name, eis, *posterior, p.gender, phones, p.note])
+        speech = None if p.speech is None else f"{p.speech:.3f}"
+        writer.writerow([p.source, *times, p.emotion, p.name, eis, *posterior, p.gender, phones, speech, p.note])
         stream.flush()
 
 
@@ -163,6 +164,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the recordings of a folder are of one person; or a CSV or TSV file with the columns file and speaker",
     )
     parser.add_argument(
+        "--speech-activity",
+        choices=("silero", "energy", "none"),
+        help="what finds the speech, on which alone predictions rest (default: what the model was trained with)",
+    )
+    parser.add_argument(
         "--format", choices=tuple(WRITERS), default="text", help="json writes one JSON object a line (default: text)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: standard output)")
@@ -178,7 +184,7 @@ def run(given: argparse.Namespace) -> None:
     import torch
 
     from speecheq.inference.predictor import Predictor
-    from speecheq.inference.recordings import Windows
+    from speecheq.inference.windows import Windows
 
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -192,7 +198,9 @@ def run(given: argparse.Namespace) -> None:
             given.window,
             given.hop - given.window,
         )
-    predictor = Predictor(given.model, given.device, given.gender, given.phones, windows, given.batch_size)
+    predictor = Predictor(
+        given.model, given.device, given.gender, given.phones, windows, given.batch_size, given.speech_activity
+    )
     speaker_of = _speakers(given)
     if predictor.by_speaker and speaker_of is None:
         log.warning(

@@ -17,17 +17,18 @@ from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.features.frame_statistics import normalise_by
 from speecheq.features.waveform_batch import SAMPLING_RATE
 from speecheq.inference.recordings import (
-    SILENCE,
+    WITHOUT_CLASS,
     AudioClip,
     Segment,
     Waveform,
-    Windows,
     prepare_waveform,
     read_clip,
+    spans_of,
     split_into_clips,
 )
 from speecheq.inference.speakers import ALONE, SpeakerMoments, SpeakerOf, each_alone
 from speecheq.inference.trained_model import TrainedModel, load_trained_model
+from speecheq.inference.windows import Windows
 
 CLASSES_IN_SUMMARY = 3
 # Clips of a mini-batch by default; larger ones make a CPU slower.
@@ -48,9 +49,11 @@ class Prediction:
 
     ``emotion`` is the most probable class, ``posterior`` the probability of each class, ``eis`` the intensity from 0 to
     4, and ``name`` the SEQM name of the class at that intensity. ``eis`` and ``name`` are None where the model was not
-    trained on EIS; all four are None for silence. ``gender`` and ``phones`` are None where they were not requested.
-    ``note`` is empty, ``silence``, or some of ``clipping``, ``opposite phase`` and ``normalised by this recording
-    alone`` (of a model that is normalised by speaker), separated by ``; ``.
+    trained on EIS; all four are None without speech. ``gender`` and ``phones`` are None where they were not requested.
+    ``speech`` is the seconds of speech that the prediction rests on, between ``start`` and ``end``; None where speech
+    was not looked for. ``note`` is empty; ``no speech``, ``too short`` or ``silence``, of a clip without a class; or
+    some of ``clipping``, ``opposite phase`` and ``normalised by this recording alone`` (of a model that is normalised
+    by speaker), separated by ``; ``.
 
     >>> Prediction("some.wav", 0.0, 1.5, "anger", "rage", 3.6, {"anger": 0.9, "joy": 0.1}).summary()
     'rage (anger 0.90, EIS 3.60); else joy 0.10'
@@ -66,11 +69,12 @@ class Prediction:
     gender: str | None = None
     gender_posterior: dict[str, float] | None = None
     phones: list[str] | None = None
+    speech: float | None = None
     note: str = ""
     windowed: bool = False  # the recording was cut, and this is one of its windows
 
     def summary(self) -> str:
-        """The prediction in one line: SEQM name, the most probable classes, EIS, gender, phones and note."""
+        """The prediction in one line: SEQM name, the most probable classes, EIS, gender, phones, note and speech."""
         parts = []
         if self.posterior is not None:
             scores = sorted(self.posterior.items(), key=lambda item: item[1], reverse=True)[:CLASSES_IN_SUMMARY]
@@ -83,6 +87,8 @@ class Prediction:
             parts.append("phones " + (" ".join(self.phones) or "none"))
         if self.note:
             parts.append(self.note)
+        if self.speech:
+            parts.append(f"{self.speech:.2f} s of speech")
         return "; ".join(parts)
 
 
@@ -91,7 +97,8 @@ class Predictor:
 
     ``model`` is a checkpoint, a model folder, an ONNX file or a hub id; None is the model that comes with the package.
     ``device`` is auto, cpu or cuda. ``gender`` and ``phones`` request those predictions too. ``windows`` says how long
-    recordings are cut. Raises InputError for a model that cannot be used or was not trained on what is requested.
+    recordings are cut. ``speech_activity`` finds their speech: silero, energy, or none; None is what the model was
+    trained with. Raises InputError for a model that cannot be used or was not trained on what is requested.
 
     >>> from speecheq import Predictor
     >>> predictor = Predictor("exp/small-speecheq/casia.random10/fold1/seed1/best.pt", gender=True)
@@ -111,10 +118,12 @@ class Predictor:
         phones: bool = False,
         windows: Windows = Windows(),
         batch_size: int | None = None,
+        speech_activity: str | None = None,
     ) -> None:
         self.model = load_trained_model(model, device) if model is None or isinstance(model, (str, Path)) else model
         self.gender, self.phones, self.windows = gender, phones, windows
         self.batch_size = batch_size or BATCH_SIZES[self.model.device.type]
+        self.speech_activity = speech_activity or self.model.speech_activity
         self.labels = self.model.labels
         self.by_speaker = self.model.cmvn == "speaker"
         for task, requested, trained in (
@@ -154,13 +163,13 @@ class Predictor:
                 "samples must have the shape (S,) or (S, channels), a sampling rate in Hz, and a duration of at least "
                 "25 ms."
             )
-        windows = self.windows.split(len(samples), hertz)
-        clips = [AudioClip(SAMPLES, hertz, first, frames, len(windows) > 1) for first, frames in windows]
-        waveforms = [
-            prepare_waveform(samples[first : first + frames], hertz, SAMPLING_RATE, SAMPLES.name)
-            for first, frames in windows
+        windowed = self.windows.are_for(len(samples), hertz)
+        spans = spans_of(lambda: [samples], len(samples), hertz, self.windows, self.speech_activity)
+        clips = [AudioClip(SAMPLES, hertz, span, windowed) for span in spans]
+        read = [
+            (clip, prepare_waveform(samples[clip.span.first :][: clip.span.frames], clip, SAMPLING_RATE))
+            for clip in clips
         ]
-        read = list(zip(clips, waveforms))
         return list(self._predict(read, self._speaker_moments([read], each_alone)))
 
     def predict(self, paths: Sequence[str | Path], speakers: Sequence[str] | None = None) -> list[Prediction]:
@@ -231,7 +240,7 @@ class Predictor:
             try:
                 if isinstance(segment, InputError):
                     raise segment
-                clips = split_into_clips(segment, self.windows)
+                clips = split_into_clips(segment, self.windows, self.speech_activity)
             except InputError as error:
                 on_error(error)
                 continue
@@ -240,7 +249,7 @@ class Predictor:
                     yield group
                     group, seconds = [], 0.0
                 group.append(clip)
-                seconds += clip.frames / clip.rate
+                seconds += clip.span.frames / clip.rate
         if group:
             yield group
 
@@ -249,7 +258,14 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Predict in mini-batches of clips of similar length; yield in the order of ``clips``."""
         predictions = [
-            Prediction(clip.segment.name, clip.start, clip.end, note=waveform.note, windowed=clip.windowed)
+            Prediction(
+                clip.segment.name,
+                clip.start,
+                clip.end,
+                speech=clip.span.speech,
+                note=waveform.note,
+                windowed=clip.windowed,
+            )
             for clip, waveform in clips
         ]
         for batch in self._batches(clips):
@@ -257,9 +273,9 @@ class Predictor:
         yield from predictions
 
     def _batches(self, clips: Sequence[tuple[AudioClip, Waveform]]) -> Iterator[list[int]]:
-        """The places in ``clips`` of each mini-batch, without silence."""
+        """The places in ``clips`` of each mini-batch, without those that get no class."""
         batch: list[int] = []
-        speech = [place for place, (_, waveform) in enumerate(clips) if waveform.note != SILENCE]
+        speech = [place for place, (_, waveform) in enumerate(clips) if waveform.note not in WITHOUT_CLASS]
         for place in sorted(speech, key=lambda place: len(clips[place][1].samples)):
             padded = (len(batch) + 1) * len(clips[place][1].samples)
             if batch and (len(batch) == self.batch_size or padded > BATCH_SECONDS * SAMPLING_RATE):

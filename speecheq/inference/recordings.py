@@ -7,9 +7,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,22 +34,22 @@ from speecheq.corpora.exchange.kaldi import iter_segments
 from speecheq.corpora.layout import as_on_disk, is_hidden, report_hidden
 from speecheq.corpora.segments import ROUNDING_SECONDS, overhang_is_small
 from speecheq.features.audio import mix_channels, resampler
+from speecheq.features.speech_activity import NONE, find_speech
+from speecheq.features.speech_activity import SAMPLING_RATE as VAD_RATE
 from speecheq.inference.decoding import can_decode, decode
+from speecheq.inference.windows import NO_SPEECH, TOO_SHORT, Span, Windows
 
 STANDARD_INPUT = "-"
 MANIFESTS = (".jsonl", ".jsonl.gz")
 # Suffixes of the audio files of a folder; a file that is named itself may have any.
 AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".sph", ".w64", ".rf64")
-# Without a window length, recordings longer than WHOLE_SECONDS are cut into windows of WINDOW_SECONDS.
-WHOLE_SECONDS = 30.0
-WINDOW_SECONDS = 6.0
-# The shortest window and hop, in seconds.
-LEAST_WINDOW = 0.3
-LEAST_HOP = 0.01
 SKIPPED_AT_ONCE = 1 << 20
+# So much is read at once to find speech: whole seconds, so that blocks stay whole when they are resampled.
+BLOCK_SECONDS = 30
 SILENCE, CLIPPING, OPPOSITE_PHASE = "silence", "clipping", "opposite phase"
 # The notes that a clip may get instead of a class, or beside it.
-NOTES = (SILENCE, CLIPPING, OPPOSITE_PHASE)
+WITHOUT_CLASS = (SILENCE, NO_SPEECH, TOO_SHORT)
+NOTES = (*WITHOUT_CLASS, CLIPPING, OPPOSITE_PHASE)
 
 
 class Segment(NamedTuple):
@@ -62,54 +61,12 @@ class Segment(NamedTuple):
     end: float | None = None
 
 
-@dataclass(frozen=True)
-class Windows:
-    """How recordings are cut; ``length`` and ``hop`` in seconds, the default hop is half a window.
-
-    With ``length`` every longer recording is cut; without it those above WHOLE_SECONDS, into windows of WINDOW_SECONDS.
-    The last window ends where the recording ends. It does not nearly repeat the one before: where the rest is shorter
-    than half a hop (and half a window), the window before is made longer by it instead.
-
-    Raises InputError for a ``length`` below LEAST_WINDOW or a ``hop`` below LEAST_HOP.
-
-    >>> Windows(length=4, hop=3).split(frames=90, rate=10)
-    [(0, 40), (30, 40), (50, 40)]
-    >>> Windows(length=4, hop=3).split(frames=80, rate=10)
-    [(0, 40), (30, 50)]
-    """
-
-    length: float | None = None
-    hop: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, seconds, least, reason in (
-            ("window", self.length, LEAST_WINDOW, "so little speech has no class"),
-            ("hop", self.hop, LEAST_HOP, "the filter banks have one frame in that time"),
-        ):
-            if seconds is not None and not least <= seconds < float("inf"):
-                raise InputError(f"a {name} of {seconds:g} s is not possible, {reason}; choose {least:g} s or more.")
-
-    def split(self, frames: int, rate: int) -> list[tuple[int, int]]:
-        """The windows of ``frames`` samples at ``rate`` Hz, each as (first sample, number of samples)."""
-        longest = WHOLE_SECONDS if self.length is None else self.length
-        if frames <= round(longest * rate):
-            return [(0, frames)]
-        length = round((self.length or WINDOW_SECONDS) * rate)
-        hop = max(1, round(self.hop * rate) if self.hop else length // 2)
-        windows = [(first, length) for first in range(0, frames - length, hop)]
-        first, rest = windows[-1][0], frames - length - windows[-1][0]
-        if 2 * rest < min(hop, length):
-            return [*windows[:-1], (first, length + rest)]
-        return [*windows, (frames - length, length)]
-
-
 class AudioClip(NamedTuple):
-    """What is predicted at once: ``frames`` samples of a segment's file from sample ``first``, at ``rate`` Hz."""
+    """What is predicted at once: a span of samples of a segment's file, at ``rate`` Hz."""
 
     segment: Segment
     rate: int
-    first: int
-    frames: int
+    span: Span
     windowed: bool  # the segment was cut, and this is one of its windows
     # what is read instead of the segment's file, and removed with the last clip that refers to it
     decoded: "tempfile._TemporaryFileWrapper[bytes] | None" = None
@@ -117,12 +74,12 @@ class AudioClip(NamedTuple):
     @property
     def start(self) -> float:
         """Seconds from the beginning of the file."""
-        return self.first / self.rate
+        return self.span.first / self.rate
 
     @property
     def end(self) -> float:
         """Seconds from the beginning of the file."""
-        return (self.first + self.frames) / self.rate
+        return (self.span.first + self.span.frames) / self.rate
 
 
 class Waveform(NamedTuple):
@@ -192,9 +149,10 @@ def _segment_of_item(item: MonoCut | Recording, path: Path) -> Segment | InputEr
     return Segment(item.id, as_on_disk(recording.sources[0].source), start, end)
 
 
-def split_into_clips(segment: Segment, windows: Windows) -> list[AudioClip]:
-    """The clips of a segment. Raises InputError where its file cannot be read or does not have that part.
+def split_into_clips(segment: Segment, windows: Windows, speech_activity: str = NONE) -> list[AudioClip]:
+    """The clips of a segment, of the speech that ``speech_activity`` finds in it (none: of all of it).
 
+    Raises InputError where its file cannot be read or does not have that part.
     A segment that ends up to 0.5 s after its recording is cut to its end, as in stage 1; more than rounding is logged.
     """
     header, decoded = _read_or_decode(segment)
@@ -215,10 +173,35 @@ def split_into_clips(segment: Segment, windows: Windows) -> list[AudioClip]:
             f"{segment.path}: {segment.name} is to go from {segment.start:g} to {end / header.rate:g} s, but the "
             f"recording lasts {header.frames / header.rate:g} s."
         )
-    spans = windows.split(end - first, header.rate)
+    whole = AudioClip(segment, header.rate, Span(first, end - first), False, decoded)
+    spans = spans_of(lambda: _blocks(whole), end - first, header.rate, windows, speech_activity)
     return [
-        AudioClip(segment, header.rate, first + offset, frames, len(spans) > 1, decoded) for offset, frames in spans
+        whole._replace(
+            span=span._replace(
+                first=first + span.first, pauses=[(first + start, first + stop) for start, stop in span.pauses]
+            ),
+            windowed=windows.are_for(end - first, header.rate),
+        )
+        for span in spans
     ]
+
+
+def spans_of(
+    blocks: Callable[[], Iterable[np.ndarray]], frames: int, rate: int, windows: Windows, speech_activity: str
+) -> list[Span]:
+    """The clips of ``frames`` samples at ``rate`` Hz, of which ``blocks()`` gives (S, channels) float32 at a time."""
+    if speech_activity == NONE:
+        return [Span(first, count) for first, count in windows.split(frames, rate)]
+
+    def mono_blocks() -> Iterator[np.ndarray]:
+        for block in blocks():
+            yield _as_mono(block, rate, VAD_RATE)[0]
+
+    def at_rate(sample: int) -> int:
+        return min(frames, round(sample * rate / VAD_RATE))
+
+    speech = [(at_rate(first), at_rate(end)) for first, end in find_speech(mono_blocks, speech_activity)]
+    return windows.follow(speech, frames, rate)
 
 
 def _read_or_decode(segment: Segment) -> tuple[AudioHeader, "tempfile._TemporaryFileWrapper[bytes] | None"]:
@@ -249,21 +232,50 @@ def _errors_name(segment: Segment, file: Path) -> Iterator[None]:
         raise InputError(text.replace(str(file), given)) from error
 
 
-def read_clip(clip: AudioClip, sampling_rate: int) -> Waveform:
-    """Read a clip as stage 2 does, resampled to ``sampling_rate`` Hz. Raises InputError where it cannot be used."""
+@contextmanager
+def _opened(clip: AudioClip) -> Iterator[soundfile.SoundFile]:
+    """The file of a clip, at its first sample; InputError where it cannot be read."""
     path = clip.segment.path
     with _errors_name(clip.segment, path):
         try:
             with soundfile.SoundFile(clip.decoded.name if clip.decoded else path) as audio:
-                _skip(audio, clip.first)
-                samples = audio.read(clip.frames, dtype="float32", always_2d=True)
+                _skip(audio, clip.span.first)
+                yield audio
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise InputError(f"{path}: cannot be read ({error}).") from error
-        if len(samples) != clip.frames:
-            raise InputError(
-                f"{path}: ends {clip.frames - len(samples)} samples before its header says; copy it again."
-            )
-        return prepare_waveform(samples, clip.rate, sampling_rate, str(path))
+
+
+def _read(audio: soundfile.SoundFile, frames: int, path: Path) -> np.ndarray:
+    """The next ``frames`` samples (S, channels) float32; InputError where there are fewer, or they are no numbers."""
+    samples = audio.read(frames, dtype="float32", always_2d=True)
+    if len(samples) != frames:
+        raise InputError(f"{path}: ends {frames - len(samples)} samples before its header says; copy it again.")
+    _check_numbers(samples, str(path))
+    return samples
+
+
+def _check_numbers(samples: np.ndarray, name: str) -> None:
+    if not np.isfinite(samples).all():
+        raise InputError(f"{name}: holds samples that are not numbers (NaN or infinite); make the file again.")
+
+
+def _blocks(clip: AudioClip) -> Iterator[np.ndarray]:
+    """The samples of a clip, (S, channels) at its rate, a block at a time; InputError where they cannot be used."""
+    with _opened(clip) as audio:
+        left = clip.span.frames
+        while left:
+            block = min(left, BLOCK_SECONDS * clip.rate)
+            yield _read(audio, block, clip.segment.path)
+            left -= block
+
+
+def read_clip(clip: AudioClip, sampling_rate: int) -> Waveform:
+    """Read a clip as stage 2 does, resampled to ``sampling_rate`` Hz. Raises InputError where it cannot be used."""
+    if clip.span.note in WITHOUT_CLASS:
+        return Waveform(np.zeros(0, np.float32), clip.span.note)
+    with _opened(clip) as audio:
+        samples = _read(audio, clip.span.frames, clip.segment.path)
+    return prepare_waveform(samples, clip, sampling_rate)
 
 
 def _skip(audio: soundfile.SoundFile, frames: int) -> None:
@@ -278,19 +290,29 @@ def _skip(audio: soundfile.SoundFile, frames: int) -> None:
         frames -= read
 
 
-def prepare_waveform(samples: np.ndarray, rate: int, sampling_rate: int, name: str) -> Waveform:
-    """Mix the channels of samples (S, channels) float32 at ``rate`` Hz and resample them to ``sampling_rate`` Hz.
+def prepare_waveform(samples: np.ndarray, clip: AudioClip, sampling_rate: int) -> Waveform:
+    """The samples (S, channels) float32 of a clip, without its pauses, mixed and resampled to ``sampling_rate`` Hz.
 
-    Raises an InputError that begins with ``name`` for samples that are NaN or infinite.
+    Raises InputError for samples that are NaN or infinite.
     """
-    if not np.isfinite(samples).all():
-        raise InputError(f"{name}: holds samples that are not numbers (NaN or infinite); make the file again.")
+    span = clip.span
+    _check_numbers(samples, str(clip.segment.path))
+    if span.note in WITHOUT_CLASS:
+        return Waveform(np.zeros(0, np.float32), span.note)
+    for first, end in reversed(span.pauses):
+        samples = np.delete(samples, slice(first - span.first, end - span.first), axis=0)
     note = ""
-    if frame_powers(samples, max(1, rate // FRAMES_A_SECOND)).max() < SILENT_POWER:
+    if span.speech is None and frame_powers(samples, max(1, clip.rate // FRAMES_A_SECOND)).max() < SILENT_POWER:
         note = SILENCE
     elif longest_run((np.abs(samples) >= FULL_SCALE).any(1), 0)[0] >= CLIPPED_RUN:
         note = CLIPPING
-    mono, cancelled = mix_channels(samples)
+    mono, cancelled = _as_mono(samples, clip.rate, sampling_rate)
     if cancelled and note != SILENCE:
         note = "; ".join(filter(None, (note, OPPOSITE_PHASE)))
-    return Waveform(mono if rate == sampling_rate else resampler(rate, sampling_rate)(mono), note)
+    return Waveform(mono, note)
+
+
+def _as_mono(samples: np.ndarray, rate: int, sampling_rate: int) -> tuple[np.ndarray, bool]:
+    """Samples (S, channels) at ``rate`` Hz mixed and resampled; whether the channels cancel each other out."""
+    mono, cancelled = mix_channels(samples)
+    return (mono if rate == sampling_rate else resampler(rate, sampling_rate)(mono)), cancelled

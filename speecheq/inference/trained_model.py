@@ -21,6 +21,7 @@ from speecheq.common.errors import InputError, first_line, optional_package
 from speecheq.config.schema import Config
 from speecheq.dataset.model_inputs import waveform_extractor
 from speecheq.features.fbank import BatchedFbank, FbankConfig
+from speecheq.features.speech_activity import NONE
 from speecheq.inference import model_folder
 from speecheq.inference.front_end import LOG_MEL, LogMelExtractor, LogMelInput
 from speecheq.losses import greedy_decode
@@ -150,6 +151,7 @@ class TorchModel:
     def __init__(self, model: Normalised, config: Config, labels: Labels, device: torch.device) -> None:
         self.labels, self.device, self.cmvn = labels, device, config.data.cmvn
         self.extractor = waveform_extractor(config, model.trained_encoder).to(device)
+        self.speech_activity = config.data.speech_activity
         model.to(device)
         _dilate_pointwise(model)
         self.inference = {phones: Inference(model, config, labels.outputs(False, phones)) for phones in (False, True)}
@@ -186,7 +188,7 @@ class OnnxModel:
         except Exception as error:  # onnxruntime has a dozen of its own
             raise InputError(f"{path}: is not a whole ONNX model ({first_line(error)}).") from error
         metadata = self.session.get_modelmeta().custom_metadata_map
-        self.labels, self.extractor, self.cmvn = _read_metadata(path, metadata)
+        self.labels, self.extractor, self.cmvn, self.speech_activity = _read_metadata(path, metadata)
         # Compute only what leads to the requested outputs.
         self.run_options = onnxruntime.RunOptions()
         self.run_options.only_execute_path_to_fetches = True
@@ -204,7 +206,10 @@ TrainedModel = TorchModel | OnnxModel
 
 
 def onnx_metadata(labels: Labels, config: Config, log_mel: LogMelInput | None) -> dict[str, str]:
-    """The metadata of an ONNX file: its labels, and how its features are computed; without ``log_mel`` it is fbank."""
+    """The metadata of an ONNX file: its labels, what finds speech, and how its features are computed.
+
+    Without ``log_mel`` these are fbank.
+    """
     features = {
         **FbankConfig().to_dict(),
         "dither": 0.0,
@@ -216,24 +221,27 @@ def onnx_metadata(labels: Labels, config: Config, log_mel: LogMelInput | None) -
         "format": METADATA_FORMAT,
         "labels": labels.to_dict(),
         "features": features if log_mel is None else log_mel.to_dict(),
+        "speech_activity": config.data.speech_activity,
     }
     return {METADATA_KEY: json.dumps(values, ensure_ascii=False)}
 
 
-def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Labels, nn.Module, str]:
-    """The labels of an ONNX file, what makes its features of waveforms, and their normalisation (data.cmvn).
+def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Labels, nn.Module, str, str]:
+    """The labels of an ONNX file, what makes its features of waveforms, their normalisation, and what finds speech.
 
-    Raises InputError for an ONNX file of another program."""
+    Raises InputError for an ONNX file of another program.
+    """
     try:
         values = json.loads(metadata[METADATA_KEY])
         if values["format"] != METADATA_FORMAT:
             raise InputError(f"{path}: was exported by another version of SpeechEQ; export the model again.")
         labels, features = Labels.from_dict(values["labels"]), values["features"]
-        cmvn = str(values.get("cmvn", ""))  # which older files lack
+        # which older files lack
+        cmvn, speech_activity = str(values.get("cmvn", "")), str(values.get("speech_activity", NONE))
         if features.get("kind") == LOG_MEL:
-            return labels, LogMelExtractor(LogMelInput.from_dict(features)), cmvn
+            return labels, LogMelExtractor(LogMelInput.from_dict(features)), cmvn, speech_activity
         settings = {name: features[name] for name in FbankConfig().to_dict()}
-        return labels, BatchedFbank(FbankConfig.from_dict(settings)), cmvn
+        return labels, BatchedFbank(FbankConfig.from_dict(settings)), cmvn, speech_activity
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: is not an ONNX model of SpeechEQ, its metadata lack what speecheq export-model writes."

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from speecheq.common.errors import InputError, optional_package
 from speecheq.common.log import log
 from speecheq.inference.predictor import Predictor
-from speecheq.inference.recordings import SILENCE
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
@@ -22,7 +21,7 @@ class PageContent(NamedTuple):
     """What the page shows of a recording."""
 
     summary: str
-    posterior: dict[str, float]  # by class, the mean of all windows; empty for silence
+    posterior: dict[str, float]  # by class, the mean of all windows; empty without speech
     timeline: list[list[Any]]  # a row for each window, with the columns of TIMELINE
 
 
@@ -36,7 +35,9 @@ def predict_recording(predictor: Predictor, path: str | None) -> PageContent:
     if posteriors:
         mean = {name: sum(p[name] for p in posteriors) / len(posteriors) for name in predictor.labels.classes.names}
     silent = len(clips) - len(posteriors)
-    text = f"{len(clips)} windows, {silent} of them {SILENCE}; the probabilities below are the mean of the others."
+    text = (
+        f"{len(clips)} windows, {silent} of them without a class; the probabilities below are the mean of the others."
+    )
     timeline: list[list[Any]] = []
     for clip in clips:
         eis = "" if clip.eis is None else round(clip.eis, 2)

@@ -85,6 +85,7 @@ def _open_folder(stage: Stage, opened: ExitStack) -> tuple[bool, dict[str, Any] 
 def _set_up(config: Config, data: TrainingData, device: torch.device) -> StepSetup:
     """Set the data-dependent settings in ``config``, the CTC backend and the class weights."""
     config.model.num_esc = len(data.classes.names)
+    config.data.speech_activity = data.speech_activity
     ctc_backend = "none"
     if data.phones:
         config.model.num_phones = len(data.phones)

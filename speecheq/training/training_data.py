@@ -31,6 +31,7 @@ from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.shard_reader import Shards
 from speecheq.dataset.unlabelled import unlabelled_cuts
 from speecheq.features.encoders import make_trainable
+from speecheq.features.speech_activity import METHOD_KEY, NONE
 from speecheq.features.storage import load_features
 from speecheq.losses import inverse_weights
 from speecheq.seqm import ClassTable
@@ -59,6 +60,7 @@ class TrainingData:
     phones: list[str]  # none: no phonemes are learned
     extractor: nn.Module | None = None  # the encoder that is trained with the model
     factors: Mapping[str, float] = field(default_factory=dict)  # of the learning rates of its parameters
+    speech_activity: str = NONE  # what found the speech of the clips
 
 
 def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device: torch.device) -> TrainingData:
@@ -117,6 +119,7 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
         phones=phones,
         extractor=extractor,
         factors=factors,
+        speech_activity=next(((cut.custom or {}).get(METHOD_KEY, NONE) for cut in dev), NONE),
     )
 
 

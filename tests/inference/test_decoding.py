@@ -106,4 +106,4 @@ def test_gsm_is_read_though_it_cannot_be_sought_in(tmp_path):
     clips = split_into_clips(Segment("a", path, 1.0), Windows(4, 3))
     whole = soundfile.SoundFile(path).read(20 * RATE, dtype="float32")
     for clip in clips:
-        assert np.array_equal(read_clip(clip, 8000).samples, whole[clip.first : clip.first + clip.frames])
+        assert np.array_equal(read_clip(clip, 8000).samples, whole[clip.span.first :][: clip.span.frames])

@@ -21,11 +21,11 @@ from speecheq.inference.recordings import (
     SILENCE,
     AudioClip,
     Segment,
-    Windows,
     find_segments,
     read_clip,
     split_into_clips,
 )
+from speecheq.inference.windows import Span, Windows
 
 
 def write(path, samples, rate=16000, **options):
@@ -138,7 +138,7 @@ def test_a_segment_that_ends_little_after_its_recording_is_cut(tmp_path, caplog)
     (tmp_path / "wav.scp").write_text(f"r {audio}\n")
     (tmp_path / "segments").write_text("u1 r 1 2.02\nu2 r 1 2.5\nu3 r 1 2.6\nu4 r 2.2 2.4\n")
     one, two, three, four = found(tmp_path)
-    assert [split_into_clips(part, Windows())[0].frames for part in (one, two)] == [16000, 16000]
+    assert [split_into_clips(part, Windows())[0].span.frames for part in (one, two)] == [16000, 16000]
     assert "u1 ends 0.02 s after the recording and is cut to its end" in caplog.text
     for part in (three, four):
         with pytest.raises(InputError, match=f"{part.name} is to go from"):
@@ -176,7 +176,7 @@ def test_standard_input_is_a_recording(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     with ExitStack() as kept:
         (part,) = find_segments(["-"], kept)
-        assert part.name == "-" and split_into_clips(part, Windows())[0].frames == 16000
+        assert part.name == "-" and split_into_clips(part, Windows())[0].span.frames == 16000
     assert not part.path.exists()
 
 
@@ -270,5 +270,5 @@ def test_a_part_beyond_the_end_is_a_sentence(tmp_path):
 
 
 def test_a_window_knows_its_seconds():
-    clip = AudioClip(Segment("a", Path("a.wav")), 8000, 4000, 16000, True)
+    clip = AudioClip(Segment("a", Path("a.wav")), 8000, Span(4000, 16000), True)
     assert (clip.start, clip.end) == (0.5, 2.5)
