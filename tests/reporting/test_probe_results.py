@@ -59,7 +59,8 @@ def test_the_page_says_it_and_keeps_protocols_apart(tmp_path, no_pictures):
     assert "of small-probe:" in sentence, "statistics of test speakers are another protocol"
 
 
-def test_the_curve_by_layer_is_a_table_and_a_picture(tmp_path):
+def test_the_curve_by_layer_is_a_table_and_a_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "DRAWINGS", {})  # those of every system have tests of their own
     experiment = summarised(make_probe(tmp_path))
     (section,) = layer_section(experiment)
     assert section.tables[0].texts() == [
