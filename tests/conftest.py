@@ -60,6 +60,7 @@ SLOW = (
     "features/test_encoders_whisper.py::test_gradients_of_gelu",
     "features/test_encoders_whisper.py::test_padded_to_30_s",
     "features/test_encoders_whisper.py::test_the_two_paddings",
+    "inference/test_encoder_models.py",
     "inference/test_export.py",
     "inference/test_web_page.py",
     "training/test_state.py",

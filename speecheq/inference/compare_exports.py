@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from lhotse import CutSet
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.markdown import markdown_table
 from speecheq.common.stages import require
-from speecheq.dataset.batch import scoring_batches
+from speecheq.dataset.batch import load_samples
+from speecheq.dataset.model_inputs import ModelInputs, as_extractor, by_speaker
 from speecheq.evaluation.metrics import esc_and_eis_scores
-from speecheq.inference.trained_model import ModelOutput, load_trained_model
+from speecheq.features.fbank import BatchedFbank
+from speecheq.inference.trained_model import ModelOutput, TrainedModel, load_trained_model
 
 BATCH_SIZE = 16
 
@@ -29,7 +32,7 @@ class Comparison:
     scores: Mapping[str, float | None]  # of ``esc_and_eis_scores``
     changed: int  # clips whose predicted class differs
     difference: float  # largest difference of a posterior
-    seconds: float
+    seconds: float  # with reading the clips
 
 
 def compare_models(experiment: Path, msud: Path, models: Sequence[str]) -> list[Comparison]:
@@ -41,18 +44,22 @@ def compare_models(experiment: Path, msud: Path, models: Sequence[str]) -> list[
     require(experiment, "train")
     fold = Path(msud) / f"fold{read_json(experiment / 'run.json')['fold']}"
     require(fold, "unify")
-    batches = list(scoring_batches("emotion", list(CutSet.from_jsonl_lazy(fold / "test.jsonl.gz")), BATCH_SIZE))
-    gold_esc, gold_eis = (
-        [label for batch in batches for label in batch.targets[task].tolist()] for task in ("esc", "eis")
-    )
+    cuts = list(CutSet.from_jsonl_lazy(fold / "test.jsonl.gz"))
     comparisons: list[Comparison] = []
     classes, reference = None, None
     for name in (str(experiment / "best.pt"), *models):
         model = load_trained_model(name, "cpu")
         if classes is not None and model.labels.classes != classes:
             raise InputError(f"{name}: its classes are not those of {experiment}; export the model of that experiment.")
+        inputs, cpu = _inputs(model), torch.device("cpu")
+        if model.cmvn == "speaker":
+            inputs = by_speaker(inputs, cuts, BATCH_SIZE, cpu)
         started = time.perf_counter()
-        outputs = [model(batch.inputs, batch.lengths) for batch in batches]
+        outputs, gold_esc, gold_eis = [], [], []
+        for batch in inputs.batches("emotion", cuts, BATCH_SIZE, cpu):
+            outputs.append(model(batch.inputs, batch.lengths))
+            gold_esc += batch.targets["esc"].tolist()
+            gold_eis += batch.targets["eis"].tolist()
         seconds = time.perf_counter() - started
         posterior = np.concatenate([output.posterior for output in outputs])
         classes = model.labels.classes
@@ -64,6 +71,13 @@ def compare_models(experiment: Path, msud: Path, models: Sequence[str]) -> list[
             Comparison(name, _megabytes(Path(name)), len(gold_esc), scores, changed, difference, seconds)
         )
     return comparisons
+
+
+def _inputs(model: TrainedModel) -> ModelInputs:
+    """How clips become what the model takes: stored filter banks, or all else of their waveforms."""
+    if isinstance(model.extractor, BatchedFbank):
+        return ModelInputs()
+    return ModelInputs(load_samples, as_extractor(model.extractor))
 
 
 def _gold_and_predicted_eis(gold: list[float], outputs: Sequence[ModelOutput]) -> tuple[list[float], list[float]]:
