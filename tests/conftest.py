@@ -63,6 +63,10 @@ SLOW = (
     "inference/test_encoder_models.py",
     "inference/test_export.py",
     "inference/test_web_page.py",
+    "training/test_encoder_training.py::test_an_interrupted",
+    "training/test_encoder_training.py::test_frozen",
+    "training/test_encoder_training.py::test_starting",
+    "training/test_encoder_training.py::test_two_processes",
     "training/test_state.py",
 )
 # Fixtures of slow tests: a browser, and real corpora.
