@@ -8,6 +8,7 @@ layer that was chosen, and dev.ua_of_layer_<k> and test.ua_of_layer_<k> of each.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,8 +85,10 @@ def system_name(settings: ProbeSettings) -> str:
 
 def is_probe_folder(experiment: Path) -> bool:
     """Whether an experiment's folder, ``<config>-<system>/<target>.<protocol>``, holds the probe."""
-    stamps = sorted(Path(experiment).glob(f"fold*/seed*/{STAMP}"))
-    return bool(stamps) and read_json(stamps[0])["stage"] == STAGE
+    for path in sorted(Path(experiment).glob(f"fold*/seed*/{STAMP}")):
+        with suppress(InputError):  # a damaged stamp does not tell
+            return read_json(path)["stage"] == STAGE
+    return False
 
 
 @dataclass(frozen=True)
