@@ -27,6 +27,7 @@ from speecheq.inference.predictor import Predictor
 from speecheq.inference.recordings import Segment
 from speecheq.inference.speakers import ALONE
 from speecheq.inference.trained_model import load_trained_model
+from speecheq.models import checkpoint
 
 LIGHT = {
     "model": {"kind": "light", "projection": 16, "channels": 16, "bottleneck": 8, "embedding_dim": 16},
@@ -35,11 +36,16 @@ LIGHT = {
     "data": {"batch_size": 8, "workers": 0},
     "run": {"threads": 1},
 }
+# The encoder is trained too, so far that it gives other answers than before.
+TRAINED = ["data.input=waveform", "encoder.learning_rate=0.05", "encoder.lora_rank=2"]
+TRAINED += [f"augment.{change}_probability=0" for change in ("pitch", "tempo", "reverb", "noise")]
 # system: settings beside LIGHT
 KINDS = {
     "light": [],
     "by_speaker": ["data.cmvn=speaker"],
     "fusion": ["model.kind=fusion", "model.mfa_channels=32", "model.scale=4"],
+    "lora": [*TRAINED, "encoder.train=lora"],
+    "fusion_top": [*TRAINED, "model.kind=fusion", "model.mfa_channels=32", "model.scale=4", "encoder.train=top:1"],
 }
 
 
@@ -101,7 +107,7 @@ def assert_equal(found, expected, tolerance=1e-3):
         assert one.eis == pytest.approx(other.eis, abs=5 * tolerance)
 
 
-@pytest.mark.parametrize("kind", ["light", "fusion"])
+@pytest.mark.parametrize("kind", ["light", "fusion", "lora", "fusion_top"])
 def test_predictions_are_those_that_stage_5_scored(trained, kind):
     scored = {p.id: p for p in read_scores(trained(kind) / "scores.tsv")["test"]}
     found = predicted(trained(kind) / "best.pt", trained)
@@ -112,7 +118,7 @@ def test_predictions_are_those_that_stage_5_scored(trained, kind):
         assert p.eis == pytest.approx(scored[p.source].predicted_eis, abs=5e-3)
 
 
-@pytest.mark.parametrize("kind", ["light", "fusion", "by_speaker"])
+@pytest.mark.parametrize("kind", ["light", "fusion", "by_speaker", "lora", "fusion_top"])
 def test_a_model_folder_needs_no_other_file(trained, kind, tmp_path, monkeypatch):
     model_folder.write(trained(kind), tmp_path / "model", licence="apache-2.0")
     expected = predicted(trained(kind) / "best.pt", trained)
@@ -131,7 +137,9 @@ def test_a_model_folder_needs_no_other_file(trained, kind, tmp_path, monkeypatch
         (trained.data / "hidden").rename(trained.data / "whisper")
     card = (tmp_path / "moved/README.md").read_text(encoding="utf-8")
     assert "the states of layers 1 2 of some/id, 50 a second" in card and "- The encoder, some/id: MIT" in card
-    assert "M of the encoder" in card and "The encoder's weights were not trained" in card
+    assert "M of the encoder" in card
+    was_trained = {"lora": "encoder.train: lora", "fusion_top": "encoder.train: top:1"}
+    assert f"`{was_trained[kind]}`" in card if kind in was_trained else "The encoder's weights were not trained" in card
     assert ("--one-speaker" in card) == (kind == "by_speaker")
     assert str(trained.data) not in card + (tmp_path / "moved/config.yaml").read_text()
 
@@ -144,7 +152,7 @@ def test_another_encoder_in_its_place_is_an_error(trained, tmp_path):
         load_trained_model(tmp_path / "model", "cpu")
 
 
-@pytest.mark.parametrize("kind", ["light", "fusion"])
+@pytest.mark.parametrize("kind", ["light", "fusion", "lora"])
 def test_an_onnx_file_answers_as_the_checkpoint_at_any_length(trained, kind, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra `export`")
     export_model(trained(kind) / "best.pt", tmp_path / "model.onnx")
@@ -193,6 +201,21 @@ def test_what_cannot_be_exported_is_one_sentence(trained, tmp_path):
     with pytest.raises(InputError, match="normalised by speaker cannot be exported with its encoder"):
         export_model(trained("by_speaker") / "best.pt", tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_trained_encoder_gives_other_answers(trained, monkeypatch):
+    """Else the tests of this file would pass with the encoder as it was."""
+    expected = predicted(trained("lora") / "best.pt", trained)
+    restore = checkpoint.restore
+
+    def without(content, source):
+        model, config = restore(content, source)
+        model.trained_encoder = None
+        return model, config
+
+    monkeypatch.setattr(checkpoint, "restore", without)
+    found = predicted(trained("lora") / "best.pt", trained)
+    assert max(abs(one.eis - other.eis) for one, other in zip(found, expected)) > 0.02
 
 
 @pytest.mark.parametrize("kind", ["light", "by_speaker"])

@@ -114,8 +114,9 @@ class CorpusTrial:
         if trained.config.data.cmvn == "global":
             notes.append(LEVEL_MATCHED if trained.config.data.features == FBANK else CORPUS_STATISTICS)
         if self.shots:
+            but_encoder = "" if trained.config.data.features == FBANK else " but those of the encoder"
             notes.append(
-                f"adapted models: all weights, {STEPS} steps of Adam at {LEARNING_RATE:g} on mini-batches of {BATCH} "
+                f"adapted models: all weights{but_encoder}, {STEPS} steps of Adam at {LEARNING_RATE:g} on mini-batches of {BATCH} "
                 f"of the labelled clips, drawn with seed {SEED}, batch statistics fixed (ours, not tuned); clips of "
                 "the same speakers are tested"
             )
