@@ -116,9 +116,9 @@ class CorpusTrial:
         if self.shots:
             but_encoder = "" if trained.config.data.features == FBANK else " but those of the encoder"
             notes.append(
-                f"adapted models: all weights{but_encoder}, {STEPS} steps of Adam at {LEARNING_RATE:g} on mini-batches of {BATCH} "
-                f"of the labelled clips, drawn with seed {SEED}, batch statistics fixed (ours, not tuned); clips of "
-                "the same speakers are tested"
+                f"adapted models: all weights{but_encoder}, {STEPS} steps of Adam at {LEARNING_RATE:g} on mini-batches "
+                f"of {BATCH} of the labelled clips, drawn with seed {SEED}, batch statistics fixed (ours, not tuned); "
+                "clips of the same speakers are tested"
             )
         return predictions, {**self.options, "notes": notes}
 
