@@ -18,8 +18,8 @@ class LowRank(nn.Module):
     """LoRA (Hu et al., 2021) of a weight W (out, in): W + alpha / r B A, with A (r, in) and B (out, r) trained.
 
     B is 0 at first. It is a parametrization of the weight, not another layer in place of nn.Linear as in the library
-    peft: WavLM's attention takes ``q_proj.weight`` itself, so that it would go past such a layer, and current releases
-    of peft need torch 2.
+    peft: WavLM's attention takes ``q_proj.weight`` itself and would go past such a layer, untrained. Nor does Whisper
+    need transformers in this way, as it would with peft.
     """
 
     def __init__(self, weight: Tensor, rank: int, alpha: float, generator: torch.Generator) -> None:
