@@ -64,6 +64,7 @@ SLOW = (
     "inference/test_export.py",
     "inference/test_web_page.py",
     "training/test_encoder_training.py::test_an_interrupted",
+    "training/test_encoder_training.py::test_bf16",
     "training/test_encoder_training.py::test_frozen",
     "training/test_encoder_training.py::test_starting",
     "training/test_encoder_training.py::test_two_processes",

@@ -151,6 +151,18 @@ def test_learning_rates_of_the_groups(data):
         assert counted == sum(value.requires_grad for value in model.parameters())
 
 
+@pytest.mark.parametrize("how", ["lora", "all"])
+def test_bf16_is_near_fp32(run, tmp_path, how):
+    curves = []
+    for precision in ("fp32", "bf16"):
+        folder = tmp_path / precision
+        run(folder, encoder__train=how, encoder__learning_rate=1e-3, run__precision=precision, optim__max_steps=4)
+        curves.append([value for _, value in scalars(folder)["train/total"]])
+        assert all(value.dtype == torch.float32 for value in checkpoint.read(folder / "last.pt")["encoder"].values())
+    assert curves[1] == pytest.approx(curves[0], rel=0.2) and curves[1] != curves[0]
+    assert curves[1][0] == pytest.approx(curves[0][0], rel=0.05)  # before the steps add up
+
+
 def test_another_encoder_and_a_checkpoint_without_its_part_are_refused(lora, data, tmp_path):
     content = checkpoint.read(lora / "best.pt")
     without = {key: value for key, value in content.items() if key != "encoder"}

@@ -32,7 +32,8 @@ class LowRank(nn.Module):
         self.scale = alpha / rank
 
     def forward(self, weight: Tensor) -> Tensor:
-        return torch.addmm(weight, self.b, self.a, alpha=self.scale)
+        with torch.autocast(weight.device.type, enabled=False):  # small changes of a weight are lost in bf16
+            return torch.addmm(weight, self.b, self.a, alpha=self.scale)
 
 
 def _find_encoder(extractor: nn.Module) -> tuple[str, Encoder]:
