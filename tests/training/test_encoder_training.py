@@ -20,7 +20,7 @@ from speecheq.features.encoder_states import encoder_settings
 from speecheq.features.encoders import encoder_digest, make_trainable
 from speecheq.models import checkpoint
 from speecheq.training import trainer
-from speecheq.training.optimizer import build_optimizer
+from speecheq.training.optimizer import AverageModel, build_optimizer
 from speecheq.training.train import train
 
 CPU = torch.device("cpu")
@@ -149,6 +149,10 @@ def test_learning_rates_of_the_groups(data):
         ] * groups_each  # optim.learning_rate is 1e-3
         counted = sum(len(group["params"]) for group in groups)
         assert counted == sum(value.requires_grad for value in model.parameters())
+    # the moving average copies what is trained, and shares the rest
+    average = dict(AverageModel(model, 0.9).model.named_parameters())
+    for name, value in model.named_parameters():
+        assert (average[name] is value) == (not value.requires_grad), name
 
 
 @pytest.mark.parametrize("how", ["lora", "all"])
