@@ -15,6 +15,7 @@ from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.features.frame_statistics import normalise_by
+from speecheq.features.speech_activity import NONE, amplify_quiet
 from speecheq.features.waveform_batch import SAMPLING_RATE
 from speecheq.inference.recordings import (
     WITHOUT_CLASS,
@@ -126,6 +127,7 @@ class Predictor:
         self.speech_activity = speech_activity or self.model.speech_activity
         self.labels = self.model.labels
         self.by_speaker = self.model.cmvn == "speaker"
+        self.amplifies = self.speech_activity != NONE and self.model.cmvn == "utterance"
         for task, requested, trained in (
             ("gender", gender, self.labels.genders),
             ("phones", phones, self.labels.phones),
@@ -287,8 +289,11 @@ class Predictor:
 
     def _features(self, clips: Sequence[tuple[AudioClip, Waveform]]) -> tuple[torch.Tensor, torch.Tensor]:
         """The features (N, T, D) of a mini-batch, on the model's device, and their numbers of frames (N,)."""
-        lengths = torch.tensor([len(waveform.samples) for _, waveform in clips])
-        padded = pad_sequence([torch.from_numpy(waveform.samples) for _, waveform in clips], batch_first=True)
+        samples = [waveform.samples for _, waveform in clips]
+        if self.amplifies:
+            samples = [amplify_quiet(each) for each in samples]
+        lengths = torch.tensor([len(each) for each in samples])
+        padded = pad_sequence([torch.from_numpy(each) for each in samples], batch_first=True)
         with torch.inference_mode():
             return self.model.extractor(padded.to(self.model.device), lengths)
 

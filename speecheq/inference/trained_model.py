@@ -221,6 +221,7 @@ def onnx_metadata(labels: Labels, config: Config, log_mel: LogMelInput | None) -
         "format": METADATA_FORMAT,
         "labels": labels.to_dict(),
         "features": features if log_mel is None else log_mel.to_dict(),
+        "cmvn": config.data.cmvn,
         "speech_activity": config.data.speech_activity,
     }
     return {METADATA_KEY: json.dumps(values, ensure_ascii=False)}
