@@ -96,7 +96,7 @@ BY_CI = {
     "utils/install.sh --make-wheelhouse DIR": "utils/install.sh --venv .venv-modern --make-wheelhouse .venv-wheels",
     "utils/install.sh --wheelhouse DIR": "--wheelhouse .venv-wheels",
     "utils/install.sh --extras listen": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has listen
-    "utils/install.sh --extras encoders": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has encoders
+    "utils/install.sh --extras encoders": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # too
     "utils/install.sh --extras export": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has export
 }
 PROGRAMS = (
