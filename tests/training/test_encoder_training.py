@@ -11,10 +11,11 @@ from speecheq.common.errors import InputError
 from speecheq.config.encoder import ENCODER_TRAINING
 from speecheq.config.layers import learned
 from speecheq.config.schema import Config
+from speecheq.dataset.batch import load_samples
 from speecheq.dataset.lazy_cuts import open_cuts
-from speecheq.dataset.model_inputs import waveform_extractor
+from speecheq.dataset.model_inputs import ModelInputs, waveform_extractor
 from speecheq.evaluation.predictions import esc_loss, predict_emotions
-from speecheq.evaluation.robustness.white_box import WhiteBox
+from speecheq.evaluation.robustness.attack_trial import AttackTrial
 from speecheq.evaluation.score import BestModel
 from speecheq.features.encoder_states import encoder_settings
 from speecheq.features.encoders import encoder_digest, make_trainable
@@ -91,7 +92,13 @@ def test_scoring_takes_the_trained_encoder(lora, data):
     samples, lengths = torch.randn(1, 4000), torch.tensor([4000])
     own = waveform_extractor(trained.config, trained.model.trained_encoder)
     assert (own(samples, lengths)[0] - untrained(samples, lengths)[0]).abs().max() > 1e-3
-    WhiteBox(trained.model, own, CPU, "it")  # it has a gradient
+    # attacks on waveforms go through it
+    extractors, _ = AttackTrial(on="waveform", methods=("fgsm",), levels=(-20.0,)).extractors(lora, trained)
+    clean, attacked = (
+        predict_emotions(trained.model, cuts, 4, CPU, inputs=ModelInputs(load_samples, extract))
+        for extract in extractors.values()
+    )
+    assert esc_loss(clean) == pytest.approx(expected, rel=1e-4) and esc_loss(attacked) >= 0.99 * expected
 
 
 def test_frozen_for_the_whole_training_it_is_that_of_a_frozen_encoder(run, tmp_path):
