@@ -48,7 +48,7 @@ def write(folder, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: m\nlayer: 1 2", "'layer' is not a setting of an encoder; they are layers, model, normalise"),
+        ("model: m\nlayer: 1 2", "'layer' is not a setting of an encoder; they are layers, licence, model, normalise"),
         ("model: m\nlayers: 1 1", "layers is '1 1', but it must be whole numbers in rising order"),
         ("model: m\nlayers: [1, 2]", "layers is"),
         ("model: m", "layers is ''"),

@@ -52,8 +52,8 @@ def test_a_constant_filter_bank_stays_finite():
 
 
 def test_unknown_modes_are_refused():
-    with pytest.raises(ValueError, match="cmvn is 'speaker'"):
-        Cmvn("speaker", 8)
+    with pytest.raises(ValueError, match="cmvn is 'corpus'"):
+        Cmvn("corpus", 8)
 
 
 @pytest.mark.parametrize("mode", MODES)
