@@ -6,14 +6,15 @@ stored in the mini-batch as tensors. The model applies them to its normalised fe
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from speecheq.config.schema import AUGMENTATIONS, Config, MixupConfig, SpecAugmentConfig
+from speecheq.config.schema import AUGMENTATIONS, FBANK, Config, MixupConfig, SpecAugmentConfig
 
-FRAMES_A_SECOND = 100
+FRAMES_A_SECOND = 100  # of filter banks
 # CTC targets are sequences in time, so phoneme clips cannot be mixed.
 MIXED_STREAMS = ("emotion", "gender", "unlabelled")
 
@@ -151,7 +152,10 @@ def draw_changes(
     if config.mixup.alpha > 0 and stream in MIXED_STREAMS:
         mixup = draw_mixup(config.mixup, seed, stream, epoch, ids)
     if config.specaugment.active:
-        masks = draw_masks(config.specaugment, seed, stream, epoch, ids, lengths, num_frames, feature_dim)
+        specaugment = config.specaugment
+        if config.data.features != FBANK:  # states of an encoder: half as many frames a second
+            specaugment = replace(specaugment, time_width=specaugment.time_width / 2)
+        masks = draw_masks(specaugment, seed, stream, epoch, ids, lengths, num_frames, feature_dim)
     if types is not None:
         mixup = mixup and mixup.only(types == AUGMENTATIONS.index("mixup"))
         masks = masks and masks.only(types == AUGMENTATIONS.index("specaugment"))

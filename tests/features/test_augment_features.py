@@ -190,6 +190,18 @@ def test_draws_follow_from_seed_stream_epoch_and_id():
     assert torch.equal(other.mixup.shares, first.mixup.shares[[2, 1]])
 
 
+def test_masks_are_as_long_in_seconds_on_the_states_of_an_encoder():
+    """Their frames are 20 ms apart, those of filter banks 10 ms."""
+    config = Config(specaugment=SpecAugmentConfig(time_masks=1, time_width=0.2, time_share=1.0))
+    widest = {}
+    for features, frames in (("fbank", 400), ("whisper", 200)):
+        config.data.features = features
+        ids = [str(number) for number in range(300)]
+        changes = draw_changes(config, "emotion", 0, ids, torch.full((300,), frames), frames, 16)
+        widest[features] = int(changes.masks.frames.sum(1).max())
+    assert widest == {"fbank": 20, "whisper": 10}
+
+
 def test_phoneme_clips_are_masked_and_never_mixed():
     lengths = torch.tensor([30, 25])
     changes = drawn(with_both(), "phoneme", 0, IDS[:2], lengths)
