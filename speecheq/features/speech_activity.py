@@ -28,6 +28,7 @@ METHODS = SILERO, ENERGY, NONE = ("silero", "energy", "none")
 SAMPLING_RATE = 16000
 FRAME = 512  # samples
 STEP = 32  # samples, 2 ms: the resolution of the ends of speech
+RUMBLE = 128  # samples whose mean does not count: what is below about 100 Hz
 CONTEXT = 64  # samples before a frame that Silero VAD is given too
 # The frames that make up the level of a recording are at most 20 dB below its loudest; Silero VAD gets -20 dBFS.
 LOUD_RANGE = 1e-2
@@ -123,10 +124,11 @@ def _frames(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _powers(blocks: Blocks) -> np.ndarray:
-    """The mean power (T, FRAME / STEP) of each step of each frame, without direct current."""
+    """The mean power (T, FRAME / STEP) of each step of each frame, without direct current and rumble."""
     powers = []
     for frames in _frames(blocks()):
-        alternating = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
+        short = frames.reshape(-1, RUMBLE)
+        alternating = short - short.mean(axis=1, keepdims=True, dtype=np.float64)
         powers.append((alternating**2).reshape(len(frames), -1, STEP).mean(axis=2))
     return np.concatenate(powers) if powers else np.zeros((0, FRAME // STEP))
 
