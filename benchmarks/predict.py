@@ -2,8 +2,10 @@
 """Speed of prediction on one CPU core: clips of 3 s, from wav files on disk to answers, at C = 256.
 
     python benchmarks/predict.py [--channels 256] [--seconds 3] [--clips 32] [--batches 1 8 32] [--rounds 5]
+    python benchmarks/predict.py --encoder /models/whisper-base [--layers 1 2 3]
 
-The weights are untrained: speed does not depend on them. SpeechBrain's ECAPA-TDNN of the same width, with its own
+The second line measures model.kind light on the states of a pretrained Whisper encoder. The weights of models are
+untrained: speed does not depend on them. SpeechBrain's ECAPA-TDNN of the same width, with its own
 features, is measured beside ours where it is installed (pip install speechbrain==1.0.3; it needs the k2 stack).
 """
 
@@ -22,7 +24,8 @@ import soundfile
 import torch
 
 from speecheq import seqm
-from speecheq.config.schema import Config
+from speecheq.config.schema import Config, EncoderConfig
+from speecheq.features.encoder_states import open_encoder
 from speecheq.inference.export import export_model
 from speecheq.inference.predictor import Predictor
 from speecheq.inference.recordings import Segment
@@ -42,10 +45,19 @@ def write_clips(folder: Path, clips: int, seconds: float) -> list[Path]:
     return paths
 
 
-def write_models(folder: Path, channels: int) -> dict[str, Path]:
-    """An untrained model in all its forms, by name."""
+def encoder_config(folder: str, layers: list[int]) -> Config:
+    """The settings of ``light`` on the states of the encoder in ``folder``."""
     config = Config()
-    config.model.channels = channels
+    given = EncoderConfig(model=folder, layers=" ".join(map(str, layers)))
+    config.data.features, (config.encoder, _) = "encoder", open_encoder(given)
+    model = config.model
+    model.kind, model.encoder_layers, model.encoder_dim = "light", len(layers), config.encoder.dim
+    model.feature_dim = len(layers) * config.encoder.dim
+    return config
+
+
+def write_models(folder: Path, config: Config) -> dict[str, Path]:
+    """An untrained model in all its forms, by name."""
     model = checkpoint.new_model(config).eval()
     paths = {"PyTorch": folder / "model.pt"}
     phones = ["sil", *map(str, range(1, config.model.num_phones))]
@@ -54,8 +66,11 @@ def write_models(folder: Path, channels: int) -> dict[str, Path]:
         paths.update({"onnxruntime": folder / "model.onnx", "onnxruntime, int8": folder / "int8.onnx"})
         export_model(paths["PyTorch"], paths["onnxruntime"])
         export_model(paths["PyTorch"], paths["onnxruntime, int8"], int8=True)
-    paths["the package's own, PyTorch"] = DEFAULT_MODEL
     return paths
+
+
+def megabytes(path: Path) -> float:
+    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path])) / 1e6
 
 
 def ours(model: Path, batch_size: int) -> Run:
@@ -115,6 +130,8 @@ def first_answer(model: Path, clip: Path, rounds: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--channels", type=int, default=256)
+    parser.add_argument("--encoder", metavar="FOLDER", help="measure light on the states of this Whisper")
+    parser.add_argument("--layers", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
@@ -124,19 +141,27 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         clips = write_clips(Path(folder), given.clips, given.seconds)
-        models = write_models(Path(folder), given.channels)
-        print(f"torch {torch.__version__}, one core, {given.clips} clips of {given.seconds:g} s, C = {given.channels}")
+        if given.encoder:
+            config, name = encoder_config(given.encoder, given.layers), f"light on layers {given.layers}"
+        else:
+            config, name = Config(), f"C = {given.channels}"
+            config.model.channels = given.channels
+        models = write_models(Path(folder), config)
+        if not given.encoder:
+            models["the package's own, PyTorch"] = DEFAULT_MODEL
+        print(f"torch {torch.__version__}, one core, {given.clips} clips of {given.seconds:g} s, {name}")
         batches = " | ".join(f"batch {size}, x real time" for size in given.batches)
-        print(f"| model | {batches} | first answer, s |")
-        print("| --- |" + " --- |" * (len(given.batches) + 1), flush=True)
+        print(f"| model | MB | {batches} | first answer, s |")
+        print("| --- |" + " --- |" * (len(given.batches) + 2), flush=True)
         runs = {(name, size): ours(path, size) for name, path in models.items() for size in given.batches}
-        if find_spec("speechbrain"):
+        if find_spec("speechbrain") and not given.encoder:
             runs.update({(PEER, size): speechbrain(given.channels, size) for size in given.batches})
         took = seconds_of(runs, clips, given.rounds)
         for name in dict.fromkeys(name for name, _ in runs):
             cells = [f"{len(clips) * given.seconds / took[name, size]:.0f}" for size in given.batches]
             cells.append(f"{first_answer(models[name], clips[0], given.rounds):.2f}" if name in models else "-")
-            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+            size = f"{megabytes(models[name]):.1f}" if name in models else "-"
+            print(f"| {name} | {size} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
