@@ -44,6 +44,8 @@ def export_model(name: str | Path | None, out: Path, int8: bool = False) -> None
     log_mel = None
     if config.data.features != FBANK:
         inference, log_mel = join_encoder(config, inference, inference.outputs, model.trained_encoder)
+        if log_mel.with_fbank and out.suffix == TORCH_EXPORT:
+            raise InputError(f"torch.export cannot keep the number of clips of model.kind fusion open; use {ONNX}.")
     metadata = onnx_metadata(labels, config, log_mel)
     with whole_file(out) as temporary:
         if out.suffix == TORCH_EXPORT:
