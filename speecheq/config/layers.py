@@ -48,7 +48,14 @@ NOT_LEARNED = (
     "encoder.licence",
 )
 # Settings that came later: at their defaults they are no part of a stage's key, so that what is done stays done.
-LATER = ("data.features", "data.speech_activity", "model.encoder_layers", "model.encoder_dim", "model.projection")
+LATER = (
+    "data.features",
+    "data.speech_activity",
+    "model.encoder_layers",
+    "model.encoder_dim",
+    "model.projection",
+    "optim.select",
+)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -242,6 +242,9 @@ class OptimConfig:
     ema: float = setting(0.0, "decay of the averaged weights that best.pt holds; 0: no average", low=0.0, high=0.99999)
     warmup_steps: int = setting(0, "steps in which the learning rate rises linearly from 0", low=0)
     schedule: str = setting("constant", "learning rate after the warm-up", choices=("constant", "cosine"))
+    select: str = setting(
+        "best", "epoch that best.pt holds: that with the best UA on the dev part, or the last", choices=("best", "last")
+    )
     finetune: float = setting(0.0, "part of the training, at its end, that is fine-tuning", low=0.0, high=1.0)
     finetune_learning_rate: float = setting(1e-6, "learning rate at the end of fine-tuning (section 3.2)", low=0.0)
     clip_gradient: float = setting(5.0, "norm that longer gradients are scaled down to; 0 never scales", low=0.0)

@@ -282,6 +282,7 @@ def _describe_run(
         "set": run["assignments"],
         "features": model.config.data.features,
         "by_speaker": model.config.data.cmvn == "speaker",
+        "select": model.config.optim.select,
         "label_sets": label_sets,
         "corpora": msud["corpora"] if model.config.data.corpora == "all" else [msud["target"]],
         "phonemes": phonemes.get("corpus"),

@@ -138,6 +138,8 @@ def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
         facts.append("its corpus has one class, so UA and WA say nothing of how well emotions are told apart")
     if run.get("features", FBANK) != FBANK:
         facts.append(f"features: the states of a pretrained encoder ({run['features']}), frozen")
+    if run.get("select") == "last":
+        facts.append("the model of the last epoch was scored, not the best on the dev part")
     if run.get("by_speaker"):
         facts.append(
             "each speaker's clips were normalised by their own mean and deviation, those of test speakers too: another "

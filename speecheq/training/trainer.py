@@ -198,7 +198,10 @@ class Trainer:
         log.warning("%s Step %d is skipped, its mini-batch is in %s.", error, step, path)
 
     def _end_epoch(self, speed: float, is_complete: bool) -> None:
-        """Score the dev part and keep the best model; ``is_complete`` unless the training ends within the epoch."""
+        """Score the dev part and keep the model that ``optim.select`` says.
+
+        ``is_complete`` unless the training ends within the epoch.
+        """
         state = self.state
         model = self.model if self.average is None else self.average.model
         scores, confusion = dev_scores(model, self.data, self.setup)
@@ -214,7 +217,8 @@ class Trainer:
             format_values(scores),
             speed,
         )
-        if state.best is None or _merit(scores) > _merit(state.best["dev"]):
+        is_kept = self.config.optim.select == "last" or state.best is None
+        if is_kept or _merit(scores) > _merit(state.best["dev"]):
             state.best = {"epoch": epoch, "step": state.step, "dev": scores}
             self._save("best.pt", model, **state.best)
         if is_complete:
