@@ -217,8 +217,8 @@ class Trainer:
             format_values(scores),
             speed,
         )
-        is_kept = self.config.optim.select == "last" or state.best is None
-        if is_kept or _merit(scores) > _merit(state.best["dev"]):
+        before = None if self.config.optim.select == "last" else state.best
+        if before is None or _merit(scores) > _merit(before["dev"]):
             state.best = {"epoch": epoch, "step": state.step, "dev": scores}
             self._save("best.pt", model, **state.best)
         if is_complete:
