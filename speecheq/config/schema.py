@@ -91,7 +91,9 @@ class ModelConfig:
         "for the other streams",
         choices=("shared", "per_stream"),
     )
-    dropout: float = setting(0.0, "dropout in front of every head, in training only", low=0.0, high=0.99999)
+    dropout: float = setting(
+        0.0, "dropout in front of every head, and of the pooling of light, in training only", low=0.0, high=0.99999
+    )
 
     def validate(self) -> "ModelConfig":
         """Return self. Raises ValueError, with name and range, for a setting that does not fit its range or another."""
