@@ -118,6 +118,12 @@ def _encoder_name(config: Config) -> str:
 
 def _features(config: Config) -> str:
     """What the model takes, in words."""
+    found = config.data.speech_activity
+    return _frames(config) + ("" if found == "none" else f", from the first to the last speech that `{found}` finds")
+
+
+def _frames(config: Config) -> str:
+    """What a frame of it is, in words."""
     fbank = (
         "80 log mel filter banks of 16 kHz speech, 25 ms every 10 ms (Hamming window, no dither, `snip_edges=False`)"
     )

@@ -13,8 +13,8 @@ WINDOW_SECONDS = 6.0
 # The shortest window and hop, in seconds.
 LEAST_WINDOW = 0.3
 LEAST_HOP = 0.01
-# No clip holds longer pauses, in seconds.
-LONGEST_PAUSE = 1.0
+# No clip holds longer pauses, in seconds; those of training clips are mostly shorter.
+LONGEST_PAUSE = 2.0
 # The notes of a clip without a class, for lack of speech.
 NO_SPEECH, TOO_SHORT = "no speech", "too short"
 

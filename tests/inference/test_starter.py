@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from scipy.signal import lfilter
+from speech_like import hiss, silence, speech_like
 
 from speecheq.cli import main
 from speecheq.evaluation.metrics import unweighted_accuracy
@@ -31,7 +33,7 @@ def test_it_is_a_model_folder_of_at_most_10_mb_with_its_terms():
 
 def test_a_fresh_clone_answers(tmp_path):
     wav = tmp_path / "some.wav"
-    soundfile.write(wav, 0.1 * np.random.default_rng(1).standard_normal(32000), 16000)
+    soundfile.write(wav, speech_like(2), 16000)
     done = subprocess.run(
         [sys.executable, "-m", "speecheq.predict", "--gender", str(wav)], capture_output=True, text=True
     )
@@ -59,3 +61,93 @@ def test_real_clips_of_the_speaker_that_it_was_not_trained_on(samples):
     card = (DEFAULT_MODEL / "README.md").read_text()
     stated = float(card.split("| UA (mean recall of the classes) | ")[1].split()[0])
     assert len(clips) == 49 and ua == pytest.approx(stated, abs=0.03)  # files in place of stored features
+
+
+# ---- what is not speech has no say
+
+
+def real_clips(samples, step=14):
+    """Every 14th clip of EMODB, float32 at 16 kHz, and the emotion of each."""
+    paths = sorted((samples("EMODB") / "wav").glob("*.wav"))[::step]
+    clips = [soundfile.read(path, dtype="float32")[0] for path in paths]
+    return clips, [EMOTIONS[path.stem[5]] for path in paths]
+
+
+def room_tone(seconds, decibels, seed=0):
+    """Noise (S,) that is low, as of a room, at ``decibels`` of full scale."""
+    noise = lfilter([1.0], [1.0, -0.95], np.random.default_rng(seed).standard_normal(round(seconds * 16000)))
+    return (10 ** (decibels / 20) * noise / noise.std()).astype(np.float32)
+
+
+def test_silence_hiss_and_room_tone_do_not_change_the_class(samples):
+    predictor = Predictor(device="cpu")
+    clips, emotions = real_clips(samples)
+    alone = [predictor(clip, 16000)[0] for clip in clips]
+    assert np.mean([answer.emotion == emotion for answer, emotion in zip(alone, emotions)]) > 0.8
+    surroundings = {
+        "0.5 s in front": (silence(0.5), silence(0)),
+        "1 s behind": (silence(0), silence(1)),
+        "2 s in front": (silence(2), silence(0)),
+        "4 s behind": (silence(0), silence(4)),
+        "hiss": (hiss(2, -70), hiss(2, -70, 1)),
+        "room tone": (room_tone(1, -63), room_tone(3, -63, 1)),
+    }
+    same = {}
+    for name, (before, after) in surroundings.items():
+        answers = [predictor(np.concatenate((before, clip, after)), 16000)[0] for clip in clips]
+        same[name] = np.mean(
+            [
+                answer.emotion == other.emotion
+                and all(abs(answer.posterior[key] - other.posterior[key]) <= 0.1 for key in other.posterior)
+                for answer, other in zip(answers, alone)
+            ]
+        )
+    assert min(same.values()) >= 34 / 36, same
+
+
+def test_clips_that_pauses_join_get_the_classes_that_they_have_alone(samples):
+    predictor = Predictor(device="cpu")
+    clips, _ = real_clips(samples, 30)
+    clips = clips[:18]
+    parts, starts = [room_tone(3, -63)], []
+    for number, clip in enumerate(clips):
+        starts.append(sum(map(len, parts)) / 16000)
+        parts += [clip, room_tone(3, -63, number + 1)]
+    windows = predictor(np.concatenate(parts), 16000)
+    right = 0
+    for clip, start in zip(clips, starts):
+        inside = [window for window in windows if start - 0.2 < window.start < start + len(clip) / 16000]
+        longest = max(inside, key=lambda window: window.speech)
+        right += longest.emotion == predictor(clip, 16000)[0].emotion
+    assert right >= 17
+
+
+@pytest.mark.parametrize("gain", [-60, -20])
+def test_quiet_clips_get_the_same_class(samples, gain):
+    predictor = Predictor(device="cpu")
+    clips, _ = real_clips(samples)
+    scaled = [clip * np.float32(10 ** (gain / 20)) for clip in clips]
+    same = [
+        predictor(clip, 16000)[0].emotion == predictor(quiet, 16000)[0].emotion for clip, quiet in zip(clips, scaled)
+    ]
+    assert np.mean(same) >= 34 / 36
+
+
+def test_trimmed_clips_of_another_corpus_get_the_class_of_the_published_ones(samples):
+    predictor = Predictor(device="cpu")
+    paths = sorted(samples("RAVDESS").rglob("*.wav"))[::60]
+    same = []
+    for path in paths:
+        (whole,) = predictor(path)
+        clip, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        around = round((whole.start - 0.05) * rate), round((whole.end + 0.05) * rate)
+        (trimmed,) = predictor(clip[slice(*around)], rate)
+        same.append(whole.emotion == trimmed.emotion)
+    assert len(paths) == 24 and sum(same) >= 23
+
+
+def test_noise_has_no_class():
+    predictor = Predictor(device="cpu")
+    for samples in (hiss(3, -40), room_tone(3, -40), silence(3), speech_like(1)[:400]):
+        (answer,) = predictor(samples, 16000)
+        assert answer.note == "no speech" and answer.posterior is None

@@ -11,9 +11,9 @@ def seconds(*spans):
 
 
 def test_a_recording_that_is_not_cut_is_one_clip_without_long_pauses():
-    speech = seconds((1, 2), (2.9, 4), (6, 7))
+    speech = seconds((1, 2), (3.9, 4), (7, 8))
     (span,) = Windows().follow(speech, 10 * RATE, RATE)
-    assert span == Span(100, 600, seconds((4, 6)), 3.1)
+    assert span == Span(100, 700, seconds((4, 7)), 2.1)
 
 
 def test_windows_begin_where_speech_begins():
