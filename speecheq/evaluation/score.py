@@ -104,7 +104,7 @@ class BestModel(NamedTuple):
     config: Config
     checkpoint: Mapping[str, Any]
     device: torch.device
-    inputs: ModelInputs  # how clips become its features, before normalisation by speaker
+    inputs: ModelInputs = ModelInputs()  # how clips become its features, before normalisation by speaker
 
     @classmethod
     def load(cls, folder: Path) -> "BestModel":

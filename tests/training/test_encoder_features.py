@@ -27,6 +27,7 @@ LIGHT = {
     "data": {"batch_size": 8, "workers": 0},
     "run": {"threads": 1},
 }
+BASELINE = ("--set", "model.kind=baseline")
 FOLD = "seqd.official/fold1/seed1"
 
 
@@ -198,7 +199,7 @@ def test_the_trained_model_depends_on_the_states(run, stored):
 
 
 def test_what_does_not_fit_is_one_sentence(run, stored):
-    log = run("train", "--systems", "wo_mtl", "--set", "data.features=tiny", status=1)
+    log = run("train", "--systems", "wo_mtl", *BASELINE, "--set", "data.features=tiny", status=1)
     assert "--set data.features: the feature set is given by --features" in log
     log = run("train", "--systems", "wo_mtl", "--features", "nothing", status=1)
     assert "run stage 2 with --features nothing first" in log
