@@ -123,6 +123,8 @@ NOT_LEFT = {
     "local/cards/harbour.yaml",
     "model.safetensors",
     "config.json",
+    "data/whisper-base/encoder.yaml",
+    "pooled.npz",
     "preprocessor_config.json",
     "labels.json",
     "data/corpora",

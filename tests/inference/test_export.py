@@ -117,7 +117,7 @@ def test_the_metadata_say_how_features_are_made_and_what_outputs_mean(tmp_path):
     assert {name: features[name] for name in FbankConfig().to_dict()} == FbankConfig().to_dict()
     assert features["dither"] == 0 and features["snip_edges"] is False
     opened = load_trained_model(tmp_path / "model.onnx")
-    assert isinstance(opened, OnnxModel) and opened.fbank == FbankConfig()
+    assert isinstance(opened, OnnxModel) and opened.extractor.config == FbankConfig()
     assert opened.labels == load_trained_model(tmp_path / "model.pt").labels
 
 

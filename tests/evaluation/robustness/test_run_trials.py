@@ -147,7 +147,7 @@ class PassThrough(torch.nn.Module):
 
 
 def test_the_snr_is_as_stated_and_the_noise_the_same_at_each(fold, noises, stream, monkeypatch):
-    monkeypatch.setattr(noise_trial, "BatchedFbank", PassThrough)
+    monkeypatch.setattr(noise_trial, "waveform_extractor", lambda *_: PassThrough())
     trial = NoiseTrial(noises, None, (20.0, 5.0, 0.0))
     changes = {
         condition.level: change
@@ -272,7 +272,7 @@ def test_padding_and_misclassified_clips_stay_as_they_are(fold, stream, method):
     for row, length in enumerate(stream.lengths.tolist()):
         assert not made[row, length:].any()
         assert row == 1 or not made[row].equal(stream.inputs[row])
-    features, frames = box.fbank(stream.inputs, stream.lengths)
+    features, frames = box.extractor(stream.inputs, stream.lengths)
     of_fbank = replace(stream, inputs=features, lengths=frames)
     changed = attack_clips(box.fbank_logits, fbank_ball, of_fbank, ATTACKS[method], 1.0) - features
     assert not changed[1].any()
