@@ -281,6 +281,7 @@ def _describe_run(
         "config": run["config_name"],
         "set": run["assignments"],
         "features": model.config.data.features,
+        "encoder_train": model.config.encoder.train,
         "by_speaker": model.config.data.cmvn == "speaker",
         "select": model.config.optim.select,
         "label_sets": label_sets,

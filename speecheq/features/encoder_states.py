@@ -103,13 +103,12 @@ class EncoderSet(FeatureSet):
     def extract(self, cuts: list[MonoCut], archive: Path) -> None:
         device = pick_device("auto")
         encoder = _encoder(self.settings, device)
-        rate = SAMPLING_RATE
         layers = (len(self.settings.layers), self.dim)
         rows = 0
         with whole_file(archive) as temporary, open(temporary, "wb") as stream:
             _write_header(stream, self.stored_as, (rows, *layers))
             for batch in _batches(cuts, device):
-                clips = [torch.from_numpy(load_waveform(cut, rate)) for cut in batch]
+                clips = [torch.from_numpy(load_waveform(cut, SAMPLING_RATE)) for cut in batch]
                 lengths = torch.tensor([len(clip) for clip in clips])
                 with torch.inference_mode():
                     states, frames = encoder(pad_sequence(clips, batch_first=True).to(device), lengths)

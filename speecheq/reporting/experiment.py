@@ -29,7 +29,14 @@ from speecheq.seqm import ClassTable
 # What the folds of an experiment have in common, besides score.EXPERIMENT: system, training data and labels.
 COMMON = ("system", "config", "corpora", "phonemes", "per_set", "units", "label_sets")
 # The same of what score files came to hold later, with the values of those without it.
-LATER: dict[str, Any] = {"sounds": {}, "features": FBANK, "by_speaker": False, "select": "best", "probe": None}
+LATER: dict[str, Any] = {
+    "sounds": {},
+    "features": FBANK,
+    "encoder_train": "none",
+    "by_speaker": False,
+    "select": "best",
+    "probe": None,
+}
 AUDIO_FOLDERS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
 
 

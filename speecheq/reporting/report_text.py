@@ -137,7 +137,9 @@ def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
     if len(run["label_sets"][TEST]) == 1:
         facts.append("its corpus has one class, so UA and WA say nothing of how well emotions are told apart")
     if run.get("features", FBANK) != FBANK:
-        facts.append(f"features: the states of a pretrained encoder ({run['features']}), frozen")
+        trained = run.get("encoder_train", "none")
+        how = "frozen" if trained == "none" else f"trained with the model ({trained})"
+        facts.append(f"features: the states of a pretrained encoder ({run['features']}), {how}")
     if run.get("select") == "last":
         facts.append("the model of the last epoch was scored, not the best on the dev part")
     if run.get("by_speaker"):

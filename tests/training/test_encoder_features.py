@@ -18,6 +18,8 @@ from speecheq.dataset.model_inputs import SpeakerStatistics, by_speaker, mean_an
 from speecheq.evaluation.predictions import predict_emotions
 from speecheq.evaluation.score import BestModel
 from speecheq.evaluation.score_files import read_scores
+from speecheq.reporting.experiment import summarise
+from speecheq.reporting.report_text import experiment_facts
 
 CPU = torch.device("cpu")
 LIGHT = {
@@ -88,6 +90,12 @@ def test_all_tasks_train_and_score_on_stored_states(run, stored):
     scores = read_json(folder / "metrics.json")
     assert 0 <= scores["test.ua"] <= 1 and scores["test.per"] > 0 and scores["test.gender"] is not None
     assert scores["run"]["features"] == "tiny" and scores["run"]["by_speaker"] is False
+    summary = summarise(folder.parents[1], [folder]).summary
+    assert "features: the states of a pretrained encoder (tiny), frozen" in experiment_facts(summary)
+    summary["run"]["encoder_train"] = "lora"
+    assert "features: the states of a pretrained encoder (tiny), trained with the model (lora)" in experiment_facts(
+        summary
+    )
 
 
 def test_states_computed_in_training_give_the_same_model(run, stored):
