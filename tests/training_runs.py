@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from encoder_models import write_whisper
 
 from speecheq.config.schema import Config
 from speecheq.corpora.prepare import PrepareRequest, prepare
@@ -52,6 +54,28 @@ def make_toy_data(toys, folder: Path, target: str, protocol: str) -> Path:
     for name in (target, "aishell"):
         compute_toy_features(toys, name, getattr(toys, name)(folder / "corpora" / name), folder)
     unify_toy_data(folder, target, protocol)
+    return folder
+
+
+# A light model that learns for four steps.
+LIGHT = {
+    "model": {"kind": "light", "projection": 16, "channels": 16, "bottleneck": 8, "embedding_dim": 16},
+    "loss": {"gamma": 0.0},
+    "optim": {"epochs": None, "max_steps": 4, "learning_rate": 3e-3},
+    "data": {"batch_size": 8, "workers": 0},
+    "run": {"threads": 1},
+}
+
+
+def make_encoder_recipe(toys, folder: Path) -> Path:
+    """Toy SEQD and AISHELL-1 with filter banks, conf/ with LIGHT and the feature set tiny, and a tiny Whisper."""
+    make_toy_data(toys, folder / "data", "seqd", "official")
+    write_whisper(folder / "whisper", layers=3, dim=8)
+    conf = folder / "conf"
+    (conf / "features").mkdir(parents=True)
+    (conf / "features" / "tiny.yaml").write_text("model: some/id\nlayers: 1 2\nlicence: MIT\nstored_as: float32\n")
+    (conf / "light.yaml").write_text(yaml.safe_dump(LIGHT))
+    (conf / "systems.yaml").write_bytes((ROOT / "egs/mandarin/conf/systems.yaml").read_bytes())
     return folder
 
 

@@ -2,16 +2,13 @@
 
 import csv
 import json
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from encoder_models import write_whisper
-from training_runs import ROOT, make_toy_data
+from training_runs import ROOT, make_encoder_recipe
 
 from speecheq.cli import main
 from speecheq.common.errors import InputError
@@ -29,13 +26,6 @@ from speecheq.inference.speakers import ALONE
 from speecheq.inference.trained_model import load_trained_model
 from speecheq.models import checkpoint
 
-LIGHT = {
-    "model": {"kind": "light", "projection": 16, "channels": 16, "bottleneck": 8, "embedding_dim": 16},
-    "loss": {"gamma": 0.0},
-    "optim": {"epochs": None, "max_steps": 4, "learning_rate": 3e-3},
-    "data": {"batch_size": 8, "workers": 0},
-    "run": {"threads": 1},
-}
 # The encoder is trained too, so far that it gives other answers than before.
 TRAINED = ["data.input=waveform", "encoder.learning_rate=0.05", "encoder.lora_rank=2"]
 TRAINED += [f"augment.{change}_probability=0" for change in ("pitch", "tempo", "reverb", "noise")]
@@ -52,14 +42,7 @@ KINDS = {
 @pytest.fixture(scope="module")
 def trained(toys, tmp_path_factory):
     """``trained(kind)``: a system of KINDS on a tiny Whisper, trained and scored once; ``trained.data`` its data."""
-    folder = tmp_path_factory.mktemp("encoder")
-    make_toy_data(toys, folder / "data", "seqd", "official")
-    write_whisper(folder / "whisper", layers=3, dim=8)
-    conf = folder / "conf"
-    (conf / "features").mkdir(parents=True)
-    (conf / "features" / "tiny.yaml").write_text("model: some/id\nlayers: 1 2\nlicence: MIT\nstored_as: float32\n")
-    (conf / "light.yaml").write_text(yaml.safe_dump(LIGHT))
-    shutil.copy(ROOT / "egs/mandarin/conf/systems.yaml", conf)
+    folder = make_encoder_recipe(toys, tmp_path_factory.mktemp("encoder"))
     made = {}
 
     def run(*arguments):

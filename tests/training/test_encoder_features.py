@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from encoder_models import write_whisper
-from training_runs import ROOT, make_toy_data
+from training_runs import make_encoder_recipe
 
 from speecheq.cli import main
 from speecheq.common.errors import InputError
@@ -22,13 +20,6 @@ from speecheq.reporting.experiment import summarise
 from speecheq.reporting.report_text import experiment_facts
 
 CPU = torch.device("cpu")
-LIGHT = {
-    "model": {"kind": "light", "projection": 16, "channels": 16, "bottleneck": 8, "embedding_dim": 16},
-    "loss": {"gamma": 0.0},
-    "optim": {"epochs": None, "max_steps": 4, "learning_rate": 3e-3},
-    "data": {"batch_size": 8, "workers": 0},
-    "run": {"threads": 1},
-}
 BASELINE = ("--set", "model.kind=baseline")
 FOLD = "seqd.official/fold1/seed1"
 
@@ -36,15 +27,7 @@ FOLD = "seqd.official/fold1/seed1"
 @pytest.fixture(scope="module")
 def data(toys, tmp_path_factory):
     """Toy SEQD and AISHELL-1 with filter banks, a recipe's folder with conf/, and a tiny Whisper."""
-    folder = tmp_path_factory.mktemp("encoder")
-    make_toy_data(toys, folder / "data", "seqd", "official")
-    write_whisper(folder / "whisper", layers=2, dim=8)
-    conf = folder / "conf"
-    (conf / "features").mkdir(parents=True)
-    (conf / "features" / "tiny.yaml").write_text("model: some/id\nlayers: 1 2\nstored_as: float32\n")
-    (conf / "light.yaml").write_text(yaml.safe_dump(LIGHT))
-    (conf / "systems.yaml").write_bytes((ROOT / "egs/mandarin/conf/systems.yaml").read_bytes())
-    return folder
+    return make_encoder_recipe(toys, tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture
