@@ -54,6 +54,7 @@ LATER = (
     "model.encoder_layers",
     "model.encoder_dim",
     "model.projection",
+    "model.pooling",
     "optim.select",
 )
 

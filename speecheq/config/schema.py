@@ -74,6 +74,11 @@ class ModelConfig:
     mfa_channels: int = setting(1536, "width of the multi-layer feature aggregation", low=1)
     scale: int = setting(8, "channel groups of a Res2 convolution", low=2)
     bottleneck: int = setting(128, "inner width of squeeze-excitation and of the attentive pooling", low=1)
+    pooling: str = setting(
+        "attentive",
+        "light over time: attentive statistics of the projected layers, or mean and deviation of all states",
+        choices=("attentive", "statistics"),
+    )
     embedding_dim: int = setting(192, "width of the utterance embedding", low=1)
     res_bigru: str = setting(
         "before_se",
@@ -92,7 +97,7 @@ class ModelConfig:
         choices=("shared", "per_stream"),
     )
     dropout: float = setting(
-        0.0, "dropout in front of every head, and of the pooling of light, in training only", low=0.0, high=0.99999
+        0.0, "dropout in front of every head, and of light's pooling (statistics: after it), in training only", low=0.0, high=0.99999
     )
 
     def validate(self) -> "ModelConfig":
@@ -110,6 +115,13 @@ class ModelConfig:
             raise ValueError(
                 f"decoder_channels is {self.decoder_channels}, but fusion, whose branches differ in frame rate, has no "
                 "decoder; set it to 0, or model.kind to light or speecheq"
+            )
+        if self.pooling == "statistics" and self.kind != "light":
+            raise ValueError(f"pooling is statistics, which only kind light has, but kind is {self.kind}")
+        if self.pooling == "statistics" and self.decoder_channels:
+            raise ValueError(
+                f"decoder_channels is {self.decoder_channels}, but with pooling statistics nothing is learned from "
+                "frames, so there is nothing to decode; set it to 0, or pooling to attentive"
             )
         if self.kind in ENCODER_KINDS and not self.encoder_layers:
             raise ValueError(

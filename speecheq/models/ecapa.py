@@ -109,9 +109,7 @@ class AttentiveStatisticsPooling(nn.Module):
 
     def forward(self, h: Tensor, frames: Frames) -> Tensor:
         h = h.float()  # sums over time in float32 at any precision of the convolutions
-        valid = torch.ones_like(h[..., :1]) if frames.mask is None else frames.mask
-        mean, variance = moments(h, valid / frames.counts.unsqueeze(2))
-        context = self.context(torch.cat([mean, standard_deviation(variance)], dim=1))
+        context = self.context(statistics(h, frames))
         attention = torch.relu(self.local(h) + context.unsqueeze(1))
         scores = self.scores(torch.tanh(self.norm(attention, frames))).float()
         mean, variance = moments(h, frames.softmax(scores))
@@ -121,6 +119,14 @@ class AttentiveStatisticsPooling(nn.Module):
 def standard_deviation(variance: Tensor) -> Tensor:
     """The root of a variance of any shape, with a gradient that is finite at 0."""
     return variance.clamp(min=VARIANCE_FLOOR).sqrt()
+
+
+def statistics(h: Tensor, frames: Frames) -> Tensor:
+    """(N, T, C) -> (N, 2C): mean and deviation over each utterance's own frames, in float32."""
+    h = h.float()
+    valid = torch.ones_like(h[..., :1]) if frames.mask is None else frames.mask
+    mean, variance = moments(h, valid / frames.counts.unsqueeze(2))
+    return torch.cat([mean, standard_deviation(variance)], dim=1)
 
 
 def moments(h: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from speecheq.config.schema import STACKED_FBANK, ModelConfig
 from speecheq.models.convolution import Convolution
-from speecheq.models.ecapa import AttentiveStatisticsPooling, EcapaTdnn
+from speecheq.models.ecapa import AttentiveStatisticsPooling, EcapaTdnn, statistics
 from speecheq.models.heads import Backbone, FrameLevel, MultitaskHeads
 from speecheq.models.layer_mixture import LayerMixture
 from speecheq.models.padding_mask import Frames, MaskedBatchNorm1d
@@ -64,11 +64,43 @@ class LightBackbone(Backbone):
         return FrameLevel(self.phonemes(features, frames), frames)
 
 
+class PooledBackbone(Backbone):
+    """The frame level is the states (N, T, L D); the embedding is made of their mean and deviation over time.
+
+    The trained counterpart of the linear probe, which stands on the same statistics.
+    """
+
+    has_phoneme_branch = True
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = 2 * config.feature_dim
+        self.pooled_norm = MaskedBatchNorm1d(width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.fc = nn.Linear(width, config.embedding_dim)
+        self.embedding_norm = MaskedBatchNorm1d(config.embedding_dim)
+        self.phonemes = PhonemeBranch(config)
+
+    def aggregate(self, features: Tensor, frames: Frames) -> FrameLevel:
+        return FrameLevel(features, frames)
+
+    def embed(self, level: FrameLevel) -> Tensor:
+        pooled = self.pooled_norm(statistics(level.x, level.frames))
+        return self.embedding_norm(torch.relu(self.fc(self.dropout(pooled)).float()))
+
+    def aggregate_for_phonemes(self, features: Tensor, frames: Frames) -> FrameLevel:
+        return FrameLevel(self.phonemes(features, frames), frames)
+
+
 class Light(MultitaskHeads):
     """light, and the heads; phonemes at the encoder's frame rate, 50 a second."""
 
     def __init__(self, config: ModelConfig):
-        super().__init__(config.validate(), LightBackbone(config), config.projection, phoneme_channels=config.channels)
+        config.validate()
+        pools_states = config.pooling == "statistics"
+        backbone = PooledBackbone(config) if pools_states else LightBackbone(config)
+        width = config.feature_dim if pools_states else config.projection
+        super().__init__(config, backbone, width, phoneme_channels=config.channels)
 
 
 def unstack(stacked: Tensor, frames: Frames) -> FrameLevel:

@@ -18,7 +18,7 @@ def test_light_is_small(layers, dim, millions):
     assert sum(p.numel() for p in build_model(config).parameters()) < millions * 1e6
 
 
-@pytest.mark.parametrize("kind", ["light", "fusion"])
+@pytest.mark.parametrize("kind", ["light", "light on plain statistics", "fusion"])
 def test_all_tasks_in_one_pass_are_the_tasks_one_by_one(kind):
     model = small_model(kind).eval()
     features, lengths = random_features(model, 3, 30), torch.tensor([30, 17, 2])
@@ -28,6 +28,18 @@ def test_all_tasks_in_one_pass_are_the_tasks_one_by_one(kind):
     assert torch.equal(together.phoneme_logits, phonemes.phoneme_logits)
     assert torch.equal(together.lengths, phonemes.lengths)
     assert torch.equal(together.esc_logits, emotion.esc_logits) and torch.equal(together.eis, emotion.eis)
+
+
+def test_plain_statistics_are_all_that_it_sees_of_the_frames():
+    model = small_model("light on plain statistics").eval()
+    features = random_features(model, 1, 30)
+    shuffled = features[:, torch.randperm(30, generator=torch.Generator().manual_seed(1))]
+    louder = 2 * features
+    lengths = torch.tensor([30])
+    with torch.no_grad():
+        plain, same, other = (model(x, lengths, ("esc",)).esc_logits for x in (features, shuffled, louder))
+    torch.testing.assert_close(plain, same, rtol=0, atol=1e-5)
+    assert not torch.allclose(plain, other, atol=1e-3)
 
 
 def test_unstacked_frames_are_in_the_order_of_time():
