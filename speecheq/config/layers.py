@@ -55,6 +55,7 @@ LATER = (
     "model.encoder_dim",
     "model.projection",
     "model.pooling",
+    "model.pooled_layers",
     "optim.select",
 )
 

@@ -64,8 +64,13 @@ class LightBackbone(Backbone):
         return FrameLevel(self.phonemes(features, frames), frames)
 
 
+def pooled_width(config: ModelConfig) -> int:
+    """Values of a frame that ``pooling: statistics`` takes."""
+    return (config.pooled_layers or config.encoder_layers) * config.encoder_dim
+
+
 class PooledBackbone(Backbone):
-    """The frame level is the states (N, T, L D); the embedding is made of their mean and deviation over time.
+    """The frame level is the states of the pooled layers; the embedding is made of their mean and deviation over time.
 
     The trained counterpart of the linear probe, which stands on the same statistics.
     """
@@ -74,15 +79,15 @@ class PooledBackbone(Backbone):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        width = 2 * config.feature_dim
-        self.pooled_norm = MaskedBatchNorm1d(width)
+        self.width = pooled_width(config)
+        self.pooled_norm = MaskedBatchNorm1d(2 * self.width)
         self.dropout = nn.Dropout(config.dropout)
-        self.fc = nn.Linear(width, config.embedding_dim)
+        self.fc = nn.Linear(2 * self.width, config.embedding_dim)
         self.embedding_norm = MaskedBatchNorm1d(config.embedding_dim)
         self.phonemes = PhonemeBranch(config)
 
     def aggregate(self, features: Tensor, frames: Frames) -> FrameLevel:
-        return FrameLevel(features, frames)
+        return FrameLevel(features[..., : self.width], frames)
 
     def embed(self, level: FrameLevel) -> Tensor:
         pooled = self.pooled_norm(statistics(level.x, level.frames))
@@ -99,7 +104,7 @@ class Light(MultitaskHeads):
         config.validate()
         pools_states = config.pooling == "statistics"
         backbone = PooledBackbone(config) if pools_states else LightBackbone(config)
-        width = config.feature_dim if pools_states else config.projection
+        width = pooled_width(config) if pools_states else config.projection
         super().__init__(config, backbone, width, phoneme_channels=config.channels)
 
 

@@ -179,7 +179,10 @@ def test_the_settings_choose_the_model():
         (dict(kind="fusion"), "kind is fusion, which takes the states of a pretrained encoder"),
         (dict(kind="fusion", channels=20), "channels is 20, but it must be a multiple of scale"),
         (dict(kind="fusion", decoder_channels=8), "decoder_channels is 8, but fusion"),
-        (dict(pooling="statistics"), "pooling is statistics, which only kind light has, but kind is speecheq"),
+        (
+            dict(kind="light", pooled_layers=3, encoder_layers=2, encoder_dim=40),
+            "pooled_layers is 3, but the features have 2 of the encoder's layers",
+        ),
         (
             dict(kind="light", pooling="statistics", decoder_channels=8),
             "decoder_channels is 8, but with pooling statistics nothing is learned from frames",

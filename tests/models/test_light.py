@@ -42,6 +42,17 @@ def test_plain_statistics_are_all_that_it_sees_of_the_frames():
     assert not torch.allclose(plain, other, atol=1e-3)
 
 
+def test_pooled_layers_leave_the_upper_ones_to_phonemes():
+    model = small_model("light on plain statistics", pooled_layers=2).eval()
+    features, lengths = random_features(model, 2, 30), torch.tensor([30, 21])
+    upper = features.clone()
+    upper[..., 32:] += 1.0 + torch.arange(16.0)
+    with torch.no_grad():
+        plain, other = model(features, lengths), model(upper, lengths)
+    assert torch.equal(plain.esc_logits, other.esc_logits) and torch.equal(plain.eis, other.eis)
+    assert not torch.allclose(plain.phoneme_logits, other.phoneme_logits, atol=1e-3)
+
+
 def test_unstacked_frames_are_in_the_order_of_time():
     frames = torch.arange(12.0).view(1, 6, 2)  # six frames of two filter banks
     stacked = frames.reshape(1, 3, 4)
