@@ -12,6 +12,7 @@ SMALL = {
     "speecheq": dict(channels=16, mfa_channels=24, bottleneck=8, embedding_dim=12),
     "baseline": dict(channels=12, embedding_dim=10),
     "light": dict(channels=16, projection=8, bottleneck=4, embedding_dim=10, **STATES),
+    "light on means": dict(channels=16, pooling="mean", embedding_dim=10, **STATES),
     "light on plain statistics": dict(channels=16, pooling="statistics", embedding_dim=10, **STATES),
     "fusion": {
         **dict(channels=16, mfa_channels=24, bottleneck=8, projection=8, embedding_dim=12),

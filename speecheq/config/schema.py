@@ -76,11 +76,12 @@ class ModelConfig:
     bottleneck: int = setting(128, "inner width of squeeze-excitation and of the attentive pooling", low=1)
     pooling: str = setting(
         "attentive",
-        "how light sums up a clip: attentive statistics of the projected layers, or mean and deviation of all states",
-        choices=("attentive", "statistics"),
+        "how light sums up a clip: attentive statistics of the projected layers, mean and deviation of all states, or "
+        "their mean alone, which carries over best to other corpora",
+        choices=("attentive", "statistics", "mean"),
     )
     pooled_layers: int = setting(
-        0, "pooling statistics: how many of the encoder's layers, the lowest first, emotion stands on; 0: all", low=0
+        0, "pooling statistics and mean: how many of the encoder's layers, the lowest first, emotion stands on; 0: all", low=0
     )
     embedding_dim: int = setting(192, "width of the utterance embedding", low=1)
     res_bigru: str = setting(
@@ -119,9 +120,9 @@ class ModelConfig:
                 f"decoder_channels is {self.decoder_channels}, but fusion, whose branches differ in frame rate, has no "
                 "decoder; set it to 0, or model.kind to light or speecheq"
             )
-        if self.kind == "light" and self.pooling == "statistics" and self.decoder_channels:
+        if self.kind == "light" and self.pooling != "attentive" and self.decoder_channels:
             raise ValueError(
-                f"decoder_channels is {self.decoder_channels}, but with pooling statistics nothing is learned from "
+                f"decoder_channels is {self.decoder_channels}, but with pooling {self.pooling} nothing is learned from "
                 "frames, so there is nothing to decode; set it to 0, or pooling to attentive"
             )
         if self.kind == "light" and self.pooled_layers > self.encoder_layers:

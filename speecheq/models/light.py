@@ -65,12 +65,12 @@ class LightBackbone(Backbone):
 
 
 def pooled_width(config: ModelConfig) -> int:
-    """Values of a frame that ``pooling: statistics`` takes."""
+    """Values of a frame that are pooled as they are."""
     return (config.pooled_layers or config.encoder_layers) * config.encoder_dim
 
 
 class PooledBackbone(Backbone):
-    """The frame level is the states of the pooled layers; the embedding is made of their mean and deviation over time.
+    """The frame level is the states of the pooled layers; the embedding is made of their statistics over time.
 
     The trained counterpart of the linear probe, which stands on the same statistics.
     """
@@ -79,10 +79,11 @@ class PooledBackbone(Backbone):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.width = pooled_width(config)
-        self.pooled_norm = MaskedBatchNorm1d(2 * self.width)
+        self.width, self.mean_only = pooled_width(config), config.pooling == "mean"
+        pooled = self.width if self.mean_only else 2 * self.width
+        self.pooled_norm = MaskedBatchNorm1d(pooled)
         self.dropout = nn.Dropout(config.dropout)
-        self.fc = nn.Linear(2 * self.width, config.embedding_dim)
+        self.fc = nn.Linear(pooled, config.embedding_dim)
         self.embedding_norm = MaskedBatchNorm1d(config.embedding_dim)
         self.phonemes = PhonemeBranch(config)
 
@@ -90,7 +91,8 @@ class PooledBackbone(Backbone):
         return FrameLevel(features[..., : self.width], frames)
 
     def embed(self, level: FrameLevel) -> Tensor:
-        pooled = self.pooled_norm(statistics(level.x, level.frames))
+        pooled = level.frames.mean(level.x.float()) if self.mean_only else statistics(level.x, level.frames)
+        pooled = self.pooled_norm(pooled)
         return self.embedding_norm(torch.relu(self.fc(self.dropout(pooled)).float()))
 
     def aggregate_for_phonemes(self, features: Tensor, frames: Frames) -> FrameLevel:
@@ -102,7 +104,7 @@ class Light(MultitaskHeads):
 
     def __init__(self, config: ModelConfig):
         config.validate()
-        pools_states = config.pooling == "statistics"
+        pools_states = config.pooling != "attentive"
         backbone = PooledBackbone(config) if pools_states else LightBackbone(config)
         width = pooled_width(config) if pools_states else config.projection
         super().__init__(config, backbone, width, phoneme_channels=config.channels)

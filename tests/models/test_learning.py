@@ -17,6 +17,7 @@ LAYERS = dict(encoder_layers=2, encoder_dim=40, projection=24, channels=16)
 KINDS = {
     "baseline": {},
     "light": dict(LAYERS, embedding_dim=10),
+    "light on means": dict(LAYERS, pooling="mean", embedding_dim=10),
     "light on plain statistics": dict(LAYERS, pooling="statistics", embedding_dim=10),
     "fusion": dict(LAYERS, feature_dim=STACKED_FBANK + 80),
 }
