@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import soundfile
 import torch
 from hypothesis import HealthCheck, settings
 from scheduler_programs import grid_engine  # noqa: F401  a fixture
+from warm_commands import warm_environment
 
 from speecheq.corpora import prep_script
 from speecheq.seqm import EMOTIONS
@@ -78,6 +80,17 @@ FAST = ("egs/test_keys.py::test_what_the_flat_package_left_is_still_done",)
 # tested by others on both stacks.
 ONE_STACK = ("docs/", "egs/", "faults/", "utils/")
 
+# Modules that take longest, in that order. They start before all others (make test: --no-loadscope-reorder), so that no
+# process runs one of them when the others have nothing left to do.
+LONGEST = (
+    "egs/test_slurm.py",
+    "docs/test_commands.py",
+    "egs/test_mtl_aug_recipe.py",
+    "egs/test_mandarin.py",
+    "faults/test_damage.py",
+    "faults/test_walk.py",
+)
+
 
 def pytest_collection_modifyitems(items):
     for item in items:
@@ -87,6 +100,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slow")
         if name.startswith(ONE_STACK):
             item.add_marker("one_stack")
+    items.sort(key=longest_first(items))
+
+
+def longest_first(items):
+    """The key by which tests are sorted: LONGEST, then modules of many tests before those of few."""
+    tests = Counter(item.path for item in items)
+    longest = [ROOT / "tests" / name for name in LONGEST]
+
+    def place(item):
+        return longest.index(item.path) if item.path in longest else len(longest), -tests[item.path], item.path
+
+    return place
 
 
 # ---- corpora
@@ -282,6 +307,13 @@ def nano(tmp_path_factory):
         return folder
 
     return synthesised
+
+
+@pytest.fixture(scope="session")
+def warm_venv():
+    """SPEECHEQ_VENV of recipes whose commands start at once."""
+    with warm_environment(ROOT) as venv:
+        yield venv
 
 
 @pytest.fixture(scope="session")

@@ -11,17 +11,16 @@ NANO = Path(__file__).resolve().parent / "egs" / "nano.yaml"
 
 
 class Recipe:
-    """``egs/<name>/run.sh`` with the environment of the tests."""
+    """``egs/<name>/run.sh`` in the environment of the tests, or in ``venv`` (see warm_commands.py)."""
 
-    def __init__(self, name):
-        self.folder = EGS / name
+    def __init__(self, name, venv=sys.prefix):
+        self.folder, self.venv = EGS / name, venv
 
     def _command(self, arguments):
         return [str(self.folder / "run.sh"), *map(str, arguments)]
 
-    @staticmethod
-    def _environment():
-        return {**os.environ, "SPEECHEQ_VENV": sys.prefix}
+    def _environment(self):
+        return {**os.environ, "SPEECHEQ_VENV": str(self.venv)}
 
     def run(self, *arguments, check=True, cwd=None):
         done = subprocess.run(

@@ -10,8 +10,9 @@ FOUR = {"anger", "joy", "neutral", "sadness"}
 
 
 @pytest.fixture(scope="module")
-def english(recipe):
-    return recipe("iemocap")
+def english(recipe, warm_venv):
+    """CI also runs its demo, in the environment itself."""
+    return recipe("iemocap", warm_venv)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ OPTIONS = {"casia": "casia", "seqd": "seqd", "esd": "esd", "aishell": "aishell"}
 
 
 @pytest.fixture(scope="module")
-def mandarin(recipe):
-    return recipe("mandarin")
+def mandarin(recipe, warm_venv):
+    return recipe("mandarin", warm_venv)
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +22,12 @@ def corpora(nano):
 
 
 @pytest.fixture(scope="module")
-def walked(mandarin, corpora, tmp_path_factory):
+def walked(recipe, corpora, tmp_path_factory):
     """The folder of a walk through all stages, each alone in a fresh shell, and what the last one printed.
 
     Stages 2 to 5 are not given the corpora: they know them from stage 1.
     """
-    folder = tmp_path_factory.mktemp("walk")
+    folder, mandarin = tmp_path_factory.mktemp("walk"), recipe("mandarin")
     for stage in range(6):
         given = [*corpora, "--partial=true"] if stage < 2 else ["--score-train=true"] if stage == 5 else []
         done = mandarin.run(*given, *mandarin.where(folder), "--stage", stage, "--stop-stage", stage)
