@@ -29,8 +29,8 @@ demo:
 	@utils/install.sh --stack $(STACK) --venv $(VENV) --extras demo
 	@cd egs/$(RECIPE) && ./run.sh --mini true --train-jobs 2 --stage 0 --stop-stage 5
 
-# tests of one module stay in one process: they share what its fixtures make
-PYTEST = . ./path.sh && python -m pytest -n $(JOBS) --dist loadscope
+# tests of one module stay in one process: they share what its fixtures make (tests/conftest.py has their order)
+PYTEST = . ./path.sh && python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 test:
 	@utils/install.sh --stack $(STACK) --venv $(VENV) --extras test
