@@ -26,19 +26,20 @@ from speecheq.common.files import read_json, write_json
 from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import Drops, Stage, require
+from speecheq.corpora.audio_formats import OTHER_AUDIO
 from speecheq.corpora.audio_headers import read_recording
+from speecheq.corpora.decoding import can_decode, open_audio
 from speecheq.corpora.layout import as_on_disk, is_hidden, report_hidden
 from speecheq.corpora.prepare import PrepareRequest
 
-# Suffixes of the formats that libsndfile reads, and of other audio; all other files (licences, lists) are ignored.
+# Suffixes of the formats that libsndfile reads; files that are no audio by their names (licences, lists) are ignored.
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64", ".rf64")
-OTHER_SUFFIXES = (".m4a", ".aac", ".wma", ".amr", ".ape", ".wv")
 # Why a file is not decoded at all, and what to do about it.
 FORMAT_UNKNOWN = "in a format that cannot be read"
 DEAD_LINK = "a dead link or without access"
 LOCKED = "a folder that cannot be listed"
 REMEDIES = {
-    FORMAT_UNKNOWN: "convert it to WAV or FLAC, or remove it",
+    FORMAT_UNKNOWN: "install the extra av (pip install av), convert it to WAV or FLAC, or remove it",
     LOCKED: "make it readable, or remove it",
     DEAD_LINK: "put back what it leads to, or remove it",
 }
@@ -68,7 +69,7 @@ def find_audio_files(folder: Path, content: str) -> list[str]:
     everything = list(iter_tree(folder, left_out))
     report_hidden(str(folder), filter(is_hidden, everything))
     files = _without_hidden(everything)
-    audio_files = [name for name in files if name.lower().endswith(SUFFIXES + OTHER_SUFFIXES)]
+    audio_files = [name for name in files if name.lower().endswith(SUFFIXES + OTHER_AUDIO)]
     if len(audio_files) < len(files):
         log.info("%s: %d files are not audio by their names and are ignored", folder, len(files) - len(audio_files))
     audio_files = sorted(audio_files + _without_hidden(left_out))
@@ -88,7 +89,7 @@ def _undecodable(path: Path) -> str | None:
         return LOCKED
     if not os.path.exists(path):
         return DEAD_LINK
-    return FORMAT_UNKNOWN if path.name.lower().endswith(OTHER_SUFFIXES) else None
+    return FORMAT_UNKNOWN if path.name.lower().endswith(OTHER_AUDIO) and not can_decode() else None
 
 
 def decode_recording(recording_id: str, path: Path) -> Recording:
@@ -100,11 +101,12 @@ def decode_recording(recording_id: str, path: Path) -> Recording:
     recording = read_recording(recording_id, path)
     frames, silent = 0, True
     try:
-        for block in soundfile.blocks(str(path), blocksize=BLOCK, dtype="float32"):
-            if not np.isfinite(block).all():
-                raise HarmfulAudioError(f"{path}: holds samples that are not finite numbers; remove the file.")
-            frames += len(block)
-            silent = silent and not block.any()
+        with open_audio(path) as audio:
+            for block in audio.blocks(blocksize=BLOCK, dtype="float32"):
+                if not np.isfinite(block).all():
+                    raise HarmfulAudioError(f"{path}: holds samples that are not finite numbers; remove the file.")
+                frames += len(block)
+                silent = silent and not block.any()
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise InputError(f"{path}: is not audio that can be read to its end ({error}); copy it again.") from error
     if frames != recording.num_samples:

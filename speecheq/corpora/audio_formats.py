@@ -24,6 +24,7 @@ SIGNATURES = (
     (0, b"wvpk", "WavPack"),
     (8, b"WAVE", "WAV with a rare codec"),
 )
+MACOS_ATTRIBUTES = b"\0\5\x16\7"  # of ._name files (AppleDouble)
 ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")
 LOOKED_AT = 4096
 WAV_HEADER = 44  # bytes, at least
@@ -39,6 +40,8 @@ def unreadable(path: Path, reason: object) -> InputError:
         start = stream.read(LOOKED_AT)
     suffix = path.suffix.lower()
     kind = _other_format(start)
+    if start.startswith(MACOS_ATTRIBUTES):
+        return InputError(f"{path}: is a leftover of macOS, which has the name of a recording but no sound; remove it.")
     if kind is None and _is_text(start):
         seems = "a web page" if start.lstrip()[:1] == b"<" else "text"
         return InputError(f"{path}: is not audio that can be read, it seems to be {seems}; copy it again.")
@@ -50,7 +53,7 @@ def unreadable(path: Path, reason: object) -> InputError:
         wav = shlex.quote(str(path.with_name(f"{path.stem}.converted.wav" if suffix == ".wav" else f"{path.stem}.wav")))
         return OtherFormatError(
             f"{path}: is {kind}, which libsndfile does not read; convert it with ffmpeg -i {shlex.quote(str(path))} "
-            f"{wav}, or install the extra av (pip install av), with which speecheq predict reads it."
+            f"{wav}, or install the extra av (pip install av), with which it is read as it is."
         )
     if suffix in RAW_SAMPLES:
         return InputError(

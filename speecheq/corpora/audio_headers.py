@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import PathLike
-from speecheq.corpora.audio_formats import unreadable
 
 if TYPE_CHECKING:
     from lhotse import Recording
+
+    from speecheq.corpora.decoding import DecodedFile
 
 # One analysis frame of the features (section 3.2); shorter clips have no features.
 FRAME_SECONDS = 0.025
@@ -50,12 +51,22 @@ class AudioHeader(NamedTuple):
 
 
 def read_header(path: PathLike) -> AudioHeader:
-    """The header of an audio file.
+    """The header of an audio file, of what ``decode`` makes of it where libsndfile does not read it.
 
     Raises InputError for a file that is missing, empty, not audio, truncated, or shorter than one 25 ms frame, and for
-    a name that is not UTF-8. OtherFormatError for audio or video that libsndfile does not read.
+    a name that is not UTF-8. OtherFormatError for audio or video that libsndfile does not read, without PyAV.
+    """
+    return read_or_decode(path)[0]
+
+
+def read_or_decode(path: PathLike) -> "tuple[AudioHeader, DecodedFile | None]":
+    """The header of an audio file, and what is read in its place, None where libsndfile reads it.
+
+    Raises InputError as ``read_header`` does.
     """
     import soundfile
+
+    from speecheq.corpora.decoding import decode_other_format
 
     path = Path(path)
     try:
@@ -66,18 +77,20 @@ def read_header(path: PathLike) -> AudioHeader:
         raise InputError(f"{path}: there is no such file.")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; copy it again.")
+    decoded = None
     try:
         info = soundfile.info(str(path))
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise unreadable(path, error) from error
-    if _wav_is_truncated(path):
+        decoded = decode_other_format(path, error)
+        info = soundfile.info(decoded.name)
+    if decoded is None and _wav_is_truncated(path):
         raise InputError(f"{path}: is truncated, its header announces more samples; copy it again.")
     if info.frames < FRAME_SECONDS * info.samplerate:
         raise InputError(
             f"{path}: holds {info.frames} samples at {info.samplerate} Hz, less than one frame of 25 ms; "
             "replace or remove the clip."
         )
-    return AudioHeader(info.frames, info.samplerate, info.channels)
+    return AudioHeader(info.frames, info.samplerate, info.channels), decoded
 
 
 def make_recording(recording_id: str, path: PathLike, header: AudioHeader) -> "Recording":

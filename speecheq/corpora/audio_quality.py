@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import soundfile
 
+from speecheq.common.errors import InputError
 from speecheq.common.progress import Progress
+from speecheq.corpora.decoding import open_audio, skip
 
 if TYPE_CHECKING:
     from lhotse import MonoCut
@@ -128,17 +130,17 @@ def measure(clip: AudioClip) -> AudioQuality:
     measured = _Accumulator(max(1, clip.rate // FRAMES_A_SECOND))
     size = measured.frame * FRAMES_A_SECOND * BLOCK_SECONDS
     try:
-        with soundfile.SoundFile(clip.path) as audio:
+        with open_audio(clip.path) as audio:
             if audio.samplerate != clip.rate:
                 return AudioQuality(f"has {audio.samplerate} Hz, its manifest says {clip.rate}")
             channels = audio.channels
-            audio.seek(min(clip.first, audio.frames))
+            skip(audio, min(clip.first, audio.frames))
             while measured.frames < clip.frames:
                 block = audio.read(min(size, clip.frames - measured.frames), dtype="float32", always_2d=True)
                 if not len(block):
                     return AudioQuality(f"ends after {measured.frames} of {clip.frames} samples")
                 measured.add(block)
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+    except (InputError, soundfile.SoundFileError, RuntimeError, OSError) as error:
         return AudioQuality(f"cannot be read ({error})")
     return measured.result(channels)
 

@@ -3,7 +3,7 @@
 import io
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from speecheq.corpora.declaration import Corpus
 
 # The folder that macOS adds to a zip archive; it holds no clip, but files with the names of clips.
 MACOS_FOLDER = "__MACOSX"
+MACOS_FILES = (".DS_Store", ".localized")  # and all that begin with ._
 
 
 def is_hidden(name: PathLike) -> bool:
@@ -25,9 +26,9 @@ def is_hidden(name: PathLike) -> bool:
 
 
 def is_macos_leftover(path: PathLike) -> bool:
-    """Whether a path that a table names is a leftover of macOS, which has the name of a clip but no sound."""
-    parts = Path(path).parts
-    return MACOS_FOLDER in parts or bool(parts) and parts[-1].startswith("._")
+    """Whether a path that a table names, with slashes or backslashes, is a leftover of macOS, which has no sound."""
+    parts = str(path).replace("\\", "/").split("/")
+    return MACOS_FOLDER in parts or parts[-1].startswith("._") or parts[-1] in MACOS_FILES
 
 
 def report_hidden(title: str, names: Iterable[str]) -> None:
@@ -47,8 +48,32 @@ def _names_by_form(folder: str, changed: int) -> dict[str, list[str]]:
     """The names in a folder by their composed form (NFC); ``changed``, its time of change, tells old answers apart."""
     names: dict[str, list[str]] = {}
     for name in os.listdir(folder):
-        names.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+        names.setdefault(composed(name), []).append(name)
     return names
+
+
+def composed(text: str) -> str:
+    """A text with accents in composed characters (NFC)."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+class NamesInAnyForm:
+    """Finds names among ``known`` whose accents may be composed (NFC) or not (NFD), as a copy from a Mac has them."""
+
+    def __init__(self, known: Collection[str]):
+        self.known = known
+        self._by_form: dict[str, list[str]] = {}
+
+    def find(self, name: str) -> str:
+        """``name`` as it is known: as it is, or in another Unicode form if one name has that; else ``name``."""
+        if name.isascii() or name in self.known:
+            return name
+        if not self._by_form:
+            for other in self.known:
+                if not other.isascii():
+                    self._by_form.setdefault(composed(other), []).append(other)
+        same = self._by_form.get(composed(name), [])
+        return same[0] if len(same) == 1 else name
 
 
 def as_on_disk(path: PathLike) -> Path:
@@ -68,7 +93,7 @@ def as_on_disk(path: PathLike) -> Path:
                 names = _names_by_form(str(found), os.stat(found).st_mtime_ns)
             except OSError:
                 return path
-            others = names.get(unicodedata.normalize("NFC", part), [])
+            others = names.get(composed(part), [])
             if len(others) != 1:
                 return path
             below = found / others[0]

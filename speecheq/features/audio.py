@@ -13,6 +13,7 @@ from lhotse import MonoCut
 
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
+from speecheq.corpora.decoding import open_audio, skip
 
 # Channels cancel each other out where the power of their sum is below this part of the sum of their powers: it is 1 for
 # independent channels, their number for equal ones, and 0 for two in opposite phase.
@@ -85,18 +86,15 @@ def load_waveform(cut: MonoCut, sampling_rate: int = 16000) -> np.ndarray:
     Raises InputError for a file that is gone or holds fewer samples than its manifest says.
     """
     recording, source = cut.recording, cut.recording.sources[0]
-    path = file = source.source
-    if source.type == "memory":  # of a shard
-        path, file = f"the audio of {cut.id}", io.BytesIO(source.source)
-    elif not os.path.isfile(path):
+    path = f"the audio of {cut.id}" if source.type == "memory" else source.source  # in memory: of a shard
+    if source.type != "memory" and not os.path.isfile(path):
         raise InputError(f"{path}: does not exist any more; restore it, or run stage 1 again for its corpus.")
     first = round(cut.start * recording.sampling_rate)
     last = round((cut.start + cut.duration) * recording.sampling_rate)  # cut.end is rounded to milliseconds
     try:
-        with soundfile.SoundFile(file) as audio:
+        with soundfile.SoundFile(io.BytesIO(source.source)) if source.type == "memory" else open_audio(path) as audio:
             frames, source_rate = audio.frames, audio.samplerate
-            if first:
-                audio.seek(min(first, frames))
+            skip(audio, min(first, frames))
             samples = audio.read(last - first, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run stage 1 again for its corpus.") from error

@@ -19,6 +19,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.config.schema import RIR_SECONDS
+from speecheq.corpora.decoding import open_audio
 from speecheq.features.audio import resampler
 from speecheq.features.waveform_batch import SAMPLING_RATE, as_column, to_device, zero_padding
 
@@ -117,7 +118,8 @@ def _read_channel(recording: Recording, seed: int) -> Tensor:
     """
     path = recording.sources[0].source
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with open_audio(path) as audio:
+            samples, rate = audio.read(dtype="float32", always_2d=True), audio.samplerate
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run stage 1 again.") from error
     if (len(samples), rate) != (recording.num_samples, recording.sampling_rate):

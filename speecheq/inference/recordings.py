@@ -19,9 +19,8 @@ from lhotse.cut import MonoCut
 
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
-from speecheq.corpora import read_header
-from speecheq.corpora.audio_formats import OTHER_AUDIO, OtherFormatError
-from speecheq.corpora.audio_headers import AudioHeader
+from speecheq.corpora.audio_formats import OTHER_AUDIO
+from speecheq.corpora.audio_headers import read_or_decode
 from speecheq.corpora.audio_quality import (
     CLIPPED_RUN,
     FRAMES_A_SECOND,
@@ -30,20 +29,19 @@ from speecheq.corpora.audio_quality import (
     frame_powers,
     longest_run,
 )
+from speecheq.corpora.decoding import DecodedFile, skip
 from speecheq.corpora.exchange.kaldi import iter_segments
-from speecheq.corpora.layout import as_on_disk, is_hidden, report_hidden
+from speecheq.corpora.layout import as_on_disk, is_hidden, is_macos_leftover, report_hidden
 from speecheq.corpora.segments import ROUNDING_SECONDS, overhang_is_small
 from speecheq.features.audio import mix_channels, resampler
 from speecheq.features.speech_activity import NONE, find_speech
 from speecheq.features.speech_activity import SAMPLING_RATE as VAD_RATE
-from speecheq.inference.decoding import can_decode, decode
 from speecheq.inference.windows import NO_SPEECH, TOO_SHORT, Span, Windows
 
 STANDARD_INPUT = "-"
 MANIFESTS = (".jsonl", ".jsonl.gz")
 # Suffixes of the audio files of a folder; a file that is named itself may have any.
 AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".sph", ".w64", ".rf64")
-SKIPPED_AT_ONCE = 1 << 20
 # So much is read at once to find speech: whole seconds, so that blocks stay whole when they are resampled.
 BLOCK_SECONDS = 30
 SILENCE, CLIPPING, OPPOSITE_PHASE = "silence", "clipping", "opposite phase"
@@ -68,8 +66,7 @@ class AudioClip(NamedTuple):
     rate: int
     span: Span
     windowed: bool  # the segment was cut, and this is one of its windows
-    # what is read instead of the segment's file, and removed with the last clip that refers to it
-    decoded: "tempfile._TemporaryFileWrapper[bytes] | None" = None
+    decoded: DecodedFile | None = None  # what is read instead of the segment's file
 
     @property
     def start(self) -> float:
@@ -109,11 +106,7 @@ def find_segments(names: Iterable[str | Path], cleanup: ExitStack) -> Iterator[S
 
 def _segments_of_path(path: Path) -> Iterator[Segment | InputError]:
     if (path / "wav.scp").is_file():
-        for recording in iter_segments(path):
-            if isinstance(recording, InputError):
-                yield recording
-            else:
-                yield Segment(*recording)._replace(path=as_on_disk(recording[1]))
+        yield from _without_leftovers(path, _segments_of_kaldi(path))
     elif path.is_dir():
         audio = AUDIO + OTHER_AUDIO  # what turns out to be unreadable is reported
         named = sorted(file for file in path.rglob("*") if file.name.lower().endswith(audio) and file.is_file())
@@ -123,9 +116,29 @@ def _segments_of_path(path: Path) -> Iterator[Segment | InputError]:
             raise InputError(f"{path}: holds no audio file ({', '.join(AUDIO[:4])} and the like).")
         yield from (Segment(str(file), file) for file in found)
     elif path.name.endswith(MANIFESTS) and path.is_file():
-        yield from _segments_of_manifest(path)
+        yield from _without_leftovers(path, _segments_of_manifest(path))
     else:
         yield Segment(str(path), path)
+
+
+def _segments_of_kaldi(folder: Path) -> Iterator[Segment | InputError]:
+    for recording in iter_segments(folder):
+        if isinstance(recording, InputError):
+            yield recording
+        else:
+            yield Segment(*recording)._replace(path=as_on_disk(recording[1]))
+
+
+def _without_leftovers(source: Path, segments: Iterable[Segment | InputError]) -> Iterator[Segment | InputError]:
+    """The segments that ``source`` lists, without leftovers of macOS, which are counted in the log."""
+    skipped: list[Path] = []
+    for segment in segments:
+        if isinstance(segment, Segment) and is_macos_leftover(segment.path):
+            skipped.append(segment.path)
+        else:
+            yield segment
+    if skipped:
+        log.warning("%s: %d leftovers of macOS are skipped (%s for one)", source, len(skipped), skipped[0])
 
 
 def _segments_of_manifest(path: Path) -> Iterator[Segment | InputError]:
@@ -155,7 +168,8 @@ def split_into_clips(segment: Segment, windows: Windows, speech_activity: str = 
     Raises InputError where its file cannot be read or does not have that part.
     A segment that ends up to 0.5 s after its recording is cut to its end, as in stage 1; more than rounding is logged.
     """
-    header, decoded = _read_or_decode(segment)
+    with _errors_name(segment):
+        header, decoded = read_or_decode(segment.path)
     first = round(segment.start * header.rate)
     recording_end = header.frames / header.rate
     end = header.frames if segment.end is None else round(segment.end * header.rate)
@@ -204,42 +218,27 @@ def spans_of(
     return windows.follow(speech, frames, rate)
 
 
-def _read_or_decode(segment: Segment) -> tuple[AudioHeader, "tempfile._TemporaryFileWrapper[bytes] | None"]:
-    """The header of a segment's file, and the decoded file where libsndfile cannot read it and PyAV is installed."""
-    with _errors_name(segment, segment.path):
-        try:
-            return read_header(segment.path), None
-        except OtherFormatError:
-            if not can_decode():
-                raise
-        decoded = decode(segment.path)
-        with _errors_name(segment, Path(decoded.name)):
-            return read_header(decoded.name), decoded
-
-
 @contextmanager
-def _errors_name(segment: Segment, file: Path) -> Iterator[None]:
-    """Make errors that name ``file``, which may be a temporary one, name what the user gave."""
+def _errors_name(segment: Segment) -> Iterator[None]:
+    """Make errors that name the temporary copy of standard input name what the user gave."""
     try:
         yield
     except InputError as error:
-        given = "standard input" if segment.name == STANDARD_INPUT else str(segment.path)
-        if given == str(file):
+        if segment.name != STANDARD_INPUT:
             raise
-        text = str(error)
-        if segment.name == STANDARD_INPUT:
-            text = re.sub(rf"-i {re.escape(str(file))} \S+,", "-i - -f wav -,", text)
-        raise InputError(text.replace(str(file), given)) from error
+        copy = str(segment.path)
+        text = re.sub(rf"-i {re.escape(copy)} \S+,", "-i - -f wav -,", str(error))
+        raise InputError(text.replace(copy, "standard input")) from error
 
 
 @contextmanager
 def _opened(clip: AudioClip) -> Iterator[soundfile.SoundFile]:
     """The file of a clip, at its first sample; InputError where it cannot be read."""
     path = clip.segment.path
-    with _errors_name(clip.segment, path):
+    with _errors_name(clip.segment):
         try:
             with soundfile.SoundFile(clip.decoded.name if clip.decoded else path) as audio:
-                _skip(audio, clip.span.first)
+                skip(audio, clip.span.first)
                 yield audio
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise InputError(f"{path}: cannot be read ({error}).") from error
@@ -276,18 +275,6 @@ def read_clip(clip: AudioClip, sampling_rate: int) -> Waveform:
     with _opened(clip) as audio:
         samples = _read(audio, clip.span.frames, clip.segment.path)
     return prepare_waveform(samples, clip, sampling_rate)
-
-
-def _skip(audio: soundfile.SoundFile, frames: int) -> None:
-    """Go to sample ``frames``, also in a format without seeking (GSM 6.10)."""
-    if audio.seekable():
-        audio.seek(frames)
-        return
-    while frames > 0:
-        read = len(audio.read(min(frames, SKIPPED_AT_ONCE), dtype="float32"))
-        if read == 0:
-            return
-        frames -= read
 
 
 def prepare_waveform(samples: np.ndarray, clip: AudioClip, sampling_rate: int) -> Waveform:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from speecheq.common.errors import InputError
+from speecheq.corpora.layout import NamesInAnyForm, composed
 from speecheq.features.frame_statistics import FrameSums
 from speecheq.inference.recordings import Segment
 
@@ -43,15 +44,17 @@ def read_speakers(path: Path) -> SpeakerOf:
     """
     speakers: dict[str, str] = {}
     for number, row in enumerate(_rows(path), start=2):
-        name, speaker = row[FILE], row[SPEAKER]
+        name, speaker = row[FILE], composed(row[SPEAKER])
         if not name or not speaker:
             raise InputError(f"{path}, line {number}: lacks the file or its speaker; fill in both.")
         for key in {name, str((path.parent / name).absolute())}:
             if speakers.setdefault(key, speaker) != speaker:
                 raise InputError(f"{path}, line {number}: {name} has two speakers; keep one of the lines.")
 
+    names = NamesInAnyForm(speakers)
+
     def speaker_of(segment: Segment) -> str:
-        for key in (segment.name, str(segment.path), str(Path(segment.path).absolute())):
+        for key in map(names.find, (segment.name, str(segment.path), str(Path(segment.path).absolute()))):
             if key in speakers:
                 return speakers[key]
         raise InputError(f"{path}: names no speaker of {segment.name}; add a line for it.")

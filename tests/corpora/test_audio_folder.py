@@ -192,7 +192,8 @@ def m4a(folder):
         (m4a, "rain/phone.M4A", "in a format that cannot be read"),
     ],
 )
-def test_what_cannot_be_reached_or_decoded_is_named(prepare, noise, tmp_path, spoil, name, reason):
+def test_what_cannot_be_reached_or_decoded_is_named(prepare, noise, tmp_path, monkeypatch, spoil, name, reason):
+    monkeypatch.setattr(audio_folder, "can_decode", lambda: False)
     spoil(noise)
     status, shown = prepare(noise)
     assert status == 1 and f" ERROR {noise / name}: is {reason}; " in shown

@@ -3,12 +3,11 @@
 import gzip
 
 import pytest
+from other_formats import RARE_WAV
 
 from speecheq.common.errors import InputError
-from speecheq.corpora import read_header
+from speecheq.corpora import decoding, read_header
 from speecheq.corpora.audio_formats import OtherFormatError
-
-RARE_WAV = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x99\x09\x01\0\x40\x1f\0\0\x40\x1f\0\0\x01\0\x08\0data\0\0\0\0"
 
 
 @pytest.mark.parametrize(
@@ -24,7 +23,8 @@ RARE_WAV = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x99\x09\x01\0\x40\x1f\0\0\x40\x1f\
         ("a.mpg", b"\0\0\1\xba\x44\0\4\0", "a mpg file"),
     ],
 )
-def test_other_formats_are_named_with_the_remedy(tmp_path, name, content, kind):
+def test_other_formats_are_named_with_the_remedy_without_pyav(tmp_path, monkeypatch, name, content, kind):
+    monkeypatch.setattr(decoding, "can_decode", lambda: False)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(OtherFormatError) as refused:
         read_header(tmp_path / name)
@@ -40,6 +40,7 @@ def test_other_formats_are_named_with_the_remedy(tmp_path, name, content, kind):
     [
         ("a.wav", "Gänse sind lustig\n".encode() * 300, "it seems to be text; copy it again"),
         ("a.m4a", b"\n<!DOCTYPE html><html>404", "it seems to be a web page; copy it again"),
+        ("._a.wav", b"\0\5\x16\7\0\2\0\0Mac OS X        ", "is a leftover of macOS, which has .* no sound; remove it"),
         ("a.wav", gzip.compress(b"wav", mtime=0), "it seems to be an archive; unpack it"),
         ("a.pcm", bytes(range(256)) * 9, "seems to be samples without a header; add one, .* ffmpeg -f s16le"),
         ("a.wav", bytes(range(255, 0, -1)) * 9, "is not audio that can be read .*; copy it again"),

@@ -95,6 +95,7 @@ BY_CI = {
     "--mini true": "run.sh --mini true --train-jobs 2 --stage 0 --stop-stage 5",
     "utils/install.sh --make-wheelhouse DIR": "utils/install.sh --venv .venv-modern --make-wheelhouse .venv-wheels",
     "utils/install.sh --wheelhouse DIR": "--wheelhouse .venv-wheels",
+    "utils/install.sh --extras av": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has av
     "utils/install.sh --extras listen": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has listen
     "utils/install.sh --extras encoders": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # too
     "utils/install.sh --extras export": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has export

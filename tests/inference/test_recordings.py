@@ -103,6 +103,19 @@ def test_hidden_files_of_a_folder_are_skipped_and_counted(tmp_path, caplog):
     assert f"{folder}: 3 hidden files are skipped" in caplog.text
 
 
+def test_leftovers_of_macos_in_lists_are_skipped_and_counted(tmp_path, caplog):
+    audio = write(tmp_path / "a.wav", noise(1))
+    lines = ["a a.wav\n", "b ._a.wav\n", "c __MACOSX/a.wav\n", "d .DS_Store\n"]
+    (tmp_path / "wav.scp").write_text("".join(lines))
+    assert [part.name for part in found(tmp_path)] == ["a"]
+    assert f"{tmp_path}: 3 leftovers of macOS are skipped" in caplog.text
+    recordings = [lhotse.Recording.from_file(audio, recording_id=name) for name in "ab"]
+    recordings[1].sources[0].source = str(tmp_path / "._a.wav")
+    lhotse.RecordingSet.from_recordings(recordings).to_file(tmp_path / "recordings.jsonl.gz")
+    assert [part.name for part in found(tmp_path / "recordings.jsonl.gz")] == ["a"]
+    assert "recordings.jsonl.gz: 1 leftovers of macOS are skipped" in caplog.text
+
+
 @pytest.mark.parametrize("asked, on_disk", [("NFC", "NFD"), ("NFD", "NFC")])
 def test_files_and_folders_are_found_in_another_unicode_form(tmp_path, asked, on_disk):
     folder = tmp_path / normalize(on_disk, "Zoë")

@@ -24,7 +24,7 @@ from speecheq.corpora.declaration import Utterance
 from speecheq.corpora.exchange.labels_file import LABELS_FILE, LabelsFile, gender, prefixed, seconds, write_labels_file
 from speecheq.corpora.exchange.missing_audio import MACOS_LEFTOVER, MissingAudio
 from speecheq.corpora.exchange.table_rows import TableRows, delimiter_of
-from speecheq.corpora.layout import as_on_disk, is_macos_leftover
+from speecheq.corpora.layout import as_on_disk, composed, is_macos_leftover
 from speecheq.corpora.prepared_corpus import LABEL_KEYS, iter_utterances, load_declaration
 
 LAYOUT = f"a table with the columns path, speaker, gender, emotion, beside {LABELS_FILE}"
@@ -140,7 +140,7 @@ def _path_name(path: str, table: Path) -> str:
 def _values(table: Path, column: str, labels: LabelsFile) -> set[str]:
     """All values of a column of the table, by its name in the first line."""
     rows = iter(_rows(table, labels))
-    place = next(rows)[1].index(column)
+    place = [composed(name) for name in next(rows)[1]].index(column)
     return {fields[place] for _, fields in rows if place < len(fields) and fields[place]}
 
 
@@ -152,13 +152,11 @@ def _is_left_out(utterance: Utterance, row: dict[str, str], labels: LabelsFile) 
         return f"{LABELS_FILE} leaves the label {utterance.label} out"
     if row.get("split") and utterance.split is None:
         return f"{LABELS_FILE} leaves the split {row['split']} out"
-    return MACOS_LEFTOVER if is_macos_leftover(utterance.audio) else ""
+    return ""
 
 
 def _utterance(table: Path, where: str, row: dict[str, str], labels: LabelsFile) -> Utterance:
     """The utterance of one line; raises InputError for a value that cannot be."""
-    if labels.path_template:
-        row = {**row, "path": _fill(where, labels.path_template, row, labels)}
     for column in ("path", "speaker"):
         if not row[column]:
             raise InputError(f"{where}: the {column} is empty.")
@@ -218,13 +216,18 @@ def find_utterances(table: Path, labels: LabelsFile, partial: bool, drops: Drops
     rows = iter(lines)
     where, names = next(rows, (f"{table}, line 1", []))
     lines.report()
-    columns = _columns(table, where, names, labels)
+    columns = _columns(table, where, [composed(name) for name in names], labels)
     for where, fields in rows:
         if len(fields) != len(columns):
             raise InputError(f"{where}: expected {len(columns)} fields, as in the first line, found {len(fields)}.")
-        row = dict(zip(columns, fields))
+        row = {name: text if name in ("path", "utt") else composed(text) for name, text in zip(columns, fields)}
         if lines.delimiter == ";":
             _read_decimal_commas(row)
+        if labels.path_template:
+            row["path"] = _fill(where, labels.path_template, row, labels)
+        if is_macos_leftover(row["path"]):  # its other fields may be anything
+            drops.add(MACOS_LEFTOVER, row["path"])
+            continue
         utterance = _utterance(table, where, row, labels)
         readings.update(_readings(row, utterance))
         reason = _is_left_out(utterance, row, labels)

@@ -23,7 +23,7 @@ from speecheq.common.stages import Drops
 from speecheq.corpora.declaration import Utterance
 from speecheq.corpora.exchange.labels_file import LABELS_FILE, LabelsFile, gender, number, prefixed, write_labels_file
 from speecheq.corpora.exchange.missing_audio import MACOS_LEFTOVER, MissingAudio
-from speecheq.corpora.layout import as_on_disk, is_macos_leftover, keep_matched, read_lines
+from speecheq.corpora.layout import NamesInAnyForm, as_on_disk, composed, is_macos_leftover, keep_matched, read_lines
 from speecheq.corpora.prepared_corpus import iter_utterances, load_declaration
 
 LAYOUT = f"a Kaldi data folder DIR/{{wav.scp,utt2spk,utt2emo,{LABELS_FILE}}}"
@@ -46,6 +46,7 @@ class KaldiFile(dict[str, str]):
         super().__init__()
         self.path = Path(path)
         self._places: dict[str, str] = {}
+        self._written: dict[str, str] = {}
         if not needed and not self.path.is_file():
             return
         for where, line in read_lines(self.path):
@@ -57,10 +58,24 @@ class KaldiFile(dict[str, str]):
             self[name] = rest
 
     def _where(self, name: str) -> str:
-        if name not in self._places:
+        if not self._places:
             for where, line in read_lines(self.path):
                 self._places.setdefault(_fields(line)[0], where)
-        return self._places[name]
+        return self._places[self._written.get(name, name)]
+
+    def name_as(self, known: Collection[str]) -> None:
+        """Name the lines as ``known`` does, where accents are composed in one (NFC) and not in the other (NFD)."""
+        names = NamesInAnyForm(known)
+        for name in list(self):
+            other = names.find(name)
+            if other not in self:
+                self[other] = self.pop(name)
+                self._written[other] = name
+
+    def compose(self) -> None:
+        """Compose the accents of what the lines say of their names: one speaker in two forms would be two."""
+        for name, rest in self.items():
+            self[name] = composed(rest)
 
     def fault(self, name: str, problem: Any) -> InputError:
         """The error to raise for the line of ``name``."""
@@ -105,13 +120,14 @@ class Segment(NamedTuple):
     end: float | None = None
 
 
-def _read_segment(segments: KaldiFile, name: str, recordings: Collection[str]) -> Segment:
+def _read_segment(segments: KaldiFile, name: str, recordings: NamesInAnyForm) -> Segment:
     """The line of the utterance ``name``; raises InputError if it cannot be."""
     fields = segments[name].split()
     if len(fields) != 3:
         raise segments.fault(name, f"expected <utt> <recording> <start> <end>, found {len(fields) + 1} fields")
     recording, start, end = fields
-    if recording not in recordings:
+    recording = recordings.find(recording)
+    if recording not in recordings.known:
         raise segments.fault(name, f"the recording {recording} is not in wav.scp")
     try:
         begins, ends = number(start), number(end)
@@ -124,7 +140,8 @@ def _read_segment(segments: KaldiFile, name: str, recordings: Collection[str]) -
 
 def _read_segments(segments: KaldiFile, audio: dict[str, Path]) -> dict[str, Segment]:
     """Utterance -> segment; without a file ``segments`` each recording of ``audio`` is one."""
-    found = {name: _read_segment(segments, name, audio) for name in segments}
+    recordings = NamesInAnyForm(audio)
+    found = {name: _read_segment(segments, name, recordings) for name in segments}
     return found or {name: Segment(name) for name in audio}
 
 
@@ -135,10 +152,10 @@ def iter_segments(folder: Path) -> Iterator[tuple[str, Path, float, float | None
     an utterance whose line in ``segments`` cannot be, or whose recording is the output of a command.
     """
     scp, segments = KaldiFile(Path(folder) / "wav.scp", needed=True), KaldiFile(Path(folder) / "segments")
-    audio = _audio_files(scp)
+    audio, recordings = _audio_files(scp), NamesInAnyForm(scp)
     for name in segments or scp:
         try:
-            segment = _read_segment(segments, name, scp) if segments else Segment(name)
+            segment = _read_segment(segments, name, recordings) if segments else Segment(name)
             if segment.recording not in audio:
                 raise _command_fault(scp, segment.recording)
         except InputError as error:
@@ -166,16 +183,26 @@ class _DataFolder:
         self.segments = _read_segments(segments, self.audio)
         self.listed = segments.path if segments else self.scp.path
         self.facts = {key: KaldiFile(folder / f"utt2{key}") for key in ("int", "split", "session", "text_id")}
+        for file in (self.speakers, self.emotions, self.texts, *self.facts.values()):
+            file.name_as(self.segments)
         for file in (self.texts, *self.facts.values()):
             file.refuse_others(set(self.segments), "utterances")
+        for file in (self.speakers, self.facts["session"], self.facts["text_id"]):
+            file.compose()
+        self.genders.name_as(set(self.speakers.values()))
 
     def names(self, partial: bool, drops: Drops) -> list[str]:
         """The utterances that have a speaker and a label, if there are labels; the others are added to ``drops``."""
-        speakers, emotions = self.speakers, self.emotions
-        kept = keep_matched(self.segments, speakers, speakers.path, self.listed, partial, drops, "speaker")
-        self.genders.refuse_others(set(speakers.values()), "speakers of utt2spk")
-        if emotions:
-            kept &= keep_matched(sorted(kept), emotions, emotions.path, self.listed, partial, drops, "label")
+        leftovers = {name for name, each in self.segments.items() if is_macos_leftover(self.audio[each.recording])}
+        for name in sorted(leftovers):
+            drops.add(MACOS_LEFTOVER, name)
+        clips, speakers, emotions = (
+            [name for name in file if name not in leftovers] for file in (self.segments, self.speakers, self.emotions)
+        )
+        kept = keep_matched(clips, speakers, self.speakers.path, self.listed, partial, drops, "speaker")
+        self.genders.refuse_others(set(self.speakers.values()), "speakers of utt2spk")
+        if self.emotions:
+            kept &= keep_matched(sorted(kept), emotions, self.emotions.path, self.listed, partial, drops, "label")
         return sorted(kept)
 
     def label(self, name: str) -> str | None:
@@ -234,9 +261,6 @@ def find_utterances(folder: Path, labels: LabelsFile, partial: bool, drops: Drop
     missing, found = MissingAudio(data.scp.path), 0
     for name in data.names(partial, drops):
         recording = data.segments[name].recording
-        if is_macos_leftover(data.audio[recording]):
-            drops.add(MACOS_LEFTOVER, name)
-            continue
         data.audio[recording] = as_on_disk(data.audio[recording])
         if not os.path.isfile(data.audio[recording]):
             if not partial:

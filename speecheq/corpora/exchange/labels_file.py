@@ -12,7 +12,8 @@
     path_template: dia{Dialogue}_utt{Utterance}.wav   # tables only: the path, made of other columns
     audio_root: ../audio                    # tables only: folder of relative paths (default: that of the table)
 
-Every scalar is read as it is written: the labels ``no`` and ``01`` need no quotes.
+Every scalar is read as it is written: the labels ``no`` and ``01`` need no quotes. Accents are composed (NFC), in
+the labels, parts and levels of clips too.
 """
 
 import json
@@ -29,6 +30,7 @@ from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
 from speecheq.corpora.declaration import NEUTRAL_RULES, SPLITS, Corpus
+from speecheq.corpora.layout import composed
 
 LABELS_FILE = "labels.yaml"
 KEYS = ("title", "language", "labels", "levels", "scale", "neutral_eis", "has_transcripts", "splits")
@@ -59,7 +61,7 @@ class LabelsFile:
     def label(self, text: str) -> str:
         """The label that a file gives as ``text``, where 4.0 is 4; ValueError for one that the file does not list."""
         known = [*self.corpus.labels, *sorted(self.left_out)]
-        label = _as_listed(text, known)
+        label = _as_listed(composed(text), known)
         if label is None:
             raise ValueError(f"the label {text!r} is not one of {LABELS_FILE}'s: {', '.join(known) or 'none'}")
         return label
@@ -70,11 +72,12 @@ class LabelsFile:
         train, dev and test stand for themselves where the file does not list them. Raises ValueError for any other
         word; the message lists ``words()``, all that the corpus has.
         """
+        word = composed(word)
         if word in self.splits:
             return self.splits[word]
         if word in SPLITS:
             return word
-        seen = sorted({*words(), word})
+        seen = sorted({*map(composed, words()), word})
         unknown = [other for other in seen if other not in self.splits and other not in SPLITS]
         likely = {
             other: part for other in unknown for part, names in SPELLINGS.items() if other.strip().lower() in names
@@ -96,7 +99,7 @@ class LabelsFile:
         if not text:
             return None, None
         if levels:
-            level = _as_listed(text, levels)
+            level = _as_listed(composed(text), levels)
             if level is None:
                 raise ValueError(f"the level {text!r} is not one of {LABELS_FILE}'s: {', '.join(levels)}")
             return level, None
@@ -210,7 +213,7 @@ class _YamlNodes:
     def text(self, node: yaml.Node, what: str) -> str:
         if not isinstance(node, yaml.ScalarNode) or not node.value.strip() or "\n" in node.value:
             raise self.fault(node, f"{what} must be one word or one line of text")
-        return node.value.strip()
+        return composed(node.value.strip())
 
     def choice(self, node: yaml.Node, what: str, choices: Sequence[str]) -> str:
         value = self.text(node, what)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
-from speecheq.corpora.layout import read_lines
+from speecheq.corpora.layout import composed, read_lines
 
 # What separates the fields of a table by its suffix, unless its first line shows another separator.
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -44,7 +44,7 @@ def _delimiter_shown(line: str, usual: str, needed: Collection[str]) -> str:
             names = _split("", line, delimiter)
         except InputError:
             continue
-        counts[delimiter] = set(needed) <= set(names), len(names)
+        counts[delimiter] = set(needed) <= set(map(composed, names)), len(names)
     best = max(counts.values(), default=(False, 1))
     return next((delimiter for delimiter, count in counts.items() if count == best), usual)
 

@@ -19,6 +19,7 @@ from speecheq.common.files import read_json
 from speecheq.common.stages import STAMP, require
 from speecheq.config.schema import AugmentConfig
 from speecheq.corpora.audio_folder import recordings_manifest
+from speecheq.corpora.decoding import open_audio
 from speecheq.dataset.batch import TaskBatch
 from speecheq.dataset.model_inputs import FeatureExtractor, waveform_extractor
 from speecheq.evaluation.robustness.conditions import CLEAN, NOISE, SEED, Condition, Setting
@@ -44,7 +45,8 @@ def recording_digests(folder: Path) -> dict[str, str]:
     for recording in RecordingSet.from_file(recordings_manifest(folder)):
         path = recording.sources[0].source
         try:
-            samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
+            with open_audio(path) as audio:
+                samples = audio.read(dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise InputError(f"{path}: cannot be read ({error}); run stage 1 again.") from error
         for channel in samples.T:

@@ -263,12 +263,34 @@ def test_all_clips_left_out_is_said_with_the_reasons(lab):
 
 
 def test_leftovers_of_macos_in_a_table_are_counted(lab):
-    lab.write(HEADING, ROW, "wav/._a.wav,s1,f,happy,", "__MACOSX/wav/b.wav,s1,f,happy,")
+    lab.write(
+        HEADING, ROW, "wav/._a.wav,s1,f,happy,", "__MACOSX/wav/b.wav,s1,f,happy,", "wav\\._b.wav,,,,", ".DS_Store,,,x,"
+    )
     (lab.root / "wav" / "._a.wav").write_bytes(b"Mac OS X")
     assert len(lab.read()) == 1
     assert read_json(lab.out / "stage.json")["dropped"] == {
-        "leftover of macOS, no audio": ["lab-wav-._a", "lab-__MACOSX-wav-b"]
+        "leftover of macOS, no audio": ["wav/._a.wav", "__MACOSX/wav/b.wav", "wav\\._b.wav", ".DS_Store"]
     }
+
+
+@pytest.mark.parametrize("in_table, declared", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_labels_parts_columns_and_speakers_in_another_unicode_form(lab, in_table, declared):
+    """One speaker in two forms would be two, and end up in training and in test."""
+    rows = [
+        "path,speaker,gender,é,intensity,split",
+        "wav/a.wav,Zoë,f,fâché,weak,éval",
+        "wav/b.wav,s2,f,fâché,weak,éval",
+    ]
+    rows = [normalize(in_table, row) for row in rows]
+    rows.append(normalize(declared, "wav/a.wav,Zoë,f,fâché,weak,éval").replace("a.wav", "./a.wav"))
+    labels = LABELS + "columns: {emotion: é}\nsplits: {éval: test}\n"
+    lab.write(*rows, labels=normalize(declared, labels.replace("other: null", "fâché: anger")))
+    found = lab.read()
+    assert {(s.speaker, s.custom["emotion"], s.custom["split"]) for s in found} == {
+        ("Zo\u00eb", "f\u00e2ch\u00e9", "test"),
+        ("s2", "f\u00e2ch\u00e9", "test"),
+    }
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize("in_table, on_disk", [("NFC", "NFD"), ("NFD", "NFC")])

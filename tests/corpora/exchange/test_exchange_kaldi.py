@@ -1,5 +1,6 @@
 """Kaldi data folders: read without code, every fault as one sentence; what is exported is read back the same."""
 
+import re
 import subprocess
 from unicodedata import normalize
 
@@ -14,6 +15,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.corpora import Corpus, Utterance
 from speecheq.corpora.exchange import export_corpus, import_corpus
+from speecheq.corpora.exchange.kaldi import iter_segments
 from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.corpora.prepared_corpus import load_card
@@ -174,6 +176,64 @@ def test_names_in_another_unicode_form_and_leftovers_of_macos(toys, folder, tmp_
     change(folder / "wav.scp", "corpus/m1-b.wav", "corpus/._m1-b.wav")
     assert list(read(folder, tmp_path / "out")) == ["lab-f1-a", "lab-f1-b", "lab-m1-a"]
     assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {"leftover of macOS, no audio": ["m1-b"]}
+
+
+@pytest.mark.parametrize("in_scp, in_others", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_the_files_of_a_folder_in_two_unicode_forms(folder, tmp_path, in_scp, in_others):
+    """The names are those of wav.scp; the speakers and labels are composed."""
+    for file in folder.iterdir():
+        form = in_scp if file.name == "wav.scp" else in_others
+        text = file.read_text().replace("f1-a ", "é1-a ").replace("f1-b ", "é1-b ").replace("f1-b\n", "é1-b\n")
+        file.write_text(normalize(form, re.sub("( |^)f1( |$)", r"\1Zoë\2", text, flags=re.M).replace("hap", "gâté")))
+    change(folder / "utt2spk", normalize(in_others, "é1-b Zoë"), normalize(in_scp, "é1-b Zoë"))
+    (folder / "utt2session").write_text(normalize(in_others, "é1-a été\n") + normalize(in_scp, "é1-b été\n"))
+    found = read(folder, tmp_path / "out")
+    first, second = (normalize(in_scp, f"lab-é1-{clip}") for clip in "ab")
+    assert set(found) == {first, second, "lab-m1-a", "lab-m1-b"}
+    assert [(found[name].speaker, found[name].gender) for name in (first, second)] == [("Zo\u00eb", "F")] * 2
+    assert found[first].custom["emotion"] == "g\u00e2t\u00e9" and found[first].text == "hello there"
+    assert found[first].custom["session"] == found[second].custom["session"]
+    change(folder / "utt2emo", normalize(in_others, "é1-a gâté"), normalize(in_others, "é1-a glad"))
+    with pytest.raises(InputError, match="utt2emo, line 1: the label 'glad'"):
+        read(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("in_scp, in_segments", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_segments_of_recordings_in_another_unicode_form(folder, tmp_path, in_scp, in_segments):
+    change(folder / "wav.scp", "f1-a ", normalize(in_scp, "é "))
+    (folder / "segments").write_text(normalize(in_segments, "f1-x é 0 0.1\n"))
+    ((name, audio, *_),) = iter_segments(folder)
+    assert name == "f1-x" and audio.name == "f1-a.wav"
+    for file in ("utt2spk", "utt2emo"):
+        (folder / file).write_text("f1-x " + {"utt2spk": "f1", "utt2emo": "hap"}[file] + "\n")
+    for file in ("utt2int", "text", "spk2gender"):
+        (folder / file).unlink()
+    assert list(read(folder, tmp_path / "out")) == ["lab-f1-x"]
+
+
+def test_names_that_differ_in_their_form_alone_stay_two(toys, folder, tmp_path):
+    for place, form in enumerate(("NFC", "NFD")):
+        change(folder / "wav.scp", "f1-" + "ab"[place], normalize(form, "é"))
+    names = (folder / "wav.scp").read_text().split()[0:4:2]
+    (folder / "wav.scp").write_text("".join(f"{name} corpus/f1-a.wav\n" for name in names))
+    for file, value in (("utt2spk", "f1"), ("utt2emo", "hap")):
+        (folder / file).write_text("".join(f"{name} {value}\n" for name in names))
+    for file in ("utt2int", "text", "spk2gender"):
+        (folder / file).unlink()
+    assert set(read(folder, tmp_path / "out")) == {f"lab-{name}" for name in names}
+
+
+def test_more_leftovers_of_macos_than_clips(folder, tmp_path):
+    """As who lists all files of a folder has them, in wav.scp alone or in all files."""
+    with open(folder / "wav.scp", "a") as scp:
+        scp.writelines(f"._{name} corpus/._{name}.wav\n" for name in ("f1-a", "f1-b", "m1-a", "m1-b"))
+        scp.write("DS_Store corpus/.DS_Store\nx __MACOSX/corpus/f1-a.wav\n")
+    with open(folder / "utt2spk", "a") as speakers:
+        speakers.write("x f1\n")
+    assert len(read(folder, tmp_path / "out")) == 4
+    assert read_json(tmp_path / "out" / "stage.json")["dropped"] == {
+        "leftover of macOS, no audio": ["._f1-a", "._f1-b", "._m1-a", "._m1-b", "DS_Store", "x"]
+    }
 
 
 def test_a_corrected_label_is_seen_though_the_file_keeps_its_size(folder, tmp_path, caplog):

@@ -5,40 +5,11 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from other_formats import RARE_WAV, RATE, encode, tone
 
 from speecheq.common.errors import InputError
-from speecheq.inference import recordings
+from speecheq.corpora import decoding
 from speecheq.inference.recordings import Segment, Windows, read_clip, split_into_clips
-
-RATE = 16000
-
-
-def tone(seconds):
-    """Two channels of different loudness."""
-    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * RATE)) / RATE)
-    return np.stack([wave, wave / 2]).astype(np.float32)
-
-
-def encode(path, codec, samples, picture=False):
-    av = pytest.importorskip("av", reason="needs the extra `av`")
-    with av.open(str(path), "w") as container:
-        if picture:
-            video = container.add_stream("mpeg4", rate=10)
-            video.width = video.height = 32
-        if codec:
-            stream = container.add_stream(codec, rate=RATE)
-            stream.layout = "stereo"
-        if picture:
-            image = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
-            container.mux(video.encode(image))
-            container.mux(video.encode(None))
-        if codec is None:
-            return path
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout="stereo")
-        frame.sample_rate, frame.pts = RATE, 0
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -70,7 +41,6 @@ def test_a_decoded_file_is_predicted_and_leaves_nothing(predict, tmp_path, monke
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     status, out, _ = predict(path)
     assert status == 0 and out.startswith(f"{path}: ")
-    recordings.decode.__globals__["_decode"].cache_clear()
     assert not list((tmp_path / "tmp").iterdir())
 
 
@@ -87,9 +57,16 @@ def test_damaged_and_mute_files_are_one_sentence(tmp_path, caplog):
         split_into_clips(Segment("a", encode(tmp_path / "mute.mp4", None, tone(1), picture=True)), Windows())
 
 
+def test_a_codec_that_pyav_does_not_have_is_one_sentence(tmp_path):
+    pytest.importorskip("av", reason="needs the extra `av`")
+    (tmp_path / "a.wav").write_bytes(RARE_WAV)
+    with pytest.raises(InputError, match="a.wav: its sound is in a codec that PyAV does not have"):
+        split_into_clips(Segment("a", tmp_path / "a.wav"), Windows())
+
+
 def test_without_pyav_other_formats_are_reported_and_the_rest_is_predicted(predict, wav, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setattr(recordings, "can_decode", lambda: False)
+    monkeypatch.setattr(decoding, "can_decode", lambda: False)
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0")
     (tmp_path / "b.WEBM").write_bytes(b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81")
     (tmp_path / "notes.txt").write_text("no audio")
