@@ -155,8 +155,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     speakers.add_argument(
         "--one-speaker",
         action="store_true",
-        help="all recordings are of one person, for a model that is normalised by speaker (data.cmvn speaker); without "
-        "these two options each recording is normalised by itself",
+        help="all recordings are of one person, by whose mean and deviation features are then normalised (models with "
+        "data.cmvn speaker or global)",
     )
     speakers.add_argument(
         "--speaker-from",

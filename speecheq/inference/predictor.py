@@ -14,7 +14,6 @@ from torch.nn.utils.rnn import pad_sequence
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.dataset.phones.phone_table import PhoneTable
-from speecheq.features.frame_statistics import normalise_by
 from speecheq.features.speech_activity import NONE, amplify_quiet
 from speecheq.features.waveform_batch import SAMPLING_RATE
 from speecheq.inference.recordings import (
@@ -27,7 +26,7 @@ from speecheq.inference.recordings import (
     spans_of,
     split_into_clips,
 )
-from speecheq.inference.speakers import ALONE, SpeakerMoments, SpeakerOf, each_alone
+from speecheq.inference.speakers import SpeakerMoments, SpeakerOf, each_alone
 from speecheq.inference.trained_model import TrainedModel, load_trained_model
 from speecheq.inference.windows import Windows
 
@@ -172,13 +171,14 @@ class Predictor:
             (clip, prepare_waveform(samples[clip.span.first :][: clip.span.frames], clip, SAMPLING_RATE))
             for clip in clips
         ]
-        return list(self._predict(read, self._speaker_moments([read], each_alone)))
+        return list(self._predict(read, self._speaker_moments([read], each_alone) if self.by_speaker else None))
 
     def predict(self, paths: Sequence[str | Path], speakers: Sequence[str] | None = None) -> list[Prediction]:
         """Predict recordings, in their order.
 
-        ``speakers`` are the names of their speakers, for a model that is normalised by speaker; without, each recording
-        is normalised by itself, as its note says. Raises InputError where a recording cannot be used.
+        ``speakers`` are the names of their speakers, by whose recordings features are then normalised. Without, a model
+        that was trained so (``data.cmvn: speaker``) normalises each recording by itself, as its note says. Raises
+        InputError where a recording cannot be used.
         """
         segments = [Segment(str(path), Path(path)) for path in paths]
         if speakers is not None and len(speakers) != len(segments):
@@ -196,13 +196,16 @@ class Predictor:
 
         ``on_error`` is called once for each recording that cannot be read, and for each InputError among ``segments``.
         A recording is read while the model predicts those before it; at most AHEAD_SECONDS of audio are in memory.
-        With a model that is normalised by speaker all are read twice. Raises InputError for ``speaker_of`` with
-        another model.
+        Where they are normalised by speaker all are read twice. Raises InputError for ``speaker_of`` with a model that
+        cannot be.
         """
         moments = None
-        if speaker_of is not None and not self.by_speaker:
-            raise InputError("the model is not normalised by speaker; do not say whose the recordings are.")
-        if self.by_speaker:
+        if speaker_of is not None and not self.by_speaker and self.model.moments is None:
+            raise InputError(
+                f"the model, whose features are normalised by {self.model.cmvn or 'itself'}, cannot normalise them by "
+                "speaker: data.cmvn speaker or global can, except in an ONNX file; do not say whose the recordings are."
+            )
+        if self.by_speaker or speaker_of is not None:
             segments = [_of_known_speaker(segment, speaker_of) for segment in segments]
             moments = self._speaker_moments(self._read(segments, lambda error: None), speaker_of or each_alone)
         for read in self._read(segments, on_error):
@@ -299,11 +302,9 @@ class Predictor:
 
     def _speaker_moments(
         self, groups: Iterable[Sequence[tuple[AudioClip, Waveform]]], speaker_of: SpeakerOf
-    ) -> SpeakerMoments | None:
-        """The mean and deviation of each speaker; None where the model is not normalised by speaker."""
-        if not self.by_speaker:
-            return None
-        moments = SpeakerMoments(speaker_of)
+    ) -> SpeakerMoments:
+        """The mean and deviation of each speaker over all of ``groups``."""
+        moments = SpeakerMoments(speaker_of, None if self.by_speaker else self.model.moments)
         for clips in groups:
             for places in self._batches(clips):
                 batch = [clips[place] for place in places]
@@ -320,10 +321,9 @@ class Predictor:
         features, frames = self._features(clips)
         if moments is not None:
             segments = [clip.segment for clip, _ in clips]
-            features = normalise_by(features, frames, moments.of(segments))
+            features = moments.normalise(segments, features, frames)
             for segment, prediction in zip(segments, predictions):
-                if moments.is_alone(segment):
-                    prediction.note = "; ".join(filter(None, (prediction.note, ALONE)))
+                prediction.note = "; ".join(filter(None, (prediction.note, moments.note(segment))))
         output = self.model(features, frames, self.phones)
         classes, genders = self.labels.classes, self.labels.genders
         for row, prediction in enumerate(predictions):

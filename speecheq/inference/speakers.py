@@ -1,8 +1,13 @@
-"""Prediction with a model that is normalised by speaker (data.cmvn speaker): whose recordings are whose."""
+"""Prediction by speaker: whose recordings are whose, and the normalisation of features that follows.
+
+A model with ``data.cmvn: speaker`` was trained so. One with ``global`` was normalised by its training data; where the
+speakers are known, their own mean and deviation can take that place, which takes out much of what a voice, a microphone
+or another language shifts.
+"""
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -10,15 +15,16 @@ from torch import Tensor
 
 from speecheq.common.errors import InputError
 from speecheq.corpora.layout import NamesInAnyForm, composed
-from speecheq.features.frame_statistics import FrameSums
+from speecheq.features.frame_statistics import FrameSums, normalise_by
 from speecheq.inference.recordings import Segment
 
 # The speaker of a recording; recordings of one name are normalised together.
 SpeakerOf = Callable[[Segment], str]
 FOLDER = "folder"  # in place of a table: the folder of a file names its speaker
 FILE, SPEAKER = COLUMNS = ("file", "speaker")
-# The note of a recording that is the only one of its speaker.
+# The notes of a recording that is the only one of its speaker: of a model by speaker, and of any other.
 ALONE = "normalised by this recording alone"
+ALONE_AS_TRAINED = "the only recording of its speaker: normalised by the training data"
 
 
 def one_speaker(_segment: Segment) -> str:
@@ -78,10 +84,13 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 class SpeakerMoments:
-    """Mean and deviation (2, D) over all frames of each speaker's recordings."""
+    """Mean and deviation (2, D) over all frames of each speaker's recordings.
 
-    def __init__(self, speaker_of: SpeakerOf) -> None:
-        self.speaker_of = speaker_of
+    ``trained`` (2, D) are those of the training data where the model normalises by them itself.
+    """
+
+    def __init__(self, speaker_of: SpeakerOf, trained: Tensor | None = None) -> None:
+        self.speaker_of, self.trained = speaker_of, trained
         self._sums: dict[str, FrameSums] = defaultdict(FrameSums)
         self._recordings: dict[str, set[Segment]] = defaultdict(set)
 
@@ -92,10 +101,26 @@ class SpeakerMoments:
             self._sums[speaker].add(rows[:count])
             self._recordings[speaker].add(segment)
 
-    def of(self, segments: Iterable[Segment]) -> Tensor:
-        """Mean and deviation of the speaker of each segment, (N, 2, D)."""
-        return torch.stack([torch.stack(self._sums[self.speaker_of(segment)].moments()) for segment in segments])
+    def normalise(self, segments: Sequence[Segment], features: Tensor, frames: Tensor) -> Tensor:
+        """The features (N, T, D) of clips of ``segments``, with ``frames`` (N,) each, as the model is to get them.
+
+        With ``trained`` they have the speaker's mean and deviation changed to those of the training data, which the
+        model then takes out; the only recording of a speaker stays as it is.
+        """
+        moments = torch.stack([torch.stack(self._sums[self.speaker_of(segment)].moments()) for segment in segments])
+        normalised = normalise_by(features, frames, moments)
+        if self.trained is None:
+            return normalised
+        mean, deviation = self.trained.to(features.device)
+        alone = torch.tensor([self.is_alone(segment) for segment in segments], device=features.device)
+        return torch.where(alone[:, None, None], features, normalised * deviation + mean)
 
     def is_alone(self, segment: Segment) -> bool:
         """Whether no other recording of its speaker was added."""
         return len(self._recordings[self.speaker_of(segment)]) == 1
+
+    def note(self, segment: Segment) -> str:
+        """What to say of the normalisation of a recording; empty if it is that by several of its speaker."""
+        if not self.is_alone(segment):
+            return ""
+        return ALONE if self.trained is None else ALONE_AS_TRAINED

@@ -150,6 +150,8 @@ class TorchModel:
 
     def __init__(self, model: Normalised, config: Config, labels: Labels, device: torch.device) -> None:
         self.labels, self.device, self.cmvn = labels, device, config.data.cmvn
+        # mean and deviation (2, D) of the training data, if the model normalises by them
+        self.moments = torch.stack([model.cmvn.mean, model.cmvn.deviation]) if self.cmvn == "global" else None
         self.extractor = waveform_extractor(config, model.trained_encoder).to(device)
         self.speech_activity = config.data.speech_activity
         model.to(device)
@@ -176,6 +178,8 @@ def _dilate_pointwise(model: nn.Module) -> None:
 
 class OnnxModel:
     """A model that onnxruntime computes, on a CPU, with as many threads as torch is set to."""
+
+    moments: Tensor | None = None  # those of TorchModel are inside the graph
 
     def __init__(self, path: Path) -> None:
         with optional_package("onnxruntime", f"{path}: an ONNX model"):

@@ -22,7 +22,7 @@ from speecheq.inference.export import export_model
 from speecheq.inference.front_end import LogMelExtractor, LogMelInput
 from speecheq.inference.predictor import Predictor
 from speecheq.inference.recordings import Segment
-from speecheq.inference.speakers import ALONE
+from speecheq.inference.speakers import ALONE, ALONE_AS_TRAINED
 from speecheq.inference.trained_model import load_trained_model
 from speecheq.models import checkpoint
 
@@ -32,9 +32,9 @@ TRAINED += [f"augment.{change}_probability=0" for change in ("pitch", "tempo", "
 # system: settings beside LIGHT
 KINDS = {
     "light": [],
-    "by_speaker": ["data.cmvn=speaker"],
+    "by_speaker": ["data.cmvn=speaker", "model.pooling=mean"],
     "fusion": ["model.kind=fusion", "model.mfa_channels=32", "model.scale=4"],
-    "lora": [*TRAINED, "encoder.train=lora"],
+    "lora": [*TRAINED, "encoder.train=lora", "model.pooling=statistics"],
     "fusion_top": [*TRAINED, "model.kind=fusion", "model.mfa_channels=32", "model.scale=4", "encoder.train=top:1"],
 }
 
@@ -263,8 +263,28 @@ def test_without_speakers_each_recording_is_normalised_by_itself(trained, capsys
     command = ["predict", "--device", "cpu", "--model"]
     assert main.main([*command, str(trained("by_speaker") / "best.pt"), *files]) == 0
     assert "say whose they are by --one-speaker or --speaker-from" in capsys.readouterr().err
-    assert main.main([*command, str(trained("light") / "best.pt"), "--one-speaker", *files]) == 1
-    assert "the model is not normalised by speaker" in capsys.readouterr().err
+
+
+def test_a_model_normalised_by_its_training_data_takes_the_speakers_instead(trained):
+    files = [str(segment.path) for segment in segments(trained)][:4]
+    predictor = Predictor(trained("light") / "best.pt", "cpu")
+    assert predictor.model.cmvn == "global"
+    plain, spoken = predictor.predict(files), predictor.predict(files, ["one", "one", "one", "two"])
+    assert [p.note for p in spoken] == ["", "", "", ALONE_AS_TRAINED]
+    assert spoken[3].posterior == pytest.approx(plain[3].posterior, abs=1e-4)
+    assert all(abs(one.eis - other.eis) > 1e-3 for one, other in zip(plain[:3], spoken[:3]))
+    # the model behind its normalisation gets what one that is normalised by speaker gets
+    predictor.model.inference[False].model.cmvn.mode, predictor.by_speaker = "speaker", True
+    for p, other in zip(spoken[:3], predictor.predict(files, ["one", "one", "one", "two"])):
+        assert p.eis == pytest.approx(other.eis, abs=1e-3)
+        assert p.posterior == pytest.approx(other.posterior, abs=1e-3)
+
+
+def test_a_model_that_cannot_be_normalised_by_speaker_says_so(trained, tmp_path, capsys):
+    export_model(trained("light") / "best.pt", tmp_path / "model.onnx")
+    command = ["predict", "--device", "cpu", "--model", str(tmp_path / "model.onnx"), "--one-speaker"]
+    assert main.main([*command, str(segments(trained)[0].path)]) == 1
+    assert "cannot normalise them by speaker" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
