@@ -72,7 +72,8 @@ def pooled_width(config: ModelConfig) -> int:
 class PooledBackbone(Backbone):
     """The frame level is the states of the pooled layers; the embedding is made of their statistics over time.
 
-    The trained counterpart of the linear probe, which stands on the same statistics.
+    ``statistics`` is the trained counterpart of the linear probe, which stands on mean and deviation too. ``mean`` has
+    nothing but linear layers, which carry over better to speech unlike that of the training.
     """
 
     has_phoneme_branch = True
@@ -92,8 +93,8 @@ class PooledBackbone(Backbone):
 
     def embed(self, level: FrameLevel) -> Tensor:
         pooled = level.frames.mean(level.x.float()) if self.mean_only else statistics(level.x, level.frames)
-        pooled = self.pooled_norm(pooled)
-        return self.embedding_norm(torch.relu(self.fc(self.dropout(pooled)).float()))
+        hidden = self.fc(self.dropout(self.pooled_norm(pooled))).float()
+        return self.embedding_norm(hidden if self.mean_only else torch.relu(hidden))
 
     def aggregate_for_phonemes(self, features: Tensor, frames: Frames) -> FrameLevel:
         return FrameLevel(self.phonemes(features, frames), frames)
