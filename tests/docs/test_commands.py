@@ -20,6 +20,7 @@ import yaml
 from doc_pages import PAGES, ROOT, blocks, given, inline_code, paths, prose
 from encoder_models import write_whisper
 from lhotse import CutSet, Recording
+from warm_commands import warm_environment
 
 from speecheq.cluster.run_task import free_port
 
@@ -242,13 +243,20 @@ def checkout(nano, made, server, toys, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def venv(checkout):
+    """For all but the README's commands, which run as users run them."""
+    with warm_environment(checkout) as warm:
+        yield warm
+
+
+@pytest.fixture(scope="module")
 def shell(checkout, nano, made):
-    """``shell(code, folder, times=1)`` runs commands of the docs below the checkout, ``times`` beside each other."""
+    """``shell(code, folder, times=1, venv=DIR)`` runs commands of the docs below the checkout, ``times`` beside each
+    other."""
     places = {"nano": nano("casia", "aishell", "iemocap", "ravdess", "librispeech", "emodb"), "made": made}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["SPEECHEQ_VENV"] = sys.prefix
 
-    def run(code, folder="", times=1):
+    def run(code, folder="", times=1, venv=sys.prefix):
         for text, replacement in REPLACED:
             code = code.replace(text, replacement.format(**places, port=free_port()))
         line = f"set -euo pipefail; . {checkout}/path.sh; {code}"
@@ -256,7 +264,7 @@ def shell(checkout, nano, made):
             subprocess.Popen(
                 ["bash", "-c", line],
                 cwd=checkout / folder,
-                env=environment,
+                env={**environment, "SPEECHEQ_VENV": str(venv)},
                 text=True,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -280,12 +288,12 @@ def without_comments(code):
     return [line.split("#")[0].strip() for line in code.splitlines() if line.split("#")[0].strip()]
 
 
-def run_page(page, shell):
+def run_page(page, shell, venv=sys.prefix):
     """The page's blocks, in order, then the commands in its text; of what .ci/run has instead nothing."""
     codes = [code for language, code in blocks(page) if language == "sh"] + inline_commands(page)
     ours = [code for code in codes if not set(without_comments(code)) <= set(BY_CI)]
     for code in ours:
-        shell(code, times=machines(code))
+        shell(code, times=machines(code), venv=venv)
     return ours
 
 
@@ -311,19 +319,19 @@ def test_every_path_of_a_page_is_in_the_repository_or_left_by_its_commands(page,
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md" and page not in ELSEWHERE])
-def test_the_commands_of_a_page_run(page, walked, shell):
-    run_page(page, shell)
+def test_the_commands_of_a_page_run(page, walked, shell, venv):
+    run_page(page, shell, venv)
 
 
 @pytest.mark.parametrize(
     "page, options",
     [(page, options) for page in PAGES if page not in ELSEWHERE for options in given(page) if options not in BY_CI],
 )
-def test_the_options_of_a_table_run(page, options, walked, shell):
+def test_the_options_of_a_table_run(page, options, walked, shell, venv):
     assert options.startswith("--"), f"{page}: a table whose last column is headed 'give' has options there"
     added = next(added for part, added in ADDED if part in options)
     folder = "egs/iemocap" if any(part in options for part in ENGLISH) else "egs/mandarin"
-    shell(f"./run.sh {options} {added}", folder)
+    shell(f"./run.sh {options} {added}", folder, venv=venv)
 
 
 def test_what_is_left_to_ci_is_in_ci():
