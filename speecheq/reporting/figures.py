@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib import style
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
 from speecheq.common.errors import InputError
@@ -257,7 +258,8 @@ def _render(name: str, drawing: Drawing) -> Picture:
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     drawing.figure.savefig(svg, format="svg", metadata=nothing)
     drawing.figure.set_layout_engine("none")  # keep the layout of the SVG
-    drawing.figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    # savefig would draw the figure once more before, for its layout
+    FigureCanvasPdf(drawing.figure).print_pdf(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     text = svg.getvalue()
     return Picture(name, drawing.title, drawing.caption, text[text.index("<svg") :], pdf.getvalue())  # without a DTD
 
