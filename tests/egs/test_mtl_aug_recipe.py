@@ -9,8 +9,8 @@ SYSTEMS = ("emotion", "mtl_aug_unlabelled", "mtl_aug_unlabelled_cnn_blstm")
 
 
 @pytest.fixture(scope="module")
-def mtl_aug(recipe):
-    return recipe("mtl_aug")
+def mtl_aug(recipe, warm_venv):
+    return recipe("mtl_aug", warm_venv)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def given(nano, toys, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def walked(mtl_aug, given, tmp_path_factory):
+def walked(recipe, given, tmp_path_factory):
     """A folder that all stages have walked through, each alone in a fresh shell, and what each printed."""
-    folder, printed = tmp_path_factory.mktemp("walk"), []
+    folder, printed, mtl_aug = tmp_path_factory.mktemp("walk"), [], recipe("mtl_aug")
     # the nano configuration, with what all systems of this recipe have in common
     conf = mtl_aug.folder / "conf" / "mtl_aug.yaml"
     where = [str(folder / "nano.yaml") if str(part).endswith("nano.yaml") else part for part in mtl_aug.where(folder)]
