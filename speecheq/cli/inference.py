@@ -15,7 +15,10 @@ def _listen(options: Namespace) -> None:
 
     model = load_trained_model(options.model, options.device)
     title = f"SpeechEQ: {Path(options.model).name}" if options.model else "SpeechEQ"
-    serve(Predictor(model, gender=bool(model.labels.genders)), title, options.host, options.port)
+    predictor = Predictor(model, gender=bool(model.labels.genders), reject=options.reject)
+    if options.reject is not None:
+        predict_command.log_rejection(predictor, options.reject)
+    serve(predictor, title, options.host, options.port)
 
 
 def _package(options: Namespace) -> None:
@@ -41,9 +44,9 @@ def add_commands(commands: Commands) -> None:
     predict = add_command(commands, "predict", predict_command.run, "Predict the emotions in recordings.")
     predict_command.add_arguments(predict)
 
-    add = add_command(
-        commands, "listen", _listen, "Serve a page that predicts what a microphone or a file gives."
-    ).add_argument
+    listen = add_command(commands, "listen", _listen, "Serve a page that predicts what a microphone or a file gives.")
+    predict_command.add_reject(listen)
+    add = listen.add_argument
     add("--model", metavar="MODEL", help="model to use, named as for speecheq predict")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
     add(

@@ -32,6 +32,17 @@ def positive(value: str) -> float:
     return number
 
 
+def share(value: str) -> float:
+    """The type of an option that is a number from 0 to below 1."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number from 0 to below 1")
+    return number
+
+
 def positive_whole(value: str) -> int:
     """The type of an option that is a whole number above 0."""
     if not value.isascii() or not value.isdigit() or int(value) < 1:

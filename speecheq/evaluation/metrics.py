@@ -93,6 +93,26 @@ def calibration_error(gold: Sequence[int], posteriors: Sequence[Sequence[float]]
     return float((bins.clips * np.abs(bins.accuracy - bins.confidence)).sum() / len(gold))
 
 
+class Coverage(NamedTuple):
+    """For each number of answers, from one to all: the share of clips that are answered, and the accuracy, (clips,)."""
+
+    share: np.ndarray
+    accuracy: np.ndarray
+
+
+def accuracy_by_coverage(gold: Sequence[int], posteriors: Sequence[Sequence[float]]) -> Coverage:
+    """The accuracy of the clips with the highest posteriors of the predicted class, for any number of these.
+
+    ``posteriors`` is (clips, classes). Clips of equal posteriors count alike: each has their mean accuracy.
+    """
+    probabilities = np.asarray(posteriors, dtype=np.float64)
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == np.asarray(gold)
+    _, groups = np.unique(-confidence, return_inverse=True)
+    means = np.bincount(groups, weights=correct) / np.bincount(groups)
+    answers = np.arange(1, len(correct) + 1)
+    return Coverage(answers / len(correct), np.cumsum(means[np.sort(groups)]) / answers)
+
+
 def specified(gold: Sequence[float]) -> np.ndarray:
     """Which clips have an EIS label (bool array)."""
     return np.asarray(gold, dtype=np.float64) >= 0

@@ -26,8 +26,9 @@ UAI_CATEGORIES = ("neutral", "joy", "anger", "sadness")
 class ClipPrediction:
     """The gold and predicted labels of one emotion clip.
 
-    ``posterior`` has one probability per class, by class number. ``embedding`` (D,) float16 is the input of the heads,
-    where it is asked for.
+    ``posterior`` has one probability per class, by class number; ``logits`` are those of the model, of which it is the
+    softmax at the model's temperature, None where they are not known. ``embedding`` (D,) float16 is the input of the
+    heads, where it is asked for.
     """
 
     id: str
@@ -40,6 +41,7 @@ class ClipPrediction:
     gold_gender: str | None
     predicted_gender: str
     embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
+    logits: list[float] | None = field(default=None, repr=False, compare=False)
 
     @property
     def predicted_esc(self) -> int:
@@ -67,18 +69,24 @@ def predict_emotions(
     device: torch.device,
     embeddings: bool = False,
     inputs: ModelInputs = ModelInputs(),
+    temperature: float = 1.0,
 ) -> list[ClipPrediction]:
-    """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``."""
+    """ESC, EIS (clipped to 0 to 4) and gender of every cut, and on request its embedding, in the order of ``cuts``.
+
+    ``temperature`` is that of the posteriors of ESC.
+    """
     model.eval()
     by_id = {cut.id: cut for cut in cuts}
     found: dict[str, ClipPrediction] = {}
     for batch in inputs.batches("emotion", cuts, batch_size, device):
         predictions = model(batch.inputs, batch.lengths, tasks=("esc", "eis", "gender"))
-        posteriors = predictions.esc_logits.float().softmax(1).tolist()
+        logits = predictions.esc_logits.float()
+        posteriors = (logits / temperature).softmax(1).tolist()
         eis = clip_eis(predictions.eis.float()).tolist()
         genders = predictions.gender_logits.argmax(1).tolist()
         vectors = predictions.embedding.half().cpu().numpy() if embeddings else [None] * len(batch.ids)
-        for name, posterior, intensity, gender, vector in zip(batch.ids, posteriors, eis, genders, vectors):
+        rows = zip(batch.ids, posteriors, eis, genders, vectors, logits.tolist())
+        for name, posterior, intensity, gender, vector, values in rows:
             supervision = by_id[name].supervisions[0]
             found[name] = ClipPrediction(
                 id=name,
@@ -91,6 +99,7 @@ def predict_emotions(
                 gold_gender=supervision.gender,
                 predicted_gender=GENDERS[gender],
                 embedding=vector,
+                logits=values,
             )
     return [found[cut.id] for cut in cuts]
 

@@ -24,6 +24,7 @@ from speecheq.dataset.model_inputs import ModelInputs, by_speaker, scoring_input
 from speecheq.dataset.msud_recipe import EVERY_CORPUS, TEST
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.protocols import CROSS
+from speecheq.evaluation.calibration import DevCalibration, calibration_scores
 from speecheq.evaluation.former_runs import remove_former
 from speecheq.evaluation.metrics import greedy_constant, phone_error_rate
 from speecheq.evaluation.predictions import (
@@ -118,6 +119,10 @@ class BestModel(NamedTuple):
         inputs = scoring_inputs(config, states and Path(states), device, model.trained_encoder)
         return cls(model.to(device), config, checkpoint, device, inputs)
 
+    @property
+    def calibration(self) -> DevCalibration:
+        return DevCalibration.from_dict(self.checkpoint.get("calibration"))
+
     def inputs_of(self, cuts: Sequence[Cut], inputs: ModelInputs | None = None) -> ModelInputs:
         """How a set of cuts becomes features: by ``inputs`` (None: stored ones), normalised as in training."""
         inputs = inputs or self.inputs
@@ -131,7 +136,8 @@ class BestModel(NamedTuple):
         """The predictions for a file of cuts, or for those of one ``corpus`` in it (see ``predict_emotions``)."""
         clips = list(open_cuts(cuts, corpus))
         size, inputs = self.config.data.batch_size, self.inputs_of(clips, inputs)
-        return predict_emotions(self.model, clips, size, self.device, embeddings, inputs)
+        temperature = self.calibration.temperature
+        return predict_emotions(self.model, clips, size, self.device, embeddings, inputs, temperature)
 
 
 def label_set(msud: Mapping[str, Any], name: str) -> list[str]:
@@ -154,7 +160,7 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
     though it gets no embeddings. Raises InputError if an earlier stage has not run.
 
     Returns: the content of metrics.json (empty if stages are only planned). Keys are ``<set>.<metric>``:
-    ``detailed_scores`` of each test set (test.wa of the target, test_<corpus>.wa of another corpus), test.per of the
+    ``detailed_scores`` and ``calibration_scores`` of each test set (test.wa of the target, test_<corpus>.wa of another corpus), test.per of the
     phoneme corpus, and dev.* of the best epoch; None where a metric is not defined.
     """
     trained = TrainedFold.read(folder, msud, fold)
@@ -236,6 +242,7 @@ def _score_tests(stage: Stage, trained: TrainedFold, model: BestModel) -> list[C
     for name, predictions in sets.items():
         own_classes = [classes.names.index(label) for label in label_sets[name]]
         found = detailed_scores(predictions, genders, classes, own_classes, intensities)
+        found.update(calibration_scores(predictions, model.calibration.temperature))
         scores.update({f"{name}.{key}": value for key, value in found.items()})
         scores[f"{name}.clips"] = len(predictions)
     scores["test.per"] = None
@@ -250,7 +257,7 @@ def _score_tests(stage: Stage, trained: TrainedFold, model: BestModel) -> list[C
     _finish(stage, files, sum(map(len, sets.values())), "test clips")
     shown = [f"{set_name}.{name}" for set_name in sets for name in ("wa", "ua", "eis_ccc")] + ["test.per"]
     known = [f"{name} {scores[name]:.4f}" for name in shown if scores[name] is not None]
-    log.info("%s: %s", stage.title, " ".join(known))
+    log.info("%s: %s; %s", stage.title, " ".join(known), model.calibration.title)
     return sets[TEST]
 
 
@@ -293,6 +300,7 @@ def _describe_run(
             kind: {name: sounds[name] for name in ("files", "hours")} for kind, sounds in run.get("sounds", {}).items()
         },
         "best_epoch": model.checkpoint["epoch"],
+        "calibration": model.calibration.to_dict(),
         "trained_at_git": run["git"],
         "scored_at_git": git_revision(),
     }

@@ -40,7 +40,7 @@ def export_model(name: str | Path | None, out: Path, int8: bool = False) -> None
     if int8 and out.suffix != ONNX:
         raise InputError(f"{out}: --int8 is for {ONNX} files.")
     model, config, labels = read_weights(name)
-    inference: Graph = Inference(model, config, labels.outputs())
+    inference: Graph = Inference(model, config, labels.outputs(), labels.calibration.temperature)
     log_mel = None
     if config.data.features != FBANK:
         inference, log_mel = join_encoder(config, inference, inference.outputs, model.trained_encoder)

@@ -12,7 +12,13 @@ from speecheq.common.markdown import markdown_table
 from speecheq.common.stages import require
 from speecheq.config.schema import FBANK, Config
 from speecheq.corpora.data_card import Card, read_cards
+from speecheq.dataset.msud_recipe import TEST
+from speecheq.evaluation.calibration import DevCalibration
+from speecheq.evaluation.score_files import SCORES as SCORE_FILE
+from speecheq.evaluation.score_files import read_scores
+from speecheq.reporting.calibration_tables import CalibratedClips, rejection_table, reliability_table
 from speecheq.reporting.experiment import describe_audio_folders
+from speecheq.reporting.tables import table_markdown
 
 TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.j2"
 # The scores that a card shows, in this order, with their names there.
@@ -65,6 +71,7 @@ def model_card(
     kind = protocol["protocol"]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        **_calibration(experiment, metrics),
         audio_folders=describe_audio_folders(run["sounds"]) if run.get("sounds") else "",
         cards=cards,
         config=config,
@@ -155,6 +162,17 @@ def _score_table(metrics: Mapping[str, Any]) -> str:
         if any(value is not None for value in values):
             rows.append([title, *("n/a" if value is None else f"{value:.3f}" for value in values)])
     return markdown_table(["score", *sets], rows)
+
+
+def _calibration(experiment: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card says of the posteriors: the calibration, and the tables of reliability and rejection."""
+    own = DevCalibration.from_dict(metrics["run"].get("calibration"))
+    clips = read_scores(experiment / SCORE_FILE)[TEST]
+    return {
+        "calibration": own,
+        "reliability": table_markdown(reliability_table(clips)),
+        "rejection": table_markdown(rejection_table([CalibratedClips(own, clips)])) if own.risks else "",
+    }
 
 
 def _unseen_classes(msud: Mapping[str, Any], config: Config) -> list[str]:

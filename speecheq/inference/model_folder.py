@@ -2,7 +2,7 @@
 
 model.safetensors   the weights, in a format that cannot hold code
 config.yaml         all settings of the training
-labels.json         the classes, genders and phones of the outputs
+labels.json         the classes, genders and phones of the outputs, the temperature and the thresholds of posteriors
 README.md           the model card: data, protocol, scores, licences, limits
 encoder/            of a model that stands on a pretrained encoder: its files, cut to the layers that are used
 """
@@ -19,6 +19,7 @@ from speecheq.common.yaml_files import read_yaml
 from speecheq.config import layers as configuration
 from speecheq.config.schema import Config
 from speecheq.dataset.model_inputs import encoder_of, waveform_extractor
+from speecheq.evaluation.calibration import DevCalibration
 from speecheq.features.encoder_states import encoder_settings
 from speecheq.features.encoders import encoder_digest, save_encoder
 from speecheq.models import checkpoint
@@ -26,6 +27,7 @@ from speecheq.models import checkpoint
 WEIGHTS, SETTINGS, LABELS, CARD = FILES = ("model.safetensors", "config.yaml", "labels.json", "README.md")
 ENCODER = "encoder"
 LABEL_TABLES = ("classes", "class_esc", "genders", "phones")
+CALIBRATION = "calibration"  # beside these; older folders have none
 # To be raised when the contents of the folder change their meaning.
 FORMAT = 1
 
@@ -47,6 +49,7 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> 
     sizes = [sum(p.numel() for p in part.parameters()) for part in (model, encoder) if part is not None]
     card = model_card(experiment, name or folder.name, licence, config, *sizes)
     tables = {"format": FORMAT, **{table: content[table] for table in LABEL_TABLES}}
+    tables[CALIBRATION] = DevCalibration.from_dict(content.get(CALIBRATION)).to_dict()
     with whole_folder(folder) as temporary:
         weights = {key: value.contiguous() for key, value in content["model"].items()}
         (temporary / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
@@ -89,6 +92,12 @@ def read(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder / LABELS}: is not the label table of a model folder of this version (format {FORMAT})."
         )
+    try:
+        DevCalibration.from_dict(tables.get(CALIBRATION))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder / LABELS}: its calibration is damaged ({error}); copy the file again, or make the folder again."
+        ) from error
     try:
         weights = load_file(str(folder / WEIGHTS))
     except (SafetensorError, OSError, ValueError) as error:

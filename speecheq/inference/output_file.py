@@ -13,7 +13,7 @@ from speecheq.inference.recordings import NOTES, Segment
 FIRST_COLUMNS = ("source", "start", "end", "emotion", "name", "eis")
 # A line of text: the classes with their probabilities, or a note, and the seconds of speech.
 TEXT_LINE = re.compile(
-    r".+: (.+ \d\.\d\d(, EIS \d\.\d\d\))?; else .*|(" + "|".join(NOTES) + r")(; \d+\.\d\d s of speech)?)"
+    r".+: (.+ \d\.\d\d(, EIS \d\.\d\d)?\)?; else .*|(" + "|".join(NOTES) + r")(; \d+\.\d\d s of speech)?)"
 )
 # So much of an existing file is looked at, in bytes.
 LOOKED_AT = 1 << 16

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from speecheq.common.command_line import positive, positive_whole
+from speecheq.common.command_line import positive, positive_whole, share
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
 from speecheq.common.log import log, one_line
@@ -125,6 +125,32 @@ def predict(
         )
 
 
+def add_reject(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the option --reject."""
+    parser.add_argument(
+        "--reject",
+        type=share,
+        metavar="P",
+        help="answer unsure where the posterior is so low that more than the share P of the answers, such as 0.1, "
+        "would be wrong, by the model's dev part (default: always name a class)",
+    )
+
+
+def log_rejection(predictor: "Predictor", error_rate: float) -> None:
+    """Log what --reject means for the model."""
+    answers, calibration = predictor.answers, predictor.labels.calibration
+    assert answers is not None
+    log.info(
+        "--reject %g: answers from a posterior of %.3f on; of the %d clips of the model's dev part %.1f %% have an "
+        "answer, %.1f %% of these a wrong one",
+        error_rate,
+        answers.threshold,
+        calibration.clips,
+        100 * answers.answered / calibration.clips,
+        100 * answers.error_rate,
+    )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give ``parser`` the arguments of the command."""
     parser.add_argument(
@@ -141,6 +167,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--gender", action="store_true", help="predict the speaker's gender too")
     parser.add_argument("--phones", action="store_true", help="predict the phones too")
+    add_reject(parser)
     parser.add_argument(
         "--window",
         type=positive,
@@ -199,8 +226,17 @@ def run(given: argparse.Namespace) -> None:
             given.hop - given.window,
         )
     predictor = Predictor(
-        given.model, given.device, given.gender, given.phones, windows, given.batch_size, given.speech_activity
+        given.model,
+        given.device,
+        given.gender,
+        given.phones,
+        windows,
+        given.batch_size,
+        given.speech_activity,
+        given.reject,
     )
+    if given.reject is not None:
+        log_rejection(predictor, given.reject)
     speaker_of = _speakers(given)
     if predictor.by_speaker and speaker_of is None:
         log.warning(

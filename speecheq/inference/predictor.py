@@ -41,6 +41,7 @@ AHEAD_BATCHES = 8
 LEAST_SECONDS = 0.025
 # What samples are called that come from no file.
 SAMPLES = Segment("samples", Path("samples"))
+UNSURE = "unsure"  # in place of a class whose posterior is below the threshold
 
 
 @dataclass
@@ -49,7 +50,8 @@ class Prediction:
 
     ``emotion`` is the most probable class, ``posterior`` the probability of each class, ``eis`` the intensity from 0 to
     4, and ``name`` the SEQM name of the class at that intensity. ``eis`` and ``name`` are None where the model was not
-    trained on EIS; all four are None without speech. ``gender`` and ``phones`` are None where they were not requested.
+    trained on EIS; all four are None without speech. Where the model's error rate is limited (``reject`` of
+    ``Predictor``) and the posterior is too low for that, ``emotion`` is UNSURE and ``name`` None. ``gender`` and ``phones`` are None where they were not requested.
     ``speech`` is the seconds of speech that the prediction rests on, between ``start`` and ``end``; None where speech
     was not looked for. ``note`` is empty; ``no speech``, ``too short`` or ``silence``, of a clip without a class; or
     some of ``clipping``, ``opposite phase`` and ``normalised by this recording alone`` (of a model that is normalised
@@ -77,9 +79,13 @@ class Prediction:
         """The prediction in one line: SEQM name, the most probable classes, EIS, gender, phones, note and speech."""
         parts = []
         if self.posterior is not None:
-            scores = sorted(self.posterior.items(), key=lambda item: item[1], reverse=True)[:CLASSES_IN_SUMMARY]
-            best, *others = (f"{name} {probability:.2f}" for name, probability in scores)
-            parts.append(best if self.eis is None else f"{self.name} ({best}, EIS {self.eis:.2f})")
+            unsure = self.emotion == UNSURE
+            scores = sorted(self.posterior.items(), key=lambda item: item[1], reverse=True)
+            shown = scores if unsure else scores[:CLASSES_IN_SUMMARY]
+            best, *others = (f"{name} {probability:.2f}" for name, probability in shown)
+            best = best if self.eis is None else f"{best}, EIS {self.eis:.2f}"
+            name = UNSURE if unsure else self.name
+            parts.append(best if name is None else f"{name} ({best})")
             parts.append("else " + ", ".join(others))
         if self.gender is not None and self.gender_posterior is not None:
             parts.append(f"{self.gender} {self.gender_posterior[self.gender]:.2f}")
@@ -98,7 +104,9 @@ class Predictor:
     ``model`` is a checkpoint, a model folder, an ONNX file or a hub id; None is the model that comes with the package.
     ``device`` is auto, cpu or cuda. ``gender`` and ``phones`` request those predictions too. ``windows`` says how long
     recordings are cut. ``speech_activity`` finds their speech: silero, energy, or none; None is what the model was
-    trained with. Raises InputError for a model that cannot be used or was not trained on what is requested.
+    trained with. ``reject`` is an error rate, such as 0.1: clips are answered as long as at most that share of the
+    answers was wrong on the model's dev part, the others are UNSURE. Raises InputError for a model that cannot be used,
+    was not trained on what is requested, or does not reach that error rate.
 
     >>> from speecheq import Predictor
     >>> predictor = Predictor("exp/small-speecheq/casia.random10/fold1/seed1/best.pt", gender=True)
@@ -119,12 +127,14 @@ class Predictor:
         windows: Windows = Windows(),
         batch_size: int | None = None,
         speech_activity: str | None = None,
+        reject: float | None = None,
     ) -> None:
         self.model = load_trained_model(model, device) if model is None or isinstance(model, (str, Path)) else model
         self.gender, self.phones, self.windows = gender, phones, windows
         self.batch_size = batch_size or BATCH_SIZES[self.model.device.type]
         self.speech_activity = speech_activity or self.model.speech_activity
         self.labels = self.model.labels
+        self.answers = None if reject is None else self.labels.calibration.require(reject)
         self.by_speaker = self.model.cmvn == "speaker"
         self.amplifies = self.speech_activity != NONE and self.model.cmvn == "utterance"
         for task, requested, trained in (
@@ -328,11 +338,13 @@ class Predictor:
         classes, genders = self.labels.classes, self.labels.genders
         for row, prediction in enumerate(predictions):
             best = int(output.posterior[row].argmax())
-            prediction.emotion = classes.names[best]
+            unsure = self.answers is not None and output.posterior[row][best] < self.answers.threshold
+            prediction.emotion = UNSURE if unsure else classes.names[best]
             prediction.posterior = dict(zip(classes.names, output.posterior[row].tolist()))
             if output.eis is not None:
                 prediction.eis = float(output.eis[row])
-                prediction.name = seqm.emotion_name(classes.categories[best], prediction.eis)
+                if not unsure:
+                    prediction.name = seqm.emotion_name(classes.categories[best], prediction.eis)
             if self.gender and output.gender is not None:
                 prediction.gender = genders[int(output.gender[row].argmax())]
                 prediction.gender_posterior = dict(zip(genders, output.gender[row].tolist()))

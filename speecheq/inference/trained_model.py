@@ -20,6 +20,7 @@ from speecheq.common.device import pick_device
 from speecheq.common.errors import InputError, first_line, optional_package
 from speecheq.config.schema import Config
 from speecheq.dataset.model_inputs import waveform_extractor
+from speecheq.evaluation.calibration import DevCalibration
 from speecheq.features.fbank import BatchedFbank, FbankConfig
 from speecheq.features.speech_activity import NONE
 from speecheq.inference import model_folder
@@ -51,13 +52,14 @@ METADATA_FORMAT = 1
 class Labels:
     """The labels of a model's outputs; ``genders`` and ``phones`` are empty where it was not trained on them.
 
-    ``intensity`` says whether it was trained on EIS.
+    ``intensity`` says whether it was trained on EIS; ``calibration`` has the temperature of its classes' posteriors.
     """
 
     classes: seqm.ClassTable
     genders: tuple[str, ...]
     phones: tuple[str, ...]
     intensity: bool = True
+    calibration: DevCalibration = DevCalibration()
 
     @classmethod
     def from_checkpoint(cls, content: Mapping[str, Any], config: Config) -> "Labels":
@@ -81,14 +83,17 @@ class Labels:
             "genders": self.genders,
             "phones": self.phones,
             "intensity": self.intensity,
+            "calibration": self.calibration.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Labels":
         """The labels that ``to_dict`` wrote. Raises KeyError where a table is missing."""
         classes = seqm.ClassTable(tuple(values["classes"]), tuple(values["class_esc"]))
-        # older files do not hold ``intensity``
-        return cls(classes, tuple(values["genders"]), tuple(values["phones"]), bool(values.get("intensity", True)))
+        # older files hold neither ``intensity`` nor ``calibration``
+        intensity = bool(values.get("intensity", True))
+        calibration = DevCalibration.from_dict(values.get("calibration"))
+        return cls(classes, tuple(values["genders"]), tuple(values["phones"]), intensity, calibration)
 
 
 class ModelOutput(NamedTuple):
@@ -101,10 +106,16 @@ class ModelOutput(NamedTuple):
 
 
 class Inference(nn.Module):
-    """A trained model as it is used and exported: it maps features to ``outputs``, which are names of OUTPUTS."""
+    """A trained model as it is used and exported: it maps features to ``outputs``, which are names of OUTPUTS.
 
-    def __init__(self, model: Normalised, config: Config, outputs: Sequence[str]) -> None:
+    ``temperature`` is that of the posteriors of ESC.
+    """
+
+    def __init__(
+        self, model: Normalised, config: Config, outputs: Sequence[str], temperature: float = 1.0
+    ) -> None:
         super().__init__()
+        self.temperature = temperature
         self.model, self.outputs, self.feature_dim = model, tuple(outputs), config.model.feature_dim
         emotion = {"esc"} | {task for task, output in (("eis", EIS), ("gender", GENDER)) if output in outputs}
         phonemes = {"phoneme"} if PHONES in outputs else set()
@@ -124,7 +135,7 @@ class Inference(nn.Module):
         for tasks in self.passes:
             predictions = self.model(features, lengths, tasks=tasks)
             if "esc" in tasks:
-                tensors[ESC] = predictions.esc_logits.float().softmax(1)
+                tensors[ESC] = (predictions.esc_logits.float() / self.temperature).softmax(1)
                 tensors[EMBEDDING] = predictions.embedding.float()
             if "eis" in tasks:
                 tensors[EIS] = clip_eis(predictions.eis.float())
@@ -156,7 +167,10 @@ class TorchModel:
         self.speech_activity = config.data.speech_activity
         model.to(device)
         _dilate_pointwise(model)
-        self.inference = {phones: Inference(model, config, labels.outputs(False, phones)) for phones in (False, True)}
+        temperature = labels.calibration.temperature
+        self.inference = {
+            phones: Inference(model, config, labels.outputs(False, phones), temperature) for phones in (False, True)
+        }
 
     def __call__(self, features: Tensor, lengths: Tensor, phones: bool = False) -> ModelOutput:
         """Compute padded features (N, T, D) on ``device``; their lengths (N,) in frames are on the CPU."""

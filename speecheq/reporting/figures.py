@@ -30,6 +30,8 @@ from speecheq.reporting.probe_results import layer_scores
 from speecheq.reporting.tables import capitalised, join_numbers, slug
 
 MOST_SPEAKERS = 60
+# The accuracy of fewer answers is mostly chance.
+FEWEST_ANSWERS = 10
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,21 @@ def _draw_calibration(experiment: Experiment) -> Drawing:
     return Drawing("Calibration", caption, plots.calibration_figure(metrics.calibration(gold, posteriors), error))
 
 
+def _draw_coverage(experiment: Experiment) -> Drawing:
+    clips = experiment.test_clips
+    if not clips:
+        raise InputError("there are no test clips.")
+    curve = metrics.accuracy_by_coverage([clip.gold_esc for clip in clips], [clip.posterior for clip in clips])
+    half = (len(clips) - 1) // 2
+    caption = (
+        "Accuracy (WA) of the predictions with the highest posteriors, by the share of predictions that are answered "
+        f"(from {FEWEST_ANSWERS} on): test clips of {experiment.run['target']}, {_count(clips)}, "
+        f"{_folds(experiment.scored)}. Of the half with the highest posteriors {100 * curve.accuracy[half]:.1f} % are "
+        f"right; the mean error rate over all coverages (AURC) is {100 * (1 - curve.accuracy).mean():.2f} %."
+    )
+    return Drawing("Accuracy over coverage", caption, plots.coverage_figure(curve, FEWEST_ANSWERS))
+
+
 def _draw_speakers(experiment: Experiment) -> Drawing:
     scores = figure_data.speaker_scores(experiment.predictions)
     caption = (
@@ -188,6 +205,7 @@ DRAWINGS: dict[str, Callable[[Experiment], Drawing]] = {
     "learning_curves": _draw_curves,
     "embeddings": _draw_map,
     "calibration": _draw_calibration,
+    "coverage": _draw_coverage,
     "speakers": _draw_speakers,
 }
 

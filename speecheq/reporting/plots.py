@@ -216,6 +216,21 @@ def calibration_figure(bins: metrics.Calibration, error: float) -> Figure:
     return figure
 
 
+def coverage_figure(curve: metrics.Coverage, fewest: int) -> Figure:
+    """Accuracy over coverage, from ``fewest`` answers on, and the accuracy of all predictions as a line."""
+    figure = Figure(figsize=(0.7 * look.WIDTH, 3.2))
+    axes, start = figure.subplots(), min(fewest, len(curve.share)) - 1
+    axes.plot(curve.share[start:], curve.accuracy[start:], color=look.SKY, linewidth=1.6, label="accuracy of the answers")
+    everything = float(curve.accuracy[-1])
+    label = f"all answered: {100 * everything:.1f} %"
+    axes.axhline(everything, color=look.BLACK, linestyle="--", linewidth=1, label=label)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="coverage: answered predictions, %", ylabel="accuracy %")
+    look.show_percent(axes.xaxis)
+    look.show_percent(axes.yaxis)
+    look.add_legend(figure, [axes], "outside upper center", 2)
+    return figure
+
+
 def speakers_figure(scores: Sequence[SpeakerScore], pooled: float) -> Figure:
     """A bar for each speaker, the best on top, and the UA of all together as a line."""
     figure = Figure(figsize=(look.WIDTH, 0.9 + 0.22 * max(4, len(scores))))

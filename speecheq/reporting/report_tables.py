@@ -14,6 +14,7 @@ from speecheq.evaluation.robustness.conditions import (
     masked_gradient_warnings,
 )
 from speecheq.reporting.ablation import Component, ablation_section
+from speecheq.reporting.calibration_tables import calibration_section
 from speecheq.reporting.comparison import Comparison
 from speecheq.reporting.experiment import Experiment, config_name
 from speecheq.reporting.figure_data import split_by_level
@@ -191,7 +192,7 @@ def experiment_sections(experiment: Experiment) -> list[Section]:
             tables.append(confusion_table(experiment))
         corpus = experiment.run["target"] if set_name == TEST else set_name.removeprefix(f"{TEST}_")
         sections.append(Section(f"Test clips of {corpus}", tables))
-    return sections + layer_section(experiment) + condition_sections([experiment])
+    return sections + calibration_section(experiment) + layer_section(experiment) + condition_sections([experiment])
 
 
 # ---- test conditions

@@ -27,7 +27,7 @@ NOTES = (
     "neutral, joy, anger and sadness. The prediction is the most probable of all classes of the model; for restricted "
     "scores it is the most probable class among those of the test clips' corpus.",
     f"ECE: expected calibration error of the posterior of the predicted class, in {CALIBRATION_BINS} bins of equal "
-    "width.",
+    "width (Guo et al., 2017). Posteriors are those at the temperature that was fitted on the dev part, if any was.",
     f"EIS scores are computed over clips with an intensity label ({NOT_AVAILABLE}: there is none).",
     "Checkpoints are selected on a dev part of the training folds. ± is the standard deviation over all folds and "
     "seeds.",

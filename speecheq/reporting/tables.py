@@ -16,7 +16,7 @@ T = TypeVar("T")
 # A cell of a column with parts is a tuple, any other cell a text.
 Cell = str | tuple[str, ...]
 NOT_AVAILABLE = "n/a"
-NOT_PERCENT = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson")
+NOT_PERCENT = ("eis_mse", "eis_mae", "eis_ccc", "eis_pearson", "nll", "nll_uncalibrated")
 LONG = 40  # characters; a column with a longer cell is wrapped in HTML
 
 

@@ -6,7 +6,6 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 
 from speecheq.cluster import distributed
@@ -17,7 +16,15 @@ from speecheq.common.stages import Stage
 from speecheq.dataset.batch import MultitaskBatch, Position, join_shares
 from speecheq.dataset.loader import largest_batch, multitask_batches
 from speecheq.evaluation import metrics
-from speecheq.evaluation.predictions import emotion_scores, esc_loss, phone_scores, predict_emotions, predict_phones
+from speecheq.evaluation.calibration import fit_calibration
+from speecheq.evaluation.predictions import (
+    ClipPrediction,
+    emotion_scores,
+    esc_loss,
+    phone_scores,
+    predict_emotions,
+    predict_phones,
+)
 from speecheq.models import checkpoint
 from speecheq.models.normalisation import Normalised
 from speecheq.training.optimizer import AverageModel, build_optimizer
@@ -29,10 +36,12 @@ from speecheq.training.tensorboard import Curves
 from speecheq.training.training_data import TrainingData, global_statistics
 
 
-def dev_scores(model: Normalised, data: TrainingData, setup: StepSetup) -> tuple[dict[str, Any], np.ndarray]:
+def dev_scores(
+    model: Normalised, data: TrainingData, setup: StepSetup
+) -> tuple[dict[str, Any], list[ClipPrediction]]:
     """Score the dev part, and the dev utterances of the phoneme corpus.
 
-    Returns: the scores by name; the dev part's confusion matrix (K, K), a row a gold class.
+    Returns: the scores by name; the predictions of the dev part.
     """
     config, device = setup.config, setup.device
     size = config.data.batch_size
@@ -46,10 +55,7 @@ def dev_scores(model: Normalised, data: TrainingData, setup: StepSetup) -> tuple
             lambda cuts: predict_phones(model, cuts, size, device, data.phoneme_dev_inputs), data.phoneme_dev
         )
         scores.update(phone_scores(decoded))
-    confusion = metrics.confusion(
-        [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions], config.model.num_esc
-    )
-    return scores, confusion
+    return scores, predictions
 
 
 class Trainer:
@@ -198,13 +204,15 @@ class Trainer:
         log.warning("%s Step %d is skipped, its mini-batch is in %s.", error, step, path)
 
     def _end_epoch(self, speed: float, is_complete: bool) -> None:
-        """Score the dev part and keep the model that ``optim.select`` says.
+        """Score the dev part and keep the model that ``optim.select`` says, with the temperature of its posteriors.
 
         ``is_complete`` unless the training ends within the epoch.
         """
         state = self.state
         model = self.model if self.average is None else self.average.model
-        scores, confusion = dev_scores(model, self.data, self.setup)
+        scores, predictions = dev_scores(model, self.data, self.setup)
+        gold, predicted = [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions]
+        confusion = metrics.confusion(gold, predicted, self.config.model.num_esc)
         self.curves.add("dev", scores, state.step)
         self.curves.add_confusion(confusion, self.data.classes.names, state.step)
         epoch = state.epoch + 1
@@ -220,7 +228,7 @@ class Trainer:
         before = None if self.config.optim.select == "last" else state.best
         if before is None or _merit(scores) > _merit(before["dev"]):
             state.best = {"epoch": epoch, "step": state.step, "dev": scores}
-            self._save("best.pt", model, **state.best)
+            self._save("best.pt", model, **state.best, calibration=fit_calibration(predictions).to_dict())
         if is_complete:
             state.end_epoch()
 

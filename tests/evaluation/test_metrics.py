@@ -173,3 +173,12 @@ def test_nothing_to_score():
     assert metrics.macro_f1([], [], 9) is None and metrics.calibration_error([], []) is None
     assert metrics.phone_error_rate([[]], [[1]]) is None
     assert metrics.esc_and_eis_scores([1], [1], [-1], [2.0]) == {"wa": 1, "ua": 1, "eis_mse": None, "eis_ccc": None}
+
+
+def test_accuracy_by_coverage_by_hand():
+    posteriors = [[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]]  # the most confident are right, right, wrong, right
+    curve = metrics.accuracy_by_coverage([0, 0, 1, 0], posteriors)
+    assert curve.share.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert curve.accuracy.tolist() == pytest.approx([1, 1, 2 / 3, 3 / 4])
+    # of two equal posteriors, one right and one wrong, each counts a half
+    assert metrics.accuracy_by_coverage([0, 1], [[0.9, 0.1], [0.9, 0.1]]).accuracy.tolist() == [0.5, 0.5]

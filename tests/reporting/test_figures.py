@@ -23,7 +23,7 @@ from speecheq.seqm import CATEGORIES, SEQM_CLASSES
 
 SVG = "{http://www.w3.org/2000/svg}"
 EPOCHS, STEPS = 4, 40
-ALL = ["eis", "confusion", "learning_curves", "embeddings", "calibration", "speakers"]
+ALL = ["eis", "confusion", "learning_curves", "embeddings", "calibration", "coverage", "speakers"]
 
 
 def clips_of(folder):
@@ -97,7 +97,7 @@ def test_what_is_absent_is_left_out_and_said(tmp_path, caplog):
     """Score files alone give the pictures that need no more."""
     caplog.set_level("INFO")
     found = figures.draw_pictures(summarised(make(tmp_path)))
-    assert [picture.name for picture in found] == ["eis", "confusion", "calibration", "speakers"]
+    assert [picture.name for picture in found] == ["eis", "confusion", "calibration", "coverage", "speakers"]
     assert "no picture learning_curves: there are no TensorBoard events" in caplog.text
     assert "no picture embeddings: " in caplog.text and "embeddings.npz is not there" in caplog.text
     assert "Training clips were not scored (run.sh --score-train true does)" in found[0].caption
@@ -172,6 +172,7 @@ def test_labels_do_not_overlap_with_many_classes_and_speakers(monkeypatch):
             plots.speakers_figure(speakers, 0.5),
             plots.eis_figure({"training": every, "test": every}, SEQM_CLASSES),
             plots.calibration_figure(bins, 0.1),
+            plots.coverage_figure(metrics.accuracy_by_coverage([0] * 900, random.dirichlet(np.ones(9), 900)), 10),
             plots.curves_figure(runs, dict.fromkeys(runs, 5)),
             plots.map_figure(random.normal(size=(900, 2)), np.arange(900) % 9, CATEGORIES),
         ):
@@ -344,6 +345,22 @@ def test_calibration_is_that_of_scikit_learn_and_the_ece_that_of_the_metrics(exp
     error = metrics.calibration_error([made.gold_esc for made in clips], [made.posterior for made in clips])
     assert f"ECE {100 * error:.2f} %" in texts(pictures["calibration"])
     assert f"The ECE is {100 * error:.2f} %" in pictures["calibration"].caption
+
+
+def test_the_coverage_curve_is_the_accuracy_of_the_surest(experiment, pictures):
+    clips = sorted(experiment.test_clips, key=lambda clip: -max(clip.posterior))
+    right = [clip.predicted_esc == clip.gold_esc for clip in clips]
+    curve = metrics.accuracy_by_coverage([clip.gold_esc for clip in clips], [clip.posterior for clip in clips])
+    axes = plots.coverage_figure(curve, 10).axes[0]
+    line, everything = axes.lines
+    assert line.get_xdata().tolist() == pytest.approx([number / len(clips) for number in range(10, len(clips) + 1)])
+    assert line.get_ydata()[-1] == everything.get_ydata()[0] == pytest.approx(np.mean(right))
+    # the posteriors of this experiment take two values, a higher one where it is wrong
+    first = sum(max(clip.posterior) == max(clips[0].posterior) for clip in clips)
+    assert curve.accuracy[first - 1] == pytest.approx(np.mean(right[:first])) == 0
+    assert f"the mean error rate over all coverages (AURC) is {100 * (1 - curve.accuracy).mean():.2f} %" in (
+        pictures["coverage"].caption
+    )
 
 
 # ---- 6: speakers

@@ -146,7 +146,8 @@ class CorpusTrial:
 
 def _predict_among(trained: BestModel, cuts: Sequence[Cut], classes: Sequence[int]) -> list[ClipPrediction]:
     size, inputs = trained.config.data.batch_size, trained.inputs_of(cuts)
-    predictions = predict_emotions(trained.model, cuts, size, trained.device, inputs=inputs)
+    temperature = trained.calibration.temperature
+    predictions = predict_emotions(trained.model, cuts, size, trained.device, inputs=inputs, temperature=temperature)
     return restrict_predictions(predictions, classes)
 
 
