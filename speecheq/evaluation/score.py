@@ -160,8 +160,8 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
     though it gets no embeddings. Raises InputError if an earlier stage has not run.
 
     Returns: the content of metrics.json (empty if stages are only planned). Keys are ``<set>.<metric>``:
-    ``detailed_scores`` and ``calibration_scores`` of each test set (test.wa of the target, test_<corpus>.wa of another corpus), test.per of the
-    phoneme corpus, and dev.* of the best epoch; None where a metric is not defined.
+    ``detailed_scores`` and ``calibration_scores`` of each test set (test.wa of the target, test_<corpus>.wa of another
+    corpus), test.per of the phoneme corpus, and dev.* of the best epoch; None where a metric is not defined.
     """
     trained = TrainedFold.read(folder, msud, fold)
     if training_clips and trained.msud["protocol"] == CROSS:

@@ -50,8 +50,9 @@ class Prediction:
 
     ``emotion`` is the most probable class, ``posterior`` the probability of each class, ``eis`` the intensity from 0 to
     4, and ``name`` the SEQM name of the class at that intensity. ``eis`` and ``name`` are None where the model was not
-    trained on EIS; all four are None without speech. Where the model's error rate is limited (``reject`` of
-    ``Predictor``) and the posterior is too low for that, ``emotion`` is UNSURE and ``name`` None. ``gender`` and ``phones`` are None where they were not requested.
+    trained on EIS; all four are None without speech. If an error rate was asked for (``reject`` of ``Predictor``) and
+    the posterior is too low for it, ``emotion`` is UNSURE and ``name`` None. ``gender`` and ``phones`` are None where
+    they were not requested.
     ``speech`` is the seconds of speech that the prediction rests on, between ``start`` and ``end``; None where speech
     was not looked for. ``note`` is empty; ``no speech``, ``too short`` or ``silence``, of a clip without a class; or
     some of ``clipping``, ``opposite phase`` and ``normalised by this recording alone`` (of a model that is normalised

@@ -111,9 +111,7 @@ class Inference(nn.Module):
     ``temperature`` is that of the posteriors of ESC.
     """
 
-    def __init__(
-        self, model: Normalised, config: Config, outputs: Sequence[str], temperature: float = 1.0
-    ) -> None:
+    def __init__(self, model: Normalised, config: Config, outputs: Sequence[str], temperature: float = 1.0) -> None:
         super().__init__()
         self.temperature = temperature
         self.model, self.outputs, self.feature_dim = model, tuple(outputs), config.model.feature_dim

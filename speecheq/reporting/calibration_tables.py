@@ -1,7 +1,7 @@
 """The tables on posteriors: temperatures, reliability, and what rejection by thresholds of the dev part gives."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,11 +10,17 @@ from speecheq.evaluation.calibration import DevCalibration
 from speecheq.evaluation.metrics import CALIBRATION_BINS, calibration
 from speecheq.evaluation.predictions import ClipPrediction
 from speecheq.reporting.experiment import Experiment
-from speecheq.reporting.tables import NOT_AVAILABLE, Section, Table, build_table, format_score
+from speecheq.reporting.tables import NOT_AVAILABLE, Column, Section, Table, format_score
 
 ASKED_ERROR_RATES = (0.05, 0.1, 0.2)
 TEMPERATURES = "temperature and calibration of each fold"
 RELIABILITY = "test predictions by the posterior of the predicted class"
+SCORES = {
+    "ece_uncalibrated": "ECE % before",
+    "ece": "ECE % after",
+    "nll_uncalibrated": "NLL before",
+    "nll": "NLL after",
+}
 REJECTION = "answered and wrong test predictions, with thresholds of the dev part"
 
 
@@ -31,23 +37,14 @@ def calibration_section(experiment: Experiment) -> list[Section]:
     if not calibrated:
         return []
     found = [CalibratedClips(DevCalibration.from_dict(fold.run["calibration"]), fold.sets[TEST]) for fold in calibrated]
-    scores = ("ece_uncalibrated", "ece", "nll_uncalibrated", "nll")
     rows = [
-        (fold.name, f"{own.temperature:.3f}", str(own.clips), *(fold.metrics.get(f"{TEST}.{name}") for name in scores))
+        [fold.name, f"{own.temperature:.3f}", str(own.clips), *_score_cells(fold.metrics)]
         for fold, (own, _) in zip(calibrated, found)
     ]
     mean = f"{np.mean([own.temperature for own, _ in found]):.3f}"
-    means = (experiment.summary.get(f"{TEST}.{name}") for name in scores)
-    rows.append(("mean of folds and seeds", mean, "-", *means))
-    headings = ("ECE % before", "ECE % after", "NLL before", "NLL after")
-    columns = {
-        **{name: lambda row, at=at: row[at] for at, name in enumerate(("fold, seed", "temperature", "dev clips"))},
-        **{
-            heading: lambda row, at=at, score=score: format_score(row[at], score)
-            for at, (heading, score) in enumerate(zip(headings, scores), 3)
-        },
-    }
-    tables = [build_table("temperatures", TEMPERATURES, rows, columns), reliability_table(experiment.test_clips)]
+    rows.append(["mean of folds and seeds", mean, "-", *_score_cells(experiment.summary)])
+    headings = ("fold, seed", "temperature", "dev clips", *SCORES.values())
+    tables = [_table("temperatures", TEMPERATURES, headings, rows), reliability_table(experiment.test_clips)]
     if any(own.risks for own, _ in found):
         tables.append(rejection_table(found))
     reasons = dict.fromkeys(own.reason for own, _ in found if own.reason)
@@ -55,27 +52,29 @@ def calibration_section(experiment: Experiment) -> list[Section]:
     return [Section("Calibration on test clips", tables, sentences)]
 
 
+def _score_cells(metrics: Mapping[str, Any]) -> list[str]:
+    return [format_score(metrics.get(f"{TEST}.{name}"), name) for name in SCORES]
+
+
+def _table(name: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    return Table(name, caption, [Column(heading) for heading in headings], rows)
+
+
 def reliability_table(clips: Sequence[ClipPrediction]) -> Table:
     """Number, mean posterior and accuracy of the predictions in each bin of posteriors that has any."""
     bins = calibration([clip.gold_esc for clip in clips], [clip.posterior for clip in clips])
     full = [number for number, count in enumerate(bins.clips.tolist()) if count]
     width = 100 / CALIBRATION_BINS
-    columns = {
-        "posterior %": lambda number: f"{number * width:.1f} to {(number + 1) * width:.1f}",
-        "predictions": lambda number: str(bins.clips[number]),
-        "mean posterior %": lambda number: f"{100 * bins.confidence[number]:.1f}",
-        "accuracy %": lambda number: f"{100 * bins.accuracy[number]:.1f}",
-    }
-    return build_table("reliability", RELIABILITY, full, columns)
-
-
-class _Rejection(NamedTuple):
-    asked: float
-    reached: int  # models with a threshold for it
-    models: int
-    dev: str  # answered share of the dev clips, in percent
-    test: str  # answered share of the test clips
-    wrong: str  # share of these that is wrong
+    rows = [
+        [
+            f"{number * width:.1f} to {(number + 1) * width:.1f}",
+            str(bins.clips[number]),
+            f"{100 * bins.confidence[number]:.1f}",
+            f"{100 * bins.accuracy[number]:.1f}",
+        ]
+        for number in full
+    ]
+    return _table("reliability", RELIABILITY, ("posterior %", "predictions", "mean posterior %", "accuracy %"), rows)
 
 
 def rejection_table(models: Sequence[CalibratedClips]) -> Table:
@@ -83,18 +82,11 @@ def rejection_table(models: Sequence[CalibratedClips]) -> Table:
 
     Each model's own threshold is used. Models that do not reach an error rate on dev are left out of its row.
     """
-    rows = [_reject(models, asked) for asked in ASKED_ERROR_RATES]
-    columns = {
-        "asked error rate %": lambda row: f"{100 * row.asked:g}",
-        "reached on dev": lambda row: f"{row.reached} of {row.models}",
-        "answered on dev %": lambda row: row.dev,
-        "answered on test %": lambda row: row.test,
-        "wrong of these %": lambda row: row.wrong,
-    }
-    return build_table("rejection", REJECTION, rows, columns)
+    headings = ("asked error rate %", "reached on dev", "answered on dev %", "answered on test %", "wrong of these %")
+    return _table("rejection", REJECTION, headings, [_rejection_row(models, asked) for asked in ASKED_ERROR_RATES])
 
 
-def _reject(models: Sequence[CalibratedClips], asked: float) -> _Rejection:
+def _rejection_row(models: Sequence[CalibratedClips], asked: float) -> list[str]:
     points = [(own.choose(asked), own.clips, clips) for own, clips in models]
     chosen = [(point, number, clips) for point, number, clips in points if point is not None]
     answered = [clip for point, _, clips in chosen for clip in clips if max(clip.posterior) >= point.threshold]
@@ -103,11 +95,10 @@ def _reject(models: Sequence[CalibratedClips], asked: float) -> _Rejection:
     def percent(part: int, whole: int) -> str:
         return f"{100 * part / whole:.1f}" if whole else NOT_AVAILABLE
 
-    return _Rejection(
-        asked,
-        len(chosen),
-        len(models),
+    return [
+        f"{100 * asked:g}",
+        f"{len(chosen)} of {len(models)}",
         percent(sum(point.answered for point, _, _ in chosen), sum(number for _, number, _ in chosen)),
         percent(len(answered), sum(len(clips) for _, _, clips in chosen)),
         percent(wrong, len(answered)),
-    )
+    ]

@@ -220,7 +220,9 @@ def coverage_figure(curve: metrics.Coverage, fewest: int) -> Figure:
     """Accuracy over coverage, from ``fewest`` answers on, and the accuracy of all predictions as a line."""
     figure = Figure(figsize=(0.7 * look.WIDTH, 3.2))
     axes, start = figure.subplots(), min(fewest, len(curve.share)) - 1
-    axes.plot(curve.share[start:], curve.accuracy[start:], color=look.SKY, linewidth=1.6, label="accuracy of the answers")
+    axes.plot(
+        curve.share[start:], curve.accuracy[start:], color=look.SKY, linewidth=1.6, label="accuracy of the answers"
+    )
     everything = float(curve.accuracy[-1])
     label = f"all answered: {100 * everything:.1f} %"
     axes.axhline(everything, color=look.BLACK, linestyle="--", linewidth=1, label=label)

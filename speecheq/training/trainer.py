@@ -36,9 +36,7 @@ from speecheq.training.tensorboard import Curves
 from speecheq.training.training_data import TrainingData, global_statistics
 
 
-def dev_scores(
-    model: Normalised, data: TrainingData, setup: StepSetup
-) -> tuple[dict[str, Any], list[ClipPrediction]]:
+def dev_scores(model: Normalised, data: TrainingData, setup: StepSetup) -> tuple[dict[str, Any], list[ClipPrediction]]:
     """Score the dev part, and the dev utterances of the phoneme corpus.
 
     Returns: the scores by name; the predictions of the dev part.

@@ -6,6 +6,8 @@ import pytest
 from doc_pages import blocks, given, inline_code, prose
 
 from speecheq.cli import main
+from speecheq.evaluation.calibration import DevCalibration, RiskPoint
+from speecheq.models import checkpoint
 
 PAGE = "docs/prediction.md"
 # In place of what stands on the page: a machine without a GPU, and the protocol of the model that lies there.
@@ -24,10 +26,16 @@ def home(experiment, toys, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(home):
-    """Runs a command of the page in this process."""
+def run(home, tmp_path):
+    """Runs a command of the page in this process; one with --reject on a model with a dev part as users have it."""
+    content = checkpoint.read(home / "best.pt")
+    risks = (RiskPoint(0.0, 60, 30), RiskPoint(0.9, 25, 2))
+    calibrated = tmp_path / "calibrated.pt"
+    checkpoint.write(calibrated, {**content, "calibration": DevCalibration(1.0, 60, risks, "").to_dict()})
 
     def run_one(line):
+        if "--reject" in line:
+            line = line.replace("exp/.../fold1/seed1/best.pt", str(calibrated))
         for text, replacement in [("exp/.../fold1/seed1", str(home)), *REPLACED]:
             line = line.replace(text, replacement)
         words = shlex.split(line)

@@ -1,4 +1,4 @@
-"""Temperatures and thresholds of the dev part: fitted as defined, chosen by the error rate, absent where they say nothing."""
+"""Temperatures and thresholds of the dev part: fitted as defined, chosen by the error rate, absent without grounds."""
 
 import json
 import math
@@ -90,7 +90,9 @@ def test_a_model_that_is_worse_than_chance_gets_the_highest_temperature():
 def test_where_the_dev_part_says_nothing_the_temperature_is_1_and_no_threshold_is_known(logits, gold, reason):
     found = fit_calibration(with_logits(logits, gold))
     assert (found.temperature, found.clips, found.risks) == (1.0, len(gold), ()) and reason in found.reason
-    with pytest.raises(InputError, match=f"no threshold is known for an error rate of 10 %: {reason}.*; leave --reject"):
+    with pytest.raises(
+        InputError, match=f"no threshold is known for an error rate of 10 %: {reason}.*; leave --reject"
+    ):
         found.require(0.1)
 
 
@@ -132,7 +134,9 @@ def test_the_threshold_answers_as_much_as_the_error_rate_allows(clips, asked):
 def test_an_error_rate_that_is_not_reached_is_said_with_the_least():
     least = DevCalibration(1.5, 60, (RiskPoint(0.0, 60, 30), RiskPoint(0.7, 25, 2)), "")
     assert least.require(0.5).threshold == 0.0 and least.require(0.08).threshold == 0.7
-    with pytest.raises(InputError, match=r"rate of 7\.9 % .* 20 clips .* below 8\.0 % \(2 wrong of 25 .*, of 60 clips\)"):
+    with pytest.raises(
+        InputError, match=r"rate of 7\.9 % .* 20 clips .* below 8\.0 % \(2 wrong of 25 .*, of 60 clips\)"
+    ):
         least.require(0.079)
 
 

@@ -139,7 +139,9 @@ def test_below_the_threshold_the_answer_is_unsure_with_all_posteriors(predict, c
     status, out, _ = predict("--reject", 0.1, "--format", "csv", *both, model=calibrated / "best.pt")
     row = list(csv.DictReader(io.StringIO(out)))[1]
     assert (row["emotion"], row["name"]) == (UNSURE, "") and float(row["eis"]) == pytest.approx(second["eis"], abs=1e-4)
-    assert [float(row[f"p_{name}"]) for name in second["posterior"]] == pytest.approx(list(second["posterior"].values()))
+    assert [float(row[f"p_{name}"]) for name in second["posterior"]] == pytest.approx(
+        list(second["posterior"].values())
+    )
 
 
 def test_the_text_of_an_unsure_answer_has_every_class_and_may_be_replaced(predict, calibrated, both, tmp_path):
