@@ -51,6 +51,7 @@ NOT_LEARNED = (
 LATER = (
     "data.features",
     "data.speech_activity",
+    "data.corpus_sampling",
     "model.encoder_layers",
     "model.encoder_dim",
     "model.projection",

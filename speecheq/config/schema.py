@@ -29,6 +29,13 @@ class DataConfig:
     corpora: str = setting(
         "all", "emotion and gender data: all of MsUD, or the target corpus", choices=("all", "target")
     )
+    corpus_sampling: float = setting(
+        1.0,
+        "exponent of the sizes of corpora in their shares of an epoch of emotion clips; 1: by size, each clip once; 0: "
+        "evenly",
+        low=0.0,
+        high=1.0,
+    )
     batch_size: int = setting(32, "clips in a mini-batch of each of the three streams (section 3.2)", low=2)
     features: str = setting(FBANK, "feature set: fbank, or that of a pretrained encoder (run.sh --features NAME)")
     input: str = setting("stored", "stored features, or waveforms to be augmented", choices=("stored", "waveform"))
@@ -321,6 +328,11 @@ class Config:
             raise ValueError(
                 f"data.workers is {self.data.workers}, but only shar.parts, which is {self.shar.parts}, "
                 "can load from shards"
+            )
+        if self.shar.use and self.data.corpus_sampling != 1:
+            raise ValueError(
+                f"data.corpus_sampling is {self.data.corpus_sampling:g}, but shards are read in their order, each clip "
+                "once; set it to 1, or leave --shar out"
             )
         chosen = self.augment.chosen()
         if chosen and self.data.input != "waveform":

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count, cycle, islice
@@ -25,6 +26,7 @@ from speecheq.cluster import distributed
 from speecheq.common.errors import InputError
 from speecheq.config.schema import DataConfig
 from speecheq.dataset.batch import START, ClipLoader, MultitaskBatch, Position, TaskBatch, collate, crop, load_samples
+from speecheq.dataset.corpus_sampling import resample
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.shard_plan import BUCKETS
 from speecheq.dataset.shared_memory import has_room
@@ -91,20 +93,25 @@ class _StoredCuts(ClipSource):
         return cycle(range(loaders))
 
     def _all_batches(self, stream: Stream) -> Iterator[PlannedBatch]:
-        sampler = self._sampler(stream)
+        exponent = stream.config.corpus_sampling if stream.name == "emotion" else 1.0
+        clips = None if exponent == 1 else list(self.cuts)
+        sampler = self._sampler(stream, self.cuts)
         for epoch in count(stream.start.epoch):
+            if clips is not None:
+                chosen = resample(clips, exponent, f"{stream.seed} {stream.name} {epoch} corpora")
+                sampler = self._sampler(stream, CutSet(deque(chosen)))  # of a list the sampler would warn
             sampler.set_epoch(epoch)
             for number, (cuts, last) in enumerate(_at_least_two_clips(sampler)):
                 position = Position(epoch, number)
                 if position >= stream.start:
                     yield PlannedBatch(position, last, distributed.share(cuts), [cut.id for cut in cuts])
 
-    def _sampler(self, stream: Stream) -> DynamicBucketingSampler:
-        clips = len(list(islice(self.cuts, BUCKETS)))
+    def _sampler(self, stream: Stream, cuts: CutSet) -> DynamicBucketingSampler:
+        clips = len(list(islice(cuts, BUCKETS)))
         if clips < 2:
             raise InputError(f"the {stream.name} set holds {clips} clip; a mini-batch needs two.")
         return DynamicBucketingSampler(
-            self.cuts,
+            cuts,
             max_cuts=stream.config.batch_size,
             max_duration=stream.config.phoneme_batch_seconds if stream.name == "phoneme" else None,
             num_buckets=min(BUCKETS, clips),
