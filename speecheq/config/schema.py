@@ -88,7 +88,9 @@ class ModelConfig:
         choices=("attentive", "statistics", "mean"),
     )
     pooled_layers: int = setting(
-        0, "pooling statistics and mean: how many of the encoder's layers, the lowest first, emotion stands on; 0: all", low=0
+        0,
+        "pooling statistics and mean: how many of the encoder's layers, the lowest first, emotion stands on; 0: all",
+        low=0,
     )
     embedding_dim: int = setting(192, "width of the utterance embedding", low=1)
     res_bigru: str = setting(
@@ -108,7 +110,10 @@ class ModelConfig:
         choices=("shared", "per_stream"),
     )
     dropout: float = setting(
-        0.0, "dropout in front of every head, and of light's pooling (statistics: after it), in training only", low=0.0, high=0.99999
+        0.0,
+        "dropout in front of every head, and of light's pooling (statistics: after it), in training only",
+        low=0.0,
+        high=0.99999,
     )
 
     def validate(self) -> "ModelConfig":

@@ -16,7 +16,13 @@ from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation.calibration import DevCalibration
 from speecheq.evaluation.score_files import SCORES as SCORE_FILE
 from speecheq.evaluation.score_files import read_scores
-from speecheq.reporting.calibration_tables import CalibratedClips, rejection_table, reliability_table
+from speecheq.reporting.calibration_tables import (
+    DEV_OF_KNOWN_SPEAKERS,
+    CalibratedClips,
+    is_dev_of_known_speakers,
+    rejection_table,
+    reliability_table,
+)
 from speecheq.reporting.experiment import describe_audio_folders
 from speecheq.reporting.tables import table_markdown
 
@@ -170,6 +176,7 @@ def _calibration(experiment: Path, metrics: Mapping[str, Any]) -> dict[str, Any]
     clips = read_scores(experiment / SCORE_FILE)[TEST]
     return {
         "calibration": own,
+        "caution": DEV_OF_KNOWN_SPEAKERS if own.risks and is_dev_of_known_speakers(metrics["run"]) else "",
         "reliability": table_markdown(reliability_table(clips)),
         "rejection": table_markdown(rejection_table([CalibratedClips(own, clips)])) if own.risks else "",
     }

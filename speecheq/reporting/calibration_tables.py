@@ -24,6 +24,12 @@ SCORES = {
 REJECTION = "answered and wrong test predictions, with thresholds of the dev part"
 
 
+DEV_OF_KNOWN_SPEAKERS = (
+    "The dev clips are of training speakers, who are recognised better than the test speakers: temperature and "
+    "thresholds suit known speakers, and are too sure of others (--dev speaker fits them on others)."
+)
+
+
 class CalibratedClips(NamedTuple):
     """The test predictions of a model, and what its dev part says of its posteriors."""
 
@@ -49,7 +55,14 @@ def calibration_section(experiment: Experiment) -> list[Section]:
         tables.append(rejection_table(found))
     reasons = dict.fromkeys(own.reason for own, _ in found if own.reason)
     sentences = [f"A temperature of 1 was kept where {reason}." for reason in reasons]
+    if any(own.risks and is_dev_of_known_speakers(fold.run) for fold, (own, _) in zip(calibrated, found)):
+        sentences.append(DEV_OF_KNOWN_SPEAKERS)
     return [Section("Calibration on test clips", tables, sentences)]
+
+
+def is_dev_of_known_speakers(run: Mapping[str, Any]) -> bool:
+    """Whether dev clips, but no test clips, are of training speakers; ``run``: that of metrics.json of a fold."""
+    return run["dev"] == "clips" and run["test_speakers_in_training"] == 0
 
 
 def _score_cells(metrics: Mapping[str, Any]) -> list[str]:

@@ -106,6 +106,7 @@ def test_the_card_says_what_the_temperature_did_and_what_rejection_gives(calibra
     model_folder.write(calibrated, tmp_path / "folder")
     card, metrics = (tmp_path / "folder/README.md").read_text(), read_metrics(calibrated)
     assert "divided by a temperature of 0.100, fitted on the 60 dev clips" in card
+    assert "The dev clips are of training speakers, who are recognised better" in card
     change = f"from {100 * metrics['test.ece_uncalibrated']:.1f} to {100 * metrics['test.ece']:.1f} %"
     assert change in card and "| posterior % | predictions | mean posterior % | accuracy % |" in card
     clips = read_scores(calibrated / "scores.tsv")["test"]

@@ -4,6 +4,7 @@ from report_data import eis_clip, make, summarised
 
 from speecheq.evaluation.calibration import DevCalibration, RiskPoint
 from speecheq.reporting.calibration_tables import (
+    DEV_OF_KNOWN_SPEAKERS,
     CalibratedClips,
     calibration_section,
     rejection_table,
@@ -38,6 +39,16 @@ def test_each_fold_has_its_temperature_and_its_scores_before_and_after(tmp_path)
     assert rows[0] == {"fold, seed": "fold 1, seed 1", **expected, "NLL before": "1.000", "NLL after": "0.800"}
     assert sum(int(row[1]) for row in reliability.texts()) == len(experiment.test_clips) == 48
     assert [row[0] for row in rejection.texts()] == ["5", "10", "20"] and not section.sentences
+
+
+def test_a_dev_part_of_training_speakers_is_said_where_the_test_speakers_are_others(tmp_path):
+    def sentences(name, **run):
+        (section,) = calibration_section(summarised(make(tmp_path / name, calibration=FITTED.to_dict(), **run)))
+        return section.sentences
+
+    assert sentences("others", test_speakers_in_training=0, dev="clips") == [DEV_OF_KNOWN_SPEAKERS]
+    assert sentences("dev", test_speakers_in_training=0, dev="speaker") == []
+    assert sentences("known", test_speakers_in_training=4, dev="clips") == []
 
 
 def test_why_there_is_no_temperature_is_said(tmp_path):
