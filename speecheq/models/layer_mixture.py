@@ -11,23 +11,37 @@ from torch.nn.functional import layer_norm
 from speecheq.config.schema import ModelConfig
 
 
-class LayerMixture(nn.Module):
-    """States of L layers, one after the other in a frame, (N, T, L D) -> (N, T, projection).
+class LayerNorms(nn.Module):
+    """States of L layers, one after the other in a frame, (N, T, L D) -> (N, T, L, D), each of mean 0 and deviation 1.
 
-    Each layer's state of a frame is normalised to mean 0 and deviation 1, as the layers differ in range by orders of
-    magnitude; the L layers are summed with weights that are a softmax of learned scores, and projected.
+    The layers differ in range by orders of magnitude, and so do loud and quiet frames.
     """
 
     ones: Tensor
     zeros: Tensor
 
-    def __init__(self, num_layers: int, layer_dim: int, projection: int):
+    def __init__(self, num_layers: int, layer_dim: int):
         super().__init__()
         self.num_layers, self.layer_dim = num_layers, layer_dim
-        self.scores = nn.Parameter(torch.zeros(num_layers))  # the same weight for each at the start
         # torch 1.13 cannot write a layer norm without weights to ONNX
         self.register_buffer("ones", torch.ones(layer_dim), persistent=False)
         self.register_buffer("zeros", torch.zeros(layer_dim), persistent=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        layers = states.reshape(*states.shape[:2], self.num_layers, self.layer_dim)
+        return layer_norm(layers, (self.layer_dim,), self.ones, self.zeros)
+
+
+class LayerMixture(nn.Module):
+    """States of L layers (N, T, L D) -> (N, T, projection).
+
+    The L layers, each normalised, are summed with weights that are a softmax of learned scores, and projected.
+    """
+
+    def __init__(self, num_layers: int, layer_dim: int, projection: int):
+        super().__init__()
+        self.norms = LayerNorms(num_layers, layer_dim)
+        self.scores = nn.Parameter(torch.zeros(num_layers))  # the same weight for each at the start
         self.project = nn.Linear(layer_dim, projection)
 
     def weights(self) -> Tensor:
@@ -35,10 +49,7 @@ class LayerMixture(nn.Module):
         return self.scores.softmax(0)
 
     def forward(self, states: Tensor) -> Tensor:
-        layers = states.reshape(*states.shape[:2], self.num_layers, self.layer_dim)
-        normalised = layer_norm(layers, (self.layer_dim,), self.ones, self.zeros)
-        mixed = (normalised * self.weights().unsqueeze(1)).sum(2)
-        return self.project(mixed)
+        return self.project((self.norms(states) * self.weights().unsqueeze(1)).sum(2))
 
 
 def build_front_end(config: ModelConfig) -> tuple[LayerMixture | None, int]:

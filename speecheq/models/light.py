@@ -15,7 +15,7 @@ from speecheq.config.schema import STACKED_FBANK, ModelConfig
 from speecheq.models.convolution import Convolution
 from speecheq.models.ecapa import AttentiveStatisticsPooling, EcapaTdnn, statistics
 from speecheq.models.heads import Backbone, FrameLevel, MultitaskHeads
-from speecheq.models.layer_mixture import LayerMixture
+from speecheq.models.layer_mixture import LayerMixture, LayerNorms
 from speecheq.models.padding_mask import Frames, MaskedBatchNorm1d
 
 KERNEL = 5  # frames that a convolution of the phoneme branch sees
@@ -72,8 +72,9 @@ def pooled_width(config: ModelConfig) -> int:
 class PooledBackbone(Backbone):
     """The frame level is the states of the pooled layers; the embedding is made of their statistics over time.
 
-    ``statistics`` is the trained counterpart of the linear probe, which stands on mean and deviation too. ``mean`` has
-    nothing but linear layers, which carry over better to speech unlike that of the training.
+    ``statistics`` is the trained counterpart of the linear probe, which stands on mean and deviation too. ``mean``, of
+    frames that are normalised one by one, with nothing but linear layers behind, carries over better to speech unlike
+    that of the training.
     """
 
     has_phoneme_branch = True
@@ -81,6 +82,7 @@ class PooledBackbone(Backbone):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.width, self.mean_only = pooled_width(config), config.pooling == "mean"
+        self.norms = LayerNorms(self.width // config.encoder_dim, config.encoder_dim)
         pooled = self.width if self.mean_only else 2 * self.width
         self.pooled_norm = MaskedBatchNorm1d(pooled)
         self.dropout = nn.Dropout(config.dropout)
@@ -92,7 +94,10 @@ class PooledBackbone(Backbone):
         return FrameLevel(features[..., : self.width], frames)
 
     def embed(self, level: FrameLevel) -> Tensor:
-        pooled = level.frames.mean(level.x.float()) if self.mean_only else statistics(level.x, level.frames)
+        if self.mean_only:
+            pooled = level.frames.mean(self.norms(level.x.float()).flatten(2))
+        else:
+            pooled = statistics(level.x, level.frames)
         hidden = self.fc(self.dropout(self.pooled_norm(pooled))).float()
         return self.embedding_norm(hidden if self.mean_only else torch.relu(hidden))
 
