@@ -9,6 +9,11 @@ from speecheq.common.log import one_line
 _TAG = re.compile("<(?=[A-Za-z/!?])")
 
 
+def without_html(text: str) -> str:
+    """A text for Markdown in which what would begin a tag is shown as it is written."""
+    return _TAG.sub("&lt;", text)
+
+
 def markdown_table(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """A table of one line for each row, each with its line end; cells hold no HTML.
 
@@ -19,6 +24,6 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> st
     """
 
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(_TAG.sub("&lt;", one_line(cell)).replace("|", "\\|") for cell in cells) + " |\n"
+        return "| " + " | ".join(without_html(one_line(cell)).replace("|", "\\|") for cell in cells) + " |\n"
 
     return line(headings) + line("---" for _ in headings) + "".join(map(line, rows))

@@ -80,7 +80,7 @@ def read_or_decode(path: PathLike) -> "tuple[AudioHeader, DecodedFile | None]":
     decoded = None
     try:
         info = soundfile.info(str(path))
-    except (soundfile.SoundFileError, RuntimeError) as error:
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: named .raw, so without a header
         decoded = decode_other_format(path, error)
         info = soundfile.info(decoded.name)
     if decoded is None and _wav_is_truncated(path):

@@ -52,18 +52,18 @@ def decode_other_format(path: PathLike, error: Exception) -> DecodedFile:
 def open_audio(path: PathLike) -> Iterator[soundfile.SoundFile]:
     """An audio file, opened; one that libsndfile cannot read is decoded before.
 
-    Raises SoundFileError for a file that cannot be read, OtherFormatError where it takes PyAV, which is not installed.
+    Raises RuntimeError for a file that cannot be read, OtherFormatError where it takes PyAV, which is not installed.
     """
     decoded = None  # bound to its end, as the file is there as long as that
     try:
         audio = soundfile.SoundFile(path)
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: named .raw
         try:
             decoded = decode_other_format(path, error)
         except OtherFormatError:
             raise
         except (InputError, OSError):
-            raise error from None
+            raise RuntimeError(first_line(error)) from error
         audio = soundfile.SoundFile(decoded.name)
     with audio:
         yield audio

@@ -35,8 +35,8 @@ LOUD_RANGE = 1e-2
 LEVEL = 0.1
 # A loudest frame below -110 dBFS is digital silence or rounding noise of 16 bits that were scaled down.
 QUIETEST = 1e-11
-# Loud frames below -30 dBFS: see ``amplify_quiet``.
-QUIET = 1e-3
+# Loud frames below -20 dBFS: see ``amplify_quiet``.
+QUIET = 1e-2
 # Silero VAD: a frame above the first probability begins a stretch of speech, one below the second ends it.
 BEGINS, ENDS = 0.5, 0.35
 # Speech begins and ends at most 25 dB below its loud frames.

@@ -8,7 +8,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from speecheq.common.files import read_json
-from speecheq.common.markdown import markdown_table
+from speecheq.common.markdown import markdown_table, without_html
 from speecheq.common.stages import require
 from speecheq.config.schema import FBANK, Config
 from speecheq.corpora.data_card import Card, read_cards
@@ -185,5 +185,6 @@ def _calibration(experiment: Path, metrics: Mapping[str, Any]) -> dict[str, Any]
 def _unseen_classes(msud: Mapping[str, Any], config: Config) -> list[str]:
     """The classes of which no training clip is."""
     if config.data.corpora == "target":
-        return [name for name, esc in zip(msud["classes"], msud["class_esc"]) if esc not in msud["target_esc"]]
-    return [name for name in msud["classes"] if not msud["sets"]["emotion"]["class"].get(name)]
+        classes = zip(msud["classes"], msud["class_esc"])
+        return [without_html(name) for name, esc in classes if esc not in msud["target_esc"]]
+    return [without_html(name) for name in msud["classes"] if not msud["sets"]["emotion"]["class"].get(name)]

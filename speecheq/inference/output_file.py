@@ -34,7 +34,7 @@ def check_output(output: Path, inputs: Iterable[str | Path | Segment | InputErro
             raise InputError(f"{output}: is {path}, which is to be predicted; name another file for --output.")
     if target.is_dir():
         raise InputError(f"{output}: is a folder; name a file in it for --output.")
-    if target.exists() and not target.is_file():
+    if os.path.exists(output) and not os.path.isfile(output):  # not target: of a pipe that has no name
         raise InputError(
             f"{output}: is a device or a pipe, not a file; leave --output out, and predictions go to standard output."
         )

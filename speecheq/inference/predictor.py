@@ -156,13 +156,7 @@ class Predictor:
         """
         if isinstance(source, np.ndarray):
             return self._predict_samples(source, rate)
-        if not isinstance(source, str | os.PathLike):
-            kind = type(source).__name__
-            raise InputError(
-                f"a recording is a path, or samples as a numpy array, and this is of the type {kind}; convert samples "
-                "with numpy.asarray, and give several recordings one after the other."
-            )
-        return list(self.predict_segments([Segment(str(source), Path(source))], _raise))
+        return list(self.predict_segments([_segment(source)], _raise))
 
     def _predict_samples(self, samples: np.ndarray, rate: int | None) -> list[Prediction]:
         if samples.dtype.kind not in "fiu":
@@ -191,7 +185,9 @@ class Predictor:
         that was trained so (``data.cmvn: speaker``) normalises each recording by itself, as its note says. Raises
         InputError where a recording cannot be used.
         """
-        segments = [Segment(str(path), Path(path)) for path in paths]
+        if not isinstance(paths, Iterable) or isinstance(paths, str | bytes):
+            raise InputError(f"recordings are a list of paths, and this is of the type {type(paths).__name__}.")
+        segments = [_segment(path) for path in paths]
         if speakers is not None and len(speakers) != len(segments):
             raise InputError(f"{len(segments)} recordings have {len(speakers)} speakers; give one for each.")
         speaker_of = None if speakers is None else dict(zip(segments, speakers)).__getitem__
@@ -371,6 +367,16 @@ def _of_known_speaker(segment: Segment | InputError, speaker_of: SpeakerOf | Non
         except InputError as error:
             return error
     return segment
+
+
+def _segment(source: object) -> Segment:
+    """A recording that is named by its path; raises InputError for anything else."""
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(
+            f"a recording is a path, or samples as a numpy array, and this is of the type {type(source).__name__}; "
+            "convert samples with numpy.asarray, and give several recordings one after the other."
+        )
+    return Segment(str(source), Path(source))
 
 
 def _raise(error: InputError) -> None:

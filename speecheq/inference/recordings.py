@@ -19,7 +19,7 @@ from lhotse.cut import MonoCut
 
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
-from speecheq.corpora.audio_formats import OTHER_AUDIO
+from speecheq.corpora.audio_formats import OTHER_AUDIO, RAW_SAMPLES
 from speecheq.corpora.audio_headers import read_or_decode
 from speecheq.corpora.audio_quality import (
     CLIPPED_RUN,
@@ -108,7 +108,7 @@ def _segments_of_path(path: Path) -> Iterator[Segment | InputError]:
     if (path / "wav.scp").is_file():
         yield from _without_leftovers(path, _segments_of_kaldi(path))
     elif path.is_dir():
-        audio = AUDIO + OTHER_AUDIO  # what turns out to be unreadable is reported
+        audio = AUDIO + OTHER_AUDIO + RAW_SAMPLES  # what turns out to be unreadable is reported
         named = sorted(file for file in path.rglob("*") if file.name.lower().endswith(audio) and file.is_file())
         report_hidden(str(path), filter(is_hidden, (str(file.relative_to(path)) for file in named)))
         found = [file for file in named if not is_hidden(file.relative_to(path))]

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from speecheq.common.files import whole_output_folder, write_text
 from speecheq.common.log import one_line
-from speecheq.common.markdown import markdown_table
+from speecheq.common.markdown import markdown_table, without_html
 
 T = TypeVar("T")
 # A cell of a column with parts is a tuple, any other cell a text.
@@ -146,14 +146,14 @@ def read_markdown(text: str) -> Table:
 
 def bullet_list(sentences: Iterable[str]) -> str:
     """A list in Markdown."""
-    return "".join(f"- {one_line(sentence)}\n" for sentence in sentences)
+    return "".join(f"- {without_html(one_line(sentence))}\n" for sentence in sentences)
 
 
 def section_markdown(section: Section) -> str:
     """A section of a Markdown page, each table below its caption, unless that is the heading of the section."""
-    blocks = [f"## {section.heading}\n"]
+    blocks = [f"## {without_html(section.heading)}\n"]
     for table in section.tables:
-        heading = "" if table.caption == section.heading else f"### {capitalised(table.caption)}\n\n"
+        heading = "" if table.caption == section.heading else f"### {without_html(capitalised(table.caption))}\n\n"
         blocks.append(heading + table_markdown(table))
     if section.sentences:
         blocks.append(bullet_list(section.sentences))

@@ -42,6 +42,7 @@ def test_other_formats_are_named_with_the_remedy_without_pyav(tmp_path, monkeypa
         ("a.m4a", b"\n<!DOCTYPE html><html>404", "it seems to be a web page; copy it again"),
         ("._a.wav", b"\0\5\x16\7\0\2\0\0Mac OS X        ", "is a leftover of macOS, which has .* no sound; remove it"),
         ("a.wav", gzip.compress(b"wav", mtime=0), "it seems to be an archive; unpack it"),
+        ("a.raw", bytes(range(256)) * 9, "seems to be samples without a header; add one, .* ffmpeg -f s16le"),
         ("a.pcm", bytes(range(256)) * 9, "seems to be samples without a header; add one, .* ffmpeg -f s16le"),
         ("a.wav", bytes(range(255, 0, -1)) * 9, "is not audio that can be read .*; copy it again"),
     ],

@@ -116,7 +116,7 @@ def test_an_unknown_detector_is_refused():
 def test_quiet_clips_are_amplified_and_others_stay():
     speech = speech_like(1)
     quiet = speech_activity.amplify_quiet(speech * np.float32(1e-3))
-    assert np.allclose(quiet / quiet.std(), speech / speech.std(), atol=1e-4) and 0.01 < quiet.std() < 0.04
+    assert np.allclose(quiet / quiet.std(), speech / speech.std(), atol=1e-4) and 0.03 < quiet.std() < 0.13
     for samples in (speech, silence(1), silence(0)):
         assert speech_activity.amplify_quiet(samples) is samples
 

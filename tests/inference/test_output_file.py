@@ -43,6 +43,10 @@ def test_a_file_that_is_no_output_is_refused(predict, wav, tmp_path, content):
 
 
 def test_devices_and_folders_are_refused(predict, wav, tmp_path):
+    read, write = os.pipe()
+    assert f"/dev/fd/{write}: is a device or a pipe" in predict("--output", f"/dev/fd/{write}", wav)[2]
+    os.close(read)
+    os.close(write)
     os.mkfifo(tmp_path / "pipe")
     assert "pipe: is a device or a pipe" in predict("--output", tmp_path / "pipe", wav)[2]
     assert f"{tmp_path}: is a folder; name a file in it" in predict("--output", tmp_path, wav)[2]

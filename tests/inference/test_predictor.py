@@ -96,6 +96,19 @@ def test_what_is_no_recording_is_one_sentence(predictor, source, rate, sentence)
         predictor(source, rate)
 
 
+@pytest.mark.parametrize(
+    "paths, sentence",
+    [
+        ("some.wav", "recordings are a list of paths, and this is of the type str"),
+        (None, "of the type NoneType"),
+        ([5], "a recording is a path, .* of the type int"),
+    ],
+)
+def test_what_are_no_recordings_is_one_sentence(predictor, paths, sentence):
+    with pytest.raises(InputError, match=sentence):
+        predictor.predict(paths)
+
+
 def test_a_rate_may_be_any_kind_of_whole_number(predictor, wav):
     samples, rate = soundfile.read(wav, dtype="float32")
     (expected,) = predictor(samples, rate)

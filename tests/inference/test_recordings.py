@@ -91,7 +91,8 @@ def test_a_folder_is_all_its_audio_in_order(tmp_path):
     for name in ("b.wav", "a.FLAC", "in/c.ogg"):
         write(tmp_path / name, noise(0.1), format=name[-4:].strip(".").upper())
     (tmp_path / "notes.txt").write_text("no audio")
-    assert [part.path.name for part in found(tmp_path)] == ["a.FLAC", "b.wav", "c.ogg"]
+    (tmp_path / "d.raw").write_bytes(bytes(range(256)) * 9)  # reported when it is read
+    assert [part.path.name for part in found(tmp_path)] == ["a.FLAC", "b.wav", "d.raw", "c.ogg"]
 
 
 def test_hidden_files_of_a_folder_are_skipped_and_counted(tmp_path, caplog):

@@ -118,7 +118,7 @@ def test_quiet_recordings_get_the_same_answer_where_features_are_normalised_by_u
     model.extractor = lambda samples, lengths: calls.append(samples) or along_speech.model.extractor(samples, lengths)
     by_utterance = Predictor(_Callable(model, along_speech.model), "cpu", speech_activity="silero")
     (quiet,) = by_utterance(SPEECH * np.float32(gain), RATE)
-    assert calls[0].std() == pytest.approx(0.03, rel=0.5) and quiet.note == ""
+    assert calls[0].std() == pytest.approx(0.1, rel=0.5) and quiet.note == ""
 
 
 class _Callable:

@@ -62,6 +62,11 @@ def test_a_section_has_its_tables_below_their_captions_then_its_sentences():
     assert section_markdown(Section("A", [TABLE])).endswith(table_markdown(TABLE))
 
 
+def test_labels_are_no_html_in_sentences_and_headings():
+    text = section_markdown(Section("<i>A", [replace(TABLE, caption="of </b>")], ["p < 0.05 of <b>W</b>"]))
+    assert not re.search("<[a-z/]", text) and "- p < 0.05 of &lt;b>W&lt;/b>" in text
+
+
 def test_csv_has_a_column_for_each_part():
     assert list(csv.reader(io.StringIO(csv_table(TABLE)))) == [
         ["system", "UA %", "UA % deviation", "p", "of_what"],
