@@ -101,7 +101,7 @@ def fit_calibration(predictions: Sequence[ClipPrediction]) -> DevCalibration:
     """The temperature and the thresholds of the dev part's predictions, which have logits.
 
     With too few clips, or clips of one class, there is neither. Where all clips are right the NLL falls with the
-    temperature without end, so it stays 1.
+    temperature without end, so it stays 1; so it does where the dev part's is below 1.
     """
     clips = len(predictions)
     gold = np.array([p.gold_esc for p in predictions], dtype=np.int64)
@@ -118,6 +118,9 @@ def fit_calibration(predictions: Sequence[ClipPrediction]) -> DevCalibration:
     temperature, reason = 1.0, "all clips of the dev part are right, with which no temperature is best"
     if not correct.all():
         temperature, reason = _fit_temperature(logits, gold), ""
+    if temperature < 1:
+        # measured on unheard speakers: such a temperature makes them too sure (docs/statistics.md)
+        temperature, reason = 1.0, f"the dev part's is {temperature:.2f}, but posteriors are never made sharper"
     confidence = np.exp(log_softmax(logits / temperature, axis=1)).max(1)
     return DevCalibration(temperature, clips, tuple(_risks(correct, confidence)), reason)
 

@@ -50,11 +50,18 @@ def nll(logits, gold, temperature):
     return -np.log(softmax(logits / temperature, axis=1)[np.arange(len(gold)), gold]).mean()
 
 
-@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+@pytest.mark.parametrize("temperature", [1.5, 2.5])
 def test_the_temperature_is_that_of_which_the_labels_were_drawn(temperature):
     found = fit_calibration(with_logits(*drawn(5000, temperature)))
     assert found.temperature == pytest.approx(temperature, rel=0.06)
     assert (found.clips, found.reason) == (5000, "")
+
+
+def test_posteriors_are_never_made_sharper():
+    logits, gold = drawn(5000, 0.4)
+    found = fit_calibration(with_logits(logits, gold))
+    assert found.temperature == 1.0 and found.reason.startswith("the dev part's is 0.4")
+    assert found.risks[0].answered == 5000  # of the posteriors as they are
 
 
 def test_it_has_the_lowest_nll_and_changes_no_class():
