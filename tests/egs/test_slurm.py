@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -174,7 +174,9 @@ def submitted(told):
     return [(name, int(number)) for name, number in re.findall(r"INFO (\w+): (\d+) jobs submitted to slurm", told)]
 
 
-def test_a_recipe_on_slurm_equals_a_local_one(out_of_time, back_in_the_queue, mandarin, corpora, walked, tmp_path):
+def test_a_recipe_on_slurm_equals_a_local_one(
+    out_of_time, back_in_the_queue, recipe, warm_venv, corpora, walked, tmp_path
+):
     folder, done = walked
     assert submitted(done.stderr) == [
         ("manifests", 2),
@@ -184,6 +186,7 @@ def test_a_recipe_on_slurm_equals_a_local_one(out_of_time, back_in_the_queue, ma
         ("train", 2),
         ("score", 2),
     ]
+    mandarin = recipe("mandarin", warm_venv)
     mandarin.run(*corpora, *mandarin.where(tmp_path), *TWO_FOLDS, "--stage", 1, "--train-jobs", 2)
     for name in [f"fold{fold}/seed1/{table}" for fold in (1, 2) for table in ("scores.tsv", "phones.tsv")]:
         assert (folder / EXPERIMENT / name).read_text() == (tmp_path / EXPERIMENT / name).read_text()
@@ -235,6 +238,16 @@ def trainings(folder):
     return found
 
 
+def was_sent(process, number):
+    """Whether a process that was stopped has yet to heed a signal, or has gone on and ended (Slurm may wake it)."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return True
+    (pending,) = re.findall(r"^ShdPnd:\s*(\w+)", status, re.M)
+    return bool(int(pending, 16) & 1 << number - 1)
+
+
 def test_a_killed_job_goes_on_from_its_last_step(mandarin, training):
     arguments, folder = training
     long = arguments("--set", "optim.max_steps=100")
@@ -274,6 +287,14 @@ def test_time_limit_and_cancelled_array_save_and_go_on(cluster, mandarin, traini
         wait_until((log.parent / "last.pt").exists, f"a first step of {log.parent}")
     minutes = 2 + int(time.monotonic() - began) // 60
     cluster.ask("scontrol", "update", f"JobId={running_array(cluster, started)}", f"TimeLimit={minutes}")
+    # they are stopped until they are warned: their steps would keep two cores busy for a minute
+    processes = [process for log in logs for process in trainings(log.parent)]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    wait_until(lambda: all(was_sent(process, signal.SIGTERM) for process in processes), "the warning")
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
     status, told = started.end()
     assert status == 1 and "2 of 2 jobs failed" in told
     assert told.count("asked to stop; step") == 2 and "was asked to stop (SIGTERM)" in told
