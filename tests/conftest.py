@@ -85,10 +85,12 @@ ONE_STACK = ("docs/", "egs/", "faults/", "utils/")
 LONGEST = (
     "egs/test_slurm.py",
     "docs/test_commands.py",
-    "egs/test_mtl_aug_recipe.py",
-    "egs/test_mandarin.py",
-    "faults/test_damage.py",
     "faults/test_walk.py",
+    "faults/test_damage.py",
+    "cluster/test_nodes.py",
+    "egs/test_mandarin.py",
+    "egs/test_iemocap.py",
+    "egs/test_mtl_aug_recipe.py",
 )
 
 
