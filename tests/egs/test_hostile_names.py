@@ -81,13 +81,14 @@ def hostile(toys, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mandarin(recipe):
-    return recipe("mandarin")
+def mandarin(recipe, warm_venv):
+    return recipe("mandarin", warm_venv)
 
 
 @pytest.fixture(scope="module")
-def walked(mandarin, hostile):
+def walked(recipe, hostile):
     """All stages; with augmented waveforms, so that audio and noises are read in training too."""
+    mandarin = recipe("mandarin")
     config = hostile / "conf" / "nano $(touch harm) 'é' |\n## forged.yaml"
     config.parent.mkdir()
     where = mandarin.where(hostile)
