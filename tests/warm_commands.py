@@ -31,7 +31,8 @@ def write_environment(venv: Path, socket: Path) -> None:
             (venv / "bin" / program.name).symlink_to(program)
     python = shlex.quote(str(Path(sys.prefix) / "bin" / "python"))
     ask = f"exec {python} -ISE {shlex.quote(str(TESTS / 'warm_client.py'))} {shlex.quote(str(socket))}"
-    scripts = {"speecheq": f'{ask} "$0" "$@"\n'}
+    # trainings note by which command they were started: the same as elsewhere
+    scripts = {"speecheq": f'{ask} {shlex.quote(str(Path(sys.prefix) / "bin" / "speecheq"))} "$@"\n'}
     for name in ("python", "python3"):
         scripts[name] = f'case ${{1-}} in */prepare_*.py) {ask} "$@" ;; *) exec {python} "$@" ;; esac\n'
     for name, script in scripts.items():

@@ -8,9 +8,9 @@ from walks import Walk
 
 
 @pytest.fixture(scope="session")
-def walk(nano, tmp_path_factory):
+def walk(nano, warm_venv, tmp_path_factory):
     """A folder that every test may use alone: the results hold its name."""
-    return Walk(tmp_path_factory.mktemp("faults") / "walk", nano("casia", "aishell"))
+    return Walk(tmp_path_factory.mktemp("faults") / "walk", nano("casia", "aishell"), warm_venv)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_a_killed_recipe_goes_on_and_ends_as_an_unbroken_one(unbroken, fresh, mo
     told = (tmp_path / "log").read_text()
     assert "Traceback" not in told
     record_property("stage", stage_in(told))
-    fresh.run()
+    fresh.go_on()
     check_kept(results(fresh.folder), expected)
 
 
@@ -74,5 +74,5 @@ def test_two_at_once_wait_or_are_refused(unbroken, fresh, tmp_path):
         assert "Traceback" not in told
         assert status == 0 and not errors or status == 1 and len(errors) == 1 and "wait until it has ended" in errors[0]
     assert 0 in statuses
-    fresh.run()
+    fresh.go_on()
     check_kept(results(fresh.folder), unbroken[0])

@@ -87,8 +87,8 @@ def is_group(number):
 class Walk:
     """The Mandarin recipe, all stages, on given corpora in one folder."""
 
-    def __init__(self, folder, corpora):
-        self.folder, self.recipe = folder, Recipe("mandarin")
+    def __init__(self, folder, corpora, warm_venv):
+        self.folder, self.recipe, self.warm = folder, Recipe("mandarin"), Recipe("mandarin", warm_venv)
         self.arguments = [
             "--casia",
             corpora / "casia",
@@ -103,6 +103,10 @@ class Walk:
 
     def run(self, *options, check=True):
         return self.recipe.run(*self.arguments, *options, check=check)
+
+    def go_on(self):
+        """The same command after something happened to it."""
+        return self.warm.run(*self.arguments)
 
     def start(self, log, *options):
         return self.recipe.start(log, *self.arguments, *options)
