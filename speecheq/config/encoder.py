@@ -23,8 +23,8 @@ class EncoderConfig:
     )
     normalise: str = setting(
         "auto",
-        "whether each waveform gets mean 0 and deviation 1; auto: as its files say",
-        choices=("auto", "yes", "no"),
+        "whether each waveform gets mean 0 and deviation 1; auto: as its files say; level (Whisper): only -26 dBFS",
+        choices=("auto", "yes", "no", "level"),
     )
     stored_as: str = setting("float16", "number format of stored states", choices=("float16", "float32"))
     licence: str = setting("", "licence of the encoder's weights, for model cards")

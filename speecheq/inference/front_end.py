@@ -31,6 +31,7 @@ class LogMelInput:
     padding: str
     normalise: bool
     with_fbank: bool
+    level: bool = False  # whether clips are brought to one level; files of earlier versions do not say
 
     @property
     def feature_dim(self) -> int:
@@ -48,7 +49,8 @@ class LogMelInput:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "LogMelInput":
-        return cls(**{name: values[name] for name in ("num_mels", "padding", "normalise", "with_fbank")})
+        needed = {name: values[name] for name in ("num_mels", "padding", "normalise", "with_fbank")}
+        return cls(**needed, level=bool(values.get("level", False)))
 
 
 class LogMelExtractor(nn.Module):
@@ -56,7 +58,7 @@ class LogMelExtractor(nn.Module):
 
     def __init__(self, settings: LogMelInput) -> None:
         super().__init__()
-        self.log_mel = WhisperInputs(settings.num_mels, settings.padding, settings.normalise)
+        self.log_mel = WhisperInputs(settings.num_mels, settings.padding, settings.normalise, settings.level)
         self.fbank = FitFbank(BatchedFbank()) if settings.with_fbank else None
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,5 +119,5 @@ def join_encoder(
             "package makes a model folder of it."
         )
     made = encoder.front_end
-    settings = LogMelInput(made.num_mels, made.padding, made.normalise, extractor is not encoder)
+    settings = LogMelInput(made.num_mels, made.padding, made.normalise, extractor is not encoder, made.level)
     return EncoderAndModel(encoder.network, inference, outputs, settings), settings

@@ -51,7 +51,7 @@ SYSTEMS = {
     "speecheq": "An ECAPA-TDNN with Res-BiGRUs",
     "baseline": "A CNN with BiLSTM and self-attention",
     "cnn_blstm": "A CNN with BiLSTM and attention",
-    "light": "Attentive statistics of a weighted sum of the layers of a pretrained encoder",
+    "light": "A small network on the pooled states of a pretrained encoder",
     "fusion": "An ECAPA-TDNN with Res-BiGRUs on filter banks beside a pretrained encoder",
 }
 
@@ -144,7 +144,8 @@ def _frames(config: Config) -> str:
         return fbank
     encoder = config.encoder
     padded = ", clips padded to 30 s" if encoder.padding == "30s" else ""
-    states = f"the states of layers {encoder.layers} of {_encoder_name(config)}, 50 a second{padded}"
+    several = "s" if len(encoder.layer_numbers()) > 1 else ""
+    states = f"the states of layer{several} {encoder.layers} of {_encoder_name(config)}, 50 a second{padded}"
     return f"{fbank} beside {states}" if config.model.kind == "fusion" else f"{states}, of 16 kHz speech"
 
 

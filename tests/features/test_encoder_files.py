@@ -130,6 +130,7 @@ def test_30_s_for_another_model_than_whisper(tmp_path):
     pytest.importorskip("transformers", reason="needs the extra `encoders`")
     build("wavlm-large", tmp_path / "wavlm")
     refused(tmp_path / "wavlm", "only those are padded to 30 s", padding="30s")
+    refused(tmp_path / "wavlm", "only those take normalise=level", normalise="level")
 
 
 def test_a_config_that_transformers_cannot_take(tmp_path):

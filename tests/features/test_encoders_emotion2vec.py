@@ -140,6 +140,7 @@ def test_files_that_do_not_go_together(tmp_path, stand_in):
     write(folder, stand_in)
     refused(folder, "has no layer 4; its layers are 0 to 3", layers=(4,))
     refused(folder, "only those are padded to 30 s", padding="30s")
+    refused(folder, "only those take normalise=level", normalise="level")
     weights = torch.load(folder / "model.pt")
     del weights["model"]["d2v_model.blocks.1.linear.bias"]
     torch.save(weights, folder / "model.pt")

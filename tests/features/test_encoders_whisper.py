@@ -152,6 +152,22 @@ def test_the_real_model_has_the_parameters_of_three_blocks(whisper_base):
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 3 * block + front
 
 
+def test_clips_of_one_level_have_the_same_states_at_any_gain(tiny):
+    level = EncoderSettings(tiny, (1,), normalise="level")
+    sound = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(0))
+    usual = sound * 10 ** (-26 / 20) / sound.square().mean().sqrt()
+    expected = states_of(EncoderSettings(tiny, (1,)), usual)
+    for gain in (1.0, 0.001, 30.0):
+        torch.testing.assert_close(states_of(level, gain * sound), expected, rtol=1e-3, atol=1e-4)
+    # each by its own level, whatever stands behind its end and beside it; silence stays finite
+    encoder = load_encoder(level)
+    padded = torch.stack([torch.cat([0.01 * sound, torch.full((8000,), 0.9)]), torch.zeros(24000)])
+    with torch.no_grad():
+        states, frames = encoder(padded, torch.tensor([16000, 24000]))
+    torch.testing.assert_close(states[0, : frames[0]], expected[:, 0], rtol=1e-3, atol=1e-4)
+    assert states.isfinite().all()
+
+
 def test_normalise_brings_each_clip_to_mean_0_and_variance_1(tiny):
     loud, quiet = clip(6000), 0.5 * clip(6000) + 0.1
     as_it_is = EncoderSettings(tiny, (1,), normalise="auto")

@@ -7,6 +7,8 @@ from torch.nn.utils.rnn import pad_sequence
 from speecheq.features.encoders.settings import EncoderSettings
 
 SAMPLING_RATE = 16000
+LEVEL = -26.0  # dBFS, the root mean square that telephony aims at for speech (ITU-T P.56)
+SILENCE = 1e-10  # power below which a clip is not amplified further
 
 
 class Encoder(nn.Module):
@@ -94,6 +96,14 @@ class Encoder(nn.Module):
         """The states (T, feature_dim) of a clip (S,) of any length, piece by piece."""
         pieces = clip.split(self.max_samples)
         return torch.cat([self(piece[None], torch.tensor([len(piece)]))[0][0] for piece in pieces])
+
+
+def level_clips(samples: Tensor, lengths: Tensor) -> Tensor:
+    """Clips (N, S) brought to a level of LEVEL each, over their own ``lengths`` (N,)."""
+    counts = lengths.to(samples.device)[:, None]
+    valid = torch.arange(samples.shape[1], device=samples.device)[None, :] < counts
+    power = (samples * valid).square().sum(dim=1, keepdim=True) / counts
+    return samples * (10 ** (LEVEL / 10) / power.clamp(min=SILENCE)).sqrt()
 
 
 def normalise_clips(samples: Tensor, lengths: Tensor, epsilon: float = 1e-7) -> Tensor:

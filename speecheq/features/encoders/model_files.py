@@ -123,7 +123,7 @@ class ModelFiles:
                 )
 
     def normalises(self, setting: str, default: bool) -> bool:
-        """Whether clips are normalised: ``setting`` is yes, no, or auto, which is as preprocessor_config.json says."""
+        """Whether clips get mean 0 and variance 1: yes, or auto if preprocessor_config.json says so."""
         return setting == "yes" or (setting == "auto" and bool(self.preprocessor.get("do_normalize", default)))
 
     @contextmanager

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from speecheq.common.errors import InputError
 from speecheq.features.encoders.activation import gelu
-from speecheq.features.encoders.encoder import SAMPLING_RATE, Encoder, normalise_clips
+from speecheq.features.encoders.encoder import SAMPLING_RATE, Encoder, level_clips, normalise_clips
 from speecheq.features.encoders.log_mel import HOP, LogMel
 from speecheq.features.encoders.model_files import ModelFiles, check_layers
 from speecheq.features.encoders.settings import EncoderSettings
@@ -172,9 +172,9 @@ class WhisperNetwork(nn.Module):
 class WhisperInputs(nn.Module):
     """From waveforms to what ``WhisperNetwork`` takes; the arguments are those of EncoderSettings."""
 
-    def __init__(self, num_mels: int, padding: str, normalise: bool) -> None:
+    def __init__(self, num_mels: int, padding: str, normalise: bool, level: bool = False) -> None:
         super().__init__()
-        self.num_mels, self.padding, self.normalise = num_mels, padding, normalise
+        self.num_mels, self.padding, self.normalise, self.level = num_mels, padding, normalise, level
         self.log_mel = LogMel(num_mels)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
@@ -187,6 +187,8 @@ class WhisperInputs(nn.Module):
         """Log mel spectrograms (N, F, mels) and, for each clip, the mel frames (N,) whose states are kept."""
         if self.normalise:
             samples = normalise_clips(samples, lengths)
+        if self.level:
+            samples = level_clips(samples, lengths)
         if self.padding == "none":
             return self.log_mel(samples, lengths)
         valid = torch.arange(samples.shape[1], device=samples.device) < lengths.to(samples.device)[:, None]
@@ -214,7 +216,8 @@ class WhisperEncoder(Encoder):
         check_layers(files.folder, settings.layers, config["encoder_layers"])
         network = WhisperNetwork(config, settings.layers, masked=settings.padding == "none").load(files)
         super().__init__(settings, network, config["d_model"], files.normalises(settings.normalise, False))
-        self.front_end = WhisperInputs(config["num_mel_bins"], settings.padding, self.normalise)
+        level = settings.normalise == "level"
+        self.front_end = WhisperInputs(config["num_mel_bins"], settings.padding, self.normalise, level)
 
     def inputs(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log mel spectrograms (N, F, mels) and, for each clip, the mel frames (N,) whose states are kept."""
