@@ -73,7 +73,8 @@ def make_encoder_recipe(toys, folder: Path) -> Path:
     write_whisper(folder / "whisper", layers=3, dim=8)
     conf = folder / "conf"
     (conf / "features").mkdir(parents=True)
-    (conf / "features" / "tiny.yaml").write_text("model: some/id\nlayers: 1 2\nlicence: MIT\nstored_as: float32\n")
+    described = dict(model="some/id", layers="1 2", normalise="level", licence="MIT", stored_as="float32")
+    (conf / "features" / "tiny.yaml").write_text(yaml.safe_dump(described))
     (conf / "light.yaml").write_text(yaml.safe_dump(LIGHT))
     (conf / "systems.yaml").write_bytes((ROOT / "egs/mandarin/conf/systems.yaml").read_bytes())
     return folder

@@ -97,7 +97,7 @@ def _decode(path: Path, _stamp: tuple[int, int]) -> DecodedFile:
     decoded = DecodedFile()
     try:
         # a stream, not a name, and no protocol: nothing but this file is opened
-        with open(path, "rb") as file, av.open(file, options={"protocol_whitelist": "none"}) as container:
+        with open(path, "rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
             if not container.streams.audio:
                 raise InputError(f"{path}: holds no sound.")
             # PyAV crashes where it is to decode a stream of a codec that it does not have

@@ -106,7 +106,7 @@ class Emotion2vecEncoder(Encoder):
         if settings.padding != "none":
             raise InputError(f"{folder}: is no Whisper model, and only those are padded to 30 s: padding=none.")
         if settings.normalise == "level":
-            raise InputError(f"{folder}: is no Whisper model, and only those take normalise=level; set it to yes.")
+            raise InputError(f"{folder}: is no Whisper model, and only those take normalise=level: set yes.")
         model = build_model(folder)
         check_layers(folder, settings.layers, len(model.blocks))
         normalise = settings.normalise == "yes" or (settings.normalise == "auto" and bool(model.cfg.get("normalize")))

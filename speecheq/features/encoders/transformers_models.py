@@ -142,7 +142,7 @@ class TransformersEncoder(Encoder):
         if settings.padding != "none":
             raise InputError(f"{files.folder}: is no Whisper model, and only those are padded to 30 s: padding=none.")
         if settings.normalise == "level":
-            raise InputError(f"{files.folder}: is no Whisper model, and only those take normalise=level; set it to yes.")
+            raise InputError(f"{files.folder}: is no Whisper model, and only those take normalise=level: set yes.")
         config = files.config
         check_layers(files.folder, settings.layers, config["num_hidden_layers"])
         files.check_preprocessor(sampling_rate=SAMPLING_RATE)
