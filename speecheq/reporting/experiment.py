@@ -271,6 +271,8 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
     summary["pooled.test.per"] = summary["test.per"]  # every fold is scored on the same utterances
     summary.update(_intervals(predictions))
     summary["run"] = _summary_of_runs([fold.run for fold in folds], predictions)
+    of_one_class = {fold.run["fold"] for fold in folds if len({clip.gold_esc for clip in fold.sets[TEST]}) == 1}
+    summary["run"]["one_class_folds"] = sorted(of_one_class)
     write_json(Path(experiment) / METRICS, summary)
     sets = {
         f"{name}/fold{fold.run['fold']}/seed{fold.run['seed']}": clips

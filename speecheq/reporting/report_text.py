@@ -136,6 +136,9 @@ def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
     ]
     if len(run["label_sets"][TEST]) == 1:
         facts.append("its corpus has one class, so UA and WA say nothing of how well emotions are told apart")
+    elif run.get("one_class_folds"):
+        which = join_numbers(run["one_class_folds"])
+        facts.append(f"folds whose test clips are all of one class, so that their UA and WA say little: {which}")
     if run.get("features", FBANK) != FBANK:
         trained = run.get("encoder_train", "none")
         how = "frozen" if trained == "none" else f"trained with the model ({trained})"

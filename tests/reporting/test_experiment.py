@@ -13,6 +13,8 @@ from speecheq.common.files import write_json
 from speecheq.common.stages import STAMP
 from speecheq.evaluation import score_files
 from speecheq.reporting.experiment import scored_folders
+from speecheq.reporting.report_text import experiment_facts
+from speecheq.seqm import SEQM_CLASSES
 
 
 def test_means_deviations_and_pooled_scores(tmp_path):
@@ -134,3 +136,14 @@ def test_folds_of_other_data_are_not_averaged(tmp_path, changes, named):
     rewrite(experiment / "fold2/seed1", **changes)
     with pytest.raises(InputError, match=f"differ in {named}, so no mean"):
         summarised(experiment)
+
+
+def test_folds_that_test_one_class_are_named(tmp_path):
+    experiment = make(tmp_path)
+    assert summarised(experiment).summary["run"]["one_class_folds"] == []
+    run = json.loads((experiment / "fold2/seed1/metrics.json").read_text())["run"]
+    alike = [clip for clip in predictions(2, 1, 0.8, 8) if SEQM_CLASSES.names[clip.gold_esc] == "joy"]
+    rewrite(experiment / "fold2/seed1", alike, **run)
+    summary = summarised(experiment).summary
+    assert summary["run"]["one_class_folds"] == [2]
+    assert any("UA and WA say little: 2" in fact for fact in experiment_facts(summary))
