@@ -75,7 +75,7 @@ def test_the_tables_need_the_score_files_alone(mandarin, walked, tmp_path):
     assert pictures == {
         f"{name}.{suffix}"
         for suffix in ("svg", "pdf")
-        for name in ("eis", "confusion", "learning_curves", "embeddings", "calibration", "speakers")
+        for name in ("eis", "confusion", "learning_curves", "embeddings", "calibration", "coverage", "speakers")
     }
     for name in pictures:
         assert (tmp_path / EXPERIMENT / "pictures" / name).read_bytes() == (
