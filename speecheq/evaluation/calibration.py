@@ -120,7 +120,7 @@ def fit_calibration(predictions: Sequence[ClipPrediction]) -> DevCalibration:
         temperature, reason = _fit_temperature(logits, gold), ""
     if temperature < 1:
         # measured on unheard speakers: such a temperature makes them too sure (docs/statistics.md)
-        temperature, reason = 1.0, f"the dev part's is {temperature:.2f}, but posteriors are never made sharper"
+        temperature, reason = 1.0, "the dev part's is below 1, and posteriors are never made sharper"
     confidence = np.exp(log_softmax(logits / temperature, axis=1)).max(1)
     return DevCalibration(temperature, clips, tuple(_risks(correct, confidence)), reason)
 

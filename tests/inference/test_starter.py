@@ -137,7 +137,7 @@ def test_quiet_clips_get_the_same_class(samples, gain):
     assert np.mean(same) >= 34 / 36
 
 
-def test_trimmed_clips_of_another_corpus_get_the_class_of_the_published_ones(samples):
+def test_trimmed_clips_of_ravdess_get_the_class_of_the_published_ones(samples):
     predictor = Predictor(device="cpu")
     paths = sorted(samples("RAVDESS").rglob("*.wav"))[::60]
     same = []
