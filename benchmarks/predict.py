@@ -2,10 +2,12 @@
 """Speed of prediction on one CPU core: clips of 3 s, from wav files on disk to answers, at C = 256.
 
     python benchmarks/predict.py [--channels 256] [--seconds 3] [--clips 32] [--batches 1 8 32] [--rounds 5]
+    python benchmarks/predict.py --speech speech.wav
     python benchmarks/predict.py --encoder /models/whisper-base [--layers 1 2 3]
 
-The second line measures model.kind light on the states of a pretrained Whisper encoder. The weights of models are
-untrained: speed does not depend on them. SpeechBrain's ECAPA-TDNN of the same width, with its own
+The second line cuts the clips from a recording of speech. It measures the package's own model too, which answers at
+once where it finds no speech. The third line measures model.kind light on the states of a pretrained Whisper encoder.
+The weights of all other models are untrained: speed does not depend on them. SpeechBrain's ECAPA-TDNN of the same width, with its own
 features, is measured beside ours where it is installed (pip install speechbrain==1.0.3; it needs the k2 stack).
 """
 
@@ -37,11 +39,19 @@ PEER = "SpeechBrain's ECAPA-TDNN"
 Run = Callable[[list[Path]], None]
 
 
-def write_clips(folder: Path, clips: int, seconds: float) -> list[Path]:
-    noise = np.random.default_rng(0)
+def write_clips(folder: Path, clips: int, seconds: float, speech: str | None) -> list[Path]:
+    """Clips of noise, or cut from the recording ``speech``, over and over."""
+    samples = round(clips * seconds * RATE)
+    if speech:
+        audio, rate = soundfile.read(speech)
+        if rate != RATE or audio.ndim != 1:
+            sys.exit(f"error: {speech} has a rate of {rate} Hz or several channels; give one channel of {RATE} Hz.")
+        audio = np.resize(audio, samples)
+    else:
+        audio = 0.1 * np.random.default_rng(0).standard_normal(samples)
     paths = [folder / f"{number}.wav" for number in range(clips)]
-    for path in paths:
-        soundfile.write(path, 0.1 * noise.standard_normal(round(seconds * RATE)), RATE, subtype="PCM_16")
+    for path, clip in zip(paths, np.split(audio, clips), strict=True):
+        soundfile.write(path, clip, RATE, subtype="PCM_16")
     return paths
 
 
@@ -131,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--encoder", metavar="FOLDER", help="measure light on the states of this Whisper")
+    parser.add_argument("--speech", metavar="FILE", help="a recording of speech, of which clips are cut")
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--clips", type=int, default=32)
@@ -140,14 +151,14 @@ def main() -> None:
     os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        clips = write_clips(Path(folder), given.clips, given.seconds)
+        clips = write_clips(Path(folder), given.clips, given.seconds, given.speech)
         if given.encoder:
             config, name = encoder_config(given.encoder, given.layers), f"light on layers {given.layers}"
         else:
             config, name = Config(), f"C = {given.channels}"
             config.model.channels = given.channels
         models = write_models(Path(folder), config)
-        if not given.encoder:
+        if given.speech and not given.encoder:
             models["the package's own, PyTorch"] = DEFAULT_MODEL
         print(f"torch {torch.__version__}, one core, {given.clips} clips of {given.seconds:g} s, {name}")
         batches = " | ".join(f"batch {size}, x real time" for size in given.batches)
