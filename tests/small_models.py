@@ -7,6 +7,8 @@ from speecheq.models import build_model
 
 FIELDS = ("phoneme_logits", "gender_logits", "esc_logits", "eis")
 STATES = dict(encoder_layers=3, encoder_dim=16, feature_dim=48)
+FUSION = dict(channels=16, mfa_channels=24, bottleneck=8, projection=8, embedding_dim=12, **STATES)
+FUSION["feature_dim"] += 160  # pairs of frames of filter banks
 # By name: the kind, or the kind and what it stands on.
 SMALL = {
     "speecheq": dict(channels=16, mfa_channels=24, bottleneck=8, embedding_dim=12),
@@ -14,11 +16,8 @@ SMALL = {
     "light": dict(channels=16, projection=8, bottleneck=4, embedding_dim=10, **STATES),
     "light on means": dict(channels=16, pooling="mean", embedding_dim=10, **STATES),
     "light on plain statistics": dict(channels=16, pooling="statistics", embedding_dim=10, **STATES),
-    "fusion": {
-        **dict(channels=16, mfa_channels=24, bottleneck=8, projection=8, embedding_dim=12),
-        **STATES,
-        "feature_dim": 160 + 48,
-    },
+    "fusion": FUSION,
+    "fusion on plain statistics": dict(FUSION, pooling="statistics"),
     "speecheq on states": dict(channels=16, mfa_channels=24, bottleneck=8, projection=8, embedding_dim=12, **STATES),
     "baseline on states": dict(channels=12, projection=8, embedding_dim=10, **STATES),
 }

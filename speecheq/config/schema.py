@@ -137,7 +137,7 @@ class ModelConfig:
                 f"decoder_channels is {self.decoder_channels}, but with pooling {self.pooling} nothing is learned from "
                 "frames, so there is nothing to decode; set it to 0, or pooling to attentive"
             )
-        if self.kind == "light" and self.pooled_layers > self.encoder_layers:
+        if self.kind in ENCODER_KINDS and self.pooled_layers > self.encoder_layers:
             raise ValueError(
                 f"pooled_layers is {self.pooled_layers}, but the features have {self.encoder_layers} of the encoder's "
                 "layers"

@@ -105,14 +105,17 @@ class PooledBackbone(Backbone):
         return FrameLevel(self.phonemes(features, frames), frames)
 
 
+def light_backbone(config: ModelConfig) -> LightBackbone | PooledBackbone:
+    """The backbone that ``config.pooling`` names."""
+    return LightBackbone(config) if config.pooling == "attentive" else PooledBackbone(config)
+
+
 class Light(MultitaskHeads):
     """light, and the heads; phonemes at the encoder's frame rate, 50 a second."""
 
     def __init__(self, config: ModelConfig):
-        config.validate()
-        pools_states = config.pooling != "attentive"
-        backbone = PooledBackbone(config) if pools_states else LightBackbone(config)
-        width = pooled_width(config) if pools_states else config.projection
+        backbone = light_backbone(config.validate())
+        width = config.projection if config.pooling == "attentive" else pooled_width(config)
         super().__init__(config, backbone, width, phoneme_channels=config.channels)
 
 
@@ -134,7 +137,7 @@ class FusionBackbone(Backbone):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.fbank = EcapaTdnn(config, STACKED_FBANK // 2)
-        self.encoder = LightBackbone(config)
+        self.encoder = light_backbone(config)
         self.fc = nn.Linear(2 * config.embedding_dim, config.embedding_dim)
         self.embedding_norm = MaskedBatchNorm1d(config.embedding_dim)
 

@@ -20,6 +20,7 @@ KINDS = {
     "light on means": dict(LAYERS, pooling="mean", embedding_dim=10),
     "light on plain statistics": dict(LAYERS, pooling="statistics", embedding_dim=10),
     "fusion": dict(LAYERS, feature_dim=STACKED_FBANK + 80),
+    "fusion on plain statistics": dict(LAYERS, feature_dim=STACKED_FBANK + 80, pooling="statistics"),
 }
 
 
@@ -31,7 +32,7 @@ def batch_of_bands(kind) -> MultitaskBatch:
         inputs = torch.randn(len(marks), 60, 80, generator=generator) * 0.5
         for clip, mark in enumerate(marks):
             inputs[clip, :, 5 * mark : 5 * mark + 5] += 2
-        if kind == "fusion":
+        if kind.startswith("fusion"):
             inputs = torch.cat([inputs, inputs, inputs], dim=2)
         lengths = torch.tensor([60 - 3 * clip for clip in range(len(marks))])
         return TaskBatch(inputs, lengths, [f"{name}{clip}" for clip in range(len(marks))], targets)

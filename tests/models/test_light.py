@@ -60,8 +60,9 @@ def test_unstacked_frames_are_in_the_order_of_time():
     assert torch.equal(level.x, frames) and level.frames.given_lengths.tolist() == [6]
 
 
-def test_fusion_hears_both_and_takes_phonemes_from_the_states():
-    model = small_model("fusion").eval()
+@pytest.mark.parametrize("kind", ["fusion", "fusion on plain statistics"])
+def test_fusion_hears_both_and_takes_phonemes_from_the_states(kind):
+    model = small_model(kind).eval()
     features, lengths = random_features(model, 2, 25), torch.tensor([25, 14])
     fbank, states = features.clone(), features.clone()
     fbank[..., :160] += torch.randn(2, 25, 160)
