@@ -127,8 +127,7 @@ class MultitaskHeads(nn.Module):
             raise ValueError(f"tasks are {sorted(tasks)}; they must be some of {', '.join(self.known_tasks)}")
         num_frames = features.shape[1]
         frames = Frames.from_lengths(lengths, num_frames, features.device, phoneme_stream=tasks == {"phoneme"})
-        if frames.mask is not None:
-            features = features.masked_fill(frames.mask == 0, 0.0)  # not a product: padding may be NaN
+        features = frames.cleared(features)
         if self.front_end is not None:
             features = self.front_end(features)
         if tasks == {"phoneme"} and self.backbone.has_phoneme_branch:
