@@ -454,7 +454,7 @@ train_systems() {
 }
 
 score_systems() {
-  local kind corpus train_clips=() with_sounds=() others=() by_speaker=()
+  local kind corpus train_clips=() with_sounds=() others=()
   if $score_train; then train_clips+=(--train-clips); fi
   $tables_only || speecheq score "${runs[@]}" "${train_clips[@]}" "${jobs[@]}"
   if ! $tables_only && [[ -n $robustness ]]; then
@@ -471,8 +471,8 @@ score_systems() {
       "${with_sounds[@]}" "${jobs[@]}"
   fi
   if ! $tables_only && $probe; then
-    if [[ " ${set_options[*]} " == *" data.cmvn=speaker "* ]]; then by_speaker+=(--cmvn speaker); fi
-    speecheq probe --data "$data" --exp "$exp" --features "${features%%=*}" "${labels[@]}" "${by_speaker[@]}"
+    speecheq probe --data "$data" --exp "$exp" --features "${features%%=*}" "${labels[@]}" --config "$config" \
+      "${set_options[@]/#/--set=}"
   fi
   speecheq report --exp "$exp" --title "$title" --results "$results" --table conf/table.yaml
 }

@@ -83,6 +83,7 @@ def _robustness(options: Namespace) -> None:
 
 
 def _probe(options: Namespace) -> None:
+    from speecheq.config.layers import one_setting
     from speecheq.dataset.msud import made_folds
     from speecheq.evaluation.probe import ProbeSettings
     from speecheq.evaluation.probe_run import ProbeRun, StoredFeatures, run_probe
@@ -90,7 +91,10 @@ def _probe(options: Namespace) -> None:
     from speecheq.reporting.probe_results import layer_table
     from speecheq.reporting.tables import table_markdown
 
-    settings = ProbeSettings(options.kernel, options.cmvn == "speaker")
+    cmvn = options.cmvn
+    if cmvn is None and options.config is not None:
+        cmvn = one_setting(options.config, options.set, "data.cmvn")
+    settings = ProbeSettings(options.kernel, cmvn == "speaker")
     msud = msud_folder(options)
     folds = made_folds(msud, options.folds)
     features = StoredFeatures.open(features_name(options), options.data)
@@ -196,7 +200,8 @@ def add_commands(commands: Commands) -> None:
     add(
         "--cmvn",
         choices=("global", "speaker"),
-        default="global",
-        help="standardise by the training clips (global, the default), or by each speaker's own clips, also a test "
-        "speaker's (speaker): another protocol",
+        help="standardise by the training clips (global), or by each speaker's own clips, also a test speaker's "
+        "(speaker): another protocol (default: speaker where --config has data.cmvn speaker, else global)",
     )
+    add("--config", type=Path, metavar="FILE", help="configuration of the systems that the probe stands beside")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting that was changed there")

@@ -146,6 +146,16 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
         raise InputError(f"--set {assignment!r}: the value is not valid YAML.") from error
 
 
+def one_setting(size: Path, assignments: Sequence[str], name: str) -> Any:
+    """The value of the setting ``name`` in the file ``size`` of ``conf/`` with ``assignments`` of ``--set``."""
+    config = Config()
+    for path, values in read_layers(size):
+        apply_layer(config, values, str(path))
+    for assignment in assignments:
+        set_value(config, *parse_assignment(assignment), f"--set {assignment}")
+    return flat(asdict(config))[name]
+
+
 def resolve(
     size: Path,
     systems: Path,

@@ -60,6 +60,9 @@ def test_the_command_leaves_scored_folds_that_the_report_takes(data, tmp_path, c
     exp = tmp_path / "exp"
     assert run_command(data, exp) == 0
     assert "| fbank | " in capsys.readouterr().out
+    config = tmp_path / "light_by_speaker.yaml"
+    config.write_text("data: {cmvn: speaker}\n")
+    assert run_command(data, exp, "--kernel", "linear", "--config", config, "--folds", "1") == 0
     assert run_command(data, exp, "--kernel", "linear", "--cmvn", "speaker", "--folds", "1 2") == 0
     assert main.main(["report", "--exp", str(exp), "--title", "a test", "--results", str(tmp_path / "R.md")]) == 0
     page = (tmp_path / "R.md").read_text()
