@@ -50,6 +50,8 @@
 #   --phonemes NAME       the corpus of the phoneme task, or none (the recipe's own, where it is given)
 #   --units NAME          what CTC learns: phone, or bpe (sentencepiece) of --bpe-size N pieces (phone; 500, in Mandarin
 #                         5000: more than it has characters)
+#   --pronunciations NAME what CTC learns of a word with several: the first, or the sum over all, with k2 (first)
+#   --silence NAME        silence between words: none, the blank of CTC, or optional, a unit of its own, with k2 (none)
 # Where and how:
 #   --shar true           stage 3 writes training clips once more as shards (Lhotse Shar), stage 4 reads them from
 #                         there, in long sequential runs: for corpora of thousands of hours (docs/scale.md)
@@ -106,6 +108,7 @@ stage=0 stop_stage=5
   protocol='' folds='' folds_file='' seeds=1 systems=${default_system:-speecheq} config=''
   init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
+  pronunciations=first silence=none
   speech_activity=silero
   noise='' rir='' unlabelled='' unlabelled_hours='' test_noise='' test_rir='' robustness='' other_corpora='' shots=''
   data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false status=false
@@ -135,8 +138,9 @@ done
 for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
 options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
-  config features init_from ctc_backend classes neutral_eis dev phonemes units bpe_size download corpora noise rir
-  speech_activity test_noise test_rir unlabelled unlabelled_hours robustness other_corpora shots data
+  config features init_from ctc_backend classes neutral_eis dev phonemes units bpe_size pronunciations silence
+  download corpora noise rir speech_activity test_noise test_rir unlabelled unlabelled_hours robustness
+  other_corpora shots data
   exp results shard_clips nj train_jobs gpus nodes rendezvous cmd partition account time memory cpus gpu jobs_at_once)
 # shellcheck source=utils/parse_options.sh
 . "$recipe/utils/parse_options.sh"
@@ -158,6 +162,8 @@ check_values() {
   one_of neutral_eis declared metric corpus
   one_of dev auto clips speaker official
   one_of units phone bpe
+  one_of pronunciations first all
+  one_of silence none optional
   one_of speech_activity silero energy none
   one_of cmd local slurm sge
   for condition in $robustness; do
@@ -327,7 +333,7 @@ collect_arguments() {
     --neutral-eis "$neutral_eis")
   runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --seeds "$seeds" "${labels[@]}"
     --features "${features%%=*}")
-  phoneme_units=(--units "$units" --bpe-size "$bpe_size")
+  phoneme_units=(--units "$units" --bpe-size "$bpe_size" --pronunciations "$pronunciations" --silence "$silence")
   training_options=(${phonemes:+--phonemes "$phonemes"} "${phoneme_units[@]}" "${set_options[@]/#/--set=}")
   jobs=()  # where stages run
   [[ $cmd != local ]] || return 0

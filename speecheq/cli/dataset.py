@@ -76,6 +76,8 @@ def _phonemes(options: Namespace) -> None:
         phonemes_folder(options, options.corpus),
         options.units,
         options.bpe_size,
+        options.pronunciations,
+        options.silence,
     )
     if options.cmd == LOCAL:
         work()

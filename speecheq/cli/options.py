@@ -64,6 +64,20 @@ def add_unit_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--units", choices=("phone", "bpe"), default="phone", help="output units of CTC (default: phone)")
     add("--bpe-size", type=positive_whole, default=500, help="number of BPE pieces, with --units bpe (default: 500)")
+    add(
+        "--pronunciations",
+        choices=("first", "all"),
+        default="first",
+        help="what CTC learns of a word with several pronunciations: the first, or the sum over all, which needs k2 "
+        "(default: first)",
+    )
+    add(
+        "--silence",
+        choices=("none", "optional"),
+        default="none",
+        help="silence between words: the blank (none), or a unit of its own that may stand there, which needs k2 "
+        "(default: none)",
+    )
 
 
 def add_label_options(parser: argparse.ArgumentParser) -> None:
@@ -102,9 +116,17 @@ def msud_folder(options: argparse.Namespace) -> Path:
 
 
 def phonemes_folder(options: argparse.Namespace, corpus: str) -> Path:
-    """The folder of a corpus' phoneme cuts; other units than phones have one of their own."""
+    """The folder of a corpus' phoneme cuts; other units, pronunciations and silence have one of their own."""
     name = corpus if options.units == "phone" else f"{corpus}.{options.units}{options.bpe_size}"
+    name += ".all" if options.pronunciations == "all" else ""
+    name += ".silence" if options.silence == "optional" else ""
     return options.data / "phonemes" / name
+
+
+def lattice_options(options: argparse.Namespace) -> dict[str, str]:
+    """--pronunciations and --silence, where they are not the defaults."""
+    chosen = {"pronunciations": options.pronunciations, "silence": options.silence}
+    return {name: value for name, value in chosen.items() if value not in ("first", "none")}
 
 
 def runs(options: argparse.Namespace) -> Iterator[Run]:

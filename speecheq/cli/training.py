@@ -19,6 +19,7 @@ from speecheq.cli.options import (
     add_unit_options,
     config_name,
     features_name,
+    lattice_options,
     msud_folder,
     phonemes_folder,
     runs,
@@ -45,6 +46,7 @@ def _unchecked_jobs(options: Namespace) -> Iterator["Job"]:
     recipe: dict[str, Any] = {"data.features": features}
     if options.ctc_backend:
         recipe["loss.ctc_backend"] = options.ctc_backend
+    recipe.update({f"phonemes.{key}": value for key, value in lattice_options(options).items()})
     if options.shar:
         recipe["shar.use"] = True
     for system, fold, seed, folder in runs(options):
@@ -88,9 +90,13 @@ def _jobs(options: Namespace, here: bool = True) -> list["Job"]:
         jobs.append(job)
         check_processes(job.config, options.gpus * options.nodes)
         check(job, here)
-    backends = {(job.config.loss.ctc_backend, job.config.run.device) for job in jobs if here and job.phoneme_folder()}
-    for backend, device in sorted(backends):
-        resolve_ctc_backend(backend, pick_device(device))
+    backends = {
+        (job.config.loss.ctc_backend, job.config.run.device, job.config.phonemes.lattices)
+        for job in jobs
+        if here and job.phoneme_folder()
+    }
+    for backend, device, lattices in sorted(backends):
+        resolve_ctc_backend(backend, pick_device(device), lattices)
     return jobs
 
 

@@ -58,6 +58,8 @@ LATER = (
     "model.pooling",
     "model.pooled_layers",
     "optim.select",
+    "phonemes.pronunciations",
+    "phonemes.silence",
 )
 
 
@@ -223,7 +225,7 @@ def learned(config: Config) -> dict[str, Any]:
         group, key = name.split(".")
         if values[group][key] == defaults[name]:
             del values[group][key]
-    return values
+    return {group: found for group, found in values.items() if found}
 
 
 def save(config: Config, path: str | Path) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from speecheq.config.encoder import EncoderConfig
+from speecheq.config.phonemes import PhonemesConfig
 from speecheq.config.setting import check_settings, setting
 
 # The classes of the gender head; the order is part of every trained model.
@@ -307,6 +308,7 @@ class Config:
     mixup: MixupConfig = field(default_factory=MixupConfig)
     shar: SharConfig = field(default_factory=SharConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    phonemes: PhonemesConfig = field(default_factory=PhonemesConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
 

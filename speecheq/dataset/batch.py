@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speecheq.cluster import distributed
 from speecheq.config.schema import GENDERS
+from speecheq.dataset.phones.lattice import as_words
 from speecheq.features.audio import load_waveform
 from speecheq.features.augment_features import Changes
 from speecheq.features.fbank import FbankConfig
@@ -42,8 +43,8 @@ class TaskBatch:
       waveforms (N, S), with lengths in samples.
     - ``ids``: the N utterances. ``all_ids``: those of the mini-batch over all processes.
     - ``targets``: ``esc`` (N,) int64 class numbers and ``eis`` (N,) float32 (-1: unspecified), or ``gender`` (N,)
-      int64, or ``phones``, a list of N int64 vectors. With MTL-AUG also ``augmentation`` (N,) int64, places in
-      AUGMENTATIONS.
+      int64, or ``phones``, a list of N int64 vectors, and where stage 3 wrote them ``words``, a list of N
+      lattice.Words. With MTL-AUG also ``augmentation`` (N,) int64, places in AUGMENTATIONS.
     - ``position``: its place in the stream. ``last``: whether it is the last of its epoch.
     - ``changes``: what the model does to the features before it takes them.
     - ``clean`` (N, T, D): with MTL-AUG the features before augmentation, of as many frames.
@@ -129,7 +130,10 @@ def gold_labels(stream: str, cuts: list[Cut]) -> dict[str, Any]:
         }
     if stream == "gender":
         return {"gender": torch.tensor([GENDERS.index(s.gender) for s in supervisions])}
-    return {"phones": [torch.tensor(s.custom["phones"], dtype=torch.int64) for s in supervisions]}
+    targets: dict[str, Any] = {"phones": [torch.tensor(s.custom["phones"], dtype=torch.int64) for s in supervisions]}
+    if all("words" in s.custom for s in supervisions):
+        targets["words"] = [as_words(s.custom["words"]) for s in supervisions]
+    return targets
 
 
 def load_samples(cut: Cut) -> Tensor:

@@ -2,7 +2,8 @@
 
 Written once for all folds of a target:
 
-    <phonemes>/{train,dev,test}.jsonl.gz   cuts whose supervision has ``custom['phones']``, numbers of the table
+    <phonemes>/{train,dev,test}.jsonl.gz   cuts whose supervision has ``custom['phones']``, numbers of the table, and
+                                           on request ``custom['words']``, all pronunciations of each word
     <phonemes>/phones.txt                  the table: phones of the language, or pieces of its spelling
     <phonemes>/phonemes.json               counts and settings
     <phonemes>/predicted_words.tsv         words that the dictionary lacks, and their predicted phones
@@ -12,7 +13,7 @@ Cuts are read and written one at a time.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
 from itertools import islice
@@ -29,8 +30,9 @@ from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import Drops, Stage
 from speecheq.corpora.prepared_corpus import load_card
+from speecheq.dataset.phones.lattice import first_labels
 from speecheq.dataset.phones.phone_table import NoPhones
-from speecheq.dataset.phones.units import UNITS, Phones, Pieces, spelling
+from speecheq.dataset.phones.units import PRONUNCIATIONS, SILENCES, UNITS, Phones, Pieces, spelling
 from speecheq.features.storage import load_cuts
 
 FORMAT = 2
@@ -125,7 +127,14 @@ def _naming(corpus: str) -> Iterator[None]:
 
 
 def phonemes(
-    corpus: str, manifests: Path, fbank: Path, out_dir: Path, units: str = "phone", bpe_size: int = 500
+    corpus: str,
+    manifests: Path,
+    fbank: Path,
+    out_dir: Path,
+    units: str = "phone",
+    bpe_size: int = 500,
+    pronunciations: str = "first",
+    silence: str = "none",
 ) -> None:
     """Write the phoneme cuts of an ASR corpus: each supervision gets ``custom['phones']``, numbers of the table.
 
@@ -133,11 +142,18 @@ def phonemes(
     that is trained on its training transcripts. Utterances whose text has no phones are dropped, by reason. Where
     the copy has no test part, the last 10 % of each training speaker's usable utterances are held out, and the set
     is named ``heldout``; where a partial copy has no training part, all its parts are taken for it.
+
+    With ``pronunciations`` all or ``silence`` optional each supervision also gets ``custom['words']``: for each word
+    the rows of labels that it may be, of which the first ones make ``custom['phones']``. With ``silence`` optional the
+    table has a symbol for silence between words. (Pieces have one spelling a word.)
     """
     card = _load_checked_card(corpus, manifests)
-    if units not in UNITS:
-        raise InputError(f"--units is {' or '.join(UNITS)}, not {units!r}.")
+    given = {"units": units, "pronunciations": pronunciations, "silence": silence}
+    for (option, value), allowed in zip(given.items(), (UNITS, PRONUNCIATIONS, SILENCES)):
+        if value not in allowed:
+            raise InputError(f"--{option} is {' or '.join(allowed)}, not {value!r}.")
     options: dict[str, Any] = {"corpus": corpus, "units": units}
+    options.update(lattice_options(pronunciations, silence))
     phones = None
     if units == "phone":
         with _naming(corpus):
@@ -152,6 +168,30 @@ def phonemes(
         if is_missing:
             source = _Corpus(card, fbank / corpus)
             _write(source, _prepare_units(source, phones, bpe_size), stage)
+
+
+def lattice_options(pronunciations: str, silence: str) -> dict[str, str]:
+    """These options where they are not the defaults, which are no part of a stage's key."""
+    chosen = {"pronunciations": pronunciations, "silence": silence}
+    defaults = {"pronunciations": PRONUNCIATIONS[0], "silence": SILENCES[0]}
+    return {name: value for name, value in chosen.items() if value != defaults[name]}
+
+
+def _set_labels(cut: MonoCut, target: Phones | Pieces, options: Mapping[str, Any]) -> bool:
+    """Add the labels of its transcript to a cut; returns whether a word of it has several pronunciations.
+
+    Raises NoPhones where it has none.
+    """
+    custom = cut.supervisions[0].custom
+    if not lattice_options(options.get("pronunciations", "first"), options.get("silence", "none")):
+        custom["phones"] = target.encode(_text(cut))
+        return False
+    words = target.encode_words(_text(cut))
+    if "pronunciations" not in options:
+        words = [word[:1] for word in words]
+    custom["phones"] = first_labels(words)
+    custom["words"] = words
+    return any(len(word) > 1 for word in words)
 
 
 def _prepare_units(source: _Corpus, phones: Phones | None, bpe_size: int) -> Phones | Pieces:
@@ -169,7 +209,7 @@ def _prepare_units(source: _Corpus, phones: Phones | None, bpe_size: int) -> Pho
 def _write(source: _Corpus, target: Phones | Pieces, stage: Stage) -> None:
     """Write the cuts of each part, the table and ``phonemes.json``."""
     units = stage.options["units"]
-    drops, clips = Drops(), Counter[str]()
+    drops, clips, several = Drops(), Counter[str](), 0
     with stage.replace_folder() as temporary:
         with ExitStack() as files:
 
@@ -181,7 +221,7 @@ def _write(source: _Corpus, target: Phones | Pieces, stage: Stage) -> None:
             writer(source.test)  # the file exists, possibly empty, even if each speaker has one utterance
             for cut in source.cuts("phones" if units == "phone" else "pieces of the transcripts"):
                 try:
-                    cut.supervisions[0].custom["phones"] = target.encode(_text(cut))
+                    several += _set_labels(cut, target, stage.options)
                 except NoPhones as refused:
                     drops.add(f"no phones: {refused.reason}", f"{cut.id} {refused.found!r}")
                     continue
@@ -190,6 +230,8 @@ def _write(source: _Corpus, target: Phones | Pieces, stage: Stage) -> None:
         for part, what in ((TRAIN, "training"), (TEST, "test")):
             if not clips[part] and part in (TRAIN, source.test):
                 raise InputError(f"{source.name}: no {what} utterance could be turned into phones.")
+        if "silence" in stage.options:
+            target.table = target.table.with_pause()
         target.save(temporary)
         note = {
             "corpus": source.name,
@@ -202,7 +244,16 @@ def _write(source: _Corpus, target: Phones | Pieces, stage: Stage) -> None:
             "clips": dict(clips),
             "dropped": drops.counts(),
             **target.note(),
+            **{name: stage.options[name] for name in ("pronunciations", "silence") if name in stage.options},
         }
+        if "pronunciations" in stage.options:
+            note["several_pronunciations"] = several
+            log.info(
+                "%s: %d of %d utterances have words of several pronunciations",
+                source.name,
+                several,
+                sum(clips.values()),
+            )
         write_json(temporary / "phonemes.json", note)
         came_out = sum(clips.values())
         stage.finish(temporary, came_out + len(drops), came_out, drops)

@@ -14,6 +14,7 @@ from torch import nn
 from speecheq import seqm
 from speecheq.config.schema import GENDERS
 from speecheq.dataset.model_inputs import ModelInputs
+from speecheq.dataset.phones.lattice import nearest
 from speecheq.evaluation import metrics
 from speecheq.losses import greedy_decode
 from speecheq.models import clip_eis
@@ -54,7 +55,7 @@ class ClipPrediction:
 
 @dataclass
 class PhonePrediction:
-    """One utterance: gold and decoded phone numbers."""
+    """One utterance: gold and decoded phone numbers; of several pronunciations the gold one is the nearest."""
 
     id: str
     reference: list[int]
@@ -106,16 +107,27 @@ def predict_emotions(
 
 @torch.no_grad()
 def predict_phones(
-    model: nn.Module, cuts: Sequence[Cut], batch_size: int, device: torch.device, inputs: ModelInputs = ModelInputs()
+    model: nn.Module,
+    cuts: Sequence[Cut],
+    batch_size: int,
+    device: torch.device,
+    inputs: ModelInputs = ModelInputs(),
+    pause: int | None = None,
 ) -> list[PhonePrediction]:
-    """The best-path phones of every cut, in the order of ``cuts``."""
+    """The best-path phones of every cut, in the order of ``cuts``, without the label ``pause``.
+
+    Where stage 3 wrote all pronunciations, the reference is the nearest of them.
+    """
     model.eval()
     found: dict[str, PhonePrediction] = {}
     for batch in inputs.batches("phoneme", cuts, batch_size, device):
         predictions = model(batch.inputs, batch.lengths, tasks=("phoneme",))
-        decoded = greedy_decode(predictions.phoneme_logits, predictions.lengths)
-        for name, gold, hypothesis in zip(batch.ids, batch.targets["phones"], decoded):
-            found[name] = PhonePrediction(name, gold.tolist(), hypothesis)
+        decoded = greedy_decode(predictions.phoneme_logits, predictions.lengths, pause)
+        references = [phones.tolist() for phones in batch.targets["phones"]]
+        if "words" in batch.targets:
+            references = [nearest(words, path) for words, path in zip(batch.targets["words"], decoded)]
+        for name, gold, hypothesis in zip(batch.ids, references, decoded):
+            found[name] = PhonePrediction(name, gold, hypothesis)
     return [found[cut.id] for cut in cuts]
 
 

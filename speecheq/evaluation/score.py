@@ -265,7 +265,8 @@ def _score_phones(folder: Path, phonemes: Path, name: str, model: BestModel) -> 
     """Write phones.tsv of the set ``name`` of the phoneme corpus; returns the metrics of its phones."""
     cuts = list(CutSet.from_jsonl_lazy(phonemes / f"{name}.jsonl.gz"))
     size, inputs = model.config.data.batch_size, model.inputs_of(cuts)
-    decoded = predict_phones(model.model, cuts, size, model.device, inputs)
+    pause = model.config.phonemes.pause(model.config.model.num_phones)
+    decoded = predict_phones(model.model, cuts, size, model.device, inputs, pause)
     references = [p.reference for p in decoded]
     some = random.Random(0).sample(references, min(CONSTANT_FROM, len(references)))
     constant = phone_error_rate(references, [greedy_constant(some)] * len(references))
@@ -296,6 +297,7 @@ def _describe_run(
         "phonemes": phonemes.get("corpus"),
         "per_set": phonemes.get("test"),
         "units": phonemes.get("units"),
+        **{name: phonemes[name] for name in ("pronunciations", "silence") if name in phonemes},
         "sounds": {
             kind: {name: sounds[name] for name in ("files", "hours")} for kind, sounds in run.get("sounds", {}).items()
         },

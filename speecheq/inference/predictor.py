@@ -346,7 +346,8 @@ class Predictor:
                 prediction.gender = genders[int(output.gender[row].argmax())]
                 prediction.gender_posterior = dict(zip(genders, output.gender[row].tolist()))
             if self.phone_table is not None and output.phones is not None:
-                prediction.phones = self.phone_table.decode(output.phones[row])
+                spoken = [number for number in output.phones[row] if number != self.phone_table.pause]
+                prediction.phones = self.phone_table.decode(spoken)
 
 
 def _whole_rate(rate: object) -> int:

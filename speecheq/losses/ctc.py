@@ -1,4 +1,9 @@
-"""CTC for phonemes (equation 1), computed by k2 or torch, and best-path decoding."""
+"""CTC for phonemes (equation 1), computed by k2 or torch, and best-path decoding.
+
+Where words have several pronunciations, or pauses between them, an utterance has many label sequences, the paths of a
+lattice. The loss is then that of their sum: -log of the sum of the probabilities that CTC gives each of them. That
+is computed by k2 alone, with a graph for each utterance in place of a sequence.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +15,8 @@ from torch.nn.functional import ctc_loss as torch_ctc_loss
 
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
+from speecheq.dataset.phones.lattice import BLANK, CtcGraph
 
-BLANK = 0  # silence
 BACKENDS = ("k2", "torch")
 # k2 prunes paths this much below the best: on flat outputs the error is up to 3.7 nats with 10, 2e-4 with 20.
 OUTPUT_BEAM = 20.0
@@ -23,57 +28,126 @@ class CtcResult:
 
     loss: Tensor  # () mean over feasible utterances of NLL / max(1, target length); 0, with gradients of 0, if none is
     per_utterance: Tensor  # (N,) negative log-likelihoods (NLL) in nats, without gradients; inf if infeasible
-    feasible: Tensor  # (N,) bool, on the CPU: whether the utterance has enough frames for its target
+    feasible: Tensor  # (N,) bool, on the CPU: whether the utterance has a path, and so is in the loss
+    pathless: Tensor  # (N,) bool, on the CPU: whether it has enough frames, but k2's pruning has left no path
 
 
-def resolve_ctc_backend(choice: str, device: torch.device) -> str:
+def resolve_ctc_backend(choice: str, device: torch.device, lattices: bool = False) -> str:
     """Turn the setting ``choice``, k2, torch or auto, into ``k2`` or ``torch``, and log the choice.
 
     On a CPU auto is torch, which is 1.3 to 2.1 times as fast as k2 for phones, with half the memory and the same loss
-    (benchmarks/ctc.py). On a GPU (not measured) auto is k2 if it can be imported.
+    (benchmarks/ctc.py). On a GPU (not measured) auto is k2 if it works. For ``lattices`` it is k2 everywhere.
 
-    Raises InputError if k2 is chosen and cannot be imported, ValueError for another choice.
+    Raises InputError if k2 is needed and does not work, or torch is chosen for lattices; ValueError for another choice.
     """
     if choice not in BACKENDS + ("auto",):
         raise ValueError(f"ctc_backend is {choice!r}; it must be one of k2, torch, auto")
+    if choice == "torch" and lattices:
+        raise InputError(
+            "torch is set as CTC backend, and it takes one label sequence an utterance: --pronunciations all and "
+            "--silence optional need k2; use '--ctc-backend k2', or leave these options out"
+        )
     if choice == "torch":
         log.info("CTC backend: torch, as set")
         return "torch"
-    if choice == "auto" and device.type == "cpu":
+    if choice == "auto" and device.type == "cpu" and not lattices:
         log.info("CTC backend: torch, which is faster than k2 on a CPU")
         return "torch"
-    try:
-        import k2
-
-        _ = k2.ctc_loss  # missing in an unrelated or broken k2
-    except Exception as error:  # a k2 built for another torch or Python: ImportError, OSError, ...
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if choice == "k2":
-            raise InputError(
-                f"k2 is set as CTC backend but cannot be imported ({reason}): install the k2 stack with "
-                "'utils/install.sh --stack k2', or use '--ctc-backend torch'"
-            ) from error
-        log.info("CTC backend: torch, because k2 cannot be imported (%s)", reason)
+    reason = _k2_fault()
+    if reason is not None and lattices:
+        raise InputError(
+            f"--pronunciations all and --silence optional need k2, which cannot be used ({reason}): install it with "
+            "'utils/install.sh --stack k2', or leave these options out"
+        )
+    if reason is not None and choice == "k2":
+        raise InputError(
+            f"k2 is set as CTC backend but cannot be used ({reason}): install the k2 stack with "
+            "'utils/install.sh --stack k2', or use '--ctc-backend torch'"
+        )
+    if reason is not None:
+        log.info("CTC backend: torch, because k2 cannot be used (%s)", reason)
         return "torch"
-    reason = "as set" if choice == "k2" else "because it can be imported"
-    log.info("CTC backend: k2 %s, %s", metadata.version("k2"), reason)
+    why = "as set" if choice == "k2" else "which lattices need" if lattices else "because it can be imported"
+    log.info("CTC backend: k2 %s, %s", metadata.version("k2"), why)
     return "k2"
 
 
-def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend: str) -> CtcResult:
+def _k2_fault() -> str | None:
+    """Why k2 cannot be used here; None if it can. One built for another torch may import and then compute nonsense."""
+    log_probs = torch.log_softmax(torch.arange(12.0).reshape(1, 4, 3).cos(), dim=2)
+    lengths, targets = torch.tensor([4]), [torch.tensor([1, 2])]
+    try:
+        found = float(_k2_losses(log_probs, lengths, targets))
+    except Exception as error:  # built for another torch or Python: ImportError, OSError, RuntimeError, ...
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    expected = float(_torch_losses(log_probs, lengths, targets))
+    if abs(found - expected) > 1e-3:
+        return f"it computes a CTC loss of {found:.4f} where torch's is {expected:.4f}; is it built for another torch?"
+    return None
+
+
+def ctc_loss(
+    logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend: str, graphs: Sequence[CtcGraph] | None = None
+) -> CtcResult:
     """Equation 1, in float32: the CTC loss of ``logits`` (N, T, C), before the softmax, of ``lengths`` (N,) frames.
 
     ``targets`` are N label sequences: 1-D integer tensors, possibly empty, of labels in 1..C-1 (0 is the blank). An
     utterance with fewer frames than labels plus repeated labels has no CTC path: it is not feasible and left out.
-    ``backend`` is ``k2`` or ``torch``. Keep lengths and targets on the CPU, where they are read. Raises
-    ValueError for a label or a length out of range.
+    ``backend`` is ``k2`` or ``torch``. Keep lengths and targets on the CPU, where they are read.
+
+    With ``graphs`` (N, k2 only) the loss is that of all label sequences of each utterance's lattice, still divided by
+    the length of its target. An utterance is left out if its frames are too few for each of them; those for which they
+    are too few have no part in the sum.
+
+    Raises ValueError for a label or a length out of range, or graphs with torch.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
-    batch, num_frames, num_classes = logits.shape
+    if graphs is not None and backend != "k2":
+        raise ValueError("torch's CTC takes one label sequence an utterance, and no graph: choose k2")
     lengths = lengths.detach().cpu().long()
     targets = [target.detach().cpu().long() for target in targets]
-    if len(lengths) != batch or len(targets) != batch:
+    _check_ranges(logits, lengths, targets, graphs)
+    if graphs is None:
+        frames = [len(target) + int((target[1:] == target[:-1]).sum()) for target in targets]
+    else:
+        frames = [graph.min_frames for graph in graphs]
+    feasible = torch.tensor(frames) <= lengths
+
+    logits, batch = logits.float(), len(lengths)
+    per_utterance = torch.full((batch,), float("inf"), device=logits.device)
+    pathless = torch.zeros(batch, dtype=torch.bool)
+    kept = feasible.nonzero().squeeze(1)
+    if len(kept) == 0:
+        return CtcResult(logits.sum() * 0.0, per_utterance, feasible, pathless)
+    kept = kept[lengths[kept].argsort(descending=True, stable=True)]  # k2 requires decreasing durations
+    on_device = kept.to(logits.device, non_blocking=True)
+    in_order = len(kept) == batch and bool((kept == torch.arange(batch)).all())
+    log_probs = torch.log_softmax(logits if in_order else logits.index_select(0, on_device), dim=2)
+    kept_targets = [targets[index] for index in kept.tolist()]
+    if backend == "torch":
+        losses = _torch_losses(log_probs, lengths[kept], kept_targets)
+    else:
+        kept_graphs = None if graphs is None else [graphs[index] for index in kept.tolist()]
+        losses = _k2_losses(log_probs, lengths[kept], kept_targets, kept_graphs)
+    per_utterance[on_device] = losses.detach()
+    target_lengths = torch.tensor([max(1, len(target)) for target in kept_targets])
+    losses = losses / target_lengths.to(logits.device, non_blocking=True)
+    # k2 has waited for the device already. A loss that is inf has lost all of its paths; nan is another fault.
+    pathless[kept] = torch.isposinf(losses.detach()).cpu() if backend == "k2" else False
+    if bool(pathless.any()):
+        feasible = feasible & ~pathless
+        losses = losses[~pathless[kept].to(logits.device)]
+        if len(losses) == 0:
+            return CtcResult(logits.sum() * 0.0, per_utterance, feasible, pathless)
+    return CtcResult(losses.mean(), per_utterance, feasible, pathless)
+
+
+def _check_ranges(
+    logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], graphs: Sequence[CtcGraph] | None
+) -> None:
+    batch, num_frames, num_classes = logits.shape
+    if not len(lengths) == len(targets) == batch == (batch if graphs is None else len(graphs)):
         raise ValueError(f"{batch} utterances have {len(lengths)} lengths and {len(targets)} targets")
     if bool(((lengths < 1) | (lengths > num_frames)).any()):
         raise ValueError(f"lengths are {lengths.tolist()}; each must be in 1..{num_frames}")
@@ -83,24 +157,11 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor], backend
                 f"target {index} of the batch must be a row of labels in 1..{num_classes - 1} "
                 f"({BLANK} is the blank), but is {target.tolist()}"
             )
-    needed = torch.tensor([len(target) + int((target[1:] == target[:-1]).sum()) for target in targets])
-    feasible = needed <= lengths
-
-    logits = logits.float()
-    per_utterance = torch.full((batch,), float("inf"), device=logits.device)
-    kept = feasible.nonzero().squeeze(1)
-    if len(kept) == 0:
-        return CtcResult(logits.sum() * 0.0, per_utterance, feasible)
-    kept = kept[lengths[kept].argsort(descending=True, stable=True)]  # k2 requires decreasing durations
-    on_device = kept.to(logits.device, non_blocking=True)
-    in_order = len(kept) == batch and bool((kept == torch.arange(batch)).all())
-    log_probs = torch.log_softmax(logits if in_order else logits.index_select(0, on_device), dim=2)
-    kept_targets = [targets[index] for index in kept.tolist()]
-    losses = (_k2_losses if backend == "k2" else _torch_losses)(log_probs, lengths[kept], kept_targets)
-    per_utterance[on_device] = losses.detach()
-    target_lengths = torch.tensor([max(1, len(target)) for target in kept_targets])
-    target_lengths = target_lengths.to(logits.device, non_blocking=True)
-    return CtcResult((losses / target_lengths).mean(), per_utterance, feasible)
+    for index, graph in enumerate(graphs or ()):
+        if graph.highest >= num_classes:
+            raise ValueError(
+                f"graph {index} of the batch has the label {graph.highest}; the highest is {num_classes - 1}"
+            )
 
 
 def _torch_losses(log_probs: Tensor, lengths: Tensor, targets: list[Tensor]) -> Tensor:
@@ -110,21 +171,29 @@ def _torch_losses(log_probs: Tensor, lengths: Tensor, targets: list[Tensor]) -> 
     return torch_ctc_loss(log_probs.transpose(0, 1), labels, lengths, target_lengths, blank=BLANK, reduction="none")
 
 
-def _k2_losses(log_probs: Tensor, lengths: Tensor, targets: list[Tensor]) -> Tensor:
+def _k2_losses(
+    log_probs: Tensor, lengths: Tensor, targets: list[Tensor], graphs: Sequence[CtcGraph] | None = None
+) -> Tensor:
     import k2
 
-    graphs = k2.ctc_graph([target.tolist() for target in targets], modified=False, device=log_probs.device)
+    if graphs is None:
+        fsas = k2.ctc_graph([target.tolist() for target in targets], modified=False, device=log_probs.device)
+    else:
+        fsas = k2.create_fsa_vec([k2.Fsa(torch.from_numpy(graph.arcs)) for graph in graphs]).to(log_probs.device)
     rows = torch.arange(len(targets))
     segments = torch.stack([rows, torch.zeros_like(rows), lengths], dim=1).to(torch.int32)
     dense = k2.DenseFsaVec(log_probs.contiguous(), segments)
-    return k2.ctc_loss(graphs, dense, output_beam=OUTPUT_BEAM, reduction="none", use_double_scores=True)
+    return k2.ctc_loss(fsas, dense, output_beam=OUTPUT_BEAM, reduction="none", use_double_scores=True)
 
 
-def greedy_decode(logits: Tensor, lengths: Tensor) -> list[list[int]]:
-    """Logits (N, T, C), lengths (N,) -> the labels on each best path: repeats are merged, then blanks dropped."""
+def greedy_decode(logits: Tensor, lengths: Tensor, pause: int | None = None) -> list[list[int]]:
+    """Logits (N, T, C), lengths (N,) -> the labels on each best path: repeats are merged, then blanks dropped.
+
+    ``pause`` is the label of silence between words, which is dropped too.
+    """
     best = logits.detach().argmax(dim=2).cpu()
     decoded = []
     for path, length in zip(best, lengths.tolist()):
         labels = torch.unique_consecutive(path[:length])
-        decoded.append(labels[labels != BLANK].tolist())
+        decoded.append([label for label in labels.tolist() if label not in (BLANK, pause)])
     return decoded

@@ -1,7 +1,9 @@
 """A training as given on the command line, and checks before it starts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from speecheq.common.device import pick_device
 from speecheq.common.errors import InputError
@@ -99,6 +101,16 @@ class Job:
         return shard_folder(self.shards, self.config.data.input, training_set)
 
 
+def _check_lattices(job: Job, note: Mapping[str, Any], folder: Path) -> None:
+    """Raise InputError if the phoneme cuts lack the pronunciations or the silence that the settings name."""
+    for name, wanted in (("pronunciations", "all"), ("silence", "optional")):
+        if getattr(job.config.phonemes, name) == wanted and note.get(name) != wanted:
+            raise InputError(
+                f"phonemes.{name} is {wanted}, but {folder} was written without; run stages 3 and 4 with "
+                f"--{name} {wanted}."
+            )
+
+
 def check(job: Job, trains_here: bool = True) -> None:
     """Check a job before training. Raises InputError if a fold, a phoneme corpus or a GPU is missing.
 
@@ -108,6 +120,7 @@ def check(job: Job, trains_here: bool = True) -> None:
     phonemes = job.phoneme_folder()
     if phonemes is not None:
         require(phonemes, "unify")
+        _check_lattices(job, read_json(phonemes / "phonemes.json"), phonemes)
     if trains_here:
         Precision(job.config.run.precision, pick_device(job.config.run.device))
     if job.init_from is not None:

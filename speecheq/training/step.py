@@ -12,6 +12,7 @@ from speecheq.cluster import distributed
 from speecheq.common.log import log
 from speecheq.config.schema import Config
 from speecheq.dataset.batch import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
+from speecheq.dataset.phones.lattice import CtcGraph, ctc_graph, first_of
 from speecheq.features.augment_features import Mixup
 from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss, reconstruction_loss
 from speecheq.models import Predictions
@@ -21,6 +22,9 @@ from speecheq.training.precision import NotFinite, Precision, copy_buffers, expl
 
 # The heads that each stream's loss needs, beside those of MTL-AUG (LABEL_FREE_STREAMS).
 TASKS = {"emotion": ("esc", "eis"), "gender": ("gender",), "phoneme": ("phoneme",), "unlabelled": ()}
+
+# Why CTC leaves out an utterance, by number: not at all, too few frames, nothing left of its lattice.
+REASONS = ("", "", " (no path is left after pruning)")
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,21 @@ def label_free_losses(
     return losses
 
 
+def ctc_graphs(stream: TaskBatch, config: Config) -> list[CtcGraph]:
+    """The CTC graph of each utterance of a phoneme mini-batch, of what the settings ``phonemes`` sum over."""
+    every = config.phonemes.pronunciations == "all"
+    return [
+        ctc_graph(words if every else first_of(words), config.phonemes.pause(config.model.num_phones))
+        for words in stream.targets["words"]
+    ]
+
+
 def stream_loss(model: Normalised, name: str, stream: TaskBatch, setup: StepSetup, weights: LossWeights) -> StreamLoss:
     """The losses of one stream's mini-batch.
 
-    CTC leaves out utterances with fewer frames than their phones need. MTL-AUG adds the losses that need no labels;
-    those of the unlabelled stream are named unlabelled_<task>. If the mini-batch is split between processes, these are
-    the losses of all of it, with the gradients of this process' share.
+    CTC leaves out utterances with fewer frames than their phones need, and those whose paths k2 has pruned away.
+    MTL-AUG adds the losses that need no labels; those of the unlabelled stream are named unlabelled_<task>. If the
+    mini-batch is split between processes, these are the losses of all of it, with the gradients of this process' share.
     """
     config, gather_rows, mixup = setup.config, distributed.gather_rows, stream.changes.mixup
     if mixup is not None:
@@ -120,10 +133,13 @@ def stream_loss(model: Normalised, name: str, stream: TaskBatch, setup: StepSetu
         gender = gather_rows(stream.targets["gender"])
         losses["gender"] = classification_loss(gather_rows(predictions.gender_logits), gender, mixup, config)
     elif name == "phoneme":
-        result = ctc_loss(predictions.phoneme_logits, predictions.lengths, stream.targets["phones"], setup.ctc_backend)
+        graphs = ctc_graphs(stream, config) if config.phonemes.lattices else None
+        result = ctc_loss(
+            predictions.phoneme_logits, predictions.lengths, stream.targets["phones"], setup.ctc_backend, graphs
+        )
         losses["phoneme"] = distributed.mini_batch_mean(result.loss, result.feasible.sum())
-        feasible = gather_rows(result.feasible.int()).tolist()
-        left_out = [utterance for utterance, kept in zip(stream.all_ids, feasible) if not kept]
+        reasons = gather_rows(torch.where(result.feasible, 0, 1 + result.pathless.int())).tolist()
+        left_out = [f"{name}{REASONS[reason]}" for name, reason in zip(stream.all_ids, reasons) if reason]
     prefix = "unlabelled_" if name == "unlabelled" else ""
     return StreamLoss(
         combine(losses, weights), {f"{prefix}{task}": loss.detach() for task, loss in losses.items()}, left_out
@@ -175,7 +191,7 @@ def train_step(
     if "phoneme" in totals:
         row["ctc_left_out"] = len(losses.ctc_left_out)
         if losses.ctc_left_out:
-            log.warning("CTC leaves out, for too few frames: %s", " ".join(losses.ctc_left_out))
+            log.warning("CTC leaves out, for too few frames or as said: %s", " ".join(losses.ctc_left_out))
     for name, total in totals.items():
         if not math.isfinite(total):
             raise NotFinite(

@@ -89,7 +89,7 @@ def _set_up(config: Config, data: TrainingData, device: torch.device) -> StepSet
     ctc_backend = "none"
     if data.phones:
         config.model.num_phones = len(data.phones)
-        ctc_backend = resolve_ctc_backend(config.loss.ctc_backend, device)
+        ctc_backend = resolve_ctc_backend(config.loss.ctc_backend, device, config.phonemes.lattices)
     weights = esc_weights(config, data.cut_sets["emotion"], device)
     return StepSetup(config, ctc_backend, Precision(config.run.precision, device), weights)
 

@@ -49,8 +49,9 @@ def dev_scores(model: Normalised, data: TrainingData, setup: StepSetup) -> tuple
     scores = emotion_scores(predictions, "gender" in config.tasks(), data.classes, config.loss.alpha > 0)
     scores["esc_loss"] = esc_loss(predictions)
     if data.phoneme_dev:
+        pause = config.phonemes.pause(config.model.num_phones)
         decoded = distributed.map_shared(
-            lambda cuts: predict_phones(model, cuts, size, device, data.phoneme_dev_inputs), data.phoneme_dev
+            lambda cuts: predict_phones(model, cuts, size, device, data.phoneme_dev_inputs, pause), data.phoneme_dev
         )
         scores.update(phone_scores(decoded))
     return scores, predictions

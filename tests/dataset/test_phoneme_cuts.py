@@ -105,6 +105,48 @@ def test_phonemes_of_english(data):
     ]
 
 
+def words_of(cut):
+    return cut.supervisions[0].custom["words"]
+
+
+def test_all_pronunciations_and_silence(data):
+    """我们走吧 has one reading, 今天天气 too; of the English texts THE has three."""
+    data.add(BOOKS, data.read_speech("books", PARTS, 6))
+    first = {cut.id: phones_of(cut) for cut in data.phonemes("books")["train"]}
+    note, stamp = data.note("books")
+    assert not {"pronunciations", "silence", "several_pronunciations"} & set(note)
+    several = {cut.id: cut for cut in data.phonemes("books", pronunciations="all", silence="optional")["train"]}
+    for name, cut in several.items():
+        assert phones_of(cut) == first[name] == [label for word in words_of(cut) for label in word[0]]
+    decode = english.TABLE.decode
+    the = words_of(several["train-s1-03"])[0]
+    assert [" ".join(decode(phones)) for phones in the] == ["DH AH0", "DH AH1", "DH IY0"]
+    note, other = data.note("books")
+    # HELLO, THE and A, each of two speakers in three parts
+    assert note["several_pronunciations"] == 18 and note["pronunciations"] == "all" and note["silence"] == "optional"
+    assert PhoneTable.load(data.folder("books") / "phones.txt").symbols == [*english.TABLE.symbols, "<sil>"]
+    assert stamp["key"] != other["key"] and "silence" not in stamp["options"]
+    pauses = data.phonemes("books", silence="optional")["train"]
+    assert all(len(word) == 1 for cut in pauses for word in words_of(cut))
+
+
+def test_pieces_have_one_spelling_a_word(data):
+    data.add(BOOKS, data.read_speech("books", PARTS, 6))
+    for cut in data.phonemes("books", units="bpe", bpe_size=30, pronunciations="all", silence="optional")["train"]:
+        assert len(words_of(cut)) == len(cut.supervisions[0].text.split())
+        assert [label for (word,) in words_of(cut) for label in word] == phones_of(cut)
+    pieces = Pieces.load("English", data.folder("books"))
+    assert pieces.decode([*phones_of(cut), 30]) == spelling(cut.supervisions[0].text, "English")
+    assert PhoneTable.load(data.folder("books") / "phones.txt").symbols[30:] == ["<sil>"]
+
+
+@pytest.mark.parametrize("option", ["pronunciations", "silence"])
+def test_an_unknown_choice_is_refused(data, option):
+    data.add(READ, data.read_speech("read", PARTS, 6))
+    with pytest.raises(InputError, match=f"--{option} is .* or .*, not 'some'"):
+        data.phonemes(**{option: "some"})
+
+
 def test_without_a_test_part_the_last_tenth_of_each_speaker_is_held_out(data, caplog):
     texts = [u for u in data.read_speech("read", ("train",), 20) if u.text in ("你好", "今天天气", "我们走吧")]
     data.add(READ, texts + [Utterance("train-s3-00", data.clip, "s3", text="你好", split="train")], partial=True)

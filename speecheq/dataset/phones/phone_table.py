@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
@@ -9,6 +10,8 @@ from speecheq.common.files import write_text
 # Silence is number 0 in every table and the blank of CTC: with the paper's numbers of phones (202 and 85) there is no
 # separate blank.
 SILENCE = "sil"
+# Where silence between words is to be told from the blank, it is a symbol of its own, the last one of the table.
+PAUSE = "<sil>"
 
 
 class NoPhones(ValueError):
@@ -17,6 +20,13 @@ class NoPhones(ValueError):
     def __init__(self, reason: str, found: str):
         super().__init__(f"{reason}: {found!r}")
         self.reason, self.found = reason, found
+
+
+class Word(NamedTuple):
+    """A spoken word and its pronunciations, the usual one first, each a row of phones (or pieces)."""
+
+    text: str
+    pronunciations: list[tuple[str, ...]]
 
 
 class PhoneTable:
@@ -32,6 +42,15 @@ class PhoneTable:
 
     def __len__(self) -> int:
         return len(self.symbols)
+
+    @property
+    def pause(self) -> int | None:
+        """The number of silence between words; None where that is the blank, as in most tables."""
+        return self.index.get(PAUSE)
+
+    def with_pause(self) -> "PhoneTable":
+        """This table with PAUSE as its last symbol."""
+        return PhoneTable([*self.symbols, PAUSE])
 
     def encode(self, phones: Sequence[str]) -> list[int]:
         """Phones to numbers; raises KeyError for an unknown phone."""

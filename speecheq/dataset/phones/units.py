@@ -15,15 +15,18 @@ from typing import Any
 
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file, write_text
-from speecheq.dataset.phones.phone_table import SILENCE, NoPhones, PhoneTable
+from speecheq.dataset.phones.phone_table import SILENCE, NoPhones, PhoneTable, Word
 
 UNITS = ("phone", "bpe")
+PRONUNCIATIONS = ("first", "all")
+SILENCES = ("none", "optional")
 PHONE_LANGUAGES = ("Mandarin", "English")
 # Files beside the phoneme cuts: the model of the pieces, and the predicted words that the dictionary lacks.
 MODEL = "bpe.model"
 PREDICTED_WORDS = "predicted_words.tsv"
 # Languages written without spaces between words: in transcripts that have some, such as AISHELL's, they do not count.
 WITHOUT_SPACES = ("Mandarin",)
+WORD_START = "\u2581"  # in front of the first piece of a word
 
 
 class Phones:
@@ -33,15 +36,17 @@ class Phones:
         self.predicted: Counter[str] = Counter()  # words that the dictionary lacks, and how often they were predicted
         self.unresolved: Counter[str] = Counter()  # words without a prediction
         self.read: Callable[[str], list[str]]
+        self.read_words: Callable[[str], list[Word]]
         if language == "Mandarin":
             from speecheq.dataset.phones import mandarin
 
             self.table, self.read = mandarin.TABLE, mandarin.text_to_phones
+            self.read_words = mandarin.text_to_words
         elif language == "English":
             from speecheq.dataset.phones import english
 
             reader = english.Reader()
-            self.table, self.read = english.TABLE, reader
+            self.table, self.read, self.read_words = english.TABLE, reader, reader.words
             self.predicted, self.unresolved = reader.predicted, reader.unresolved
         else:
             raise InputError(
@@ -52,6 +57,10 @@ class Phones:
     def encode(self, text: str) -> list[int]:
         """A transcript to numbers of the table; raises NoPhones where a part of it has no reading."""
         return self.table.encode(self.read(text))
+
+    def encode_words(self, text: str) -> list[list[list[int]]]:
+        """The pronunciations of each word in numbers of the table; the first ones are those of ``encode``."""
+        return [[self.table.encode(phones) for phones in word.pronunciations] for word in self.read_words(text)]
 
     def note(self) -> dict[str, Any]:
         """How many words were predicted (different ones, and in all), and how many could not be."""
@@ -149,9 +158,19 @@ class Pieces:
         self.unknown += numbers.count(self.processor.unk_id())
         return numbers
 
+    def encode_words(self, text: str) -> list[list[list[int]]]:
+        """The pieces of each word, which has one spelling; where no spaces are written, of each piece."""
+        words: list[list[list[int]]] = []
+        for number in self.encode(text):
+            begins = self.language in WITHOUT_SPACES or self.table.symbols[number].startswith(WORD_START)
+            if begins or not words:
+                words.append([[]])
+            words[-1][0].append(number)
+        return words
+
     def decode(self, numbers: list[int]) -> str:
-        """Numbers back to the text as ``spelling`` writes it; blanks give nothing."""
-        return self.processor.decode(list(numbers))
+        """Numbers back to the text as ``spelling`` writes it; blanks and pauses give nothing."""
+        return self.processor.decode([number for number in numbers if number < len(self.processor)])
 
     def note(self) -> dict[str, Any]:
         """How often a character occurred that the training transcripts do not hold."""

@@ -200,3 +200,28 @@ def test_no_connection_is_opened_and_nothing_is_downloaded(tmp_path):
     assert result.stdout.splitlines() == [" ".join(predict("helstone")), "nltk has no data, and says so again"]
     assert not (tmp_path / "nltk_data").exists()
     assert "nltk" not in result.stderr.lower(), "no vain attempt either"
+
+
+def test_words_with_all_entries_of_the_dictionary():
+    reader = Reader()
+    words = {
+        word.text: [" ".join(phones) for phones in word.pronunciations] for word in reader.words("READ TOMATO'S, the-a")
+    }
+    assert words == {
+        "read": ["R EH1 D", "R IY1 D"],
+        "tomato's": ["T AH0 M EY1 T OW2 Z", "T AH0 M AA1 T OW2 Z"],
+        "the": ["DH AH0", "DH AH1", "DH IY0"],
+        "a": ["AH0", "EY1"],
+    }
+    assert not reader.predicted
+
+
+@given(st.lists(st.sampled_from(["READ", "'tis", "a.m.", "dog's", "the-a", "project", "--", "world,"]), max_size=5))
+def test_first_pronunciations_are_the_phones_of_the_text(words):
+    text = " ".join(words)
+    try:
+        phones = text_to_phones(text)
+    except NoPhones as refused:
+        assert refused.reason == "nothing to speak"
+        return
+    assert [phone for word in Reader().words(text) for phone in word.pronunciations[0]] == phones

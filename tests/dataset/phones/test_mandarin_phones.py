@@ -1,10 +1,12 @@
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypinyin import Style, pinyin
 
 from speecheq.common.errors import InputError
-from speecheq.dataset.phones.mandarin import FINALS, INITIALS, TABLE, text_to_phones
+from speecheq.dataset.phones.mandarin import FINALS, INITIALS, MOST_READINGS, TABLE, text_to_phones, text_to_words
 from speecheq.dataset.phones.phone_table import NoPhones, PhoneTable
 
 
@@ -94,3 +96,34 @@ def test_a_broken_table_file_is_named_with_its_line(tmp_path):
     (tmp_path / "phones.txt").write_text("sil 0\nb 2\n")
     with pytest.raises(InputError, match="phones.txt, line 2"):
         PhoneTable.load(tmp_path / "phones.txt")
+
+
+def readings(text):
+    return {word.text: [" ".join(phones) for phones in word.pronunciations] for word in text_to_words(text)}
+
+
+def test_phrases_have_the_reading_of_the_dictionary_and_characters_all_they_have():
+    assert readings("银行，行长 的") == {
+        "银行": ["in2 h ang2"],
+        "行长": ["h ang2 zh ang3"],
+        "的": ["d e5", "d i1", "d i2", "d i4"],
+    }
+    assert readings("嗯") == {"嗯": ["en2", "en3", "en4"]}  # as n and as ng
+    assert readings("欸")["欸"][:3] == ["ai1", "ai3", "e1"]
+
+
+@settings(max_examples=50)
+@given(st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FA5), min_size=1, max_size=8))
+def test_the_first_readings_are_the_phones_of_the_text(text):
+    try:
+        phones = text_to_phones(text)
+    except NoPhones as refused:
+        with pytest.raises(NoPhones, match=re.escape(str(refused))):
+            text_to_words(text)
+        return
+    words = text_to_words(text)
+    assert "".join(word.text for word in words) == text
+    assert [phone for word in words for phone in word.pronunciations[0]] == phones
+    for word in words:
+        assert len(set(word.pronunciations)) == len(word.pronunciations) <= MOST_READINGS
+        assert all(phone in TABLE.index for each in word.pronunciations for phone in each)

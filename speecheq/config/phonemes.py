@@ -1,0 +1,30 @@
+"""The settings of what CTC learns of the words of an utterance."""
+
+from dataclasses import dataclass
+
+from speecheq.config.setting import setting
+
+
+@dataclass
+class PhonemesConfig:
+    """What CTC sums over, beside blanks and repeats; stage 3 must have written it too (run.sh --pronunciations)."""
+
+    pronunciations: str = setting(
+        "first",
+        "pronunciations of a word that has several: the first, or the sum over all (needs k2)",
+        choices=("first", "all"),
+    )
+    silence: str = setting(
+        "none",
+        "silence between words: the blank, or also a unit of its own that may stand there (needs k2)",
+        choices=("none", "optional"),
+    )
+
+    @property
+    def lattices(self) -> bool:
+        """Whether an utterance has several label sequences."""
+        return self.pronunciations == "all" or self.silence == "optional"
+
+    def pause(self, num_phones: int) -> int | None:
+        """The label of silence between words, the last of a table of ``num_phones``; None where that is the blank."""
+        return num_phones - 1 if self.silence == "optional" else None
