@@ -1,11 +1,11 @@
-"""The commands that use a trained model: predict, listen, package, export-model, compare-models."""
+"""The commands that use a trained model: predict, align, listen, package, export-model, compare-models."""
 
 from argparse import Namespace
 from pathlib import Path
 
 from speecheq.cli.options import Commands, add_command
 from speecheq.common.command_line import positive_whole
-from speecheq.inference import predict_command
+from speecheq.inference import align_command, predict_command
 
 
 def _listen(options: Namespace) -> None:
@@ -40,9 +40,12 @@ def _compare_models(options: Namespace) -> None:
 
 
 def add_commands(commands: Commands) -> None:
-    """Add predict, listen, package, export-model and compare-models."""
+    """Add predict, align, listen, package, export-model and compare-models."""
     predict = add_command(commands, "predict", predict_command.run, "Predict the emotions in recordings.")
     predict_command.add_arguments(predict)
+
+    align = add_command(commands, "align", align_command.run, "Find when the phones and words of a text are spoken.")
+    align_command.add_arguments(align)
 
     listen = add_command(commands, "listen", _listen, "Serve a page that predicts what a microphone or a file gives.")
     predict_command.add_reject(listen)

@@ -233,7 +233,7 @@ def _write(source: _Corpus, target: Phones | Pieces, stage: Stage) -> None:
         if "silence" in stage.options:
             target.table = target.table.with_pause()
         target.save(temporary)
-        note = {
+        note: dict[str, Any] = {
             "corpus": source.name,
             "language": source.card["language"],
             "units": units,

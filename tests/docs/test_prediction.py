@@ -20,6 +20,7 @@ def home(experiment, toys, tmp_path, monkeypatch):
     (tmp_path / "data").symlink_to(experiment.parents[4])
     for name in ("some.wav", "a.wav", "b.flac", "DIR/c.wav"):
         toys.write_wav(tmp_path / name, 0.5)
+    (tmp_path / "some.txt").write_text("你", encoding="utf-8")
     (tmp_path / "cuts.jsonl.gz").symlink_to(experiment.parents[4] / "msud" / "casia.speaker" / "fold1" / "dev.jsonl.gz")
     monkeypatch.chdir(tmp_path)
     return experiment

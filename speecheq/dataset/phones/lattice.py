@@ -46,7 +46,7 @@ class Lattice(NamedTuple):
                     ready.append(following)
         return found
 
-    def count(self) -> int:
+    def number_of_sequences(self) -> int:
         """How many label sequences it holds."""
         ways = [0] * len(self.arcs)
         ways[0] = 1
@@ -129,11 +129,11 @@ def build_lattice(words: Words, pause: int | None = None) -> Lattice:
                 reached.setdefault(label, set()).add(following)
         arcs.append({})
         for label in sorted(reached):
-            following = frozenset(reached[label])
-            if following not in states:
-                states[following] = len(states)
-                waiting.append(following)
-            arcs[-1][label] = states[following]
+            together = frozenset(reached[label])
+            if together not in states:
+                states[together] = len(states)
+                waiting.append(together)
+            arcs[-1][label] = states[together]
     return Lattice(arcs, frozenset(finals))
 
 

@@ -69,7 +69,7 @@ def with_pauses(words):
 def test_a_lattice_holds_each_sequence_once(words):
     lattice = build_lattice(words)
     found = sequences(lattice)
-    assert len(found) == len(set(found)) == lattice.count() and set(found) == set(expand(words))
+    assert len(found) == len(set(found)) == lattice.number_of_sequences() and set(found) == set(expand(words))
     assert tuple(first_labels(words)) in found
     assert set(sequences(build_lattice(first_of(words)))) == {tuple(first_labels(words))}
     order = lattice.topological()

@@ -1,0 +1,252 @@
+"""The command ``speecheq align``: phones and words of recordings with their texts, as TextGrid, CTM and tables.
+
+    <out>/<recording>.TextGrid   tiers words and phones, where praatio is installed
+    <out>/phones.ctm, words.ctm  recording, channel, start, seconds, phone or word
+    <out>/phones.tsv             recording, word, phone, start, end, seconds, and the EIS of the two seconds around it
+    <out>/durations.tsv          each phone: how often, mean, deviation, shortest and longest, in seconds
+
+What takes long to import is imported when the command runs, so that ``--help`` is quick.
+"""
+
+import argparse
+import csv
+import importlib.util
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speecheq.common.errors import InputError
+from speecheq.common.files import whole_folder
+from speecheq.common.log import log
+
+if TYPE_CHECKING:
+    from speecheq.inference.alignment import Alignment
+    from speecheq.inference.recordings import Segment
+
+# Transcripts beside recordings, as MFA and others have them.
+BESIDE = (".txt", ".lab")
+LONGEST_SECONDS = 300.0
+# EIS is predicted of windows of this length and hop, in seconds.
+EIS_WINDOW, EIS_HOP = 2.0, 0.5
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """Kaldi's ``text``: a name and a transcript a line. Raises InputError for a line without, or a name twice."""
+    texts: dict[str, str] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text in UTF-8 ({error}).") from error
+    for number, line in enumerate(lines, 1):
+        name, *words = line.split(maxsplit=1)[:2] or [""]
+        if not name:
+            continue
+        if not words or name in texts:
+            fault = "has no transcript" if not words else "is there twice"
+            raise InputError(f"{path}, line {number}: {name} {fault}; a line is the name of a recording and its text.")
+        texts[name] = words[0]
+    return texts
+
+
+def _texts_of_manifests(names: Iterable[str]) -> dict[str, str]:
+    """The transcripts of the cuts of all manifests among the inputs."""
+    from lhotse import CutSet, load_manifest_lazy
+
+    from speecheq.inference.recordings import MANIFESTS
+
+    texts: dict[str, str] = {}
+    for name in names:
+        if name.endswith(MANIFESTS) and Path(name).is_file():
+            manifest = load_manifest_lazy(Path(name).absolute())
+            for cut in manifest if isinstance(manifest, CutSet) else ():
+                texts[cut.id] = " ".join(supervision.text or "" for supervision in cut.supervisions).strip()
+    return texts
+
+
+def _text_of(segment: "Segment", texts: dict[str, str]) -> str:
+    """The transcript of a recording: by its name, its file's name, or in a file beside it."""
+    for name in (segment.name, segment.path.name, segment.path.stem):
+        if texts.get(name):
+            return texts[name]
+    for suffix in BESIDE:
+        beside = segment.path.with_suffix(suffix)
+        if beside.is_file():
+            text = " ".join(beside.read_text(encoding="utf-8-sig", errors="replace").split())
+            if text:
+                return text
+    raise InputError(
+        f"{segment.name}: has no text; give --text FILE with a line '{segment.path.stem} the words', or a file "
+        f"{segment.path.stem}.txt beside it."
+    )
+
+
+def align(
+    names: Sequence[str], model: str | None, out: Path, text: Path | None, only_first: bool, device: str = "auto"
+) -> None:
+    """Align recordings (as of ``find_segments``) and write the folder ``out``.
+
+    A recording that cannot be aligned is logged in one line and the others are; at the end an InputError gives the
+    number of those that failed.
+    """
+    from speecheq.inference.alignment import Aligner
+    from speecheq.inference.recordings import find_segments
+    from speecheq.inference.trained_model import load_trained_model
+
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "phones.ctm").is_file())):
+        raise InputError(f"{out}: holds something that speecheq align did not write; name another folder for --out.")
+    texts = {**_texts_of_manifests(names), **(read_texts(text) if text else {})}
+    loaded = load_trained_model(model, device)
+    aligner = Aligner(loaded, only_first)
+    found: dict[str, tuple[Alignment, list[float | None]]] = {}
+    failures = 0
+    with ExitStack() as cleanup:
+        for segment in find_segments(names, cleanup):
+            try:
+                if isinstance(segment, InputError):
+                    raise segment
+                name = segment.path.stem if segment.name == str(segment.path) else segment.name
+                if name in found:
+                    raise InputError(f"{segment.name}: another recording has the name {name}; align them one by one.")
+                alignment = aligner(_samples(segment), _text_of(segment, texts))
+                found[name] = alignment, _eis_of_phones(loaded, segment, alignment)
+            except InputError as error:
+                failures += 1
+                log.error("%s", error)
+    if found:
+        with whole_folder(out) as folder:
+            _write(folder, found)
+        log.info("aligned %d recordings -> %s", len(found), out)
+    if failures:
+        raise InputError(f"{failures} of {failures + len(found)} recordings could not be aligned, see above.")
+
+
+def _samples(segment: "Segment") -> Any:
+    """The samples (S,) of a recording at 16 kHz; raises InputError for one above LONGEST_SECONDS."""
+    from speecheq.inference.recordings import read_clip, split_into_clips
+    from speecheq.inference.windows import Windows
+
+    clips = split_into_clips(segment, Windows(length=LONGEST_SECONDS))
+    if len(clips) != 1:
+        raise InputError(f"{segment.name}: is longer than {LONGEST_SECONDS:g} s; cut it, each part with its text.")
+    return read_clip(clips[0], 16000).samples
+
+
+def _eis_of_phones(model: Any, segment: "Segment", alignment: "Alignment") -> list[float | None]:
+    """The EIS around the middle of each phone, interpolated between windows; None of a model without EIS."""
+    import numpy as np
+
+    from speecheq.inference.predictor import Predictor
+    from speecheq.inference.windows import Windows
+
+    if not model.labels.intensity:
+        return [None] * len(alignment.phones)
+
+    def on_error(error: InputError) -> None:
+        raise error
+
+    predictor = Predictor(model, windows=Windows(EIS_WINDOW, EIS_HOP), speech_activity="none")
+    windows = [window for window in predictor.predict_segments([segment], on_error) if window.eis is not None]
+    if not windows:
+        return [None] * len(alignment.phones)
+    middles = [(window.start + window.end) / 2 - segment.start for window in windows]
+    values = np.interp([(p.start + p.end) / 2 for p in alignment.phones], middles, [w.eis for w in windows])
+    return [float(value) for value in values]
+
+
+def _write(folder: Path, found: dict[str, tuple["Alignment", list[float | None]]]) -> None:
+    """Write all files of the folder."""
+    with ExitStack() as files:
+
+        def opened(name: str) -> Any:
+            return files.enter_context(open(folder / name, "w", encoding="utf-8", newline=""))
+
+        phones, words, table = opened("phones.ctm"), opened("words.ctm"), opened("phones.tsv")
+        rows = csv.writer(table, delimiter="\t", lineterminator="\n")
+        rows.writerow(["recording", "word", "phone", "start", "end", "seconds", "eis"])
+        for name, (alignment, intensities) in sorted(found.items()):
+            spoken_as = name.replace(" ", "_")  # the fields of CTM are separated by spaces
+            for phone, eis in zip(alignment.phones, intensities):
+                seconds = f"{phone.end - phone.start:.3f}"
+                word = "" if phone.word is None else alignment.words[phone.word]
+                intensity = "" if eis is None else f"{eis:.3f}"
+                times = f"{phone.start:.3f}", f"{phone.end:.3f}"
+                rows.writerow([name, word, phone.phone, *times, seconds, intensity])
+                if phone.word is not None:
+                    phones.write(f"{spoken_as} 1 {phone.start:.3f} {seconds} {phone.phone}\n")
+            for word, start, end in alignment.word_spans():
+                words.write(f"{spoken_as} 1 {start:.3f} {end - start:.3f} {word}\n")
+        _write_durations(opened("durations.tsv"), (alignment for alignment, _ in found.values()))
+    if importlib.util.find_spec("praatio") is None:
+        log.info("no TextGrids are written: they need praatio (pip install praatio)")
+        return
+    for name, (alignment, _) in found.items():
+        tiers = {
+            "words": alignment.word_spans(),
+            "phones": [(phone.phone, phone.start, phone.end) for phone in alignment.spoken()],
+        }
+        (folder / f"{name.replace('/', '_')}.TextGrid").write_text(textgrid(tiers, alignment.seconds), encoding="utf-8")
+
+
+def _write_durations(stream: Any, alignments: Iterable["Alignment"]) -> None:
+    from statistics import mean, pstdev
+
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for alignment in alignments:
+        for phone in alignment.spoken():
+            seconds[phone.phone].append(phone.end - phone.start)
+    rows = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    rows.writerow(["phone", "count", "mean", "deviation", "shortest", "longest"])
+    for phone_name, values in sorted(seconds.items()):
+        figures = (mean(values), pstdev(values), min(values), max(values))
+        rows.writerow([phone_name, len(values), *(f"{figure:.3f}" for figure in figures)])
+
+
+def textgrid(tiers: dict[str, Sequence[tuple[str, float, float]]], seconds: float) -> str:
+    """A TextGrid of the long form with interval tiers: (label, start, end) by name. Needs praatio."""
+    from praatio.data_classes.interval_tier import IntervalTier
+    from praatio.utilities import textgrid_io
+    from praatio.utilities.constants import INTERVAL_TIER
+
+    def in_milliseconds(intervals: Sequence[tuple[str, float, float]]) -> Iterator[tuple[float, float, str]]:
+        for label, start, end in intervals:
+            yield round(start, 3), round(min(end, seconds), 3), label
+
+    last = round(seconds, 3)
+    made = []
+    for name, intervals in tiers.items():
+        entries = IntervalTier(name, list(in_milliseconds(intervals)), 0, last).entries  # checks for overlaps
+        made.append({"class": INTERVAL_TIER, "name": name, "xmin": 0, "xmax": last, "entries": list(entries)})
+    written: str = textgrid_io.getTextgridAsStr(
+        {"xmin": 0, "xmax": last, "tiers": made}, "long_textgrid", includeBlankSpaces=True
+    )
+    return written
+
+
+def run(options: argparse.Namespace) -> None:
+    """The command with its options."""
+    only_first = options.pronunciations == "first"
+    align(options.recordings, options.model, options.out, options.text, only_first, options.device)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the arguments of the command."""
+    add = parser.add_argument
+    add("recordings", nargs="+", metavar="RECORDING", help="audio files, folders, lhotse manifests, Kaldi data folders")
+    add("--model", required=True, metavar="MODEL", help="a best.pt, a model folder or a hub id, trained on phones")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    add(
+        "--text",
+        type=Path,
+        metavar="FILE",
+        help="texts, a line each: the name of a recording and its words (default: those of the manifest, or of a file "
+        ".txt or .lab beside each recording)",
+    )
+    add(
+        "--pronunciations",
+        choices=("all", "first"),
+        default="all",
+        help="choose among all pronunciations of each word, or take the first (default: all)",
+    )
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (default: auto)")
