@@ -13,6 +13,10 @@
 #                  separated by commas
 # --make-wheelhouse DIR  beside installing, fill DIR with all that was installed, for machines without a network
 # --wheelhouse DIR       install from such a DIR alone; of the same stack, extras and torch, on the same Python
+# --k2 auto        whether the modern stack gets k2, from the wheels of k2's own pages, with the torch that they are
+#                  for (utils/requirements/k2-pairs.tsv): yes, no, or auto: with --stack auto, where the k2 stack cannot
+#                  be had, or --k2-wheels is given; without a wheel that fits, one line says so, and CTC is torch's
+# --k2-wheels PAGE|DIR   where these wheels are (https://k2-fsa.github.io/k2/cpu.html or cuda.html, as torch is)
 # --torch auto     the modern stack's torch: cuda (2.11.0), cpu (2.13.0), or auto: cuda where there is a GPU
 #
 # Run again it does only what is missing, and nothing takes a second. An installation that was broken off is
@@ -32,7 +36,9 @@ extras=
 torch=auto
 make_wheelhouse=
 wheelhouse=
-options=(stack venv python extras torch make_wheelhouse wheelhouse)
+k2=auto
+k2_wheels=
+options=(stack venv python extras torch make_wheelhouse wheelhouse k2 k2_wheels)
 # shellcheck source=utils/parse_options.sh
 . "$root/utils/parse_options.sh"
 
@@ -90,9 +96,27 @@ gpu_capability() {
     awk '/^[0-9]+\.[0-9]+$/ && $1 * 10 > most { most = $1 * 10 } END { printf "%d\n", most + 0.5 }'
 }
 
+# look_for_k2: sets k2_torch, k2_wheel and k2_digest by k2's page of wheels; one line says why there is none
+look_for_k2() {
+  local build=cpu source answer
+  k2_sought=true
+  [[ $torch == cuda || ($torch == auto && $gpu -gt 0) ]] && build=cuda
+  source=${k2_wheels:-https://k2-fsa.github.io/k2/$build.html}
+  k2_scratch=$(mktemp -d)
+  trap 'rm -rf "$k2_scratch" ${scratch:+"$scratch"}' EXIT
+  if answer=$("$python" "$root/utils/k2_wheels.py" "$source" "$requirements/k2-pairs.tsv" $build "$k2_scratch" 2>&1); then
+    IFS=$'\t' read -r k2_torch k2_wheel k2_digest <<<"$answer"
+    k2_build=$build
+    log "k2 for the modern stack: $(basename "$k2_wheel"), with torch $k2_torch"
+  else
+    log "no k2 for the modern stack: $(tail -n 1 <<<"$answer") (looked in $source)"
+    return 1
+  fi
+}
+
 # choose: sets stack and python for a fresh environment, and says why
 choose() {
-  local version why
+  local version why asked=$stack
   if [[ -n $python ]]; then
     command -v "$python" >/dev/null || die "--python $python: there is no such program."
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
@@ -108,7 +132,11 @@ choose() {
     why="--python is Python $version"
   elif [[ $stack == modern ]]; then
     why=$reason_given
+  elif [[ $stack == auto && ($k2 == yes || ($k2 == auto && -n $k2_wheels)) ]] && python=$(find_modern_python) &&
+    look_for_k2; then
+    stack=modern why="there is a k2 for it, as --k2 or --k2-wheels asks"
   elif [[ $stack == auto ]] && ((gpu > newest_gpu_of_k2_stack)); then
+    python=
     stack=modern why="the GPU has compute capability $((gpu / 10)).$((gpu % 10)), which torch 1.13.1 does not know"
   elif python=$(find_python 3.10); then
     why="there is a Python 3.10"
@@ -127,6 +155,12 @@ choose() {
       die "no Python 3.11, 3.12 or 3.13 with its venv module is on PATH or under pyenv: install one" \
         "(Debian: apt-get install python3 python3-venv), or name it with --python."
   fi
+  if [[ $stack == modern && -z $k2_wheel && ($k2 == yes || ($k2 == auto && ($asked == auto || -n $k2_wheels))) ]] &&
+    ! $k2_sought; then
+    look_for_k2 || true
+  fi
+  [[ $k2 != yes || $stack == k2 || -n $k2_wheel ]] ||
+    die "--k2 yes: there is no wheel of k2 that fits, for the reason above; --k2 no takes torch's CTC."
   log "stack $stack, because $why; building on $python"
   if [[ $stack == k2 ]] && ((gpu > newest_gpu_of_k2_stack)); then
     log "warning: torch 1.13.1 does not know this machine's GPU; --stack modern does"
@@ -182,6 +216,48 @@ pick_torch() {
   fi
 }
 
+# install_k2_pair: installs the torch that k2_wheel was built for, and k2; both digests go to $venv/k2-pair
+install_k2_pair() {
+  local name=torch==$k2_torch file fetch
+  [[ $k2_build == cuda ]] || name+=+cpu
+  fetch=(download --no-deps --only-binary :all: --retries 1 --dest "$venv/wheels" "$name")
+  run_pip "${fetch[@]}" || run_pip "${fetch[@]}" --index-url "https://download.pytorch.org/whl/$k2_build" || {
+    [[ $k2 != yes ]] || die "--k2 yes: $name, which k2's wheel is for, cannot be fetched: see $pip_log."
+    log "no k2 for the modern stack: $name, which its wheel is for, cannot be fetched"
+    pick_torch_after_k2
+    return
+  }
+  file=$(compgen -G "$venv/wheels/torch-*.whl" | head -n 1)
+  pip install --only-binary :all: "$file"
+  pip install --no-deps "$k2_wheel"
+  torch_build=$k2_build
+  printf '%s %s\n' "$torch_build" "$k2_torch" "$(sha256sum <"$file" | cut -d ' ' -f 1)" "$(basename "$file")" \
+    "$k2_digest" "$(basename "$k2_wheel")" >"$venv/k2-pair"
+  [[ -z $make_wheelhouse ]] || { mkdir -p "$make_wheelhouse" && cp "$file" "$k2_wheel" "$make_wheelhouse"; }
+}
+
+# pick_torch_after_k2: takes the modern stack as it is without k2
+pick_torch_after_k2() {
+  k2_wheel='' k2_torch=''
+  rm -f "$venv/k2-pair"
+  pick_torch
+  files+=(--find-links "$venv/wheels" -r "$requirements/modern-$torch_build.txt")
+}
+
+# k2_works: whether the environment's k2 imports, and computes the CTC loss that torch does
+k2_works() {
+  "$venv/bin/python" - "$root" 2>>"$pip_log" <<'PYTHON'
+import sys
+
+sys.path.insert(0, sys.argv[1])
+import torch
+
+from speecheq.losses import resolve_ctc_backend
+
+resolve_ctc_backend("k2", torch.device("cpu"))
+PYTHON
+}
+
 verify() {
   "$venv/bin/python" - "$stack" "$root" 2>>"$pip_log" <<'PYTHON' ||
 import platform
@@ -232,6 +308,11 @@ venv=$(realpath -m -- "$venv")
 gpu=$(gpu_capability)
 [[ $stack == modern || $torch == auto ]] || die "--torch is for --stack modern: the k2 stack has one torch."
 
+k2_torch='' k2_wheel='' k2_digest='' k2_build='' k2_sought=false
+[[ $k2 =~ ^(auto|yes|no)$ ]] || die "--k2 is auto, yes or no, not '$k2'."
+[[ $k2 != no || -z $k2_wheels ]] || die "--k2-wheels says where k2 is, and --k2 no that there is to be none."
+[[ $k2 != yes || -n $k2_wheels ]] || k2_wheels=$wheelhouse
+
 # --- the existing environment
 started=$SECONDS
 reason_given="--stack asks for it"
@@ -264,6 +345,10 @@ if [[ -f $venv/speecheq-stack ]]; then
       fresh=true
     elif [[ $installed_torch == cuda && $torch == cpu ]]; then
       log "replacing the environment in $venv, whose torch is the one with CUDA"
+      fresh=true
+    elif [[ $installed_stack == modern && $k2 == yes && ! -f $venv/k2-pair ]]; then
+      log "replacing the environment in $venv, which has no k2"
+      stack=modern reason_given="it stood there before"
       fresh=true
     elif ! "$venv/bin/python" -c '' 2>/dev/null; then
       log "the Python under $venv is gone: starting it afresh"
@@ -306,7 +391,11 @@ $fresh || log "bringing the $stack stack in $venv up to date${wanted:+, with $wa
 grep -E '^(pip|setuptools|wheel)==' "$requirements/$stack.txt" >"$venv/tools.txt"
 pip install --no-deps --only-binary :all: -r "$venv/tools.txt"
 files=(-r "$requirements/$stack.txt")
-if [[ $stack == modern ]]; then
+if [[ $stack == modern && -f $venv/k2-pair ]] && ! $fresh; then
+  read -r torch_build k2_torch <"$venv/k2-pair" # stays as it is: without the page there may be no other one
+elif [[ $stack == modern && -n $k2_wheel ]]; then
+  install_k2_pair
+elif [[ $stack == modern ]]; then
   pick_torch
   files+=(--find-links "$venv/wheels" -r "$requirements/modern-$torch_build.txt")
 fi
@@ -324,8 +413,16 @@ if [[ -n $make_wheelhouse ]]; then
   install_all wheel --wheel-dir "$make_wheelhouse"
 fi
 pip install --no-deps --no-build-isolation --use-pep517 -e "$root"
+if [[ -n $k2_wheel ]] && ! k2_works; then
+  [[ $k2 != yes ]] || die "--k2 yes: $(basename "$k2_wheel") does not work with torch $k2_torch: see the end of $pip_log."
+  log "no k2 for the modern stack: $(basename "$k2_wheel") does not work with torch $k2_torch (see $pip_log)"
+  run_pip uninstall -y k2 torch || true
+  pick_torch_after_k2
+  install_all install
+fi
 check_packages
 verify >"$venv/verified"
+[[ -z $k2_wheel ]] || echo "k2 computes the CTC loss that torch does" >>"$venv/verified"
 printf '%s\n' "$lock" "$torch_build" "$wanted" "$venv" >"$venv/speecheq-stamp.new"
 rm -rf "$venv/wheels" "$venv/pip.last" "$venv/tools.txt"
 mv "$venv/speecheq-stamp.new" "$venv/speecheq-stamp"
