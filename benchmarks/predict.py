@@ -7,8 +7,9 @@
 
 The second line cuts the clips from a recording of speech. It measures the package's own model too, which answers at
 once where it finds no speech. The third line measures model.kind light on the states of a pretrained Whisper encoder.
-The weights of all other models are untrained: speed does not depend on them. SpeechBrain's ECAPA-TDNN of the same width, with its own
-features, is measured beside ours where it is installed (pip install speechbrain==1.0.3; it needs the k2 stack).
+The weights of all other models are untrained: speed does not depend on them. SpeechBrain's ECAPA-TDNN of the same
+width, with its own features, is measured beside ours where it is installed (pip install speechbrain==1.0.3; it needs
+the k2 stack).
 """
 
 import argparse

@@ -60,6 +60,8 @@ LATER = (
     "optim.select",
     "phonemes.pronunciations",
     "phonemes.silence",
+    "phonemes.learning_rate_factor",
+    "model.phoneme_dropout",
 )
 
 

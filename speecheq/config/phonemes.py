@@ -19,6 +19,11 @@ class PhonemesConfig:
         "silence between words: the blank, or also a unit of its own that may stand there (needs k2)",
         choices=("none", "optional"),
     )
+    learning_rate_factor: float = setting(
+        1.0,
+        "factor of the learning rate of what learns phonemes alone: the phoneme head, and the branch of light",
+        low=0.0,
+    )
 
     @property
     def lattices(self) -> bool:

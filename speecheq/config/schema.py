@@ -116,6 +116,7 @@ class ModelConfig:
         low=0.0,
         high=0.99999,
     )
+    phoneme_dropout: float | None = setting(None, "that of the phoneme head; null: dropout", low=0.0, high=0.99999)
 
     def validate(self) -> "ModelConfig":
         """Return self. Raises ValueError, with name and range, for a setting that does not fit its range or another."""

@@ -79,6 +79,11 @@ class FrameDecoder(nn.Module):
         return decoded.reshape(len(decoded), decoded.shape[1] * self.frames_each, -1)[:, :num_frames]
 
 
+def learns_phonemes_alone(name: str) -> bool:
+    """Whether only the loss of phonemes reaches the parameter of that name: of their head, or of a branch for them."""
+    return not {"phoneme_head", "phonemes"}.isdisjoint(name.split("."))
+
+
 class MultitaskHeads(nn.Module):
     """A backbone with heads for phonemes (each frame), and for gender, ESC and EIS (the embedding).
 
@@ -101,6 +106,8 @@ class MultitaskHeads(nn.Module):
         self.front_end = front_end
         self.backbone = backbone
         self.dropout = nn.Dropout(config.dropout)
+        own = config.phoneme_dropout
+        self.phoneme_dropout = self.dropout if own is None else nn.Dropout(own)
         self.phoneme_head = Convolution(phoneme_channels or frame_channels, config.num_phones)
         self.gender_head = nn.Linear(config.embedding_dim, config.num_genders)
         self.esc_head = nn.Linear(config.embedding_dim, config.num_esc)
@@ -138,7 +145,7 @@ class MultitaskHeads(nn.Module):
                 phoneme_level = self.backbone.aggregate_for_phonemes(features, frames)
         predictions = Predictions(phoneme_level.frames.given_lengths)
         if "phoneme" in tasks:
-            predictions.phoneme_logits = self.phoneme_head(self.dropout(phoneme_level.x))
+            predictions.phoneme_logits = self.phoneme_head(self.phoneme_dropout(phoneme_level.x))
         if "reconstruction" in tasks:
             predictions.reconstruction = self.decoder(level.x, num_frames)
         if tasks - {"phoneme", "reconstruction"}:

@@ -29,7 +29,8 @@ class PhonemeBranch(nn.Module):
         super().__init__()
         width = config.channels
         groups = math.gcd(width, MAX_GROUPS)
-        self.mixture = LayerMixture(config.encoder_layers, config.encoder_dim, width)
+        # CTC stays with blanks for hundreds of steps where lower layers, which hold the voice, have the same weight
+        self.mixture = LayerMixture(config.encoder_layers, config.encoder_dim, width, begins_with_last=True)
         self.first = Convolution(width, width, KERNEL, relu=True, groups=groups)
         self.second = Convolution(width, width, KERNEL, relu=True, groups=groups)
 

@@ -1,7 +1,7 @@
 """The tables of corpora and results in README.md and docs/corpora.md, each written between two marker lines.
 
-The corpora are those of the data cards. The results come from the recipes' ``RESULTS.md``, which stage 5 writes; only
-runs over all folds of a protocol are shown.
+The corpora are those of the data cards. The results come from the ``RESULTS.md`` of SpeechEQ's recipes, which stage 5
+writes; only runs over all folds of a protocol are shown.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from speecheq.common.markdown import markdown_table
 from speecheq.corpora import data_card
 from speecheq.reporting.tables import Table, read_markdown
 
+RECIPES = ("mandarin", "iemocap")  # whose results are shown; those of MTL-AUG are in docs/mtl_aug.md
 ROOT = Path(__file__).resolve().parents[2]
 CATEGORIES, INTERVALS = "Categories (ESC)", "Intervals and standard deviations"  # headings of report_text.recipe_page
 SCORES = ("system", "config", "folds", "seeds", "WA %", "UA %")  # columns of the table CATEGORIES
@@ -89,8 +90,8 @@ def with_tables(text: str, where: str, root: Path = ROOT) -> str:
         cards = data_card.read_cards(root / "local" / "cards")
         text = replace_between_markers(text, "corpora", data_card.table(cards), where)
     if "<!-- results: " in text or not has_corpora:
-        pages = {str(path.relative_to(root)): path.read_text("utf-8") for path in root.glob("egs/*/RESULTS.md")}
-        pages = dict(sorted(pages.items(), key=lambda page: page[1]))  # by their titles: Experiment 1, 2, MTL-AUG
+        files = [f"egs/{recipe}/RESULTS.md" for recipe in RECIPES]
+        pages = {name: (root / name).read_text("utf-8") for name in files if (root / name).is_file()}
         text = replace_between_markers(text, "results", results_table(pages), where)
     return text
 

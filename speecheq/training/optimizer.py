@@ -8,18 +8,25 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from speecheq.config.schema import OptimConfig
+from speecheq.models.heads import learns_phonemes_alone
 from speecheq.models.normalisation import Normalised
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig, encoder_learning_rate: float = 0.0) -> Optimizer:
+def build_optimizer(
+    model: nn.Module, config: OptimConfig, encoder_learning_rate: float = 0.0, phoneme_factor: float = 1.0
+) -> Optimizer:
     """``optim.optimizer`` over all parameters of the model that are trained.
 
     Adam adds its weight decay to the gradient of every parameter, as in the paper. AdamW shrinks the weights
-    themselves, but no parameter with one dimension: biases and the scales of norms. The groups of an encoder's
-    parameters have a ``lr_scale``, by which the learning rate of a step is multiplied: it makes of
-    ``optim.learning_rate`` ``encoder_learning_rate`` times the factor of the parameter.
+    themselves, but no parameter with one dimension: biases and the scales of norms. A group may have a ``lr_scale``, by
+    which the learning rate of a step is multiplied: ``phoneme_factor`` for what learns phonemes alone; for an encoder's
+    parameters what makes of ``optim.learning_rate`` ``encoder_learning_rate`` times the factor of the parameter.
     """
-    groups = _groups([value for name, value in model.named_parameters() if not name.startswith("extractor.")], config)
+    own = {name: value for name, value in model.named_parameters() if not name.startswith("extractor.")}
+    phonemes = {} if phoneme_factor == 1 else {name: own.pop(name) for name in list(own) if learns_phonemes_alone(name)}
+    groups = _groups(list(own.values()), config)
+    if phonemes:
+        groups += [{**group, "lr_scale": phoneme_factor} for group in _groups(list(phonemes.values()), config)]
     by_factor: dict[float, list[nn.Parameter]] = {}
     factors = model.factors if isinstance(model, Normalised) else {}
     for name, factor in factors.items():

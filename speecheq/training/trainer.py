@@ -67,7 +67,12 @@ class Trainer:
         self.data, self.setup, self.config = data, setup, setup.config
         self.model, self.state, self.scaler = model, state, setup.precision.scaler
         self.schedule = Schedule(self.config, math.ceil(data.clips / self.config.data.batch_size))
-        self.optimizer = build_optimizer(model, self.config.optim, self.config.encoder.base_learning_rate())
+        self.optimizer = build_optimizer(
+            model,
+            self.config.optim,
+            self.config.encoder.base_learning_rate(),
+            self.config.phonemes.learning_rate_factor,
+        )
         self.average = AverageModel(model, self.config.optim.ema) if self.config.optim.ema else None
         self.curves = Curves(self.folder / "tensorboard", state.step, distributed.is_first())
         parameters = sum(p.numel() for group in self.optimizer.param_groups for p in group["params"])

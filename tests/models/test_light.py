@@ -53,6 +53,17 @@ def test_pooled_layers_leave_the_upper_ones_to_phonemes():
     assert not torch.allclose(plain.phoneme_logits, other.phoneme_logits, atol=1e-3)
 
 
+def test_phonemes_begin_with_the_last_layer_and_have_a_dropout_of_their_own():
+    model = small_model("light on plain statistics", dropout=0.9, phoneme_dropout=0.0)
+    shares = model.backbone.phonemes.mixture.weights()
+    assert shares[-1] > 0.9 and torch.equal(shares[0], shares[1])
+    features, lengths = random_features(model, 4, 30), torch.full((4,), 30)
+    first, second = (model(features, lengths, ("phoneme",)).phoneme_logits for _ in range(2))
+    assert torch.equal(first, second)
+    emotion = [model(features, lengths, ("esc",)).esc_logits for _ in range(2)]
+    assert not torch.equal(*emotion)
+
+
 def test_unstacked_frames_are_in_the_order_of_time():
     frames = torch.arange(12.0).view(1, 6, 2)  # six frames of two filter banks
     stacked = frames.reshape(1, 3, 4)

@@ -50,8 +50,9 @@ PAGE = """# Results of Experiment 9
 def checkout(tmp_path):
     """Data cards, one page of results, and a README with old tables."""
     shutil.copytree(ROOT / "local" / "cards", tmp_path / "local" / "cards")
-    (tmp_path / "egs" / "x").mkdir(parents=True)
-    (tmp_path / "egs" / "x" / "RESULTS.md").write_text(PAGE, encoding="utf-8")
+    for recipe, target in ("iemocap", "casia"), ("mtl_aug", "emodb"):
+        (tmp_path / "egs" / recipe).mkdir(parents=True)
+        (tmp_path / "egs" / recipe / "RESULTS.md").write_text(PAGE.replace("casia", target), encoding="utf-8")
     blocks = "\n".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in ("corpora", "results"))
     (tmp_path / "README.md").write_text(f"before\n\n{blocks}\nafter\n", encoding="utf-8")
     return tmp_path
@@ -94,6 +95,7 @@ def test_the_tables_are_written_between_their_markers(checkout):
     assert text.startswith("before\n\n<!-- corpora: begin -->\n| corpus")
     assert text.endswith("|\n<!-- results: end -->\n\nafter\n")
     assert "\nold\n" not in text and "| casia, speaker | wo_mtl |" in text and "[RAVDESS](" in text
+    assert "emodb, speaker" not in text, "MTL-AUG has its own page"
 
 
 @pytest.mark.parametrize(

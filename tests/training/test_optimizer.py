@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from small_models import random_features, small_model
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -60,6 +61,21 @@ def test_adamw_decays_the_weights_of_every_layer_of_our_models(kind):
     assert sorted(decayed + others) == sorted(names.values())
     assert all("weight" in name for name in decayed)
     assert all("bias" in name or "norm" in name for name in others), others
+
+
+@pytest.mark.parametrize("kind, first", [("speecheq", "phoneme_head"), ("light", "backbone"), ("fusion", "backbone")])
+def test_what_learns_phonemes_alone_has_its_own_learning_rate(kind, first):
+    model = small_model(kind)
+    groups = build_optimizer(model, OptimConfig(optimizer="adamw"), phoneme_factor=5.0).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    faster = [names[id(p)] for group in groups if group.get("lr_scale") == 5.0 for p in group["params"]]
+    others = [names[id(p)] for group in groups if "lr_scale" not in group for p in group["params"]]
+    assert sorted(faster + others) == sorted(names.values())
+    assert {name.split(".")[0] for name in faster} == {first, "phoneme_head"}
+    features, lengths = random_features(model, 2, 20), torch.tensor([20, 15])
+    predictions = model(features, lengths, ("esc", "eis", "gender"))
+    (predictions.esc_logits.sum() + predictions.eis.sum() + predictions.gender_logits.sum()).backward()
+    assert all(model.get_parameter(name).grad is None for name in faster), "no other loss reaches them"
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.9])
