@@ -12,6 +12,7 @@ from scipy.stats import binomtest, norm, t
 
 RESAMPLES = 10_000
 ROUNDING = 1e-12  # a smaller difference in UA is due to rounding
+CONSTANT = 1e-9  # a smaller variance of labels is due to rounding
 SEED = 0
 LEVEL = 0.95
 # Fewer speakers make an interval coarse: four have only 35 different resamples.
@@ -148,6 +149,50 @@ def bootstrap_accuracies(
         np.tensordot(draws, clips, 1),
         _draws(rounds, resamples, seed + 1) if predictions.folds_share_clips else None,
     )
+
+
+class EisPredictions(NamedTuple):
+    """EIS of test clips that have a label, pooled over folds: arrays (predictions,), one per seed and clip."""
+
+    seeds: np.ndarray
+    speakers: np.ndarray
+    gold: np.ndarray
+    predicted: np.ndarray
+
+    @property
+    def units(self) -> int:
+        """The number of speakers."""
+        return len(np.unique(self.speakers))
+
+
+class EisScores(NamedTuple):
+    """MSE and CCC of the EIS, both (resamples,), averaged over seeds."""
+
+    eis_mse: np.ndarray
+    eis_ccc: np.ndarray
+
+
+def bootstrap_eis(predictions: EisPredictions, resamples: int = RESAMPLES, seed: int = SEED) -> EisScores | None:
+    """The MSE and Lin's CCC of bootstrap samples of speakers, as in ``bootstrap_accuracies``.
+
+    They are those of sums over the clips of each speaker. A CCC is NaN where all labels of a sample are equal.
+
+    Returns: the scores, or None with fewer than two speakers.
+    """
+    units = predictions.units
+    if units < 2:
+        return None
+    x, y = predictions.gold.astype(np.float64), predictions.predicted.astype(np.float64)
+    axes = [np.unique(values, return_inverse=True) for values in (predictions.seeds, predictions.speakers)]
+    sums = np.zeros((len(axes[0][0]), units, 6))
+    np.add.at(sums, tuple(indices for _, indices in axes), np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], 1))
+    drawn = _draws(units, resamples, seed) @ sums  # (seeds, resamples, 6)
+    _, x_mean, y_mean, xx, yy, xy = np.moveaxis(drawn / drawn[..., :1], 2, 0)
+    x_variance, y_variance = xx - x_mean**2, yy - y_mean**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ccc = 2 * (xy - x_mean * y_mean) / (x_variance + y_variance + (x_mean - y_mean) ** 2)
+    ccc[x_variance < CONSTANT] = np.nan
+    return EisScores((xx - 2 * xy + yy).mean(0), ccc.mean(0))
 
 
 def bootstrap_interval(values: np.ndarray, units: int, level: float = LEVEL) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from speecheq.config.schema import FBANK
 from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation import score, significance
 from speecheq.evaluation.former_runs import unscored
+from speecheq.evaluation.metrics import specified
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
 from speecheq.evaluation.robustness.conditions import ConditionResult
 from speecheq.evaluation.score_files import METRICS, SCORE_AGAIN, SCORES, read_metrics, read_scores, write_scores
@@ -227,6 +228,28 @@ def _intervals(predictions: significance.PooledPredictions) -> dict[str, float |
     return intervals
 
 
+def _eis_intervals(folds: Sequence[ScoredFold]) -> dict[str, float | None]:
+    """Those of the MSE and CCC of the EIS; None where there are no labels, or too few speakers."""
+    rows = [
+        (fold.run["seed"], clip.speaker, clip.gold_eis, clip.predicted_eis)
+        for fold in folds
+        if fold.metrics.get("test.eis_mse") is not None
+        for clip in fold.sets[TEST]
+        if specified([clip.gold_eis])[0]
+    ]
+    samples, units = None, 0
+    if rows:
+        predictions = significance.EisPredictions(*map(np.array, zip(*rows)))
+        samples, units = significance.bootstrap_eis(predictions), predictions.units
+    intervals: dict[str, float | None] = {}
+    for name in significance.EisScores._fields:
+        low, high = None, None
+        if samples is not None and np.isfinite(getattr(samples, name)).all():
+            low, high = significance.bootstrap_interval(getattr(samples, name), units)
+        intervals.update({f"low.pooled.test.{name}": low, f"high.pooled.test.{name}": high})
+    return intervals
+
+
 def _summary_of_runs(runs: Sequence[Mapping[str, Any]], predictions: significance.PooledPredictions) -> dict[str, Any]:
     def values(key: str) -> list:
         return sorted({run[key] for run in runs})
@@ -269,7 +292,7 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
         summary.update(_deviations(name, folds))
     summary.update(_pooled_scores(folds, classes))
     summary["pooled.test.per"] = summary["test.per"]  # every fold is scored on the same utterances
-    summary.update(_intervals(predictions))
+    summary.update({**_intervals(predictions), **_eis_intervals(folds)})
     summary["run"] = _summary_of_runs([fold.run for fold in folds], predictions)
     of_one_class = {fold.run["fold"] for fold in folds if len({clip.gold_esc for clip in fold.sets[TEST]}) == 1}
     summary["run"]["one_class_folds"] = sorted(of_one_class)

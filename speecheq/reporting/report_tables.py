@@ -110,7 +110,7 @@ def _other_table(members: Sequence[Experiment], set_name: str) -> Table:
 
 
 def _uncertainty_table(members: Sequence[Experiment]) -> Table:
-    """Pooled WA and UA with their intervals; the deviation over folds and over seeds."""
+    """Pooled WA, UA and, where there are labels, scores of the EIS, with intervals; deviations over folds and seeds."""
 
     def value(key: str, score: str):
         return lambda member: format_score(member.summary[f"{key}.test.{score}"], score)
@@ -121,7 +121,8 @@ def _uncertainty_table(members: Sequence[Experiment]) -> Table:
         )
 
     columns: Columns = {**SYSTEM}
-    for score in ("wa", "ua"):
+    has_eis = any(member.summary.get("pooled.test.eis_ccc") is not None for member in members)
+    for score in ("wa", "ua", *(("eis_mse", "eis_ccc") if has_eis else ())):
         heading = f"pooled {HEADINGS[score]}"
         columns[heading] = value("pooled", score)
         columns[Column("95 % interval", (f"{heading} low", f"{heading} high"), " to ")] = interval(score)

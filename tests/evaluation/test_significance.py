@@ -11,9 +11,11 @@ from scipy.stats import bootstrap, t, ttest_1samp
 
 from speecheq.evaluation import metrics
 from speecheq.evaluation.significance import (
+    EisPredictions,
     PooledPredictions,
     accuracies,
     bootstrap_accuracies,
+    bootstrap_eis,
     bootstrap_interval,
     bootstrap_p_value,
     difference,
@@ -302,3 +304,37 @@ def test_systems_over_other_clips_are_not_laid_side_by_side():
 def test_deviation_is_that_of_a_sample(values):
     expected = None if len(values) < 2 else np.std(values, ddof=1)
     assert standard_deviation(values) == pytest.approx(expected)
+
+
+def eis_clips(speakers="abc", clips=30):
+    random = np.random.default_rng(3)
+    gold = random.choice([1.0, 2.5, 4.0], clips)
+    return np.array([speakers[n % len(speakers)] for n in range(clips)]), gold, gold + random.normal(0.3, 0.8, clips)
+
+
+def test_eis_scores_are_those_of_all_draws_of_speakers():
+    speakers, gold, predicted = eis_clips()
+    expected = {}
+    for drawn in itertools.product("abc", repeat=3):
+        rows = np.concatenate([np.flatnonzero(speakers == speaker) for speaker in drawn])
+        scores = (f(gold[rows], predicted[rows]) for f in (metrics.mean_squared_error, metrics.concordance))
+        expected["".join(sorted(drawn))] = tuple(scores)
+    samples = bootstrap_eis(EisPredictions(np.ones(30), speakers, gold, predicted), 2000)
+    found = set(zip(samples.eis_mse.round(9), samples.eis_ccc.round(9)))
+    assert found == {(round(mse, 9), round(ccc, 9)) for mse, ccc in expected.values()}
+
+
+def test_eis_scores_of_seeds_are_averaged():
+    speakers, gold, predicted = eis_clips("abcdefgh", 64)
+    one = EisPredictions(np.ones(64), speakers, gold, predicted)
+    other = one._replace(seeds=np.full(64, 2), predicted=gold)
+    both = bootstrap_eis(EisPredictions(*map(np.concatenate, zip(one, other))), 50)
+    alone = bootstrap_eis(one, 50)
+    assert both.eis_mse == pytest.approx(alone.eis_mse / 2) and both.eis_ccc == pytest.approx((alone.eis_ccc + 1) / 2)
+
+
+def test_eis_without_an_interval():
+    speakers, gold, predicted = eis_clips()
+    assert bootstrap_eis(EisPredictions(np.ones(30), np.full(30, "a"), gold, predicted)) is None
+    constant = bootstrap_eis(EisPredictions(np.ones(30), speakers, np.full(30, 2.0), predicted), 20)
+    assert np.isnan(constant.eis_ccc).all() and np.isfinite(constant.eis_mse).all()
