@@ -58,7 +58,7 @@ LEFT_OUT = {
     "xxx": "no agreement",
 }
 NAME = re.compile(r"Ses0([1-5])[FM]_[A-Za-z0-9_]+_([FM])[0-9]{3}")
-EVALUATION = re.compile(r"\[[^\]]*\]\s+(\S+)\s+(\S+)\s+\[([^\]]*)\]")
+EVALUATION = re.compile(r"\[\s*([0-9]+(?:\.[0-9]+)?)?[^\]]*\]\s+(\S+)\s+(\S+)\s+\[([^\]]*)\]")
 ANNOTATOR = re.compile(r"[AC]-\w+:")
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?|nan|", re.IGNORECASE)
 SPOKEN = re.compile(r"(Ses0\S+)\s+\[[^\]]*\]:(.*)")
@@ -95,14 +95,14 @@ def read_evaluations(path: Path, session: str, wav: Path) -> dict[str, Utterance
                     f"found {line!r}."
                 )
             continue  # the heading, or the line of one annotator
-        name, label = fields[1], fields[2]
+        begin, name, label = fields[1], fields[2], fields[3]
         parts = NAME.fullmatch(name)
         if not parts or parts[1] != session:
             raise InputError(f"{where}: {name!r} is not the name of an utterance of session {session}.")
         if label not in IEMOCAP.labels and label not in LEFT_OUT:
             known = ", ".join([*IEMOCAP.labels, *LEFT_OUT])
             raise InputError(f"{where}: the label {label!r} is not one of IEMOCAP's: {known}.")
-        valence, activation, dominance = read_values(fields[3], where)
+        valence, activation, dominance = read_values(fields[4], where)
         clip = f"{path.stem}/{name}"
         if clip in utterances:
             raise InputError(f"{where}: the utterance {name} occurs a second time, first in {utterances[clip].source}.")
@@ -114,7 +114,13 @@ def read_evaluations(path: Path, session: str, wav: Path) -> dict[str, Utterance
             label=label,
             intensity=None if dominance is None else min(max(dominance, lowest), highest),
             session=session,
-            extra={"valence": valence, "activation": activation, "dominance": dominance},
+            extra={
+                "valence": valence,
+                "activation": activation,
+                "dominance": dominance,
+                "dialogue": path.stem,
+                "begin": float(begin or 0),
+            },
             source=where,
         )
     if not utterances:

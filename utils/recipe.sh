@@ -17,9 +17,13 @@
 #   --protocol NAME       random10, random5, speaker, session, text, official, cross (train on the others, test on the
 #                         whole target), or any name for the folds of --folds-file
 #   --folds-file FILE     published folds of the target: a table with the columns clip and test_fold
+#   --as-published LIST   what the protocol of a paper does and this one does not: improvised (speech only, IEMOCAP),
+#                         drop_short (clips of 2 s or less), best_test (the epoch is chosen on the test clips); its
+#                         results have folders and tables of their own, which say so (docs/cited_systems.md)
 #   --folds LIST          1, "1 3-5" or all (all; with --mini and random folds "1 2")
 #   --seeds LIST          (1)
-#   --systems LIST        names of conf/systems.yaml (speecheq; in egs/mtl_aug mtl_aug_unlabelled)
+#   --systems LIST        names of conf/systems.yaml (speecheq; in egs/mtl_aug mtl_aug_unlabelled), and yardsticks of
+#                         stage 5: probe, probe_linear (SVMs on the features) and majority (the most frequent class)
 #   --config FILE         sizes and schedule (conf/paper.yaml; conf/best.yaml is our recipe, and the default in
 #                         egs/mtl_aug; for CPUs conf/small.yaml; egs/mandarin and egs/iemocap also have
 #                         conf/small_best.yaml and small_paper.yaml)
@@ -106,7 +110,7 @@ stage=0 stop_stage=5
   last_stage=5
   features=fbank store_features=true
   protocol='' folds='' folds_file='' seeds=1 systems=${default_system:-speecheq} config=''
-  init_from='' ctc_backend='' classes=seqm
+  as_published='' init_from='' ctc_backend='' classes=seqm
   neutral_eis=declared dev=auto phonemes='' units=phone bpe_size=${bpe_size:-500} download='' corpora=''
   pronunciations=first silence=none
   speech_activity=silero
@@ -137,7 +141,8 @@ for corpus in "${recipe_corpora[@]}"; do
 done
 for name in "${extra_options[@]}"; do declare "$name="; done
 # shellcheck disable=SC2034  # read by parse_options.sh
-options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol folds folds_file seeds systems
+options=(stage stop_stage "${corpus_names[@]}" "${extra_options[@]}" target protocol as_published folds
+  folds_file seeds systems
   config features init_from ctc_backend classes neutral_eis dev phonemes units bpe_size pronunciations silence
   download corpora noise rir speech_activity test_noise test_rir unlabelled unlabelled_hours robustness
   other_corpora shots data
@@ -327,10 +332,26 @@ choose_phonemes() {
   fi
 }
 
+# what stage 5 runs itself, and what is left to be trained
+yardsticks=()
+declare -A kernel_of=([probe]=rbf [probe_linear]=linear [majority]=majority)
+split_systems() {
+  local name trained=()
+  for name in $systems; do
+    case $name in
+      probe | probe_linear | majority) yardsticks+=("$name") ;;
+      *) trained+=("$name") ;;
+    esac
+  done
+  systems=${trained[*]}
+  if $probe && [[ " ${yardsticks[*]} " != *" probe "* ]]; then yardsticks+=(probe); fi
+  [[ -n $systems || ${#yardsticks[@]} -gt 0 ]] || die "--systems names no system."
+}
+
 # the options that several of speecheq's commands take
 collect_arguments() {
   labels=(--target "$target" --protocol "$protocol" --folds "$folds" --classes "$classes"
-    --neutral-eis "$neutral_eis")
+    --neutral-eis "$neutral_eis" --as-published "$as_published")
   runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --seeds "$seeds" "${labels[@]}"
     --features "${features%%=*}")
   phoneme_units=(--units "$units" --bpe-size "$bpe_size" --pronunciations "$pronunciations" --silence "$silence")
@@ -356,6 +377,7 @@ place_downloads
 find_sounds
 choose_corpora
 choose_phonemes
+split_systems
 collect_arguments
 # With --dry-run the first stage that is not done ends the recipe with status 3: what later stages would submit depends
 # on its outputs.
@@ -443,13 +465,14 @@ make_msud() {
   if [[ -n $phonemes ]]; then
     speecheq phonemes --data "$data" --corpus "$phonemes" "${phoneme_units[@]}" "${jobs[@]}"
   fi
-  if $shar; then
+  if $shar && [[ -n $systems ]]; then
     speecheq shar "${runs[@]}" "${training_options[@]}" --shard-clips "$shard_clips" --nj "$nj" "${jobs[@]}"
   fi
 }
 
 train_systems() {
   local kind with_sounds=() from_shards=()
+  [[ -n $systems ]] || return 0
   for kind in "${!sounds[@]}"; do
     if [[ $kind != test_* ]]; then with_sounds+=("--$kind" "$data/manifests/$kind"); fi
   done
@@ -462,7 +485,8 @@ train_systems() {
 score_systems() {
   local kind corpus train_clips=() with_sounds=() others=()
   if $score_train; then train_clips+=(--train-clips); fi
-  $tables_only || speecheq score "${runs[@]}" "${train_clips[@]}" "${jobs[@]}"
+  if $tables_only || [[ -z $systems ]]; then robustness=''; fi
+  $tables_only || [[ -z $systems ]] || speecheq score "${runs[@]}" "${train_clips[@]}" "${jobs[@]}"
   if ! $tables_only && [[ -n $robustness ]]; then
     for kind in "${!sounds[@]}"; do
       if [[ $kind == test_* ]]; then with_sounds+=("--${kind#test_}" "$data/manifests/$kind"); fi
@@ -476,9 +500,11 @@ score_systems() {
     speecheq robustness $robustness "${runs[@]}" ${others:+--to "${others[@]}"} ${shots:+--shots $shots} \
       "${with_sounds[@]}" "${jobs[@]}"
   fi
-  if ! $tables_only && $probe; then
-    speecheq probe --data "$data" --exp "$exp" --features "${features%%=*}" "${labels[@]}" --config "$config" \
-      "${set_options[@]/#/--set=}"
+  if ! $tables_only && ((${#yardsticks[@]})); then
+    for kind in "${yardsticks[@]}"; do
+      speecheq probe --data "$data" --exp "$exp" --features "${features%%=*}" "${labels[@]}" --config "$config" \
+        "${set_options[@]/#/--set=}" --kernel "${kernel_of[$kind]}"
+    done
   fi
   speecheq report --exp "$exp" --title "$title" --results "$results" --table conf/table.yaml
 }

@@ -24,6 +24,8 @@
 #   --msp-improv DIR      holds Evaluation.txt and the clips (not in the paper)
 #   --librispeech DIR     holds train-clean-100, dev-clean, test-clean ...: phonemes
 #   --librispeech-hours N     a seeded subset of N hours of its training part
+#
+# Table 4: the systems that the paper cites, with --config conf/cited.yaml (docs/cited_systems.md).
 # With IEMOCAP or MSP-IMPROV as the target all corpora are restricted to anger, joy, neutral and sadness.
 #
 set -euo pipefail

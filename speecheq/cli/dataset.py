@@ -88,7 +88,7 @@ def _phonemes(options: Namespace) -> None:
 
 def _unify(options: Namespace) -> None:
     from speecheq.dataset.msud import unify
-    from speecheq.dataset.msud_recipe import Recipe, parse_use
+    from speecheq.dataset.msud_recipe import Recipe, parse_switches, parse_use
 
     recipe = Recipe(
         options.target,
@@ -101,6 +101,7 @@ def _unify(options: Namespace) -> None:
         parse_use(options.use),
         options.folds_file,
         options.recipe_corpora,
+        parse_switches(options.as_published),
     )
     data = options.data
     work = partial(unify, recipe, options.folds, data / "manifests", data / "fbank", data / "msud")

@@ -196,7 +196,12 @@ def add_commands(commands: Commands) -> None:
     add_features_option(probe)
     add_label_options(probe)
     add = probe.add_argument
-    add("--kernel", choices=("rbf", "linear"), default="rbf", help="kernel of the SVM (default: rbf)")
+    add(
+        "--kernel",
+        choices=("rbf", "linear", "majority"),
+        default="rbf",
+        help="kernel of the SVM, or the majority class (default: rbf)",
+    )
     add(
         "--cmvn",
         choices=("global", "speaker"),

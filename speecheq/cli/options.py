@@ -91,6 +91,13 @@ def add_label_options(parser: argparse.ArgumentParser) -> None:
         default="declared",
         help="EIS of neutral clips: as each corpus declares (declared), SEQM's 0 (metric), or the corpus' own (corpus)",
     )
+    add(
+        "--as-published",
+        default="",
+        metavar="LIST",
+        help="what a paper's protocol does and ours does not: improvised (speech only), drop_short (clips of 2 s or "
+        "less), best_test (the epoch is chosen on the test clips); results are of another protocol, and say so",
+    )
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -108,11 +115,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def msud_folder(options: argparse.Namespace) -> Path:
     """The folder of the MsUD that ``add_label_options`` name."""
-    from speecheq.dataset.msud_recipe import experiment_name
+    from speecheq.dataset.msud_recipe import experiment_name, parse_switches
 
-    return (
-        options.data / "msud" / experiment_name(options.target, options.protocol, options.classes, options.neutral_eis)
-    )
+    switches = parse_switches(options.as_published)
+    name = experiment_name(options.target, options.protocol, options.classes, options.neutral_eis, switches)
+    return options.data / "msud" / name
 
 
 def phonemes_folder(options: argparse.Namespace, corpus: str) -> Path:

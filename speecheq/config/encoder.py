@@ -7,12 +7,17 @@ from speecheq.config.setting import setting
 # The settings of EncoderConfig that users set; the others are those of the feature set.
 ENCODER_TRAINING = ("train", "learning_rate", "layer_decay", "frozen_steps", "lora_rank", "lora_alpha")
 
+# How ``model`` begins where librosa or openSMILE computes features.
+SIGNALS = ("librosa:", "opensmile:")
+# Seconds from one vector to the next where a clip has one alone.
+ONE_A_CLIP = 3600.0
+
 
 @dataclass
 class EncoderConfig:
     """A pretrained encoder, whose states are the features.
 
-    conf/features/NAME.yaml gives the first of them, stage 2 finds the next (source to digest), and the others
+    conf/features/NAME.yaml gives the first of them, stage 2 finds the next (source to frame_shift), and the others
     (ENCODER_TRAINING) say whether and how the encoder is trained with the model.
     """
 
@@ -31,6 +36,7 @@ class EncoderConfig:
     source: str = setting("", "name of the encoder for model cards, whatever its folder is called here")
     dim: int = setting(0, "width of a state", low=0)
     digest: str = setting("", "digest of the encoder's files and of the settings above")
+    frame_shift: float = setting(0.02, "seconds from one state to the next", low=0.0)
     train: str = setting(
         "none",
         "what is trained of the encoder: none, top:N (the last N blocks that are used), all (but the convolutions of a "
@@ -41,6 +47,11 @@ class EncoderConfig:
     frozen_steps: int = setting(0, "steps at the start in which the encoder is not trained", low=0)
     lora_rank: int = setting(8, "rank r of lora's matrices", low=1)
     lora_alpha: float = setting(16.0, "alpha of lora, whose product of matrices is scaled by alpha / r", low=0.0)
+
+    @property
+    def is_signal(self) -> bool:
+        """Whether these are no encoder's states, but features of librosa or openSMILE (features/encoders/signal.py)."""
+        return self.model.startswith(SIGNALS)
 
     def layer_numbers(self) -> tuple[int, ...]:
         """The numbers in ``layers``. Raises ValueError if they are not whole numbers in rising order."""

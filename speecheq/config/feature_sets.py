@@ -24,7 +24,7 @@ PREPARED = "encoder.yaml"
 # The names of other folders of DATA.
 TAKEN = ("manifests", "msud", "phonemes", "shar", "corpora", "jobs")
 # What stage 2 finds out.
-FOUND = ("source", "dim", "digest")
+FOUND = ("source", "dim", "digest", "frame_shift")
 SETTINGS = {item.name for item in fields(EncoderConfig)} - set(ENCODER_TRAINING)
 
 

@@ -16,8 +16,9 @@ import yaml
 from speecheq.common.errors import InputError
 from speecheq.common.files import write_text
 from speecheq.common.yaml_files import read_yaml
-from speecheq.config.encoder import ENCODER_TRAINING, EncoderConfig
-from speecheq.config.schema import AUGMENTATIONS, FBANK, STACKED_FBANK, Config
+from speecheq.config.encoder import ENCODER_TRAINING, ONE_A_CLIP, EncoderConfig
+from speecheq.config.model import STACKED_FBANK
+from speecheq.config.schema import AUGMENTATIONS, FBANK, Config
 from speecheq.config.setting import checked_value
 
 # Settings that the program derives: they are saved with a model, but users cannot set them.
@@ -31,6 +32,7 @@ FIXED = {
     "model.feature_dim": "the features",
     "model.encoder_layers": "the features",
     "model.encoder_dim": "the features",
+    "model.frame_shift": "the features",
     "model.num_phones": "the phone table",
     "model.num_esc": "the classes",
     "model.num_genders": "the labels",
@@ -49,19 +51,28 @@ NOT_LEARNED = (
 )
 # Settings that came later: at their defaults they are no part of a stage's key, so that what is done stays done.
 LATER = (
+    "encoder.frame_shift",
     "data.features",
     "data.speech_activity",
     "data.corpus_sampling",
+    "data.batches",
     "model.encoder_layers",
     "model.encoder_dim",
     "model.projection",
     "model.pooling",
     "model.pooled_layers",
+    "model.frame_shift",
+    "model.ctc_labels",
+    "model.heads_joined",
+    "model.attention_axis",
+    "model.context",
     "optim.select",
     "phonemes.pronunciations",
     "phonemes.silence",
     "phonemes.learning_rate_factor",
     "model.phoneme_dropout",
+    "optim.decay",
+    "optim.decay_epochs",
 )
 
 
@@ -203,6 +214,13 @@ def _take_encoder(config: Config, encoder: EncoderConfig) -> None:
     """Set the encoder of the feature set, and the widths that follow from it."""
     training = {name: getattr(config.encoder, name) for name in ENCODER_TRAINING}
     config.encoder, model = replace(encoder, **training), config.model
+    if encoder.is_signal:
+        if encoder.frame_shift >= ONE_A_CLIP:
+            raise InputError(
+                f"--features {config.data.features}: has one vector a clip, for an SVM; give it with --systems probe."
+            )
+        model.feature_dim, model.frame_shift = encoder.dim, encoder.frame_shift
+        return
     model.encoder_layers, model.encoder_dim = len(encoder.layer_numbers()), encoder.dim
     model.feature_dim = model.encoder_layers * model.encoder_dim
     if model.kind == "fusion":
@@ -225,7 +243,7 @@ def learned(config: Config) -> dict[str, Any]:
     defaults = flat(asdict(Config()))
     for name in LATER:
         group, key = name.split(".")
-        if values[group][key] == defaults[name]:
+        if group in values and values[group][key] == defaults[name]:
             del values[group][key]
     return {group: found for group, found in values.items() if found}
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 
 from speecheq.config.encoder import EncoderConfig
+from speecheq.config.model import CITED_KINDS, ModelConfig
 from speecheq.config.phonemes import PhonemesConfig
-from speecheq.config.setting import check_settings, setting
+from speecheq.config.setting import setting
 
 # The classes of the gender head; the order is part of every trained model.
 GENDERS = ("F", "M")
@@ -12,11 +13,6 @@ GENDERS = ("F", "M")
 AUGMENTATIONS = ("none", "speed", "pitch", "noise", "reverberation", "specaugment", "mixup")
 # MTL-AUG's tasks: predict which augmentation a clip had, and its features before augmentation. They need no labels.
 LABEL_FREE_TASKS = ("augmentation", "reconstruction")
-MODEL_KINDS = ("speecheq", "baseline", "cnn_blstm", "light", "fusion")
-# Kinds that are built on the states of a pretrained encoder; the others take them or filter banks.
-ENCODER_KINDS = ("light", "fusion")
-# What ``fusion`` has beside the encoder's states, in front of them: two successive fbank frames of 80 filter banks.
-STACKED_FBANK = 160
 # The feature set of section 3.2; all others are those of pretrained encoders.
 FBANK = "fbank"
 # Impulse responses are cut to this length, by which those of ordinary rooms have decayed by 60 dB.
@@ -41,6 +37,11 @@ class DataConfig:
     features: str = setting(FBANK, "feature set: fbank, or that of a pretrained encoder (run.sh --features NAME)")
     input: str = setting("stored", "stored features, or waveforms to be augmented", choices=("stored", "waveform"))
     max_seconds: float = setting(6.0, "seconds to which emotion and gender clips are cropped, at random", low=0.1)
+    batches: str = setting(
+        "clips",
+        "a mini-batch of emotion clips: any, or those of a dialogue in their order, for model.context dialogue",
+        choices=("clips", "dialogue"),
+    )
     phoneme_batch_seconds: float = setting(320.0, "seconds of speech in a phoneme mini-batch, at most", low=1.0)
     cmvn: str = setting(
         "global",
@@ -56,106 +57,6 @@ class DataConfig:
         choices=("silero", "energy", "none"),
     )
     workers: int | None = setting(None, "loading processes of a stream; null: 1, or 4 with a GPU; 0: none", low=0)
-
-
-@dataclass
-class ModelConfig:
-    """Sizes of SpeechEQ (section 2.3, Figure 2), named as in ECAPA-TDNN; the defaults are the paper's.
-
-    The baseline and the CNN-BLSTM derive their other sizes from ``channels`` and ignore ``mfa_channels``, ``scale``,
-    ``bottleneck`` and ``res_bigru``; ``light`` ignores these but ``bottleneck``.
-    """
-
-    kind: str = setting(
-        "speecheq",
-        "the model: SpeechEQ, the baseline CNN + RNN + attention (section 3.3), CNN-BLSTM, an encoder for MTL-AUG, "
-        "light, which pools the states of a pretrained encoder, or fusion of light and SpeechEQ's backbone on fbank",
-        choices=MODEL_KINDS,
-    )
-    feature_dim: int = setting(80, "values of a frame: filter banks, or the states of all chosen layers", low=1)
-    encoder_layers: int = setting(0, "layers of a pretrained encoder whose states a frame holds; 0: fbank", low=0)
-    encoder_dim: int = setting(0, "width of each of these layers", low=0)
-    projection: int = setting(256, "width to which the weighted sum of the encoder's layers is projected", low=1)
-    channels: int = setting(
-        256, "width C of every SE-Res2Block, of all layers of the baseline, or of light's phoneme branch", low=2
-    )
-    mfa_channels: int = setting(1536, "width of the multi-layer feature aggregation", low=1)
-    scale: int = setting(8, "channel groups of a Res2 convolution", low=2)
-    bottleneck: int = setting(128, "inner width of squeeze-excitation and of the attentive pooling", low=1)
-    pooling: str = setting(
-        "attentive",
-        "how light sums up a clip: attentive statistics of the projected layers, mean and deviation of all states, or "
-        "their mean alone, which carries over best to other corpora",
-        choices=("attentive", "statistics", "mean"),
-    )
-    pooled_layers: int = setting(
-        0,
-        "pooling statistics and mean: how many of the encoder's layers, the lowest first, emotion stands on; 0: all",
-        low=0,
-    )
-    embedding_dim: int = setting(192, "width of the utterance embedding", low=1)
-    res_bigru: str = setting(
-        "before_se",
-        "place of the Res-BiGRU in each SE-Res2Block: before or after squeeze-excitation, or none",
-        choices=("before_se", "after_se", "none"),
-    )
-    num_phones: int = setting(202, "phones in the table; phone 0 is silence and the blank of CTC", low=2)
-    num_esc: int = setting(9, "emotion state categories", low=2)
-    num_genders: int = setting(2, "genders", low=2)
-    num_augmentations: int = setting(0, "classes of MTL-AUG's augmentation head; 0: no such head", low=0)
-    decoder_channels: int = setting(0, "inner width of MTL-AUG's decoder of features; 0: no decoder", low=0)
-    batch_statistics: str = setting(
-        "shared",
-        "running statistics of batch norm: one set for all streams, or one for phonemes and unlabelled speech and one "
-        "for the other streams",
-        choices=("shared", "per_stream"),
-    )
-    dropout: float = setting(
-        0.0,
-        "dropout in front of every head, and of light's pooling (statistics: after it), in training only",
-        low=0.0,
-        high=0.99999,
-    )
-    phoneme_dropout: float | None = setting(None, "that of the phoneme head; null: dropout", low=0.0, high=0.99999)
-
-    def validate(self) -> "ModelConfig":
-        """Return self. Raises ValueError, with name and range, for a setting that does not fit its range or another."""
-        check_settings(self)
-        refused = f"channels is {self.channels}, but it must be "
-        has_ecapa = self.kind in ("speecheq", "fusion")
-        if self.kind in ("baseline", "cnn_blstm") and self.channels % 2:
-            raise ValueError(f"{refused}even: half for each direction of the LSTM")
-        if has_ecapa and self.channels % self.scale:
-            raise ValueError(f"{refused}a multiple of scale, which is {self.scale}")
-        if has_ecapa and self.res_bigru != "none" and self.channels % 2:
-            raise ValueError(f"{refused}even: half for each direction of the Res-BiGRU")
-        if self.kind == "fusion" and self.decoder_channels:
-            raise ValueError(
-                f"decoder_channels is {self.decoder_channels}, but fusion, whose branches differ in frame rate, has no "
-                "decoder; set it to 0, or model.kind to light or speecheq"
-            )
-        if self.kind == "light" and self.pooling != "attentive" and self.decoder_channels:
-            raise ValueError(
-                f"decoder_channels is {self.decoder_channels}, but with pooling {self.pooling} nothing is learned from "
-                "frames, so there is nothing to decode; set it to 0, or pooling to attentive"
-            )
-        if self.kind in ENCODER_KINDS and self.pooled_layers > self.encoder_layers:
-            raise ValueError(
-                f"pooled_layers is {self.pooled_layers}, but the features have {self.encoder_layers} of the encoder's "
-                "layers"
-            )
-        if self.kind in ENCODER_KINDS and not self.encoder_layers:
-            raise ValueError(
-                f"kind is {self.kind}, which takes the states of a pretrained encoder, but the features are fbank; "
-                "choose a feature set of an encoder (run.sh --features whisper-base), or model.kind speecheq"
-            )
-        expected = self.encoder_layers * self.encoder_dim + (STACKED_FBANK if self.kind == "fusion" else 0)
-        if self.encoder_layers and self.feature_dim != expected:
-            raise ValueError(
-                f"feature_dim is {self.feature_dim}, but {self.encoder_layers} layers of {self.encoder_dim} make "
-                f"{expected} values a frame"
-            )
-        return self
 
 
 @dataclass
@@ -276,7 +177,11 @@ class OptimConfig:
     weight_decay: float = setting(1e-5, "weight decay of the optimiser (section 3.2)", low=0.0)
     ema: float = setting(0.0, "decay of the averaged weights that best.pt holds; 0: no average", low=0.0, high=0.99999)
     warmup_steps: int = setting(0, "steps in which the learning rate rises linearly from 0", low=0)
-    schedule: str = setting("constant", "learning rate after the warm-up", choices=("constant", "cosine"))
+    schedule: str = setting(
+        "constant", "learning rate after the warm-up; step: see decay", choices=("constant", "cosine", "step")
+    )
+    decay: float = setting(0.1, "schedule step: factor of the learning rate every decay_epochs", low=0.0, high=1.0)
+    decay_epochs: int = setting(10, "schedule step: epochs from one decay to the next", low=1)
     select: str = setting(
         "best", "epoch that best.pt holds: that with the best UA on the dev part, or the last", choices=("best", "last")
     )
@@ -318,6 +223,7 @@ class Config:
         self.model.validate()
         self.augment.validate()
         self._validate_encoder_training()
+        self._validate_cited()
         if self.optim.epochs is None and self.optim.max_steps is None:
             raise ValueError("optim.epochs and optim.max_steps are both null, so training would never end")
         if self.optim.schedule != "constant" and self.optim.finetune > 0:
@@ -362,11 +268,35 @@ class Config:
         if self.data.unlabelled and not self.label_free_tasks():
             raise ValueError("data.unlabelled has no loss without labels; set loss.augmentation or loss.reconstruction")
 
+    def _validate_cited(self) -> None:
+        """Raise ValueError for what a cited system does not do."""
+        kind = self.model.kind
+        if kind in CITED_KINDS and self.loss.beta > 0:
+            raise ValueError(f"model.kind {kind} learns no phonemes; set loss.beta to 0")
+        dialogues = (self.model.context, self.data.batches) != ("none", "clips")
+        if dialogues and (kind, self.model.context, self.data.batches) != ("hgfm", "dialogue", "dialogue"):
+            raise ValueError(
+                f"model.context is {self.model.context} and data.batches {self.data.batches}, but both are dialogue, "
+                "with model.kind hgfm alone, or none is (none and clips)"
+            )
+        if dialogues and (self.shar.use or self.data.corpus_sampling != 1):
+            raise ValueError(
+                "data.batches dialogue has no shards and no data.corpus_sampling; leave --shar out, set it to 1"
+            )
+        plain = (self.loss.gamma, self.loss.label_smoothing, self.loss.class_balance, self.mixup.alpha)
+        if kind == "attention_ctc" and plain != (0, 0, "none", 0):
+            raise ValueError(
+                "model.kind attention_ctc learns emotions by CTC, without focal loss, smoothing, class weights and "
+                "mixup; set loss.gamma, loss.label_smoothing and mixup.alpha to 0 and loss.class_balance to none"
+            )
+
     def _validate_encoder_training(self) -> None:
         """Raise ValueError if the encoder is to be trained, and cannot be."""
         top, train = self.encoder.top_blocks(), f"encoder.train is {self.encoder.train}, but "
         if not self.encoder.is_trained:
             return
+        if self.encoder.is_signal:
+            raise ValueError(f"{train}the features are those of {self.encoder.model}, which is no encoder")
         if self.data.features == FBANK:
             raise ValueError(f"{train}the features are fbank, which no encoder makes; give --features")
         if self.data.input != "waveform":

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speecheq.cluster import distributed
 from speecheq.config.schema import GENDERS
+from speecheq.dataset.dialogues import by_dialogue
 from speecheq.dataset.phones.lattice import as_words
 from speecheq.features.audio import load_waveform
 from speecheq.features.augment_features import Changes
@@ -160,9 +161,16 @@ def crop(cut: Cut, max_seconds: float, rng: random.Random) -> Cut:
 
 
 def scoring_batches(
-    stream: str, cuts: list[Cut], batch_size: int, load: ClipLoader | None = None
+    stream: str, cuts: list[Cut], batch_size: int, load: ClipLoader | None = None, dialogues: bool = False
 ) -> Iterator[TaskBatch]:
-    """Mini-batches with every cut once, uncropped, cuts of similar durations together; ``load`` as of ``collate``."""
+    """Mini-batches with every cut once, uncropped, cuts of similar durations together; ``load`` as of ``collate``.
+
+    ``dialogues``: each mini-batch is a dialogue instead.
+    """
+    if dialogues:
+        for turns in by_dialogue(cuts):
+            yield collate(stream, turns, load)
+        return
     ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
     for start in range(0, len(ordered), batch_size):
         yield collate(stream, ordered[start : start + batch_size], load)

@@ -13,7 +13,17 @@ from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import Drops
 from speecheq.dataset.classes import ClassMap
-from speecheq.dataset.msud_recipe import DEV, EVERY_CORPUS, TEST, TRAINING, Recipe
+from speecheq.dataset.msud_recipe import (
+    BEST_TEST,
+    DEV,
+    DROP_SHORT,
+    EVERY_CORPUS,
+    IMPROVISED,
+    SHORT_SECONDS,
+    TEST,
+    TRAINING,
+    Recipe,
+)
 from speecheq.dataset.protocols import (
     CROSS,
     RANDOM_PROTOCOLS,
@@ -100,6 +110,10 @@ class Partition:
                 if corpus == self.recipe.target and with_path:
                     self.unused.append(fold_clip(cut, "-", with_path))
                 continue
+            reason = self._why_not_published(cut) if corpus == self.recipe.target else ""
+            if reason:
+                self.drops.add(reason, cut.id)
+                continue
             clip = fold_clip(cut, self.classes.table.names[number], with_path)
             owner = next((other for other in self.clips if other != corpus and clip.id in self.clips[other]), None)
             if owner is not None:
@@ -116,6 +130,15 @@ class Partition:
             return None, f"{category} of {corpus}, not in use"
         number = self.classes.class_number(custom)
         return number, f"{category} of {corpus}, which is no single class of {self.recipe.target}"
+
+    def _why_not_published(self, cut: MonoCut) -> str:
+        """Why a clip of the target is not in the protocol of a paper; "" if it is, or no paper's is asked for."""
+        switches, supervision = self.recipe.as_published, cut.supervisions[0]
+        if IMPROVISED in switches and "_impro" not in supervision.id:
+            return f"{self.recipe.target}, not improvised (as published)"
+        if DROP_SHORT in switches and supervision.duration <= SHORT_SECONDS:
+            return f"{self.recipe.target}, of {SHORT_SECONDS:g} s or less (as published)"
+        return ""
 
     def _keep_common_classes(self) -> None:
         """Cross-corpus: keep the classes that the target and the training clips of the others have in common."""
@@ -164,6 +187,8 @@ class Partition:
         """The kind of dev part that ``dev`` of the recipe means: clips, speaker or official."""
         recipe = self.recipe
         has_official = any(clip.split == "dev" for clip in self.target_clips.values())
+        if BEST_TEST in recipe.as_published:
+            return TEST
         if recipe.dev == "auto":
             return "official" if has_official and recipe.protocol == "official" else "clips"
         if recipe.dev == "official" and (not has_official or recipe.protocol == CROSS):
@@ -181,7 +206,9 @@ class Partition:
         if self.recipe.protocol == CROSS:
             return dict.fromkeys(clips, TEST)
         pool = [clip for name, clip in clips.items() if name not in test]
-        if self.dev == "official":
+        if self.dev == TEST:  # the test clips are the dev part too, see msud.py
+            dev = set()
+        elif self.dev == "official":
             dev = {clip.id for clip in pool if clip.split == "dev"}
         else:
             dev = dev_part(pool, self.dev, self.recipe.seed)

@@ -27,6 +27,7 @@ from speecheq.common.errors import InputError
 from speecheq.config.schema import DataConfig
 from speecheq.dataset.batch import START, ClipLoader, MultitaskBatch, Position, TaskBatch, collate, crop, load_samples
 from speecheq.dataset.corpus_sampling import resample
+from speecheq.dataset.dialogues import by_dialogue
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.shard_plan import BUCKETS
 from speecheq.dataset.shared_memory import has_room
@@ -87,7 +88,8 @@ class _StoredCuts(ClipSource):
         self.cuts = cuts
 
     def planned_batches(self, stream: Stream, loader: int, loaders: int) -> Iterator[PlannedBatch]:
-        return islice(self._all_batches(stream), loader, None, loaders)
+        dialogues = stream.config.batches == "dialogue" and stream.name == "emotion"
+        return islice(self._dialogues(stream) if dialogues else self._all_batches(stream), loader, None, loaders)
 
     def loader_order(self, stream: Stream, loaders: int) -> Iterator[int]:
         return cycle(range(loaders))
@@ -105,6 +107,20 @@ class _StoredCuts(ClipSource):
                 position = Position(epoch, number)
                 if position >= stream.start:
                     yield PlannedBatch(position, last, distributed.share(cuts), [cut.id for cut in cuts])
+
+    def _dialogues(self, stream: Stream) -> Iterator[PlannedBatch]:
+        """Each mini-batch is a dialogue."""
+        if distributed.size() > 1:
+            raise InputError(
+                "data.batches dialogue: a dialogue cannot be shared by several processes; leave out --gpus."
+            )
+        dialogues = by_dialogue(self.cuts)
+        for epoch in count(stream.start.epoch):
+            order = random.Random(f"{stream.seed} {stream.name} {epoch}").sample(dialogues, len(dialogues))
+            for number, cuts in enumerate(order):
+                position = Position(epoch, number)
+                if position >= stream.start:
+                    yield PlannedBatch(position, number + 1 == len(order), cuts, [cut.id for cut in cuts])
 
     def _sampler(self, stream: Stream, cuts: CutSet) -> DynamicBucketingSampler:
         clips = len(list(islice(cuts, BUCKETS)))

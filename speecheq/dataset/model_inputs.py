@@ -56,14 +56,19 @@ def encoder_of(extractor: WaveformExtractor) -> Encoder | None:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """``load`` reads a clip (None: its stored filter banks), ``extract`` then makes features of a mini-batch."""
+    """``load`` reads a clip (None: its stored filter banks), ``extract`` then makes features of a mini-batch.
+
+    ``dialogues``: whether the mini-batches of emotion clips are dialogues.
+    """
 
     load: ClipLoader | None = None
     extract: FeatureExtractor | None = None
+    dialogues: bool = False
 
     def batches(self, stream: str, cuts: Iterable[Cut], batch_size: int, device: torch.device) -> Iterator[TaskBatch]:
         """Mini-batches of features on ``device`` with every cut once, uncropped."""
-        for batch in scoring_batches(stream, list(cuts), batch_size, self.load):
+        dialogues = self.dialogues and stream == "emotion"
+        for batch in scoring_batches(stream, list(cuts), batch_size, self.load, dialogues):
             yield self._extracted(batch.to(device))
 
     def collate(self, stream: str, cuts: list[Cut], device: torch.device) -> TaskBatch:
@@ -97,10 +102,10 @@ def scoring_inputs(
 
     ``trained``: see ``waveform_extractor``; stored states are those of the encoder before such a training.
     """
-    states = stored_states(config, data) if trained is None else None
+    states, dialogues = stored_states(config, data) if trained is None else None, config.data.batches == "dialogue"
     if states is not None or config.data.features == FBANK:
-        return ModelInputs(stored_loader(config, states))
-    return ModelInputs(load_samples, as_extractor(waveform_extractor(config, trained).to(device)))
+        return ModelInputs(stored_loader(config, states), dialogues=dialogues)
+    return ModelInputs(load_samples, as_extractor(waveform_extractor(config, trained).to(device)), dialogues)
 
 
 def as_extractor(module: nn.Module) -> FeatureExtractor:

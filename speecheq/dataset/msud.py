@@ -31,7 +31,7 @@ from speecheq.common.stages import STAMP, Stage, require
 from speecheq.corpora.prepared_corpus import load_card
 from speecheq.dataset.classes import class_warnings
 from speecheq.dataset.fold_sets import FoldSets, Partition
-from speecheq.dataset.msud_recipe import DECLARED, DEV, GENDER, TEST, TRAINING, Recipe
+from speecheq.dataset.msud_recipe import AS_PUBLISHED, DECLARED, DEV, GENDER, TEST, TRAINING, Recipe
 from speecheq.dataset.protocols import CROSS
 from speecheq.dataset.published_folds import folds_file_digest
 from speecheq.features.storage import load_cuts
@@ -88,6 +88,8 @@ class _Unifier:
         self.cuts = {name: load_cuts(fbank / name) for name in self.cards}
         self.inputs = [fbank / name for name in sorted(self.cards)]
         self.options = asdict(recipe)
+        if not recipe.as_published:  # folds made before there were such switches are those of none
+            del self.options["as_published"]
         self.options["corpora"] = sorted(self.cards)
         self.options["folds_file"] = recipe.folds_file and folds_file_digest(recipe.folds_file)
         self.options["left_out"] = [name for name in self.options.pop("recipe_corpora") if name not in self.cards]
@@ -139,6 +141,7 @@ class _Unifier:
                 "classes_of": recipe.classes,
                 "neutral_eis": recipe.neutral_eis,
                 "use": dict(recipe.use),
+                "as_published": list(recipe.as_published),
                 "folds_file": recipe.folds_file and Path(recipe.folds_file).name,
                 "target_esc": sorted(set(self.cards[recipe.target]["labels"].values())),
                 "test_speakers_in_training": fold.shared_speakers,
@@ -150,6 +153,9 @@ class _Unifier:
                 log.warning(
                     "%s: %d training clips have no gender and are not in the gender set", stage.title, without_gender
                 )
+            if recipe.as_published:
+                switches = ", ".join(AS_PUBLISHED[name] for name in recipe.as_published)
+                log.warning("%s: as published, not strict: %s", stage.title, switches)
             for warning in class_warnings(sets):
                 log.warning("%s: %s", stage.title, warning)
             write_json(temporary / "msud.json", note)
@@ -171,6 +177,8 @@ class _Unifier:
                     custom["class"] = classes.class_number(custom)
                     class_name = classes.table.names[custom["class"]]
                     writer.add(assigned[cut.id], cut, class_name)
+                    if assigned[cut.id] == TEST and partition.dev == TEST:
+                        writer.add(DEV, cut, class_name)
                     if assigned[cut.id] == TRAINING and cut.supervisions[0].gender is not None:
                         writer.add(GENDER, cut, class_name)
         return writer.summary()

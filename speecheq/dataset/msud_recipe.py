@@ -14,11 +14,30 @@ CLASSES = ("seqm", "corpus")
 DECLARED = "declared"
 DEV_PARTS = ("auto", "clips", "speaker", "official")
 EVERY_CORPUS = "*"
+# What published protocols do and this house does not: each is a switch of a protocol of its own, never of another.
+IMPROVISED, DROP_SHORT, BEST_TEST = "improvised", "drop_short", "best_test"
+AS_PUBLISHED = {
+    IMPROVISED: "improvised speech only",
+    DROP_SHORT: "clips of 2 s or less are left out, of the test too",
+    BEST_TEST: "the epoch is chosen on the test clips",
+}
+SHORT_SECONDS = 2.0
 # The sets of a fold. Training sets are named after their task.
 TRAINING, GENDER, DEV, TEST = "emotion", "gender", "dev", "test"
 
 
-def experiment_name(target: str, protocol: str, classes: str = "seqm", neutral_eis: str = DECLARED) -> str:
+def parse_switches(text: str) -> tuple[str, ...]:
+    """The switches of ``--as-published``, in the order of AS_PUBLISHED. Raises InputError for an unknown one."""
+    names = text.replace(",", " ").split()
+    unknown = next((name for name in names if name not in AS_PUBLISHED), None)
+    if unknown is not None:
+        raise InputError(f"--as-published: {unknown!r} is not one of {', '.join(AS_PUBLISHED)}.")
+    return tuple(name for name in AS_PUBLISHED if name in names)
+
+
+def experiment_name(
+    target: str, protocol: str, classes: str = "seqm", neutral_eis: str = DECLARED, as_published: Sequence[str] = ()
+) -> str:
     """The name of the folder of a target under a protocol; switches that are not at their defaults are part of it.
 
     Raises InputError for a protocol whose name cannot be part of a folder's name.
@@ -30,6 +49,8 @@ def experiment_name(target: str, protocol: str, classes: str = "seqm", neutral_e
         name += f".{classes}_classes"
     if neutral_eis != DECLARED:
         name += f".neutral_{neutral_eis}"
+    if as_published:
+        name += f".as_published-{'-'.join(as_published)}"
     return name
 
 
@@ -45,6 +66,7 @@ class Recipe:
       (``metric``), or that of the corpora's own intensities (``corpus``).
     - ``use``: the SEQM categories that are used of a corpus, or of all ("*"); None: all categories.
     - ``folds_file``: a published partition of the target.
+    - ``as_published``: the switches of AS_PUBLISHED that are on.
     - ``recipe_corpora``: all corpora that the recipe knows, so that those left out can be named.
     """
 
@@ -58,6 +80,7 @@ class Recipe:
     use: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
     folds_file: Path | None = None
     recipe_corpora: Sequence[str] = ()
+    as_published: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -73,6 +96,8 @@ class Recipe:
         unknown = sorted(set(self.use) - {EVERY_CORPUS, self.target, *self.corpora, *self.recipe_corpora})
         if unknown:
             raise InputError(f"--use {unknown[0]}=...: there is no corpus {unknown[0]} in this run.")
+        if BEST_TEST in self.as_published and (self.dev != "auto" or self.protocol == CROSS):
+            raise InputError("--as-published best_test has no dev part; leave out --dev, and the protocol cross.")
         if self.protocol == CROSS and self.classes == "corpus":
             raise InputError("the protocol 'cross' compares corpora in SEQM's classes; leave out --classes corpus.")
         if self.folds_file is not None and self.protocol in (CROSS, "official", *RANDOM_PROTOCOLS):
@@ -83,7 +108,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        return experiment_name(self.target, self.protocol, self.classes, self.neutral_eis)
+        return experiment_name(self.target, self.protocol, self.classes, self.neutral_eis, self.as_published)
 
     @property
     def others(self) -> list[str]:

@@ -17,7 +17,9 @@ from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.evaluation.metrics import unweighted_accuracy
 
-KERNELS = ("rbf", "linear")
+# In place of a kernel: no SVM, but the most frequent class of the training clips, which any system should beat.
+MAJORITY = "majority"
+KERNELS = ("rbf", "linear", MAJORITY)
 SPEAKER_GROUPS = 5  # at most
 
 
@@ -87,11 +89,14 @@ def standardise_by_speaker(clips: ProbeClips) -> ProbeClips:
 
 
 class _Probe:
-    """The SVM of one layer."""
+    """The SVM of one layer, or the shares of the classes."""
 
     def __init__(self, vectors: np.ndarray, classes: np.ndarray, settings: ProbeSettings):
         if len(np.unique(classes)) < 2:
             raise InputError("all training clips are of one class, so an SVM has nothing to tell apart.")
+        self.shares = np.bincount(classes) / len(classes) if settings.kernel == MAJORITY else None
+        if self.shares is not None:
+            return
         self.statistics = None if settings.by_speaker else _mean_and_deviation(vectors)
         self.svm = SVC(kernel=settings.kernel, C=settings.c).fit(self._standardised(vectors), classes)
 
@@ -108,6 +113,8 @@ class _Probe:
         Decision values are no log probabilities. Their softmax has the same most probable class, and needs no
         random split of the training clips, as Platt's scaling does.
         """
+        if self.shares is not None:
+            return np.tile(np.pad(self.shares, (0, number - len(self.shares))), (len(vectors), 1))
         values = self.svm.decision_function(self._standardised(vectors))
         if values.ndim == 1:  # two classes: the value of the second against the first
             values = np.stack([np.zeros_like(values), values], 1)

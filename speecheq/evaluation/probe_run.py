@@ -35,7 +35,7 @@ from speecheq.dataset.protocols import CROSS
 from speecheq.evaluation import score
 from speecheq.evaluation.metrics import confusion
 from speecheq.evaluation.predictions import ClipPrediction, detailed_scores
-from speecheq.evaluation.probe import ProbeClips, ProbeResult, ProbeSettings, probe
+from speecheq.evaluation.probe import MAJORITY, ProbeClips, ProbeResult, ProbeSettings, probe
 from speecheq.evaluation.score_files import METRICS, SCORES, write_scores
 from speecheq.features.encoder_states import StoredStates
 from speecheq.features.pooled_features import pooled_features
@@ -67,6 +67,11 @@ class StoredFeatures:
             return cls(name, [name], data, load_features)
         return cls(name, list(map(str, encoder.layer_numbers())), data, StoredStates(data / name).load, encoder)
 
+    @property
+    def signal(self) -> str:
+        """What librosa or openSMILE computes; "" for an encoder's states and fbank."""
+        return self.encoder.model if self.encoder is not None and self.encoder.is_signal else ""
+
     def folder(self, corpus: str) -> Path:
         """The folder of stage 2 of a corpus."""
         return self.data / self.name / corpus
@@ -79,6 +84,8 @@ class StoredFeatures:
 
 def system_name(settings: ProbeSettings) -> str:
     """``probe``, with a mark for each setting that is not at its default."""
+    if settings.kernel == MAJORITY:
+        return MAJORITY
     kernel = "" if settings.kernel == ProbeSettings.kernel else f"_{settings.kernel}"
     return f"probe{kernel}{'_by_speaker' if settings.by_speaker else ''}"
 
@@ -106,8 +113,13 @@ class ProbeRun:
         return system_name(self.settings)
 
     @property
+    def config_name(self) -> str:
+        """In the names of folders and in tables: the features, which the majority class does not need."""
+        return "none" if self.settings.kernel == MAJORITY else self.features.name
+
+    @property
     def folder(self) -> Path:
-        return self.exp / f"{self.features.name}-{self.system}" / self.msud.name / f"fold{self.fold}" / f"seed{SEED}"
+        return self.exp / f"{self.config_name}-{self.system}" / self.msud.name / f"fold{self.fold}" / f"seed{SEED}"
 
     @property
     def fold_folder(self) -> Path:
@@ -120,7 +132,7 @@ class ProbeRun:
 
     @property
     def title(self) -> str:
-        return f"{self.features.name}-{self.system}, {self.note['name']}, fold {self.fold}"
+        return f"{self.config_name}-{self.system}, {self.note['name']}, fold {self.fold}"
 
     @property
     def corpora(self) -> list[str]:
@@ -152,7 +164,9 @@ class ProbeRun:
         return Stage("score", self.title, self.folder / score.STAMP_FOLDER, {}, inputs, score.FORMAT)
 
     def cuts(self, name: str) -> list[Cut]:
-        """The cuts of a set of the fold that are of corpora in use."""
+        """The cuts of a set of the fold that are of corpora in use; none where the dev part is the test clips."""
+        if name == DEV and self.note["dev"] == TEST:
+            return []
         used = [self.note["target"]] if name == TEST else self.corpora
         return [cut for cut in open_cuts(self.fold_folder / f"{name}.jsonl.gz") if _corpus(cut) in used]
 
@@ -246,7 +260,7 @@ def _write_scores(run: ProbeRun, predictions: Sequence[ClipPrediction], result: 
     metrics["run"] = {
         **{key: run.note[key] for key in (*score.EXPERIMENT, "fold", "folds", "test_speakers_in_training")},
         "system": run.system,
-        "config": run.features.name,
+        "config": run.config_name,
         "seed": SEED,
         "set": [],
         "label_sets": {TEST: labels},
@@ -254,6 +268,8 @@ def _write_scores(run: ProbeRun, predictions: Sequence[ClipPrediction], result: 
         "probe": {**asdict(run.settings), "layers": list(run.features.layers)},
         "features": run.features.name,
         "by_speaker": run.settings.by_speaker,
+        "as_published": run.note.get("as_published", []),
+        "signal": run.features.signal,
         "layer": run.features.layers[result.layer],
         "confusion_of_layers": {
             name: confusion(gold, posteriors.argmax(1).tolist(), len(classes.names)).tolist()

@@ -75,6 +75,7 @@ class EncoderSet(FeatureSet):
     digest: str
     dim: int
     stored_as: str = "float16"
+    frame_shift: float = Encoder.frame_shift
     suffix = ".npy"
 
     def options(self) -> dict[str, Any]:
@@ -82,7 +83,8 @@ class EncoderSet(FeatureSet):
 
     def check(self, corpus: str, seconds: float, out_dir: Path) -> None:
         """Log how much disk the states take. Raises InputError if less is free."""
-        values = seconds / self.frame_shift * len(self.settings.layers) * self.dim
+        # at least a frame a second or so, as each clip has one
+        values = seconds / min(self.frame_shift, 1.0) * len(self.settings.layers) * self.dim
         need = values * np.dtype(self.stored_as).itemsize / 1e9
         free = shutil.disk_usage(_existing_parent(out_dir)).free / 1e9
         log.info("%s: the states take about %.2f GB; %.0f GB are free", corpus, need, free)
@@ -95,10 +97,6 @@ class EncoderSet(FeatureSet):
 
     def uses_processes(self) -> bool:
         return pick_device("auto").type == "cpu"
-
-    @property
-    def frame_shift(self) -> float:
-        return Encoder.frame_shift
 
     def extract(self, cuts: list[MonoCut], archive: Path) -> None:
         device = pick_device("auto")
@@ -158,8 +156,9 @@ def open_encoder(config: EncoderConfig) -> tuple[EncoderConfig, EncoderSet]:
         the configuration with what was found out, and what stage 2 computes.
     """
     settings = encoder_settings(config)
-    dim, digest = _encoder(settings, pick_device("auto")).dim, encoder_digest(settings)
-    return replace(config, dim=dim, digest=digest), EncoderSet(settings, digest, dim, config.stored_as)
+    encoder, digest = _encoder(settings, pick_device("auto")), encoder_digest(settings)
+    found = replace(config, dim=encoder.dim, digest=digest, frame_shift=encoder.frame_shift)
+    return found, EncoderSet(settings, digest, encoder.dim, config.stored_as, encoder.frame_shift)
 
 
 def _write_header(stream: BinaryIO, stored_as: str, shape: tuple[int, ...]) -> None:
@@ -186,12 +185,15 @@ def _existing_parent(path: Path) -> Path:
 
 
 class _Stored(NamedTuple):
-    """Where the states of a clip are: archive, first row, rows, and the second of the recording they begin at."""
+    """Where the states of a clip are: archive, first row, rows, the second of the recording they begin at, and the
+    seconds from each to the next.
+    """
 
     archive: str
     first: int
     frames: int
     start: float
+    shift: float
 
 
 class StoredStates:
@@ -217,7 +219,8 @@ class StoredStates:
                     array = cut["custom"][STATES]["array"]
                     path = archives.setdefault(array["storage_path"], array["storage_path"])
                     first, frames = map(int, array["storage_key"].split("+"))
-                    clips[cut["id"]] = _Stored(path, first, frames, cut["custom"][STATES]["start"])
+                    states = cut["custom"][STATES]
+                    clips[cut["id"]] = _Stored(path, first, frames, states["start"], states["frame_shift"])
             self.corpora[corpus] = clips
         return self.corpora[corpus]
 
@@ -230,7 +233,7 @@ class StoredStates:
         stored = self.open(corpus).get(cut.id)
         if stored is None:
             raise InputError(f"{self.folder / corpus}: holds no states of {cut.id}; run stage 2 again.")
-        shift = Encoder.frame_shift
+        shift = stored.shift
         skipped = min(round((cut.start - stored.start) / shift), stored.frames - 1)
         kept = stored.frames - skipped
         if round(cut.duration / shift) < kept - 1:  # a piece; the last frame of an entire clip may be a partial one

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from speecheq.common.errors import InputError, optional_package
 from speecheq.common.files import whole_file
+from speecheq.config.model import CITED_KINDS
 from speecheq.config.schema import FBANK
 from speecheq.inference.front_end import EncoderAndModel, join_encoder
 from speecheq.inference.trained_model import INPUTS, PHONES, Inference, onnx_metadata, read_weights
@@ -40,6 +41,8 @@ def export_model(name: str | Path | None, out: Path, int8: bool = False) -> None
     if int8 and out.suffix != ONNX:
         raise InputError(f"{out}: --int8 is for {ONNX} files.")
     model, config, labels = read_weights(name)
+    if config.model.kind in CITED_KINDS:
+        raise InputError(f"{name}: model.kind {config.model.kind}, a system for comparison, cannot be exported.")
     inference: Graph = Inference(model, config, labels.outputs(), labels.calibration.temperature)
     log_mel = None
     if config.data.features != FBANK:

@@ -53,6 +53,10 @@ SYSTEMS = {
     "cnn_blstm": "A CNN with BiLSTM and attention",
     "light": "A small network on the pooled states of a pretrained encoder",
     "fusion": "An ECAPA-TDNN with Res-BiGRUs on filter banks beside a pretrained encoder",
+    "attention_ctc": "A BiLSTM with component attention, trained with CTC of emotions (after Zhao et al., 2019),",
+    "hgfm": "HGFM, BiGRUs with self-attention (Xu et al., 2020, re-implemented),",
+    "multihead_gender": "A CNN with multi-head attention (after Nediyanchath et al., 2020)",
+    "head_fusion": "Head Fusion, a CNN with attention (Xu et al., 2021, re-implemented),",
 }
 
 
@@ -143,6 +147,9 @@ def _frames(config: Config) -> str:
     if config.data.features == FBANK:
         return fbank
     encoder = config.encoder
+    if encoder.is_signal:
+        package, _, name = encoder.model.partition(":")
+        return f"{encoder.dim} values of {package} ({name}), one frame every {1000 * encoder.frame_shift:.0f} ms"
     padded = ", clips padded to 30 s" if encoder.padding == "30s" else ""
     several = "s" if len(encoder.layer_numbers()) > 1 else ""
     states = f"the states of layer{several} {encoder.layers} of {_encoder_name(config)}, 50 a second{padded}"

@@ -273,6 +273,8 @@ def read_weights(name: str | Path | None) -> tuple[Normalised, Config, Labels]:
     path = _find_model(name)
     content = model_folder.read(path) if path.is_dir() else checkpoint.read(path)
     model, config = checkpoint.restore(content, str(path))
+    if config.model.context == "dialogue":
+        raise InputError(f"{path}: hears an utterance with the others of its dialogue, which recordings do not tell.")
     return model, config, Labels.from_checkpoint(content, config)
 
 

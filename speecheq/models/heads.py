@@ -29,6 +29,10 @@ class Predictions:
     augmentation_logits: Tensor | None = None  # (N, num_augmentations)
     reconstruction: Tensor | None = None  # (N, T, feature_dim), normalised, at the features' frame rate
     embedding: Tensor | None = None  # (N, embedding_dim), with any of gender, esc, eis, augmentation
+    # attention_ctc: the logits of blank (0) and of the classes (N, T', num_esc + 1), valid in ``lengths``; in training
+    # also how often the emotion of each clip is to be emitted (N,) int, on the CPU
+    esc_frame_logits: Tensor | None = None
+    esc_labels: Tensor | None = None
 
 
 class FrameLevel(NamedTuple):
@@ -89,14 +93,15 @@ class MultitaskHeads(nn.Module):
 
     MTL-AUG adds a head for the type of augmentation (the embedding) and a decoder (each frame). One frame of the
     backbone's output, of ``frame_channels``, covers ``frames_each`` frames of the features; a phoneme branch has its
-    own ``phoneme_channels``. ``front_end``, if any, changes each frame of the features before the backbone sees it.
+    own ``phoneme_channels``. Without ``frame_channels`` there is no head for phonemes. ``front_end``, if any, changes
+    each frame of the features before the backbone sees it.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         backbone: Backbone,
-        frame_channels: int,
+        frame_channels: int | None,
         frames_each: int = 1,
         phoneme_channels: int | None = None,
         front_end: nn.Module | None = None,
@@ -108,28 +113,34 @@ class MultitaskHeads(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         own = config.phoneme_dropout
         self.phoneme_dropout = self.dropout if own is None else nn.Dropout(own)
-        self.phoneme_head = Convolution(phoneme_channels or frame_channels, config.num_phones)
+        self.known_tasks: tuple[str, ...] = TASKS if frame_channels else TASKS[1:]
+        if frame_channels:
+            self.phoneme_head = Convolution(phoneme_channels or frame_channels, config.num_phones)
         self.gender_head = nn.Linear(config.embedding_dim, config.num_genders)
         self.esc_head = nn.Linear(config.embedding_dim, config.num_esc)
         self.eis_head = nn.Linear(config.embedding_dim, 1)
         nn.init.constant_(self.eis_head.bias, (EIS_MIN + EIS_MAX) / 2)  # start in the middle of the scale
         nn.init.normal_(self.eis_head.weight, std=0.01)
-        self.known_tasks: tuple[str, ...] = TASKS
         if config.num_augmentations:
             self.augmentation_head = nn.Linear(config.embedding_dim, config.num_augmentations)
             self.known_tasks += ("augmentation",)
-        if config.decoder_channels:
+        if config.decoder_channels and frame_channels:
             self.decoder = FrameDecoder(frame_channels, config.decoder_channels, config.feature_dim, frames_each)
             self.known_tasks += ("reconstruction",)
 
-    def forward(self, features: Tensor, lengths: Tensor, tasks: Iterable[str] = TASKS) -> Predictions:
+    def predict_esc(self, level: FrameLevel, embedding: Tensor, predictions: Predictions) -> None:
+        """Set the ESC logits (N, num_esc) of the frame level, or of the embedding after dropout."""
+        predictions.esc_logits = self.esc_head(embedding)
+
+    def forward(self, features: Tensor, lengths: Tensor, tasks: Iterable[str] | None = None) -> Predictions:
         """Predict ``tasks`` for features (N, T, feature_dim), lengths (N,) in 1..T, preferably on the CPU.
 
+        ``tasks`` None: all of TASKS that there are heads for.
         Only what the tasks need is computed: phonemes alone need no embedding, and with ``batch_statistics:
         per_stream`` they are normalised by the phoneme stream's statistics. Padding may have any values. Raises
         ValueError for no task, or a task without a head.
         """
-        tasks = set(tasks)
+        tasks = set(TASKS).intersection(self.known_tasks) if tasks is None else set(tasks)
         if not tasks or tasks - set(self.known_tasks):
             raise ValueError(f"tasks are {sorted(tasks)}; they must be some of {', '.join(self.known_tasks)}")
         num_frames = features.shape[1]
@@ -154,7 +165,7 @@ class MultitaskHeads(nn.Module):
             if "gender" in tasks:
                 predictions.gender_logits = self.gender_head(embedding)
             if "esc" in tasks:
-                predictions.esc_logits = self.esc_head(embedding)
+                self.predict_esc(level, embedding, predictions)
             if "eis" in tasks:
                 predictions.eis = self.eis_head(embedding).squeeze(1)
             if "augmentation" in tasks:

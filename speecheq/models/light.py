@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from speecheq.config.schema import STACKED_FBANK, ModelConfig
+from speecheq.config.model import STACKED_FBANK, ModelConfig
 from speecheq.models.convolution import Convolution
 from speecheq.models.ecapa import AttentiveStatisticsPooling, EcapaTdnn, statistics
 from speecheq.models.heads import Backbone, FrameLevel, MultitaskHeads

@@ -37,6 +37,9 @@ LATER: dict[str, Any] = {
     "by_speaker": False,
     "select": "best",
     "probe": None,
+    "as_published": [],
+    "context": "none",
+    "signal": "",
 }
 AUDIO_FOLDERS = {"noise": "noises", "rir": "room impulse responses", "unlabelled": "unlabelled speech"}
 

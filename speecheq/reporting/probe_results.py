@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from speecheq.dataset.msud_recipe import DEV, TEST
+from speecheq.evaluation.probe import MAJORITY
 from speecheq.reporting.experiment import Experiment
 from speecheq.reporting.tables import Column, Section, Table, build_table, format_score, join_numbers
 
@@ -89,7 +90,7 @@ def layer_section(experiment: Experiment) -> list[Section]:
 def below_probe(members: Sequence[Experiment]) -> list[str]:
     """A sentence for each trained system of a table that is below the best probe on the same folds, in mean UA."""
     sentences = []
-    probes = [member for member in members if is_probe(member)]
+    probes = [member for member in members if is_probe(member) and member.run["probe"]["kernel"] != MAJORITY]
     for system in members:
         own = [other for other in probes if not is_probe(system) and _is_yardstick(other, system)]
         best = max(own, key=lambda other: other.summary["test.ua"], default=None)

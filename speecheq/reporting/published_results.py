@@ -21,6 +21,8 @@ from speecheq.reporting.tables import NOT_AVAILABLE, Cell, Column, Section, Tabl
 T = TypeVar("T")
 Summary = Mapping[str, Any]  # metrics.json of an experiment
 SCORES = {"wa": 100.0, "ua": 100.0, "uai": 100.0, "eis_mse": 1.0}  # score -> its factor in the paper's table
+# How the names of the configurations of cited systems begin (egs/iemocap/conf/cited.yaml).
+CITED_CONFIG = "cited"
 PUBLISHED = (
     "Published results are means over all folds as reported; their folds, training data and models differ from ours. "
     "Ours are restricted scores over the folds that are named."
@@ -148,13 +150,19 @@ def read_table(path: Path) -> PaperTable:
 def _belongs_to(summary: Summary, row: PaperRow, column: PaperColumn) -> bool:
     run = summary["run"]
     own = (run["system"], run["target"], run["protocol"], run["classes_of"], run["neutral_eis"])
-    if run.get("by_speaker"):
+    if run.get("by_speaker") or run.get("as_published"):
         return False
     return own == (row.system, column.target, column.protocol, "seqm", "declared")
 
 
 def _find(summaries: Sequence[Summary], row: PaperRow, column: PaperColumn) -> Summary | None:
     return next((summary for summary in summaries if _belongs_to(summary, row, column)), None)
+
+
+def _is_shared(summary: Summary) -> bool:
+    """Whether a system stands beside those of any configuration: cited systems have one of their own, as yardsticks."""
+    run = summary["run"]
+    return run.get("probe") is not None or run["config"].startswith(CITED_CONFIG)
 
 
 def _folds_and_seeds(run: Mapping[str, Any]) -> str:
@@ -183,12 +191,17 @@ class ComparedTable(NamedTuple):
 def paper_tables(paper: PaperTable, summaries: Sequence[Summary]) -> list[ComparedTable]:
     """The paper's table with cells "ours / the paper's", once for each configuration that was run.
 
-    The notes matter because our means over some folds are not the paper's means over all.
+    Cited systems and yardsticks, which have configurations of their own, are in each of these tables, with a row for
+    each configuration or feature set. The notes matter because our means over some folds are not the paper's means
+    over all.
     """
     by_config: dict[str, list[Summary]] = defaultdict(list)
+    shared: dict[str, list[Summary]] = defaultdict(list)
     for summary in summaries:
         if any(_belongs_to(summary, row, column) for row in paper.rows for column in paper.columns):
-            by_config[config_name(summary["run"])].append(summary)
+            (shared if _is_shared(summary) else by_config)[config_name(summary["run"])].append(summary)
+    if shared and not by_config:
+        by_config["cited systems and yardsticks"] = []
     headings = [Column("ours / the paper's", ("system",))]
     headings += [
         Column(column.heading, (f"{column.heading}, ours", f"{column.heading}, the paper's"), " / ")
@@ -199,13 +212,18 @@ def paper_tables(paper: PaperTable, summaries: Sequence[Summary]) -> list[Compar
         rows: list[list[Cell]] = []
         notes: list[str] = []
         for row in paper.rows:
-            found = [_find(members, row, column) for column in paper.columns]
-            notes += [_describe_run(summary["run"]) for summary in found if summary is not None]
-            cells = [
-                _paper_cell(summary, column.score, figure)
-                for summary, column, figure in zip(found, paper.columns, row.figures)
-            ]
-            rows.append([row.name if row.system is None else f"{row.name} ({row.system})", *cells])
+            others = {
+                name: own for name, own in sorted(shared.items()) if any(_find(own, row, c) for c in paper.columns)
+            }
+            for name, own in (others or {"": members}).items():
+                found = [_find(own, row, column) for column in paper.columns]
+                notes += [_describe_run(summary["run"]) for summary in found if summary is not None]
+                cells = [
+                    _paper_cell(summary, column.score, figure)
+                    for summary, column, figure in zip(found, paper.columns, row.figures)
+                ]
+                system = row.system if not name else f"{row.system}, {name}"
+                rows.append([row.name if row.system is None else f"{row.name} ({system})", *cells])
         table = Table(f"paper.{config}", f"{paper.title}, {config}", headings, rows)
         tables.append(ComparedTable(table, list(dict.fromkeys(notes))))
     return tables
@@ -222,7 +240,8 @@ def published_sections(published: Sequence[PublishedResult], summaries: Sequence
     """
     ours: dict[tuple[str, str], list[Summary]] = defaultdict(list)
     for summary in summaries:
-        if not summary["run"].get("by_speaker"):  # the published systems hear one clip at a time
+        # the published systems hear one clip at a time; the switches of other protocols have tables of their own
+        if not summary["run"].get("by_speaker") and not summary["run"].get("as_published"):
             ours[summary["run"]["target"], summary["run"]["protocol"]].append(summary)
     sections = []
     for (target, protocol), members in sorted(ours.items()):

@@ -10,6 +10,7 @@ from speecheq.common.files import locked_folder, remove_leftovers, write_text
 from speecheq.common.log import log
 from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation.robustness import conditions
+from speecheq.reporting.as_published import as_published_sections
 from speecheq.reporting.comparison import Comparison, compare
 from speecheq.reporting.experiment import Experiment, scored_folders, summarise
 from speecheq.reporting.figures import compare_conditions, draw_pictures, write_pictures
@@ -120,7 +121,7 @@ def _paper_sections(paper: PaperTable, systems: Sequence[Experiment]) -> list[Se
     """Our results beside the paper's, and among published ones."""
     summaries = [system.summary for system in systems]
     beside = [Section(table.caption, [table], notes) for table, notes in paper_tables(paper, summaries)]
-    return [*beside, *published_sections(paper.published, summaries)]
+    return [*beside, *as_published_sections(systems), *published_sections(paper.published, summaries)]
 
 
 def _with_headings(section: Section) -> list[Table]:

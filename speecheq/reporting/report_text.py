@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speecheq.config.schema import FBANK
-from speecheq.dataset.msud_recipe import DECLARED, EVERY_CORPUS, TEST
+from speecheq.dataset.msud_recipe import AS_PUBLISHED, BEST_TEST, DECLARED, EVERY_CORPUS, TEST
 from speecheq.evaluation.metrics import CALIBRATION_BINS
+from speecheq.evaluation.probe import MAJORITY
 from speecheq.evaluation.significance import FEW_SPEAKERS, RESAMPLES
 from speecheq.reporting.experiment import Experiment, config_name, describe_audio_folders
 from speecheq.reporting.figures import Picture
@@ -48,6 +49,10 @@ def group_heading(run: Run) -> str:
         parts.append(f"neutral EIS {run['neutral_eis']}")
     if run.get("by_speaker"):
         parts.append("normalised by speaker")
+    if run.get("context", "none") != "none":
+        parts.append("with the other utterances of the dialogue")
+    if run.get("as_published"):
+        parts.append(f"as published, not strict ({', '.join(AS_PUBLISHED[name] for name in run['as_published'])})")
     return ", ".join(parts)
 
 
@@ -114,10 +119,13 @@ def _describe_training(run: Run) -> str:
             f"{join_numbers(run['steps'])} steps per fold on {', '.join(run['device'])}, {run['train_seconds']:.0f} s "
             "of training in total"
         )
+    if run["probe"]["kernel"] == MAJORITY:
+        return "the most frequent class of the training and dev clips, whatever is said"
+    what = f"{run['signal']}, one vector a clip" if run["signal"] else "the mean and deviation over time of one layer"
     whose = "each speaker's own clips" if run["probe"]["by_speaker"] else "the training and dev clips"
     return (
-        f"SVM ({run['probe']['kernel']} kernel, C = {run['probe']['c']:g}) on the mean and deviation over time of one "
-        f"layer, standardised by {whose}; trained on training and dev clips; posteriors are a softmax of its decision "
+        f"SVM ({run['probe']['kernel']} kernel, C = {run['probe']['c']:g}) on {what}, "
+        f"standardised by {whose}; trained on training and dev clips; posteriors are a softmax of its decision "
         "values"
     )
 
@@ -142,13 +150,23 @@ def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
     if run.get("features", FBANK) != FBANK:
         trained = run.get("encoder_train", "none")
         how = "frozen" if trained == "none" else f"trained with the model ({trained})"
-        facts.append(f"features: the states of a pretrained encoder ({run['features']}), {how}")
+        whose = f"the states of a pretrained encoder ({run['features']}), {how}"
+        facts.append(f"features: {run['signal'] or whose}")
     if run.get("select") == "last":
         facts.append("the model of the last epoch was scored, not the best on the dev part")
     if run.get("by_speaker"):
         facts.append(
             "each speaker's clips were normalised by their own mean and deviation, those of test speakers too: another "
             "protocol than that of systems that hear one clip at a time"
+        )
+    if BEST_TEST in run.get("as_published", ()):
+        facts.append(
+            "the epoch was chosen on the test clips, as in the protocol of a paper, and scores are higher for that"
+        )
+    if run.get("context", "none") != "none":
+        facts.append(
+            "each utterance was heard with the others of its dialogue, of both speakers: more than systems of single "
+            "utterances have"
         )
     if run["sounds"]:
         facts.append(f"also trained with {describe_audio_folders(run['sounds'])}")

@@ -14,7 +14,16 @@ from speecheq.config.schema import Config
 from speecheq.dataset.batch import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
 from speecheq.dataset.phones.lattice import CtcGraph, ctc_graph, first_of
 from speecheq.features.augment_features import Mixup
-from speecheq.losses import LossWeights, combine, ctc_loss, eis_loss, focal_loss, reconstruction_loss
+from speecheq.losses import (
+    LossWeights,
+    combine,
+    ctc_loss,
+    eis_loss,
+    emitted,
+    emotion_ctc_loss,
+    focal_loss,
+    reconstruction_loss,
+)
 from speecheq.models import Predictions
 from speecheq.models.normalisation import Normalised
 from speecheq.seqm import UNSPECIFIED
@@ -107,6 +116,26 @@ def ctc_graphs(stream: TaskBatch, config: Config) -> list[CtcGraph]:
     ]
 
 
+def ctc_emotion_losses(predictions: Predictions, classes: Tensor, setup: StepSetup) -> tuple[Tensor, dict[str, Tensor]]:
+    """Of a model that learns emotions by CTC: the loss () of ESC for this process' classes (N,), and what it emits.
+
+    The share of blank and the labels of a clip stand beside the losses, since a model that collapses to blank has a
+    loss that still falls.
+    """
+    logits, lengths, repeats = predictions.esc_frame_logits, predictions.lengths, predictions.esc_labels
+    assert logits is not None and repeats is not None
+    backend = "torch" if setup.ctc_backend == "none" else setup.ctc_backend
+    result = emotion_ctc_loss(logits, lengths, classes, repeats, backend)
+    counts = result.feasible.sum()
+    found = emitted(logits, lengths)
+    means = {"esc_blank": found.blank, "esc_emitted": found.labels}
+    clips = torch.tensor(len(classes))
+    return (
+        distributed.mini_batch_mean(result.loss, counts),
+        {name: distributed.mini_batch_mean(mean, clips) for name, mean in means.items()},
+    )
+
+
 def stream_loss(model: Normalised, name: str, stream: TaskBatch, setup: StepSetup, weights: LossWeights) -> StreamLoss:
     """The losses of one stream's mini-batch.
 
@@ -123,11 +152,15 @@ def stream_loss(model: Normalised, name: str, stream: TaskBatch, setup: StepSetu
         predictions = model(stream.inputs, stream.lengths, change, tasks=(*TASKS[name], *label_free))
     losses = label_free_losses(model, stream, predictions, label_free)
     left_out: list[str] = []
+    shown: dict[str, Tensor] = {}  # beside the losses
     if name == "emotion":
         esc, eis = gather_rows(stream.targets["esc"]), gather_rows(stream.targets["eis"])
         eis = eis if mixup is None else mixup.mix_eis(eis, UNSPECIFIED)
-        logits = gather_rows(predictions.esc_logits)
-        losses["esc"] = classification_loss(logits, esc, mixup, config, setup.class_weights)
+        if predictions.esc_frame_logits is not None:
+            losses["esc"], shown = ctc_emotion_losses(predictions, stream.targets["esc"], setup)
+        else:
+            logits = gather_rows(predictions.esc_logits)
+            losses["esc"] = classification_loss(logits, esc, mixup, config, setup.class_weights)
         losses["eis"] = eis_loss(gather_rows(predictions.eis), eis, config.loss.label_ignore)
     elif name == "gender":
         gender = gather_rows(stream.targets["gender"])
@@ -142,7 +175,9 @@ def stream_loss(model: Normalised, name: str, stream: TaskBatch, setup: StepSetu
         left_out = [f"{name}{REASONS[reason]}" for name, reason in zip(stream.all_ids, reasons) if reason]
     prefix = "unlabelled_" if name == "unlabelled" else ""
     return StreamLoss(
-        combine(losses, weights), {f"{prefix}{task}": loss.detach() for task, loss in losses.items()}, left_out
+        combine(losses, weights),
+        {f"{prefix}{task}": loss.detach() for task, loss in (*losses.items(), *shown.items())},
+        left_out,
     )
 
 

@@ -25,6 +25,7 @@ from speecheq.evaluation.predictions import (
     predict_emotions,
     predict_phones,
 )
+from speecheq.losses import FEWEST_EMITTED
 from speecheq.models import checkpoint
 from speecheq.models.normalisation import Normalised
 from speecheq.training.optimizer import AverageModel, build_optimizer
@@ -220,6 +221,7 @@ class Trainer:
         self.curves.add("dev", scores, state.step)
         self.curves.add_confusion(confusion, self.data.classes.names, state.step)
         epoch = state.epoch + 1
+        warn_of_collapse(self.name, state)
         log.info(
             "%s: epoch %d, step %d: train %s; dev %s; %.1f clips/s",
             self.name,
@@ -262,6 +264,19 @@ class Trainer:
 def _seed(seed: int) -> None:
     random.seed(seed)
     torch.manual_seed(seed)
+
+
+def warn_of_collapse(name: str, state: TrainingState) -> None:
+    """Warn if CTC of emotions gave little but blank in the running epoch."""
+    labels = state.means().get("esc_emitted", FEWEST_EMITTED)
+    if labels < FEWEST_EMITTED:
+        log.warning(
+            "%s: epoch %d: CTC gives nearly nothing but blank (%.2f labels a clip): it has collapsed, or has not begun "
+            "to learn; more steps or another learning rate may help",
+            name,
+            state.epoch + 1,
+            labels,
+        )
 
 
 def _merit(scores: dict[str, Any]) -> tuple[float, float]:

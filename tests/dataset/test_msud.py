@@ -489,3 +489,13 @@ def test_an_utterance_in_two_corpora(rich):
 def test_switches_take_their_values_only(option):
     with pytest.raises(InputError, match="is not one of"):
         Recipe("target", "speaker", (), **option)
+
+
+def test_the_dev_part_of_best_test_is_the_test_clips(data):
+    data.unify(protocol="random5", folds="1", corpora=("target",), as_published=("best_test",))
+    sets = data.sets(name="target.random5.as_published-best_test")
+    assert {cut.id for cut in sets["dev"]} == {cut.id for cut in sets["test"]} != set()
+    assert not {cut.id for cut in sets["dev"]} & {cut.id for cut in sets["emotion"]}
+    note = load_fold(data.root / "msud" / "target.random5.as_published-best_test", 1)
+    assert (note["dev"], note["as_published"]) == ("test", ["best_test"])
+    assert note["sets"]["dev"] == note["sets"]["test"]

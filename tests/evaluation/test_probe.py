@@ -140,3 +140,12 @@ def test_a_value_that_never_changes_is_harmless():
 
 
 CONSTANT = (clips(range(4), [STRONG]), clips([4], [STRONG], 1), clips([5], [STRONG], 2))
+
+
+def test_the_majority_class_is_that_of_training_and_dev_clips():
+    training, dev, test = clips([0], [STRONG]), clips([1], [STRONG], seed=1), clips([2], [STRONG], seed=2)
+    more = ProbeClips(training.vectors[:5], np.full(5, 1), training.speakers[:5])
+    result = probe(training.joined(more), dev, test, CLASSES + 1, True, ProbeSettings(kernel="majority"))
+    assert result.posteriors.shape == (1, len(test.classes), CLASSES + 1)
+    assert (result.posteriors.argmax(2) == 1).all() and result.test_ua == [pytest.approx(1 / CLASSES)]
+    assert result.posteriors[0, 0].tolist() == pytest.approx([8 / 29, 13 / 29, 8 / 29, 0])

@@ -18,6 +18,7 @@ from speecheq.features.storage import load_features
 from speecheq.reporting.experiment import scored_folders, summarise
 from speecheq.reporting.probe_results import layer_scores
 from speecheq.reporting.recipe_status import DONE, MISSING, Status
+from speecheq.reporting.report_text import experiment_facts
 
 NAME = "casia.speaker"
 
@@ -120,3 +121,22 @@ def test_only_planning_writes_nothing(data, tmp_path):
     with planning() as stages:
         assert not run_probe(run)
     assert [stage.name for stage in stages] == ["probe"] and not list(tmp_path.iterdir())
+
+
+def test_where_the_dev_part_is_the_test_clips_no_probe_is_trained_on_them(data, tmp_path):
+    recipe = Recipe("casia", "random5", ["casia"], as_published=("best_test",))
+    unify(recipe, "1", data / "manifests", data / "fbank", data / "msud")
+    run = ProbeRun(StoredFeatures.open("fbank", data), ProbeSettings(), tmp_path, data / "msud" / recipe.name, 1)
+    assert run.cuts("dev") == [] and len(run.cuts("test")) > 0
+    assert run_probe(run) and read_metrics(run.folder)["run"]["as_published"] == ["best_test"]
+
+
+def test_the_majority_class_is_scored_like_the_others(data, tmp_path, capsys, no_pictures):
+    exp = tmp_path / "exp"
+    assert run_command(data, exp, "--kernel", "majority") == 0
+    folder = exp / "none-majority" / NAME
+    metrics = read_metrics(folder / "fold1" / "seed1")
+    assert metrics["test.ua"] == pytest.approx(1 / 6) and metrics["run"]["probe"]["kernel"] == "majority"
+    experiment = summarise(folder, scored_folders(folder)[0])
+    assert experiment.name == "none-majority"
+    assert any("the most frequent class of the training" in fact for fact in experiment_facts(experiment.summary))

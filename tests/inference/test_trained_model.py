@@ -12,7 +12,7 @@ import torch
 
 from speecheq.common import files
 from speecheq.common.errors import InputError
-from speecheq.config.schema import MODEL_KINDS
+from speecheq.config.model import MODEL_KINDS
 from speecheq.inference import model_folder, trained_model
 from speecheq.inference.model_card import model_card
 from speecheq.inference.trained_model import Inference, Labels, load_trained_model

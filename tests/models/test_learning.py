@@ -4,7 +4,8 @@ import pytest
 import torch
 from small_models import SMALL
 
-from speecheq.config.schema import STACKED_FBANK, Config, ModelConfig
+from speecheq.config.model import STACKED_FBANK
+from speecheq.config.schema import Config, ModelConfig
 from speecheq.dataset.batch import MultitaskBatch, TaskBatch
 from speecheq.losses import LossWeights
 from speecheq.models import checkpoint

@@ -25,6 +25,7 @@ parts:
   - {name: doing it, system: speecheq, without: wo_mtl}
 notes: [All of this is made up.]
 """
+PROBE_ROW = "  - {name: SVM, system: probe, figures: [null, null]}\n"
 
 
 def summary(system="speecheq", target="casia", protocol="random10", config="small", assignments=(), **changes):
@@ -111,15 +112,44 @@ def test_tables_that_are_wrong(tmp_path, old, new, words):
     assert str(refused.value).startswith(str(tmp_path / "table.yaml")) and words in str(refused.value)
 
 
-@pytest.mark.parametrize("recipe, rows, columns", [("mandarin", 6, 6), ("iemocap", 6, 3)])
+@pytest.mark.parametrize("recipe, rows, columns", [("mandarin", 6, 6), ("iemocap", 10, 5)])
 def test_the_recipes_tables_name_systems_that_are_there(recipe, rows, columns):
     from speecheq.config.layers import read_systems
 
     made = read_table(EGS / recipe / "conf" / "table.yaml")
     assert (len(made.rows), len(made.columns)) == (rows, columns)
-    assert {row.system for row in made.rows} - {None} <= set(read_systems(EGS / recipe / "conf" / "systems.yaml"))
+    assert {row.system for row in made.rows} - {None, "probe", "majority"} <= set(
+        read_systems(EGS / recipe / "conf" / "systems.yaml")
+    )
     full = next(row for row in made.rows if row.system == "speecheq")
-    assert full.figures[-1] == {"mandarin": 0.68, "iemocap": 0.74}[recipe]
+    mse = [column.score for column in made.columns].index("eis_mse")
+    assert full.figures[mse] == {"mandarin": 0.68, "iemocap": 0.74}[recipe]
+
+
+def test_cited_systems_and_yardsticks_stand_beside_every_configuration(tmp_path):
+    text = TABLE.replace("system: null", "system: hgfm").replace("published:", PROBE_ROW + "published:")
+    paper = read_table(table(tmp_path, text))
+    cited = [summary("hgfm", config="cited-hgfm33"), summary("hgfm", config="cited"), summary("hgfm", config="paper")]
+    svm = summary("probe", config="egemaps", probe={"kernel": "rbf"})
+    made = paper_tables(paper, [summary(), *cited[:2], svm])
+    assert [beside.caption for beside, _ in made] == ["Table 9, small"]
+    assert [row[0] for row in made[0].table.rows] == [
+        "Cited (hgfm, cited)",
+        "Cited (hgfm, cited-hgfm33)",
+        "Full (speecheq)",
+        "SVM (probe, egemaps)",
+    ]
+    alone = paper_tables(paper, [*cited[:2], svm])
+    assert [beside.caption for beside, _ in alone] == ["Table 9, cited systems and yardsticks"]
+    assert alone[0].table.rows[2][1] == ("-", "96.45")
+    own = paper_tables(paper, [cited[2]])
+    assert [beside.caption for beside, _ in own] == ["Table 9, paper"], "another configuration is one of its own"
+
+
+def test_the_protocol_of_a_paper_is_in_no_table_of_a_strict_one(tmp_path):
+    paper = read_table(table(tmp_path))
+    assert paper_tables(paper, [summary(as_published=["best_test"])]) == []
+    assert published_sections(paper.published, [summary(as_published=["best_test"])]) == []
 
 
 def test_ours_stand_among_published_figures_of_the_same_corpus_and_kind_of_folds(tmp_path):

@@ -8,6 +8,7 @@ from speecheq.features.encoders import emotion2vec
 from speecheq.features.encoders.encoder import Encoder
 from speecheq.features.encoders.model_files import ModelFiles, find_model
 from speecheq.features.encoders.settings import EncoderSettings
+from speecheq.features.encoders.signal import SignalFeatures, is_signal, signal_digest
 
 # To be raised when the same settings and files come to give other states.
 FORMAT = 1
@@ -19,6 +20,8 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
     Only the blocks up to the highest layer are built, and only their tensors are read. Raises InputError for a model
     that cannot be read, an unknown architecture, or a layer that it does not have.
     """
+    if is_signal(settings.model):
+        return SignalFeatures(settings).eval()
     folder = find_model(settings.model)
     if emotion2vec.is_emotion2vec(folder):
         encoder: Encoder = emotion2vec.Emotion2vecEncoder(settings, folder)
@@ -46,6 +49,8 @@ def _encoder_class(files: ModelFiles) -> Callable[[EncoderSettings, ModelFiles],
 
 def encoder_digest(settings: EncoderSettings) -> str:
     """A digest of all that decides the states: the content of the model's files and the settings, but not its place."""
+    if is_signal(settings.model):
+        return signal_digest(settings)
     folder = find_model(settings.model)
     is_emotion2vec = emotion2vec.is_emotion2vec(folder)
     content = emotion2vec.digest_of_files(folder) if is_emotion2vec else ModelFiles(folder).digest()
