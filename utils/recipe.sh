@@ -1,7 +1,8 @@
 # Options of every recipe:
 #   --<corpus> DIR        the folder of a corpus, one option a corpus; corpora without one are left out
 #   --corpus NAME=PATH    any other corpus, may be repeated: a DIR for which there is local/prepare_NAME.py, or, without
-#                         any code, a Kaldi data folder or a .csv or .tsv table (docs/adding_a_corpus.md)
+#                         any code, a Kaldi data folder, a .csv or .tsv table, or EmoBox' metadata, NAME.jsonl
+#                         (docs/adding_a_corpus.md)
 #   --download LIST       fetch these first, into --corpora (aishell, librispeech, ravdess, emodb are open)
 #   --noise DIR --rir DIR     folders of noises and of room impulse responses, for configurations that augment waveforms
 #   --unlabelled DIR      a folder of recordings of speech, of any format, for systems that learn from it (MTL-AUG)
@@ -15,8 +16,9 @@
 #   --stage N --stop-stage N    first and last stage (0, 5)
 #   --target NAME         the corpus whose folds are trained and tested
 #   --protocol NAME       random10, random5, speaker, session, text, official, cross (train on the others, test on the
-#                         whole target), or any name for the folds of --folds-file
-#   --folds-file FILE     published folds of the target: a table with the columns clip and test_fold
+#                         whole target), emobox (EmoBox' folds of CASIA and RAVDESS, which are of speakers), or any name for the folds of --folds-file
+#   --folds-file FILE     published folds of the target: a table with the columns clip and test_fold, or a folder of
+#                         EmoBox, data/NAME, with its fold_<k>/NAME_test_fold_<k>.jsonl
 #   --as-published LIST   what the protocol of a paper does and this one does not: improvised (speech only, IEMOCAP),
 #                         drop_short (clips of 2 s or less), best_test (the epoch is chosen on the test clips); its
 #                         results have folders and tables of their own, which say so (docs/cited_systems.md)
@@ -197,7 +199,7 @@ make_paths_absolute() {
     # --config may also be relative to the recipe's folder, which has conf/
     if [[ $name != config || -e ${!name} ]]; then printf -v "$name" '%s' "$(absolute "${!name}")"; fi
   done
-  [[ -z $folds_file || -f $folds_file ]] || die "--folds-file $folds_file: the file of folds does not exist."
+  [[ -z $folds_file || -e $folds_file ]] || die "--folds-file $folds_file: the file of folds does not exist."
 }
 
 declare -A folder_of=()  # corpus -> its folder; '' if there are only its manifests
@@ -396,7 +398,7 @@ prepare() {
   local corpus=$1 script from part
   shift
   script=local/prepare_$(script_of "$corpus").py from=${folder_of[$corpus]} part=${part_of[$corpus]:-}
-  if [[ -f $script && $from != *.[ct]sv && ! -f $from/wav.scp ]]; then
+  if [[ -f $script && $from != *.[ct]sv && $from != *.jsonl && ! -f $from/wav.scp ]]; then
     run_or_list "$corpus" "$script" "$from" "$data/manifests/$corpus" ${part:+--part "$part"} --partial "$partial" "$@"
   else
     run_or_list "$corpus" speecheq import "$from" "$data/manifests/$corpus" --name "$corpus" --partial "$partial" "$@"

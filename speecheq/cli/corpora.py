@@ -90,9 +90,12 @@ def add_commands(commands: Commands) -> None:
     add("--base-url", help="address of another server with the same files")
 
     add = add_command(
-        commands, "import", _import, "Stage 1 without a prep script: read a Kaldi data folder or a table."
+        commands,
+        "import",
+        _import,
+        "Stage 1 without a prep script: read a Kaldi data folder, a table or EmoBox' metadata (.jsonl).",
     ).add_argument
-    add("source", type=Path, metavar="FOLDER_OR_TABLE", help="Kaldi data folder or table to read")
+    add("source", type=Path, metavar="FOLDER_OR_TABLE", help="Kaldi data folder, table or .jsonl to read")
     add("out", type=Path, metavar="OUT_DIR", help="folder for the manifests")
     add("--name", required=True, help="name of the corpus: small letters, digits, underscores")
     add("--labels", type=Path, help="file that defines the labels (default: labels.yaml beside the source)")

@@ -34,7 +34,7 @@ from speecheq.dataset.protocols import (
     dev_part,
     make_folds,
 )
-from speecheq.dataset.published_folds import folds_from_file
+from speecheq.dataset.published_folds import EMOBOX, emobox_folds, folds_from_file
 
 # By corpus: utterance -> the set that it goes to.
 FoldSets = dict[str, dict[str, str]]
@@ -163,6 +163,9 @@ class Partition:
         recipe, clips, card = self.recipe, self.target_clips, self.cards[self.recipe.target]
         if not clips:
             raise InputError(f"{recipe.target}: has no clip to test on; see --use and its labels.")
+        if recipe.folds_file is None and recipe.protocol == EMOBOX:
+            folds = emobox_folds(recipe.target, list(clips.values()), may_lack_clips=card["partial"])
+            return check_folds(EMOBOX, list(clips.values()), folds)
         if recipe.folds_file is None:
             if card["test_split"] and recipe.protocol in RANDOM_PROTOCOLS:
                 raise InputError(

@@ -1,5 +1,7 @@
 """Published lists of folds: how they name clips, what is refused, EmoBox' partitions on real clips."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,13 @@ from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.fold_sets import fold_clip
 from speecheq.dataset.protocols import FoldClip
-from speecheq.dataset.published_folds import folds_from_file, read_folds_file
+from speecheq.dataset.published_folds import (
+    EMOBOX_SPEAKERS,
+    emobox_folds,
+    folds_file_digest,
+    folds_from_file,
+    read_folds_file,
+)
 
 HEAD = "clip\ttest_fold\n"
 
@@ -66,7 +74,7 @@ def test_lists_of_folds_as_other_programs_write_them(tmp_path):
         "\ufeffclip\ttest_fold\r\na\t1\r\nb\t2\r\n",
         "test_fold\tsex\tclip\n1\tF\ta\n2\tM\tb\n\n",
     ):
-        assert [(clip, fold) for _, clip, fold in read_folds_file(folds_file(tmp_path, content))] == expected
+        assert [(clip, fold) for _, clip, fold, _ in read_folds_file(folds_file(tmp_path, content))] == expected
     with pytest.raises(InputError, match="the file of folds does not exist"):
         read_folds_file(tmp_path / "none.tsv")
 
@@ -99,3 +107,70 @@ def test_the_partition_of_emobox_on_the_real_clips(samples, toys, tmp_path, name
     speakers = [{clip.speaker for clip in clips if clip.id in fold} for fold in found]
     shared = any(a & b for i, a in enumerate(speakers) for b in speakers[i + 1 :])
     assert shared == (name == "emodb"), "CASIA and RAVDESS are tested on unseen speakers"
+
+
+# ---- EmoBox
+
+
+def _emobox(folder, tests):
+    """data/NAME of EmoBox with the test clips (key, wav) of each fold."""
+    for number, clips in enumerate(tests, 1):
+        (folder / f"fold_{number}").mkdir(parents=True, exist_ok=True)
+        for part in ("train", "test"):
+            lines = [json.dumps({"key": key, "dataset": "made", "wav": wav, "emo": "a"}) for key, wav in clips]
+            path = folder / f"fold_{number}" / f"made_{part}_fold_{number}.jsonl"
+            path.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_folder_of_emobox_names_clips_by_key_or_by_path(tmp_path):
+    folder = _emobox(
+        tmp_path,
+        [
+            [("made-1", "downloads/made/a/1.wav"), ("other-name", "downloads/made/B/2.wav")],
+            [("made-3", "downloads/made/c/3.wav")],
+        ],
+    )
+    clips = [
+        FoldClip(f"made-{n}", "s", "anger", path=f"/corpora/Made/{p}/{n}") for n, p in ((1, "a"), (2, "b"), (3, "c"))
+    ]
+    found = folds_from_file(folder, [*clips, FoldClip("made-4", "s", "anger", path="/x/4")], may_lack_clips=False)
+    assert found.folds == [{"made-1", "made-2"}, {"made-3"}] and found.unnamed == ["made-4"] and not found.absent
+    before = folds_file_digest(folder)
+    _emobox(folder, [[("made-1", "downloads/made/a/1.wav")]])
+    assert folds_file_digest(folder) != before
+    with pytest.raises(InputError, match="no_folds: holds no fold_1/NAME_test_fold_1.jsonl"):
+        (tmp_path / "no_folds").mkdir()
+        folds_file_digest(tmp_path / "no_folds")
+
+
+def test_a_clip_in_two_folds_of_emobox_is_named(tmp_path):
+    folder = _emobox(tmp_path, [[("a", "x/y/a.wav")], [("a", "x/y/a.wav")]])
+    with pytest.raises(InputError, match="made_test_fold_2.jsonl, line 1: the clip a occurs a second time"):
+        read_folds_file(folder)
+
+
+def test_emoboxs_folds_of_whole_speakers_need_no_list():
+    clips = [
+        FoldClip(f"{speaker}-{n}", speaker, "anger") for speaker in sum(EMOBOX_SPEAKERS["ravdess"], ()) for n in (1, 2)
+    ]
+    folds = emobox_folds("ravdess", clips, may_lack_clips=False)
+    assert len(folds) == 6 and set(map(len, folds)) == {8} and len(set().union(*folds)) == 48
+    assert folds[0] == {f"{speaker}-{n}" for speaker in ("01", "11", "20", "21") for n in (1, 2)}
+    assert len(emobox_folds("ravdess", clips[:4], may_lack_clips=True)) == 1
+    zhao = FoldClip("z", "ZhaoZuoxiang", "anger")
+    assert emobox_folds("casia", [zhao], may_lack_clips=False) == [set(), {"z"}, set(), set()]
+    with pytest.raises(InputError, match="z: its speaker ZhaoZuoxiang is in none of EmoBox' folds of ravdess"):
+        emobox_folds("ravdess", [zhao], may_lack_clips=False)
+    with pytest.raises(InputError, match="emodb: EmoBox' folds of it are lists of clips; give them with --folds-file"):
+        emobox_folds("emodb", [zhao], may_lack_clips=False)
+
+
+@pytest.mark.parametrize("corpus", EMOBOX_SPEAKERS)
+def test_the_rule_gives_emoboxs_own_folds(toys, corpus):
+    path = toys.root.parent / "shared" / "data" / "emobox_folds" / f"{corpus}.tsv"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    for row in read_folds_file(path):
+        speaker = row.clip.split("/")[0] if corpus == "casia" else row.clip.rpartition("-")[2]
+        assert speaker.casefold() in EMOBOX_SPEAKERS[corpus][row.fold - 1], row

@@ -119,7 +119,7 @@ def test_the_configuration_of_the_recipes_page_is_one(tmp_path):
 
 def test_the_folds_of_the_protocols_page_are_read(tmp_path):
     (tmp_path / "folds.tsv").write_text(dict(blocks("docs/protocols.md"))["tsv"], encoding="utf-8")
-    assert [fold for _, _, fold in read_folds_file(tmp_path / "folds.tsv")] == [1, 2]
+    assert [row.fold for row in read_folds_file(tmp_path / "folds.tsv")] == [1, 2]
 
 
 @pytest.mark.parametrize("page", PAGES)

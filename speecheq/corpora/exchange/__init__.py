@@ -1,4 +1,4 @@
-"""Corpora as Kaldi data folders or as tables: imported and exported, without a prep script."""
+"""Corpora as Kaldi data folders, tables or EmoBox' metadata: imported (the first two exported), without a script."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.declaration import Corpus, Utterance
-from speecheq.corpora.exchange import csv_table, kaldi
+from speecheq.corpora.exchange import csv_table, emobox, kaldi
 from speecheq.corpora.exchange.labels_file import LABELS_FILE, read_labels_file
 from speecheq.corpora.exchange.table_rows import DELIMITERS, delimiter_of
 from speecheq.corpora.layout import as_on_disk
@@ -45,7 +45,7 @@ def _with_splits(corpus: Corpus, utterances: list[Utterance]) -> Corpus:
 
 
 def _read(name: str, labels: Path | None, request: PrepareRequest, drops: Drops) -> tuple[Corpus, list[Utterance]]:
-    """The corpus that a Kaldi data folder or a table holds, with its utterances."""
+    """The corpus that a Kaldi data folder, a table or EmoBox' metadata hold, with its utterances."""
     source = as_on_disk(request.corpus_dir)
     if not source.exists():
         raise InputError(f"{source}: there is neither a Kaldi data folder nor a table.")
@@ -54,6 +54,9 @@ def _read(name: str, labels: Path | None, request: PrepareRequest, drops: Drops)
             raise InputError(f"{source}: is no Kaldi data folder, it holds no wav.scp; a table is given by its file.")
         content = read_labels_file(labels or source / LABELS_FILE, name, kaldi.LAYOUT)
         utterances = list(kaldi.find_utterances(source, content, request.partial, drops))
+    elif source.suffix == emobox.SUFFIX:
+        content = emobox.read_labels(source, labels, name)
+        utterances = list(emobox.find_utterances(source, content, request.partial, drops))
     else:
         delimiter_of(source)
         content = read_labels_file(labels or source.parent / LABELS_FILE, name, csv_table.LAYOUT, csv_table.COLUMNS)
