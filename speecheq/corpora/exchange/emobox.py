@@ -22,6 +22,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.declaration import Corpus, Utterance
+from speecheq.corpora.exchange.csv_table import COLUMNS
 from speecheq.corpora.exchange.labels_file import LABELS_FILE, LabelsFile, gender, prefixed, read_labels_file
 from speecheq.corpora.exchange.missing_audio import MissingAudio
 from speecheq.corpora.layout import as_on_disk
@@ -92,7 +93,7 @@ def read_labels(metadata: Path, labels: Path | None, name: str) -> LabelsFile:
     """``labels``, or the labels.yaml beside the metadata, or what WORDS says of the words that there are."""
     beside = metadata.parent / LABELS_FILE
     if labels is not None or beside.is_file():
-        return read_labels_file(labels or beside, name, LAYOUT, ())
+        return read_labels_file(labels or beside, name, LAYOUT, COLUMNS)
     own, mapped = _label_map(metadata), {}
     for _, line in read_json_lines(metadata):
         word = own.get(str(line.get("emo")), line.get("emo"))

@@ -46,7 +46,7 @@ def test_the_words_of_emobox_are_the_labels_and_what_seqm_lacks_is_counted(tmp_p
     }
     assert card["labels"] == {"Angry": "anger", "Happy": "joy", "Neutral": "neutral"}
     dropped = read_json(tmp_path / "manifests" / "stage.json")["dropped"]
-    assert dropped == {"the label Sarcasm, which has no place in SEQM's terms": 2}
+    assert dropped == {"the label Sarcasm, which has no place in SEQM's terms": ["made-x0", "made-x1"]}
     assert {clip.speaker for clip in found.values()} == {"unknown"}
 
 
@@ -77,7 +77,7 @@ def test_missing_audio_is_an_error_or_in_a_partial_copy_counted(tmp_path, toys):
         prepared(tmp_path, metadata)
     found, _ = prepared(tmp_path, metadata, partial=True)
     assert len(found) == 5
-    assert read_json(tmp_path / "manifests" / "stage.json")["dropped"]["audio missing"] == 1
+    assert read_json(tmp_path / "manifests" / "stage.json")["dropped"]["audio missing"] == ["made-h1"]
 
 
 @pytest.mark.parametrize(
