@@ -1,11 +1,18 @@
 """The switches of published protocols: what they leave out, what chooses the epoch, and that they have a name."""
 
+from itertools import islice
+
 import pytest
-from lhotse import MonoCut, SupervisionSegment
+import torch
+from lhotse import CutSet, MonoCut, SupervisionSegment
 
 from speecheq.common.errors import InputError
+from speecheq.config.schema import DataConfig
+from speecheq.dataset.batch import Position
 from speecheq.dataset.dialogues import by_dialogue
 from speecheq.dataset.fold_sets import Partition
+from speecheq.dataset.loader import endless_stream
+from speecheq.dataset.model_inputs import ModelInputs
 from speecheq.dataset.msud_recipe import DEV, TEST, TRAINING, Recipe, experiment_name, parse_switches
 
 CARD = {
@@ -85,3 +92,39 @@ def test_clips_of_a_dialogue_come_in_the_order_in_which_they_were_spoken():
     assert [[cut.id for cut in dialogue] for dialogue in by_dialogue(cuts)] == [["c", "a"], ["d", "b"]]
     with pytest.raises(InputError, match="e: iemocap names no dialogues"):
         by_dialogue([*cuts, _cut("e", "s", "mad")])
+
+
+def _load(cut):
+    return torch.zeros(int(10 * cut.duration), 2)
+
+
+def _dialogues():
+    return [
+        _cut(f"{dialogue}-{turn}", "s", "mad", **{"dialogue": dialogue, "begin": float(turn), "class": 0})
+        for turn in (2, 0, 1)
+        for dialogue in ("one", "two", "three")
+    ]
+
+
+def test_each_mini_batch_of_a_training_is_a_dialogue_in_its_order():
+    config = DataConfig(batches="dialogue", workers=0)
+    stream = endless_stream("emotion", CutSet.from_cuts(_dialogues()), config, 1, load=_load)
+    batches = list(islice(stream, 6))
+    for batch in batches:
+        name = batch.ids[0].partition("-")[0]
+        assert batch.ids == [f"{name}-{turn}" for turn in range(3)]
+    first, second = ({batch.ids[0] for batch in batches[start : start + 3]} for start in (0, 3))
+    assert first == second and len(first) == 3
+    assert [(batch.position, batch.last) for batch in batches[1:4]] == [
+        (Position(0, 1), False),
+        (Position(0, 2), True),
+        (Position(1, 0), False),
+    ]
+    again = endless_stream("emotion", CutSet.from_cuts(_dialogues()), config, 1, Position(1, 1), load=_load)
+    assert next(again).ids == batches[4].ids, "a training goes on where it was"
+
+
+def test_each_mini_batch_of_scoring_is_a_dialogue():
+    inputs = ModelInputs(_load, dialogues=True)
+    found = [batch.ids for batch in inputs.batches("emotion", _dialogues(), 2, torch.device("cpu"))]
+    assert found == [[f"{name}-{turn}" for turn in range(3)] for name in ("one", "three", "two")]
