@@ -12,7 +12,7 @@ import argparse
 import csv
 import importlib.util
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,11 +147,14 @@ def _eis_of_phones(model: Any, segment: "Segment", alignment: "Alignment") -> li
         raise error
 
     predictor = Predictor(model, windows=Windows(EIS_WINDOW, EIS_HOP), speech_activity="none")
-    windows = [window for window in predictor.predict_segments([segment], on_error) if window.eis is not None]
-    if not windows:
+    middles, intensities = [], []
+    for window in predictor.predict_segments([segment], on_error):
+        if window.eis is not None:
+            middles.append((window.start + window.end) / 2 - segment.start)
+            intensities.append(window.eis)
+    if not middles:
         return [None] * len(alignment.phones)
-    middles = [(window.start + window.end) / 2 - segment.start for window in windows]
-    values = np.interp([(p.start + p.end) / 2 for p in alignment.phones], middles, [w.eis for w in windows])
+    values = np.interp([(phone.start + phone.end) / 2 for phone in alignment.phones], middles, intensities)
     return [float(value) for value in values]
 
 
@@ -203,7 +206,7 @@ def _write_durations(stream: Any, alignments: Iterable["Alignment"]) -> None:
         rows.writerow([phone_name, len(values), *(f"{figure:.3f}" for figure in figures)])
 
 
-def textgrid(tiers: dict[str, Sequence[tuple[str, float, float]]], seconds: float) -> str:
+def textgrid(tiers: Mapping[str, Sequence[tuple[str, float, float]]], seconds: float) -> str:
     """A TextGrid of the long form with interval tiers: (label, start, end) by name. Needs praatio."""
     from praatio.data_classes.interval_tier import IntervalTier
     from praatio.utilities import textgrid_io

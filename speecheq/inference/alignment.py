@@ -151,7 +151,7 @@ class Aligner:
     def _log_probs(self, samples: np.ndarray) -> np.ndarray:
         """Log probabilities (T, phones) of one recording."""
         lengths = torch.tensor([len(samples)])
-        inference = self.model.inference[True]  # type: ignore[union-attr]
+        inference = self.model.inference[True]
         with torch.inference_mode():
             waveform = torch.from_numpy(samples)[None].to(self.model.device)
             features, frames = self.model.extractor(waveform, lengths)
