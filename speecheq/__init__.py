@@ -4,7 +4,8 @@ The names to begin with; each is imported from its module when it is first used:
 
     Predictor           predicts recordings with a trained model
     Prediction          the prediction for a recording or a window of one
-    Windows             how long recordings are cut
+    Timeline            the predictions along a recording, and for all of it
+    Windows             how recordings are cut
     load_trained_model  reads a checkpoint, a model folder, an ONNX file or a model of the hub
     Corpus              declares the labels of a corpus
     Utterance           one labelled clip of a corpus
@@ -24,7 +25,8 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "Predictor": "speecheq.inference.predictor",
-    "Prediction": "speecheq.inference.predictor",
+    "Prediction": "speecheq.inference.prediction",
+    "Timeline": "speecheq.inference.prediction",
     "Windows": "speecheq.inference.windows",
     "load_trained_model": "speecheq.inference.trained_model",
     "Corpus": "speecheq.corpora",
@@ -46,7 +48,8 @@ if TYPE_CHECKING:  # the same for type checkers and editors
     from speecheq.corpora import Utterance as Utterance
     from speecheq.evaluation.score import score as score
     from speecheq.features.fbank import FbankConfig as FbankConfig
-    from speecheq.inference.predictor import Prediction as Prediction
+    from speecheq.inference.prediction import Prediction as Prediction
+    from speecheq.inference.prediction import Timeline as Timeline
     from speecheq.inference.predictor import Predictor as Predictor
     from speecheq.inference.trained_model import load_trained_model as load_trained_model
     from speecheq.inference.windows import Windows as Windows

@@ -1,68 +1,36 @@
-"""The command ``speecheq predict``, also ``python -m speecheq.predict``: predictions as text, JSON or CSV.
+"""The command ``speecheq predict``, also ``python -m speecheq.predict``: predictions as text, tables or labels.
 
 What takes long to import is imported when the command runs, so that ``--help`` is quick.
 """
 
 import argparse
-import csv
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from speecheq.common.command_line import positive, positive_whole, share
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
-from speecheq.common.log import log, one_line
+from speecheq.common.log import log
 from speecheq.common.progress import Progress
 
 if TYPE_CHECKING:
-    from speecheq.inference.predictor import Prediction, Predictor
+    from speecheq.inference.parts import Channels, SegmentsFile
+    from speecheq.inference.prediction import Prediction
+    from speecheq.inference.predictor import Predictor
+    from speecheq.inference.recordings import Segment
     from speecheq.inference.speakers import SpeakerOf
+    from speecheq.inference.windows import Windows
 
+# The formats with a line for each prediction, and those that label one recording.
+ROWS = ("text", "json", "csv")
+LABELS = ("rttm", "textgrid", "eaf", "srt", "vtt", "audacity")
+SPEECH, WINDOWS = "speech", "windows"  # what recordings are cut into, beside the segments of a file
 # From this number of recordings on, progress is shown.
 SHOW_PROGRESS_FROM = 20
-
-
-def _write_text(predictions: Iterable["Prediction"], classes: Sequence[str], stream: TextIO) -> None:
-    for p in predictions:
-        where = f"{p.source} {p.start:.2f}-{p.end:.2f} s" if p.windowed else p.source
-        print(one_line(f"{where}: {p.summary()}"), file=stream, flush=True)
-
-
-def _write_json(predictions: Iterable["Prediction"], classes: Sequence[str], stream: TextIO) -> None:
-    for prediction in predictions:
-        print(json.dumps(_rounded(asdict(prediction)), ensure_ascii=False), file=stream, flush=True)
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return round(value, 6) if isinstance(value, float) else value
-
-
-def _write_csv(predictions: Iterable["Prediction"], classes: Sequence[str], stream: TextIO) -> None:
-    """One row a prediction; a cell is empty where the prediction has no such value."""
-    from speecheq.evaluation.score_files import POSTERIOR
-    from speecheq.inference.output_file import FIRST_COLUMNS
-
-    writer = csv.writer(stream, lineterminator="\n")
-    posteriors = [POSTERIOR + name for name in classes]
-    writer.writerow([*FIRST_COLUMNS, *posteriors, "gender", "phones", "speech", "note"])
-    for p in predictions:
-        times = (f"{p.start:.3f}", f"{p.end:.3f}")
-        eis = None if p.eis is None else f"{p.eis:.4f}"
-        posterior = [None if p.posterior is None else f"{p.posterior[name]:.6f}" for name in classes]
-        phones = None if p.phones is None else " ".join(p.phones)
-        speech = None if p.speech is None else f"{p.speech:.3f}"
-        writer.writerow([p.source, *times, p.emotion, p.name, eis, *posterior, p.gender, phones, speech, p.note])
-        stream.flush()
-
-
-WRITERS = {"text": _write_text, "json": _write_json, "csv": _write_csv}
 
 
 def _counted(predictions: Iterable["Prediction"], shown: Progress | None) -> Iterator["Prediction"]:
@@ -82,22 +50,57 @@ def _count(shown: Progress | None) -> None:
         shown.update()
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What is written beside the predictions for segments, and how.
+
+    ``format`` is one of ROWS or LABELS, ``output`` a file (None: standard output). ``whole`` adds the answer for each
+    whole recording, and ``plot`` is a picture to draw, of one recording.
+    """
+
+    format: str = "text"
+    output: Path | None = None
+    whole: bool = False
+    plot: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.whole and self.format in LABELS:
+            raise InputError(
+                f"--whole has no place in the format {self.format}; choose --format {', '.join(ROWS[:-1])} or "
+                f"{ROWS[-1]}, or leave it out."
+            )
+        if self.plot is not None and self.plot.suffix.lower() not in (".svg", ".png", ".html"):
+            raise InputError(f"{self.plot}: a picture is written as .svg, .png or .html; name one of these for --plot.")
+
+
+def _recording_of(segments: Sequence["Segment | InputError"], given: Answers) -> "Segment | None":
+    """The one recording of a format that labels it, or of a picture; InputError where there are several."""
+    recordings = {(one.name, one.path): one for one in segments if not isinstance(one, InputError)}
+    wants = "--plot" if given.plot else f"--format {given.format}"
+    if len(recordings) > 1 and (given.plot or given.format not in (*ROWS, "rttm")):
+        raise InputError(f"{wants} is of one recording, and {len(recordings)} are given; predict them one by one.")
+    return next(iter(recordings.values()), None)
+
+
 def predict(
     names: Sequence[str],
     predictor: "Predictor",
-    format: str = "text",
-    output: Path | None = None,
+    answers: Answers = Answers(),
     speaker_of: "SpeakerOf | None" = None,
+    channels: "Channels" = "mix",
+    listed: "SegmentsFile | None" = None,
 ) -> None:
-    """Predict recordings and write one line for each clip, to the file ``output`` or to standard output.
+    """Predict recordings and write what ``answers`` says, to its file or to standard output.
 
-    ``names`` are files, folders, manifests or ``-`` (see ``find_segments``); ``format`` is a key of WRITERS;
+    ``names`` are files, folders, manifests or ``-`` (see ``find_segments``); ``channels`` says which of their channels
+    are read, and ``listed`` are their segments, if a file lists them.
     ``speaker_of`` names their speakers for a model that is normalised by speaker. InputError
-    where ``output`` is an input or a file of another kind (see ``check_output``).
+    where the output is an input or a file of another kind (see ``check_output``).
     A recording that cannot be read is logged in one line and the others are predicted; at the end an InputError gives
     the number of those that failed.
     """
     from speecheq.inference.output_file import check_output
+    from speecheq.inference.parts import per_channel
     from speecheq.inference.recordings import STANDARD_INPUT, find_segments
 
     failures: list[InputError] = []
@@ -109,20 +112,71 @@ def predict(
         log.error("%s", error)
 
     with ExitStack() as cleanup:
-        segments = list(find_segments(names, cleanup))
+        recordings = find_segments(names, cleanup)
+        parts = listed.parts_of(recordings, channels) if listed else per_channel(recordings, channels)
+        segments = list(parts)
+        unit = "segments" if listed else "recordings"
+        recording = _recording_of(segments, answers)
+        inputs = [*(name for name in names if name != STANDARD_INPUT), *segments, *([listed.path] if listed else [])]
+        plot = None if answers.plot is None else check_output(answers.plot, inputs, "--plot")
         stream = sys.stdout
-        if output is not None:
-            output = check_output(output, [*(name for name in names if name != STANDARD_INPUT), *segments])
+        if answers.output is not None:
+            output = check_output(answers.output, inputs)
             temporary = cleanup.enter_context(whole_file(output))
             stream = cleanup.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
         if len(segments) >= SHOW_PROGRESS_FROM:
-            shown = cleanup.enter_context(Progress("predicting", len(segments), unit="recordings"))
+            shown = cleanup.enter_context(Progress("predicting", len(segments), unit=unit))
         predictions = _counted(predictor.predict_segments(segments, on_error, speaker_of), shown)
-        WRITERS[format](predictions, predictor.labels.classes.names, stream)
+        kept = _write(predictions, predictor, answers, segments, stream)
+        if plot is not None and recording is not None and kept:
+            _plot(plot, kept, predictor, recording)
     if failures:
-        raise InputError(
-            f"{len(failures)} of {len(segments)} recordings could not be predicted, for the reasons above."
-        )
+        raise InputError(f"{len(failures)} of {len(segments)} {unit} could not be predicted, for the reasons above.")
+
+
+def _write(
+    predictions: Iterable["Prediction"],
+    predictor: "Predictor",
+    given: Answers,
+    segments: Sequence["Segment | InputError"],
+    stream: TextIO,
+) -> "list[Prediction]":
+    """Write the predictions of ``segments``. Returns those that a picture needs."""
+    from speecheq.corpora.audio_headers import read_header
+    from speecheq.inference.label_formats import write_labels
+    from speecheq.inference.row_formats import ROW_WRITERS, Table
+    from speecheq.inference.whole_recording import with_wholes
+
+    kept: list[Prediction] = []
+    if given.format in LABELS:
+        kept = list(predictions)
+        recording = _recording_of(segments, given)
+        seconds = 0.0
+        if recording is not None and kept:
+            header = read_header(recording.path)
+            seconds = header.frames / header.rate
+        write_labels(given.format, kept, seconds, stream)
+        return kept
+    passed = predictions if given.plot is None else _kept(predictions, kept)
+    table = Table.of(predictor.labels.classes.names, segments, given.whole)
+    ROW_WRITERS[given.format](with_wholes(passed, predictor.name_of) if given.whole else passed, table, stream)
+    return kept
+
+
+def _kept(predictions: Iterable["Prediction"], kept: "list[Prediction]") -> Iterator["Prediction"]:
+    """Pass predictions on, and keep them."""
+    for prediction in predictions:
+        kept.append(prediction)
+        yield prediction
+
+
+def _plot(path: Path, predictions: "list[Prediction]", predictor: "Predictor", recording: "Segment") -> None:
+    from speecheq.inference.timeline_plot import envelope_of, plot
+    from speecheq.inference.whole_recording import wholes_of
+
+    channels = sorted({one.channel for one in predictions}, key=lambda channel: channel or 0)
+    envelopes = {channel: envelope_of(recording._replace(channel=channel)) for channel in channels}
+    plot(path, predictions, wholes_of(predictions, predictor.name_of), envelopes, predictor.labels.classes.names)
 
 
 def add_reject(parser: argparse.ArgumentParser) -> None:
@@ -172,8 +226,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window",
         type=positive,
         metavar="SECONDS",
-        help="cut recordings that are longer into windows of this length (default: cut those above 30 s into windows "
-        "of 6 s)",
+        help="cut recordings that are longer into windows of this length (default: see --segments)",
     )
     parser.add_argument(
         "--hop", type=positive, metavar="SECONDS", help="step from window to window (default: half a window)"
@@ -195,8 +248,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("silero", "energy", "none"),
         help="what finds the speech, on which alone predictions rest (default: what the model was trained with)",
     )
+    _add_parts(parser)
     parser.add_argument(
-        "--format", choices=tuple(WRITERS), default="text", help="json writes one JSON object a line (default: text)"
+        "--format",
+        choices=(*ROWS, *LABELS),
+        default="text",
+        help="json writes one JSON object a line; from rttm on, the labels of one recording (default: text)",
+    )
+    parser.add_argument(
+        "--whole", action="store_true", help="answer for each recording as a whole too, after its segments"
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw waveform, classes and EIS of a recording, as .svg, .png or .html (of one recording)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: standard output)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
@@ -206,18 +272,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive_whole, help="CPU threads (default: torch chooses)")
 
 
-def run(given: argparse.Namespace) -> None:
-    """Run the command on the parsed arguments of ``add_arguments``."""
-    import torch
+def _add_parts(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the options that say what is predicted of recordings."""
+    parser.add_argument(
+        "--segments",
+        metavar="speech|windows|FILE",
+        help="cut recordings into their speech, at pauses, into windows, or as a file says (RTTM, CSV, TSV, TextGrid, "
+        "eaf, SRT, VTT, labels of Audacity in a .txt, Kaldi's segments); default: those above 30 s into their speech, "
+        "or windows of 6 s where speech is not looked for",
+    )
+    parser.add_argument(
+        "--pause",
+        type=positive,
+        metavar="SECONDS",
+        help="a pause that is longer ends a segment of speech (default: 1.4)",
+    )
+    parser.add_argument(
+        "--tier",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a tier of the file of --segments that counts; may be repeated (default: all)",
+    )
+    parser.add_argument(
+        "--channels",
+        default="mix",
+        metavar="mix|each|N",
+        help="predict the mean of all channels, each by itself, or channel N alone (default: mix)",
+    )
 
-    from speecheq.inference.predictor import Predictor
-    from speecheq.inference.windows import Windows
 
-    if given.threads:
-        torch.set_num_threads(given.threads)
+def _windows(given: argparse.Namespace) -> "Windows":
+    """How recordings are cut, by the options."""
+    from speecheq.inference.windows import AUTO, PAUSE, Windows
+
     if given.hop and not given.window:
         raise InputError("--hop is the step from window to window: give --window too.")
-    windows = Windows(given.window, given.hop)
+    cut_to_speech = given.segments in (None, SPEECH) and not given.window
+    if given.pause and not cut_to_speech:
+        raise InputError("--pause ends a segment of speech: leave out --window, and --segments but speech.")
+    if given.segments == SPEECH and given.window:
+        raise InputError("--segments speech and --window exclude each other: leave one out.")
+    is_file = given.segments not in (None, SPEECH, WINDOWS)
+    if is_file and given.window:
+        raise InputError("--window cuts recordings, and --segments names a file that does: leave one out.")
+    if given.tier and not is_file:
+        raise InputError("--tier is a tier of the file of --segments: give that too.")
     if given.hop and given.hop > given.window:
         log.warning(
             "--hop %g is longer than --window %g: the %g s between two windows are not predicted",
@@ -225,6 +325,24 @@ def run(given: argparse.Namespace) -> None:
             given.window,
             given.hop - given.window,
         )
+    into = given.segments if given.segments in (SPEECH, WINDOWS) else AUTO
+    return Windows(given.window, given.hop, into, given.pause or PAUSE)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Run the command on the parsed arguments of ``add_arguments``."""
+    import torch
+
+    from speecheq.inference.parts import SegmentsFile, parse_channels
+    from speecheq.inference.predictor import Predictor
+
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    windows, channels = _windows(given), parse_channels(given.channels)
+    answers = Answers(given.format, given.output, given.whole, given.plot)
+    listed = None
+    if given.segments not in (None, SPEECH, WINDOWS):
+        listed = SegmentsFile(Path(given.segments), given.tier)
     predictor = Predictor(
         given.model,
         given.device,
@@ -243,7 +361,7 @@ def run(given: argparse.Namespace) -> None:
             "the model is normalised by speaker, and each recording is by itself alone; say whose they are by "
             "--one-speaker or --speaker-from"
         )
-    predict(given.recordings, predictor, given.format, given.output, speaker_of)
+    predict(given.recordings, predictor, answers, speaker_of, channels, listed)
 
 
 def _speakers(given: argparse.Namespace) -> "SpeakerOf | None":

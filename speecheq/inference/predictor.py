@@ -3,8 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,8 @@ from speecheq.common.errors import InputError
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.features.speech_activity import NONE, amplify_quiet
 from speecheq.features.waveform_batch import SAMPLING_RATE
+from speecheq.inference.parts import MIX, Channels, SegmentsFile, parse_channels, per_channel
+from speecheq.inference.prediction import UNSURE, Prediction, Timeline
 from speecheq.inference.recordings import (
     WITHOUT_CLASS,
     AudioClip,
@@ -28,9 +29,9 @@ from speecheq.inference.recordings import (
 )
 from speecheq.inference.speakers import SpeakerMoments, SpeakerOf, each_alone
 from speecheq.inference.trained_model import TrainedModel, load_trained_model
-from speecheq.inference.windows import Windows
+from speecheq.inference.whole_recording import joined, wholes_of
+from speecheq.inference.windows import SPEECH, Windows
 
-CLASSES_IN_SUMMARY = 3
 # Clips of a mini-batch by default; larger ones make a CPU slower.
 BATCH_SIZES = {"cpu": 8, "cuda": 32}
 # A mini-batch holds at most this much audio, padding included, and this much is read ahead of the model.
@@ -41,62 +42,6 @@ AHEAD_BATCHES = 8
 LEAST_SECONDS = 0.025
 # What samples are called that come from no file.
 SAMPLES = Segment("samples", Path("samples"))
-UNSURE = "unsure"  # in place of a class whose posterior is below the threshold
-
-
-@dataclass
-class Prediction:
-    """The prediction for a clip, which is a recording or a window of one.
-
-    ``emotion`` is the most probable class, ``posterior`` the probability of each class, ``eis`` the intensity from 0 to
-    4, and ``name`` the SEQM name of the class at that intensity. ``eis`` and ``name`` are None where the model was not
-    trained on EIS; all four are None without speech. If an error rate was asked for (``reject`` of ``Predictor``) and
-    the posterior is too low for it, ``emotion`` is UNSURE and ``name`` None. ``gender`` and ``phones`` are None where
-    they were not requested.
-    ``speech`` is the seconds of speech that the prediction rests on, between ``start`` and ``end``; None where speech
-    was not looked for. ``note`` is empty; ``no speech``, ``too short`` or ``silence``, of a clip without a class; or
-    some of ``clipping``, ``opposite phase`` and ``normalised by this recording alone`` (of a model that is normalised
-    by speaker), separated by ``; ``.
-
-    >>> Prediction("some.wav", 0.0, 1.5, "anger", "rage", 3.6, {"anger": 0.9, "joy": 0.1}).summary()
-    'rage (anger 0.90, EIS 3.60); else joy 0.10'
-    """
-
-    source: str
-    start: float  # seconds from the beginning of the recording
-    end: float
-    emotion: str | None = None
-    name: str | None = None
-    eis: float | None = None
-    posterior: dict[str, float] | None = None
-    gender: str | None = None
-    gender_posterior: dict[str, float] | None = None
-    phones: list[str] | None = None
-    speech: float | None = None
-    note: str = ""
-    windowed: bool = False  # the recording was cut, and this is one of its windows
-
-    def summary(self) -> str:
-        """The prediction in one line: SEQM name, the most probable classes, EIS, gender, phones, note and speech."""
-        parts = []
-        if self.posterior is not None:
-            unsure = self.emotion == UNSURE
-            scores = sorted(self.posterior.items(), key=lambda item: item[1], reverse=True)
-            shown = scores if unsure else scores[:CLASSES_IN_SUMMARY]
-            best, *others = (f"{name} {probability:.2f}" for name, probability in shown)
-            best = best if self.eis is None else f"{best}, EIS {self.eis:.2f}"
-            name = UNSURE if unsure else self.name
-            parts.append(best if name is None else f"{name} ({best})")
-            parts.append("else " + ", ".join(others))
-        if self.gender is not None and self.gender_posterior is not None:
-            parts.append(f"{self.gender} {self.gender_posterior[self.gender]:.2f}")
-        if self.phones is not None:
-            parts.append("phones " + (" ".join(self.phones) or "none"))
-        if self.note:
-            parts.append(self.note)
-        if self.speech:
-            parts.append(f"{self.speech:.2f} s of speech")
-        return "; ".join(parts)
 
 
 class Predictor:
@@ -136,6 +81,11 @@ class Predictor:
         self.speech_activity = speech_activity or self.model.speech_activity
         self.labels = self.model.labels
         self.answers = None if reject is None else self.labels.calibration.require(reject)
+        if windows.into == SPEECH and self.speech_activity == NONE:
+            raise InputError(
+                "recordings are to be cut into their speech, and speech is not looked for; choose what finds it with "
+                "--speech-activity silero."
+            )
         self.by_speaker = self.model.cmvn == "speaker"
         self.amplifies = self.speech_activity != NONE and self.model.cmvn == "utterance"
         for task, requested, trained in (
@@ -193,6 +143,37 @@ class Predictor:
         speaker_of = None if speakers is None else dict(zip(segments, speakers)).__getitem__
         return list(self.predict_segments(segments, _raise, speaker_of))
 
+    def timeline(
+        self,
+        source: str | Path,
+        segments: str | Path | None = None,
+        channels: Channels = MIX,
+        tiers: Sequence[str] = (),
+    ) -> Timeline:
+        """The segments of a recording and its predictions, and the answer for all of it.
+
+        ``segments`` is a file that lists the segments (see ``segment_files``), of which ``tiers`` count; without, they
+        are as ``windows`` says. ``channels`` is mix, each, or the number of a channel. Raises InputError where the
+        recording or the file cannot be used.
+        """
+        recordings: Iterable[Segment | InputError] = [_segment(source)]
+        channels = parse_channels(channels)
+        if segments is None:
+            recordings = per_channel(recordings, channels)
+        else:
+            recordings = SegmentsFile(Path(segments), tiers).parts_of(recordings, channels)
+        predictions = list(self.predict_segments(recordings, _raise))
+        return Timeline(str(source), predictions, wholes_of(predictions, self.name_of))
+
+    def name_of(self, posterior: dict[str, float], eis: float | None) -> tuple[str, str | None]:
+        """The class of a posterior, or UNSURE, and its SEQM name at an EIS, if there is one."""
+        best = max(posterior, key=posterior.__getitem__)
+        if self.answers is not None and posterior[best] < self.answers.threshold:
+            return UNSURE, None
+        classes = self.labels.classes
+        category = classes.categories[classes.names.index(best)]
+        return best, None if eis is None else seqm.emotion_name(category, eis)
+
     def predict_segments(
         self,
         segments: Iterable[Segment | InputError],
@@ -203,7 +184,8 @@ class Predictor:
 
         ``on_error`` is called once for each recording that cannot be read, and for each InputError among ``segments``.
         A recording is read while the model predicts those before it; at most AHEAD_SECONDS of audio are in memory.
-        Where they are normalised by speaker all are read twice. Raises InputError for ``speaker_of`` with a model that
+        A segment that a file lists has one prediction, with its times. Where they are normalised by speaker all are
+        read twice. Raises InputError for ``speaker_of`` with a model that
         cannot be.
         """
         moments = None
@@ -215,8 +197,17 @@ class Predictor:
         if self.by_speaker or speaker_of is not None:
             segments = [_of_known_speaker(segment, speaker_of) for segment in segments]
             moments = self._speaker_moments(self._read(segments, lambda error: None), speaker_of or each_alone)
-        for read in self._read(segments, on_error):
-            yield from self._predict(read, moments)
+        found = (
+            (clip.segment, prediction)
+            for read in self._read(segments, on_error)
+            for (clip, _), prediction in zip(read, self._predict(read, moments))
+        )
+        for segment, group in groupby(found, key=lambda pair: pair[0]):
+            predictions = (prediction for _, prediction in group)
+            if segment.listed:
+                yield _as_listed(segment, joined(list(predictions), self.name_of))
+            else:
+                yield from predictions
 
     def _read(
         self, segments: Iterable[Segment | InputError], on_error: Callable[[InputError], None]
@@ -277,6 +268,9 @@ class Predictor:
                 speech=clip.span.speech,
                 note=waveform.note,
                 windowed=clip.windowed,
+                channel=clip.segment.channel,
+                speaker=clip.segment.speaker or None,
+                columns=dict(clip.segment.columns),
             )
             for clip, waveform in clips
         ]
@@ -334,14 +328,9 @@ class Predictor:
         output = self.model(features, frames, self.phones)
         classes, genders = self.labels.classes, self.labels.genders
         for row, prediction in enumerate(predictions):
-            best = int(output.posterior[row].argmax())
-            unsure = self.answers is not None and output.posterior[row][best] < self.answers.threshold
-            prediction.emotion = UNSURE if unsure else classes.names[best]
             prediction.posterior = dict(zip(classes.names, output.posterior[row].tolist()))
-            if output.eis is not None:
-                prediction.eis = float(output.eis[row])
-                if not unsure:
-                    prediction.name = seqm.emotion_name(classes.categories[best], prediction.eis)
+            prediction.eis = None if output.eis is None else float(output.eis[row])
+            prediction.emotion, prediction.name = self.name_of(prediction.posterior, prediction.eis)
             if self.gender and output.gender is not None:
                 prediction.gender = genders[int(output.gender[row].argmax())]
                 prediction.gender_posterior = dict(zip(genders, output.gender[row].tolist()))
@@ -358,6 +347,13 @@ def _whole_rate(rate: object) -> int:
     if not whole or isinstance(rate, bool):
         raise InputError(f"the sampling rate must be a whole number of Hz above 0, and is {rate!r}.")
     return int(rate)  # type: ignore[call-overload]
+
+
+def _as_listed(segment: Segment, prediction: Prediction) -> Prediction:
+    """The prediction for a segment that a file lists, with the times that it has there."""
+    assert segment.end is not None
+    prediction.start, prediction.end, prediction.windowed = segment.start, segment.end, True
+    return prediction
 
 
 def _of_known_speaker(segment: Segment | InputError, speaker_of: SpeakerOf | None) -> Segment | InputError:

@@ -20,7 +20,7 @@ from lhotse.cut import MonoCut
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.corpora.audio_formats import OTHER_AUDIO, RAW_SAMPLES
-from speecheq.corpora.audio_headers import read_or_decode
+from speecheq.corpora.audio_headers import AudioHeader, read_or_decode
 from speecheq.corpora.audio_quality import (
     CLIPPED_RUN,
     FRAMES_A_SECOND,
@@ -51,12 +51,25 @@ NOTES = (*WITHOUT_CLASS, CLIPPING, OPPOSITE_PHASE)
 
 
 class Segment(NamedTuple):
-    """A recording or a part of one, as in Kaldi's ``segments``: ``start`` and ``end`` in seconds, None: to the end."""
+    """A recording or a part of one, as in Kaldi's ``segments``: ``start`` and ``end`` in seconds, None: to the end.
+
+    ``channel`` is the one that is read, from 1 on; None mixes all. A part that a file of segments lists (``listed`` is
+    its place there, from 1 on) gets one answer, and keeps its speaker and the other columns of the file.
+    """
 
     name: str
     path: Path
     start: float = 0.0
     end: float | None = None
+    channel: int | None = None
+    speaker: str = ""
+    columns: tuple[tuple[str, str], ...] = ()
+    listed: int = 0
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is not its whole file."""
+        return self.start > 0 or self.end is not None
 
 
 class AudioClip(NamedTuple):
@@ -170,6 +183,9 @@ def split_into_clips(segment: Segment, windows: Windows, speech_activity: str = 
     """
     with _errors_name(segment):
         header, decoded = read_or_decode(segment.path)
+    check_channel(segment, header)
+    if segment.listed:
+        windows = Windows()  # one that is long is predicted in parts, whose answers are joined
     first = round(segment.start * header.rate)
     recording_end = header.frames / header.rate
     end = header.frames if segment.end is None else round(segment.end * header.rate)
@@ -187,6 +203,8 @@ def split_into_clips(segment: Segment, windows: Windows, speech_activity: str = 
             f"{segment.path}: {segment.name} is to go from {segment.start:g} to {end / header.rate:g} s, but the "
             f"recording lasts {header.frames / header.rate:g} s."
         )
+    if segment.listed and (segment.end is None or segment.end > recording_end):
+        segment = segment._replace(end=recording_end)
     whole = AudioClip(segment, header.rate, Span(first, end - first), False, decoded)
     spans = spans_of(lambda: _blocks(whole), end - first, header.rate, windows, speech_activity)
     return [
@@ -198,6 +216,16 @@ def split_into_clips(segment: Segment, windows: Windows, speech_activity: str = 
         )
         for span in spans
     ]
+
+
+def check_channel(segment: Segment, header: AudioHeader) -> None:
+    """Raise InputError if a recording has fewer channels than the one that is to be read."""
+    if segment.channel is not None and segment.channel > header.channels:
+        channels = "1 channel" if header.channels == 1 else f"{header.channels} channels"
+        raise InputError(
+            f"{segment.path}: has {channels}, and channel {segment.channel} is to be predicted; choose another with "
+            "--channels."
+        )
 
 
 def spans_of(
@@ -244,9 +272,11 @@ def _opened(clip: AudioClip) -> Iterator[soundfile.SoundFile]:
             raise InputError(f"{path}: cannot be read ({error}).") from error
 
 
-def _read(audio: soundfile.SoundFile, frames: int, path: Path) -> np.ndarray:
+def _read(audio: soundfile.SoundFile, frames: int, segment: Segment) -> np.ndarray:
     """The next ``frames`` samples (S, channels) float32; InputError where there are fewer, or they are no numbers."""
-    samples = audio.read(frames, dtype="float32", always_2d=True)
+    samples, path = audio.read(frames, dtype="float32", always_2d=True), segment.path
+    if segment.channel is not None:
+        samples = np.ascontiguousarray(samples[:, [segment.channel - 1]])
     if len(samples) != frames:
         raise InputError(f"{path}: ends {frames - len(samples)} samples before its header says; copy it again.")
     _check_numbers(samples, str(path))
@@ -258,13 +288,20 @@ def _check_numbers(samples: np.ndarray, name: str) -> None:
         raise InputError(f"{name}: holds samples that are not numbers (NaN or infinite); make the file again.")
 
 
+def iter_blocks(segment: Segment) -> tuple[AudioHeader, Iterator[np.ndarray]]:
+    """The header of a recording, and its samples (S, channels) float32 a block of BLOCK_SECONDS at a time."""
+    with _errors_name(segment):
+        header, decoded = read_or_decode(segment.path)
+    return header, _blocks(AudioClip(segment, header.rate, Span(0, header.frames), False, decoded))
+
+
 def _blocks(clip: AudioClip) -> Iterator[np.ndarray]:
     """The samples of a clip, (S, channels) at its rate, a block at a time; InputError where they cannot be used."""
     with _opened(clip) as audio:
         left = clip.span.frames
         while left:
             block = min(left, BLOCK_SECONDS * clip.rate)
-            yield _read(audio, block, clip.segment.path)
+            yield _read(audio, block, clip.segment)
             left -= block
 
 
@@ -273,7 +310,7 @@ def read_clip(clip: AudioClip, sampling_rate: int) -> Waveform:
     if clip.span.note in WITHOUT_CLASS:
         return Waveform(np.zeros(0, np.float32), clip.span.note)
     with _opened(clip) as audio:
-        samples = _read(audio, clip.span.frames, clip.segment.path)
+        samples = _read(audio, clip.span.frames, clip.segment)
     return prepare_waveform(samples, clip, sampling_rate)
 
 

@@ -38,8 +38,9 @@ def folder_of(segment: Segment) -> str:
 
 
 def each_alone(segment: Segment) -> str:
-    """Each recording is of a person of its own."""
-    return f"{segment.name} {segment.start}"
+    """Each recording, or each channel or speaker of it, is of a person of its own."""
+    part = segment.speaker if segment.listed else segment.start
+    return f"{segment.name} {segment.channel} {part}"
 
 
 def read_speakers(path: Path) -> SpeakerOf:

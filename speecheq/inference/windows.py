@@ -1,7 +1,8 @@
-"""How recordings are cut into clips: at equal steps, or along the speech that was found in them."""
+"""How recordings are cut into clips: into its stretches of speech, or windows at equal steps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from typing import NamedTuple
 
 from speecheq.common.errors import InputError
@@ -15,6 +16,14 @@ LEAST_WINDOW = 0.3
 LEAST_HOP = 0.01
 # No clip holds longer pauses, in seconds; those of training clips are mostly shorter.
 LONGEST_PAUSE = 2.0
+# What recordings are cut into: windows of a given length, or stretches of speech; AUTO is the first where a length is
+# given, else the second for recordings above WHOLE_SECONDS.
+CUTS = AUTO, SPEECH, WINDOWS = "auto", "speech", "windows"
+# A pause of so many seconds ends a stretch of speech. Of the clips of EMODB 0.6 % hold a longer one, 2.2 % one above
+# 1 s (slow, sad speech); of those of RAVDESS and CASIA none does.
+PAUSE = 1.4
+# A longer stretch, in seconds, is divided, into parts of at least the second.
+LONGEST_STRETCH, LEAST_PART = 15.0, 1.5
 # The notes of a clip without a class, for lack of speech.
 NO_SPEECH, TOO_SHORT = "no speech", "too short"
 
@@ -31,13 +40,17 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Windows:
-    """How recordings are cut; ``length`` and ``hop`` in seconds, the default hop is half a window.
+    """How recordings are cut; ``length``, ``hop`` and ``pause`` in seconds, the default hop is half a window.
 
-    With ``length`` every longer recording is cut; without it those above WHOLE_SECONDS, into windows of WINDOW_SECONDS.
+    ``into`` is one of CUTS: ``speech`` cuts every recording into its stretches of speech, which a ``pause`` ends;
+    ``auto`` does so for recordings above WHOLE_SECONDS, and ``windows`` cuts these into windows of WINDOW_SECONDS. With
+    ``length`` every longer recording is cut into windows of that length. Where speech is not looked for, ``auto`` is
+    ``windows``.
     The last window ends where the recording ends. It does not nearly repeat the one before: where the rest is shorter
     than half a hop (and half a window), the window before is made longer by it instead.
 
-    Raises InputError for a ``length`` below LEAST_WINDOW or a ``hop`` below LEAST_HOP.
+    Raises InputError for a ``length`` below LEAST_WINDOW, a ``hop`` or ``pause`` below LEAST_HOP, and for a ``length``
+    where recordings are to be cut into speech.
 
     >>> Windows(length=4, hop=3).split(frames=90, rate=10)
     [(0, 40), (30, 40), (50, 40)]
@@ -47,9 +60,16 @@ class Windows:
 
     length: float | None = None
     hop: float | None = None
+    into: str = AUTO
+    pause: float = PAUSE
 
     def __post_init__(self) -> None:
+        if self.into not in CUTS:
+            raise InputError(f"recordings cannot be cut into {self.into!r}; choose {', '.join(CUTS)}.")
+        if self.into == SPEECH and self.length is not None:
+            raise InputError("recordings are cut into their speech or into windows: give a window or speech, not both.")
         for name, seconds, least, reason in (
+            ("pause", self.pause, LEAST_HOP, "speech is found in steps of that time"),
             ("window", self.length, LEAST_WINDOW, "so little speech has no class"),
             ("hop", self.hop, LEAST_HOP, "the filter banks have one frame in that time"),
         ):
@@ -58,7 +78,7 @@ class Windows:
 
     def are_for(self, frames: int, rate: int) -> bool:
         """Whether a recording of ``frames`` samples at ``rate`` Hz is cut."""
-        return frames > round((WHOLE_SECONDS if self.length is None else self.length) * rate)
+        return self.into == SPEECH or frames > round((WHOLE_SECONDS if self.length is None else self.length) * rate)
 
     def split(self, frames: int, rate: int) -> list[tuple[int, int]]:
         """The windows of ``frames`` samples at ``rate`` Hz, each as (first sample, number of samples)."""
@@ -78,36 +98,73 @@ class Windows:
     def follow(self, speech: Segments, frames: int, rate: int) -> list[Span]:
         """The clips of a recording of ``frames`` samples at ``rate`` Hz in which ``speech`` was found, at this rate.
 
-        A pause above LONGEST_PAUSE ends a stretch of speech. A recording that is not cut is one clip, from its first to
-        its last speech without these pauses; of one that is, each stretch is cut into windows. Without speech the
-        recording is one clip that says so.
+        A recording that is not cut is one clip, from its first to its last speech without pauses above LONGEST_PAUSE.
+        One that is cut into speech has a clip for each stretch, which ``pause`` ends, or for each part of one above
+        LONGEST_STRETCH. Of one that is cut into windows each stretch is, which a pause above LONGEST_PAUSE ends.
+        Without speech the recording is one clip that says so.
         """
         if not speech:
             return [Span(0, frames, [], 0.0, NO_SPEECH)]
+        if self.are_for(frames, rate) and self.into != WINDOWS and self.length is None:
+            return [
+                _span(speech, (start, end - start, []), rate)
+                for run in _runs(speech, round(self.pause * rate))
+                for start, end in _divided(run, rate)
+            ]
+        return [_span(speech, place, rate) for place in self._places(speech, frames, rate)]
+
+    def _places(self, speech: Segments, frames: int, rate: int) -> list[tuple[int, int, Segments]]:
+        """The first sample, number of samples and pauses of each window, or of a recording that is not cut."""
         stretches = list(_stretches(speech, round(LONGEST_PAUSE * rate)))
         if self.are_for(frames, rate):
-            places: list[tuple[int, int, Segments]] = [
+            return [
                 (start + first, length, [])
                 for start, end in stretches
                 for first, length in self._cut(end - start, rate)
             ]
-        else:
-            start, end = stretches[0][0], stretches[-1][1]
-            places = [(start, end - start, [(a, b) for (_, a), (b, _) in zip(stretches, stretches[1:])])]
-        spans = []
-        for first, count, pauses in places:
-            inside = (min(end, first + count) - max(start, first) for start, end in speech)
-            seconds = sum(samples for samples in inside if samples > 0) / rate
-            spans.append(Span(first, count, pauses, seconds, TOO_SHORT if seconds < LEAST_SPEECH else ""))
-        return spans
+        start, end = stretches[0][0], stretches[-1][1]
+        return [(start, end - start, [(a, b) for (_, a), (b, _) in zip(stretches, stretches[1:])])]
+
+
+def _span(speech: Segments, place: tuple[int, int, Segments], rate: int) -> Span:
+    """The clip at a place (first sample, number of samples, pauses), with its seconds of speech."""
+    first, count, pauses = place
+    inside = (min(end, first + count) - max(start, first) for start, end in speech)
+    seconds = sum(samples for samples in inside if samples > 0) / rate
+    return Span(first, count, pauses, seconds, TOO_SHORT if seconds < LEAST_SPEECH else "")
+
+
+def _runs(speech: Segments, longest_pause: int) -> Iterator[Segments]:
+    """The speech in groups, which pauses above ``longest_pause`` samples separate."""
+    run = [speech[0]]
+    for one in speech[1:]:
+        if one[0] - run[-1][1] > longest_pause:
+            yield run
+            run = []
+        run.append(one)
+    yield run
 
 
 def _stretches(speech: Segments, longest_pause: int) -> Iterator[tuple[int, int]]:
     """(first sample, one past the last) of each stretch of speech with pauses of ``longest_pause`` samples at most."""
-    start, end = speech[0]
-    for first, last in speech[1:]:
-        if first - end > longest_pause:
-            yield start, end
-            start = first
-        end = last
-    yield start, end
+    for run in _runs(speech, longest_pause):
+        yield run[0][0], run[-1][1]
+
+
+def _divided(run: Segments, rate: int) -> list[tuple[int, int]]:
+    """A stretch of speech in parts of at most LONGEST_STRETCH, divided at its longest pauses, else in equal parts."""
+    start, end = run[0][0], run[-1][1]
+    if end - start <= LONGEST_STRETCH * rate:
+        return [(start, end)]
+    least = LEAST_PART * rate
+    gaps = [
+        (after[0] - before[1], place)
+        for place, (before, after) in enumerate(zip(run, run[1:]), 1)
+        if before[1] - start >= least and end - after[0] >= least
+    ]
+    if gaps:
+        _, place = max(gaps)
+        return [*_divided(run[:place], rate), *_divided(run[place:], rate)]
+    count = ceil((end - start) / (LONGEST_STRETCH * rate))
+    borders = [start + (end - start) * number // count for number in range(count + 1)]
+    return list(zip(borders, borders[1:]))

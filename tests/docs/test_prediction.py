@@ -11,7 +11,11 @@ from speecheq.models import checkpoint
 
 PAGE = "docs/prediction.md"
 # In place of what stands on the page: a machine without a GPU, and the protocol of the model that lies there.
-REPLACED = [("--device cuda", "--device cpu"), ("casia.random10", "casia.speaker")]
+REPLACED = [
+    ("--device cuda", "--device cpu"),
+    ("casia.random10", "casia.speaker"),
+    ("--segments speech", "--segments speech --speech-activity energy"),  # the model there was trained without any
+]
 
 
 @pytest.fixture
@@ -21,6 +25,7 @@ def home(experiment, toys, tmp_path, monkeypatch):
     for name in ("some.wav", "a.wav", "b.flac", "DIR/c.wav"):
         toys.write_wav(tmp_path / name, 0.5)
     (tmp_path / "some.txt").write_text("你", encoding="utf-8")
+    (tmp_path / "turns.csv").write_text("file,start,end,speaker,turn\nsome.wav,0,0.25,A,1\nsome,0.2,0.5,B,2\n")
     (tmp_path / "cuts.jsonl.gz").symlink_to(experiment.parents[4] / "msud" / "casia.speaker" / "fold1" / "dev.jsonl.gz")
     monkeypatch.chdir(tmp_path)
     return experiment

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from speecheq.inference.predict_command import WRITERS
+from speecheq.inference.predict_command import ROWS
 
 NAMES = {
     "the name": lambda audio, folder: audio,
@@ -53,7 +53,7 @@ def test_devices_and_folders_are_refused(predict, wav, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.wav", "pipe"]
 
 
-@pytest.mark.parametrize("format", WRITERS)
+@pytest.mark.parametrize("format", ROWS)
 @pytest.mark.parametrize("content", ["speech", "silence", "nothing", "empty"])
 def test_earlier_outputs_and_empty_files_are_replaced(predict, wav, write_noise, tmp_path, format, content):
     output = tmp_path / "out.txt"
@@ -63,7 +63,7 @@ def test_earlier_outputs_and_empty_files_are_replaced(predict, wav, write_noise,
     else:
         names = [tmp_path / "missing.wav"] if content == "nothing" else [earlier, wav]
         predict("--format", format, "--output", output, "--window", 0.5, *names)
-    for later in WRITERS:
+    for later in ROWS:
         assert predict("--format", later, "--output", output, wav)[0] == 0
         assert "one.wav" in output.read_text()
 

@@ -15,7 +15,7 @@ import soundfile
 from speecheq import seqm
 from speecheq.common.progress import Progress
 from speecheq.inference import trained_model
-from speecheq.inference.predict_command import SHOW_PROGRESS_FROM, WRITERS, _counted
+from speecheq.inference.predict_command import ROWS, SHOW_PROGRESS_FROM, _counted
 from speecheq.inference.predictor import Prediction, Predictor
 from speecheq.models import checkpoint
 
@@ -37,7 +37,7 @@ def test_gaps_between_windows_are_said(predict, write_noise, tmp_path):
     assert [line.split(" s: ")[0].split()[-1] for line in out.splitlines()] == ["0.00-2.00", "3.00-5.00", "6.00-8.00"]
 
 
-@pytest.mark.parametrize("format", WRITERS)
+@pytest.mark.parametrize("format", ROWS)
 def test_silence_and_clipping_are_noted(predict, tmp_path, format):
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
     soundfile.write(tmp_path / "clipped.wav", np.clip(np.random.default_rng(0).standard_normal(16000), -1, 1), 16000)
@@ -84,7 +84,7 @@ def test_a_recording_that_cannot_be_read_is_one_line_and_the_others_are_predicte
     assert len(err.splitlines()) == 4
 
 
-@pytest.mark.parametrize("format", WRITERS)
+@pytest.mark.parametrize("format", ROWS)
 def test_a_name_that_is_not_utf_8_is_one_line_and_the_others_are_predicted(predict, wav, tmp_path, format):
     shutil.copy(wav, os.fsencode(tmp_path) + b"/a\xff.wav")
     status, out, err = predict("--format", format, tmp_path)

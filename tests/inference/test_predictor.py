@@ -17,6 +17,7 @@ from rapidfuzz.distance import Levenshtein
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.evaluation.score_files import read_scores
+from speecheq.inference import prediction as prediction_module
 from speecheq.inference import predictor as predictor_module
 from speecheq.inference import windows
 from speecheq.inference.predictor import Prediction, Predictor
@@ -133,7 +134,7 @@ def test_the_examples_in_docstrings_run(experiment, monkeypatch, tmp_path, write
     write_noise(tmp_path / "an-hour.flac", 31)
     monkeypatch.chdir(tmp_path)
     examples = {}
-    for module in (predictor_module, windows):
+    for module in (predictor_module, prediction_module, windows):
         examples.update({test.name.rpartition(".")[2]: test for test in doctest.DocTestFinder().find(module)})
     assert {name for name, test in examples.items() if test.examples} == {"Predictor", "Prediction", "Windows"}
     for line in examples["Predictor"].examples:
