@@ -249,22 +249,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what finds the speech, on which alone predictions rest (default: what the model was trained with)",
     )
     _add_parts(parser)
-    parser.add_argument(
-        "--format",
-        choices=(*ROWS, *LABELS),
-        default="text",
-        help="json writes one JSON object a line; from rttm on, the labels of one recording (default: text)",
-    )
-    parser.add_argument(
-        "--whole", action="store_true", help="answer for each recording as a whole too, after its segments"
-    )
-    parser.add_argument(
-        "--plot",
-        type=Path,
-        metavar="FILE",
-        help="draw waveform, classes and EIS of a recording, as .svg, .png or .html (of one recording)",
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: standard output)")
+    _add_output(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
     parser.add_argument(
         "--batch-size", type=positive_whole, help="clips that are predicted at once (default: 8 on a CPU, 32 on a GPU)"
@@ -300,6 +285,26 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
         metavar="mix|each|N",
         help="predict the mean of all channels, each by itself, or channel N alone (default: mix)",
     )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the options that say what is written."""
+    parser.add_argument(
+        "--format",
+        choices=(*ROWS, *LABELS),
+        default="text",
+        help="json writes one JSON object a line; from rttm on, the labels of one recording (default: text)",
+    )
+    parser.add_argument(
+        "--whole", action="store_true", help="answer for each recording as a whole too, after its segments"
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw waveform, classes and EIS of a recording, as .svg, .png or .html (of one recording)",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: standard output)")
 
 
 def _windows(given: argparse.Namespace) -> "Windows":

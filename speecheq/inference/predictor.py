@@ -48,7 +48,7 @@ class Predictor:
     """A trained model that predicts recordings.
 
     ``model`` is a checkpoint, a model folder, an ONNX file or a hub id; None is the model that comes with the package.
-    ``device`` is auto, cpu or cuda. ``gender`` and ``phones`` request those predictions too. ``windows`` says how long
+    ``device`` is auto, cpu or cuda. ``gender`` and ``phones`` request those predictions too. ``windows`` says how
     recordings are cut. ``speech_activity`` finds their speech: silero, energy, or none; None is what the model was
     trained with. ``reject`` is an error rate, such as 0.1: clips are answered as long as at most that share of the
     answers was wrong on the model's dev part, the others are UNSURE. Raises InputError for a model that cannot be used,
@@ -59,8 +59,8 @@ class Predictor:
     >>> prediction, = predictor("some.wav")             # a path, or samples: predictor(samples, rate)
     >>> print(f"{prediction.name}: {prediction.emotion} at EIS {prediction.eis:.1f}, spoken by {prediction.gender}")
     rage: anger at EIS 3.6, spoken by M
-    >>> for window in predictor("an-hour.flac"):        # long recordings are cut into windows
-    ...     print(f"{window.start:.0f} to {window.end:.0f} s: {window.emotion}")
+    >>> for segment in predictor("an-hour.flac"):       # long recordings are cut into their speech
+    ...     print(f"{segment.start:.0f} to {segment.end:.0f} s: {segment.emotion}")
     0 to 6 s: neutral
     """
 

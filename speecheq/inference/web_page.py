@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from speecheq.common.errors import InputError, optional_package
 from speecheq.common.log import log
 from speecheq.inference.predictor import Predictor
+from speecheq.inference.whole_recording import wholes_of
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
@@ -21,8 +22,8 @@ class PageContent(NamedTuple):
     """What the page shows of a recording."""
 
     summary: str
-    posterior: dict[str, float]  # by class, the mean of all windows; empty without speech
-    timeline: list[list[Any]]  # a row for each window, with the columns of TIMELINE
+    posterior: dict[str, float]  # by class, of the whole recording; empty without speech
+    timeline: list[list[Any]]  # a row for each segment, with the columns of TIMELINE
 
 
 def predict_recording(predictor: Predictor, path: str | None) -> PageContent:
@@ -30,19 +31,13 @@ def predict_recording(predictor: Predictor, path: str | None) -> PageContent:
     if not path:
         raise InputError("record something, or choose a file.")
     clips = predictor(path)
-    posteriors = [clip.posterior for clip in clips if clip.posterior is not None]
-    mean = {}
-    if posteriors:
-        mean = {name: sum(p[name] for p in posteriors) / len(posteriors) for name in predictor.labels.classes.names}
-    silent = len(clips) - len(posteriors)
-    text = (
-        f"{len(clips)} windows, {silent} of them without a class; the probabilities below are the mean of the others."
-    )
+    (whole,) = wholes_of(clips, predictor.name_of)
+    text = f"{whole.summary()}; the probabilities below are those of the whole recording."
     timeline: list[list[Any]] = []
     for clip in clips:
         eis = "" if clip.eis is None else round(clip.eis, 2)
         timeline.append([round(clip.start, 2), round(clip.end, 2), clip.emotion or clip.note, clip.name or "", eis])
-    return PageContent(clips[0].summary() if len(clips) == 1 else text, mean, timeline)
+    return PageContent(clips[0].summary() if len(clips) == 1 else text, whole.posterior or {}, timeline)
 
 
 def page(predictor: Predictor, title: str) -> Any:
