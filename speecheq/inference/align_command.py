@@ -147,7 +147,8 @@ def _eis_of_phones(model: Any, segment: "Segment", alignment: "Alignment") -> li
         raise error
 
     predictor = Predictor(model, windows=Windows(EIS_WINDOW, EIS_HOP), speech_activity="none")
-    middles, intensities = [], []
+    middles: list[float] = []
+    intensities: list[float] = []
     for window in predictor.predict_segments([segment], on_error):
         if window.eis is not None:
             middles.append((window.start + window.end) / 2 - segment.start)
