@@ -117,7 +117,7 @@ class MultitaskHeads(nn.Module):
         if frame_channels:
             self.phoneme_head = Convolution(phoneme_channels or frame_channels, config.num_phones)
         self.gender_head = nn.Linear(config.embedding_dim, config.num_genders)
-        self.esc_head = nn.Linear(config.embedding_dim, config.num_esc)
+        self.esc_head: nn.Module = nn.Linear(config.embedding_dim, config.num_esc)
         self.eis_head = nn.Linear(config.embedding_dim, 1)
         nn.init.constant_(self.eis_head.bias, (EIS_MIN + EIS_MAX) / 2)  # start in the middle of the scale
         nn.init.normal_(self.eis_head.weight, std=0.01)
