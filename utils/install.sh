@@ -10,8 +10,8 @@
 # --python PATH    the Python to build on, instead of looking for one
 # --extras LIST    av (PyAV, for m4a, mp4 and others), cited (librosa, openSMILE: features of other systems), demo
 #                  (espeak-ng, for the mini corpora), encoders (pretrained ones, through transformers), export
-#                  (ONNX), listen (a page for the microphone), segments (TextGrid, .eaf, SRT and VTT) and test,
-#                  separated by commas
+#                  (ONNX), listen (a page for the microphone), parquet (a format of speecheq embed), segments
+#                  (TextGrid, .eaf, SRT and VTT) and test, separated by commas
 # --make-wheelhouse DIR  beside installing, fill DIR with all that was installed, for machines without a network
 # --wheelhouse DIR       install from such a DIR alone; of the same stack, extras and torch, on the same Python
 # --k2 auto        whether the modern stack gets k2, from the wheels of k2's own pages, with the torch that they are
@@ -293,8 +293,8 @@ PYTHON
 # --- check the request
 [[ $stack =~ ^(auto|k2|modern)$ ]] || die "--stack is auto, k2 or modern, not '$stack'."
 [[ $torch =~ ^(auto|cpu|cuda)$ ]] || die "--torch is auto, cpu or cuda, not '$torch'."
-[[ ${extras:-demo} =~ ^(av|cited|demo|encoders|export|listen|segments|test)(,(av|cited|demo|encoders|export|listen|segments|test))*$ ]] ||
-  die "--extras is a list of av, cited, demo, encoders, export, listen, segments and test, such as demo,test, not '$extras'."
+[[ ${extras:-demo} =~ ^(av|cited|demo|encoders|export|listen|parquet|segments|test)(,(av|cited|demo|encoders|export|listen|parquet|segments|test))*$ ]] ||
+  die "--extras is a list of av, cited, demo, encoders, export, listen, parquet, segments and test, such as demo,test, not '$extras'."
 [[ -n $venv ]] || die "--venv needs the name of a folder."
 if [[ -n $wheelhouse ]]; then
   compgen -G "$wheelhouse/*.whl" >/dev/null ||
@@ -378,7 +378,7 @@ else
 fi
 lock=$(lock_of "$stack")
 # What is there stays, and the tests use all that the others bring.
-wanted=$(tr ',' '\n' <<<"$installed_extras,$extras" | sed '/^$/d; s/^test$/av\ncited\ndemo\nencoders\nexport\nlisten\nsegments\ntest/' |
+wanted=$(tr ',' '\n' <<<"$installed_extras,$extras" | sed '/^$/d; s/^test$/av\ncited\ndemo\nencoders\nexport\nlisten\nparquet\nsegments\ntest/' |
   sort -u | paste -sd ,)
 if ! $fresh && [[ $lock == "$installed_lock" && $wanted == "$installed_extras" && -z $make_wheelhouse ]]; then
   log "the $stack stack in $venv is complete${wanted:+, with $wanted}"

@@ -15,8 +15,9 @@
 # What to run:
 #   --stage N --stop-stage N    first and last stage (0, 5)
 #   --target NAME         the corpus whose folds are trained and tested
-#   --protocol NAME       random10, random5, speaker, session, text, official, cross (train on the others, test on the
-#                         whole target), emobox (EmoBox' folds of CASIA and RAVDESS, which are of speakers), or any name for the folds of --folds-file
+#   --protocol NAME       random10, random5, speaker, speaker5, session, text, official, cross (train on the others,
+#                         test on the whole target), all (train on all, test none), emobox (EmoBox' folds of CASIA
+#                         and RAVDESS, which are of speakers), or any name for the folds of --folds-file
 #   --folds-file FILE     published folds of the target: a table with the columns clip and test_fold, or a folder of
 #                         EmoBox, data/NAME, with its fold_<k>/NAME_test_fold_<k>.jsonl
 #   --as-published LIST   what the protocol of a paper does and this one does not: improvised (speech only, IEMOCAP),
@@ -30,12 +31,13 @@
 #                         egs/mtl_aug; for CPUs conf/small.yaml; egs/mandarin and egs/iemocap also have
 #                         conf/small_best.yaml and small_paper.yaml)
 #   --features NAME       what the systems take: fbank, or the states of a pretrained encoder, NAME.yaml in
-#                         conf/features; for stage 2 also NAME=FOLDER, the encoder's folder (docs/encoders.md) (fbank)
+#                         conf/features, or starter; for stage 2 also NAME=FOLDER, the encoder's folder or a model
+#                         folder (docs/encoders.md) (fbank)
 #   --store-features false    do not store the encoder's states: with --set data.input=waveform stage 4 computes them
 #   --status true         run nothing: list what is done, stale or missing in DATA and EXP, with time and disk
 #   --set KEY=VALUE       change one setting, such as loss.gamma=2; may be repeated
-#   --init-from FILE      start from the weights of a trained model (its best.pt), also of other labels; give it an
-#                         --exp of its own
+#   --init-from MODEL     start from the weights of a trained model (its best.pt, or a model folder), also of other
+#                         labels; give it an --exp of its own
 #   --ctc-backend NAME    k2, torch or auto: torch on a CPU; on a GPU k2, where it can be imported (auto)
 #   --score-train true    stage 5 scores the target's training clips too, for the distributions of EIS (Figure 3)
 #   --probe true          stage 5 also scores an SVM on the mean and deviation of the features, a yardstick of the

@@ -54,13 +54,10 @@ def _features(options: Namespace) -> None:
 
 def _encoder_set(options: Namespace, name: str, model: str) -> "EncoderSet | None":
     """The feature set of a pretrained encoder, noted for later stages; None if its states are not to be stored."""
-    from speecheq.config.feature_sets import FEATURE_SETS, load_prepared, read_feature_set, save_prepared
+    from speecheq.config.feature_sets import FEATURE_SETS, find_feature_set, save_prepared
     from speecheq.features.encoder_states import open_encoder
 
-    prepared = None if model else load_prepared(options.data, name)
-    if prepared is not None:  # where the encoder was the last time
-        model = prepared.model
-    config, feature_set = open_encoder(read_feature_set(name, FEATURE_SETS, model))
+    config, feature_set = open_encoder(find_feature_set(options.data, name, FEATURE_SETS, model))
     save_prepared(options.data, name, config)
     return feature_set if options.store_features == "true" else None
 

@@ -1,11 +1,11 @@
-"""The commands that use a trained model: predict, align, listen, package, export-model, compare-models."""
+"""The commands that use a trained model: predict, embed, align, listen, package, export-model, compare-models."""
 
 from argparse import Namespace
 from pathlib import Path
 
 from speecheq.cli.options import Commands, add_command
 from speecheq.common.command_line import positive_whole
-from speecheq.inference import align_command, predict_command
+from speecheq.inference import align_command, embed_command, predict_command
 
 
 def _listen(options: Namespace) -> None:
@@ -24,7 +24,7 @@ def _listen(options: Namespace) -> None:
 def _package(options: Namespace) -> None:
     from speecheq.inference.model_folder import write
 
-    write(options.experiment, options.out, options.name, options.licence)
+    write(options.experiment, options.out, options.name, options.licence, options.scores_of)
 
 
 def _export_model(options: Namespace) -> None:
@@ -40,9 +40,12 @@ def _compare_models(options: Namespace) -> None:
 
 
 def add_commands(commands: Commands) -> None:
-    """Add predict, align, listen, package, export-model and compare-models."""
+    """Add predict, embed, align, listen, package, export-model and compare-models."""
     predict = add_command(commands, "predict", predict_command.run, "Predict the emotions in recordings.")
     predict_command.add_arguments(predict)
+
+    embed = add_command(commands, "embed", embed_command.run, "Write embeddings of recordings to a file.")
+    embed_command.add_arguments(embed)
 
     align = add_command(commands, "align", align_command.run, "Find when the phones and words of a text are spoken.")
     align_command.add_arguments(align)
@@ -65,6 +68,13 @@ def add_commands(commands: Commands) -> None:
     add("out", type=Path, metavar="FOLDER", help="model folder to write")
     add("--name", default="", help="title of the model card (default: the folder's name)")
     add("--licence", default="", help="licence of the weights, such as apache-2.0")
+    add(
+        "--scores-of",
+        type=Path,
+        metavar="FOLDS",
+        help="of a model that was trained on all clips (protocol all): the folder of the folds of the same system, "
+        "such as exp/SYSTEM/TARGET.speaker, whose scores the card shows",
+    )
 
     add = add_command(
         commands, "export-model", _export_model, "Write a trained model as ONNX or for torch.export."

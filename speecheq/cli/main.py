@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from speecheq.cli import corpora, dataset, evaluation, inference, job_parts, reporting, training
+from speecheq.cli import corpora, dataset, evaluation, finetune, inference, job_parts, reporting, training
 from speecheq.common.command_line import OneLineParser, exit_status
 from speecheq.common.log import set_up_logging
 
@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = OneLineParser(prog="speecheq", description="Speech emotion recognition with the SpeechEQ metric and model.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (corpora, dataset, training, job_parts, evaluation, reporting, inference):
+    for module in (corpora, dataset, training, job_parts, evaluation, reporting, inference, finetune):
         module.add_commands(commands)
     return top
 

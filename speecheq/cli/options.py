@@ -43,7 +43,8 @@ def add_features_option(parser: argparse.ArgumentParser) -> None:
         "--features",
         default="fbank",
         metavar="NAME[=ENCODER]",
-        help="fbank (default), or a feature set of conf/features; stage 2 also takes the encoder's folder or hub id",
+        help="fbank (default), starter, or a feature set of conf/features; stage 2 also takes the encoder's folder or "
+        "hub id, a model folder, or a feature set's file",
     )
 
 

@@ -211,7 +211,7 @@ def _add_training_options(parser: ArgumentParser) -> None:
         "--init-from",
         type=Path,
         metavar="CHECKPOINT",
-        help="start from the weights of a trained model, which may have other labels",
+        help="start from the weights of a trained model (a best.pt or a model folder), which may have other labels",
     )
     add("--noise", type=Path, metavar="MANIFESTS", help="noises to augment waveforms with")
     add("--rir", type=Path, metavar="MANIFESTS", help="room impulse responses to augment waveforms with")

@@ -1,7 +1,9 @@
 """Feature sets: filter banks (fbank), and pretrained encoders with their settings.
 
-``conf/features/NAME.yaml`` describes the encoder NAME. Stage 2 writes what it has found to ``DATA/NAME/encoder.yaml``,
-which is what later stages read: they need neither the file of conf/ nor, for stored states, the encoder.
+``conf/features/NAME.yaml`` describes the encoder NAME; so do a file elsewhere (``NAME=FILE.yaml``) and a model folder
+(``NAME=FOLDER``), whose encoder and settings are taken; ``starter`` is that of the starter. Stage 2 writes what it has
+found to ``DATA/NAME/encoder.yaml``, which is what later stages read: they need neither these nor, for stored states,
+the encoder.
 """
 
 import re
@@ -25,6 +27,11 @@ PREPARED = "encoder.yaml"
 TAKEN = ("manifests", "msud", "phonemes", "shar", "corpora", "jobs")
 # What stage 2 finds out.
 FOUND = ("source", "dim", "digest", "frame_shift")
+# The feature set of the starter, and the model folder that it is.
+STARTER = "starter"
+STARTER_FOLDER = Path(__file__).resolve().parents[1] / "inference" / STARTER
+# Of a model folder (inference/model_folder.py): its settings, and its encoder's name there and its folder.
+MODEL_SETTINGS, MODEL_LABELS, MODEL_ENCODER = "config.yaml", "labels.json", "encoder"
 SETTINGS = {item.name for item in fields(EncoderConfig)} - set(ENCODER_TRAINING)
 
 
@@ -56,12 +63,46 @@ def _encoder_config(values: Mapping[str, Any], source: Path, allowed: set[str]) 
     return config
 
 
+def _of_model_folder(folder: Path, name: str) -> EncoderConfig:
+    """The encoder of a model folder, with the settings that the model takes its states with."""
+    path = folder / MODEL_SETTINGS
+    values = read_yaml(path)
+    encoder = values.get("encoder")
+    if not isinstance(encoder, dict) or not encoder.get("model"):
+        raise InputError(f"--features {name}: the model in {folder} takes filter banks; leave --features out.")
+    given = {key: value for key, value in encoder.items() if key in SETTINGS}
+    config = _encoder_config(given, path, SETTINGS)
+    if config.model == MODEL_ENCODER:
+        config.model = str((folder / MODEL_ENCODER).resolve())
+    return config
+
+
+def find_feature_set(data: Path, name: str, folder: Path, model: str = "") -> EncoderConfig:
+    """The settings of NAME[=``model``] for stage 2: without ``model``, the encoder is where it was the last time.
+
+    Raises InputError as ``read_feature_set`` does.
+    """
+    prepared = None if model else load_prepared(data, name)
+    if prepared is None:
+        return read_feature_set(name, folder, model)
+    if not (folder / f"{name}.yaml").is_file():
+        return prepared
+    return read_feature_set(name, folder, prepared.model)
+
+
 def read_feature_set(name: str, folder: Path, model: str = "") -> EncoderConfig:
     """The settings in ``folder``/NAME.yaml; ``model`` replaces the encoder's folder or hub id.
 
-    Raises InputError if the file is missing or invalid.
+    ``model`` may also be a model folder, or the file of a feature set: then the settings are those in there. Raises
+    InputError if the file is missing or invalid.
     """
     path = folder / f"{name}.yaml"
+    if model.endswith(".yaml"):
+        path, model = Path(model), ""
+    elif name == STARTER and not model and not path.is_file():
+        model = str(STARTER_FOLDER)
+    if model and (Path(model) / MODEL_LABELS).is_file():
+        return _of_model_folder(Path(model), name)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise InputError(f"--features {name}: there is no {path}; the feature sets are {FBANK}, {known or 'no other'}.")

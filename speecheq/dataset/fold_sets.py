@@ -25,6 +25,7 @@ from speecheq.dataset.msud_recipe import (
     Recipe,
 )
 from speecheq.dataset.protocols import (
+    ALL,
     CROSS,
     RANDOM_PROTOCOLS,
     FoldClip,
@@ -187,8 +188,10 @@ class Partition:
         return check_folds(recipe.protocol, list(clips.values()), [fold & clips.keys() for fold in found.folds])
 
     def _dev_rule(self) -> str:
-        """The kind of dev part that ``dev`` of the recipe means: clips, speaker or official."""
+        """The kind of dev part that ``dev`` of the recipe means: clips, speaker or official; none under ALL."""
         recipe = self.recipe
+        if recipe.protocol == ALL:
+            return "none"
         has_official = any(clip.split == "dev" for clip in self.target_clips.values())
         if BEST_TEST in recipe.as_published:
             return TEST
@@ -208,6 +211,8 @@ class Partition:
         clips = self.target_clips
         if self.recipe.protocol == CROSS:
             return dict.fromkeys(clips, TEST)
+        if self.recipe.protocol == ALL:
+            return dict.fromkeys(clips, TRAINING)
         pool = [clip for name, clip in clips.items() if name not in test]
         if self.dev == TEST:  # the test clips are the dev part too, see msud.py
             dev = set()

@@ -8,7 +8,7 @@ from pathlib import Path
 from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.corpora.declaration import NEUTRAL_RULES
-from speecheq.dataset.protocols import CROSS, RANDOM_PROTOCOLS
+from speecheq.dataset.protocols import ALL, CROSS, RANDOM_PROTOCOLS
 
 CLASSES = ("seqm", "corpus")
 DECLARED = "declared"
@@ -100,7 +100,7 @@ class Recipe:
             raise InputError("--as-published best_test has no dev part; leave out --dev, and the protocol cross.")
         if self.protocol == CROSS and self.classes == "corpus":
             raise InputError("the protocol 'cross' compares corpora in SEQM's classes; leave out --classes corpus.")
-        if self.folds_file is not None and self.protocol in (CROSS, "official", *RANDOM_PROTOCOLS):
+        if self.folds_file is not None and self.protocol in (ALL, CROSS, "official", *RANDOM_PROTOCOLS):
             raise InputError(
                 f"--folds-file gives the folds, but the protocol {self.protocol!r} makes its own: give the list "
                 "another name with --protocol, or leave it out."

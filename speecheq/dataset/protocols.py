@@ -75,6 +75,29 @@ def leave_one_speaker_out(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
     return _one_fold_each(clips, "speaker")
 
 
+def speaker_folds(number: int) -> Callable[..., Folds]:
+    """``number`` folds, no speaker in two of them: each speaker joins the fold with the fewest clips so far.
+
+    Speakers come in the order of their clips, most first. Raises InputError if there are fewer speakers than folds.
+    """
+
+    def folds(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
+        names: dict[str, set[str]] = defaultdict(set)
+        for clip in clips:
+            names[clip.speaker].add(clip.id)
+        if len(names) < number:
+            raise InputError(
+                f"the protocol 'speaker{number}' needs at least {number} speakers, the corpus has {len(names)}; use "
+                "'speaker'."
+            )
+        found: Folds = [set() for _ in range(number)]
+        for speaker in sorted(names, key=lambda speaker: (-len(names[speaker]), speaker)):
+            min(found, key=len).update(names[speaker])
+        return found
+
+    return folds
+
+
 def leave_one_session_out(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
     """One fold a recording session, in the order of their names; raises InputError if the corpus has none."""
     without = next((clip.id for clip in clips if clip.session is None), None)
@@ -109,21 +132,29 @@ def all_clips(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
     return [{clip.id for clip in clips}]
 
 
-CROSS = "cross"
+def no_test(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
+    """One fold that tests no clip: all are trained on, for a model to be used, once another protocol has scored it."""
+    return [set()]
+
+
+CROSS, ALL = "cross", "all"
 PROTOCOLS: dict[str, Callable[..., Folds]] = {
     "random10": random_folds(10),
     "random5": random_folds(5),
     "speaker": leave_one_speaker_out,
+    "speaker5": speaker_folds(5),
     "session": leave_one_session_out,
     "text": disjoint_texts,
     "official": official,
     CROSS: all_clips,
+    ALL: no_test,
 }
 # Protocols with random folds of clips, which would train on clips of a corpus' fixed test part.
 RANDOM_PROTOCOLS = ("random10", "random5")
 # The fields that training and test must not share, besides the clips.
 MUST_DIFFER: dict[str, Sequence[str]] = {
     "speaker": ("speaker",),
+    "speaker5": ("speaker",),
     "session": ("session", "speaker"),
     "text": ("text_id",),
 }
@@ -142,6 +173,8 @@ def make_folds(protocol: str, clips: Sequence[FoldClip], seed: int = 0) -> Folds
 def check_folds(protocol: str, clips: Sequence[FoldClip], folds: Folds) -> Folds:
     """Return ``folds``; raises InputError if one of them has no test clip or leaves no training clip."""
     everything = {clip.id for clip in clips}
+    if protocol == ALL:
+        return folds
     for number, test in enumerate(folds, 1):
         if not test or (test == everything and protocol != CROSS):
             what = "test" if not test else "training"

@@ -23,7 +23,7 @@ from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.model_inputs import ModelInputs, by_speaker, scoring_inputs
 from speecheq.dataset.msud_recipe import EVERY_CORPUS, TEST
 from speecheq.dataset.phones.phone_table import PhoneTable
-from speecheq.dataset.protocols import CROSS
+from speecheq.dataset.protocols import ALL, CROSS
 from speecheq.evaluation.calibration import DevCalibration, calibration_scores
 from speecheq.evaluation.former_runs import remove_former
 from speecheq.evaluation.metrics import greedy_constant, phone_error_rate
@@ -164,6 +164,9 @@ def score(folder: Path, msud: Path, fold: int, training_clips: bool = False) -> 
     corpus), test.per of the phoneme corpus, and dev.* of the best epoch; None where a metric is not defined.
     """
     trained = TrainedFold.read(folder, msud, fold)
+    if trained.msud["protocol"] == ALL:
+        log.info("%s: all clips were trained on, so none is scored", trained.title)
+        return {}
     if training_clips and trained.msud["protocol"] == CROSS:
         target = trained.msud["target"]
         log.info("%s: trains on no clip of %s, so no training clip of it is scored", trained.title, target)

@@ -7,15 +7,18 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.common.markdown import markdown_table, without_html
 from speecheq.common.stages import require
 from speecheq.config.schema import FBANK, Config
-from speecheq.corpora.data_card import Card, read_cards
+from speecheq.corpora.data_card import CARDS, Card, read_cards
 from speecheq.dataset.msud_recipe import TEST
+from speecheq.dataset.protocols import ALL
 from speecheq.evaluation.calibration import DevCalibration
+from speecheq.evaluation.score_files import METRICS, read_scores
 from speecheq.evaluation.score_files import SCORES as SCORE_FILE
-from speecheq.evaluation.score_files import read_scores
+from speecheq.models.folder import CARD
 from speecheq.reporting.calibration_tables import (
     DEV_OF_KNOWN_SPEAKERS,
     CalibratedClips,
@@ -61,17 +64,26 @@ SYSTEMS = {
 
 
 def model_card(
-    experiment: Path, name: str, licence: str, config: Config, parameters: int, encoder_parameters: int = 0
+    experiment: Path,
+    name: str,
+    licence: str,
+    config: Config,
+    parameters: int,
+    encoder_parameters: int = 0,
+    scores_of: Path | None = None,
 ) -> str:
     """The card in Markdown with the header that the hub reads.
 
-    ``parameters`` is their number, without those of the encoder's layers in use. Raises InputError if ``experiment``
-    was not trained and scored.
+    ``parameters`` is their number, without those of the encoder's layers in use. A model that was trained on all clips
+    (protocol ``all``) has the scores of ``scores_of``, the folder of the same system's folds. Raises InputError if
+    ``experiment`` was not trained and scored, or ``scores_of`` is of another system.
     """
     require(experiment, "train")
-    require(experiment / "scored", "score")
-    run, metrics = read_json(experiment / "run.json"), read_json(experiment / "metrics.json")
-    protocol, known = metrics["run"], read_cards()
+    run = read_json(experiment / "run.json")
+    scored = _scored_folder(experiment, run, scores_of)
+    metrics = read_json(scored / METRICS)
+    # a package that was installed alone has no data cards
+    protocol, known = metrics["run"], read_cards() if CARDS.is_dir() else {}
     # esd_zh is a part of esd; None for a corpus without a card
     cards = {
         corpus: known.get(corpus) or known.get(corpus.rpartition("_")[0])
@@ -81,7 +93,8 @@ def model_card(
     kind = protocol["protocol"]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        **_calibration(experiment, metrics),
+        **_calibration(experiment, scored, metrics),
+        cross_validated=scored != experiment,
         audio_folders=describe_audio_folders(run["sounds"]) if run.get("sounds") else "",
         cards=cards,
         config=config,
@@ -98,11 +111,46 @@ def model_card(
         protocol=protocol,
         protocol_in_words=next((text for name, text in PROTOCOLS.items() if kind.startswith(name)), "published folds"),
         scores=_score_table(metrics),
+        started_from=_started_from(run.get("init_from")),
+        seed=run["seed"],
+        steps=run["steps"],
         system=SYSTEMS[config.model.kind],
         tasks=config.tasks(),
         training=run["msud"]["sets"]["emotion"],
         unseen=_unseen_classes(run["msud"], config),
     )
+
+
+def _scored_folder(experiment: Path, run: Mapping[str, Any], scores_of: Path | None) -> Path:
+    """Where the scores of a model stand: in its own folder, or in that of its folds if all clips were trained on."""
+    if run["msud"]["protocol"] != ALL:
+        require(experiment / "scored", "score")
+        return experiment
+    if scores_of is None:
+        raise InputError(
+            f"{experiment}: was trained on all clips, so none tests it; say which folds scored the same system: "
+            "--scores-of exp/SYSTEM/TARGET.PROTOCOL."
+        )
+    if not (scores_of / METRICS).is_file():
+        raise InputError(f"{scores_of}: holds no {METRICS}; run stage 5 (score and report) for its folds first.")
+    of_folds = read_json(scores_of / METRICS)["run"]
+    ours = (run["config_name"], run["system"], run["msud"]["target"], run["msud"]["classes"])
+    if (of_folds["config"], of_folds["system"], of_folds["target"], of_folds["classes"]) != ours:
+        raise InputError(f"{scores_of}: are folds of another system, target or classes than {experiment}; see both.")
+    return scores_of
+
+
+def _started_from(path: str | None) -> str:
+    """The model whose weights a training started from, with the licence that its card states; empty without one."""
+    if path is None:
+        return ""
+    start, licence = Path(path), ""
+    if (start / CARD).is_file():
+        parts = (start / CARD).read_text(encoding="utf-8").split("---\n", 2)
+        header = yaml.safe_load(parts[1]) if len(parts) == 3 else None
+        licence = str(header.get("license", "")) if isinstance(header, dict) else ""
+    named = "of a model" if start.suffix == ".pt" else f"of {start.name}"
+    return f"{named}, whose licence is {licence}" if licence not in ("", OTHER_LICENCE) else f"{named}: see its licence"
 
 
 def _header(licence: str, cards: Mapping[str, Card | None]) -> str:
@@ -169,6 +217,8 @@ def _data_table(msud: Mapping[str, Any], cards: Mapping[str, Card | None], confi
 
 
 def _score_table(metrics: Mapping[str, Any]) -> str:
+    if "of_folds" in metrics["run"]:
+        return _table_of_folds(metrics)
     sets = [name.rpartition(".")[0] for name in metrics if name.startswith("test") and name.endswith(".wa")]
     rows = []
     for key, title in SCORES.items():
@@ -178,11 +228,29 @@ def _score_table(metrics: Mapping[str, Any]) -> str:
     return markdown_table(["score", *sets], rows)
 
 
-def _calibration(experiment: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _table_of_folds(metrics: Mapping[str, Any]) -> str:
+    """The scores of all folds: means and standard deviations, and of all their clips together with 95 % intervals."""
+    rows = []
+    for key, title in SCORES.items():
+        mean, deviation, pooled = (metrics.get(f"{kind}test.{key}") for kind in ("", "std.", "pooled."))
+        if mean is None:
+            continue
+        ends = [metrics.get(f"{end}.pooled.test.{key}") for end in ("low", "high")]
+        interval = "" if None in ends else f" ({ends[0]:.3f} to {ends[1]:.3f})"
+        spread = "" if deviation is None else f" ± {deviation:.3f}"
+        rows.append([title, f"{mean:.3f}{spread}", "n/a" if pooled is None else f"{pooled:.3f}{interval}"])
+    return markdown_table(["score", "mean of the folds", "all test clips together (95 % interval)"], rows)
+
+
+def _calibration(experiment: Path, scored: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What the card says of the posteriors: the calibration, and the tables of reliability and rejection."""
     own = DevCalibration.from_dict(metrics["run"].get("calibration"))
-    clips = read_scores(experiment / SCORE_FILE)[TEST]
+    sets = read_scores(scored / SCORE_FILE)
+    if scored != experiment:
+        own = DevCalibration(reason="all clips were trained on, so none was left to fit one")
+    clips = [clip for name, found in sets.items() if name.partition("/")[0] == TEST for clip in found]
     return {
+        "tested": len(clips),
         "calibration": own,
         "caution": DEV_OF_KNOWN_SPEAKERS if own.risks and is_dev_of_known_speakers(metrics["run"]) else "",
         "reliability": table_markdown(reliability_table(clips)),

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from speecheq.common.errors import InputError, first_line, optional_package
-from speecheq.common.files import read_json, whole_folder
+from speecheq.common.files import whole_folder
 from speecheq.common.log import log
-from speecheq.common.yaml_files import read_yaml
 from speecheq.config import layers as configuration
 from speecheq.config.schema import Config
 from speecheq.dataset.model_inputs import encoder_of, waveform_extractor
@@ -23,19 +22,16 @@ from speecheq.evaluation.calibration import DevCalibration
 from speecheq.features.encoder_states import encoder_settings
 from speecheq.features.encoders import encoder_digest, save_encoder
 from speecheq.models import checkpoint
+from speecheq.models.folder import CARD, ENCODER, FILES, FORMAT, LABEL_TABLES, LABELS, SETTINGS, WEIGHTS, read_folder
 
-WEIGHTS, SETTINGS, LABELS, CARD = FILES = ("model.safetensors", "config.yaml", "labels.json", "README.md")
-ENCODER = "encoder"
-LABEL_TABLES = ("classes", "class_esc", "genders", "phones")
-CALIBRATION = "calibration"  # beside these; older folders have none
-# To be raised when the contents of the folder change their meaning.
-FORMAT = 1
+CALIBRATION = "calibration"  # beside LABEL_TABLES; older folders have none
 
 
-def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> None:
+def write(experiment: Path, folder: Path, name: str = "", licence: str = "", scores_of: Path | None = None) -> None:
     """Write the best model of a trained and scored ``experiment`` (exp/.../fold<k>/seed<s>) as a model folder.
 
-    ``name`` is the title of the card (default: the folder's name), ``licence`` that of the weights. Raises InputError
+    ``name`` is the title of the card (default: the folder's name), ``licence`` that of the weights. ``scores_of`` is
+    the experiment whose folds have scored a model that was trained on all clips (see ``model_card``). Raises InputError
     where stage 4 or 5 has not run, or the pretrained encoder that the model stands on is gone.
     """
     from safetensors.torch import save
@@ -46,8 +42,9 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "") -> 
     content = checkpoint.read(experiment / "best.pt")
     model, config = checkpoint.restore(content, str(experiment / "best.pt"))
     encoder = encoder_of(waveform_extractor(config, model.trained_encoder))
-    sizes = [sum(p.numel() for p in part.parameters()) for part in (model, encoder) if part is not None]
-    card = model_card(experiment, name or folder.name, licence, config, *sizes)
+    size, encoder_size = (0 if part is None else sum(p.numel() for p in part.parameters()) for part in (model, encoder))
+    title = name or folder.resolve().name
+    card = model_card(experiment, title, licence, config, size, encoder_size, scores_of)
     tables = {"format": FORMAT, **{table: content[table] for table in LABEL_TABLES}}
     tables[CALIBRATION] = DevCalibration.from_dict(content.get(CALIBRATION)).to_dict()
     with whole_folder(folder) as temporary:
@@ -78,35 +75,15 @@ def read(folder: Path) -> dict[str, Any]:
 
     Raises InputError for a folder that lacks a file, or whose files are not whole.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    for name in (WEIGHTS, SETTINGS, LABELS):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder}: is not a model folder, it lacks {name}; speecheq package makes one of a trained experiment."
-            )
-    tables = read_json(folder / LABELS)
-    if not isinstance(tables, dict) or tables.get("format") != FORMAT or any(k not in tables for k in LABEL_TABLES):
-        raise InputError(
-            f"{folder / LABELS}: is not the label table of a model folder of this version (format {FORMAT})."
-        )
+    content = read_folder(folder)
     try:
-        DevCalibration.from_dict(tables.get(CALIBRATION))
+        DevCalibration.from_dict(content.get(CALIBRATION))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{folder / LABELS}: its calibration is damaged ({error}); copy the file again, or make the folder again."
+            f"{Path(folder) / LABELS}: its calibration is damaged ({error}); copy the file again, or make the folder "
+            "again."
         ) from error
-    try:
-        weights = load_file(str(folder / WEIGHTS))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{folder / WEIGHTS}: is not a whole file of weights ({error}); copy it again.") from error
-    settings = read_yaml(folder / SETTINGS)
-    encoder = settings.get("encoder")
-    if isinstance(encoder, dict) and encoder.get("model") == ENCODER:
-        encoder["model"] = str(folder / ENCODER)
-    return {"config": settings, "model": weights, **tables}
+    return content
 
 
 def download(model_id: str) -> Path:

@@ -270,7 +270,7 @@ def read_weights(name: str | Path | None) -> tuple[Normalised, Config, Labels]:
 
     None is the model that comes with the package. Raises InputError if the model cannot be used.
     """
-    path = _find_model(name)
+    path = find_model(name)
     content = model_folder.read(path) if path.is_dir() else checkpoint.read(path)
     model, config = checkpoint.restore(content, str(path))
     if config.model.context == "dialogue":
@@ -284,7 +284,7 @@ def load_trained_model(name: str | Path | None = None, device: str = "auto") -> 
     ``device`` is auto, cpu or cuda; an ONNX file runs on the CPU. Raises InputError if the model cannot be used.
     """
     chosen = pick_device(device)
-    path = _find_model(name)
+    path = find_model(name)
     if path.suffix != ".onnx":
         return TorchModel(*read_weights(path), chosen)
     if device == "cuda":
@@ -294,7 +294,7 @@ def load_trained_model(name: str | Path | None = None, device: str = "auto") -> 
     return OnnxModel(path)
 
 
-def _find_model(name: str | Path | None) -> Path:
+def find_model(name: str | Path | None) -> Path:
     """The file or folder of a model; a hub id is downloaded."""
     if name is None:
         if not DEFAULT_MODEL.is_dir():

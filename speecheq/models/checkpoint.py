@@ -18,6 +18,7 @@ from speecheq.config.encoder import EncoderConfig
 from speecheq.config.layers import apply_layer
 from speecheq.config.schema import GENDERS, Config
 from speecheq.models import build_model
+from speecheq.models.folder import folder_fingerprint, read_folder
 from speecheq.models.normalisation import Cmvn, Normalised
 
 FORMAT = 2
@@ -170,16 +171,18 @@ def restore(content: dict[str, Any], source: str) -> tuple[Normalised, Config]:
 
 
 def fingerprint(path: Path) -> str:
-    """A digest of a checkpoint file."""
+    """A digest of a checkpoint file, or of a model folder."""
+    if Path(path).is_dir():
+        return folder_fingerprint(path)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def read_start(path: Path, config: Config) -> dict[str, Any]:
-    """Read the checkpoint that a training with ``config`` starts from.
+    """Read the checkpoint, or the model folder, that a training with ``config`` starts from.
 
     Raises InputError, which names the settings that differ, if the backbone of the checkpoint has another shape.
     """
-    content = read(path)
+    content = read_folder(path) if Path(path).is_dir() else read(path)
     source = read_config(content, str(path))
     differing = [
         item.name

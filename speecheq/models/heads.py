@@ -144,10 +144,7 @@ class MultitaskHeads(nn.Module):
         if not tasks or tasks - set(self.known_tasks):
             raise ValueError(f"tasks are {sorted(tasks)}; they must be some of {', '.join(self.known_tasks)}")
         num_frames = features.shape[1]
-        frames = Frames.from_lengths(lengths, num_frames, features.device, phoneme_stream=tasks == {"phoneme"})
-        features = frames.cleared(features)
-        if self.front_end is not None:
-            features = self.front_end(features)
+        features, frames = self._front(features, lengths, phoneme_stream=tasks == {"phoneme"})
         if tasks == {"phoneme"} and self.backbone.has_phoneme_branch:
             level = phoneme_level = self.backbone.aggregate_for_phonemes(features, frames)
         else:
@@ -171,3 +168,14 @@ class MultitaskHeads(nn.Module):
             if "augmentation" in tasks:
                 predictions.augmentation_logits = self.augmentation_head(embedding)
         return predictions
+
+    def _front(self, features: Tensor, lengths: Tensor, phoneme_stream: bool) -> tuple[Tensor, Frames]:
+        """Features (N, T, feature_dim) as the backbone takes them, and which of their frames are speech."""
+        frames = Frames.from_lengths(lengths, features.shape[1], features.device, phoneme_stream)
+        features = frames.cleared(features)
+        return features if self.front_end is None else self.front_end(features), frames
+
+    def frame_level(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The backbone's output (N, T', C) for each frame, on which the embedding stands, and its lengths (N,)."""
+        level = self.backbone.aggregate(*self._front(features, lengths, phoneme_stream=False))
+        return level.x, level.frames.given_lengths

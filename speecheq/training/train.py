@@ -123,13 +123,12 @@ def _finish(stage: Stage, trainer: Trainer, information: dict[str, Any]) -> None
     outcome = {"steps": state.step, "train_seconds": round(state.seconds, 1), "best": best}
     write_json(stage.folder / "run.json", {**information, **outcome})
     log.info(
-        "%s: %d steps in %.0f s (%.2f s a step); best dev UA %.3f at epoch %d",
+        "%s: %d steps in %.0f s (%.2f s a step); %s",
         trainer.name,
         state.step,
         state.seconds,
         state.seconds / state.step,
-        best["dev"]["ua"],
-        best["epoch"],
+        f"best dev UA {best['dev']['ua']:.3f} at epoch {best['epoch']}" if best["dev"] else "without a dev part",
     )
     clips = trainer.data.clips + len(trainer.data.dev)
     stage.finish(stage.folder, clips, clips, outputs=["config.yaml", "run.json", "last.pt", "best.pt"], unit="clips")

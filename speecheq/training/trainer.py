@@ -16,7 +16,7 @@ from speecheq.common.stages import Stage
 from speecheq.dataset.batch import MultitaskBatch, Position, join_shares
 from speecheq.dataset.loader import largest_batch, multitask_batches
 from speecheq.evaluation import metrics
-from speecheq.evaluation.calibration import fit_calibration
+from speecheq.evaluation.calibration import DevCalibration, fit_calibration
 from speecheq.evaluation.predictions import (
     ClipPrediction,
     emotion_scores,
@@ -35,6 +35,9 @@ from speecheq.training.state import TrainingState, seed_step
 from speecheq.training.step import StepSetup, check_memory, format_values, train_step
 from speecheq.training.tensorboard import Curves
 from speecheq.training.training_data import TrainingData, global_statistics
+
+# Of a model that was trained on all clips.
+NO_DEV = DevCalibration(reason="all clips were trained on, so none was left to fit one")
 
 
 def dev_scores(model: Normalised, data: TrainingData, setup: StepSetup) -> tuple[dict[str, Any], list[ClipPrediction]]:
@@ -211,32 +214,37 @@ class Trainer:
     def _end_epoch(self, speed: float, is_complete: bool) -> None:
         """Score the dev part and keep the model that ``optim.select`` says, with the temperature of its posteriors.
 
-        ``is_complete`` unless the training ends within the epoch.
+        ``is_complete`` unless the training ends within the epoch. Without a dev part it is the last epoch's model.
         """
         state = self.state
         model = self.model if self.average is None else self.average.model
-        scores, predictions = dev_scores(model, self.data, self.setup)
-        gold, predicted = [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions]
-        confusion = metrics.confusion(gold, predicted, self.config.model.num_esc)
-        self.curves.add("dev", scores, state.step)
-        self.curves.add_confusion(confusion, self.data.classes.names, state.step)
+        scores, calibration = self._score_dev(model) if self.data.dev else ({}, NO_DEV)
         epoch = state.epoch + 1
         warn_of_collapse(self.name, state)
         log.info(
-            "%s: epoch %d, step %d: train %s; dev %s; %.1f clips/s",
+            "%s: epoch %d, step %d: train %s; %s; %.1f clips/s",
             self.name,
             epoch,
             state.step,
             format_values(state.means()),
-            format_values(scores),
+            f"dev {format_values(scores)}" if scores else "no dev part",
             speed,
         )
-        before = None if self.config.optim.select == "last" else state.best
+        before = None if self.config.optim.select == "last" or not self.data.dev else state.best
         if before is None or _merit(scores) > _merit(before["dev"]):
             state.best = {"epoch": epoch, "step": state.step, "dev": scores}
-            self._save("best.pt", model, **state.best, calibration=fit_calibration(predictions).to_dict())
+            self._save("best.pt", model, **state.best, calibration=calibration.to_dict())
         if is_complete:
             state.end_epoch()
+
+    def _score_dev(self, model: Normalised) -> tuple[dict[str, Any], DevCalibration]:
+        """The scores of the dev part, which go to TensorBoard too, and what it says of the posteriors."""
+        scores, predictions = dev_scores(model, self.data, self.setup)
+        gold, predicted = [p.gold_esc for p in predictions], [p.predicted_esc for p in predictions]
+        confusion = metrics.confusion(gold, predicted, self.config.model.num_esc)
+        self.curves.add("dev", scores, self.state.step)
+        self.curves.add_confusion(confusion, self.data.classes.names, self.state.step)
+        return scores, fit_calibration(predictions)
 
     def _save_last(self) -> None:
         average: dict[str, Any] = {"average": None}

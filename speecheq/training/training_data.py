@@ -119,7 +119,9 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
         phones=phones,
         extractor=extractor,
         factors=factors,
-        speech_activity=next(((cut.custom or {}).get(METHOD_KEY, NONE) for cut in dev), NONE),
+        speech_activity=next(
+            ((cut.custom or {}).get(METHOD_KEY, NONE) for cut in chain(dev, cut_sets["emotion"])), NONE
+        ),
     )
 
 

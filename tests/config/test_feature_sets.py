@@ -115,3 +115,23 @@ def test_the_key_of_a_training_knows_the_encoder_and_not_its_place():
 def test_settings_of_the_feature_set_cannot_be_set():
     with pytest.raises(InputError, match="encoder.layers cannot be set: it is given by the feature set"):
         resolve(CONF / "small.yaml", CONF / "systems.yaml", "speecheq", {}, ["encoder.layers='1 2'"])
+
+
+def test_the_encoder_of_a_model_folder_is_a_feature_set(tmp_path):
+    from speecheq.config.feature_sets import STARTER_FOLDER, find_feature_set
+
+    starter = read_feature_set("starter", tmp_path)
+    assert (starter.layers, starter.normalise, starter.licence) == ("3", "level", "MIT")
+    assert starter.model == str(STARTER_FOLDER / "encoder") and starter.source == "openai/whisper-base"
+    assert read_feature_set("any", tmp_path, str(STARTER_FOLDER)) == starter
+    save_prepared(tmp_path / "data", "starter", starter)
+    assert find_feature_set(tmp_path / "data", "starter", tmp_path) == starter, "where it was the last time"
+    elsewhere = tmp_path / "own.yaml"
+    elsewhere.write_text("model: some/id\nlayers: 1 2\n")
+    assert read_feature_set("mine", tmp_path, str(elsewhere)).layers == "1 2"
+    filter_banks = tmp_path / "model"
+    filter_banks.mkdir()
+    (filter_banks / "labels.json").write_text("{}")
+    (filter_banks / "config.yaml").write_text("encoder: {model: ''}\n")
+    with pytest.raises(InputError, match="takes filter banks; leave --features out"):
+        read_feature_set("mine", tmp_path, str(filter_banks))

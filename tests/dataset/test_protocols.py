@@ -205,3 +205,19 @@ def test_every_fold_of_every_protocol_on_the_real_clips(samples, toys, tmp_path)
 
 def test_the_whole_target_is_the_test_of_a_cross_corpus_fold():
     assert make_folds("cross", grid()) == [{clip.id for clip in grid()}]
+
+
+def test_speaker5_spreads_speakers_of_unequal_sizes():
+    sizes = {"a": 9, "b": 5, "c": 4, "d": 3, "e": 3, "f": 2, "g": 1}
+    clips = [FoldClip(f"{name}{n}", name, LABELS[n % 3]) for name, size in sizes.items() for n in range(size)]
+    folds = make_folds("speaker5", clips)
+    assert sorted(map(len, folds)) == [4, 4, 5, 5, 9]
+    speakers = [{name[0] for name in fold} for fold in folds]
+    assert sum(map(len, speakers)) == len(sizes), "no speaker is in two folds"
+    with pytest.raises(InputError, match="needs at least 5 speakers"):
+        make_folds("speaker5", [clip for clip in clips if clip.speaker < "e"])
+    assert folds == make_folds("speaker5", clips[::-1]), "the order of the manifest must not matter"
+
+
+def test_all_tests_nothing():
+    assert make_folds("all", [FoldClip("a", "s", "joy"), FoldClip("b", "s", "anger")]) == [set()]

@@ -26,8 +26,8 @@ from warm_commands import warm_environment
 from speecheq.cluster.run_task import free_port
 
 ENGLISH = ("--protocol session", "--target ravdess", "--phonemes none")  # these options are given in egs/iemocap
-# Its commands run in test_prediction.py, on a model that lies there.
-ELSEWHERE = {"docs/prediction.md"}
+# Their commands run in test_prediction.py, on a model that lies there, and in test_own_data.py.
+ELSEWHERE = {"docs/prediction.md", "docs/own_data.md"}
 
 # In place of what stands in the docs; {nano}, {made} and {port} are filled in.
 REPLACED = [
@@ -103,6 +103,7 @@ BY_CI = {
     "utils/install.sh --extras listen": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has listen
     "utils/install.sh --extras encoders": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # too
     "utils/install.sh --extras export": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # has export
+    "utils/install.sh --extras parquet": "utils/install.sh --stack $(STACK) --venv $(VENV) --extras test",  # too
 }
 PROGRAMS = (
     "speecheq",
@@ -147,6 +148,10 @@ NOT_LEFT = {
     "tasks.json",
     "exp/jobs/<stage>-<key>",
     "conditions.json",
+    "mymodel.work/exp/report.html",
+    "commands.sh",
+    "own_recordings_all.jsonl.gz",
+    "own_supervisions_all.jsonl.gz",
     "data/manifests/test_noise",
     "data/manifests/test_rir",
     "exp/pictures",

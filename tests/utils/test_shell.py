@@ -350,9 +350,9 @@ def test_install_wants_a_wheelhouse_with_wheels(tmp_path):
 def test_install_does_nothing_where_all_is_there(tmp_path):
     venv = tmp_path / "venv"
     make_environment(venv, "modern", stamped=False)
-    stamp = f"{lock_of('modern')}\ncpu\nav,cited,demo,encoders,export,listen,segments,test\n{venv}\n"
+    stamp = f"{lock_of('modern')}\ncpu\nav,cited,demo,encoders,export,listen,parquet,segments,test\n{venv}\n"
     (venv / "speecheq-stamp").write_text(stamp)
-    for extras in ("", "av", "demo", "test", "encoders", "export", "listen", "segments", "demo,test"):
+    for extras in ("", "av", "demo", "test", "encoders", "export", "listen", "parquet", "segments", "demo,test"):
         result = run(UTILS / "install.sh", f"--extras={extras}", "--venv", venv, PATH=path_without_gpu(tmp_path))
         assert result.returncode == 0, result.stderr
         assert "the modern stack" in result.stderr and "is complete" in result.stderr

@@ -68,7 +68,9 @@ def _training_folder(weights: Path, started: Path) -> Path:
     """The folder of the training that made ``weights``, from which the training in the folder ``started`` started."""
     expected = require(started, "train", without=CHECKPOINTS)["options"]["init_from"]
     why = ""
-    if not weights.is_file():
+    if weights.is_dir():
+        why = "are those of a model folder, which does not hold what they were trained on"
+    elif not weights.is_file():
         why = "do not exist any more"
     elif fingerprint(weights) != expected:
         why = "have changed"
