@@ -12,7 +12,7 @@ from speecheq.common.errors import InputError
 COMMANDS = (
     *("synth", "corpora", "download", "import", "export", "check", "features", "phonemes", "unify", "shar", "train"),
     *("jobs", "score", "robustness", "probe", "report", "readme", "status"),
-    *("predict", "align", "listen", "package", "export-model", "compare-models"),
+    *("predict", "align", "embed", "finetune", "listen", "package", "export-model", "compare-models"),
 )
 HELP_WITHOUT_LIBRARIES = """
 import sys

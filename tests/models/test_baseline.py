@@ -107,7 +107,9 @@ def test_decoding_ignores_frames_behind_the_end(monkeypatch):
 
     model = checkpoint.new_model(_settings())
     read = []
-    monkeypatch.setattr(evaluate, "greedy_decode", lambda logits, lengths: read.append(lengths.tolist()) or [[], []])
+    monkeypatch.setattr(
+        evaluate, "greedy_decode", lambda logits, lengths, pause: read.append(lengths.tolist()) or [[], []]
+    )
     evaluate.predict_phones(model, [Cut("a"), Cut("b")], 2, CPU, Inputs())
     assert read == [[10, 3]]
 
