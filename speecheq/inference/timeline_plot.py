@@ -108,8 +108,8 @@ def _draw_classes(axes: Axes, predictions: Sequence[Prediction], classes: Sequen
 def eis_curve(predictions: Sequence[Prediction], seconds: float) -> tuple[np.ndarray, ...]:
     """The time, and lowest, mean and highest EIS (C,) of the segments in each column that has some.
 
-    A column is an EIS_COLUMNS-th of the recording: a short recording shows each segment, a long one the mean course and
-    its range.
+    A column is an EIS_COLUMNS-th of the recording: the mean course and its range, where there are too many segments to
+    draw each.
     """
     known = [(one.start, one.end, one.eis) for one in predictions if one.eis is not None]
     if not known:
@@ -133,6 +133,18 @@ def eis_curve(predictions: Sequence[Prediction], seconds: float) -> tuple[np.nda
 
 
 def _draw_eis(axes: Axes, predictions: Sequence[Prediction], seconds: float) -> None:
+    known = [(one.eis, one.start, one.end) for one in predictions if one.eis is not None]
+    if 0 < len(known) <= EIS_COLUMNS:
+        axes.hlines(*zip(*known), color=BLACK, linewidth=1.6)
+    else:
+        _draw_eis_curve(axes, predictions, seconds)
+    axes.set_ylim(-0.1, HIGHEST_EIS + 0.1)
+    axes.set_yticks(range(5))
+    axes.set_ylabel("EIS")
+    axes.grid(color=GREY, alpha=0.35, linewidth=0.5)
+
+
+def _draw_eis_curve(axes: Axes, predictions: Sequence[Prediction], seconds: float) -> None:
     times, low, mean, high = eis_curve(predictions, seconds)
     step = max(seconds / EIS_COLUMNS, 0.05)
     for run in np.split(np.arange(len(times)), np.flatnonzero(np.diff(times) > 4.5 * step) + 1):  # pauses are gaps
@@ -142,10 +154,6 @@ def _draw_eis(axes: Axes, predictions: Sequence[Prediction], seconds: float) -> 
             ends = np.concatenate(([run[0]], run, [run[-1]]))
             axes.fill_between(x, low[ends], high[ends], color=SKY, alpha=0.5, linewidth=0)
             axes.plot(x, mean[ends], color=BLACK, linewidth=1.2)
-    axes.set_ylim(-0.1, HIGHEST_EIS + 0.1)
-    axes.set_yticks(range(5))
-    axes.set_ylabel("EIS")
-    axes.grid(color=GREY, alpha=0.35, linewidth=0.5)
 
 
 def _title(source: str, channel: int | None, wholes: Iterable[WholeRecording]) -> str:

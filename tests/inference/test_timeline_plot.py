@@ -69,6 +69,11 @@ def test_bars_can_be_seen_at_any_length(seconds, tmp_path):
         widths = [path.get_extents().width for path in bars.get_paths()]
         assert min(widths) >= seconds / 800 - 1e-6
     assert curve.get_ylim()[0] < 0 and curve.get_ylim()[1] > 4
+    if seconds == 20:  # each segment by itself
+        (lines,) = curve.collections
+        drawn = np.array([path.vertices for path in lines.get_paths()])
+        assert drawn[:, :, 0] == pytest.approx(np.array([(one.start, one.end) for one in own]))
+        assert drawn[:, 0, 1] == pytest.approx(np.array([one.eis for one in own]))
 
 
 def test_clock():
