@@ -120,6 +120,9 @@ PROGRAMS = (
 # Paths that no command of the README leaves: examples, and what other commands leave, which test_adding_a_corpus.py,
 # test_prediction.py, tests/egs/test_slurm.py and the tests of the package run.
 NOT_LEFT = {
+    ".jsonl.gz",
+    "durations.tsv",
+    "some.txt",
     "/dev/shm",
     "data/NAME",
     "data/NAME/NAME.jsonl",
