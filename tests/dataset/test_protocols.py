@@ -200,7 +200,7 @@ def test_every_fold_of_every_protocol_on_the_real_clips(samples, toys, tmp_path)
             assert {Counter(c.label for c in clips if c.id in fold)[label] for label in {c.label for c in clips}} == {
                 len(fold) // 6
             }
-    assert set(sizes) | {"official", "session", "random5", "cross"} == set(PROTOCOLS)
+    assert set(sizes) | {"official", "session", "random5", "speaker5", "cross", "all"} == set(PROTOCOLS)
 
 
 def test_the_whole_target_is_the_test_of_a_cross_corpus_fold():

@@ -255,8 +255,16 @@ def test_every_system_differs_from_speecheq_as_its_name_says(mandarin):
     systems = mandarin.folder / "conf/systems.yaml"
     configs = {name: resolve(mandarin.folder / "conf/paper.yaml", systems, name) for name in read_systems(systems)}
     ours = ["speecheq", "wo_mtl", "wo_msud", "wo_mtl_wo_msud"]
-    assert list(configs) == [*ours, "baseline", "baseline_wo_mtl_wo_msud"]
-    for name, config in configs.items():
+    rows = [*ours, "baseline", "baseline_wo_mtl_wo_msud"]
+    cited = ["attention_ctc", "hgfm", "hgfm_dialogue", "multihead_gender", "multihead_without_gender", "head_fusion"]
+    assert list(configs) == [*rows, *cited]
+    for name in cited:
+        assert (
+            name.startswith(configs[name].model.kind.removesuffix("_gender")) and configs[name].data.corpora == "target"
+        )
+        assert configs[name].loss.beta == 0 and configs[name].loss.gamma == 0
+    for name in rows:
+        config = configs[name]
         assert config.model.kind == ("speecheq" if name in ours else "baseline")
         assert (config.tasks() == ["emotion"]) == ("wo_mtl" in name)
         assert (config.data.corpora == "target") == ("wo_msud" in name)
