@@ -57,6 +57,11 @@ class PooledPredictions(NamedTuple):
         kept = np.array([pair in trainings for pair in zip(self.seeds.tolist(), self.folds.tolist())], dtype=bool)
         return PooledPredictions(*(values[kept] for values in self))
 
+    def for_seeds(self, seeds: Sequence[int]) -> "PooledPredictions":
+        """The predictions of something that has no seed, once for each of ``seeds``."""
+        rows = list(zip(*(values.tolist() for values in self[1:])))
+        return PooledPredictions.from_rows([(seed, *row) for seed in seeds for row in rows])
+
     @property
     def folds_share_clips(self) -> bool:
         """Whether several folds predict the same clip, as they do for clips of another corpus."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from speecheq.evaluation import significance
 from speecheq.reporting.experiment import Experiment
+from speecheq.reporting.probe_results import is_probe
 from speecheq.reporting.tables import NOT_AVAILABLE, Column, Section, Table, build_table, format_score, interval_cell
 
 SIGNIFICANCE = 0.05
@@ -139,12 +140,15 @@ class Comparison:
 
 
 def why_not_comparable(first: Experiment, second: Experiment) -> str | None:
-    """The reason; None if both predict the same test clips, with the same labels, in the same folds and seeds."""
+    """The reason; None if both predict the same test clips, with the same labels, in the same folds and seeds.
+
+    A probe has no seed: it is compared with every seed of a trained system.
+    """
     for what in ("target", "protocol", "classes", "folds", "seeds"):
         own, other = first.run[what], second.run[what]
-        if own != other:
+        if own != other and not (what == "seeds" and _is_against_probe(first, second)):
             return f"different {what} ({_joined(own)} vs. {_joined(other)})"
-    a, b = first.predictions, second.predictions
+    a, b = _paired_predictions(first, second)
     if a.clips.shape != b.clips.shape or (a.folds != b.folds).any() or (a.clips != b.clips).any():
         return "the folds hold different test clips"
     differ = (a.gold != b.gold) | (a.speakers != b.speakers)
@@ -157,8 +161,31 @@ def _joined(value: Any) -> str:
     return value if isinstance(value, str) else " ".join(map(str, value))
 
 
+def _is_against_probe(first: Experiment, second: Experiment) -> bool:
+    """Whether one is a probe, the yardstick of the other, which is a trained system."""
+    return is_probe(first) != is_probe(second)
+
+
+def _paired_predictions(
+    first: Experiment, second: Experiment
+) -> tuple[significance.PooledPredictions, significance.PooledPredictions]:
+    """The predictions of both; those of a probe once for each seed of the trained system that it stands beside."""
+    if not _is_against_probe(first, second):
+        return first.predictions, second.predictions
+
+    def repeated(own: Experiment, other: Experiment) -> significance.PooledPredictions:
+        return own.predictions.for_seeds(other.run["seeds"]) if is_probe(own) else own.predictions
+
+    return repeated(first, second), repeated(second, first)
+
+
 def _differ_in_one_thing(first: Experiment, second: Experiment) -> bool:
-    """Whether either the system differs, or its configuration on the same data, so that a difference has one cause."""
+    """Whether either the system differs, or its configuration on the same data, so that a difference has one cause.
+
+    Every trained system is compared with the probe.
+    """
+    if _is_against_probe(first, second):
+        return True
 
     def same(*names: str) -> bool:
         return all(first.run[name] == second.run[name] for name in names)
@@ -179,7 +206,7 @@ def compare(systems: Sequence[Experiment]) -> Comparison:
             continue
         reason = why_not_comparable(first, second)
         if reason is None:
-            tested.append((first, second, significance.difference(first.predictions, second.predictions)))
+            tested.append((first, second, significance.difference(*_paired_predictions(first, second))))
         else:
             others.append(NotComparable(first, second, reason))
     mcnemar = significance.holm([difference.mcnemar for *_, difference in tested])

@@ -105,3 +105,18 @@ def test_other_test_clips_are_not_comparable(tmp_path):
     run = json.loads((experiment / "fold2/seed1/metrics.json").read_text())["run"]
     rewrite(experiment / "fold2/seed1", clips, **run)
     assert why_not_comparable(first, summarised(experiment)) == "the folds hold different test clips"
+
+
+def test_the_probe_is_compared_with_every_seed_of_every_trained_system(tmp_path):
+    probe = summarised(make(tmp_path, system="probe", right=0.4, probe={"kernel": "rbf", "layers": []}))
+    one, other = (
+        summarised(
+            make(tmp_path, system=name, right=0.9, seeds=(1, 2), set=[f"optim.epochs={epochs}"], corpora=corpora)
+        )
+        for name, epochs, corpora in (("a", 1, ["toy"]), ("b", 2, ["toy", "more"]))
+    )
+    pairs = compare([one, probe, other]).pairs
+    assert [(pair.first, pair.second) for pair in pairs] == [(one, probe), (probe, other)]
+    ua = [one.summary["pooled.test.ua"], probe.summary["pooled.test.ua"]]
+    assert pairs[0].difference.ua == pytest.approx(ua[0] - ua[1]) and pairs[0].is_significant
+    assert pairs[0].difference.low > 0 > pairs[1].difference.high
