@@ -12,7 +12,7 @@ import argparse
 import csv
 import importlib.util
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,13 +183,15 @@ def _write(folder: Path, found: dict[str, tuple["Alignment", list[float | None]]
                 words.write(f"{spoken_as} 1 {start:.3f} {end - start:.3f} {word}\n")
         _write_durations(opened("durations.tsv"), (alignment for alignment, _ in found.values()))
     if importlib.util.find_spec("praatio") is None:
-        log.info("no TextGrids are written: they need praatio (pip install praatio)")
+        log.info("no TextGrids are written: they need praatio (utils/install.sh --extras segments)")
         return
+    from speecheq.inference.label_formats import textgrid
+
     for name, (alignment, _) in found.items():
-        tiers = {
-            "words": alignment.word_spans(),
-            "phones": [(phone.phone, phone.start, phone.end) for phone in alignment.spoken()],
-        }
+        tiers = [
+            ("words", [(start, end, word) for word, start, end in alignment.word_spans()]),
+            ("phones", [(phone.start, phone.end, phone.phone) for phone in alignment.spoken()]),
+        ]
         (folder / f"{name.replace('/', '_')}.TextGrid").write_text(textgrid(tiers, alignment.seconds), encoding="utf-8")
 
 
@@ -205,27 +207,6 @@ def _write_durations(stream: Any, alignments: Iterable["Alignment"]) -> None:
     for phone_name, values in sorted(seconds.items()):
         figures = (mean(values), pstdev(values), min(values), max(values))
         rows.writerow([phone_name, len(values), *(f"{figure:.3f}" for figure in figures)])
-
-
-def textgrid(tiers: Mapping[str, Sequence[tuple[str, float, float]]], seconds: float) -> str:
-    """A TextGrid of the long form with interval tiers: (label, start, end) by name. Needs praatio."""
-    from praatio.data_classes.interval_tier import IntervalTier
-    from praatio.utilities import textgrid_io
-    from praatio.utilities.constants import INTERVAL_TIER
-
-    def in_milliseconds(intervals: Sequence[tuple[str, float, float]]) -> Iterator[tuple[float, float, str]]:
-        for label, start, end in intervals:
-            yield round(start, 3), round(min(end, seconds), 3), label
-
-    last = round(seconds, 3)
-    made = []
-    for name, intervals in tiers.items():
-        entries = IntervalTier(name, list(in_milliseconds(intervals)), 0, last).entries  # checks for overlaps
-        made.append({"class": INTERVAL_TIER, "name": name, "xmin": 0, "xmax": last, "entries": list(entries)})
-    written: str = textgrid_io.getTextgridAsStr(
-        {"xmin": 0, "xmax": last, "tiers": made}, "long_textgrid", includeBlankSpaces=True
-    )
-    return written
 
 
 def run(options: argparse.Namespace) -> None:

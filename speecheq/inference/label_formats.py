@@ -103,21 +103,35 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def write_textgrid(predictions: Sequence[Prediction], seconds: float, stream: TextIO) -> None:
-    """A TextGrid of the long form, with the tiers of ``_tiers`` for each track."""
+def textgrid(tiers: Sequence[tuple[str, Sequence[tuple[float, float, str]]]], seconds: float) -> str:
+    """A TextGrid of the long form, of a recording of ``seconds``: interval tiers, each a name and (start, end, label).
+
+    Times are in seconds and written to the millisecond. Raises InputError where praatio is absent.
+    """
     with optional_package("praatio", "a TextGrid", INSTALL):
         from praatio.data_classes.interval_tier import IntervalTier
         from praatio.utilities import textgrid_io
         from praatio.utilities.constants import INTERVAL_TIER
+    last = round(seconds, 3)
+    made = []
+    for name, intervals in tiers:
+        entries = [(round(start, 3), round(min(end, last), 3), label) for start, end, label in intervals]
+        tier = IntervalTier(name, entries, 0, last)  # checks that nothing overlaps
+        made.append({"class": INTERVAL_TIER, "name": name, "xmin": 0, "xmax": last, "entries": list(tier.entries)})
+    grid = {"xmin": 0, "xmax": last, "tiers": made}
+    text: str = textgrid_io.getTextgridAsStr(grid, "long_textgrid", includeBlankSpaces=True)
+    return text
+
+
+def write_textgrid(predictions: Sequence[Prediction], seconds: float, stream: TextIO) -> None:
+    """A TextGrid with the tiers of ``_tiers`` for each track."""
     last = max([milliseconds(seconds), *(milliseconds(one.end) for one in predictions)]) / 1000
-    tiers = []
-    for track in tracks_of(predictions):
-        for name, intervals in _tiers(track):
-            entries = [(start / 1000, end / 1000, label) for start, end, label in intervals]
-            tier = IntervalTier(name, entries, 0, last)  # checks that nothing overlaps
-            tiers.append({"class": INTERVAL_TIER, "name": name, "xmin": 0, "xmax": last, "entries": list(tier.entries)})
-    grid = {"xmin": 0, "xmax": last, "tiers": tiers}
-    stream.write(textgrid_io.getTextgridAsStr(grid, "long_textgrid", includeBlankSpaces=True))
+    tiers = [
+        (name, [(start / 1000, end / 1000, label) for start, end, label in intervals])
+        for track in tracks_of(predictions)
+        for name, intervals in _tiers(track)
+    ]
+    stream.write(textgrid(tiers, last))
 
 
 def write_eaf(predictions: Sequence[Prediction], seconds: float, stream: TextIO) -> None:

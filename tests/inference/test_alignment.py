@@ -14,8 +14,9 @@ from speecheq.cli.main import main
 from speecheq.common.errors import InputError
 from speecheq.dataset.phones import english, mandarin
 from speecheq.dataset.phones.lattice import as_words, build_lattice, ctc_graph
-from speecheq.inference.align_command import align, read_texts, textgrid
+from speecheq.inference.align_command import align, read_texts
 from speecheq.inference.alignment import best_path, without_gaps, words_of_text
+from speecheq.inference.label_formats import textgrid
 
 PAUSE = 3
 
@@ -127,7 +128,7 @@ def test_texts_by_name(tmp_path):
 
 def test_a_textgrid_can_be_read_again(tmp_path):
     textgrids = pytest.importorskip("praatio.textgrid", reason="needs praatio")
-    tiers = {"words": [("你好", 0.1, 0.5)], "phones": [("n", 0.1, 0.2004), ("i3", 0.2004, 0.5)]}
+    tiers = [("words", [(0.1, 0.5, "你好")]), ("phones", [(0.1, 0.2004, "n"), (0.2004, 0.5, "i3")])]
     (tmp_path / "one.TextGrid").write_text(textgrid(tiers, 0.75), encoding="utf-8")
     read = textgrids.openTextgrid(str(tmp_path / "one.TextGrid"), includeEmptyIntervals=False)
     assert [(e.label, e.start, e.end) for e in read.getTier("phones").entries] == [("n", 0.1, 0.2), ("i3", 0.2, 0.5)]
