@@ -7,15 +7,11 @@ import argparse
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from speecheq.common.command_line import positive, positive_whole
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.common.progress import Progress
-
-if TYPE_CHECKING:
-    from speecheq.inference.speakers import SpeakerOf
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +65,7 @@ def run(given: argparse.Namespace) -> None:
     from speecheq.inference.embedding_files import check_output, check_suffix, open_output
     from speecheq.inference.manifest_clips import find_clips
     from speecheq.inference.recordings import STANDARD_INPUT
+    from speecheq.inference.speakers import speakers_of_options
     from speecheq.inference.windows import WINDOW_SECONDS, Windows
 
     check_suffix(given.out)
@@ -92,7 +89,8 @@ def run(given: argparse.Namespace) -> None:
         segments = find_clips(given.recordings, stack)
         output = stack.enter_context(open_output(given.out, given.level == FRAME))
         shown = stack.enter_context(Progress("embedding", None, unit="rows"))
-        for embedding in embedder.embed(segments, on_error, _speakers(given)):
+        speaker_of = speakers_of_options(given.one_speaker, given.speaker_from)
+        for embedding in embedder.embed(segments, on_error, speaker_of):
             shown.update()
             if embedding.values is None:
                 without[embedding.note].append(embedding.segment.name)
@@ -106,13 +104,3 @@ def run(given: argparse.Namespace) -> None:
     log.info("%s: %d rows, level %s", given.out, count, given.level)
     if failures:
         raise InputError(f"{len(failures)} recordings could not be used, for the reasons above.")
-
-
-def _speakers(given: argparse.Namespace) -> "SpeakerOf | None":
-    from speecheq.inference.speakers import FOLDER, folder_of, one_speaker, read_speakers
-
-    if given.one_speaker:
-        return one_speaker
-    if given.speaker_from is None:
-        return None
-    return folder_of if given.speaker_from == FOLDER else read_speakers(Path(given.speaker_from))

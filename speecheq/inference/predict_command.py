@@ -340,6 +340,7 @@ def run(given: argparse.Namespace) -> None:
 
     from speecheq.inference.parts import SegmentsFile, parse_channels
     from speecheq.inference.predictor import Predictor
+    from speecheq.inference.speakers import speakers_of_options
 
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -360,21 +361,10 @@ def run(given: argparse.Namespace) -> None:
     )
     if given.reject is not None:
         log_rejection(predictor, given.reject)
-    speaker_of = _speakers(given)
+    speaker_of = speakers_of_options(given.one_speaker, given.speaker_from)
     if predictor.by_speaker and speaker_of is None:
         log.warning(
             "the model is normalised by speaker, and each recording is by itself alone; say whose they are by "
             "--one-speaker or --speaker-from"
         )
     predict(given.recordings, predictor, answers, speaker_of, channels, listed)
-
-
-def _speakers(given: argparse.Namespace) -> "SpeakerOf | None":
-    """Whose the recordings are, by the options."""
-    from speecheq.inference.speakers import FOLDER, folder_of, one_speaker, read_speakers
-
-    if given.one_speaker:
-        return one_speaker
-    if given.speaker_from is None:
-        return None
-    return folder_of if given.speaker_from == FOLDER else read_speakers(Path(given.speaker_from))

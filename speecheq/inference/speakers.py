@@ -69,6 +69,15 @@ def read_speakers(path: Path) -> SpeakerOf:
     return speaker_of
 
 
+def speakers_of_options(one: bool, source: str | None) -> SpeakerOf | None:
+    """What ``--one-speaker`` and ``--speaker-from`` say: ``source`` is FOLDER or a table; None if they say nothing."""
+    if one:
+        return one_speaker
+    if source is None:
+        return None
+    return folder_of if source == FOLDER else read_speakers(Path(source))
+
+
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
