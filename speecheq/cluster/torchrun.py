@@ -9,9 +9,10 @@ import os
 import re
 import signal
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
-from functools import partial
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -74,6 +75,7 @@ def launch(arguments: Sequence[str], processes: int, nodes: int = 1, rendezvous:
     the nodes do not meet.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    hosts = True
     interface: str | None = "lo"  # for a single machine, whose name need not resolve
     options = ["--rdzv_endpoint=localhost:0"]
     if nodes > 1:
@@ -81,7 +83,8 @@ def launch(arguments: Sequence[str], processes: int, nodes: int = 1, rendezvous:
         host, port = split_endpoint(rendezvous)
         interface = interface_to(host)
         # torchrun compares host names only, so state explicitly whether this machine is the rendezvous
-        if is_own_host(host):
+        hosts = is_own_host(host)
+        if hosts:
             options = [f"--rdzv_endpoint=localhost:{port}"]
         else:
             options = [f"--rdzv_endpoint={rendezvous}", "--rdzv_conf=is_host=false"]
@@ -89,23 +92,49 @@ def launch(arguments: Sequence[str], processes: int, nodes: int = 1, rendezvous:
     if interface:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     options += [f"--nnodes={nodes}", f"--nproc_per_node={processes}"]
+    not_met = f"the {nodes} nodes did not meet at {rendezvous}"
     with dead_connections_ended():
-        _run_torchrun([*options, "-m", "speecheq.cli", *arguments], f"the {nodes} nodes did not meet at {rendezvous}")
+        _run_torchrun([*options, "-m", "speecheq.cli", *arguments], hosts, not_met)
 
 
-def _run_torchrun(arguments: Sequence[str], not_met: str) -> None:
+def _agent_class(hosts: bool) -> Any:
+    """torchrun's agent, with a wait for the other nodes at its end; ``hosts``: the nodes meet at this one."""
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+
+    class Agent(LocalElasticAgent):
+        def _exit_barrier(self) -> None:
+            # torch's own waits five minutes for a lost node, and lets a node that holds a store leave while others
+            # still ask it: these then report a lost connection, with a traceback
+            store: Any = self._store
+            nodes: Any = self._worker_group.group_world_size
+            deadline = time.monotonic() + EXIT_BARRIER_SECONDS
+
+            def wait_for_all(key: str) -> None:
+                while store.add(key, 0) < nodes and time.monotonic() < deadline:
+                    time.sleep(0.1)
+
+            try:
+                store.add("speecheq/ended", 1)
+                wait_for_all("speecheq/ended")
+                store.add("speecheq/leaving", 1)
+                if hosts:  # the store is lost with this node
+                    wait_for_all("speecheq/leaving")
+            except RuntimeError:  # the store is lost with its node: there is nothing to wait for
+                return
+
+    return Agent
+
+
+def _run_torchrun(arguments: Sequence[str], hosts: bool, not_met: str) -> None:
     """Run torchrun's command in this process; ``not_met`` begins the InputError if the nodes do not meet."""
     from torch.distributed import run as torchrun
-    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher import api
 
     fixed = ["--rdzv_backend=c10d", "--rdzv_id=speecheq", "--max_restarts=0", "--monitor_interval=0.5"]
-    # its default is five minutes, also for a lost node, and there is no option
-    agent = partial(LocalElasticAgent, exit_barrier_timeout=EXIT_BARRIER_SECONDS)
-    api.LocalElasticAgent = agent  # type: ignore[assignment,misc]  # a class that is only called
+    api.LocalElasticAgent = _agent_class(hosts)  # type: ignore[misc]  # there is no option for another agent
     # by default its logs go to a temporary folder that it never removes
     with tempfile.TemporaryDirectory(prefix="speecheq-") as notes:
         try:

@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,6 +34,47 @@ def test_numbers_of_processes_that_cannot_be(monkeypatch, devices, number, nodes
         torchrun.check_process_numbers([torch.device(devices)], number, nodes, rendezvous)
     torchrun.check_process_numbers([torch.device("cuda")], 2, 2, "node1:29500")
     torchrun.check_process_numbers([torch.device("cpu")], 9, 1, None)
+
+
+class Store:
+    """Counters as of the store at which nodes meet; after ``lost_after`` calls its node is gone."""
+
+    def __init__(self, lost_after=10**9):
+        self.counts, self.calls, self.lost_after = {}, 0, lost_after
+
+    def add(self, key, number):
+        self.calls += 1
+        if self.calls > self.lost_after:
+            raise RuntimeError("Connection reset by peer")
+        self.counts[key] = self.counts.get(key, 0) + number
+        return self.counts[key]
+
+
+def agent_at_its_end(store, hosts):
+    kind = torchrun._agent_class(hosts)
+    agent = kind.__new__(kind)
+    agent._store = store
+    agent._worker_group = SimpleNamespace(group_world_size=2)
+    return agent
+
+
+def test_the_node_of_the_store_leaves_last():
+    store = Store()
+    leaving = threading.Thread(target=agent_at_its_end(store, hosts=True)._exit_barrier)
+    leaving.start()
+    store.add("speecheq/ended", 1)
+    leaving.join(0.5)
+    assert leaving.is_alive()
+    store.add("speecheq/leaving", 1)
+    leaving.join(60)
+    assert not leaving.is_alive()
+
+
+def test_a_store_lost_with_its_node_ends_the_wait(monkeypatch):
+    for calls in range(4):
+        agent_at_its_end(Store(lost_after=calls), hosts=False)._exit_barrier()
+    monkeypatch.setattr(torchrun, "EXIT_BARRIER_SECONDS", 0.2)
+    agent_at_its_end(Store(), hosts=True)._exit_barrier()  # the other node never ends
 
 
 def start(*arguments):
