@@ -307,6 +307,7 @@ def _describe_run(
         "sounds": {
             kind: {name: sounds[name] for name in ("files", "hours")} for kind, sounds in run.get("sounds", {}).items()
         },
+        "parameters": sum(parameter.numel() for parameter in model.model.parameters()),  # without a frozen encoder's
         "best_epoch": model.checkpoint["epoch"],
         "calibration": model.calibration.to_dict(),
         "trained_at_git": run["git"],

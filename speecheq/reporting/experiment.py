@@ -266,6 +266,8 @@ def _summary_of_runs(runs: Sequence[Mapping[str, Any]], predictions: significanc
         "seeds": values("seed"),
         "test_speakers": len(np.unique(predictions.speakers)),
         "train_seconds": round(sum(run["train_seconds"] for run in runs), 1),
+        "trainings": len(runs),
+        "parameters": max((run.get("parameters") for run in runs), key=lambda number: number or 0),  # None: not known
         **{key: values(key) for key in lists},
     }
 

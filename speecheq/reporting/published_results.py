@@ -25,7 +25,8 @@ SCORES = {"wa": 100.0, "ua": 100.0, "uai": 100.0, "eis_mse": 1.0}  # score -> it
 CITED_CONFIG = "cited"
 PUBLISHED = (
     "Published results are means over all folds as reported; their folds, training data and models differ from ours. "
-    "Ours are restricted scores over the folds that are named."
+    "Ours are restricted scores over the folds that are named. Parameters are those of the trained model, without a "
+    "frozen encoder's; the seconds are of one thread of a CPU where no GPU is named below."
 )
 
 
@@ -50,7 +51,7 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """WA or UA (``score``) of another system in percent, over ``classes`` classes; ``how`` it was measured.
+    """WA and UA of another system in percent (None: not published), over ``classes`` classes; ``how`` it was measured.
 
     ``protocols``: those of ours in which test speakers are seen or unseen in training as in its own.
     """
@@ -59,8 +60,8 @@ class PublishedResult:
     target: str
     protocols: Sequence[str]
     classes: int
-    score: str
-    figure: float
+    wa: float | None
+    ua: float | None
     how: str
 
 
@@ -113,10 +114,11 @@ def _row_fault(row: PaperRow, columns: int) -> str | None:
 
 
 def _published_fault(result: PublishedResult) -> str | None:
-    if result.score not in ("wa", "ua") or not isinstance(result.protocols, list):
-        return "its score must be wa or ua, and its protocols a list"
-    if type(result.figure) not in (int, float) or type(result.classes) is not int:
-        return "its figure must be a number, and its classes a whole number"
+    figures = [figure for figure in (result.wa, result.ua) if figure is not None]
+    if not figures or not all(type(figure) in (int, float) for figure in figures):
+        return "its wa and ua must be numbers, one of them may be null"
+    if not isinstance(result.protocols, list) or type(result.classes) is not int:
+        return "its protocols must be a list, and its classes a whole number"
     return None
 
 
@@ -269,25 +271,56 @@ def _system_name(summary: Summary) -> str:
     return f"{config_name(summary['run'])}-{summary['run']['system']}"
 
 
+@dataclass(frozen=True)
+class _Ranked:
+    """A row of a table of published results and ours; scores in percent."""
+
+    name: str
+    wa: float | None
+    ua: float | None
+    parameters: int | None  # of the model, without a frozen encoder
+    seconds: float | None  # of training, a fold
+    how: str
+
+    @classmethod
+    def of_ours(cls, summary: Summary) -> "_Ranked":
+        run = summary["run"]
+        wa, ua = (100 * summary[f"test.restricted_{score}"] for score in ("wa", "ua"))
+        how = f"ours: {_folds_and_seeds(run)}, git {', '.join(run['trained_at_git'])}"
+        seconds = run["train_seconds"] / run["trainings"] if run.get("trainings") else None
+        trained = run.get("probe") is None
+        parameters = run.get("parameters")
+        return cls(_system_name(summary), wa, ua, parameters if trained else None, seconds if trained else None, how)
+
+    @property
+    def rank(self) -> float:
+        return -max(round(value, 2) for value in (self.wa, self.ua) if value is not None)
+
+
 def _published_table(classes: int, published: Sequence[PublishedResult], ours: Sequence[Summary]) -> Table:
     """The best result first."""
-    rows: list[tuple[str, dict[str, float], str]] = []  # name, scores in percent, how they were measured
-    for summary in ours:
-        run = summary["run"]
-        scores = {score: 100 * summary[f"test.restricted_{score}"] for score in ("wa", "ua")}
-        how = f"ours: {_folds_and_seeds(run)}, git {', '.join(run['trained_at_git'])}"
-        rows.append((_system_name(summary), scores, how))
-    for result in published:
-        if result.classes == classes:
-            rows.append((result.name, {result.score: result.figure}, result.how))
+    rows = [_Ranked.of_ours(summary) for summary in ours]
+    rows += [
+        _Ranked(result.name, result.wa, result.ua, None, None, result.how)
+        for result in published
+        if result.classes == classes
+    ]
 
-    def text(score: str) -> Callable[[tuple[str, dict[str, float], str]], str]:
-        return lambda row: f"{row[1][score]:.2f}" if score in row[1] else NOT_AVAILABLE
+    def text(value: float | None, digits: int) -> str:
+        return NOT_AVAILABLE if value is None else f"{value:.{digits}f}"
 
     run = ours[0]["run"]
+    seen = "test speakers seen in training" if max(run["test_speakers_in_training"]) else "unseen test speakers"
     return build_table(
         f"published.{run['target']}.{run['protocol']}.{classes}",
-        f"{classes} classes",
-        sorted(rows, key=lambda row: -max(round(value, 2) for value in row[1].values())),
-        {"system": lambda row: row[0], "WA %": text("wa"), "UA %": text("ua"), "how": lambda row: row[2]},
+        f"{classes} classes, {seen}",
+        sorted(rows, key=lambda row: row.rank),
+        {
+            "system": lambda row: row.name,
+            "WA %": lambda row: text(row.wa, 2),
+            "UA %": lambda row: text(row.ua, 2),
+            "parameters, M": lambda row: text(row.parameters and row.parameters / 1e6, 2),
+            "training, s a fold": lambda row: text(row.seconds, 0),
+            "how": lambda row: row.how,
+        },
     )

@@ -18,9 +18,9 @@ rows:
   - {name: Cited, system: null, figures: [50, null]}
   - {name: Full, system: speecheq, figures: [96.45, 0.68]}
 published:
-  - {name: Better, target: casia, protocols: [random10, text], classes: 6, score: ua, figure: 91, how: in some way}
-  - {name: Worse, target: casia, protocols: [random10], classes: 6, score: wa, figure: 34.5, how: in another}
-  - {name: Unseen, target: casia, protocols: [speaker], classes: 6, score: wa, figure: 50, how: in a third}
+  - {name: Better, target: casia, protocols: [random10, text], classes: 6, wa: null, ua: 91, how: in some way}
+  - {name: Worse, target: casia, protocols: [random10], classes: 6, wa: 34.5, ua: null, how: in another}
+  - {name: Unseen, target: casia, protocols: [speaker], classes: 6, wa: 50, ua: 49, how: in a third}
 parts:
   - {name: doing it, system: speecheq, without: wo_mtl}
 notes: [All of this is made up.]
@@ -42,6 +42,10 @@ def summary(system="speecheq", target="casia", protocol="random10", config="smal
         "seeds": [1],
         "corpora": ["casia", "seqd"],
         "trained_at_git": ["abc"],
+        "test_speakers_in_training": [4],
+        "train_seconds": 84.0,
+        "trainings": 2,
+        "parameters": 823_456,
         "label_sets": {"test": list("abcdef")},
         **changes,
     }
@@ -92,14 +96,10 @@ def test_configurations_are_not_mixed(tmp_path):
         ("figures: [50, null]", "figures: [50]", "row 1: expected 2 figures"),
         ("figures: [50, null]", "figures: [50, good]", "row 1: a figure is a number, or null"),
         ("{name: Cited, system: null, figures: [50, null]}", "Cited", "row 1: expected the keys name"),
-        ("score: ua", "score: uai", "published figure 1: its score must be wa or ua"),
-        ("[speaker]", "speaker", "published figure 3: its score must be wa or ua, and its protocols a list"),
-        ("figure: 91", "figure: high", "published figure 1: its figure must be a number"),
-        (
-            "classes: 6",
-            "classes: six",
-            "published figure 1: its figure must be a number, and its classes a whole number",
-        ),
+        ("[speaker]", "speaker", "published figure 3: its protocols must be a list"),
+        ("ua: 91", "ua: high", "published figure 1: its wa and ua must be numbers"),
+        ("ua: 91", "ua: null", "published figure 1: its wa and ua must be numbers"),
+        ("classes: 6", "classes: six", "published figure 1: its protocols must be a list, and its classes a whole"),
         ("[All of this is made up.]", "All", "must be lists"),
         ("how: in some way", "why: in some way", "published figure 1: expected the keys name, target"),
         ("system: speecheq, without", "system: null, without", "part 1: its name and its two systems must be words"),
@@ -157,12 +157,28 @@ def test_ours_stand_among_published_figures_of_the_same_corpus_and_kind_of_folds
     (made,) = published_sections(published, [summary(), summary(protocol="official"), summary(target="seqd")])
     assert made.heading == "casia, random10: our results among published ones"
     (among,) = made.tables
-    assert among.caption == "6 classes" and among.rows == [
-        ["Better", "n/a", "91.00", "in some way"],
-        ["small-speecheq", "90.00", "80.00", "ours: folds 1 2 of 10, seeds 1, git abc"],
-        ["Worse", "34.50", "n/a", "in another"],
+    assert among.caption == "6 classes, test speakers seen in training" and among.rows == [
+        ["Better", "n/a", "91.00", "n/a", "n/a", "in some way"],
+        ["small-speecheq", "90.00", "80.00", "0.82", "42", "ours: folds 1 2 of 10, seeds 1, git abc"],
+        ["Worse", "34.50", "n/a", "n/a", "n/a", "in another"],
     ]
     assert made.sentences == [PUBLISHED]
+
+
+def test_of_a_yardstick_and_of_earlier_scores_no_size_is_stated(tmp_path):
+    published = read_table(table(tmp_path)).published
+    earlier = summary(protocol="speaker", test_speakers_in_training=[0])
+    for key in ("trainings", "parameters"):
+        del earlier["run"][key]
+    probe = summary("probe", protocol="speaker", test_speakers_in_training=[0], probe={"kernel": "rbf"})
+    (made,) = published_sections(published, [earlier, probe])
+    (among,) = made.tables
+    assert among.caption == "6 classes, unseen test speakers"
+    assert [row[:5] for row in among.rows] == [
+        ["small-speecheq", "90.00", "80.00", "n/a", "n/a"],
+        ["small-probe", "90.00", "80.00", "n/a", "n/a"],
+        ["Unseen", "50.00", "49.00", "n/a", "n/a"],
+    ]
 
 
 def test_figures_over_other_numbers_of_classes_are_not_put_beside_each_other(tmp_path):
@@ -183,7 +199,7 @@ def test_figures_over_other_numbers_of_classes_are_not_put_beside_each_other(tmp
 @pytest.mark.parametrize("recipe, targets", [("mandarin", {"casia"}), ("iemocap", {"ravdess", "emodb"})])
 def test_published_figures_of_the_recipes(recipe, targets):
     published = read_table(EGS / recipe / "conf" / "table.yaml").published
-    assert {figure.target for figure in published} == targets and all(30 < figure.figure < 95 for figure in published)
+    assert {result.target for result in published} == targets and all(30 < (result.wa or result.ua) < 95 for result in published)
 
 
 @pytest.mark.parametrize("recipe", ["mandarin", "iemocap", "mtl_aug"])
