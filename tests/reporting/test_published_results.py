@@ -199,7 +199,9 @@ def test_figures_over_other_numbers_of_classes_are_not_put_beside_each_other(tmp
 @pytest.mark.parametrize("recipe, targets", [("mandarin", {"casia"}), ("iemocap", {"ravdess", "emodb"})])
 def test_published_figures_of_the_recipes(recipe, targets):
     published = read_table(EGS / recipe / "conf" / "table.yaml").published
-    assert {result.target for result in published} == targets and all(30 < (result.wa or result.ua) < 95 for result in published)
+    assert {result.target for result in published} == targets and all(
+        30 < (result.wa or result.ua) < 95 for result in published
+    )
 
 
 @pytest.mark.parametrize("recipe", ["mandarin", "iemocap", "mtl_aug"])
