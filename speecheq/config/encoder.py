@@ -32,6 +32,9 @@ class EncoderConfig:
         choices=("auto", "yes", "no", "level"),
     )
     stored_as: str = setting("float16", "number format of stored states", choices=("float16", "float32"))
+    speeds: str = setting(
+        "", "speeds of further copies of each clip that stage 2 stores and training draws from, such as 0.9 1.1"
+    )
     licence: str = setting("", "licence of the encoder's weights, for model cards")
     source: str = setting("", "name of the encoder for model cards, whatever its folder is called here")
     dim: int = setting(0, "width of a state", low=0)
@@ -59,6 +62,19 @@ class EncoderConfig:
         numbers = tuple(int(word) for word in words if word.isdecimal())
         if not words or len(numbers) < len(words) or list(numbers) != sorted(set(numbers)):
             raise ValueError(f"layers is {self.layers!r}, but it must be whole numbers in rising order, such as 1 2 3")
+        return numbers
+
+    def speed_numbers(self) -> tuple[float, ...]:
+        """The numbers in ``speeds``. Raises ValueError if they are not different speeds from 0.5 to 2 beside 1."""
+        words = self.speeds.replace(",", " ").split()
+        try:
+            numbers = tuple(map(float, words))
+        except ValueError:
+            numbers = ()
+        if len(set(numbers)) < len(words) or not all(0.5 <= number <= 2 and number != 1 for number in numbers):
+            raise ValueError(
+                f"speeds is {self.speeds!r}, but it must be different speeds from 0.5 to 2 beside 1, such as 0.9 1.1"
+            )
         return numbers
 
     @property

@@ -50,7 +50,7 @@ def _encoder_config(values: Mapping[str, Any], source: Path, allowed: set[str]) 
             raise InputError(
                 f"{source}: {name!r} is not a setting of an encoder; they are {', '.join(sorted(allowed))}."
             )
-        if name == "layers" and type(value) is int:  # YAML reads one layer as a number
+        if name in ("layers", "speeds") and type(value) in (int, float):  # as YAML reads one of them
             value = str(value)
         try:
             setattr(config, name, checked_value(config, name, value))
@@ -58,6 +58,7 @@ def _encoder_config(values: Mapping[str, Any], source: Path, allowed: set[str]) 
             raise InputError(f"{source}: {error}.") from None
     try:
         config.layer_numbers()
+        config.speed_numbers()
     except ValueError as error:
         raise InputError(f"{source}: {error}.") from None
     return config

@@ -52,6 +52,7 @@ NOT_LEARNED = (
 # Settings that came later: at their defaults they are no part of a stage's key, so that what is done stays done.
 LATER = (
     "encoder.frame_shift",
+    "encoder.speeds",
     "data.features",
     "data.speech_activity",
     "data.corpus_sampling",

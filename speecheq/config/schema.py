@@ -222,6 +222,7 @@ class Config:
         """Raise ValueError for settings that do not fit each other; single values are checked when they are set."""
         self.model.validate()
         self.augment.validate()
+        self._validate_speeds()
         self._validate_encoder_training()
         self._validate_cited()
         if self.optim.epochs is None and self.optim.max_steps is None:
@@ -288,6 +289,14 @@ class Config:
             raise ValueError(
                 "model.kind attention_ctc learns emotions by CTC, without focal loss, smoothing, class weights and "
                 "mixup; set loss.gamma, loss.label_smoothing and mixup.alpha to 0 and loss.class_balance to none"
+            )
+
+    def _validate_speeds(self) -> None:
+        """Raise ValueError if there are copies of clips at other speeds, and none is stored."""
+        if self.encoder.speeds and (self.data.input != "stored" or self.model.kind == "fusion"):
+            raise ValueError(
+                f"the feature set {self.data.features} holds states of clips at the speeds {self.encoder.speeds}, which "
+                "data.input waveform and model.kind fusion do not take; give a feature set without speeds"
             )
 
     def _validate_encoder_training(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lhotse.cut import Cut
+from lhotse.utils import fastcopy
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -16,6 +17,7 @@ from speecheq.dataset.dialogues import by_dialogue
 from speecheq.dataset.phones.lattice import as_words
 from speecheq.features.audio import load_waveform
 from speecheq.features.augment_features import Changes
+from speecheq.features.encoder_states import DRAW
 from speecheq.features.fbank import FbankConfig
 from speecheq.features.storage import load_features
 
@@ -158,6 +160,11 @@ def crop(cut: Cut, max_seconds: float, rng: random.Random) -> Cut:
     whole_frames = int((cut.duration - max_seconds) / frame_shift)
     offset = round(rng.randint(0, whole_frames) * frame_shift, 3)
     return cut.truncate(offset=offset, duration=max_seconds, preserve_id=True)
+
+
+def with_draw(cut: Cut, draw: float) -> Cut:
+    """The cut with a number in [0, 1) by which a ClipLoader chooses among copies of it."""
+    return fastcopy(cut, custom={**(cut.custom or {}), DRAW: draw})
 
 
 def scoring_batches(

@@ -25,7 +25,17 @@ from torch.utils.data import DataLoader, IterableDataset
 from speecheq.cluster import distributed
 from speecheq.common.errors import InputError
 from speecheq.config.schema import DataConfig
-from speecheq.dataset.batch import START, ClipLoader, MultitaskBatch, Position, TaskBatch, collate, crop, load_samples
+from speecheq.dataset.batch import (
+    START,
+    ClipLoader,
+    MultitaskBatch,
+    Position,
+    TaskBatch,
+    collate,
+    crop,
+    load_samples,
+    with_draw,
+)
 from speecheq.dataset.corpus_sampling import resample
 from speecheq.dataset.dialogues import by_dialogue
 from speecheq.dataset.lazy_cuts import open_cuts
@@ -158,7 +168,7 @@ def _at_least_two_clips(sampler: Iterable[CutSet]) -> Iterator[tuple[list[Cut], 
 class _LoadedBatches(IterableDataset):
     """The mini-batches of a stream, without end, that one of ``loaders`` loads.
 
-    Cropping depends on seed, stream, epoch and utterance only. ``as_bytes``: for processes without shared memory.
+    Cropping and the choice of copies depend on seed, stream, epoch and utterance only. ``as_bytes``: for processes without shared memory.
     """
 
     def __init__(self, source: ClipSource, stream: Stream, loader: int, loaders: int, as_bytes: bool):
@@ -179,7 +189,10 @@ class _LoadedBatches(IterableDataset):
         cuts = planned.cuts
         if name != "phoneme":
             seed = f"{self.stream.seed} {name} {planned.position.epoch}"
-            cuts = [crop(cut, config.max_seconds, random.Random(f"{seed} {cut.id}")) for cut in cuts]
+            draws = [random.Random(f"{seed} {cut.id}") for cut in cuts]
+            cuts = [crop(cut, config.max_seconds, draw) for cut, draw in zip(cuts, draws)]
+            if self.stream.load is not None:
+                cuts = [with_draw(cut, draw.random()) for cut, draw in zip(cuts, draws)]
         batch = self.stream.collate(cuts)
         return replace(batch, position=planned.position, last=planned.last, all_ids=planned.all_ids)
 

@@ -1,7 +1,7 @@
 """Stage 2 with a pretrained encoder: its states of every clip, as lhotse temporal arrays, and how they are read.
 
     DATA/NAME/encoder.yaml            the encoder: where its files are, layers, options, digest
-    DATA/NAME/CORPUS/cuts.jsonl.gz    the cuts of the corpus, with their ``states``
+    DATA/NAME/CORPUS/cuts.jsonl.gz    the cuts of the corpus, with their ``states``, and those at other speeds
     DATA/NAME/CORPUS/parts-<key>/00000.npy    the states (frames, L, D) of the clips of a part, one after the other
 
 An archive is an ordinary .npy file, which is mapped into memory: a clip costs no more than its own frames.
@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -29,13 +30,15 @@ from speecheq.common.files import whole_file
 from speecheq.common.log import log
 from speecheq.common.stages import require
 from speecheq.config.encoder import EncoderConfig
-from speecheq.features.audio import load_waveform
+from speecheq.features.audio import load_waveform, resampler, resampler_name
 from speecheq.features.encoders import Encoder, EncoderSettings, encoder_digest, load_encoder
 from speecheq.features.storage import FeatureSet
 from speecheq.features.waveform_batch import SAMPLING_RATE
 
 STORAGE_TYPE = "speecheq-npy"
 STATES = "states"  # the cuts' field
+# The field of a cut that says which of its copies is loaded.
+DRAW = "draw"
 # Clips of a mini-batch on a GPU hold at most this much audio; a CPU computes clip by clip.
 BATCH_SECONDS = 60.0
 
@@ -76,14 +79,17 @@ class EncoderSet(FeatureSet):
     dim: int
     stored_as: str = "float16"
     frame_shift: float = Encoder.frame_shift
+    speeds: tuple[float, ...] = ()  # of further copies
     suffix = ".npy"
 
     def options(self) -> dict[str, Any]:
-        return {"encoder": self.digest, "stored_as": self.stored_as}
+        options: dict[str, Any] = {"encoder": self.digest, "stored_as": self.stored_as}
+        return {**options, "speeds": self.speeds, "resampler": resampler_name()} if self.speeds else options
 
     def check(self, corpus: str, seconds: float, out_dir: Path) -> None:
         """Log how much disk the states take. Raises InputError if less is free."""
         # at least a frame a second or so, as each clip has one
+        seconds *= sum(1 / speed for speed in (1.0, *self.speeds))
         values = seconds / min(self.frame_shift, 1.0) * len(self.settings.layers) * self.dim
         need = values * np.dtype(self.stored_as).itemsize / 1e9
         free = shutil.disk_usage(_existing_parent(out_dir)).free / 1e9
@@ -105,15 +111,16 @@ class EncoderSet(FeatureSet):
         rows = 0
         with whole_file(archive) as temporary, open(temporary, "wb") as stream:
             _write_header(stream, self.stored_as, (rows, *layers))
-            for batch in _batches(cuts, device):
-                clips = [torch.from_numpy(load_waveform(cut, SAMPLING_RATE)) for cut in batch]
+            for speed, batch in product((1.0, *self.speeds), _batches(cuts, device)):
+                clips = [torch.from_numpy(_waveform(cut, speed)) for cut in batch]
                 lengths = torch.tensor([len(clip) for clip in clips])
                 with torch.inference_mode():
                     states, frames = encoder(pad_sequence(clips, batch_first=True).to(device), lengths)
                 for cut, clip, length in zip(batch, states.cpu().numpy(), frames.tolist()):
                     stream.write(self._as_stored(clip[:length], cut.id))
                     array = Array(STORAGE_TYPE, str(archive.resolve()), f"{rows}+{length}", [length, *layers])
-                    cut.custom = {**(cut.custom or {}), STATES: TemporalArray(array, 0, self.frame_shift, cut.start)}
+                    stored = TemporalArray(array, 0, self.frame_shift, cut.start)
+                    cut.custom = {**(cut.custom or {}), _field(speed): stored}
                     rows += length
             stream.seek(0)  # now the number of rows is known; numpy leaves room for it
             _write_header(stream, self.stored_as, (rows, *layers))
@@ -127,6 +134,17 @@ class EncoderSet(FeatureSet):
                 "stored_as: float32 in the feature set."
             )
         return states.astype(self.stored_as).tobytes()
+
+
+def _field(speed: float) -> str:
+    """The cuts' field for the states at a speed."""
+    return STATES if speed == 1 else f"{STATES}_speed_{speed:g}"
+
+
+def _waveform(cut: MonoCut, speed: float) -> np.ndarray:
+    """The samples (S / speed,) of a cut at ``speed``, which changes tempo and pitch alike."""
+    samples = load_waveform(cut, SAMPLING_RATE)
+    return samples if speed == 1 else resampler(round(SAMPLING_RATE * speed), SAMPLING_RATE)(samples)
 
 
 def encoder_settings(config: EncoderConfig) -> EncoderSettings:
@@ -158,7 +176,9 @@ def open_encoder(config: EncoderConfig) -> tuple[EncoderConfig, EncoderSet]:
     settings = encoder_settings(config)
     encoder, digest = _encoder(settings, pick_device("auto")), encoder_digest(settings)
     found = replace(config, dim=encoder.dim, digest=digest, frame_shift=encoder.frame_shift)
-    return found, EncoderSet(settings, digest, encoder.dim, config.stored_as, encoder.frame_shift)
+    return found, EncoderSet(
+        settings, digest, encoder.dim, config.stored_as, encoder.frame_shift, config.speed_numbers()
+    )
 
 
 def _write_header(stream: BinaryIO, stored_as: str, shape: tuple[int, ...]) -> None:
@@ -186,7 +206,7 @@ def _existing_parent(path: Path) -> Path:
 
 class _Stored(NamedTuple):
     """Where the states of a clip are: archive, first row, rows, the second of the recording they begin at, and the
-    seconds from each to the next.
+    seconds of the recording from each to the next.
     """
 
     archive: str
@@ -199,28 +219,36 @@ class _Stored(NamedTuple):
 class StoredStates:
     """The states that stage 2 has stored in ``folder`` (DATA/NAME), by the ids of the clips.
 
-    A corpus' manifest is read when the first of its clips is asked for.
+    A corpus' manifest is read when the first of its clips is asked for. Where it holds copies at other speeds, a cut
+    with the field ``draw``, a number in [0, 1), gets one of all, each as often.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.corpora: dict[str, dict[str, _Stored]] = {}
+        self.corpora: dict[str, dict[str, list[_Stored]]] = {}
 
-    def open(self, corpus: str) -> dict[str, _Stored]:
-        """Where the states of each clip of ``corpus`` are. Raises InputError if stage 2 has not run for it."""
+    def open(self, corpus: str) -> dict[str, list[_Stored]]:
+        """Where the states of each clip of ``corpus`` are, and of its copies at other speeds.
+
+        Raises InputError if stage 2 has not run for it.
+        """
         if corpus not in self.corpora:
             folder = self.folder / corpus
             require(folder, "features")
             archives: dict[str, str] = {}  # one string for all clips of an archive
-            clips = {}
+            clips: dict[str, list[_Stored]] = {}
             with gzip.open(folder / "cuts.jsonl.gz", "rb") as lines:
                 for line in lines:
                     cut = json.loads(line)
-                    array = cut["custom"][STATES]["array"]
-                    path = archives.setdefault(array["storage_path"], array["storage_path"])
-                    first, frames = map(int, array["storage_key"].split("+"))
-                    states = cut["custom"][STATES]
-                    clips[cut["id"]] = _Stored(path, first, frames, states["start"], states["frame_shift"])
+                    copies = clips[cut["id"]] = []
+                    for name, states in sorted(cut["custom"].items()):  # the clip itself first
+                        if not name.startswith(STATES):
+                            continue
+                        array = states["array"]
+                        path = archives.setdefault(array["storage_path"], array["storage_path"])
+                        first, frames = map(int, array["storage_key"].split("+"))
+                        shift = states["frame_shift"] * float(name.removeprefix(STATES).removeprefix("_speed_") or 1)
+                        copies.append(_Stored(path, first, frames, states["start"], shift))
             self.corpora[corpus] = clips
         return self.corpora[corpus]
 
@@ -230,9 +258,10 @@ class StoredStates:
         Raises InputError if stage 2 did not store them, or their archive is gone.
         """
         corpus = cut.supervisions[0].custom["corpus"]
-        stored = self.open(corpus).get(cut.id)
-        if stored is None:
+        copies = self.open(corpus).get(cut.id)
+        if not copies:
             raise InputError(f"{self.folder / corpus}: holds no states of {cut.id}; run stage 2 again.")
+        stored = copies[int((cut.custom or {}).get(DRAW, 0.0) * len(copies))]
         shift = stored.shift
         skipped = min(round((cut.start - stored.start) / shift), stored.frames - 1)
         kept = stored.frames - skipped

@@ -11,8 +11,9 @@ from speecheq.common.files import read_json
 from speecheq.config.schema import EncoderConfig
 from speecheq.corpora import Corpus, Utterance
 from speecheq.corpora.prepare import PrepareRequest, prepare
+from speecheq.dataset.batch import with_draw
 from speecheq.features import encoder_states, storage
-from speecheq.features.audio import load_waveform
+from speecheq.features.audio import load_waveform, resampler
 from speecheq.features.encoder_states import StoredStates, encoder_settings, open_encoder
 from speecheq.features.encoders import load_encoder
 from speecheq.features.storage import compute_features, missing_parts
@@ -53,10 +54,14 @@ def cuts_of(toy, name="states"):
     return list(CutSet.from_jsonl_lazy(toy / name / "toy" / "cuts.jsonl.gz"))
 
 
+def made_encoder(toy, **changed):
+    return load_encoder(encoder_settings(config(toy, **changed)))
+
+
 def states_of(toy, cut, **changed):
     samples = torch.from_numpy(load_waveform(cut))
     with torch.no_grad():
-        return load_encoder(encoder_settings(config(toy, **changed)))(samples[None], torch.tensor([len(samples)]))[0][0]
+        return made_encoder(toy, **changed)(samples[None], torch.tensor([len(samples)]))[0][0]
 
 
 @pytest.mark.parametrize(("stored_as", "tolerance"), [("float16", 2e-3), ("float32", 1e-6)])
@@ -92,6 +97,27 @@ def test_a_piece_of_a_clip_gets_its_own_frames(toy):
     assert torch.equal(piece, whole[10:30])
     at_end = stored.load(cut.truncate(offset=0.6, duration=0.3, preserve_id=True))
     assert torch.equal(at_end, whole[30:])
+
+
+def test_copies_at_other_speeds_are_stored_and_drawn(toy):
+    plain = compute(toy, "plain")["feature_set"]
+    made = compute(toy, speeds="0.8 1.25")["feature_set"]
+    assert set(made.options()) - set(plain.options()) == {"speeds", "resampler"}, "others keep the key that they had"
+    stored, cuts = StoredStates(toy / "states"), cuts_of(toy)
+    for cut in cuts:
+        own, slow, fast = (stored.load(with_draw(cut, draw)) for draw in (0.0, 0.4, 0.99))
+        assert torch.equal(own, stored.load(cut)) and torch.equal(own, StoredStates(toy / "plain").load(cut))
+        samples = load_waveform(cut)
+        for found, rate in ((slow, 12800), (fast, 20000)):
+            changed = torch.from_numpy(resampler(rate, 16000)(samples))
+            with torch.no_grad():
+                expected = made_encoder(toy)(changed[None], torch.tensor([len(changed)]))[0][0]
+            assert found.shape == expected.shape
+            assert (found - expected).abs().max() < 2e-3 * expected.abs().max()
+    # a piece is the same piece of what is said: 0.2 to 0.6 s of the clip are 0.25 to 0.75 s of the slow one
+    piece = cuts[0].truncate(offset=0.2, duration=0.4, preserve_id=True)
+    whole = stored.load(with_draw(cuts[0], 0.4))
+    assert torch.equal(stored.load(with_draw(piece, 0.4)), whole[12:37])
 
 
 def test_jobs_that_share_the_parts_leave_what_one_run_leaves(toy):
