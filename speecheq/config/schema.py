@@ -295,7 +295,7 @@ class Config:
         """Raise ValueError if there are copies of clips at other speeds, and none is stored."""
         if self.encoder.speeds and (self.data.input != "stored" or self.model.kind == "fusion"):
             raise ValueError(
-                f"the feature set {self.data.features} holds states of clips at the speeds {self.encoder.speeds}, which "
+                f"the feature set {self.data.features} holds states at the speeds {self.encoder.speeds}, which "
                 "data.input waveform and model.kind fusion do not take; give a feature set without speeds"
             )
 

@@ -168,7 +168,8 @@ def _at_least_two_clips(sampler: Iterable[CutSet]) -> Iterator[tuple[list[Cut], 
 class _LoadedBatches(IterableDataset):
     """The mini-batches of a stream, without end, that one of ``loaders`` loads.
 
-    Cropping and the choice of copies depend on seed, stream, epoch and utterance only. ``as_bytes``: for processes without shared memory.
+    Cropping and the choice of copies depend on seed, stream, epoch and utterance only. ``as_bytes``: for processes
+    without shared memory.
     """
 
     def __init__(self, source: ClipSource, stream: Stream, loader: int, loaders: int, as_bytes: bool):

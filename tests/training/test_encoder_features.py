@@ -1,6 +1,7 @@
 """Systems on the states of a pretrained encoder, from stage 2 to the tables: stored, on the fly, by speaker, fused."""
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.config import layers as configuration
 from speecheq.dataset.lazy_cuts import open_cuts
+from speecheq.dataset.loader import multitask_batches, training_cuts
 from speecheq.dataset.model_inputs import SpeakerStatistics, by_speaker, mean_and_deviation, scoring_inputs
 from speecheq.evaluation.predictions import predict_emotions
 from speecheq.evaluation.score import BestModel
 from speecheq.evaluation.score_files import read_scores
+from speecheq.features.encoder_states import StoredStates
 from speecheq.reporting.experiment import summarise
 from speecheq.reporting.report_text import experiment_facts
 
@@ -115,6 +118,34 @@ def test_where_nothing_is_stored_the_states_are_computed(run, data, tmp_path):
     run("train", *options, "--set", "data.input=waveform")
     run("score", *options)
     assert (tmp_path / "exp" / "light-tiny-wo_mtl" / FOLD / "scores.tsv").is_file()
+
+
+def test_training_draws_copies_at_other_speeds(run, stored):
+    described = (stored / "conf/features/tiny.yaml").read_text()
+    (stored / "conf/features/speeds.yaml").write_text(described + "speeds: 0.8 1.25\n")
+    run("features", "--features", f"speeds={stored / 'whisper'}", "--corpora", "seqd", "--nj", "1")
+    options = ["--systems", "wo_mtl", "--set", "data.corpora=target"]
+    run("train", *options, "--features", "speeds")
+    faster = folder_of(stored, "light-speeds", "wo_mtl")
+    assert configuration.load(faster / "config.yaml").encoder.speeds == "0.8 1.25"
+    config = configuration.load(faster / "config.yaml").data
+    load = StoredStates(stored / "data/speeds").load
+    cuts = training_cuts(stored / "data/msud/seqd.official/fold1/emotion.jsonl.gz", "seqd")
+    lengths = defaultdict(set)
+    batches = multitask_batches({"emotion": cuts}, config, 1, load=load)
+    again = multitask_batches({"emotion": cuts}, config, 1, load=load)
+    for _ in range(60):
+        batch, same = next(batches).emotion, next(again).emotion
+        assert torch.equal(batch.inputs, same.inputs)
+        for name, frames in zip(batch.ids, batch.lengths.tolist()):
+            lengths[name].add(frames)
+    assert all(len(seen) == 3 for seen in lengths.values()), "in some epoch each clip comes at each speed"
+    dev = scoring_inputs(configuration.load(faster / "config.yaml"), stored / "data/speeds", CPU)
+    one = next(iter(cuts))
+    assert torch.equal(dev.load(one), StoredStates(stored / "data/tiny").load(one)), "what is scored is never changed"
+    for refused in ("data.input=waveform", "model.kind=fusion"):
+        log = run("train", *options, "--features", "speeds", "--set", refused, status=1)
+        assert "holds states at the speeds 0.8 1.25, which data.input waveform and model.kind fusion do not take" in log
 
 
 def test_fusion_takes_filter_banks_beside_the_states(run, stored):
