@@ -2,13 +2,29 @@
 """CREMA-D: six acted emotions in English, 91 actors, 12 sentences, three intensities of one of them.
 
 ``1001_IEO_ANG_HI.wav`` is actor 1001, sentence IEO, anger at high intensity; XX leaves the intensity open.
+
+With ``--part votes`` each clip also has ``votes``, the number of listeners who heard each emotion in its sound alone:
+the lines of ``processedResults/tabulatedVotes.csv`` whose first column is 100000 + the number of a clip (200000 is the
+face alone, 300000 both). Its label stays the emotion that was acted.
 """
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from speecheq.corpora import Corpus, Drops, InputError, Utterance, find_root, iter_clips, log, read_lines, run
+from speecheq.corpora import (
+    Corpus,
+    Drops,
+    InputError,
+    Utterance,
+    find_root,
+    iter_clips,
+    log,
+    read_csv,
+    read_lines,
+    run_parts,
+)
 
 CREMA_D = Corpus(
     name="crema_d",
@@ -20,6 +36,11 @@ CREMA_D = Corpus(
     counts={"the 7442 clips less the silent one": 7441},
     count_by={"label": {"ANG": 1271, "DIS": 1271, "FEA": 1271, "HAP": 1271, "NEU": 1087, "SAD": 1270}},
 )
+# the same with the votes of listeners
+CREMA_D_VOTES = replace(CREMA_D, layout=CREMA_D.layout.replace("}", ",processedResults/tabulatedVotes.csv}"))
+VOTES = Path("processedResults/tabulatedVotes.csv")
+VOICE_ALONE = re.compile(r"1[0-9]{5}", re.ASCII)
+LETTERS = {"A": "anger", "D": "disgust", "F": "fear", "H": "joy", "N": "neutral", "S": "sadness"}
 ACTORS = [str(number) for number in range(1001, 1092)]
 SENTENCES = ("IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI")
 UNSPECIFIED = ("XX", "X")  # early clones name one clip 1040_ITH_SAD_X
@@ -116,5 +137,43 @@ def find_utterances(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[U
         )
 
 
+def read_votes(path: Path) -> dict[str, dict[str, int]]:
+    """Clip -> SEQM category -> listeners who heard it in the sound alone; InputError for a line that is wrong."""
+    votes: dict[str, dict[str, int]] = {}
+    for where, row in read_csv(path, ("", *LETTERS, "fileName")):
+        if not VOICE_ALONE.fullmatch(row[""]):
+            continue
+        if row["fileName"] in votes:
+            raise InputError(f"{where}: the clip {row['fileName']} occurs a second time.")
+        wrong = next((row[letter] for letter in LETTERS if not re.fullmatch("[0-9]{1,6}", row[letter], re.ASCII)), None)
+        if wrong is not None:
+            raise InputError(f"{where}: expected numbers of votes, found {wrong!r}.")
+        counts = {category: int(row[letter]) for letter, category in LETTERS.items()}
+        votes[row["fileName"]] = {category: count for category, count in counts.items() if count}
+    return votes
+
+
+def find_with_votes(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[Utterance]:
+    """The clips of ``find_utterances`` with the votes of their listeners; those without any are counted in the log."""
+    without = []
+    utterances = list(find_utterances(corpus_dir, partial, drops))
+    votes = read_votes(corpus_dir / VOTES)
+    for utterance in utterances:
+        clip = Path(utterance.audio).stem
+        if not votes.get(clip):
+            without.append(clip)
+            yield utterance
+        else:
+            yield replace(utterance, extra={**(utterance.extra or {}), "votes": votes[clip]})
+    if len(without) == len(utterances):
+        raise InputError(f"{corpus_dir / VOTES}: has no votes for any clip; copy it from the corpus again.")
+    if without:
+        log.warning(
+            "CREMA-D: %d clips have no votes, so their acted emotion counts (%s for one)", len(without), without[0]
+        )
+
+
+PARTS = {"": (CREMA_D, find_utterances), "votes": (CREMA_D_VOTES, find_with_votes)}
+
 if __name__ == "__main__":
-    run(CREMA_D, find_utterances)
+    run_parts(PARTS)

@@ -27,7 +27,7 @@ from speecheq.corpora import (
     InputError,
     Utterance,
     find_root,
-    iter_tree,
+    index_clips,
     keep_matched,
     log,
     read_lines,
@@ -97,23 +97,12 @@ def read_evaluations(table: Path) -> dict[str, Utterance]:
     return utterances
 
 
-def find_clips(root: Path) -> dict[str, Path]:
-    """Turn -> file, of all clips below ``root``; raises InputError for a clip that is there twice."""
-    clips: dict[str, Path] = {}
-    for clip in map(root.joinpath, iter_tree(root)):
-        if clip.name.startswith("MSP-IMPROV-") and clip.suffix.lower() == ".wav":
-            turn = clip.stem[len("MSP-IMPROV-") :]
-            if turn in clips:
-                raise InputError(f"{clip}: occurs a second time, first as {clips[turn]}; remove one.")
-            clips[turn] = clip
-    return clips
-
-
 def find_utterances(corpus_dir: Path, partial: bool, drops: Drops) -> Iterator[Utterance]:
     """The turns of the four emotions; those of other labels, or without an evaluation, are counted and kept out."""
     root = find_root(corpus_dir, lambda path: any((path / name).is_file() for name in TABLES), MSP_IMPROV)
     table = next(root / name for name in TABLES if (root / name).is_file())
-    utterances, clips = read_evaluations(table), find_clips(root)
+    utterances = read_evaluations(table)
+    clips = index_clips(root, "MSP-IMPROV-")
     without_dominance = 0
     for turn in sorted(keep_matched(list(clips), list(utterances), table, root, partial, drops, "evaluation")):
         utterance = utterances[turn]

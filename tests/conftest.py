@@ -220,7 +220,7 @@ def prepare():
             parts, options = load_script(script).PARTS, ("--part", part, *options)
         else:
             module = load_script(name)
-            parts = {"": (getattr(module, name.upper()), module.find_utterances)}
+            parts = getattr(module, "PARTS", None) or {"": (getattr(module, name.upper()), module.find_utterances)}
         return prep_script.main(parts, [str(corpus_dir), str(out_dir), *options])
 
     return run

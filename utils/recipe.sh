@@ -53,6 +53,7 @@
 #                         says (corpus) (declared)
 #   --use LIST            SEQM categories to take, of all corpora (joy,anger) or of one (ravdess=joy,anger); may be
 #                         repeated, the last one wins; all, or CORPUS=all, removes the recipe's own restriction
+#   --soft-labels true    learn ESC from the votes of listeners where a corpus has them (CREMA-D); stages 1 to 5 need it
 #   --dev NAME            dev part of the training folds: clips (10 %), speaker, official, or auto: official with the
 #                         protocol official where there is one, else clips (auto)
 #   --phonemes NAME       the corpus of the phoneme task, or none (the recipe's own, where it is given)
@@ -120,15 +121,16 @@ stage=0 stop_stage=5
   speech_activity=silero
   noise='' rir='' unlabelled='' unlabelled_hours='' test_noise='' test_rir='' robustness='' other_corpora='' shots=''
   data='' exp='' results='' nj=2 train_jobs=1 gpus=1 nodes=1 rendezvous='' mini=false partial=false status=false
+  soft_labels=false
   score_train=false probe=false keep_jobs=false dry_run=false
   shar=false shard_clips=1000
   help_files=("$recipe/utils/recipe.sh")
-  boolean_options=(mini partial status score_train probe store_features shar requeue keep_jobs dry_run)
+  boolean_options=(mini partial soft_labels status score_train probe store_features shar requeue keep_jobs dry_run)
   list_options=(set corpus use job_option)
 }
 
-# Corpora that a prep script makes of one folder, by its --part.
-declare -A part_of=([esd_zh]=zh [esd_en]=en)
+# Corpora that a prep script makes of one folder, by its --part; '' is the one that it makes without.
+declare -A part_of=([esd_zh]=zh [esd_en]=en [msp_podcast]='' [msp_podcast_test2]=test2)
 
 # script_of CORPUS: the name of its prep script, of its option and of its data card
 script_of() {
@@ -210,11 +212,8 @@ declare -A folder_of=()  # corpus -> its folder; '' if there are only its manife
 place() {
   local other parts
   [[ -z ${folder_of[$1]:-} ]] || die "the corpus $1 is given twice, as ${folder_of[$1]} and as $2; leave one out."
-  parts=$(printf '%s\n' "${!part_of[@]}" | sort | xargs)
-  for other in "${!part_of[@]}"; do
-    [[ $(script_of "$other") != "$1" || $other == "$1" ]] ||
-      die "--corpus $1=...: $1 comes in parts, name the one that is meant: $parts."
-  done
+  parts=$(for other in "${!part_of[@]}"; do [[ $(script_of "$other") != "$1" ]] || echo "$other"; done | sort | xargs)
+  [[ -z $parts || -v part_of[$1] ]] || die "--corpus $1=...: $1 comes in parts, name the one that is meant: $parts."
   folder_of[$1]=$2
 }
 
@@ -354,6 +353,7 @@ split_systems() {
 
 # the options that several of speecheq's commands take
 collect_arguments() {
+  if $soft_labels; then set_options=(loss.soft_labels=true "${set_options[@]}"); fi
   labels=(--target "$target" --protocol "$protocol" --folds "$folds" --classes "$classes"
     --neutral-eis "$neutral_eis" --as-published "$as_published")
   runs=(--data "$data" --exp "$exp" --config "$config" --systems "$systems" --seeds "$seeds" "${labels[@]}"
@@ -400,6 +400,7 @@ prepare() {
   local corpus=$1 script from part
   shift
   script=local/prepare_$(script_of "$corpus").py from=${folder_of[$corpus]} part=${part_of[$corpus]:-}
+  if $soft_labels && [[ $corpus == crema_d ]]; then part=votes; fi
   if [[ -f $script && $from != *.[ct]sv && $from != *.jsonl && ! -f $from/wav.scp ]]; then
     run_or_list "$corpus" "$script" "$from" "$data/manifests/$corpus" ${part:+--part "$part"} --partial "$partial" "$@"
   else

@@ -22,6 +22,7 @@
 #   --esd DIR             holds 0011 to 0020 (and 0001 to 0010); the English part, esd_en
 #   --emodb DIR           holds wav/ (German; not in the paper)
 #   --msp-improv DIR      holds Evaluation.txt and the clips (not in the paper)
+#   --corpus NAME=DIR     emov_db, mead, meld, msp_podcast, msp_podcast_test2, savee (not in the paper; docs/corpora.md)
 #   --librispeech DIR     holds train-clean-100, dev-clean, test-clean ...: phonemes
 #   --librispeech-hours N     a seeded subset of N hours of its training part
 #
@@ -40,7 +41,13 @@ set -euo pipefail
 
 # the paper's: five random folds of IEMOCAP, the given test part of ESD
 default_protocol() {
-  case $1 in iemocap) echo random5 ;; esd_en) echo official ;; msp_improv) echo session ;; *) echo speaker ;; esac
+  case $1 in
+    iemocap) echo random5 ;;
+    esd_en | meld | msp_podcast) echo official ;;
+    msp_improv) echo session ;;
+    mead) echo speaker5 ;;
+    *) echo speaker ;;
+  esac
 }
 
 # Table 2: angry, happy (and excited), neutral, sad

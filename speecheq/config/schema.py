@@ -72,6 +72,7 @@ class LossConfig:
     finetune_beta: float = setting(0.01, "beta at the end of the fine-tuning stage (section 3.2)", low=0.0)
     finetune_eta: float = setting(0.01, "eta at the end of the fine-tuning stage (section 3.2)", low=0.0)
     label_smoothing: float = setting(0.0, "part of ESC and gender labels spread over all classes", low=0.0, high=0.9)
+    soft_labels: bool = setting(False, "learn ESC from the votes of listeners, of clips that were prepared with them")
     class_balance: str = setting("none", "weights of ESC classes, by their clips", choices=("none", "inverse"))
     label_ignore: str = setting("fill", "treatment of clips without EIS (Algorithm 1)", choices=("fill", "drop"))
     ctc_backend: str = setting("auto", "library for CTC; auto: see losses/ctc.py", choices=("auto", "k2", "torch"))
@@ -284,11 +285,13 @@ class Config:
             raise ValueError(
                 "data.batches dialogue has no shards and no data.corpus_sampling; leave --shar out, set it to 1"
             )
-        plain = (self.loss.gamma, self.loss.label_smoothing, self.loss.class_balance, self.mixup.alpha)
-        if kind == "attention_ctc" and plain != (0, 0, "none", 0):
+        loss = self.loss
+        plain = (loss.gamma, loss.label_smoothing, loss.soft_labels, loss.class_balance, self.mixup.alpha)
+        if kind == "attention_ctc" and plain != (0, 0, False, "none", 0):
             raise ValueError(
-                "model.kind attention_ctc learns emotions by CTC, without focal loss, smoothing, class weights and "
-                "mixup; set loss.gamma, loss.label_smoothing and mixup.alpha to 0 and loss.class_balance to none"
+                "model.kind attention_ctc learns emotions by CTC, without focal loss, smoothing, soft labels, class "
+                "weights and mixup; set loss.gamma, loss.label_smoothing and mixup.alpha to 0, loss.soft_labels to "
+                "false and loss.class_balance to none"
             )
 
     def _validate_speeds(self) -> None:

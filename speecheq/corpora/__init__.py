@@ -9,7 +9,7 @@ from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.audio_headers import read_header
 from speecheq.corpora.declaration import Corpus, Utterance
-from speecheq.corpora.layout import find_root, iter_clips, iter_folders, keep_matched, read_lines
+from speecheq.corpora.layout import find_root, index_clips, iter_clips, iter_folders, keep_matched, read_csv, read_lines
 from speecheq.corpora.prep_script import run, run_audio_folder, run_parts
 
 __all__ = [
@@ -18,11 +18,13 @@ __all__ = [
     "InputError",
     "Utterance",
     "find_root",
+    "index_clips",
     "iter_clips",
     "iter_folders",
     "iter_tree",
     "keep_matched",
     "log",
+    "read_csv",
     "read_header",
     "read_lines",
     "run",

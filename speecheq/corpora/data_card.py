@@ -47,6 +47,7 @@ class Card:
     - ``labels`` are the corpus' own words; ``intensity`` describes how emotions are graded.
     - ``obtain`` is where or how to obtain the corpus, needed unless there are ``downloads``.
     - ``prep`` is the script that prepares it; ``folder`` is the folder that its archives make, which the script takes.
+    - ``recipe_option``: whether a recipe has an option of its name; else it is given by ``--corpus``.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Card:
     obtain: str = ""
     folder: str = ""
     downloads: tuple[Download, ...] = ()
+    recipe_option: bool = True
 
 
 def _item(kind: type, values: Any, where: str) -> Any:
@@ -160,13 +162,13 @@ def find_card(name: str, folder: str | Path = CARDS) -> Card:
 
 def where_from(card: Card) -> str:
     """One line: how a corpus is had, from where and under which terms."""
-    option = "--" + card.name.replace("_", "-")
+    option = f"--{card.name.replace('_', '-')} " if card.recipe_option else f"--corpus {card.name}="
     corpus = f"{card.title} ({card.source}; licence: {card.licence})"
     if card.downloads:
         sizes = [item.bytes for item in card.downloads if not item.optional]
         size = "it is" if None in sizes else f"{sum(filter(None, sizes)) / 1e9:.1f} GB are"
         return (
-            f"{corpus} is open: {size} downloaded by 'speecheq download {card.name} --out DIR'; then give {option} "
+            f"{corpus} is open: {size} downloaded by 'speecheq download {card.name} --out DIR'; then give {option}"
             f"DIR/{card.name}/{card.folder}."
         )
     how = {
@@ -174,7 +176,7 @@ def where_from(card: Card) -> str:
         "request": "is given out on request",
         "never_released": "was never released",
     }[card.access]
-    return f"{corpus} {how}: {card.obtain}; then give {option} DIR."
+    return f"{corpus} {how}: {card.obtain}; then give {option}DIR."
 
 
 def table(cards: Mapping[str, Card]) -> str:

@@ -1,10 +1,12 @@
 """Finding the clips of a corpus and reading its tables."""
 
+import csv
 import io
 import os
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import filterfalse
 from pathlib import Path
 
 from speecheq.common.digests import iter_tree
@@ -199,6 +201,56 @@ def read_lines(path: Path, encodings: Sequence[str] = ("utf-8",)) -> Iterator[tu
         text = text.rstrip("\r")
         if text.strip():
             yield f"{path}, line {number}", text
+
+
+def read_csv(
+    path: Path, columns: Collection[str], encodings: Sequence[str] = ("utf-8",)
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields ``<path>, line <number>`` and the fields by column of every line of a table with commas but its first.
+
+    Raises InputError as ``read_lines`` does, for a table without one of ``columns``, and for a line that has not as
+    many fields as the first.
+    """
+    where = f"{path}, line 1"
+
+    def lines() -> Iterator[str]:
+        nonlocal where
+        for place, line in read_lines(path, encodings):
+            where = place
+            yield line + "\n"
+
+    rows = csv.reader(lines(), strict=True)
+    try:
+        names = [name.strip() for name in next(rows, [])]
+        missing = next((name for name in columns if name not in names), None)
+        if missing is not None:
+            raise InputError(f"{where}: there is no column {missing!r}; expected {', '.join(columns)}, with commas.")
+        for row in rows:
+            if len(row) != len(names):
+                raise InputError(f"{where}: expected {len(names)} columns, as in line 1, found {len(row)}.")
+            yield where, dict(zip(names, map(str.strip, row)))
+    except csv.Error as error:
+        raise InputError(f"{where}: cannot be split into fields ({error}); copy the table again.") from error
+
+
+def index_clips(folder: Path, prefix: str = "", suffixes: Sequence[str] = (".wav",)) -> dict[str, Path]:
+    """Name -> file, of all clips below ``folder`` whose names begin with ``prefix``, but hidden ones.
+
+    The names are without prefix and suffix. A clip in several of ``suffixes`` is taken in the first. Raises InputError
+    for one that is there twice.
+    """
+    clips: dict[str, Path] = {}
+    ranks: dict[str, int] = {}
+    for clip in map(folder.joinpath, filterfalse(is_hidden, iter_tree(folder))):
+        suffix = clip.suffix.lower()
+        if suffix not in suffixes or not clip.name.startswith(prefix):
+            continue
+        name, rank = clip.stem[len(prefix) :], suffixes.index(suffix)
+        if ranks.get(name) == rank:
+            raise InputError(f"{clip}: occurs a second time, first as {clips[name]}; remove one.")
+        if rank < ranks.get(name, len(suffixes)):
+            clips[name], ranks[name] = clip, rank
+    return clips
 
 
 def keep_matched(

@@ -25,7 +25,7 @@ def _parser(prog: str, description: str, partial_help: str, nj_help: str, check_
 def main(parts: Mapping[str, tuple[Corpus, FindUtterances]], argv: Sequence[str] | None = None) -> int:
     """The command line of a prep script. Returns the exit status.
 
-    ``parts`` are the corpora that the script prepares, chosen by ``--part``; a script for one corpus has the part "".
+    ``parts`` are the corpora that the script prepares, chosen by ``--part``; the part "" needs no such option.
     """
     set_up_logging()
     corpora = [corpus for corpus, _ in parts.values()]
@@ -38,7 +38,10 @@ def main(parts: Mapping[str, tuple[Corpus, FindUtterances]], argv: Sequence[str]
         "only check that the folder has the expected layout",
     )
     if list(parts) != [""]:
-        parser.add_argument("--part", choices=tuple(parts), required=True, help="the part of the corpus to prepare")
+        needed = "" not in parts
+        parser.add_argument(
+            "--part", choices=tuple(parts), required=needed, default="", help="the part of the corpus to prepare"
+        )
     parser.add_argument(
         "--hours", type=positive, help="take only a random subset of this many hours of the training part"
     )

@@ -14,6 +14,7 @@ A supervision has ``speaker``, ``gender`` (F, M or None), ``text``, ``language``
     eis_of_corpus    for neutral clips whose own intensity gives another EIS than SEQM's 0
     split            the official part, if there are any
     text_id          number of a text that many clips speak
+    votes            listeners by SEQM category, where stage 1 was asked for them (CREMA-D)
     session, and whatever else the script keeps as ``extra``
 """
 

@@ -1,7 +1,7 @@
 """The classes of a model: the categories of SEQM, or the target corpus' own labels."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speecheq import seqm
@@ -40,6 +40,21 @@ class ClassMap:
             return seqm.esc_index(custom["esc"])
         label = custom["emotion"] if custom["corpus"] == self.target else self.category_label.get(custom["esc"])
         return None if label is None else self.index[label]
+
+    def class_shares(self, custom: Mapping[str, Any], used: Sequence[str] | None) -> list[float] | None:
+        """The soft label of an utterance, by class: the shares of listeners' votes in ``used`` categories (None: all).
+
+        None where it was prepared without votes, or all of them are for categories that have no class here.
+        """
+        shares = [0.0] * len(self.table.names)
+        for category, votes in custom.get("votes", {}).items():
+            if used is not None and category not in used:
+                continue
+            label = self.category_label.get(category) if self.uses_corpus_labels else category
+            if label is not None:
+                shares[self.table.names.index(label)] += votes
+        total = sum(shares)
+        return [share / total for share in shares] if total else None
 
 
 def class_table(note: Mapping[str, Any]) -> seqm.ClassTable:

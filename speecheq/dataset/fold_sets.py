@@ -13,17 +13,7 @@ from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import Drops
 from speecheq.dataset.classes import ClassMap
-from speecheq.dataset.msud_recipe import (
-    BEST_TEST,
-    DEV,
-    DROP_SHORT,
-    EVERY_CORPUS,
-    IMPROVISED,
-    SHORT_SECONDS,
-    TEST,
-    TRAINING,
-    Recipe,
-)
+from speecheq.dataset.msud_recipe import BEST_TEST, DEV, DROP_SHORT, IMPROVISED, SHORT_SECONDS, TEST, TRAINING, Recipe
 from speecheq.dataset.protocols import (
     ALL,
     CROSS,
@@ -126,7 +116,7 @@ class Partition:
         category = custom["esc"]
         if category is None:
             return None, f"{corpus} without an emotion label"
-        used = self.recipe.use.get(corpus, self.recipe.use.get(EVERY_CORPUS))
+        used = self.recipe.used_categories(corpus)
         if used is not None and category not in used:
             return None, f"{category} of {corpus}, not in use"
         number = self.classes.class_number(custom)

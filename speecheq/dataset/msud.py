@@ -175,6 +175,9 @@ class _Unifier:
                     custom = cut.supervisions[0].custom
                     _apply_neutral_rule(self.recipe.neutral_eis, custom)
                     custom["class"] = classes.class_number(custom)
+                    shares = classes.class_shares(custom, self.recipe.used_categories(corpus))
+                    if shares is not None:
+                        custom["class_shares"] = shares
                     class_name = classes.table.names[custom["class"]]
                     writer.add(assigned[cut.id], cut, class_name)
                     if assigned[cut.id] == TEST and partition.dev == TEST:

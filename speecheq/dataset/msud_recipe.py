@@ -106,6 +106,10 @@ class Recipe:
                 "another name with --protocol, or leave it out."
             )
 
+    def used_categories(self, corpus: str) -> Sequence[str] | None:
+        """The SEQM categories that are used of a corpus; None: all."""
+        return self.use.get(corpus, self.use.get(EVERY_CORPUS))
+
     @property
     def name(self) -> str:
         return experiment_name(self.target, self.protocol, self.classes, self.neutral_eis, self.as_published)

@@ -27,13 +27,15 @@ def focal_loss(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     clip_weights: Tensor | None = None,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """Equation 2: the mean () over utterances of -(1 - p)^gamma log p, with p the probability of the target class.
 
     ``logits`` (N, K), ``targets`` (N,) int in 0..K-1, or -1 if unlabelled. Unlabelled utterances are left out; if all
     are, the loss is 0, with gradients of 0. gamma 0 is cross-entropy. ``class_weights`` (K,) and ``label_smoothing``
     are those of torch's cross_entropy. ``clip_weights`` (N,) are weights of the rows: an utterance with two targets,
-    after mixup, is two rows.
+    after mixup, is two rows. ``shares`` (N, K) are soft labels, rows that sum to 1, in place of the target classes: the
+    loss is that of every class, weighted by its share.
 
     Keep targets on the CPU, since reading them on a GPU synchronises. Raises ValueError for a negative gamma or invalid
     targets.
@@ -49,6 +51,7 @@ def focal_loss(
     if not bool(labelled.all()):
         kept = labelled.nonzero().squeeze(1)
         logits, targets = logits.index_select(0, kept.to(logits.device, non_blocking=True)), targets[kept]
+        shares = None if shares is None else shares[kept]
     targets = targets.long().to(logits.device, non_blocking=True)
     log_p = torch.log_softmax(logits, dim=1)
     classes = torch.eye(logits.shape[1], device=logits.device)
@@ -58,9 +61,10 @@ def focal_loss(
         # below 1 finite there
         others = log_p.exp() @ (1 - classes)
         losses = others.clamp(min=torch.finfo(torch.float32).eps) ** gamma * losses
-    labels = classes[targets] * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    gold = classes[targets] if shares is None else shares.to(logits, non_blocking=True)
+    labels = gold * (1 - label_smoothing) + label_smoothing / logits.shape[1]
     class_weights = logits.new_ones(logits.shape[1]) if class_weights is None else class_weights.to(logits)
     clip_weights = labelled.float() if clip_weights is None else clip_weights.to(labelled.device)
     clip_weights = clip_weights[labelled].to(logits, non_blocking=True)
     total = clip_weights @ (labels * class_weights * losses).sum(1)
-    return total / (clip_weights @ class_weights[targets])
+    return total / (clip_weights @ (gold @ class_weights))

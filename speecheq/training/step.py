@@ -75,15 +75,35 @@ def format_values(values: dict[str, Any]) -> str:
     return " ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
 
 
+def class_shares(stream: TaskBatch, num_classes: int) -> Tensor:
+    """The soft labels (N, num_classes) of an emotion mini-batch: each clip's votes, or all of its own class."""
+    shares = torch.eye(num_classes)[stream.targets["esc"]]
+    for row, voted in zip(shares, stream.targets["class_shares"]):
+        if voted is not None:
+            row.copy_(torch.tensor(voted))
+    return shares
+
+
 def classification_loss(
-    logits: Tensor, targets: Tensor, mixup: Mixup | None, config: Config, class_weights: Tensor | None = None
+    logits: Tensor,
+    targets: Tensor,
+    mixup: Mixup | None,
+    config: Config,
+    class_weights: Tensor | None = None,
+    shares: Tensor | None = None,
 ) -> Tensor:
-    """The focal loss () of logits (N, K) and targets (N,); of a clip that ``mixup`` mixed, both labels by shares."""
+    """The focal loss () of logits (N, K) and targets (N,), or soft labels ``shares`` (N, K).
+
+    Of a clip that ``mixup`` mixed, both labels count by their parts.
+    """
     clip_weights = None
     if mixup is not None:
         logits, targets = torch.cat([logits, logits]), torch.cat([targets, targets[mixup.partners]])
+        shares = None if shares is None else torch.cat([shares, shares[mixup.partners]])
         clip_weights = torch.cat([mixup.shares, 1 - mixup.shares])
-    return focal_loss(logits, targets, config.loss.gamma, class_weights, config.loss.label_smoothing, clip_weights)
+    return focal_loss(
+        logits, targets, config.loss.gamma, class_weights, config.loss.label_smoothing, clip_weights, shares
+    )
 
 
 def label_free_losses(
@@ -160,7 +180,8 @@ def stream_loss(model: Normalised, name: str, stream: TaskBatch, setup: StepSetu
             losses["esc"], shown = ctc_emotion_losses(predictions, stream.targets["esc"], setup)
         else:
             logits = gather_rows(predictions.esc_logits)
-            losses["esc"] = classification_loss(logits, esc, mixup, config, setup.class_weights)
+            shares = gather_rows(class_shares(stream, logits.shape[1])) if config.loss.soft_labels else None
+            losses["esc"] = classification_loss(logits, esc, mixup, config, setup.class_weights, shares)
         losses["eis"] = eis_loss(gather_rows(predictions.eis), eis, config.loss.label_ignore)
     elif name == "gender":
         gender = gather_rows(stream.targets["gender"])

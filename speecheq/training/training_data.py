@@ -11,6 +11,7 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 from torch import nn
 
+from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.config.schema import FBANK, Config
 from speecheq.dataset.batch import ClipLoader, load_samples
@@ -74,6 +75,8 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
         for name in config.tasks()
         if name in ("emotion", "gender")
     }
+    if config.loss.soft_labels:
+        _check_votes(cut_sets["emotion"], job)
     phoneme_dev: list[Cut] = []
     phones: list[str] = []
     phonemes = job.phoneme_folder()
@@ -123,6 +126,15 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
             ((cut.custom or {}).get(METHOD_KEY, NONE) for cut in chain(dev, cut_sets["emotion"])), NONE
         ),
     )
+
+
+def _check_votes(cuts: CutSet, job: Job) -> None:
+    """Raise InputError if none of the emotion clips has listeners' votes."""
+    if not any("class_shares" in cut.supervisions[0].custom for cut in cuts):
+        raise InputError(
+            f"{job.fold_folder}: loss.soft_labels is true, but no training clip has listeners' votes; give CREMA-D "
+            "with --soft-labels true, from stage 1 on, or set it to false."
+        )
 
 
 def _shards(job: Job, target: str | None) -> dict[str, ClipSource]:

@@ -308,6 +308,40 @@ def test_classes_are_those_of_seqm_or_the_targets_own(rich):
     assert len(dropped["anger of target, which is no single class of neutrals"]) == 30
 
 
+def test_votes_become_soft_labels(data):
+    votes = {"happy": {"joy": 3, "neutral": 1}, "bored": {"fear": 2}, "neutral": {"fear": 1, "neutral": 1}}
+    clips = [
+        Utterance(
+            f"v-{s}-{label}-{n}", data.clip, s, label=label, extra={"votes": votes[label]} if label in votes else {}
+        )
+        for s in ("a", "b")
+        for label in NEUTRALS.labels
+        for n in range(5)
+    ]
+    data.add(NEUTRALS, clips)
+
+    def shares_of(**options):
+        data.unify("neutrals", "speaker", "1", ("target",), **options)
+        classes = options.get("classes", "seqm")
+        table = class_table(load_fold(data.root / "msud" / experiment_name("neutrals", "speaker", classes), 1))
+        return {
+            cut.supervisions[0].custom["emotion"]: shares and dict(zip(table.names, shares))
+            for cut in data.sets(1, experiment_name("neutrals", "speaker", classes))["emotion"]
+            for shares in [cut.supervisions[0].custom.get("class_shares")]
+        }
+
+    found = shares_of()
+    assert found["happy"] == {**dict.fromkeys(seqm.CATEGORIES, 0.0), "joy": 0.75, "neutral": 0.25}
+    assert found["bored"]["fear"] == 1.0 and found["calm"] is None and found["mad"] is None
+    # votes for what is not in use do not count
+    found = shares_of(use=parse_use(["neutral,joy,disgust"]))
+    assert found["neutral"]["neutral"] == 1.0 and found["bored"] is None
+    # no class of the target is fear
+    found = shares_of(classes="corpus")
+    assert found["happy"] == {"bored": 0, "calm": 0, "happy": 0.75, "loath": 0, "neutral": 0.25}
+    assert found["bored"] is None
+
+
 def test_a_corpus_can_be_restricted_to_some_categories(rich):
     rich.unify("scaled", "official", "1", ("neutrals", "target"), use=parse_use(["neutral,joy", "target=anger"]))
     sets = rich.sets(1, "scaled.official")

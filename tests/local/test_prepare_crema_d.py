@@ -121,6 +121,56 @@ def test_without_demographics_a_partial_copy_has_no_genders(prepare, refused, cr
     assert {s.gender for s in supervisions} == {None} and not any("age" in s.custom for s in supervisions)
 
 
+# --- The votes of listeners
+
+VOTES_HEADING = '"","A","D","F","H","N","S","fileName","numResponses","agreement","emoVote"'
+VOTES = [
+    '"100001",1,0,0,8,1,0,"1001_IEO_HAP_LO",10,0.8,"H"',
+    '"100002",0,0,0,0,5,5,"1001_IEO_NEU_XX",10,0.5,"N:S"',
+    '"200001",9,0,0,0,0,1,"1001_IEO_HAP_LO",10,0.9,"A"',  # by the face
+]
+
+
+def write_votes(corpus, lines=VOTES):
+    table = corpus / "processedResults" / "tabulatedVotes.csv"
+    table.parent.mkdir()
+    table.write_text("\n".join([VOTES_HEADING, *lines, ""]))
+    return table
+
+
+def test_votes_of_those_who_heard_the_voice_alone(prepare, crema_d, tmp_path, capsys):
+    write_votes(crema_d)
+    assert prepare("crema_d_votes", crema_d, tmp_path / "out", *PARTIAL) == 0
+    assert "8 clips have no votes, so their acted emotion counts" in capsys.readouterr().err
+    found = read_manifests(tmp_path / "out", "crema_d")
+    assert found["crema_d-1001_IEO_HAP_LO"].custom["votes"] == {"anger": 1, "joy": 8, "neutral": 1}
+    assert found["crema_d-1001_IEO_HAP_LO"].custom["esc"] == "joy"
+    assert found["crema_d-1001_IEO_NEU_XX"].custom["votes"] == {"neutral": 5, "sadness": 5}
+    assert "votes" not in found["crema_d-1001_IEO_HAP_HI"].custom
+    before = read_json(tmp_path / "out" / "stage.json")["key"]
+    assert prepare("crema_d", crema_d, tmp_path / "out", *PARTIAL) == 0
+    assert read_json(tmp_path / "out" / "stage.json")["key"] != before
+    assert not any("votes" in each.custom for each in read_manifests(tmp_path / "out", "crema_d").values())
+
+
+@pytest.mark.parametrize(
+    "lines, words",
+    [
+        ([VOTES[0].replace(",8,", ",eight,")], ", line 2: expected numbers of votes, found 'eight'"),
+        ([VOTES[0], VOTES[0]], ", line 3: the clip 1001_IEO_HAP_LO occurs a second time"),
+        ([VOTES[0].rpartition(",")[0]], ", line 2: expected 11 columns, as in line 1, found 10"),
+        (VOTES[2:], ": has no votes for any clip"),
+    ],
+)
+def test_votes_that_are_wrong(refused, crema_d, lines, words):
+    table = write_votes(crema_d, lines)
+    assert refused("crema_d_votes", crema_d, *PARTIAL).startswith(f"{table}{words}")
+
+
+def test_votes_that_are_not_there(refused, crema_d):
+    assert "tabulatedVotes.csv: there is no such file" in refused("crema_d_votes", crema_d, *PARTIAL)
+
+
 # --- Bad input
 
 

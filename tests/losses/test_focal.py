@@ -92,6 +92,34 @@ def test_gradients_are_finite_at_certainty_with_smoothed_labels(gamma):
     assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
 
 
+@pytest.mark.parametrize("gamma", [0, 2.0])
+def test_soft_labels_are_the_mean_over_classes_of_the_focal_loss(gamma):
+    torch.manual_seed(0)
+    logits, targets, weights = torch.randn(5, 3), torch.tensor([0, 1, -1, 2, 2]), torch.tensor([0.5, 2.0, 1.0])
+    shares = torch.tensor([[0.2, 0.8, 0], [0, 1, 0], [0.3, 0.3, 0.4], [0.5, 0.25, 0.25], [0, 0, 1]])
+    of_class = torch.stack(
+        [torch.stack([focal_loss(row, torch.tensor([k]), gamma) for k in range(3)]) for row in logits[:, None]]
+    )
+    kept = [0, 1, 3, 4]
+    weighted = shares[kept] * weights
+    expected = (weighted * of_class[kept]).sum() / weighted.sum()
+    torch.testing.assert_close(focal_loss(logits, targets, gamma, weights, shares=shares), expected)
+    hard = torch.eye(3)[targets.clamp(min=0)]
+    torch.testing.assert_close(
+        focal_loss(logits, targets, gamma, weights, shares=hard), focal_loss(logits, targets, gamma, weights)
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_soft_labels_at_gamma_0_are_torchs(smoothing):
+    torch.manual_seed(0)
+    logits, shares = torch.randn(6, 4), torch.rand(6, 4).softmax(1)
+    torch.testing.assert_close(
+        focal_loss(logits, shares.argmax(1), 0, None, smoothing, shares=shares),
+        cross_entropy(logits, shares, label_smoothing=smoothing),
+    )
+
+
 def test_clips_have_weights():
     torch.manual_seed(0)
     logits, targets, weights = torch.randn(4, 3), torch.tensor([2, -1, 0, 1]), torch.tensor([1.0, 9.0, 0.5, 2.0])
