@@ -319,6 +319,9 @@ choose_corpora() {
       "corpora that are prepared already with --stage 1."
   [[ " ${given[*]} " == *" $target "* ]] ||
     die "the target $target is not among the corpora that are given or prepared (${given[*]}); see --help."
+  ! $soft_labels || [[ " ${given[*]} " == *" crema_d "* ]] ||
+    die "--soft-labels true needs crema_d, whose listeners' votes it takes, among the corpora that are given or" \
+      "prepared (${given[*]})."
   for corpus in "${absent[@]}"; do log "$corpus is not given and is left out"; done
 }
 
