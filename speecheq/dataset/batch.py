@@ -46,9 +46,9 @@ class TaskBatch:
       waveforms (N, S), with lengths in samples.
     - ``ids``: the N utterances. ``all_ids``: those of the mini-batch over all processes.
     - ``targets``: ``esc`` (N,) int64 class numbers, ``eis`` (N,) float32 (-1: unspecified) and ``class_shares``, a list
-      of N soft labels (a number a class) or None; or ``gender`` (N,) int64; or ``phones``, a list of N int64 vectors,
-      and where stage 3 wrote them ``words``, a list of N lattice.Words. With MTL-AUG also ``augmentation`` (N,) int64,
-      places in AUGMENTATIONS.
+      of N soft labels, float32 vectors (K,), or (0,) without votes; or ``gender`` (N,) int64; or ``phones``, a list of
+      N int64 vectors, and where stage 3 wrote them ``words``, a list of N lattice.Words. With MTL-AUG also
+      ``augmentation`` (N,) int64, places in AUGMENTATIONS.
     - ``position``: its place in the stream. ``last``: whether it is the last of its epoch.
     - ``changes``: what the model does to the features before it takes them.
     - ``clean`` (N, T, D): with MTL-AUG the features before augmentation, of as many frames.
@@ -131,7 +131,7 @@ def gold_labels(stream: str, cuts: list[Cut]) -> dict[str, Any]:
         return {
             "esc": torch.tensor([s.custom["class"] for s in supervisions]),
             "eis": torch.tensor([float(s.custom["eis"]) for s in supervisions]),
-            "class_shares": [s.custom.get("class_shares") for s in supervisions],
+            "class_shares": [torch.tensor(s.custom.get("class_shares", []), dtype=torch.float32) for s in supervisions],
         }
     if stream == "gender":
         return {"gender": torch.tensor([GENDERS.index(s.gender) for s in supervisions])}

@@ -79,8 +79,8 @@ def class_shares(stream: TaskBatch, num_classes: int) -> Tensor:
     """The soft labels (N, num_classes) of an emotion mini-batch: each clip's votes, or all of its own class."""
     shares = torch.eye(num_classes)[stream.targets["esc"]]
     for row, voted in zip(shares, stream.targets["class_shares"]):
-        if voted is not None:
-            row.copy_(torch.tensor(voted))
+        if len(voted):
+            row.copy_(voted)
     return shares
 
 

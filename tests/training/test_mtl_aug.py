@@ -365,7 +365,10 @@ def test_shares_of_a_mini_batch_are_put_together_again(sets):
                 stream.inputs[rows],
                 stream.lengths[rows],
                 [stream.ids[row] for row in rows],
-                {name: value[rows] for name, value in stream.targets.items()},
+                {
+                    name: value[rows] if torch.is_tensor(value) else [value[row] for row in rows]
+                    for name, value in stream.targets.items()
+                },
                 all_ids=stream.ids,
                 clean=stream.clean[rows],
             )
