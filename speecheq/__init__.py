@@ -5,6 +5,7 @@ The names to begin with; each is imported from its module when it is first used:
     Predictor           predicts recordings with a trained model
     Prediction          the prediction for a recording or a window of one
     Timeline            the predictions along a recording, and for all of it
+    Embedder            embeddings of recordings by a trained model, or a layer of its encoder
     Windows             how recordings are cut
     load_trained_model  reads a checkpoint, a model folder, an ONNX file or a model of the hub
     Corpus              declares the labels of a corpus
@@ -26,7 +27,8 @@ __version__ = "0.1.0"
 _MODULES = {
     "Predictor": "speecheq.inference.predictor",
     "Prediction": "speecheq.inference.prediction",
-    "Timeline": "speecheq.inference.prediction",
+    "Timeline": "speecheq.inference.results",
+    "Embedder": "speecheq.inference.embedder",
     "Windows": "speecheq.inference.windows",
     "load_trained_model": "speecheq.inference.trained_model",
     "Corpus": "speecheq.corpora",
@@ -48,9 +50,10 @@ if TYPE_CHECKING:  # the same for type checkers and editors
     from speecheq.corpora import Utterance as Utterance
     from speecheq.evaluation.score import score as score
     from speecheq.features.fbank import FbankConfig as FbankConfig
+    from speecheq.inference.embedder import Embedder as Embedder
     from speecheq.inference.prediction import Prediction as Prediction
-    from speecheq.inference.prediction import Timeline as Timeline
     from speecheq.inference.predictor import Predictor as Predictor
+    from speecheq.inference.results import Timeline as Timeline
     from speecheq.inference.trained_model import load_trained_model as load_trained_model
     from speecheq.inference.windows import Windows as Windows
     from speecheq.models import SpeechEQ as SpeechEQ

@@ -1,6 +1,7 @@
 """Embeddings of recordings: those of a trained model, or the states of a layer of its encoder."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +18,7 @@ from speecheq.features.encoder_states import encoder_settings
 from speecheq.features.encoders import Encoder, load_encoder
 from speecheq.inference.predictor import Predictor
 from speecheq.inference.recordings import AudioClip, Segment, Waveform
+from speecheq.inference.sources import as_segments, raise_error
 from speecheq.inference.speakers import SpeakerMoments, SpeakerOf, each_alone
 from speecheq.inference.trained_model import TorchModel, find_model, read_weights
 from speecheq.inference.windows import WINDOW_SECONDS, Windows
@@ -78,14 +80,24 @@ class Embedder(Predictor):
 
     def embed(
         self,
-        segments: Iterable[Segment | InputError],
-        on_error: Callable[[InputError], None],
+        sources: Iterable[str | Path | Segment | InputError],
+        on_error: Callable[[InputError], None] = raise_error,
         speaker_of: SpeakerOf | None = None,
     ) -> Iterator[Embedding]:
         """The embeddings of many recordings, in their order; ``on_error`` and ``speaker_of`` as in ``Predictor``.
 
-        At most some minutes of audio, and their embeddings, are in memory.
+        ``sources`` are what ``Predictor.predict`` takes, or segments. At most some minutes of audio, and their
+        embeddings, are in memory.
         """
+        with ExitStack() as cleanup:
+            yield from self._embed_segments(as_segments(sources, cleanup), on_error, speaker_of)
+
+    def _embed_segments(
+        self,
+        segments: Iterable[Segment | InputError],
+        on_error: Callable[[InputError], None],
+        speaker_of: SpeakerOf | None,
+    ) -> Iterator[Embedding]:
         moments = None
         if self.layer is None and (self.by_speaker or speaker_of is not None):
             if not self.by_speaker and self.model.moments is None:

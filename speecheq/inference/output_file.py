@@ -60,6 +60,12 @@ def check_output(output: Path, inputs: Iterable[str | Path | Segment | InputErro
     return target
 
 
+def check_picture(path: Path) -> None:
+    """Raise InputError for a picture whose ending is none of those that can be written."""
+    if path.suffix.lower() not in (".svg", ".png", ".html"):
+        raise InputError(f"{path}: a picture is written as .svg, .png or .html; name one of these for it.")
+
+
 def _is_same_file(path: Path, target: Path) -> bool:
     try:
         return os.path.samefile(path, target)

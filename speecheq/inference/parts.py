@@ -120,6 +120,13 @@ class SegmentsFile:
             log.info("%s: %d segments of other channels are left out", self.path, left_out)
 
 
+def find_parts(
+    recordings: Iterable[Segment | InputError], channels: Channels, listed: SegmentsFile | None
+) -> Iterator[Segment | InputError]:
+    """What is predicted of each recording: the segments that a file lists, or its ``channels``."""
+    return per_channel(recordings, channels) if listed is None else listed.parts_of(recordings, channels)
+
+
 def _overlapping(segments: Sequence[ListedSegment]) -> int:
     """How many segments, sorted by time, begin before the one before them ends."""
     return sum(after.start < (before.end or float("inf")) for before, after in zip(segments, segments[1:]))

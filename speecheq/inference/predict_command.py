@@ -16,6 +16,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
 from speecheq.common.log import log
 from speecheq.common.progress import Progress
+from speecheq.inference.prediction import LABELS, ROWS
 
 if TYPE_CHECKING:
     from speecheq.inference.parts import Channels, SegmentsFile
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from speecheq.inference.speakers import SpeakerOf
     from speecheq.inference.windows import Windows
 
-# The formats with a line for each prediction, and those that label one recording.
-ROWS = ("text", "json", "csv")
-LABELS = ("rttm", "textgrid", "eaf", "srt", "vtt", "audacity")
 SPEECH, WINDOWS = "speech", "windows"  # what recordings are cut into, beside the segments of a file
 # From this number of recordings on, progress is shown.
 SHOW_PROGRESS_FROM = 20
@@ -64,13 +62,15 @@ class Answers:
     plot: Path | None = None
 
     def __post_init__(self) -> None:
+        from speecheq.inference.output_file import check_picture
+
         if self.whole and self.format in LABELS:
             raise InputError(
                 f"--whole has no place in the format {self.format}; choose --format {', '.join(ROWS[:-1])} or "
                 f"{ROWS[-1]}, or leave it out."
             )
-        if self.plot is not None and self.plot.suffix.lower() not in (".svg", ".png", ".html"):
-            raise InputError(f"{self.plot}: a picture is written as .svg, .png or .html; name one of these for --plot.")
+        if self.plot is not None:
+            check_picture(self.plot)
 
 
 def _recording_of(segments: Sequence["Segment | InputError"], given: Answers) -> "Segment | None":
@@ -100,7 +100,7 @@ def predict(
     the number of those that failed.
     """
     from speecheq.inference.output_file import check_output
-    from speecheq.inference.parts import per_channel
+    from speecheq.inference.parts import find_parts
     from speecheq.inference.recordings import STANDARD_INPUT, find_segments
 
     failures: list[InputError] = []
@@ -112,13 +112,11 @@ def predict(
         log.error("%s", error)
 
     with ExitStack() as cleanup:
-        recordings = find_segments(names, cleanup)
-        parts = listed.parts_of(recordings, channels) if listed else per_channel(recordings, channels)
-        segments = list(parts)
+        segments = list(find_parts(find_segments(names, cleanup), channels, listed))
         unit = "segments" if listed else "recordings"
         recording = _recording_of(segments, answers)
         inputs = [*(name for name in names if name != STANDARD_INPUT), *segments, *([listed.path] if listed else [])]
-        plot = None if answers.plot is None else check_output(answers.plot, inputs, "--plot")
+        picture = None if answers.plot is None else check_output(answers.plot, inputs, "--plot")
         stream = sys.stdout
         if answers.output is not None:
             output = check_output(answers.output, inputs)
@@ -128,8 +126,8 @@ def predict(
             shown = cleanup.enter_context(Progress("predicting", len(segments), unit=unit))
         predictions = _counted(predictor.predict_segments(segments, on_error, speaker_of), shown)
         kept = _write(predictions, predictor, answers, segments, stream)
-        if plot is not None and recording is not None and kept:
-            _plot(plot, kept, predictor, recording)
+        if picture is not None and recording is not None and kept:
+            predictor.timeline_of(recording, kept).plot(picture)
     if failures:
         raise InputError(f"{len(failures)} of {len(segments)} {unit} could not be predicted, for the reasons above.")
 
@@ -142,8 +140,8 @@ def _write(
     stream: TextIO,
 ) -> "list[Prediction]":
     """Write the predictions of ``segments``. Returns those that a picture needs."""
-    from speecheq.corpora.audio_headers import read_header
     from speecheq.inference.label_formats import write_labels
+    from speecheq.inference.recordings import seconds_of
     from speecheq.inference.row_formats import ROW_WRITERS, Table
     from speecheq.inference.whole_recording import with_wholes
 
@@ -151,10 +149,7 @@ def _write(
     if given.format in LABELS:
         kept = list(predictions)
         recording = _recording_of(segments, given)
-        seconds = 0.0
-        if recording is not None and kept:
-            header = read_header(recording.path)
-            seconds = header.frames / header.rate
+        seconds = seconds_of(recording) if recording is not None and kept else 0.0
         write_labels(given.format, kept, seconds, stream)
         return kept
     passed = predictions if given.plot is None else _kept(predictions, kept)
@@ -168,15 +163,6 @@ def _kept(predictions: Iterable["Prediction"], kept: "list[Prediction]") -> Iter
     for prediction in predictions:
         kept.append(prediction)
         yield prediction
-
-
-def _plot(path: Path, predictions: "list[Prediction]", predictor: "Predictor", recording: "Segment") -> None:
-    from speecheq.inference.timeline_plot import envelope_of, plot
-    from speecheq.inference.whole_recording import wholes_of
-
-    channels = sorted({one.channel for one in predictions}, key=lambda channel: channel or 0)
-    envelopes = {channel: envelope_of(recording._replace(channel=channel)) for channel in channels}
-    plot(path, predictions, wholes_of(predictions, predictor.name_of), envelopes, predictor.labels.classes.names)
 
 
 def add_reject(parser: argparse.ArgumentParser) -> None:

@@ -1,13 +1,11 @@
-"""What is predicted: for a segment of a recording, and along all of it."""
+"""What is predicted: for a segment of a recording, and for all of it."""
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from speecheq.common.errors import optional_package
-
-if TYPE_CHECKING:
-    import pandas
-
+# The formats with a line for each prediction, and those that label one recording.
+ROWS = ("text", "json", "csv")
+LABELS = ("rttm", "textgrid", "eaf", "srt", "vtt", "audacity")
 CLASSES_IN_SUMMARY = 3
 UNSURE = "unsure"  # in place of a class whose posterior is below the threshold
 
@@ -136,34 +134,3 @@ class WholeRecording:
     def to_dict(self) -> dict[str, Any]:
         """The answer as numbers, texts, lists and dicts, as JSON has it; ``part`` is ``recording``."""
         return {"part": "recording", **asdict(self)}
-
-
-@dataclass
-class Timeline:
-    """The predictions for the segments of a recording, and for all of it, for each channel and speaker."""
-
-    source: str
-    segments: list[Prediction]
-    whole: list[WholeRecording]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The timeline as numbers, texts, lists and dicts, as JSON has it."""
-        return asdict(self)
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """A row for each segment; posteriors are columns ``p_<class>``, the columns of a file of segments follow.
-
-        Raises InputError where pandas is not installed.
-        """
-        with optional_package("pandas", "a frame"):
-            import pandas
-        rows = []
-        for segment in self.segments:
-            row = segment.to_dict()
-            posterior, columns = row.pop("posterior"), row.pop("columns")
-            del row["gender_posterior"], row["windowed"]
-            row.update({f"p_{name}": value for name, value in (posterior or {}).items()})
-            rows.append({**columns, **row})
-        frame = pandas.DataFrame(rows)
-        kept = {name for segment in self.segments for name in segment.columns} - set(Prediction.__dataclass_fields__)
-        return frame[[*(name for name in frame if name not in kept), *(name for name in frame if name in kept)]]

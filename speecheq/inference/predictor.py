@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from speecheq.common.errors import InputError
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.features.speech_activity import NONE, amplify_quiet
 from speecheq.features.waveform_batch import SAMPLING_RATE
-from speecheq.inference.parts import MIX, Channels, SegmentsFile, parse_channels, per_channel
-from speecheq.inference.prediction import UNSURE, Prediction, Timeline
+from speecheq.inference.parts import MIX, Channels
+from speecheq.inference.prediction import UNSURE, Prediction
 from speecheq.inference.recordings import (
     WITHOUT_CLASS,
     AudioClip,
@@ -26,6 +27,16 @@ from speecheq.inference.recordings import (
     read_clip,
     spans_of,
     split_into_clips,
+)
+from speecheq.inference.results import Predictions, Timeline
+from speecheq.inference.sources import (
+    Speakers,
+    checked_samples,
+    find_sources,
+    parts_of_found,
+    raise_error,
+    recording_of,
+    speakers_of_found,
 )
 from speecheq.inference.speakers import SpeakerMoments, SpeakerOf, each_alone
 from speecheq.inference.trained_model import TrainedModel, load_trained_model
@@ -38,8 +49,6 @@ BATCH_SIZES = {"cpu": 8, "cuda": 32}
 BATCH_SECONDS = 320.0
 AHEAD_SECONDS = 600.0
 AHEAD_BATCHES = 8
-# A recording lasts at least one frame of the filter banks.
-LEAST_SECONDS = 0.025
 # What samples are called that come from no file.
 SAMPLES = Segment("samples", Path("samples"))
 
@@ -98,7 +107,7 @@ class Predictor:
                 )
         self.phone_table = PhoneTable(self.labels.phones) if phones else None
 
-    def __call__(self, source: str | Path | np.ndarray, rate: int | None = None) -> list[Prediction]:
+    def __call__(self, source: str | Path | np.ndarray, rate: int | None = None) -> Predictions:
         """Predict one recording: a file, or samples (S,) or (S, channels) in [-1, 1] at ``rate`` Hz.
 
         Returns one prediction, or for a recording that is cut one for each window, in order of time. Raises InputError
@@ -106,19 +115,10 @@ class Predictor:
         """
         if isinstance(source, np.ndarray):
             return self._predict_samples(source, rate)
-        return list(self.predict_segments([_segment(source)], _raise))
+        return Predictions(self.predict_segments([recording_of(source)], raise_error))
 
-    def _predict_samples(self, samples: np.ndarray, rate: int | None) -> list[Prediction]:
-        if samples.dtype.kind not in "fiu":
-            raise InputError(f"samples must be real numbers, and these are of the type {samples.dtype}.")
-        samples = samples.astype(np.float32, copy=False)
-        samples = samples[:, None] if samples.ndim == 1 else samples
-        hertz = _whole_rate(rate)
-        if not hertz or samples.ndim != 2 or not samples.shape[1] or len(samples) < LEAST_SECONDS * hertz:
-            raise InputError(
-                "samples must have the shape (S,) or (S, channels), a sampling rate in Hz, and a duration of at least "
-                "25 ms."
-            )
+    def _predict_samples(self, samples: np.ndarray, rate: int | None) -> Predictions:
+        samples, hertz = checked_samples(samples, rate)
         windowed = self.windows.are_for(len(samples), hertz)
         spans = spans_of(lambda: [samples], len(samples), hertz, self.windows, self.speech_activity)
         clips = [AudioClip(SAMPLES, hertz, span, windowed) for span in spans]
@@ -126,22 +126,48 @@ class Predictor:
             (clip, prepare_waveform(samples[clip.span.first :][: clip.span.frames], clip, SAMPLING_RATE))
             for clip in clips
         ]
-        return list(self._predict(read, self._speaker_moments([read], each_alone) if self.by_speaker else None))
+        return Predictions(self._predict(read, self._speaker_moments([read], each_alone) if self.by_speaker else None))
 
-    def predict(self, paths: Sequence[str | Path], speakers: Sequence[str] | None = None) -> list[Prediction]:
+    def predict(
+        self,
+        sources: Iterable[str | Path],
+        speakers: Speakers = None,
+        segments: str | Path | None = None,
+        channels: Channels = MIX,
+        tiers: Sequence[str] = (),
+        on_error: Callable[[InputError], None] = raise_error,
+    ) -> Predictions:
         """Predict recordings, in their order.
 
-        ``speakers`` are the names of their speakers, by whose recordings features are then normalised. Without, a model
-        that was trained so (``data.cmvn: speaker``) normalises each recording by itself, as its note says. Raises
-        InputError where a recording cannot be used.
+        ``sources`` are files, folders, manifests, or ``-`` for standard input. ``speakers`` are the names of their
+        speakers, one for each source, or ``one``, ``folder``, or a table of files and speakers; features are then
+        normalised by them. Without, a model that was trained so (``data.cmvn: speaker``) normalises each recording by
+        itself, as its note says. ``segments`` is a file that lists the segments (see ``segment_files``), of which
+        ``tiers`` count; without, they are as ``windows`` says. ``channels`` is mix, each, or the number of a channel.
+        ``on_error`` gets the InputError of each recording that cannot be used; by default it is raised.
         """
-        if not isinstance(paths, Iterable) or isinstance(paths, str | bytes):
-            raise InputError(f"recordings are a list of paths, and this is of the type {type(paths).__name__}.")
-        segments = [_segment(path) for path in paths]
-        if speakers is not None and len(speakers) != len(segments):
-            raise InputError(f"{len(segments)} recordings have {len(speakers)} speakers; give one for each.")
-        speaker_of = None if speakers is None else dict(zip(segments, speakers)).__getitem__
-        return list(self.predict_segments(segments, _raise, speaker_of))
+        with ExitStack() as cleanup:
+            found = find_sources(sources, cleanup)
+            parts = parts_of_found(found, segments, channels, tiers)
+            return Predictions(self.predict_segments(parts, on_error, speakers_of_found(found, speakers)))
+
+    def timelines(
+        self,
+        sources: Iterable[str | Path],
+        segments: str | Path | None = None,
+        channels: Channels = MIX,
+        tiers: Sequence[str] = (),
+        speakers: Speakers = None,
+        on_error: Callable[[InputError], None] = raise_error,
+    ) -> Iterator[Timeline]:
+        """The timeline of each recording, as soon as it is there; the arguments are those of ``predict``."""
+        with ExitStack() as cleanup:
+            found = find_sources(sources, cleanup)
+            parts = parts_of_found(found, segments, channels, tiers)
+            recordings = {part.name: part for part in parts if isinstance(part, Segment)}
+            predictions = self.predict_segments(parts, on_error, speakers_of_found(found, speakers))
+            for name, own in groupby(predictions, key=lambda prediction: prediction.source):
+                yield self.timeline_of(recordings[name], own)
 
     def timeline(
         self,
@@ -149,21 +175,21 @@ class Predictor:
         segments: str | Path | None = None,
         channels: Channels = MIX,
         tiers: Sequence[str] = (),
+        speakers: Speakers = None,
     ) -> Timeline:
-        """The segments of a recording and its predictions, and the answer for all of it.
+        """The segments of a recording and its predictions, and the answer for all of it; see ``predict``.
 
-        ``segments`` is a file that lists the segments (see ``segment_files``), of which ``tiers`` count; without, they
-        are as ``windows`` says. ``channels`` is mix, each, or the number of a channel. Raises InputError where the
-        recording or the file cannot be used.
+        Raises InputError where the recording or the file cannot be used, and where there is not one recording.
         """
-        recordings: Iterable[Segment | InputError] = [_segment(source)]
-        channels = parse_channels(channels)
-        if segments is None:
-            recordings = per_channel(recordings, channels)
-        else:
-            recordings = SegmentsFile(Path(segments), tiers).parts_of(recordings, channels)
-        predictions = list(self.predict_segments(recordings, _raise))
-        return Timeline(str(source), predictions, wholes_of(predictions, self.name_of))
+        found = list(self.timelines([source], segments, channels, tiers, speakers))
+        if len(found) != 1:
+            raise InputError(f"{source}: a timeline is of one recording, and there are {len(found)}; use timelines.")
+        return found[0]
+
+    def timeline_of(self, recording: Segment, predictions: Iterable[Prediction]) -> Timeline:
+        """The timeline of ``predictions``, all those of one recording."""
+        own = Predictions(predictions)
+        return Timeline(recording.name, own, wholes_of(own, self.name_of), self.labels.classes.names, recording)
 
     def name_of(self, posterior: dict[str, float], eis: float | None) -> tuple[str, str | None]:
         """The class of a posterior, or UNSURE, and its SEQM name at an EIS, if there is one."""
@@ -339,16 +365,6 @@ class Predictor:
                 prediction.phones = self.phone_table.decode(spoken)
 
 
-def _whole_rate(rate: object) -> int:
-    """A sampling rate in Hz as an int, 0 for None; InputError for one that is no whole number above 0."""
-    if rate is None:
-        return 0
-    whole = isinstance(rate, int | float | np.integer | np.floating) and rate > 0 and float(rate).is_integer()
-    if not whole or isinstance(rate, bool):
-        raise InputError(f"the sampling rate must be a whole number of Hz above 0, and is {rate!r}.")
-    return int(rate)  # type: ignore[call-overload]
-
-
 def _as_listed(segment: Segment, prediction: Prediction) -> Prediction:
     """The prediction for a segment that a file lists, with the times that it has there."""
     assert segment.end is not None
@@ -364,17 +380,3 @@ def _of_known_speaker(segment: Segment | InputError, speaker_of: SpeakerOf | Non
         except InputError as error:
             return error
     return segment
-
-
-def _segment(source: object) -> Segment:
-    """A recording that is named by its path; raises InputError for anything else."""
-    if not isinstance(source, str | os.PathLike):
-        raise InputError(
-            f"a recording is a path, or samples as a numpy array, and this is of the type {type(source).__name__}; "
-            "convert samples with numpy.asarray, and give several recordings one after the other."
-        )
-    return Segment(str(source), Path(source))
-
-
-def _raise(error: InputError) -> None:
-    raise error

@@ -20,7 +20,7 @@ from lhotse.cut import MonoCut
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.corpora.audio_formats import OTHER_AUDIO, RAW_SAMPLES
-from speecheq.corpora.audio_headers import AudioHeader, read_or_decode
+from speecheq.corpora.audio_headers import AudioHeader, read_header, read_or_decode
 from speecheq.corpora.audio_quality import (
     CLIPPED_RUN,
     FRAMES_A_SECOND,
@@ -216,6 +216,12 @@ def split_into_clips(segment: Segment, windows: Windows, speech_activity: str = 
         )
         for span in spans
     ]
+
+
+def seconds_of(segment: Segment) -> float:
+    """The length of a segment's recording."""
+    header = read_header(segment.path)
+    return header.frames / header.rate
 
 
 def check_channel(segment: Segment, header: AudioHeader) -> None:

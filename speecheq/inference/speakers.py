@@ -20,6 +20,7 @@ from speecheq.inference.recordings import Segment
 
 # The speaker of a recording; recordings of one name are normalised together.
 SpeakerOf = Callable[[Segment], str]
+ONE = "one"  # all recordings are of one person
 FOLDER = "folder"  # in place of a table: the folder of a file names its speaker
 FILE, SPEAKER = COLUMNS = ("file", "speaker")
 # The notes of a recording that is the only one of its speaker: of a model by speaker, and of any other.

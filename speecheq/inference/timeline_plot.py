@@ -2,13 +2,13 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import RLock
+from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,12 +16,13 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from speecheq.common.files import whole_file
 from speecheq.common.log import log
+from speecheq.inference.html_pages import render
 from speecheq.inference.prediction import UNSURE, Prediction, WholeRecording
 from speecheq.inference.recordings import Segment, iter_blocks
 from speecheq.reporting.figure_style import BLACK, BLUE, COLOURS, GREY, SKY, STYLE, printable
 
 MARK = "speecheq predict"  # stands in each picture, so that the next may replace it
-TEMPLATE = Path(__file__).with_name("templates")
+_style_lock = RLock()  # matplotlib has one style for all threads
 # The waveform and the EIS are drawn in so many columns at most.
 COLUMNS = 1500
 EIS_COLUMNS = 80
@@ -201,6 +202,22 @@ def draw(
     return figure
 
 
+@contextmanager
+def _in_style() -> Iterator[None]:
+    with _style_lock, style.context(["default", STYLE]):
+        yield
+
+
+def draw_recording(
+    recording: Segment, predictions: Sequence[Prediction], wholes: Sequence[WholeRecording], classes: Sequence[str]
+) -> Figure:
+    """The figure of one recording, which is read again for its waveforms; raises InputError as reading does."""
+    channels = sorted({one.channel for one in predictions}, key=lambda channel: channel or 0)
+    envelopes = {channel: envelope_of(recording._replace(channel=channel)) for channel in channels}
+    with _in_style():
+        return draw(predictions, wholes, envelopes, classes)
+
+
 def _svg(figure: Figure) -> str:
     content = io.StringIO()
     figure.savefig(
@@ -210,41 +227,28 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _html(figure: Figure, predictions: Sequence[Prediction], wholes: Sequence[WholeRecording]) -> str:
-    """A page of a single file: the figure, the answers for the whole recording, and a row for each segment."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    picture = base64.b64encode(_svg(figure).encode()).decode()
+def html(template: str, figure: Figure, predictions: Sequence[Prediction], wholes: Sequence[WholeRecording]) -> str:
+    """The figure, the answers for the whole recording, and a row for each segment, as a page or a part of one."""
+    with _in_style():
+        picture = base64.b64encode(_svg(figure).encode()).decode()
     source = predictions[0].source if predictions else "recording"
-    return environment.get_template("timeline.html.j2").render(
+    return render(
+        template,
         title=printable(source.rsplit("/", 1)[-1], 80),
-        picture=Markup(picture),
+        picture=picture,
         wholes=wholes,
         predictions=predictions,
-        clock=clock,
+        with_source=False,
     )
 
 
-def plot(
-    path: Path,
-    predictions: Sequence[Prediction],
-    wholes: Sequence[WholeRecording],
-    envelopes: Mapping[int | None, Envelope],
-    classes: Sequence[str],
-) -> None:
+def plot(path: Path, figure: Figure, predictions: Sequence[Prediction], wholes: Sequence[WholeRecording]) -> None:
     """Write the picture of one recording to an .svg, .png or .html."""
-    with style.context(["default", STYLE]):
-        figure: Any = draw(predictions, wholes, envelopes, classes)
-        with whole_file(path) as temporary:
-            if path.suffix.lower() == ".png":
-                figure.savefig(temporary, format="png", dpi=130, metadata={"Software": MARK})
-            elif path.suffix.lower() == ".svg":
-                temporary.write_text(_svg(figure), encoding="utf-8")
-            else:
-                temporary.write_text(_html(figure, predictions, wholes), encoding="utf-8")
+    with whole_file(path) as temporary, _in_style():
+        if path.suffix.lower() == ".png":
+            figure.savefig(temporary, format="png", dpi=130, metadata={"Software": MARK})
+        elif path.suffix.lower() == ".svg":
+            temporary.write_text(_svg(figure), encoding="utf-8")
+        else:
+            temporary.write_text(html("timeline.html.j2", figure, predictions, wholes), encoding="utf-8")
     log.info("the picture is in %s", path)

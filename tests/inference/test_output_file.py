@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from speecheq.inference.predict_command import ROWS
+from speecheq.inference.prediction import ROWS
 
 NAMES = {
     "the name": lambda audio, folder: audio,

@@ -15,7 +15,8 @@ import soundfile
 from speecheq import seqm
 from speecheq.common.progress import Progress
 from speecheq.inference import trained_model
-from speecheq.inference.predict_command import ROWS, SHOW_PROGRESS_FROM, _counted
+from speecheq.inference.predict_command import SHOW_PROGRESS_FROM, _counted
+from speecheq.inference.prediction import ROWS
 from speecheq.inference.predictor import Prediction, Predictor
 from speecheq.models import checkpoint
 

@@ -2,9 +2,11 @@
 
 import csv
 import doctest
+import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import lhotse
@@ -13,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from rapidfuzz.distance import Levenshtein
+from speech_like import RATE, speech_like
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
@@ -22,6 +25,7 @@ from speecheq.inference import predictor as predictor_module
 from speecheq.inference import windows
 from speecheq.inference.predictor import Prediction, Predictor
 from speecheq.inference.recordings import Segment
+from speecheq.inference.windows import Windows
 from speecheq.models import checkpoint
 
 
@@ -95,6 +99,48 @@ def test_samples_are_predicted_like_their_file(predictor, wav):
 def test_what_is_no_recording_is_one_sentence(predictor, source, rate, sentence):
     with pytest.raises(InputError, match=sentence):
         predictor(source, rate)
+
+
+def test_threads_get_the_answers_that_each_gets_alone(experiment, write_noise, tmp_path):
+    """Of a detector of speech with a state, of recordings of many lengths, and of their pictures."""
+    shared = Predictor(experiment / "best.pt", "cpu", phones=True, speech_activity="silero", windows=Windows(length=1))
+    wavs = []
+    for number in range(8):
+        wavs.append(tmp_path / f"{number}.wav")
+        soundfile.write(wavs[-1], speech_like(0.7 + 0.3 * number, 90 + 20 * number), RATE)
+
+    def answer(wav):
+        timeline = shared.timeline(wav)
+        return timeline.segments, timeline._repr_html_()
+
+    alone = {wav: answer(wav) for wav in wavs}
+    order = [wavs[number * 5 % len(wavs)] for number in range(3 * len(wavs))]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(answer, order))
+    for wav, (segments, picture) in zip(order, together):
+        expected, drawn = alone[wav]
+        assert [one.emotion for one in segments] == [one.emotion for one in expected] and picture == drawn
+        for one, other in zip(segments, expected):
+            assert one.posterior == pytest.approx(other.posterior, abs=1e-6)
+            assert (one.start, one.end, one.phones) == (other.start, other.end, other.phones)
+
+
+def test_sources_are_those_of_the_command(predictor, predict, write_noise, tmp_path):
+    folder = tmp_path / "of one"
+    folder.mkdir()
+    wavs = [write_noise(folder / f"{number}.wav", 0.5, seed=number) for number in range(2)]
+    errors = []
+    found = predictor.predict([folder, tmp_path / "none.wav", wavs[0]], on_error=errors.append)
+    assert [one.source for one in found] == [*map(str, wavs), str(wavs[0])] and "none.wav" in str(*errors)
+    _, out, _ = predict("--gender", "--phones", "--format", "json", folder)
+    assert [one["posterior"] for one in map(json.loads, out.splitlines())] == [
+        pytest.approx(one.posterior, abs=1e-6) for one in found[:2]
+    ]
+    with pytest.raises(InputError, match="none.wav"):
+        predictor.predict([tmp_path / "none.wav"])
+    with pytest.raises(InputError, match="a timeline is of one recording, and there are 2"):
+        predictor.timeline(folder)
+    assert [one.source for one in predictor.timelines([folder])] == [*map(str, wavs)]
 
 
 @pytest.mark.parametrize(

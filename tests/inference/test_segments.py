@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from speech_like import RATE, hiss, speech_like
 from speecheq import Predictor, Windows
 from speecheq.common.errors import InputError
 from speecheq.inference.label_formats import LABEL_WRITERS
-from speecheq.inference.predict_command import LABELS, ROWS
+from speecheq.inference.prediction import LABELS, ROWS, Prediction
+from speecheq.inference.results import Predictions
 from speecheq.inference.row_formats import ROW_WRITERS
 from speecheq.inference.segment_files import read_segments
 from speecheq.inference.windows import LONGEST_STRETCH
@@ -231,6 +233,36 @@ def test_the_timeline_in_python(experiment, call, table):
     assert list(frame["mood"]) == ["good", "bad", "so"] and frame["p_anger"].between(0, 1).all()
     with pytest.raises(InputError, match="the channels 'both' are not mix, each, or the number"):
         along.timeline(call, channels="both")
+
+
+def test_a_timeline_writes_what_the_command_does(experiment, call, table, predict, tmp_path):
+    timeline = Predictor(experiment / "best.pt", "cpu").timeline(call, segments=table)
+    for format in (*ROWS, *LABELS):
+        whole = ["--whole"] if format in ROWS else []
+        path = tmp_path / f"out.{SUFFIXES.get(format, format)}"
+        timeline.write(path, format)
+        _, out, _ = predict("--segments", table, "--format", format, *whole, call)
+        written = path.read_text(encoding="utf-8")
+        assert re.sub('DATE="[^"]*"', "", written) == re.sub('DATE="[^"]*"', "", out)
+    with pytest.raises(InputError, match="there is no format 'word'; choose one of text, json, "):
+        timeline.write(tmp_path / "out.doc", "word")
+    with pytest.raises(InputError, match="which is to be predicted"):
+        timeline.write(call, "csv")
+
+
+def test_a_notebook_shows_picture_and_table(experiment, call, table, predict, tmp_path):
+    along = Predictor(experiment / "best.pt", "cpu")
+    timeline = along.timeline(call, segments=table)
+    timeline.plot(tmp_path / "python.html")
+    assert predict("--segments", table, "--plot", tmp_path / "command.html", call)[0] == 0
+    page = (tmp_path / "command.html").read_text()
+    assert (tmp_path / "python.html").read_text() == page
+    shown = timeline._repr_html_()
+    assert shown.strip() in page and "<img" in shown and shown.count("<tr>") == 4 and "B &amp; &lt;C&gt;" in shown
+    assert timeline.segments._repr_html_().count("<tr>") == 4 and "<th>recording" not in timeline.segments._repr_html_()
+    assert "<th>recording" in Predictions([*timeline.segments, Prediction("other.wav", 0, 1)])._repr_html_()
+    with pytest.raises(InputError, match="a picture is written as .svg, .png or .html"):
+        timeline.plot(tmp_path / "out.pdf")
 
 
 @pytest.mark.parametrize(
