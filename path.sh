@@ -42,7 +42,7 @@ _speecheq_hindrance() {
     fi
   done
   if [[ -L $python && ! -e $python ]]; then
-    echo "its Python is a link to $(readlink -m "$python"), which is missing, or $user may not look there"
+    echo "its Python is a link to $(readlink -m "$python" 2>/dev/null || readlink "$python"), which is missing, or $user may not look there"
   elif [[ -e $python && ! -x $python ]]; then
     echo "$user may not run $python"
   fi
@@ -92,3 +92,8 @@ if grep -qs AuthenticAMD /proc/cpuinfo && grep -qsw avx2 /proc/cpuinfo; then exp
 export PYTHONUNBUFFERED=1
 # Paths and transcripts are Chinese: the same bytes and order of sorting everywhere.
 export LC_ALL=C.UTF-8
+if [[ $OSTYPE == darwin* ]]; then
+  unset LC_ALL  # of macOS, which knows no C.UTF-8
+  export LC_COLLATE=C LC_NUMERIC=C LC_CTYPE=UTF-8
+  export OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES  # processes that read clips are forked
+fi

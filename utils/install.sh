@@ -5,7 +5,8 @@
 #
 # --stack auto     k2: Python 3.10, torch 1.13.1, k2 1.23.4. modern: Python 3.11 to 3.13, torch 2, no k2.
 #                  auto keeps the stack that is installed; else it takes k2 where a Python 3.10 is to be had
-#                  (on PATH, under pyenv, through uv) and torch 1.13.1 knows the GPU, if there is one.
+#                  (on PATH, under pyenv, through uv) and torch 1.13.1 knows the GPU, if there is one. On aarch64
+#                  Linux and Macs with Apple's processors it is modern, without k2.
 # --venv DIR       where to install (default: $SPEECHEQ_VENV, or .venv of this checkout)
 # --python PATH    the Python to build on, instead of looking for one
 # --extras LIST    av (PyAV, for m4a, mp4 and others), cited (librosa, openSMILE: features of other systems), demo
@@ -23,7 +24,7 @@
 # Run again it does only what is missing, and nothing takes a second. An installation that was broken off is
 # never taken for whole: the stamp, $venv/speecheq-stamp, is written last.
 set -euo pipefail
-export LC_ALL=C.UTF-8 # decimal points, and one order of files everywhere
+[[ $OSTYPE == darwin* ]] || export LC_ALL=C.UTF-8 # decimal points, and one order of files everywhere
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 requirements=$root/utils/requirements
@@ -302,9 +303,19 @@ if [[ -n $wheelhouse ]]; then
   PIP_FIND_LINKS=$(realpath -- "$wheelhouse")
   export PIP_FIND_LINKS PIP_NO_INDEX=1
 fi
+reason_given="--stack asks for it"
 kinds=(--only-binary :all:)
 [[ -n $wheelhouse ]] || kinds+=(--no-binary Distance) # which the index has as source alone
-[[ $(uname -sm) == "Linux x86_64" ]] || die "the pinned versions are for Linux on x86-64, and this is $(uname -sm)."
+case $(uname -sm) in
+  "Linux x86_64") ;;
+  "Linux aarch64" | "Darwin arm64") # neither torch 1.13 nor k2 has wheels for these
+    [[ $stack != k2 && $k2 != yes ]] || die "the k2 stack and k2 are for Linux on x86-64, and this is $(uname -sm): take --stack modern."
+    [[ $(uname -s) != Darwin || $torch != cuda ]] || die "--torch cuda is for Linux: a Mac's GPU is used by --device mps."
+    [[ $stack != auto ]] || reason_given="k2 and its torch are for Linux on x86-64"
+    stack=modern k2=no
+    ;;
+  *) die "the pinned versions are for Linux on x86-64 or aarch64 and for Macs with Apple's processors, and this is $(uname -sm)." ;;
+esac
 venv=$(realpath -m -- "$venv")
 gpu=$(gpu_capability)
 [[ $stack == modern || $torch == auto ]] || die "--torch is for --stack modern: the k2 stack has one torch."
@@ -316,7 +327,6 @@ k2_torch='' k2_wheel='' k2_digest='' k2_build='' k2_sought=false
 
 # --- the existing environment
 started=$SECONDS
-reason_given="--stack asks for it"
 lock_of() { # the state of all that the installation of stack $1 depends on
   cat "$requirements/$1"*.txt "$root/pyproject.toml" | sha256sum | cut -d ' ' -f 1
 }

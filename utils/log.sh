@@ -1,6 +1,18 @@
 # shellcheck shell=bash
 # Sourced: log lines with their time, a clear end, and the stages of a recipe.
 
+# macOS has a bash of 2007 and no GNU tools; those of `brew install bash coreutils` are found where brew puts them
+if [[ $OSTYPE == darwin* ]]; then
+  for _gnubin in /opt/homebrew/opt/coreutils/libexec/gnubin /usr/local/opt/coreutils/libexec/gnubin; do
+    [[ ! -d $_gnubin ]] || PATH=$_gnubin:$PATH
+  done
+fi
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)) || ! realpath -m / >/dev/null 2>&1; then
+  echo "error: bash 4.4 or later and the GNU coreutils are needed, and this is bash $BASH_VERSION: on macOS run" \
+    "'brew install bash coreutils', and start the script in a new shell." >&2
+  exit 1
+fi
+
 # log TEXT: one line on standard error, whatever names are in it
 log() {
   local text=$*

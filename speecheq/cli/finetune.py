@@ -10,6 +10,7 @@ from speecheq.cli import corpora, dataset, evaluation, inference, reporting, tra
 from speecheq.cli.options import Commands, add_command
 from speecheq.common.command_line import OneLineParser, positive_whole
 from speecheq.common.log import log
+from speecheq.common.process_pool import usable_cores
 
 
 def _run_command(arguments: list[str]) -> None:
@@ -72,7 +73,7 @@ def add_commands(commands: Commands) -> None:
     add(
         "--nj",
         type=positive_whole,
-        default=len(os.sched_getaffinity(0)),
+        default=usable_cores(),
         help="processes, and trainings at once (default: the CPU cores)",
     )
     add("--licence", default="", help="licence of the weights, such as apache-2.0")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from speecheq.cli.options import Commands, add_command
 from speecheq.common.command_line import positive_whole
+from speecheq.common.device import DEVICES
 from speecheq.inference import align_command, embed_command, predict_command
 
 
@@ -54,7 +55,7 @@ def add_commands(commands: Commands) -> None:
     predict_command.add_reject(listen)
     add = listen.add_argument
     add("--model", metavar="MODEL", help="model to use, named as for speecheq predict")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
+    add("--device", choices=DEVICES, default="auto", help="where the model runs")
     add(
         "--host",
         default="127.0.0.1",

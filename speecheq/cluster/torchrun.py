@@ -8,6 +8,7 @@ import ctypes
 import os
 import re
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ import torch
 
 from speecheq.cluster.connections import dead_connections_ended, interface_to, is_own_host, split_endpoint
 from speecheq.common.errors import InputError, first_line
+from speecheq.common.process_pool import usable_cores
 
 # Seconds that torchrun waits for the other nodes when all processes of a node have ended.
 EXIT_BARRIER_SECONDS = 30.0
@@ -33,6 +35,8 @@ def check_process_numbers(devices: Iterable[torch.device], processes: int, nodes
         )
     if nodes == 1 and rendezvous:
         raise InputError("--rendezvous is the meeting point of several nodes: give --nodes N too.")
+    if processes * nodes > 1 and sys.platform != "linux":
+        raise InputError("training in several processes (--gpus, --nodes) is for Linux; leave these options out.")
     if any(device.type == "cuda" for device in devices) and torch.cuda.device_count() < processes:
         raise InputError(f"--gpus is {processes}, but torch finds {torch.cuda.device_count()} on this machine.")
 
@@ -74,7 +78,7 @@ def launch(arguments: Sequence[str], processes: int, nodes: int = 1, rendezvous:
     received (the others then have half a minute to save); raises InputError if a process was ended by a signal, or if
     the nodes do not meet.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     hosts = True
     interface: str | None = "lo"  # for a single machine, whose name need not resolve
     options = ["--rdzv_endpoint=localhost:0"]

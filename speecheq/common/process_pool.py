@@ -1,6 +1,7 @@
-"""A process pool with bounded memory."""
+"""The cores of this machine, and a process pool with bounded memory."""
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -8,6 +9,13 @@ from itertools import islice
 from typing import Any
 
 from speecheq.common.errors import InputError
+
+
+def usable_cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _use_one_thread() -> None:

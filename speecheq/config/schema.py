@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from speecheq.common.device import DEVICES
 from speecheq.config.encoder import EncoderConfig
 from speecheq.config.model import CITED_KINDS, ModelConfig
 from speecheq.config.phonemes import PhonemesConfig
@@ -197,7 +198,7 @@ class RunConfig:
     """Seed, device, threads, precision and checkpoints of a training."""
 
     seed: int = setting(1, "seed of weights, sampling, cropping and augmentation", low=0)
-    device: str = setting("auto", "training device; auto: a GPU if there is one", choices=("auto", "cpu", "cuda"))
+    device: str = setting("auto", "training device; auto: a GPU of CUDA if there is one", choices=DEVICES)
     threads: int = setting(0, "threads of torch on the CPU; 0 leaves the number to torch", low=0)
     precision: str = setting("fp32", "number format of the model; losses use fp32", choices=("fp32", "bf16", "fp16"))
     checkpoint_steps: int = setting(200, "steps from one last.pt to the next, which ends an epoch too", low=1)

@@ -1,5 +1,6 @@
 """Audio and video that libsndfile cannot read, decoded by PyAV (the extra ``av``) where that is installed."""
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +25,17 @@ SKIPPED_AT_ONCE = 1 << 20
 
 
 class DecodedFile:
-    """Samples as a float32 W64 file that has no name in any folder: it ends with its last user, however that ends."""
+    """Samples as a float32 W64 file that ends with its last user: on Linux, without a name, however that ends."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="speecheq-decoded.")
         # opened anew by each reader, also in processes that were forked, so that all have places of their own
-        self.name = f"/proc/self/fd/{self._file.fileno()}"
+        self._file: IO[bytes]
+        if sys.platform == "linux":
+            self._file = tempfile.TemporaryFile(prefix="speecheq-decoded.")
+            self.name = f"/proc/self/fd/{self._file.fileno()}"
+        else:
+            self._file = tempfile.NamedTemporaryFile(prefix="speecheq-decoded.")
+            self.name = self._file.name
 
 
 def can_decode() -> bool:

@@ -44,7 +44,7 @@ from speecheq.dataset.shared_memory import has_room
 
 # Processes that load each stream where data.workers is null. On a CPU one loads far faster than a model learns, and
 # takes time from it; a GPU can want a mini-batch every 20 ms, and to read 320 s of FLAC takes one process 60 ms.
-WORKERS = {"cpu": 1, "cuda": 4}
+WORKERS = {"cpu": 1, "cuda": 4, "mps": 0}
 # Cuts among which the largest mini-batch is searched: all cuts of 1,000 hours would take a minute.
 LARGEST_AMONG = 20000
 

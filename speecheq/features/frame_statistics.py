@@ -15,7 +15,7 @@ class FrameSums:
 
     def add(self, features: Tensor) -> None:
         """Add the frames of ``features`` (T, D)."""
-        rows = features.double().cpu()
+        rows = features.cpu().double()  # in this order: Apple's GPUs have no float64
         self.frames += len(rows)
         self.values = self.values + rows.sum(0)
         self.squares = self.squares + rows.square().sum(0)

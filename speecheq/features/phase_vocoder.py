@@ -18,15 +18,16 @@ WINDOW, HOP = 640, 160
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99
 
 
-def _positions(steps: Tensor, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _positions(steps: Tensor, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """The positions 0, step, 2 * step and so on for each of ``steps`` (N,).
 
-    Returns: their integer parts (N, count) int64, and their fractions (N, count) float64.
+    Returns: their integer parts (N, count) int64, and fractions (N, count) of the type of ``like``, on its device.
     """
-    # in float32 the fractions would be lost after some seconds of samples
+    # in float32 the fractions would be lost after some seconds of samples, and Apple's GPUs have no float64
+    device = torch.device("cpu") if like.device.type == "mps" else like.device
     position = to_device(steps.double(), device)[:, None] * torch.arange(count, device=device)
     index = position.floor()
-    return index.long(), position - index
+    return index.long().to(like.device), (position - index).to(like.dtype).to(like.device)
 
 
 def _lock_phases(magnitudes: Tensor, phases: Tensor, advances: Tensor) -> Tensor:
@@ -73,8 +74,8 @@ def phase_vocoder(spectra: Tensor, rates: Tensor, frames: int, locked: bool = Tr
     it, which keeps a voice's harmonics together; otherwise each bin advances by itself, as in librosa. After the last
     frame there is silence.
     """
-    index, fraction = _positions(rates, frames, spectra.device)
-    fraction = fraction.to(spectra.real.dtype)[:, :, None]
+    index, fraction = _positions(rates, frames, spectra.real)
+    fraction = fraction[:, :, None]
     # silence before the first and after the last frame, so that frame t is row t + 1
     spectra = pad(spectra, (0, 0, 1, 2))
     row = (index + 1).clamp(max=spectra.shape[1] - 2)[:, :, None].expand(-1, -1, spectra.shape[2])
@@ -116,8 +117,8 @@ def resample(waveforms: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
     # zeros on both sides, so that taps stay within the row
     padded = pad(waveforms, (reach, 2 * reach))
     longest = int(lengths.max())
-    index, fraction = _positions(steps, longest, waveforms.device)
-    first, fraction = index.clamp(max=waveforms.shape[1]) + reach, fraction.to(waveforms.dtype)
+    index, fraction = _positions(steps, longest, waveforms)
+    first = index.clamp(max=waveforms.shape[1]) + reach
     found = torch.zeros_like(fraction)
     for tap in range(1 - reach, reach + 1):
         # the kernel is even and sin(x) / x is 1 next to 0

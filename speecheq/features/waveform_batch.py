@@ -16,7 +16,7 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 def as_column(values: Tensor, like: Tensor) -> Tensor:
     """``values`` (N,) as a column (N, 1) of the device and type of ``like``."""
-    return to_device(values, like.device).to(like.dtype)[:, None]
+    return to_device(values.to(like.dtype), like.device)[:, None]
 
 
 def zero_padding(waveforms: Tensor, lengths: Tensor) -> Tensor:

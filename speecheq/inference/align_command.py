@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from speecheq.common.device import DEVICES
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_folder
 from speecheq.common.log import log
@@ -234,4 +235,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="choose among all pronunciations of each word, or take the first (default: all)",
     )
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (default: auto)")
+    add("--device", choices=DEVICES, default="auto", help="where the model runs (default: auto)")

@@ -157,7 +157,7 @@ class Aligner:
             features, frames = self.model.extractor(waveform, lengths)
             tensors: dict[str, Tensor] = dict(zip(inference.outputs, inference(features, frames)))
             logits = tensors[PHONES][0, : int(tensors[PHONE_FRAMES][0])]
-            return torch.log_softmax(logits.double(), dim=1).cpu().numpy()
+            return torch.log_softmax(logits.cpu().double(), dim=1).numpy()
 
 
 def without_gaps(

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from speecheq.common.command_line import positive, positive_whole
+from speecheq.common.device import DEVICES
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.common.progress import Progress
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what finds the speech, of which alone embeddings are (default: what the model was trained with; for "
         "frames none, so that their times are those of the recording)",
     )
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
+    add("--device", choices=DEVICES, default="auto", help="where the model runs")
     add("--batch-size", type=positive_whole, help="clips at once (default: 8 on a CPU, 32 on a GPU)")
     add("--threads", type=positive_whole, help="CPU threads (default: torch chooses)")
 

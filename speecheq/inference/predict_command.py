@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from speecheq.common.command_line import positive, positive_whole, share
+from speecheq.common.device import DEVICES
 from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
 from speecheq.common.log import log
@@ -236,7 +237,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_parts(parser)
     _add_output(parser)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where the model runs")
     parser.add_argument(
         "--batch-size", type=positive_whole, help="clips that are predicted at once (default: 8 on a CPU, 32 on a GPU)"
     )

@@ -1,6 +1,5 @@
 """Predictions of a trained model for recordings: emotion (ESC), intensity (EIS), SEQM name, gender, phones."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
+from speecheq.common.process_pool import usable_cores
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.features.speech_activity import NONE, amplify_quiet
 from speecheq.features.waveform_batch import SAMPLING_RATE
@@ -44,7 +44,7 @@ from speecheq.inference.whole_recording import joined, wholes_of
 from speecheq.inference.windows import SPEECH, Windows
 
 # Clips of a mini-batch by default; larger ones make a CPU slower.
-BATCH_SIZES = {"cpu": 8, "cuda": 32}
+BATCH_SIZES = {"cpu": 8, "cuda": 32, "mps": 32}
 # A mini-batch holds at most this much audio, padding included, and this much is read ahead of the model.
 BATCH_SECONDS = 320.0
 AHEAD_SECONDS = 600.0
@@ -57,7 +57,7 @@ class Predictor:
     """A trained model that predicts recordings.
 
     ``model`` is a checkpoint, a model folder, an ONNX file or a hub id; None is the model that comes with the package.
-    ``device`` is auto, cpu or cuda. ``gender`` and ``phones`` request those predictions too. ``windows`` says how
+    ``device`` is auto, cpu, cuda or mps. ``gender`` and ``phones`` request those predictions too. ``windows`` says how
     recordings are cut. ``speech_activity`` finds their speech: silero, energy, or none; None is what the model was
     trained with. ``reject`` is an error rate, such as 0.1: clips are answered as long as at most that share of the
     answers was wrong on the model's dev part, the others are UNSURE. Raises InputError for a model that cannot be used,
@@ -240,7 +240,7 @@ class Predictor:
     ) -> Iterator[list[tuple[AudioClip, Waveform]]]:
         """The clips of all recordings, in groups that are in memory at once."""
         failed: set[Segment] = set()
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as readers:
+        with ThreadPoolExecutor(usable_cores()) as readers:
 
             def finish(pending: Sequence[tuple[AudioClip, "Future[Waveform]"]]) -> list[tuple[AudioClip, Waveform]]:
                 read = []

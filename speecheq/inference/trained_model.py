@@ -281,13 +281,13 @@ def read_weights(name: str | Path | None) -> tuple[Normalised, Config, Labels]:
 def load_trained_model(name: str | Path | None = None, device: str = "auto") -> TrainedModel:
     """Load a checkpoint, a model folder, an ONNX file or a hub id; None is the model that comes with the package.
 
-    ``device`` is auto, cpu or cuda; an ONNX file runs on the CPU. Raises InputError if the model cannot be used.
+    ``device`` is auto, cpu, cuda or mps; an ONNX file runs on the CPU. Raises InputError if the model cannot be used.
     """
     chosen = pick_device(device)
     path = find_model(name)
     if path.suffix != ".onnx":
         return TorchModel(*read_weights(path), chosen)
-    if device == "cuda":
+    if device in ("cuda", "mps"):
         raise InputError(
             f"{path}: an ONNX model runs on the CPU; use --device cpu, or a checkpoint or model folder for a GPU."
         )

@@ -124,12 +124,15 @@ def ctc_loss(
     on_device = kept.to(logits.device, non_blocking=True)
     in_order = len(kept) == batch and bool((kept == torch.arange(batch)).all())
     log_probs = torch.log_softmax(logits if in_order else logits.index_select(0, on_device), dim=2)
+    if logits.device.type == "mps":  # for which neither torch nor k2 has a CTC loss
+        log_probs = log_probs.cpu()
     kept_targets = [targets[index] for index in kept.tolist()]
     if backend == "torch":
         losses = _torch_losses(log_probs, lengths[kept], kept_targets)
     else:
         kept_graphs = None if graphs is None else [graphs[index] for index in kept.tolist()]
         losses = _k2_losses(log_probs, lengths[kept], kept_targets, kept_graphs)
+    losses = losses.to(logits.device)
     per_utterance[on_device] = losses.detach()
     target_lengths = torch.tensor([max(1, len(target)) for target in kept_targets])
     losses = losses / target_lengths.to(logits.device, non_blocking=True)

@@ -36,6 +36,8 @@ class Precision:
             raise InputError("run.precision is fp16, which needs a GPU; on a CPU use bf16 or fp32.")
         if choice == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
             raise InputError("run.precision is bf16, which this GPU does not support; use fp16 or fp32.")
+        if choice != "fp32" and device.type == "mps":
+            raise InputError(f"run.precision is {choice}, and on the device mps models are trained in fp32 alone.")
         self.device, self.type = device, TYPES[choice]
         if hasattr(torch.amp, "GradScaler"):  # torch 2.3 and later
             self.scaler = torch.amp.GradScaler("cuda", enabled=choice == "fp16")

@@ -23,7 +23,7 @@ def what_is_installed(text, stack):
     return {name: value for name, value in options.items() if name != "--venv"}
 
 
-@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("stack", [*STACKS, "predict"])
 def test_hadolint_has_nothing_to_say(stack):
     hadolint = Path(sys.prefix, "bin/hadolint")
     if not hadolint.is_file() and not shutil.which("hadolint"):
@@ -55,6 +55,17 @@ def test_continuous_integration_installs_what_the_containers_do(stack):
     of_ci = what_is_installed((ROOT / ".ci/run").read_text(), stack)
     assert what_is_installed((CONTAINERS / f"Dockerfile.{stack}").read_text(), stack) == {**of_ci, **NOT_IN_CI[stack]}
     assert not set(of_ci) & set(NOT_IN_CI[stack])
+
+
+def test_the_small_image_is_what_ci_tries():
+    """CI installs the same from the wheels that it has, and then predicts with a copy of the package alone."""
+    docker, ci = (CONTAINERS / "Dockerfile.predict").read_text(), (ROOT / ".ci/run").read_text()
+    install = re.compile(r"utils/install\.sh (--stack modern --venv [\w/.-]+ --torch cpu --extras [\w,]+)")
+    (of_docker,), (of_ci,) = (install.findall(text) for text in (docker, ci))
+    assert re.sub(r"--venv \S+ ", "", of_docker) == re.sub(r"--venv \S+ ", "", of_ci)
+    bases = re.findall(r"^FROM (\S+)", docker, re.M)
+    assert len(bases) == 2 and len(set(bases)) == 1, "the environment's Python is that of the base"
+    assert re.search(r"^USER 1000$", docker, re.M) and 'ENTRYPOINT ["speecheq"]' in docker
 
 
 def test_the_setup_refuses_what_it_does_not_know():

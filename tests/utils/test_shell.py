@@ -455,6 +455,48 @@ def test_install_asks_the_gpu(tmp_path, capability, stack):
         assert "stack k2, because there is a Python 3.10" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "machine, options, words",
+    [
+        ("Darwin arm64", [], ["3.11, 3.12 or 3.13"]),  # the Python of the modern stack is looked for
+        ("Linux aarch64", [], ["3.11, 3.12 or 3.13"]),
+        ("Linux aarch64", ["--stack", "k2"], ["Linux on x86-64", "--stack modern"]),
+        ("Darwin arm64", ["--k2", "yes"], ["Linux on x86-64", "Darwin arm64"]),
+        ("Darwin arm64", ["--torch", "cuda"], ["--device mps"]),
+        ("Darwin x86_64", [], ["Macs with Apple's processors", "Darwin x86_64"]),
+    ],
+)
+def test_install_takes_the_modern_stack_on_other_machines(tmp_path, machine, options, words):
+    path = only_tools(tmp_path)
+    (path / "uname").unlink()
+    (path / "uname").write_text(
+        f'#!/bin/bash\ncase $1 in -s) echo {machine.split()[0]} ;; *) echo "{machine}" ;; esac\n'
+    )
+    (path / "python3.10").write_text('#!/bin/bash\n[[ $2 == *ensurepip* ]] && echo "$0"\n')
+    for program in ("uname", "python3.10"):
+        (path / program).chmod(0o755)
+    result = run(
+        UTILS / "install.sh",
+        "--venv",
+        tmp_path / "venv",
+        *options,
+        PATH=str(path),
+        PYENV_ROOT=str(tmp_path / "no-pyenv"),
+        HOME=str(tmp_path),
+    )
+    assert_refused(result, *words)
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_machine_without_gnu_coreutils_is_told_what_to_install(tmp_path):
+    path = only_tools(tmp_path)
+    (path / "realpath").unlink()
+    (path / "realpath").write_text("#!/bin/bash\nexit 1\n")
+    (path / "realpath").chmod(0o755)
+    result = run(UTILS / "install.sh", "--venv", tmp_path / "venv", PATH=str(path), HOME=str(tmp_path))
+    assert_refused(result, "brew install bash coreutils")
+
+
 def test_every_requirement_is_pinned_and_k2_is_named_for_its_own_stack_alone():
     files = sorted((UTILS / "requirements").glob("*.txt"))
     assert {file.stem for file in files} >= {"k2", "k2-demo", "k2-test", "modern", "modern-cpu", "modern-cuda"}
@@ -463,8 +505,9 @@ def test_every_requirement_is_pinned_and_k2_is_named_for_its_own_stack_alone():
         assert lines
         if file.stem == "k2-wheel":
             continue
+        marker = r"; (python_version >= \"[\d.]+\"|sys_platform == \"\w+\")"
         for line in lines:
-            assert re.fullmatch(r"[\w.-]+==[\w.+]+(; python_version >= \"[\d.]+\")?", line), f"{file.name}: {line}"
+            assert re.fullmatch(rf"[\w.-]+==[\w.+]+({marker})?", line), f"{file.name}: {line}"
         assert not any(line.startswith("k2==") for line in lines)
     assert "pip==24.0" in (UTILS / "requirements" / "k2.txt").read_text().splitlines()
 
