@@ -20,12 +20,11 @@ The names to begin with; each is imported from its module when it is first used:
 """
 
 import os
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if sys.platform == "darwin":  # read when torch is imported: what Apple's GPUs lack is computed on the CPU
-    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+# Read when torch is imported: what Apple's GPUs lack is computed on the CPU.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 __version__ = "0.1.0"
 
