@@ -63,14 +63,14 @@ class Answers:
     plot: Path | None = None
 
     def __post_init__(self) -> None:
-        from speecheq.inference.output_file import check_picture
-
         if self.whole and self.format in LABELS:
             raise InputError(
                 f"--whole has no place in the format {self.format}; choose --format {', '.join(ROWS[:-1])} or "
                 f"{ROWS[-1]}, or leave it out."
             )
         if self.plot is not None:
+            from speecheq.inference.output_file import check_picture
+
             check_picture(self.plot)
 
 
