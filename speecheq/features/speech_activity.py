@@ -4,7 +4,7 @@ Two detectors, both on frames of 32 ms at 16 kHz:
 
     silero   Silero VAD 6 (Silero Team, 2021-2025, github.com/snakers4/silero-vad, MIT); the weights are those of the
              package silero-vad, the network is written here so that all frames of a block are computed at once
-    energy   frames that are loud for their recording: see ``_is_loud``
+    energy   frames that are loud for their recording: see ``is_loud``
 
 Before either, a recording is brought to one level, that of its loud frames: its gain changes nothing. Each stretch that
 they find then ends where its sound does, so that silence, hiss or room tone beside speech do not move its ends.
@@ -123,45 +123,61 @@ def _frames(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield np.pad(rest, (0, FRAME - len(rest)))[None]
 
 
+def step_powers(frames: np.ndarray) -> np.ndarray:
+    """The mean power (T, FRAME / STEP) of each step of frames (T, FRAME), without direct current and rumble."""
+    short = frames.reshape(-1, RUMBLE)
+    alternating = short - short.mean(axis=1, keepdims=True, dtype=np.float64)
+    return (alternating**2).reshape(len(frames), -1, STEP).mean(axis=2)
+
+
 def _powers(blocks: Blocks) -> np.ndarray:
-    """The mean power (T, FRAME / STEP) of each step of each frame, without direct current and rumble."""
-    powers = []
-    for frames in _frames(blocks()):
-        short = frames.reshape(-1, RUMBLE)
-        alternating = short - short.mean(axis=1, keepdims=True, dtype=np.float64)
-        powers.append((alternating**2).reshape(len(frames), -1, STEP).mean(axis=2))
+    """``step_powers`` of all frames."""
+    powers = [step_powers(frames) for frames in _frames(blocks())]
     return np.concatenate(powers) if powers else np.zeros((0, FRAME // STEP))
 
 
-def _loud_power(powers: np.ndarray) -> float:
+def powers_of(samples: np.ndarray) -> np.ndarray:
+    """The mean power (T,) of each frame of samples (S,) at 16 kHz, without direct current and rumble."""
+    return _powers(lambda: [samples]).mean(axis=1)
+
+
+def loud_power(powers: np.ndarray) -> float:
     """The mean power of the loud frames: what is quiet beside them does not change it."""
     return float(powers[powers >= LOUD_RANGE * powers.max()].mean())
 
 
-def _is_loud(powers: np.ndarray) -> np.ndarray:
-    """The detector ``energy``: whether each frame of these powers (T,) is speech."""
-    floor = np.sort(powers)[int(FLOOR_SHARE * len(powers))]
-    return powers > max(ENERGY_RANGE * _loud_power(powers), ABOVE_FLOOR * floor)
+def is_loud(powers: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """The detector ``energy``: whether frames of these powers (T,) are speech in a recording of ``levels`` (F,)."""
+    place = int(FLOOR_SHARE * len(levels))
+    floor = np.partition(levels, place)[place]
+    return powers > max(ENERGY_RANGE * loud_power(levels), ABOVE_FLOOR * floor)
+
+
+class SileroFrames:
+    """The detector ``silero``: whether successive frames (T, FRAME) are speech, a few or many at a time."""
+
+    def __init__(self) -> None:
+        self._network, self._state = load_silero(), None
+        self._context = np.zeros(CONTEXT, np.float32)
+        self._is_active = False
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Whether each of the next frames (T,) is speech."""
+        contexts = np.concatenate((self._context[None], frames[:-1, -CONTEXT:]))
+        self._context = frames[-1, -CONTEXT:]
+        with torch.inference_mode():
+            inputs = torch.from_numpy(np.concatenate((contexts, frames), axis=1))
+            probabilities, self._state = self._network(inputs, self._state)
+        found = np.zeros(len(frames), bool)
+        for frame, probability in enumerate(probabilities.numpy()):
+            found[frame] = self._is_active = bool(probability >= (ENDS if self._is_active else BEGINS))
+        return found
 
 
 def _silero_finds(blocks: Blocks, gain: float) -> np.ndarray:
-    """The detector ``silero``: whether each frame (T,) of the blocks, times ``gain``, is speech."""
-    network, state = load_silero(), None
-    context = np.zeros(CONTEXT, np.float32)
-    probabilities = []
-    with torch.inference_mode():
-        for frames in _frames(blocks()):
-            frames = frames * np.float32(gain)
-            contexts = np.concatenate((context[None], frames[:-1, -CONTEXT:]))
-            context = frames[-1, -CONTEXT:]
-            found, state = network(torch.from_numpy(np.concatenate((contexts, frames), axis=1)), state)
-            probabilities.append(found.numpy())
-    active, is_active = np.concatenate(probabilities), False
-    found = np.zeros(len(active), bool)
-    for frame, probability in enumerate(active):
-        is_active = probability >= (ENDS if is_active else BEGINS)
-        found[frame] = is_active
-    return found
+    """Whether each frame (T,) of the blocks, times ``gain``, is speech to Silero VAD."""
+    is_speech = SileroFrames()
+    return np.concatenate([is_speech(frames * np.float32(gain)) for frames in _frames(blocks())])
 
 
 def _runs(active: np.ndarray) -> np.ndarray:
@@ -181,20 +197,28 @@ def find_speech(blocks: Blocks, method: str) -> Segments:
     powers = steps.mean(axis=1)
     if not len(powers) or not powers.max() >= QUIETEST:
         return []
-    gain = LEVEL / _loud_power(powers) ** 0.5
-    active = _is_loud(powers) if method == ENERGY else _silero_finds(blocks, gain)
+    gain = LEVEL / loud_power(powers) ** 0.5
+    active = is_loud(powers, powers) if method == ENERGY else _silero_finds(blocks, gain)
+    return with_exact_ends(found_stretches(active), steps)
+
+
+def found_stretches(active: np.ndarray) -> np.ndarray:
+    """The stretches (R, 2) of frames that are ``active`` (T,), short pauses filled: first frame, one past the last."""
+    active = active.copy()
     for first, end in _runs(~active):
         if first > 0 and end < len(active) and end - first < SHORTEST_PAUSE:
             active[first:end] = True
     found = np.array([run for run in _runs(active) if run[1] - run[0] >= SHORTEST_SPEECH], dtype=int)
-    return _with_exact_ends(found.reshape(-1, 2), steps)
+    return found.reshape(-1, 2)
 
 
-def _with_exact_ends(found: np.ndarray, steps: np.ndarray) -> Segments:
+def with_exact_ends(found: np.ndarray, steps: np.ndarray) -> Segments:
     """The segments of stretches ``found`` (R, 2), in frames: each from its first to its last loud step.
 
     ``steps`` (T, FRAME / STEP) are the powers. A stretch may grow by WIDENED frames, not into the one before or after.
     """
+    if not len(found):
+        return []
     a_frame = steps.shape[1]
     # the mean of a frame around each step: without it the ends would depend on where frames happen to lie
     powers = np.convolve(steps.reshape(-1), np.full(a_frame, 1 / a_frame), "same")
@@ -203,7 +227,7 @@ def _with_exact_ends(found: np.ndarray, steps: np.ndarray) -> Segments:
     for (first, end), low, high in zip(found, borders[::2], borders[3::2]):
         first = max(low, first - WIDENED) * a_frame
         own = powers[first : min(high, end + WIDENED) * a_frame]
-        loud = first + np.flatnonzero(own >= ENDS_RANGE * _loud_power(own))
+        loud = first + np.flatnonzero(own >= ENDS_RANGE * loud_power(own))
         segments.append((int(loud[0]) * STEP, (int(loud[-1]) + 1) * STEP))
     return segments
 
@@ -214,8 +238,8 @@ def amplify_quiet(samples: np.ndarray) -> np.ndarray:
     The floor under the logarithm of the filter banks cuts off what is quiet; models whose features are normalised by
     utterance gain, and do not see the level otherwise.
     """
-    powers = _powers(lambda: [samples]).mean(axis=1)
-    loud = _loud_power(powers) if len(powers) else 0.0
+    powers = powers_of(samples)
+    loud = loud_power(powers) if len(powers) else 0.0
     if not QUIETEST <= loud < QUIET:
         return samples
     return samples * np.float32((QUIET / loud) ** 0.5)

@@ -102,6 +102,6 @@ def run(given: argparse.Namespace) -> None:
             raise InputError(f"{given.out}: is not written, since there is no embedding for it; see the reasons above.")
     for note, names in sorted(without.items()):
         log.warning("%d without an embedding: %s (%s for one)", len(names), note, names[0])
-    log.info("%s: %d rows, level %s", given.out, count, given.level)
+    log.info("%s: %d %s, level %s", given.out, count, "row" if count == 1 else "rows", given.level)
     if failures:
         raise InputError(f"{len(failures)} recordings could not be used, for the reasons above.")

@@ -103,7 +103,7 @@ class Embedder(Predictor):
             if not self.by_speaker and self.model.moments is None:
                 raise InputError("the model does not normalise its features by a mean: do not say whose they are.")
             segments = list(segments)
-            moments = self._speaker_moments(self._read(segments, lambda error: None), speaker_of or each_alone)
+            moments = self.speaker_moments(self._read(segments, lambda error: None), speaker_of or each_alone)
         found = (each for read in self._read(segments, on_error) for each in self._embed(read, moments))
         if self.level != UTTERANCE:
             yield from found

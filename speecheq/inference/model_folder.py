@@ -2,12 +2,12 @@
 
 model.safetensors   the weights, in a format that cannot hold code
 config.yaml         all settings of the training
-labels.json         the classes, genders and phones of the outputs, the temperature and the thresholds of posteriors
+labels.json         the classes, genders and phones of the outputs, the temperature and the thresholds of posteriors,
+                    the range of the training clips
 README.md           the model card: data, protocol, scores, licences, limits
 encoder/            of a model that stands on a pretrained encoder: its files, cut to the layers that are used
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,23 @@ from speecheq.config import layers as configuration
 from speecheq.config.schema import Config
 from speecheq.dataset.model_inputs import encoder_of, waveform_extractor
 from speecheq.evaluation.calibration import DevCalibration
+from speecheq.evaluation.trained_range import TrainedRange
 from speecheq.features.encoder_states import encoder_settings
 from speecheq.features.encoders import encoder_digest, save_encoder
 from speecheq.models import checkpoint
-from speecheq.models.folder import CARD, ENCODER, FILES, FORMAT, LABEL_TABLES, LABELS, SETTINGS, WEIGHTS, read_folder
+from speecheq.models.folder import (
+    CARD,
+    ENCODER,
+    FILES,
+    FORMAT,
+    LABEL_TABLES,
+    LABELS,
+    RANGE,
+    SETTINGS,
+    WEIGHTS,
+    labels_text,
+    read_folder,
+)
 
 CALIBRATION = "calibration"  # beside LABEL_TABLES; older folders have none
 
@@ -47,6 +60,8 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "", sco
     card = model_card(experiment, title, licence, config, size, encoder_size, scores_of)
     tables = {"format": FORMAT, **{table: content[table] for table in LABEL_TABLES}}
     tables[CALIBRATION] = DevCalibration.from_dict(content.get(CALIBRATION)).to_dict()
+    if RANGE in content:
+        tables[RANGE] = content[RANGE]
     with whole_folder(folder) as temporary:
         weights = {key: value.contiguous() for key, value in content["model"].items()}
         (temporary / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
@@ -55,7 +70,7 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "", sco
             save_encoder(encoder, temporary / ENCODER)
             _refer_to_saved_encoder(config, temporary)
         configuration.save(config, temporary / SETTINGS)
-        (temporary / LABELS).write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (temporary / LABELS).write_text(labels_text(tables), encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
     log.info("%s: %.1f MB", folder, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6)
 
@@ -76,13 +91,14 @@ def read(folder: Path) -> dict[str, Any]:
     Raises InputError for a folder that lacks a file, or whose files are not whole.
     """
     content = read_folder(folder)
-    try:
-        DevCalibration.from_dict(content.get(CALIBRATION))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{Path(folder) / LABELS}: its calibration is damaged ({error}); copy the file again, or make the folder "
-            "again."
-        ) from error
+    for name, part in ((CALIBRATION, DevCalibration), (RANGE, TrainedRange)):
+        try:
+            part.from_dict(content.get(name))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{Path(folder) / LABELS}: its {name} is damaged ({error}); copy the file again, or make the folder "
+                "again."
+            ) from error
     return content
 
 

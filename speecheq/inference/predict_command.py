@@ -17,6 +17,7 @@ from speecheq.common.errors import InputError
 from speecheq.common.files import whole_file
 from speecheq.common.log import log
 from speecheq.common.progress import Progress
+from speecheq.inference import stream_command
 from speecheq.inference.prediction import LABELS, ROWS
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what finds the speech, on which alone predictions rest (default: what the model was trained with)",
     )
     _add_parts(parser)
+    stream_command.add_arguments(parser)
     _add_output(parser)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where the model runs")
     parser.add_argument(
@@ -329,6 +331,7 @@ def run(given: argparse.Namespace) -> None:
     from speecheq.inference.predictor import Predictor
     from speecheq.inference.speakers import speakers_of_options
 
+    stream_command.check(given)
     if given.threads:
         torch.set_num_threads(given.threads)
     windows, channels = _windows(given), parse_channels(given.channels)
@@ -348,6 +351,11 @@ def run(given: argparse.Namespace) -> None:
     )
     if given.reject is not None:
         log_rejection(predictor, given.reject)
+    if given.stream:
+        stream_command.predict_stream(
+            predictor, stream_command.standard_input(), stream_command.raw_format(given), channels, answers
+        )
+        return
     speaker_of = speakers_of_options(given.one_speaker, given.speaker_from)
     if predictor.by_speaker and speaker_of is None:
         log.warning(

@@ -14,6 +14,7 @@ from speecheq import seqm
 from speecheq.common.errors import InputError
 from speecheq.common.process_pool import usable_cores
 from speecheq.dataset.phones.phone_table import PhoneTable
+from speecheq.features.clip_statistics import clip_statistics
 from speecheq.features.speech_activity import NONE, amplify_quiet
 from speecheq.features.waveform_batch import SAMPLING_RATE
 from speecheq.inference.parts import MIX, Channels
@@ -126,7 +127,9 @@ class Predictor:
             (clip, prepare_waveform(samples[clip.span.first :][: clip.span.frames], clip, SAMPLING_RATE))
             for clip in clips
         ]
-        return Predictions(self._predict(read, self._speaker_moments([read], each_alone) if self.by_speaker else None))
+        return Predictions(
+            self.predict_clips(read, self.speaker_moments([read], each_alone) if self.by_speaker else None)
+        )
 
     def predict(
         self,
@@ -222,11 +225,11 @@ class Predictor:
             )
         if self.by_speaker or speaker_of is not None:
             segments = [_of_known_speaker(segment, speaker_of) for segment in segments]
-            moments = self._speaker_moments(self._read(segments, lambda error: None), speaker_of or each_alone)
+            moments = self.speaker_moments(self._read(segments, lambda error: None), speaker_of or each_alone)
         found = (
             (clip.segment, prediction)
             for read in self._read(segments, on_error)
-            for (clip, _), prediction in zip(read, self._predict(read, moments))
+            for (clip, _), prediction in zip(read, self.predict_clips(read, moments))
         )
         for segment, group in groupby(found, key=lambda pair: pair[0]):
             predictions = (prediction for _, prediction in group)
@@ -282,7 +285,7 @@ class Predictor:
         if group:
             yield group
 
-    def _predict(
+    def predict_clips(
         self, clips: Sequence[tuple[AudioClip, Waveform]], moments: SpeakerMoments | None = None
     ) -> Iterator[Prediction]:
         """Predict in mini-batches of clips of similar length; yield in the order of ``clips``."""
@@ -327,11 +330,14 @@ class Predictor:
         with torch.inference_mode():
             return self.model.extractor(padded.to(self.model.device), lengths)
 
-    def _speaker_moments(
-        self, groups: Iterable[Sequence[tuple[AudioClip, Waveform]]], speaker_of: SpeakerOf
+    def speaker_moments(
+        self,
+        groups: Iterable[Sequence[tuple[AudioClip, Waveform]]],
+        speaker_of: SpeakerOf,
+        moments: SpeakerMoments | None = None,
     ) -> SpeakerMoments:
-        """The mean and deviation of each speaker over all of ``groups``."""
-        moments = SpeakerMoments(speaker_of, None if self.by_speaker else self.model.moments)
+        """The mean and deviation of each speaker over all of ``groups``, added to ``moments`` if they are given."""
+        moments = moments or SpeakerMoments(speaker_of, None if self.by_speaker else self.model.moments)
         for clips in groups:
             for places in self._batches(clips):
                 batch = [clips[place] for place in places]
@@ -352,6 +358,8 @@ class Predictor:
             for segment, prediction in zip(segments, predictions):
                 prediction.note = "; ".join(filter(None, (prediction.note, moments.note(segment))))
         output = self.model(features, frames, self.phones)
+        for row, (_, waveform) in enumerate(clips):
+            self._note_range(predictions[row], waveform, None if output.embedding is None else output.embedding[row])
         classes, genders = self.labels.classes, self.labels.genders
         for row, prediction in enumerate(predictions):
             prediction.posterior = dict(zip(classes.names, output.posterior[row].tolist()))
@@ -363,6 +371,13 @@ class Predictor:
             if self.phone_table is not None and output.phones is not None:
                 spoken = [number for number in output.phones[row] if number != self.phone_table.pause]
                 prediction.phones = self.phone_table.decode(spoken)
+
+    def _note_range(self, prediction: Prediction, waveform: Waveform, embedding: np.ndarray | None) -> None:
+        """Note what of a clip is outside of what the model was trained on."""
+        if self.labels.trained_range.clips:
+            seconds = prediction.end - prediction.start if prediction.speech is None else prediction.speech
+            note = self.labels.trained_range.note(clip_statistics(waveform.samples, seconds), embedding)
+            prediction.note = "; ".join(filter(None, (prediction.note, note)))
 
 
 def _as_listed(segment: Segment, prediction: Prediction) -> Prediction:

@@ -243,7 +243,7 @@ def spans_of(
 
     def mono_blocks() -> Iterator[np.ndarray]:
         for block in blocks():
-            yield _as_mono(block, rate, VAD_RATE)[0]
+            yield as_mono(block, rate, VAD_RATE)[0]
 
     def at_rate(sample: int) -> int:
         return min(frames, round(sample * rate / VAD_RATE))
@@ -336,13 +336,13 @@ def prepare_waveform(samples: np.ndarray, clip: AudioClip, sampling_rate: int) -
         note = SILENCE
     elif longest_run((np.abs(samples) >= FULL_SCALE).any(1), 0)[0] >= CLIPPED_RUN:
         note = CLIPPING
-    mono, cancelled = _as_mono(samples, clip.rate, sampling_rate)
+    mono, cancelled = as_mono(samples, clip.rate, sampling_rate)
     if cancelled and note != SILENCE:
         note = "; ".join(filter(None, (note, OPPOSITE_PHASE)))
     return Waveform(mono, note)
 
 
-def _as_mono(samples: np.ndarray, rate: int, sampling_rate: int) -> tuple[np.ndarray, bool]:
+def as_mono(samples: np.ndarray, rate: int, sampling_rate: int) -> tuple[np.ndarray, bool]:
     """Samples (S, channels) at ``rate`` Hz mixed and resampled; whether the channels cancel each other out."""
     mono, cancelled = mix_channels(samples)
     return (mono if rate == sampling_rate else resampler(rate, sampling_rate)(mono)), cancelled

@@ -118,6 +118,7 @@ def write_csv(answers: Iterable[Answer], table: Table, stream: TextIO) -> None:
     """A row for each, see ``Table``."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(table.header())
+    stream.flush()
     for one in answers:
         writer.writerow(table.row(one))
         stream.flush()

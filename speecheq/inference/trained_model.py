@@ -21,6 +21,7 @@ from speecheq.common.errors import InputError, first_line, optional_package
 from speecheq.config.schema import Config
 from speecheq.dataset.model_inputs import waveform_extractor
 from speecheq.evaluation.calibration import DevCalibration
+from speecheq.evaluation.trained_range import TrainedRange
 from speecheq.features.fbank import BatchedFbank, FbankConfig
 from speecheq.features.speech_activity import NONE
 from speecheq.inference import model_folder
@@ -52,7 +53,8 @@ METADATA_FORMAT = 1
 class Labels:
     """The labels of a model's outputs; ``genders`` and ``phones`` are empty where it was not trained on them.
 
-    ``intensity`` says whether it was trained on EIS; ``calibration`` has the temperature of its classes' posteriors.
+    ``intensity`` says whether it was trained on EIS; ``calibration`` has the temperature of its classes' posteriors,
+    ``trained_range`` what clips it was trained on.
     """
 
     classes: seqm.ClassTable
@@ -60,6 +62,7 @@ class Labels:
     phones: tuple[str, ...]
     intensity: bool = True
     calibration: DevCalibration = DevCalibration()
+    trained_range: TrainedRange = TrainedRange()
 
     @classmethod
     def from_checkpoint(cls, content: Mapping[str, Any], config: Config) -> "Labels":
@@ -75,6 +78,10 @@ class Labels:
         phones = phones and bool(self.phones)
         return tuple(compress(OUTPUTS, (True, self.intensity, self.genders, embedding, phones, phones)))
 
+    def predicted(self, phones: bool) -> tuple[str, ...]:
+        """The outputs that a prediction needs, in the order of OUTPUTS, with the phones on request."""
+        return self.outputs(self.trained_range.subspace is not None, phones)
+
     def to_dict(self) -> dict[str, Any]:
         """The labels as JSON can hold them."""
         return {
@@ -84,16 +91,18 @@ class Labels:
             "phones": self.phones,
             "intensity": self.intensity,
             "calibration": self.calibration.to_dict(),
+            "range": self.trained_range.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Labels":
         """The labels that ``to_dict`` wrote. Raises KeyError where a table is missing."""
         classes = seqm.ClassTable(tuple(values["classes"]), tuple(values["class_esc"]))
-        # older files hold neither ``intensity`` nor ``calibration``
+        # older files hold neither ``intensity`` nor ``calibration`` nor ``range``
         intensity = bool(values.get("intensity", True))
         calibration = DevCalibration.from_dict(values.get("calibration"))
-        return cls(classes, tuple(values["genders"]), tuple(values["phones"]), intensity, calibration)
+        trained = TrainedRange.from_dict(values.get("range"))
+        return cls(classes, tuple(values["genders"]), tuple(values["phones"]), intensity, calibration, trained)
 
 
 class ModelOutput(NamedTuple):
@@ -103,6 +112,7 @@ class ModelOutput(NamedTuple):
     eis: np.ndarray | None  # (N,), from 0 to 4
     gender: np.ndarray | None  # (N, genders), posterior
     phones: list[list[int]] | None  # phone numbers of the best path; None too where they were not requested
+    embedding: np.ndarray | None  # (N, E), where the range of the training clips' is known
 
 
 class Inference(nn.Module):
@@ -148,7 +158,8 @@ class Inference(nn.Module):
 def _model_output(tensors: Mapping[str, Tensor]) -> ModelOutput:
     eis, gender = (tensors[name].cpu().numpy() if name in tensors else None for name in (EIS, GENDER))
     phones = greedy_decode(tensors[PHONES], tensors[PHONE_FRAMES]) if PHONES in tensors else None
-    return ModelOutput(tensors[ESC].cpu().numpy(), eis, gender, phones)
+    embedding = tensors[EMBEDDING].cpu().numpy() if EMBEDDING in tensors else None
+    return ModelOutput(tensors[ESC].cpu().numpy(), eis, gender, phones, embedding)
 
 
 class TorchModel:
@@ -167,7 +178,7 @@ class TorchModel:
         _dilate_pointwise(model)
         temperature = labels.calibration.temperature
         self.inference = {
-            phones: Inference(model, config, labels.outputs(False, phones), temperature) for phones in (False, True)
+            phones: Inference(model, config, labels.predicted(phones), temperature) for phones in (False, True)
         }
 
     def __call__(self, features: Tensor, lengths: Tensor, phones: bool = False) -> ModelOutput:
@@ -212,7 +223,7 @@ class OnnxModel:
 
     def __call__(self, features: Tensor, lengths: Tensor, phones: bool = False) -> ModelOutput:
         """The same as that of TorchModel."""
-        names = self.labels.outputs(embedding=False, phones=phones)
+        names = self.labels.predicted(phones)
         inputs = dict(zip(INPUTS, (features.numpy(), lengths.long().numpy())))
         arrays = self.session.run(names, inputs, self.run_options)
         return _model_output({name: torch.from_numpy(array) for name, array in zip(names, arrays)})

@@ -113,6 +113,23 @@ class Windows:
             ]
         return [_span(speech, place, rate) for place in self._places(speech, frames, rate)]
 
+    def ended(self, speech: Segments, next_start: int | None, answered: int, rate: int) -> tuple[list[Span], int]:
+        """The clips that are over in a stream in which ``speech`` was found so far, and where the last of them ends.
+
+        ``answered`` is where the clips before these end. Speech may go on, or begin, from ``next_start`` on; None: the
+        stream is over. Of a stretch above LONGEST_STRETCH that goes on the first part is over.
+        """
+        spans = []
+        runs = list(
+            _runs([(max(first, answered), end) for first, end in speech if end > answered], round(self.pause * rate))
+        )
+        for number, run in enumerate(runs, 1):
+            parts = _divided(run, rate)
+            if number == len(runs) and next_start is not None and next_start - run[-1][1] <= round(self.pause * rate):
+                parts = parts[: len(parts) > 1]
+            spans += [_span(speech, (start, end - start, []), rate) for start, end in parts]
+        return spans, max([answered, *(span.first + span.frames for span in spans)])
+
     def _places(self, speech: Segments, frames: int, rate: int) -> list[tuple[int, int, Segments]]:
         """The first sample, number of samples and pauses of each window, or of a recording that is not cut."""
         stretches = list(_stretches(speech, round(LONGEST_PAUSE * rate)))
@@ -136,13 +153,14 @@ def _span(speech: Segments, place: tuple[int, int, Segments], rate: int) -> Span
 
 def _runs(speech: Segments, longest_pause: int) -> Iterator[Segments]:
     """The speech in groups, which pauses above ``longest_pause`` samples separate."""
-    run = [speech[0]]
-    for one in speech[1:]:
-        if one[0] - run[-1][1] > longest_pause:
+    run: Segments = []
+    for one in speech:
+        if run and one[0] - run[-1][1] > longest_pause:
             yield run
             run = []
         run.append(one)
-    yield run
+    if run:
+        yield run
 
 
 def _stretches(speech: Segments, longest_pause: int) -> Iterator[tuple[int, int]]:

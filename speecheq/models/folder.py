@@ -4,6 +4,8 @@ inference/model_folder.py writes it and says what is in it.
 """
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from speecheq.common.yaml_files import read_yaml
 
 WEIGHTS, SETTINGS, LABELS, CARD = FILES = ("model.safetensors", "config.yaml", "labels.json", "README.md")
 ENCODER = "encoder"
+RANGE = "range"  # of the training clips; older folders have none
 LABEL_TABLES = ("classes", "class_esc", "genders", "phones")
 # To be raised when the contents of the folder change their meaning.
 FORMAT = 1
@@ -48,9 +51,20 @@ def read_folder(folder: Path) -> dict[str, Any]:
     return {"config": settings, "model": weights, **tables}
 
 
+def labels_text(tables: Mapping[str, Any]) -> str:
+    """The content of labels.json."""
+    return json.dumps(tables, indent=1, ensure_ascii=False) + "\n"
+
+
 def folder_fingerprint(folder: Path) -> str:
-    """A digest of the weights and labels in a model folder."""
-    found = hashlib.sha256()
-    for name in (WEIGHTS, LABELS):
-        found.update((Path(folder) / name).read_bytes())
+    """A digest of the weights and labels in a model folder; the range of the training clips, a later addition, is none.
+
+    So trainings that started from a folder are not out of date when it gets one.
+    """
+    found = hashlib.sha256((Path(folder) / WEIGHTS).read_bytes())
+    labels = (Path(folder) / LABELS).read_bytes()
+    tables = json.loads(labels)
+    if tables.pop(RANGE, None) is not None:
+        labels = labels_text(tables).encode()
+    found.update(labels)
     return found.hexdigest()[:16]

@@ -27,6 +27,7 @@ from speecheq.models import checkpoint
 from speecheq.training.job import Job
 from speecheq.training.log_file import log_to_file
 from speecheq.training.precision import Precision
+from speecheq.training.range_of_clips import add_range
 from speecheq.training.state import find_checkpoint
 from speecheq.training.step import StepSetup
 from speecheq.training.trainer import Trainer
@@ -177,4 +178,5 @@ def train(job: Job) -> None:
             trainer = Trainer.start(job.name, stage, data, setup, weights)
         trainer.run()
         if distributed.is_first():
+            add_range(job.folder / "best.pt", data, job.states, device)
             _finish(stage, trainer, information)

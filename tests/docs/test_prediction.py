@@ -1,6 +1,7 @@
 """docs/prediction.md: its commands and its Python are taken from the page and run."""
 
 import shlex
+from contextlib import ExitStack
 
 import pytest
 from doc_pages import blocks, given, inline_code, prose
@@ -32,7 +33,7 @@ def home(experiment, toys, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(home, tmp_path):
+def run(home, tmp_path, monkeypatch):
     """Runs a command of the page in this process; one with --reject on a model with a dev part as users have it."""
     content = checkpoint.read(home / "best.pt")
     risks = (RiskPoint(0.0, 60, 30), RiskPoint(0.9, 25, 2))
@@ -40,6 +41,11 @@ def run(home, tmp_path):
     checkpoint.write(calibrated, {**content, "calibration": DevCalibration(1.0, 60, risks, "").to_dict()})
 
     def run_one(line):
+        if "|" in line:  # what another program writes
+            line = line.split("|")[1].strip() + " --speech-activity energy"
+            content = (tmp_path / "some.wav").read_bytes()
+            (tmp_path / "piped").write_bytes(content[44:] if "--rate" in line else content)
+            monkeypatch.setattr("sys.stdin", cleanup.enter_context(open(tmp_path / "piped")))
         if "--reject" in line:
             line = line.replace("exp/.../fold1/seed1/best.pt", str(calibrated))
         for text, replacement in [("exp/.../fold1/seed1", str(home)), *REPLACED]:
@@ -47,7 +53,8 @@ def run(home, tmp_path):
         words = shlex.split(line)
         assert words[0] == "speecheq" and main.main(words[1:]) == 0, line
 
-    return run_one
+    with ExitStack() as cleanup:
+        yield run_one
 
 
 def test_every_command_of_the_page_runs(run, tmp_path, capsys):

@@ -14,7 +14,7 @@ from speech_like import hiss, silence, speech_like
 from speecheq.cli import main
 from speecheq.evaluation.metrics import unweighted_accuracy
 from speecheq.inference.predictor import Predictor
-from speecheq.inference.trained_model import DEFAULT_MODEL
+from speecheq.inference.trained_model import DEFAULT_MODEL, load_trained_model
 
 SPEAKER = "03"  # of EMODB: the test part of fold 1
 EMOTIONS = {"W": "anger", "L": "disgust", "E": "disgust", "A": "fear", "F": "joy", "T": "sadness", "N": "neutral"}
@@ -33,6 +33,13 @@ def test_it_is_a_model_folder_of_at_most_25_mb_with_its_terms():
     assert "version 2.0 (zenodo.org/records/17651657): CC BY 4.0" in card and "## Limits" in card
     revision = card.split("Code at ")[1].split()[0]
     assert not revision.rstrip(".").endswith("dirty")
+
+
+def test_it_knows_the_range_of_its_clips():
+    trained = load_trained_model(None, "cpu").labels.trained_range
+    assert trained.clips == 2 * 415 and trained.farthest > 0
+    low, high = trained.bounds["seconds"]
+    assert 0.5 < low < 1 and 4 < high < 6
 
 
 def test_a_fresh_clone_answers(tmp_path):

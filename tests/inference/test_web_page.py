@@ -8,11 +8,14 @@ import urllib.request
 
 import numpy as np
 import pytest
+from speech_like import RATE, hiss, silence, speech_like
 
 from speecheq.cli import main
 from speecheq.cluster.run_task import free_port
 from speecheq.common.errors import InputError
-from speecheq.inference.web_page import page, predict_recording
+from speecheq.inference.predictor import Predictor
+from speecheq.inference.web_page import LiveTimeline, page, predict_recording
+from speecheq.inference.windows import Windows
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed (utils/install.sh --extras listen)")
 
@@ -50,6 +53,21 @@ def test_a_long_recording_gets_a_timeline_and_the_answer_for_all_of_it(predictor
         mean = np.average([clip.posterior[name] for clip in clips], weights=[clip.end - clip.start for clip in clips])
         assert posterior[name] == pytest.approx(mean)
     assert [line[:2] for line in timeline] == [[round(clip.start, 2), round(clip.end, 2)] for clip in clips]
+
+
+def test_the_live_microphone_answers_segments_when_they_end(experiment):
+    predictor = Predictor(experiment / "best.pt", "cpu", windows=Windows(into="speech"), speech_activity="energy")
+    samples = np.concatenate((silence(0.5), speech_like(2), silence(2), speech_like(1.5), silence(0.3)))
+    samples = samples + hiss(len(samples) / RATE, -70)
+    live, pages = LiveTimeline(predictor, RATE), []
+    for first in range(0, len(samples), RATE // 2):
+        pages.append(live.add((samples[first : first + RATE // 2] * 32767).astype(np.int16)))
+    ended = live.add(None)
+    assert pages[0].summary == "0.5 s" and not pages[4].timeline and len(pages[-1].timeline) == 1
+    clips = predictor(samples, RATE)
+    assert [row[:2] for row in ended.timeline] == [[round(one.start, 2), round(one.end, 2)] for one in clips[::-1]]
+    assert ended.posterior == pytest.approx(clips[-1].posterior, abs=1e-3)
+    assert any(part["type"] == "accordion" for part in page(predictor, "a test").config["components"])
 
 
 def test_silence(ask, write_noise, tmp_path):
