@@ -352,9 +352,8 @@ def run(given: argparse.Namespace) -> None:
     if given.reject is not None:
         log_rejection(predictor, given.reject)
     if given.stream:
-        stream_command.predict_stream(
-            predictor, stream_command.standard_input(), stream_command.raw_format(given), channels, answers
-        )
+        raw, descriptor = stream_command.raw_format(given), stream_command.standard_input()
+        stream_command.predict_stream(predictor, descriptor, raw, channels, given.format, given.output, given.whole)
         return
     speaker_of = speakers_of_options(given.one_speaker, given.speaker_from)
     if predictor.by_speaker and speaker_of is None:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speecheq.common.command_line import positive_whole
@@ -15,7 +16,6 @@ from speecheq.inference.stream_input import ENCODINGS
 
 if TYPE_CHECKING:
     from speecheq.inference.parts import Channels
-    from speecheq.inference.predict_command import Answers
     from speecheq.inference.prediction import Prediction
     from speecheq.inference.predictor import Predictor
     from speecheq.inference.stream_input import StreamFormat
@@ -82,11 +82,18 @@ def standard_input() -> int:
 
 
 def predict_stream(
-    predictor: "Predictor", descriptor: int, raw: "StreamFormat | None", channels: "Channels", answers: "Answers"
+    predictor: "Predictor",
+    descriptor: int,
+    raw: "StreamFormat | None",
+    channels: "Channels",
+    format: str = "text",
+    file: Path | None = None,
+    whole: bool = False,
 ) -> None:
     """Write the predictions for what comes from a file descriptor, until it ends, or SIGINT or SIGTERM comes.
 
-    What is open then is answered. Raises InputError for a stream that cannot be used.
+    What is open then is answered. They go to ``file``, or to standard output; ``whole`` adds the answer for all of the
+    stream. Raises InputError for a stream that cannot be used.
     """
     from speecheq.inference.live import LiveStream
     from speecheq.inference.output_file import check_output
@@ -114,10 +121,10 @@ def predict_stream(
             yield from stream.finish()
 
         output = sys.stdout
-        if answers.output is not None:
-            temporary = cleanup.enter_context(whole_file(check_output(answers.output, [])))
+        if file is not None:
+            temporary = cleanup.enter_context(whole_file(check_output(file, [])))
             output = cleanup.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
-        table = Table(predictor.labels.classes.names, channels=channels != MIX, whole=answers.whole)
-        found = with_wholes(predictions(), predictor.name_of) if answers.whole else predictions()
-        ROW_WRITERS[answers.format](found, table, output)
+        table = Table(predictor.labels.classes.names, channels=channels != MIX, whole=whole)
+        found = with_wholes(predictions(), predictor.name_of) if whole else predictions()
+        ROW_WRITERS[format](found, table, output)
         log.info("standard input: %.1f s were predicted", stream.seconds)
