@@ -19,6 +19,7 @@ from speecheq.common.provenance import git_revision
 from speecheq.common.stages import Stage, require
 from speecheq.config.schema import Config
 from speecheq.dataset.classes import class_table
+from speecheq.dataset.dialogues import has_dialogues
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.model_inputs import ModelInputs, by_speaker, scoring_inputs
 from speecheq.dataset.msud_recipe import EVERY_CORPUS, TEST
@@ -237,7 +238,8 @@ def _finish(stage: Stage, files: Sequence[str], clips: int, unit: str) -> None:
 def _score_tests(stage: Stage, trained: TrainedFold, model: BestModel) -> list[ClipPrediction]:
     """Write scores.tsv, phones.tsv and metrics.json; returns the target's test clips with their embeddings."""
     stage.invalidate()
-    sets = {name: model.predict(trained.cuts(name), embeddings=name == TEST) for name in trained.msud["tests"]}
+    tests = _tests(trained, model)
+    sets = {name: model.predict(trained.cuts(name), embeddings=name == TEST) for name in tests}
     scores: dict[str, Any] = {f"dev.{name}": value for name, value in model.checkpoint["dev"].items()}
     genders, intensities = "gender" in model.config.tasks(), model.config.loss.alpha > 0
     classes = class_table(trained.msud)
@@ -262,6 +264,18 @@ def _score_tests(stage: Stage, trained: TrainedFold, model: BestModel) -> list[C
     known = [f"{name} {scores[name]:.4f}" for name in shown if scores[name] is not None]
     log.info("%s: %s; %s", stage.title, " ".join(known), model.calibration.title)
     return sets[TEST]
+
+
+def _tests(trained: TrainedFold, model: BestModel) -> list[str]:
+    """The test sets: for a model of dialogues without those of other corpora that name none."""
+    tests = list(trained.msud["tests"])
+    if not model.inputs.dialogues:
+        return tests
+    kept = [name for name in tests if name == TEST or has_dialogues(next(iter(open_cuts(trained.cuts(name)))))]
+    for name in tests:
+        if name not in kept:
+            log.warning("%s: %s is not scored, since its corpus names no dialogues", trained.title, name)
+    return kept
 
 
 def _score_phones(folder: Path, phonemes: Path, name: str, model: BestModel) -> dict[str, Any]:

@@ -89,6 +89,30 @@ def test_another_target_under_published_folds_in_its_own_classes(english, walked
     assert "## ravdess, published, its own 8 classes" in (folder / "RESULTS.md").read_text()
 
 
+def test_every_row_of_table_4(english, walked, tmp_path):
+    """Cited systems, yardsticks and ours: strict, by random folds and by session, and as a paper's protocol has it."""
+    folder, _ = walked
+    config = tmp_path / "cited.yaml"
+    config.write_text("data: {batch_size: 8, workers: 0}\noptim: {epochs: null, max_steps: 1}\nrun: {threads: 1}\n")
+    where = [*english.where(folder), "--config", config, "--stage", 3]
+    cited = ("attention_ctc", "hgfm", "hgfm_dialogue", "multihead_gender", "multihead_without_gender", "head_fusion")
+    done = english.run(*where, "--systems", f"{' '.join(cited)} probe majority")
+    assert "test_esd_en is not scored, since its corpus names no dialogues" in done.stderr
+    english.run(*where, "--protocol", "session", "--systems", "head_fusion majority")
+    english.run(*where, "--as-published", "improvised best_test", "--systems", "head_fusion")
+    english.run(*english.where(folder), "--stage", 4, "--systems", "wo_mtl_wo_msud")
+    page = (folder / "RESULTS.md").read_text()
+    table = page[page.index("Table 4 of the paper, nano") :]
+    rows = [line.split("|") for line in table[: table.index("##")].splitlines() if " / " in line]
+    ours = {cells[1].split("(")[-1].partition(",")[0].strip(") "): [c.strip() for c in cells[2:]] for cells in rows}
+    for system in (*cited, "probe", "majority", "wo_mtl_wo_msud", "speecheq"):
+        assert ours[system][0][0].isdigit(), (system, ours[system])
+    by_session = {system for system, cells in ours.items() if cells[3][0].isdigit()}
+    assert by_session == {"head_fusion", "majority"}
+    assert ours["head_fusion"][1].endswith("/ 76.36") and ours["speecheq"][1].endswith("/ 77.47")
+    assert "iemocap, random5, as published: improvised, best_test" in page
+
+
 def manifest(folder, corpus):
     import gzip
 
