@@ -43,8 +43,8 @@
 #   --probe true          stage 5 also scores an SVM on the mean and deviation of the features, a yardstick of the
 #                         systems (docs/encoders.md)
 #   --robustness LIST     stage 5 scores under other conditions too: corpora (all clips of others than the target),
-#                         noise (with --test-noise at 20 to 0 dB, and reverberated), attack (FGSM, BIM, PGD, AutoPGD,
-#                         AutoPGD+DLR); docs/robustness.md
+#                         noise (with --test-noise at 20 to 0 dB, and reverberated), telephone (300 to 3400 Hz, mu-law,
+#                         A-law, GSM), attack (FGSM, BIM, PGD, AutoPGD, AutoPGD+DLR); docs/robustness.md
 #   --other-corpora LIST  of --robustness corpora: corpora that the systems were not trained on (all that are given)
 #   --shots LIST          and adapt the systems first, with these numbers of labelled clips of each class
 # Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):
@@ -178,8 +178,8 @@ check_values() {
   one_of speech_activity silero energy none
   one_of cmd local slurm sge
   for condition in $robustness; do
-    [[ $condition =~ ^(corpora|noise|attack)$ ]] ||
-      die "--robustness is $robustness, but it must be some of corpora, noise and attack."
+    [[ $condition =~ ^(corpora|noise|telephone|attack)$ ]] ||
+      die "--robustness is $robustness, but it must be some of corpora, noise, telephone and attack."
   done
   if $dry_run && [[ $cmd == local ]]; then
     die "--dry-run prints what would be submitted: give --cmd slurm or sge too."

@@ -52,8 +52,9 @@ def _trials(options: Namespace) -> list:
     from speecheq.evaluation.robustness.attack_trial import LEVELS, SETTINGS, AttackTrial
     from speecheq.evaluation.robustness.cross_corpus_trial import CorpusTrial
     from speecheq.evaluation.robustness.noise_trial import SNRS, NoiseTrial
+    from speecheq.evaluation.robustness.telephone_trial import TelephoneTrial
 
-    trials: list = []
+    trials: list = [TelephoneTrial()] if "telephone" in options.settings else []
     if "noise" in options.settings:
         if options.noise is None:
             raise InputError("robustness noise: no noise is given; give --noise MANIFESTS (run.sh: --test-noise DIR).")
@@ -170,14 +171,14 @@ def add_commands(commands: Commands) -> None:
         commands,
         "robustness",
         _robustness,
-        "Stage 5: score trained folds under other conditions: on other corpora, in noise, under attack.",
+        "Stage 5: score trained folds under other conditions: on other corpora, in noise, by telephone, under attack.",
     )
     add = robustness.add_argument
     add(
         "settings",
         nargs="+",
-        choices=("corpora", "noise", "attack"),
-        metavar="corpora|noise|attack",
+        choices=("corpora", "noise", "telephone", "attack"),
+        metavar="corpora|noise|telephone|attack",
         help="conditions to try",
     )
     add_run_options(robustness)

@@ -53,6 +53,7 @@ NOT_LEARNED = (
 LATER = (
     "encoder.frame_shift",
     "encoder.speeds",
+    "augment.telephone_probability",
     "loss.soft_labels",
     "data.features",
     "data.speech_activity",

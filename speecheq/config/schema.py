@@ -103,6 +103,9 @@ class AugmentConfig:
     noise_probability: float = setting(0.5, "part of the clips that get a noise, if there are any", low=0.0, high=1.0)
     snr_low: float = setting(10.0, "lowest signal-to-noise ratio in dB (section 2.5)", low=-20.0, high=80.0)
     snr_high: float = setting(25.0, "highest signal-to-noise ratio in dB (section 2.5)", low=-20.0, high=80.0)
+    telephone_probability: float = setting(
+        0.0, "part of the clips that go through a telephone: 300 to 3400 Hz, mu-law, A-law or GSM", low=0.0, high=1.0
+    )
     noise_hours: float = setting(10.0, "hours of noise held in memory, at most; an hour takes 0.23 GB", low=0.01)
 
     def validate(self) -> None:
@@ -119,7 +122,13 @@ class AugmentConfig:
     def active(self) -> bool:
         """Whether any clip is changed at all."""
         return bool(self.one_of) or any(
-            (self.pitch_probability, self.tempo_probability, self.reverb_probability, self.noise_probability)
+            (
+                self.pitch_probability,
+                self.tempo_probability,
+                self.reverb_probability,
+                self.noise_probability,
+                self.telephone_probability,
+            )
         )
 
     def chosen(self) -> tuple[str, ...]:

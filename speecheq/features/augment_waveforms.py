@@ -14,6 +14,7 @@ from torch import Tensor
 from speecheq.config.schema import AUGMENTATIONS, RIR_SECONDS, AugmentConfig
 from speecheq.features.noise_and_rir import WaveformBank, add_noise, reverberate, simulate_responses
 from speecheq.features.phase_vocoder import change_pitch_and_tempo, pitch_factors
+from speecheq.features.telephone import CODECS, telephone_clips
 from speecheq.features.waveform_batch import SAMPLING_RATE, change_rows, fit_length
 
 # Random samples from which simulated reverberation is cut.
@@ -37,6 +38,8 @@ DRAWN = (
     "type",
     "speed_factor",
     "piece",
+    "telephone",
+    "codec",
 )
 
 
@@ -56,10 +59,11 @@ class ClipChanges(NamedTuple):
     tempo: Tensor  # (N,) float64; 1 for none
     is_reverberated: Tensor  # (N,) bool
     is_noisy: Tensor  # (N,) bool
+    codecs: list[str]  # N of CODECS, or "" for no telephone
 
 
 class Augmenter:
-    """Augments mini-batches of waveforms: pitch and tempo, then reverberation, then noise.
+    """Augments mini-batches of waveforms: pitch and tempo, then reverberation, then noise, then a telephone.
 
     With ``config.one_of`` (MTL-AUG) every clip has one change at most, and changes of features (augment_features.py)
     are among them.
@@ -110,20 +114,29 @@ class Augmenter:
             return reverberate(clips, lengths[rows], self._responses(drawn, rows))
 
         waveforms = change_rows(changes.is_reverberated, waveforms, add_reverberation)
+
+        def by_telephone(rows: Tensor, clips: Tensor) -> Tensor:
+            return telephone_clips(clips, lengths[rows], [changes.codecs[row] for row in rows.tolist()])
+
+        is_by_telephone = torch.tensor([bool(codec) for codec in changes.codecs])
         if noises is None:
-            return waveforms, lengths
+            return change_rows(is_by_telephone, waveforms, by_telephone), lengths
 
         def add_noises(rows: Tensor, clips: Tensor) -> Tensor:
             noise = noises.crops(noises.pick(drawn["sound"][rows]), drawn["crop"][rows], lengths[rows])
             snr = _between(drawn["snr"], self.config.snr_low, self.config.snr_high)[rows]
             return add_noise(clips, lengths[rows], fit_length(noise, clips.shape[1]), snr)
 
-        return change_rows(changes.is_noisy, waveforms, add_noises), lengths
+        waveforms = change_rows(changes.is_noisy, waveforms, add_noises)
+        return change_rows(is_by_telephone, waveforms, by_telephone), lengths
 
     def _clip_changes(self, drawn: dict[str, Tensor]) -> ClipChanges:
         config, types = self.config, self.types(drawn)
         semitones = _between(drawn["semitones"], config.pitch_low, config.pitch_high)
         never = torch.zeros_like(semitones)
+        names, chosen = list(CODECS), (drawn["codec"] * len(CODECS)).long().tolist()
+        is_called = (drawn["telephone"] < config.telephone_probability).tolist()
+        codecs = [names[number] if called else "" for number, called in zip(chosen, is_called)]
         if types is None:
             tempo = _between(drawn["tempo_factor"], config.tempo_low, config.tempo_high)
             return ClipChanges(
@@ -131,6 +144,7 @@ class Augmenter:
                 torch.where(drawn["tempo"] < config.tempo_probability, tempo, never + 1),
                 drawn["reverb"] < config.reverb_probability,
                 drawn["noise"] < config.noise_probability,
+                codecs,
             )
         is_type = {name: types == number for number, name in enumerate(AUGMENTATIONS)}
         # speed changes pitch and tempo by the same factor: such a clip is resampled, not stretched
@@ -140,6 +154,7 @@ class Augmenter:
             torch.where(is_type["speed"], pitch_factors(speed), never + 1),
             is_type["reverberation"],
             is_type["noise"],
+            [""] * len(codecs),
         )
 
     def _responses(self, drawn: dict[str, Tensor], rows: Tensor) -> Tensor:

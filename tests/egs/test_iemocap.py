@@ -111,7 +111,9 @@ def test_every_row_of_table_4(english, walked, tmp_path):
     assert by_session == {"head_fusion", "majority"}
     assert ours["head_fusion"][1].endswith("/ 76.36") and ours["speecheq"][1].endswith("/ 77.47")
     beside = page[page.index("## Strict and as published") :]
-    assert "| cited-head_fusion |" in beside and "improvised speech only, the epoch is chosen on the test clips" in beside
+    assert (
+        "| cited-head_fusion |" in beside and "improvised speech only, the epoch is chosen on the test clips" in beside
+    )
 
 
 def manifest(folder, corpus):

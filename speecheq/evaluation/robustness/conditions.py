@@ -58,6 +58,7 @@ class Setting:
 
 FGSM, BIM, PGD, APGD, APGD_DLR = "FGSM", "BIM", "PGD", "AutoPGD", "AutoPGD+DLR"
 NOISE = Setting("noise", "Noisy speech", "SNR, dB", format=2)
+TELEPHONE = Setting("telephone", "Telephone speech")
 ATTACK_ON_WAVEFORM = Setting(
     "attack_waveform",
     "Attacks on the waveform",
@@ -78,7 +79,7 @@ OTHER_CORPORA = Setting(
     "other_corpora", "Other corpora", "labelled clips of each class", "clips", format=2, notes_decide=True
 )
 SETTINGS: dict[str, Setting] = {
-    setting.name: setting for setting in (OTHER_CORPORA, NOISE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)
+    setting.name: setting for setting in (OTHER_CORPORA, NOISE, TELEPHONE, ATTACK_ON_WAVEFORM, ATTACK_ON_FBANK)
 }
 # The format of each setting's folder.
 FORMATS = {setting.folder: setting.format for setting in SETTINGS.values()}

@@ -16,11 +16,12 @@ from speecheq.evaluation.robustness.attack_trial import AttackTrial
 from speecheq.evaluation.robustness.conditions import CLEAN, Condition, masked_gradient_warnings, write
 from speecheq.evaluation.robustness.cross_corpus_trial import CorpusTrial
 from speecheq.evaluation.robustness.noise_trial import NoiseTrial
+from speecheq.evaluation.robustness.telephone_trial import TelephoneTrial
 from speecheq.evaluation.robustness.training_history import training_history
 from speecheq.evaluation.score import STAMP_FOLDER, BestModel, TrainedFold
 from speecheq.evaluation.score_files import SCORES, read_scores
 
-Trial = NoiseTrial | AttackTrial | CorpusTrial
+Trial = NoiseTrial | TelephoneTrial | AttackTrial | CorpusTrial
 
 
 def run_trial(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
@@ -54,7 +55,7 @@ def run_trial(folder: Path, msud: Path, fold: int, trial: Trial) -> None:
 
 
 def _predict_changed(
-    trial: NoiseTrial | AttackTrial, trained: TrainedFold, model: BestModel, title: str
+    trial: NoiseTrial | TelephoneTrial | AttackTrial, trained: TrainedFold, model: BestModel, title: str
 ) -> tuple[dict[Condition, list[ClipPrediction]], dict[str, Any]]:
     """The predictions for the test clips under each condition of ``trial``, and the facts for ``conditions.write``."""
     extractors, facts = trial.extractors(trained.folder, model)

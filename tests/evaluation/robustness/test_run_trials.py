@@ -18,9 +18,10 @@ from speecheq.dataset.batch import load_samples, scoring_batches
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.evaluation.robustness import attack_trial, attacks, conditions, noise_trial
 from speecheq.evaluation.robustness.attack_trial import ATTACKS, METHOD_NAMES, AttackTrial, attack_clips, random_offsets
-from speecheq.evaluation.robustness.conditions import ATTACK_ON_FBANK, ATTACK_ON_WAVEFORM, CLEAN, NOISE
+from speecheq.evaluation.robustness.conditions import ATTACK_ON_FBANK, ATTACK_ON_WAVEFORM, CLEAN, NOISE, TELEPHONE
 from speecheq.evaluation.robustness.noise_trial import NoiseTrial
 from speecheq.evaluation.robustness.run_trials import run_trial
+from speecheq.evaluation.robustness.telephone_trial import TelephoneTrial
 from speecheq.evaluation.robustness.white_box import WhiteBox, fbank_ball, waveform_ball
 from speecheq.evaluation.score import BestModel
 from speecheq.evaluation.score_files import read_metrics, read_scores
@@ -89,6 +90,19 @@ def test_noise_at_each_snr_and_reverberation(fold, msud, noises, rooms):
     assert "by one of 1 impulse responses of --test-rir (hall.wav)" in notes and "measured" not in notes
     predictions = read_scores(fold / NOISE.folder / "scores.tsv")
     assert any(a.posterior != b.posterior for a, b in zip(predictions["clean"], predictions["noise at 0 dB"]))
+
+
+def test_by_telephone(fold, msud):
+    run_trial(fold, msud, 1, TelephoneTrial())
+    rows = rows_of(fold, TELEPHONE)
+    assert list(rows) == ["clean", "mu-law", "A-law", "GSM"]
+    assert all(row.metrics["clips"] == CLIPS for row in rows.values())
+    assert rows["GSM"].facts["notes"] == ["each clip is filtered to 300 to 3400 Hz, at 8000 Hz, and coded and decoded"]
+    predictions = read_scores(fold / TELEPHONE.folder / "scores.tsv")
+    before = read_scores(fold / "scores.tsv")["test"]
+    assert [clip.id for clip in predictions["clean"]] == [clip.id for clip in before]
+    posteriors = [tuple(tuple(clip.posterior) for clip in predictions[name]) for name in rows]
+    assert len(set(posteriors)) == 4, "each condition is another"
 
 
 def test_many_noises_are_counted_and_only_those_that_are_held(fold, tmp_path, monkeypatch):
