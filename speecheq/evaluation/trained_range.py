@@ -99,6 +99,11 @@ def distances(embeddings: np.ndarray, subspace: np.ndarray) -> np.ndarray:
     return np.sqrt((rest**2).mean(axis=1))
 
 
+def _finite(embeddings: np.ndarray) -> np.ndarray:
+    """Without the rows of a model that has diverged."""
+    return embeddings[np.isfinite(embeddings).all(axis=1)]
+
+
 def fit_range(
     statistics: Sequence[Mapping[str, float]], embeddings: np.ndarray, others: np.ndarray | None = None
 ) -> TrainedRange:
@@ -112,6 +117,7 @@ def fit_range(
         for name in WORDS:
             low, high = np.percentile([clip[name] for clip in statistics], (OUTSIDE, 100 - OUTSIDE))
             bounds[name] = (float(low), float(high))
+    embeddings, others = _finite(embeddings), None if others is None else _finite(others)
     if len(embeddings) < FEWEST_CLIPS:
         return TrainedRange(bounds, clips=len(embeddings))
     # the directions of one half fit that half too well; how far clips lie from them the other half shows

@@ -61,6 +61,11 @@ def test_few_clips_have_no_range():
     assert TrainedRange.from_dict(None) == TrainedRange()
 
 
+def test_a_model_that_has_diverged_has_no_range_of_embeddings():
+    found = fit_range([], np.full((100, 8), np.nan), np.full((20, 8), np.inf))
+    assert found.subspace is None and not found.bounds
+
+
 def test_it_is_kept_as_text_and_what_is_damaged_is_refused():
     trained = fit_range(*clips_like_those_of_training(80))
     values = json.loads(json.dumps(trained.to_dict()))
