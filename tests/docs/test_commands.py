@@ -124,6 +124,7 @@ NOT_LEFT = {
     "durations.tsv",
     "some.txt",
     "/dev/shm",
+    "/mnt/c",
     "data/NAME",
     "data/NAME/NAME.jsonl",
     "fold_1/NAME_test_fold_1.jsonl",
