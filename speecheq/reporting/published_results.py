@@ -320,7 +320,7 @@ def _published_table(classes: int, published: Sequence[PublishedResult], ours: S
             "WA %": lambda row: text(row.wa, 2),
             "UA %": lambda row: text(row.ua, 2),
             "parameters, M": lambda row: text(row.parameters and row.parameters / 1e6, 2),
-            "training, s a fold": lambda row: text(row.seconds, 0),
+            "training a fold": lambda row: NOT_AVAILABLE if row.seconds is None else f"{row.seconds:.0f} s",
             "how": lambda row: row.how,
         },
     )

@@ -159,7 +159,7 @@ def test_ours_stand_among_published_figures_of_the_same_corpus_and_kind_of_folds
     (among,) = made.tables
     assert among.caption == "6 classes, test speakers seen in training" and among.rows == [
         ["Better", "n/a", "91.00", "n/a", "n/a", "in some way"],
-        ["small-speecheq", "90.00", "80.00", "0.82", "42", "ours: folds 1 2 of 10, seeds 1, git abc"],
+        ["small-speecheq", "90.00", "80.00", "0.82", "42 s", "ours: folds 1 2 of 10, seeds 1, git abc"],
         ["Worse", "34.50", "n/a", "n/a", "n/a", "in another"],
     ]
     assert made.sentences == [PUBLISHED]
