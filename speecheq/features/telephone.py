@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import soundfile
 import torch
-from scipy import signal
 from torch import Tensor
 
 from speecheq.features.waveform_batch import SAMPLING_RATE
@@ -19,11 +18,15 @@ CODECS = {"mu-law": "ULAW", "A-law": "ALAW", "GSM": "GSM610"}
 
 @cache
 def _band_pass() -> np.ndarray:
+    from scipy import signal  # which takes a second to import, and prediction needs no telephone
+
     return signal.butter(4, BAND, "bandpass", fs=RATE, output="sos")
 
 
 def through_telephone(samples: np.ndarray, codec: str) -> np.ndarray:
     """Samples (S,) float32 at 16 kHz, as they come out of a telephone with ``codec``, one of CODECS: (S,) float32."""
+    from scipy import signal
+
     narrow = signal.sosfilt(_band_pass(), signal.resample_poly(samples, RATE, SAMPLING_RATE))
     coded = io.BytesIO()
     soundfile.write(coded, np.clip(narrow, -1, 1), RATE, format="WAV", subtype=CODECS[codec])

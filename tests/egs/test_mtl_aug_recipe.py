@@ -83,7 +83,7 @@ def test_the_systems_are_tried_on_another_corpus(mtl_aug, walked):
     assert "ravdess: is the target" in mtl_aug.refused(
         *options, "--stage", 5, "--robustness", "corpora", "--other-corpora", "ravdess", "--systems", "emotion"
     )
-    assert "must be some of corpora, noise and attack" in mtl_aug.refused("--robustness", "rain")
+    assert "must be some of corpora, noise, telephone and attack" in mtl_aug.refused("--robustness", "rain")
 
 
 def test_noises_are_added_to_what_is_prepared_and_the_page_tells_what_a_part_is_worth(mtl_aug, walked, toys, tmp_path):
