@@ -10,7 +10,7 @@ from speech_like import RATE, speech_like
 
 from speecheq.common.errors import InputError
 from speecheq.evaluation.trained_range import FEWEST_CLIPS, NOTE, TrainedRange, distances, fit_range
-from speecheq.features.clip_statistics import clip_statistics
+from speecheq.features.clip_statistics import clip_statistics, mean_spectrum
 from speecheq.inference import model_folder
 from speecheq.inference.predictor import Predictor
 from speecheq.inference.trained_model import load_trained_model
@@ -79,6 +79,17 @@ def test_it_is_kept_as_text_and_what_is_damaged_is_refused():
     ):
         with pytest.raises((KeyError, TypeError, ValueError)):
             TrainedRange.from_dict({**values, **damage})
+
+
+@pytest.mark.parametrize("length", [16000, 512, 513, 300, 301])
+def test_the_spectrum_is_welchs(length):
+    from scipy.signal import welch
+
+    samples = np.random.default_rng(length).normal(size=length).astype(np.float32)
+    frequencies, powers = mean_spectrum(samples)
+    expected_frequencies, expected = welch(samples, 16000, nperseg=min(512, length))
+    assert np.array_equal(frequencies, expected_frequencies)
+    assert powers / powers.sum() == pytest.approx(expected / expected.sum(), rel=1e-3, abs=1e-6)
 
 
 def test_level_and_bandwidth():
