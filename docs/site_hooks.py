@@ -17,6 +17,8 @@ PAGES = {
     "egs/mandarin/RESULTS.md": "results/mandarin.md",
     "egs/iemocap/RESULTS.md": "results/iemocap.md",
     "egs/mtl_aug/RESULTS.md": "results/mtl_aug.md",
+    "egs/mandarin/results_speeds.md": "results/mandarin_speeds.md",
+    "egs/iemocap/results_speeds.md": "results/iemocap_speeds.md",
     "egs/mandarin/results_from_scratch.md": "results/mandarin_from_scratch.md",
     "egs/iemocap/results_from_scratch.md": "results/iemocap_from_scratch.md",
 }

@@ -81,15 +81,17 @@ class StreamFormat(NamedTuple):
 def read_pieces(descriptor: int, should_stop: Callable[[], object] = lambda: False) -> Iterator[bytes]:
     """What comes from a file descriptor, until it ends or ``should_stop()``; it is read while the model computes."""
     waiting: queue.Queue[bytes | OSError] = queue.Queue(WAITING)
+    own = os.dup(descriptor)  # one that nothing else is opened as while the thread still reads
 
     def read() -> None:
         piece: bytes | OSError = b"-"
         while isinstance(piece, bytes) and piece:
             try:
-                piece = os.read(descriptor, PIECE)
+                piece = os.read(own, PIECE)
             except OSError as error:
                 piece = error
             waiting.put(piece)
+        os.close(own)
 
     threading.Thread(target=read, daemon=True).start()  # it may wait for a stream that goes on when this one is left
     while not should_stop():
