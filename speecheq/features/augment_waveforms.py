@@ -115,19 +115,19 @@ class Augmenter:
 
         waveforms = change_rows(changes.is_reverberated, waveforms, add_reverberation)
 
+        if noises is not None:
+
+            def add_noises(rows: Tensor, clips: Tensor) -> Tensor:
+                noise = noises.crops(noises.pick(drawn["sound"][rows]), drawn["crop"][rows], lengths[rows])
+                snr = _between(drawn["snr"], self.config.snr_low, self.config.snr_high)[rows]
+                return add_noise(clips, lengths[rows], fit_length(noise, clips.shape[1]), snr)
+
+            waveforms = change_rows(changes.is_noisy, waveforms, add_noises)
+
         def by_telephone(rows: Tensor, clips: Tensor) -> Tensor:
             return telephone_clips(clips, lengths[rows], [changes.codecs[row] for row in rows.tolist()])
 
         is_by_telephone = torch.tensor([bool(codec) for codec in changes.codecs])
-        if noises is None:
-            return change_rows(is_by_telephone, waveforms, by_telephone), lengths
-
-        def add_noises(rows: Tensor, clips: Tensor) -> Tensor:
-            noise = noises.crops(noises.pick(drawn["sound"][rows]), drawn["crop"][rows], lengths[rows])
-            snr = _between(drawn["snr"], self.config.snr_low, self.config.snr_high)[rows]
-            return add_noise(clips, lengths[rows], fit_length(noise, clips.shape[1]), snr)
-
-        waveforms = change_rows(changes.is_noisy, waveforms, add_noises)
         return change_rows(is_by_telephone, waveforms, by_telephone), lengths
 
     def _clip_changes(self, drawn: dict[str, Tensor]) -> ClipChanges:
