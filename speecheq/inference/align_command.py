@@ -4,6 +4,7 @@
     <out>/phones.ctm, words.ctm  recording, channel, start, seconds, phone or word
     <out>/phones.tsv             recording, word, phone, start, end, seconds, and the EIS of the two seconds around it
     <out>/durations.tsv          each phone: how often, mean, deviation, shortest and longest, in seconds
+    <out>/align.html             words, phones and EIS along each recording, and the durations
 
 What takes long to import is imported when the command runs, so that ``--help`` is quick.
 """
@@ -11,7 +12,6 @@ What takes long to import is imported when the command runs, so that ``--help`` 
 import argparse
 import csv
 import importlib.util
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,14 +23,12 @@ from speecheq.common.files import whole_folder
 from speecheq.common.log import log
 
 if TYPE_CHECKING:
-    from speecheq.inference.alignment import Alignment
+    from speecheq.inference.alignment import Alignment, PhoneDuration
     from speecheq.inference.recordings import Segment
 
 # Transcripts beside recordings, as MFA and others have them.
 BESIDE = (".txt", ".lab")
 LONGEST_SECONDS = 300.0
-# EIS is predicted of windows of this length and hop, in seconds.
-EIS_WINDOW, EIS_HOP = 2.0, 0.5
 
 
 def read_texts(path: Path) -> dict[str, str]:
@@ -101,7 +99,7 @@ def align(
     loaded = load_trained_model(model, device)
     aligner = Aligner(loaded, only_first)
     found: dict[str, tuple[Alignment, list[float | None]]] = {}
-    failures = 0
+    failures: list[str] = []
     with ExitStack() as cleanup:
         for segment in find_segments(names, cleanup):
             try:
@@ -113,14 +111,14 @@ def align(
                 alignment = aligner(_samples(segment), _text_of(segment, texts))
                 found[name] = alignment, _eis_of_phones(loaded, segment, alignment)
             except InputError as error:
-                failures += 1
+                failures.append(str(error))
                 log.error("%s", error)
     if found:
         with whole_folder(out) as folder:
-            _write(folder, found)
+            _write(folder, found, failures)
         log.info("aligned %d recordings -> %s", len(found), out)
     if failures:
-        raise InputError(f"{failures} of {failures + len(found)} recordings could not be aligned, see above.")
+        raise InputError(f"{len(failures)} of {len(failures) + len(found)} recordings could not be aligned, see above.")
 
 
 def _samples(segment: "Segment") -> Any:
@@ -138,6 +136,7 @@ def _eis_of_phones(model: Any, segment: "Segment", alignment: "Alignment") -> li
     """The EIS around the middle of each phone, interpolated between windows; None of a model without EIS."""
     import numpy as np
 
+    from speecheq.inference.alignment import EIS_HOP, EIS_WINDOW
     from speecheq.inference.predictor import Predictor
     from speecheq.inference.windows import Windows
 
@@ -160,8 +159,11 @@ def _eis_of_phones(model: Any, segment: "Segment", alignment: "Alignment") -> li
     return [float(value) for value in values]
 
 
-def _write(folder: Path, found: dict[str, tuple["Alignment", list[float | None]]]) -> None:
+def _write(folder: Path, found: dict[str, tuple["Alignment", list[float | None]]], failures: Sequence[str]) -> None:
     """Write all files of the folder."""
+    from speecheq.inference.align_page import as_page
+    from speecheq.inference.alignment import durations_of
+
     with ExitStack() as files:
 
         def opened(name: str) -> Any:
@@ -182,7 +184,8 @@ def _write(folder: Path, found: dict[str, tuple["Alignment", list[float | None]]
                     phones.write(f"{spoken_as} 1 {phone.start:.3f} {seconds} {phone.phone}\n")
             for word, start, end in alignment.word_spans():
                 words.write(f"{spoken_as} 1 {start:.3f} {end - start:.3f} {word}\n")
-        _write_durations(opened("durations.tsv"), (alignment for alignment, _ in found.values()))
+        _write_durations(opened("durations.tsv"), durations_of(alignment for alignment, _ in found.values()))
+    (folder / "align.html").write_text(as_page(found, failures), encoding="utf-8")
     if importlib.util.find_spec("praatio") is None:
         log.info("no TextGrids are written: they need praatio (utils/install.sh --extras segments)")
         return
@@ -196,18 +199,11 @@ def _write(folder: Path, found: dict[str, tuple["Alignment", list[float | None]]
         (folder / f"{name.replace('/', '_')}.TextGrid").write_text(textgrid(tiers, alignment.seconds), encoding="utf-8")
 
 
-def _write_durations(stream: Any, alignments: Iterable["Alignment"]) -> None:
-    from statistics import mean, pstdev
-
-    seconds: dict[str, list[float]] = defaultdict(list)
-    for alignment in alignments:
-        for phone in alignment.spoken():
-            seconds[phone.phone].append(phone.end - phone.start)
+def _write_durations(stream: Any, durations: Iterable["PhoneDuration"]) -> None:
     rows = csv.writer(stream, delimiter="\t", lineterminator="\n")
     rows.writerow(["phone", "count", "mean", "deviation", "shortest", "longest"])
-    for phone_name, values in sorted(seconds.items()):
-        figures = (mean(values), pstdev(values), min(values), max(values))
-        rows.writerow([phone_name, len(values), *(f"{figure:.3f}" for figure in figures)])
+    for phone, occurrences, *seconds in durations:
+        rows.writerow([phone, occurrences, *(f"{value:.3f}" for value in seconds)])
 
 
 def run(options: argparse.Namespace) -> None:

@@ -9,7 +9,9 @@ between two phones of a word is divided between them; between words it is a paus
 else divided too.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import mean, pstdev
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +25,8 @@ from speecheq.inference.trained_model import PHONE_FRAMES, PHONES, TorchModel, T
 
 # Seconds of blanks between words that are taken for their closures and transitions, and not for a pause.
 LONGEST_GAP = 0.1
+# The EIS along a recording is predicted of windows of this length and hop, in seconds.
+EIS_WINDOW, EIS_HOP = 2.0, 0.5
 IMPOSSIBLE = -1e30
 
 
@@ -54,6 +58,29 @@ class Alignment(NamedTuple):
             own = [phone for phone in self.phones if phone.word == number]
             spans.append((text, own[0].start, own[-1].end))
         return spans
+
+
+class PhoneDuration(NamedTuple):
+    """How long a phone is, in seconds, over all places where it is spoken."""
+
+    phone: str
+    occurrences: int
+    mean: float
+    deviation: float
+    shortest: float
+    longest: float
+
+
+def durations_of(alignments: Iterable[Alignment]) -> list[PhoneDuration]:
+    """The durations of each phone that is spoken, by name; without pauses."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for alignment in alignments:
+        for phone in alignment.spoken():
+            seconds[phone.phone].append(phone.end - phone.start)
+    return [
+        PhoneDuration(name, len(values), mean(values), pstdev(values), min(values), max(values))
+        for name, values in sorted(seconds.items())
+    ]
 
 
 def best_path(log_probs: np.ndarray, graph: CtcGraph) -> tuple[list[tuple[int, int, int]], float]:

@@ -203,7 +203,8 @@ def draw(
 
 
 @contextmanager
-def _in_style() -> Iterator[None]:
+def in_style() -> Iterator[None]:
+    """The style of all figures, in which pictures are drawn and written."""
     with _style_lock, style.context(["default", STYLE]):
         yield
 
@@ -214,14 +215,15 @@ def draw_recording(
     """The figure of one recording, which is read again for its waveforms; raises InputError as reading does."""
     channels = sorted({one.channel for one in predictions}, key=lambda channel: channel or 0)
     envelopes = {channel: envelope_of(recording._replace(channel=channel)) for channel in channels}
-    with _in_style():
+    with in_style():
         return draw(predictions, wholes, envelopes, classes)
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure, title: str = MARK) -> str:
+    """A figure as an <svg> element, which is the same for the same figure."""
     content = io.StringIO()
     figure.savefig(
-        content, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None, "Title": MARK}
+        content, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None, "Title": title}
     )
     text = content.getvalue()
     return text[text.index("<svg") :]
@@ -229,8 +231,8 @@ def _svg(figure: Figure) -> str:
 
 def html(template: str, figure: Figure, predictions: Sequence[Prediction], wholes: Sequence[WholeRecording]) -> str:
     """The figure, the answers for the whole recording, and a row for each segment, as a page or a part of one."""
-    with _in_style():
-        picture = base64.b64encode(_svg(figure).encode()).decode()
+    with in_style():
+        picture = base64.b64encode(as_svg(figure).encode()).decode()
     source = predictions[0].source if predictions else "recording"
     return render(
         template,
@@ -244,11 +246,11 @@ def html(template: str, figure: Figure, predictions: Sequence[Prediction], whole
 
 def plot(path: Path, figure: Figure, predictions: Sequence[Prediction], wholes: Sequence[WholeRecording]) -> None:
     """Write the picture of one recording to an .svg, .png or .html."""
-    with whole_file(path) as temporary, _in_style():
+    with whole_file(path) as temporary, in_style():
         if path.suffix.lower() == ".png":
             figure.savefig(temporary, format="png", dpi=130, metadata={"Software": MARK})
         elif path.suffix.lower() == ".svg":
-            temporary.write_text(_svg(figure), encoding="utf-8")
+            temporary.write_text(as_svg(figure), encoding="utf-8")
         else:
             temporary.write_text(html("timeline.html.j2", figure, predictions, wholes), encoding="utf-8")
     log.info("the picture is in %s", path)

@@ -161,7 +161,16 @@ def test_the_command_writes_what_it_found_and_names_what_it_cannot(experiment, t
     durations = list(csv.DictReader(open(out / "durations.tsv", encoding="utf-8"), delimiter="\t"))
     assert sum(int(row["count"]) for row in durations) == len(phones)
     assert (out / "a.TextGrid").exists() == (importlib.util.find_spec("praatio") is not None)
+    page = (out / "align.html").read_text(encoding="utf-8")
+    assert page.count("<img ") == 2 and "<h2>a</h2>" in page and "d.wav: has no text" in page
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="did not write"):
         align([str(recordings)], str(experiment / "best.pt"), tmp_path / "mine", None, False)
+
+
+def test_where_nothing_can_be_aligned_nothing_is_written(experiment, tmp_path, toys):
+    toys.write_wav(tmp_path / "a.wav", 0.5)
+    with pytest.raises(InputError, match="1 of 1 recordings could not be aligned"):
+        align([str(tmp_path / "a.wav")], str(experiment / "best.pt"), tmp_path / "out", None, False)
+    assert not (tmp_path / "out").exists()
