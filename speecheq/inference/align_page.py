@@ -5,6 +5,7 @@ import warnings
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -27,8 +28,8 @@ def draw(alignment: Alignment, intensities: Sequence[float | None]) -> Figure:
     has_eis = None not in intensities
     lines = max(1, -int(-alignment.seconds // LINE_SECONDS))
     height = LINE_HEIGHT if has_eis else WITHOUT_EIS
-    figure = Figure(figsize=(WIDTH, height * lines))
-    figure.set_layout_engine("none")
+    with rc_context({"figure.constrained_layout.use": False}):
+        figure = Figure(figsize=(WIDTH, height * lines))
     panels = figure.subplots(lines, 1, squeeze=False)[:, 0]
     edges = 0.3 / (height * lines)
     figure.subplots_adjust(left=0.05, right=0.985, top=1 - edges / 3, bottom=edges, hspace=0.25)
