@@ -90,37 +90,39 @@ class DevCalibration:
         point, least = self.choose(error_rate), self.risks[-1]
         if point is None:
             raise InputError(
-                f"an error rate of {100 * error_rate:g} % cannot be reached: on the model's dev part no threshold that "
-                f"answers {FEWEST_CLIPS} clips or more has below {100 * least.error_rate:.1f} % ({least.wrong} wrong "
+                f"an error rate of {100 * error_rate:g} % cannot be reached: on the model's held-out clips no threshold "
+                f"that answers {FEWEST_CLIPS} clips or more has below {100 * least.error_rate:.1f} % ({least.wrong} wrong "
                 f"of {least.answered} answered, of {self.clips} clips); ask for that or more."
             )
         return point
 
 
-def fit_calibration(predictions: Sequence[ClipPrediction]) -> DevCalibration:
-    """The temperature and the thresholds of the dev part's predictions, which have logits.
+def fit_calibration(predictions: Sequence[ClipPrediction], clips_are: str = "the dev part") -> DevCalibration:
+    """The temperature and the thresholds of predictions of held-out clips, which have logits.
+
+    ``clips_are`` says in sentences which clips they are.
 
     With too few clips, or clips of one class, there is neither. Where all clips are right the NLL falls with the
-    temperature without end, so it stays 1; so it does where the dev part's is below 1.
+    temperature without end, so it stays 1; so it does where it would be below 1.
     """
     clips = len(predictions)
     gold = np.array([p.gold_esc for p in predictions], dtype=np.int64)
     if clips < FEWEST_CLIPS:
         return DevCalibration(
-            clips=clips, reason=f"the dev part has {clips} clips, fewer than the {FEWEST_CLIPS} that a fit needs"
+            clips=clips, reason=f"{clips_are} has {clips} clips, fewer than the {FEWEST_CLIPS} that a fit needs"
         )
     if len(set(gold.tolist())) < 2:
-        return DevCalibration(clips=clips, reason="all clips of the dev part are of one class")
+        return DevCalibration(clips=clips, reason=f"all clips of {clips_are} are of one class")
     logits = np.array([p.logits for p in predictions], dtype=np.float64)
     if not np.isfinite(logits).all():
-        return DevCalibration(clips=clips, reason="the logits of the dev part are not finite")
+        return DevCalibration(clips=clips, reason=f"the logits of {clips_are} are not finite")
     correct = logits.argmax(1) == gold
-    temperature, reason = 1.0, "all clips of the dev part are right, with which no temperature is best"
+    temperature, reason = 1.0, f"all clips of {clips_are} are right, with which no temperature is best"
     if not correct.all():
         temperature, reason = _fit_temperature(logits, gold), ""
     if temperature < 1:
         # measured on unheard speakers: such a temperature makes them too sure (docs/statistics.md)
-        temperature, reason = 1.0, "the dev part's is below 1, and posteriors are never made sharper"
+        temperature, reason = 1.0, f"the temperature of {clips_are} is below 1, and posteriors are never made sharper"
     confidence = np.exp(log_softmax(logits / temperature, axis=1)).max(1)
     return DevCalibration(temperature, clips, tuple(_risks(correct, confidence)), reason)
 

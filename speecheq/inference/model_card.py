@@ -16,8 +16,10 @@ from speecheq.corpora.data_card import CARDS, Card, read_cards
 from speecheq.dataset.msud_recipe import TEST
 from speecheq.dataset.protocols import ALL
 from speecheq.evaluation.calibration import DevCalibration
+from speecheq.evaluation.metrics import calibration_error
 from speecheq.evaluation.score_files import METRICS, read_scores
 from speecheq.evaluation.score_files import SCORES as SCORE_FILE
+from speecheq.inference.fold_calibration import fold_calibration
 from speecheq.models.folder import CARD
 from speecheq.reporting.calibration_tables import (
     DEV_OF_KNOWN_SPEAKERS,
@@ -244,13 +246,15 @@ def _table_of_folds(metrics: Mapping[str, Any]) -> str:
 
 def _calibration(experiment: Path, scored: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What the card says of the posteriors: the calibration, and the tables of reliability and rejection."""
-    own = DevCalibration.from_dict(metrics["run"].get("calibration"))
-    sets = read_scores(scored / SCORE_FILE)
-    if scored != experiment:
-        own = DevCalibration(reason="all clips were trained on, so none was left to fit one")
-    clips = [clip for name, found in sets.items() if name.partition("/")[0] == TEST for clip in found]
+    if scored == experiment:
+        own = DevCalibration.from_dict(metrics["run"].get("calibration"))
+        sets = read_scores(scored / SCORE_FILE)
+        clips = [clip for name, found in sets.items() if name.partition("/")[0] == TEST for clip in found]
+    else:
+        own, clips = fold_calibration(scored)
     return {
         "tested": len(clips),
+        "ece": calibration_error([clip.gold_esc for clip in clips], [clip.posterior for clip in clips]),
         "calibration": own,
         "caution": DEV_OF_KNOWN_SPEAKERS if own.risks and is_dev_of_known_speakers(metrics["run"]) else "",
         "reliability": table_markdown(reliability_table(clips)),

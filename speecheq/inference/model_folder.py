@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from speecheq.common.errors import InputError, first_line, optional_package
-from speecheq.common.files import whole_folder
+from speecheq.common.files import read_json, whole_folder
 from speecheq.common.log import log
 from speecheq.config import layers as configuration
 from speecheq.config.schema import Config
 from speecheq.dataset.model_inputs import encoder_of, waveform_extractor
+from speecheq.dataset.protocols import ALL
 from speecheq.evaluation.calibration import DevCalibration
 from speecheq.evaluation.trained_range import TrainedRange
 from speecheq.features.encoder_states import encoder_settings
@@ -49,7 +50,8 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "", sco
     """
     from safetensors.torch import save
 
-    from speecheq.inference.model_card import model_card  # which takes long to import
+    from speecheq.inference.fold_calibration import fold_calibration  # which take long to import
+    from speecheq.inference.model_card import model_card
 
     experiment, folder = Path(experiment), Path(folder)
     content = checkpoint.read(experiment / "best.pt")
@@ -59,7 +61,10 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "", sco
     title = name or folder.resolve().name
     card = model_card(experiment, title, licence, config, size, encoder_size, scores_of)
     tables = {"format": FORMAT, **{table: content[table] for table in LABEL_TABLES}}
-    tables[CALIBRATION] = DevCalibration.from_dict(content.get(CALIBRATION)).to_dict()
+    own = DevCalibration.from_dict(content.get(CALIBRATION))
+    if scores_of is not None and read_json(experiment / "run.json")["msud"]["protocol"] == ALL:
+        own, _ = fold_calibration(scores_of)
+    tables[CALIBRATION] = own.to_dict()
     if RANGE in content:
         tables[RANGE] = content[RANGE]
     with whole_folder(folder) as temporary:

@@ -174,7 +174,7 @@ def add_reject(parser: argparse.ArgumentParser) -> None:
         type=share,
         metavar="P",
         help="answer unsure where the posterior is so low that more than the share P of the answers, such as 0.1, "
-        "would be wrong, by the model's dev part (default: always name a class)",
+        "would be wrong, by the model's held-out clips (default: always name a class)",
     )
 
 
@@ -183,7 +183,7 @@ def log_rejection(predictor: "Predictor", error_rate: float) -> None:
     answers, calibration = predictor.answers, predictor.labels.calibration
     assert answers is not None
     log.info(
-        "--reject %g: answers from a posterior of %.3f on; of the %d clips of the model's dev part %.1f %% have an "
+        "--reject %g: answers from a posterior of %.3f on; of the model's %d held-out clips %.1f %% have an "
         "answer, %.1f %% of these a wrong one",
         error_rate,
         answers.threshold,

@@ -61,7 +61,7 @@ class Predictor:
     ``device`` is auto, cpu, cuda or mps. ``gender`` and ``phones`` request those predictions too. ``windows`` says how
     recordings are cut. ``speech_activity`` finds their speech: silero, energy, or none; None is what the model was
     trained with. ``reject`` is an error rate, such as 0.1: clips are answered as long as at most that share of the
-    answers was wrong on the model's dev part, the others are UNSURE. Raises InputError for a model that cannot be used,
+    answers was wrong on its held-out clips, the others are UNSURE. Raises InputError for a model that cannot be used,
     was not trained on what is requested, or does not reach that error rate.
 
     >>> from speecheq import Predictor

@@ -60,7 +60,7 @@ def test_the_temperature_is_that_of_which_the_labels_were_drawn(temperature):
 def test_posteriors_are_never_made_sharper():
     logits, gold = drawn(5000, 0.4)
     found = fit_calibration(with_logits(logits, gold))
-    assert found.temperature == 1.0 and found.reason.startswith("the dev part's is below 1")
+    assert found.temperature == 1.0 and found.reason.startswith("the temperature of the dev part is below 1")
     assert found.risks[0].answered == 5000  # of the posteriors as they are
 
 
@@ -134,7 +134,7 @@ def test_the_threshold_answers_as_much_as_the_error_rate_allows(clips, asked):
         above = confidence >= point.threshold
         assert (above.sum(), wrong[above].sum()) == (point.answered, point.wrong)
     else:
-        with pytest.raises(InputError, match="cannot be reached: on the model's dev part .*; ask for that or more"):
+        with pytest.raises(InputError, match="cannot be reached: on the model's held-out clips .*; ask for that or more"):
             found.require(asked)
 
 

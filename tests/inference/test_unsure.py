@@ -136,7 +136,7 @@ def test_below_the_threshold_the_answer_is_unsure_with_all_posteriors(predict, c
     first_plain, second_plain = map(json.loads, plain.splitlines())
     assert status == 0 and first == first_plain and first["emotion"] != UNSURE
     assert second == {**second_plain, "emotion": UNSURE, "name": None}
-    assert "of the 60 clips of the model's dev part 41.7 % have an answer, 8.0 % of these a wrong one" in err
+    assert "of the model's 60 held-out clips 41.7 % have an answer, 8.0 % of these a wrong one" in err
     status, out, _ = predict("--reject", 0.1, "--format", "csv", *both, model=calibrated / "best.pt")
     row = list(csv.DictReader(io.StringIO(out)))[1]
     assert (row["emotion"], row["name"]) == (UNSURE, "") and float(row["eis"]) == pytest.approx(second["eis"], abs=1e-4)

@@ -14,6 +14,7 @@ from speech_like import speech_like
 from speecheq.cli import main
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
+from speecheq.evaluation.calibration import DevCalibration
 from speecheq.inference.own_data import start as starts
 from speecheq.inference.own_data.plan import RECIPE, Request, make_plan
 from speecheq.inference.predictor import Predictor
@@ -32,11 +33,11 @@ def few_steps(monkeypatch):
 
 @pytest.fixture
 def table(tmp_path):
-    """Eighteen clips of three speakers in three classes."""
+    """27 clips of three speakers in three classes."""
     rows = []
     for number, label in enumerate(("anger", "joy", "neutral")):
         for speaker in "abc":
-            for take in range(2):
+            for take in range(3):
                 path = tmp_path / "clips" / f"{label}-{speaker}{take}.wav"
                 path.parent.mkdir(exist_ok=True)
                 soundfile.write(path, speech_like(0.6, pitch=100 + 40 * number + 5 * take), 16000)
@@ -54,21 +55,24 @@ def test_a_table_becomes_a_scored_model(table, few_steps, no_pictures, experimen
     out = table.parent / "model"
     assert finetune(table, "--from", experiment / "best.pt", "--licence", "mit") == 0
     said = capsys.readouterr().out
-    assert "mine, speaker: WA" in said and "pooled UA" in said and f"{out}: the model of all 18 clips" in said
+    assert "mine, speaker: WA" in said and "pooled UA" in said and f"{out}: the model of all 27 clips" in said
     (prediction,) = Predictor(out)(table.parent / "clips" / "joy-a0.wav")
     assert prediction.emotion in ("anger", "joy", "neutral") and len(prediction.posterior) == 3
     card = (out / "README.md").read_text()
-    assert "All 18 clips of emotion were trained on, for 2 steps" in card
-    assert "3 of 3 folds" in card and "18 clips of 3 speakers were tested" in card and "without its speaker" in card
+    assert "All 27 clips of emotion were trained on, for 2 steps" in card
+    assert "3 of 3 folds" in card and "27 clips of 3 speakers were tested" in card and "without its speaker" in card
     assert "UA (mean recall of the classes) | 0." in card and "The weights: mit" in card
     assert "started from the weights of a model: see its licence" in card
     work = table.parent / "model.work"
     fold = next(work.glob("final/*/mine.all.corpus_classes/fold1"))
     msud = read_json(work / "data/msud/mine.all.corpus_classes/fold1/msud.json")
-    assert msud["sets"]["emotion"]["clips"] == 18 and msud["sets"]["test"]["clips"] == msud["sets"]["dev"]["clips"] == 0
+    assert msud["sets"]["emotion"]["clips"] == 27 and msud["sets"]["test"]["clips"] == msud["sets"]["dev"]["clips"] == 0
     trained, config, content = load_model(fold / "seed1" / "best.pt")
     assert content["calibration"]["reason"].startswith("all clips were trained on")
     assert config.loss.alpha == config.loss.eta == config.loss.beta == 0, "the table has no intensity and no gender"
+    calibration = DevCalibration.from_dict(read_json(out / "labels.json")["calibration"])
+    assert calibration.clips == 27 and calibration.risks, "from the clips of the folds"
+    assert "error rate of P on the test clips of the folds" in card
     before = (out / "model.safetensors").stat().st_mtime_ns
     commands = (work / "commands.sh").read_text()
     assert "speecheq train" in commands and "run.sh --corpus mine=" in commands
