@@ -77,6 +77,15 @@ class TrainedRange:
             raise ValueError("the range of embeddings is none")
         return cls(bounds, subspace, farthest, int(values["clips"]))
 
+    @property
+    def in_words(self) -> str:
+        """The bounds of all statistics; empty where they are not known."""
+        found = []
+        for name, bounds in self.bounds.items():
+            words, unit, digits = WORDS[name]
+            found.append(words.format(" to ".join(f"{end / unit:.{digits}f}" for end in bounds)))
+        return ", ".join(found)
+
     def note(self, statistics: Mapping[str, float], embedding: np.ndarray | None) -> str:
         """What of a clip with these statistics and this embedding (D,) is out of range, and why; else empty."""
         reasons = []

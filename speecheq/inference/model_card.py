@@ -73,12 +73,14 @@ def model_card(
     parameters: int,
     encoder_parameters: int = 0,
     scores_of: Path | None = None,
+    trained_range: str = "",
 ) -> str:
     """The card in Markdown with the header that the hub reads.
 
     ``parameters`` is their number, without those of the encoder's layers in use. A model that was trained on all clips
-    (protocol ``all``) has the scores of ``scores_of``, the folder of the same system's folds. Raises InputError if
-    ``experiment`` was not trained and scored, or ``scores_of`` is of another system.
+    (protocol ``all``) has the scores of ``scores_of``, the folder of the same system's folds. ``trained_range`` is the
+    range of the training clips in words. Raises InputError if ``experiment`` was not trained and scored, or
+    ``scores_of`` is of another system.
     """
     require(experiment, "train")
     run = read_json(experiment / "run.json")
@@ -118,6 +120,7 @@ def model_card(
         steps=run["steps"],
         system=SYSTEMS[config.model.kind],
         tasks=config.tasks(),
+        trained_range=trained_range,
         training=run["msud"]["sets"]["emotion"],
         unseen=_unseen_classes(run["msud"], config),
     )

@@ -59,7 +59,8 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "", sco
     encoder = encoder_of(waveform_extractor(config, model.trained_encoder))
     size, encoder_size = (0 if part is None else sum(p.numel() for p in part.parameters()) for part in (model, encoder))
     title = name or folder.resolve().name
-    card = model_card(experiment, title, licence, config, size, encoder_size, scores_of)
+    trained_range = TrainedRange.from_dict(content.get(RANGE)).in_words
+    card = model_card(experiment, title, licence, config, size, encoder_size, scores_of, trained_range)
     tables = {"format": FORMAT, **{table: content[table] for table in LABEL_TABLES}}
     own = DevCalibration.from_dict(content.get(CALIBRATION))
     if scores_of is not None and read_json(experiment / "run.json")["msud"]["protocol"] == ALL:

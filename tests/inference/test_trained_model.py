@@ -60,7 +60,8 @@ def test_the_card_of_every_kind_and_of_one_task(experiment, monkeypatch, kind):
     monkeypatch.setattr("speecheq.inference.model_card.read_json", lambda path: {**read_json(path), "sounds": sounds})
     _, config = checkpoint.restore(checkpoint.read(experiment / "best.pt"), "it")
     config.model.kind, config.loss.alpha, config.loss.beta, config.loss.eta = kind, 0.0, 0.0, 0.0
-    card = model_card(experiment, "tiny", "", config, 1_230_000)
+    card = model_card(experiment, "tiny", "", config, 1_230_000, trained_range="speech of 1.0 to 5.0 s")
+    assert "Range of its training clips (99 % of them): speech of 1.0 to 5.0 s." in card
     assert "1.23 M parameters, that predicts the emotion category (ESC) from speech." in card
     assert "It was not trained on intensity (EIS)" in card and "EIS label" not in card
     assert "Also trained with unlabelled speech (12 files, 1.5 h), of folders that only its maker knows" in card
