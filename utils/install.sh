@@ -17,7 +17,8 @@
 # --wheelhouse DIR       install from such a DIR alone; of the same stack, extras and torch, on the same Python
 # --k2 auto        whether the modern stack gets k2, from the wheels of k2's own pages, with the torch that they are
 #                  for (utils/requirements/k2-pairs.tsv): yes, no, or auto: with --stack auto, where the k2 stack cannot
-#                  be had, or --k2-wheels is given; without a wheel that fits, one line says so, and CTC is torch's
+#                  be had, or --k2-wheels is given; without a wheel that fits, one line says so, and CTC is torch's.
+#                  The k2 stack comes first since these wheels are not pinned; docs/recipes.md has all outcomes
 # --k2-wheels PAGE|DIR   where these wheels are (https://k2-fsa.github.io/k2/cpu.html or cuda.html, as torch is)
 # --torch auto     the modern stack's torch: cuda (2.11.0), cpu (2.13.0), or auto: cuda where there is a GPU
 #
@@ -103,7 +104,7 @@ look_for_k2() {
   local build=cpu source answer
   k2_sought=true
   [[ $torch == cuda || ($torch == auto && $gpu -gt 0) ]] && build=cuda
-  source=${k2_wheels:-https://k2-fsa.github.io/k2/$build.html}
+  source=${k2_wheels:-${wheelhouse:-https://k2-fsa.github.io/k2/$build.html}}
   k2_scratch=$(mktemp -d)
   trap 'rm -rf "$k2_scratch" ${scratch:+"$scratch"}' EXIT
   if answer=$("$python" "$root/utils/k2_wheels.py" "$source" "$requirements/k2-pairs.tsv" $build "$k2_scratch" 2>&1); then
@@ -150,19 +151,20 @@ choose() {
     die "the k2 stack needs Python 3.10, and there is none on PATH, under pyenv or through uv:" \
       "install one and name it with --python, or take --stack modern."
   else
-    stack=modern why="there is no Python 3.10 on PATH, under pyenv or through uv, so no k2: CTC will be torch's"
+    stack=modern why="there is no Python 3.10 on PATH, under pyenv or through uv"
   fi
   if [[ $stack == modern && -z $python ]]; then
     python=$(find_modern_python) ||
       die "no Python 3.11, 3.12 or 3.13 with its venv module is on PATH or under pyenv: install one" \
         "(Debian: apt-get install python3 python3-venv), or name it with --python."
   fi
-  if [[ $stack == modern && -z $k2_wheel && ($k2 == yes || ($k2 == auto && ($asked == auto || -n $k2_wheels))) ]] &&
+  if [[ $stack == modern && $k2 != no && ($k2 == yes || $asked == auto || -n $k2_wheels || -n $had_k2) ]] &&
     ! $k2_sought; then
     look_for_k2 || true
   fi
   [[ $k2 != yes || $stack == k2 || -n $k2_wheel ]] ||
     die "--k2 yes: there is no wheel of k2 that fits, for the reason above; --k2 no takes torch's CTC."
+  [[ $stack == k2 || -n $k2_wheel ]] || why+="; CTC is torch's"
   log "stack $stack, because $why; building on $python"
   if [[ $stack == k2 ]] && ((gpu > newest_gpu_of_k2_stack)); then
     log "warning: torch 1.13.1 does not know this machine's GPU; --stack modern does"
@@ -235,7 +237,6 @@ install_k2_pair() {
   torch_build=$k2_build
   printf '%s %s\n' "$torch_build" "$k2_torch" "$(sha256sum <"$file" | cut -d ' ' -f 1)" "$(basename "$file")" \
     "$k2_digest" "$(basename "$k2_wheel")" >"$venv/k2-pair"
-  [[ -z $make_wheelhouse ]] || { mkdir -p "$make_wheelhouse" && cp "$file" "$k2_wheel" "$make_wheelhouse"; }
 }
 
 # pick_torch_after_k2: takes the modern stack as it is without k2
@@ -323,14 +324,16 @@ gpu=$(gpu_capability)
 k2_torch='' k2_wheel='' k2_digest='' k2_build='' k2_sought=false
 [[ $k2 =~ ^(auto|yes|no)$ ]] || die "--k2 is auto, yes or no, not '$k2'."
 [[ $k2 != no || -z $k2_wheels ]] || die "--k2-wheels says where k2 is, and --k2 no that there is to be none."
-[[ $k2 != yes || -n $k2_wheels ]] || k2_wheels=$wheelhouse
+if [[ -n $wheelhouse && -z $k2_wheels && $k2 != no ]] && compgen -G "$wheelhouse/k2-*+*torch*.whl" >/dev/null; then
+  k2_wheels=$wheelhouse
+fi
 
 # --- the existing environment
 started=$SECONDS
 lock_of() { # the state of all that the installation of stack $1 depends on
   cat "$requirements/$1"*.txt "$root/pyproject.toml" | sha256sum | cut -d ' ' -f 1
 }
-installed_stack='' installed_lock='' installed_torch='' installed_extras='' installed_at=''
+installed_stack='' installed_lock='' installed_torch='' installed_extras='' installed_at='' had_k2=''
 fresh=true
 if [[ -f $venv/speecheq-stack ]]; then
   read -r installed_stack <"$venv/speecheq-stack" || true
@@ -339,6 +342,7 @@ if [[ -f $venv/speecheq-stack ]]; then
   else
     { read -r installed_lock && read -r installed_torch && read -r installed_extras && read -r installed_at; } \
       <"$venv/speecheq-stamp" || true
+    [[ ! -f $venv/k2-pair ]] || had_k2=true
     fresh=false
     if [[ $stack != auto && $stack != "$installed_stack" ]]; then
       log "replacing the $installed_stack stack in $venv by the $stack stack (--venv installs it beside the other)"
@@ -357,8 +361,8 @@ if [[ -f $venv/speecheq-stack ]]; then
     elif [[ $installed_torch == cuda && $torch == cpu ]]; then
       log "replacing the environment in $venv, whose torch is the one with CUDA"
       fresh=true
-    elif [[ $installed_stack == modern && $k2 == yes && ! -f $venv/k2-pair ]]; then
-      log "replacing the environment in $venv, which has no k2"
+    elif [[ $installed_stack == modern && (($k2 == yes && -z $had_k2) || ($k2 == no && -n $had_k2)) ]]; then
+      log "replacing the environment in $venv, as --k2 $k2 asks"
       stack=modern reason_given="it stood there before"
       fresh=true
     elif ! "$venv/bin/python" -c '' 2>/dev/null; then
@@ -385,6 +389,9 @@ if $fresh; then
   "$python" -m venv "$venv" >>"$pip_log" 2>&1 || die "$python could not make an environment in $venv: see $pip_log."
 else
   stack=$installed_stack
+fi
+if ! $fresh && [[ -n $make_wheelhouse && -n $had_k2 ]]; then
+  die "--make-wheelhouse: $venv has kept neither k2's wheel nor that of its torch: make a new environment (--venv DIR)."
 fi
 lock=$(lock_of "$stack")
 # What is there stays, and the tests use all that the others bring.
@@ -419,10 +426,6 @@ install_all() { # ARGUMENT...: all that is pinned, with pip ARGUMENT...
   [[ $stack != k2 ]] || pip "$@" --no-deps --no-build-isolation -r "$requirements/k2-wheel.txt"
 }
 install_all install
-if [[ -n $make_wheelhouse ]]; then
-  log "gathering the wheels in $make_wheelhouse"
-  install_all wheel --wheel-dir "$make_wheelhouse"
-fi
 pip install --no-deps --no-build-isolation --use-pep517 -e "$root"
 if [[ -n $k2_wheel ]] && ! k2_works; then
   [[ $k2 != yes ]] || die "--k2 yes: $(basename "$k2_wheel") does not work with torch $k2_torch: see the end of $pip_log."
@@ -431,11 +434,18 @@ if [[ -n $k2_wheel ]] && ! k2_works; then
   pick_torch_after_k2
   install_all install
 fi
+if [[ -n $make_wheelhouse ]]; then
+  log "gathering the wheels in $make_wheelhouse"
+  install_all wheel --wheel-dir "$make_wheelhouse"
+  if [[ -n $k2_wheel ]]; then # and its torch with all that it asks for, which our lists have for other versions
+    pip download --only-binary :all: --dest "$make_wheelhouse" "$(compgen -G "$venv/wheels/torch-*.whl" | head -n 1)"
+    mkdir -p "$make_wheelhouse" && cp "$k2_wheel" "$make_wheelhouse"
+  fi
+fi
 check_packages
 verify >"$venv/verified"
-[[ -z $k2_wheel ]] || echo "k2 computes the CTC loss that torch does" >>"$venv/verified"
 printf '%s\n' "$lock" "$torch_build" "$wanted" "$venv" >"$venv/speecheq-stamp.new"
 rm -rf "$venv/wheels" "$venv/pip.last" "$venv/tools.txt"
 mv "$venv/speecheq-stamp.new" "$venv/speecheq-stamp"
-log "$(cat "$venv/verified")"
+log "$(cat "$venv/verified")${k2_wheel:+, and k2 computes the CTC loss that torch does}"
 log "installed the $stack stack${wanted:+, with $wanted,} in $venv in $((SECONDS - started)) s"

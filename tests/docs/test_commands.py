@@ -122,6 +122,7 @@ PROGRAMS = (
 NOT_LEFT = {
     ".jsonl.gz",
     "durations.tsv",
+    "align.html",
     "some.txt",
     "/dev/shm",
     "/mnt/c",

@@ -5,32 +5,20 @@ import http.server
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import threading
-import zipfile
 from functools import partial
 from pathlib import Path
 
 import pytest
+from install_stand_in import PYTHON, STAND_IN, make_wheel, name_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = f"cp{sys.version_info[0]}{sys.version_info[1]}"
 OTHER_PYTHON = "cp39"
-LINUX = f"manylinux_2_17_{platform.machine()}.manylinux2014_{platform.machine()}"
 PAIRS = "# build, torch, least k2\ncpu\t2.9.1\t1.24.4\ncpu\t2.8.0\t1.24.4\ncuda\t2.9.1\t1.24.4\n"
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="the stand-in wheels are for Linux")
-
-
-def name_of(torch="2.9.1", build="cpu", python=PYTHON, version="1.24.4.dev20251029", tags=LINUX):
-    return f"k2-{version}+{build}.torch{torch}-{python}-{python}-{tags}.whl"
-
-
-def make_wheel(folder, name, content="k2"):
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(folder / name, "w") as wheel:
-        wheel.writestr("k2/__init__.py", content)
-    return folder / name
 
 
 def choose(tmp_path, source, build="cpu"):
@@ -153,23 +141,6 @@ def test_the_table_names_versions_of_both_builds():
 
 # ---- utils/install.sh, with a Python that only notes what it is told to install
 
-STAND_IN = """#!/bin/bash
-log={log}
-case "$*" in
-  *k2_wheels.py*) exec {python} "$@" ;;
-  "-m venv "*) mkdir -p "$3/bin" && ln -s "$(readlink -f "$0")" "$3/bin/python" ;;
-  "-m pip "*" download "*torch==*)
-    echo "$*" >>$log
-    [[ -n ${{NO_TORCH:-}} && "$*" != *modern-cpu.txt* ]] && exit 1
-    while [[ $1 != --dest ]]; do shift; done
-    echo torch >"$2/torch-2.9.1+cpu-stand-in.whl" ;;
-  "-m pip "*) echo "$*" >>$log ;;
-  "- modern "*) echo "it runs: stand-in" ;;
-  "- "*) exit ${{K2_FAILS:-0}} ;;
-  "-c "*) if (($# == 2)); then echo 3.12; else echo "$0"; fi ;;
-esac
-"""
-
 
 @pytest.fixture
 def install(tmp_path):
@@ -241,6 +212,40 @@ def test_a_page_that_cannot_be_reached_is_one_line(install):
 def test_a_stack_that_is_asked_for_looks_for_no_k2(install):
     said, pip, _ = install("--stack", "modern")
     assert "k2" not in said and "modern-cpu.txt" in pip
+
+
+def test_k2_comes_and_goes_as_it_is_asked_for(tmp_path, install):
+    make_wheel(tmp_path / "wheels", name_of())
+    wheels = ("--k2-wheels", tmp_path / "wheels")
+    _, _, venv = install(*wheels)
+    said, pip, _ = install("--k2", "no")
+    assert "replacing the environment" in said and "as --k2 no asks" in said
+    assert "modern-cpu.txt" in pip and not (venv / "k2-pair").exists()
+    said, _, _ = install("--k2", "yes", *wheels)
+    assert "as --k2 yes asks" in said and (venv / "k2-pair").exists()
+    (venv / "bin" / "python").unlink()  # and where it has to be made afresh, k2 is looked for again
+    said, _, _ = install("--stack", "modern", K2_PAGES="http://127.0.0.1:9/")
+    assert "no k2 for the modern stack: http://127.0.0.1:9/cpu.html cannot be reached" in said
+
+
+def test_a_wheelhouse_holds_k2_and_its_torch_and_installs_them(tmp_path, install):
+    wheel = make_wheel(tmp_path / "wheels", name_of())
+    house = tmp_path / "house"
+    said, pip, venv = install("--k2-wheels", tmp_path / "wheels", "--make-wheelhouse", house)
+    assert f"download --only-binary :all: --dest {house} {venv}/wheels/torch-2.9.1" in pip
+    assert (house / wheel.name).is_file()
+    said, _, _ = install("--make-wheelhouse", house, status=1)
+    assert "has kept neither k2's wheel nor that of its torch" in said.splitlines()[-1]
+    shutil.rmtree(venv)
+    said, _, _ = install("--wheelhouse", house)
+    assert f"k2 for the modern stack: {wheel.name}" in said and (venv / "k2-pair").exists()
+
+
+def test_a_wheelhouse_gets_no_k2_that_does_not_work(tmp_path, install):
+    make_wheel(tmp_path / "wheels", name_of())
+    house = tmp_path / "house"
+    install("--k2-wheels", tmp_path / "wheels", "--make-wheelhouse", house, K2_FAILS="1")
+    assert not list(tmp_path.glob("house/k2-*"))
 
 
 @pytest.mark.parametrize(
