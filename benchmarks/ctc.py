@@ -2,11 +2,17 @@
 """CTC by k2 and by torch at the recipes' sizes: seconds forward and backward, peak memory, how far the losses agree.
 
     python benchmarks/ctc.py [--device cuda] [--threads 1] [--rounds 7]
+    python benchmarks/ctc.py --phonemes data/phonemes/aishell.all
+
+The second takes the texts and lengths of the corpus that stage 3 wrote with --pronunciations all, and compares the
+first pronunciation of each word with all of them.
 
 Each row runs in a process of its own; the processes take turns, a mini-batch a round.
 """
 
 import argparse
+import gzip
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from turns import Turns
 
+from speecheq.dataset.phones.lattice import as_words, ctc_graph, first_labels
 from speecheq.losses import ctc_loss
+
+UTTERANCES = 32  # of the mini-batch of --phonemes
 
 
 class Size(NamedTuple):
@@ -66,13 +75,49 @@ def prepare(size: Size, backend: str, device: torch.device) -> Callable[[], floa
     return work
 
 
+def prepare_pronunciations(folder: str, which: str, backend: str, device: torch.device) -> Callable[[], float]:
+    """The same of random logits, 50 frames a second, and the first or all pronunciations of a corpus' first texts."""
+    with gzip.open(Path(folder) / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
+        cuts = [json.loads(line) for line, _ in zip(lines, range(UTTERANCES))]
+    words = [as_words(cut["supervisions"][0]["custom"]["words"]) for cut in cuts]
+    targets = [torch.tensor(first_labels(utterance)) for utterance in words]
+    graphs = [ctc_graph(utterance) for utterance in words] if which == "all" else None
+    lengths = torch.tensor([int(50 * cut["duration"]) for cut in cuts])
+    classes = 1 + max(label for utterance in words for word in utterance for row in word for label in row)
+    randomness = torch.Generator().manual_seed(0)
+    logits = torch.randn(len(cuts), int(lengths.max()), classes, generator=randomness).to(device).requires_grad_()
+
+    def work() -> float:
+        logits.grad = None
+        loss = ctc_loss(logits, lengths, targets, backend, graphs).loss
+        loss.backward()
+        return loss.item()
+
+    return work
+
+
+def compare_pronunciations(turns: Turns, folder: str, rounds: int) -> None:
+    """Print the table of --phonemes."""
+    for title, which, backend in (
+        ("first, torch", "first", "torch"),
+        ("first, k2", "first", "k2"),
+        ("all, k2", "all", "k2"),
+    ):
+        turns.add(title, prepare_pronunciations, folder, which, backend)
+    for title, row in turns.take(rounds).items():
+        print(f"{title:14s} {1000 * row.seconds:8.1f} ms {row.mebibytes:7.0f} MiB, loss {row.result:.3f} a phone")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--phonemes", help="folder of stage 3, written with --pronunciations all")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1, help="of each process on the CPU")
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
     print(f"torch {torch.__version__}, {given.device}, CPU threads: {given.threads}, {given.rounds} rounds")
+    if given.phonemes:
+        return compare_pronunciations(Turns(given.device, given.threads), given.phonemes, given.rounds)
     print(f"{'':40s} {'k2 ms':>8s} {'torch ms':>8s} {'k2/torch':>8s} {'k2 MiB':>7s} {'torch':>7s} {'apart':>8s}")
     for title, size in SIZES.items():
         turns = Turns(given.device, given.threads)
