@@ -174,3 +174,11 @@ def test_where_nothing_can_be_aligned_nothing_is_written(experiment, tmp_path, t
     with pytest.raises(InputError, match="1 of 1 recordings could not be aligned"):
         align([str(tmp_path / "a.wav")], str(experiment / "best.pt"), tmp_path / "out", None, False)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_that_is_too_short_for_its_text_is_named(experiment, tmp_path, toys, caplog):
+    toys.write_wav(tmp_path / "a.wav", 0.2)
+    (tmp_path / "a.txt").write_text("你好" * 30, encoding="utf-8")
+    command = ["align", "--model", experiment / "best.pt", "--out", tmp_path / "out", tmp_path / "a.wav"]
+    assert main([str(word) for word in command]) == 1
+    assert re.search(r"needs \d+ frames, and there are \d+: the recording of 0.20 s is too short", caplog.text)

@@ -2,13 +2,18 @@
 
 import math
 import random
+import re
 from importlib.util import find_spec
 
 import pytest
+import soundfile
 import torch
 
 from speecheq.common.errors import InputError
-from speecheq.dataset.phones.lattice import as_words, ctc_graph, expand, first_labels
+from speecheq.dataset.phones import mandarin
+from speecheq.dataset.phones.lattice import as_words, build_lattice, ctc_graph, expand, first_labels
+from speecheq.inference.alignment import Aligner
+from speecheq.inference.trained_model import load_trained_model
 from speecheq.losses import ctc, ctc_loss, resolve_ctc_backend
 
 CPU = torch.device("cpu")
@@ -179,3 +184,32 @@ def test_a_wider_beam_changes_nothing(spread, monkeypatch):
     monkeypatch.setattr(ctc, "OUTPUT_BEAM", 2 * ctc.OUTPUT_BEAM)
     wider = ctc_loss(logits, *arguments, graphs).per_utterance
     torch.testing.assert_close(given, wider, rtol=0, atol=1e-4 * float(wider.min()))
+
+
+@K2
+@pytest.mark.parametrize(
+    "sharpness", [1.0, 5.0]
+)  # of a model that was hardly trained, whose outputs are flat, and more
+def test_a_wider_beam_changes_nothing_on_real_utterances(sharpness, samples, experiment, monkeypatch):
+    corpus = samples("AISHELL-1")
+    (transcripts,) = corpus.rglob("aishell_transcript*.txt")
+    lines = (line.split(maxsplit=1) for line in transcripts.read_text(encoding="utf-8").splitlines())
+    texts = {name: text for name, text in lines if re.fullmatch(r"[\u4e00-\u9fff\s]+", text)}
+    aligner = Aligner(load_trained_model(str(experiment / "best.pt"), "cpu"))
+    outputs, graphs, targets, sequences = [], [], [], 0
+    for path in [path for path in sorted(corpus.rglob("*.wav")) if path.stem in texts][::23][:6]:
+        outputs.append(torch.from_numpy(aligner._log_probs(soundfile.read(path, dtype="float32")[0])) * sharpness)
+        spoken = mandarin.text_to_words(texts[path.stem])
+        words = as_words([[aligner.table.encode(phones) for phones in word.pronunciations] for word in spoken])
+        graphs.append(ctc_graph(words))
+        targets.append(torch.tensor(first_labels(words)))
+        sequences += build_lattice(words).number_of_sequences()
+    assert len(outputs) == 6 < sequences
+    lengths = torch.tensor([len(each) for each in outputs])
+    logits = torch.nn.utils.rnn.pad_sequence(outputs, batch_first=True)
+    given = ctc_loss(logits, lengths, targets, "k2", graphs)
+    assert given.feasible.all() and not given.pathless.any()
+    monkeypatch.setattr(ctc, "OUTPUT_BEAM", 2 * ctc.OUTPUT_BEAM)
+    wider = ctc_loss(logits, lengths, targets, "k2", graphs)
+    torch.testing.assert_close(given.per_utterance, wider.per_utterance, rtol=1e-4, atol=0)
+    torch.testing.assert_close(given.loss, wider.loss, rtol=0, atol=1e-4)

@@ -29,7 +29,7 @@ from speecheq.dataset.phoneme_cuts import phonemes
 from speecheq.evaluation.predictions import predict_emotions, predict_phones
 from speecheq.evaluation.score import score
 from speecheq.evaluation.score_files import read_embeddings, read_scores
-from speecheq.losses import LossWeights
+from speecheq.losses import LossWeights, ctc_loss
 from speecheq.models import checkpoint
 from speecheq.reporting import report
 from speecheq.reporting.experiment import scored_folders, summarise
@@ -800,6 +800,21 @@ def test_utterances_too_short_for_their_phones_are_named(data, caplog):
     batch = MultitaskBatch(batch.emotion, None, short)
     losses = step(model, torch.optim.SGD(model.parameters(), lr=0.1), batch, config)
     assert losses["ctc_left_out"] == 1 and short.ids[0] in caplog.text
+
+
+def test_utterances_without_a_path_after_pruning_are_named(data, caplog, monkeypatch):
+    batch, config = one_batch(data), small_config(data__cmvn="none")
+
+    def lose_the_first(*given):
+        found = ctc_loss(*given)
+        lost = torch.arange(len(found.feasible)) == 0
+        return dataclasses.replace(found, feasible=found.feasible & ~lost, pathless=lost)
+
+    monkeypatch.setattr("speecheq.training.step.ctc_loss", lose_the_first)
+    model = checkpoint.new_model(config)
+    losses = step(model, torch.optim.SGD(model.parameters(), lr=0.1), batch, config)
+    assert losses["ctc_left_out"] == 1
+    assert f"{batch.phoneme.ids[0]} (no path is left after pruning)" in caplog.text
 
 
 def test_where_it_runs_does_not_redo_a_training(data, tmp_path, caplog):
