@@ -117,7 +117,8 @@ def main() -> None:
     given = parser.parse_args()
     print(f"torch {torch.__version__}, {given.device}, CPU threads: {given.threads}, {given.rounds} rounds")
     if given.phonemes:
-        return compare_pronunciations(Turns(given.device, given.threads), given.phonemes, given.rounds)
+        compare_pronunciations(Turns(given.device, given.threads), given.phonemes, given.rounds)
+        return
     print(f"{'':40s} {'k2 ms':>8s} {'torch ms':>8s} {'k2/torch':>8s} {'k2 MiB':>7s} {'torch':>7s} {'apart':>8s}")
     for title, size in SIZES.items():
         turns = Turns(given.device, given.threads)
