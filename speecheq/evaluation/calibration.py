@@ -90,8 +90,8 @@ class DevCalibration:
         point, least = self.choose(error_rate), self.risks[-1]
         if point is None:
             raise InputError(
-                f"an error rate of {100 * error_rate:g} % cannot be reached: on the model's held-out clips no threshold "
-                f"that answers {FEWEST_CLIPS} clips or more has below {100 * least.error_rate:.1f} % ({least.wrong} "
+                f"an error rate of {100 * error_rate:g} % cannot be reached: on the model's held-out clips no "
+                f"threshold that answers {FEWEST_CLIPS} clips or more has below {100 * least.error_rate:.1f} % ({least.wrong} "
                 f"wrong of {least.answered} answered, of {self.clips} clips); ask for that or more."
             )
         return point
