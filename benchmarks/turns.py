@@ -36,10 +36,12 @@ def _serve(pipe: Any, threads: int, device: torch.device, prepare: Callable, arg
         pipe.send(str(error))
         return
     pipe.send(None)
+    # seconds of the processor, where they are those that the work would take with the core to itself
+    clock = time.process_time if device.type == "cpu" and threads == 1 else time.perf_counter
     while pipe.recv():
-        start = time.perf_counter()
+        start = clock()
         result = work()
-        pipe.send(time.perf_counter() - start)
+        pipe.send(clock() - start)
     if device.type == "cuda":
         pipe.send((torch.cuda.max_memory_allocated(device) / 2**20, result))
     else:

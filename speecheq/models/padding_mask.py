@@ -18,7 +18,7 @@ def _is_exported() -> bool:
     return torch.jit.is_tracing() or (exporting is not None and exporting())
 
 
-def _is_eager_on_cpu(x: Tensor) -> bool:
+def is_eager_on_cpu(x: Tensor) -> bool:
     """Whether Python may look at the values of ``x`` at no cost: on a CPU, and not in an export."""
     return x.device.type == "cpu" and not _is_exported()
 
@@ -44,7 +44,7 @@ class Frames(NamedTuple):
         Raises ValueError for a length outside 1..num_frames.
         """
         padded = True
-        if _is_eager_on_cpu(given_lengths):
+        if is_eager_on_cpu(given_lengths):
             shortest, longest = int(given_lengths.min()), int(given_lengths.max())
             if shortest < 1 or longest > num_frames:
                 raise ValueError(
@@ -67,7 +67,7 @@ class Frames(NamedTuple):
         """(N, T, C) with padding, which may hold anything, also NaN, set to zero."""
         if self.mask is None:
             return x
-        if _is_eager_on_cpu(x):  # to look is faster than to copy, and it is zero already where it was normalised
+        if is_eager_on_cpu(x):  # to look is faster than to copy, and it is zero already where it was normalised
             if not any(clip[length:].any() for clip, length in zip(x.detach(), self.given_lengths.tolist())):
                 return x
         return x.masked_fill(self.mask == 0, 0.0)
