@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from speecheq.common.errors import InputError
 from speecheq.evaluation import metrics
@@ -123,8 +121,14 @@ def fit_calibration(predictions: Sequence[ClipPrediction], clips_are: str = "the
     if temperature < 1:
         # measured on unheard speakers: such a temperature makes them too sure (docs/statistics.md)
         temperature, reason = 1.0, f"the temperature of {clips_are} is below 1, and posteriors are never made sharper"
-    confidence = np.exp(log_softmax(logits / temperature, axis=1)).max(1)
+    confidence = np.exp(_log_softmax(logits / temperature)).max(1)
     return DevCalibration(temperature, clips, tuple(_risks(correct, confidence)), reason)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    """(clips, classes) -> the logarithms of the posteriors, (clips, classes)."""
+    shifted = logits - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
 
 def _fit_temperature(logits: np.ndarray, gold: np.ndarray) -> float:
@@ -132,10 +136,12 @@ def _fit_temperature(logits: np.ndarray, gold: np.ndarray) -> float:
 
     The NLL is convex in the inverse of the temperature, so it has one minimum.
     """
+    from scipy.optimize import minimize_scalar  # a tenth of all that prediction, which needs no fit, would import
+
     rows = np.arange(len(gold))
 
     def nll(log_temperature: float) -> float:
-        return float(-log_softmax(logits / math.exp(log_temperature), axis=1)[rows, gold].mean())
+        return float(-_log_softmax(logits / math.exp(log_temperature))[rows, gold].mean())
 
     bounds = (math.log(LOWEST), math.log(HIGHEST))
     return math.exp(minimize_scalar(nll, bounds=bounds, method="bounded", options={"xatol": 1e-5}).x)
@@ -171,7 +177,7 @@ def calibration_scores(predictions: Sequence[ClipPrediction], temperature: float
     gold = np.array([p.gold_esc for p in predictions], dtype=np.int64)
     logits = np.array([p.logits for p in predictions], dtype=np.float64)
     rows = np.arange(len(gold))
-    after, before = log_softmax(logits / temperature, axis=1), log_softmax(logits, axis=1)
+    after, before = _log_softmax(logits / temperature), _log_softmax(logits)
     return {
         "nll": float(-after[rows, gold].mean()),
         "ece_uncalibrated": metrics.calibration_error(gold.tolist(), np.exp(before).tolist()),
