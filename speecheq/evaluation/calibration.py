@@ -89,8 +89,8 @@ class DevCalibration:
         if point is None:
             raise InputError(
                 f"an error rate of {100 * error_rate:g} % cannot be reached: on the model's held-out clips no "
-                f"threshold that answers {FEWEST_CLIPS} clips or more has below {100 * least.error_rate:.1f} % ({least.wrong} "
-                f"wrong of {least.answered} answered, of {self.clips} clips); ask for that or more."
+                f"threshold that answers {FEWEST_CLIPS} clips or more has below {100 * least.error_rate:.1f} % "
+                f"({least.wrong} wrong of {least.answered} answered, of {self.clips} clips); ask for that or more."
             )
         return point
 
