@@ -63,8 +63,8 @@ class BidirectionalGru(torch.autograd.Function):
             by_reset = by_new * hidden_new * reset * (1 - reset)
             derivatives = torch.stack([by_reset, by_update, by_new * reset], dim=3)  # (steps, 2, N, 3, H)
             to_hidden = torch.empty_like(derivatives)
-            by_step = (after, after.unsqueeze(3), derivatives, to_hidden, to_hidden.flatten(3), update)
-            by_step += (grad_states[:-1][block],)
+            rows_of_gates = (after.unsqueeze(3), derivatives, to_hidden, to_hidden.flatten(3))
+            by_step = (after, *rows_of_gates, update, grad_states[:-1][block])
             for grad_after, rows, derivative, products, hidden, z, grad_before in zip(
                 *(x.unbind()[::-1] for x in by_step)
             ):
