@@ -3,10 +3,10 @@
 #
 #   utils/install.sh [--stack auto|k2|modern] [--venv DIR] [--python PATH] [--extras LIST]
 #
-# --stack auto     k2: Python 3.10, torch 1.13.1, k2 1.23.4. modern: Python 3.11 to 3.13, torch 2, no k2.
-#                  auto keeps the stack that is installed; else it takes k2 where a Python 3.10 is to be had
-#                  (on PATH, under pyenv, through uv) and torch 1.13.1 knows the GPU, if there is one. On aarch64
-#                  Linux and Macs with Apple's processors it is modern, without k2.
+# --stack auto     k2: Python 3.10, torch 1.13.1, k2 1.23.4. modern: Python 3.11 to 3.13, torch 2, k2 by --k2.
+#                  auto keeps the stack that is installed; else it takes modern where there is a k2 for it, then k2
+#                  where a Python 3.10 is to be had (on PATH, under pyenv, through uv) and torch 1.13.1 knows the GPU,
+#                  if there is one, then modern. On aarch64 Linux and Macs with Apple's processors it is modern.
 # --venv DIR       where to install (default: $SPEECHEQ_VENV, or .venv of this checkout)
 # --python PATH    the Python to build on, instead of looking for one
 # --extras LIST    av (PyAV, for m4a, mp4 and others), cited (librosa, openSMILE: features of other systems), demo
@@ -16,9 +16,8 @@
 # --make-wheelhouse DIR  beside installing, fill DIR with all that was installed, for machines without a network
 # --wheelhouse DIR       install from such a DIR alone; of the same stack, extras and torch, on the same Python
 # --k2 auto        whether the modern stack gets k2, from the wheels of k2's own pages, with the torch that they are
-#                  for (utils/requirements/k2-pairs.tsv): yes, no, or auto: with --stack auto, where the k2 stack cannot
-#                  be had, or --k2-wheels is given; without a wheel that fits, one line says so, and CTC is torch's.
-#                  The k2 stack comes first since these wheels are not pinned; docs/recipes.md has all outcomes
+#                  for (utils/requirements/k2-pairs.tsv): yes, no, or auto: with --stack auto, or where --k2-wheels is
+#                  given; where no wheel fits or works, one line says so. docs/recipes.md has all outcomes
 # --k2-wheels PAGE|DIR   where these wheels are (https://k2-fsa.github.io/k2/cpu.html or cuda.html, as torch is)
 # --torch auto     the modern stack's torch: cuda (2.11.0), cpu (2.13.0), or auto: cuda where there is a GPU
 #
@@ -99,6 +98,18 @@ gpu_capability() {
     awk '/^[0-9]+\.[0-9]+$/ && $1 * 10 > most { most = $1 * 10 } END { printf "%d\n", most + 0.5 }'
 }
 
+# without_k2 REASON: after a wheel of k2 or its torch that cannot be used; begins anew where the k2 stack may come next
+without_k2() {
+  [[ $k2 != yes ]] || die "--k2 yes: $1."
+  log "no k2 for the modern stack: $1"
+  if $k2_stack_is_next; then
+    rm -rf "$venv" "$k2_scratch"
+    exec "$root/utils/install.sh" --k2 no --venv "$venv" --extras "$extras" --torch "$torch" \
+      --wheelhouse "$wheelhouse" --make-wheelhouse "$make_wheelhouse"
+  fi
+  pick_torch_after_k2
+}
+
 # look_for_k2: sets k2_torch, k2_wheel and k2_digest by k2's page of wheels; one line says why there is none
 look_for_k2() {
   local build=cpu source answer
@@ -135,9 +146,8 @@ choose() {
     why="--python is Python $version"
   elif [[ $stack == modern ]]; then
     why=$reason_given
-  elif [[ $stack == auto && ($k2 == yes || ($k2 == auto && -n $k2_wheels)) ]] && python=$(find_modern_python) &&
-    look_for_k2; then
-    stack=modern why="there is a k2 for it, as --k2 or --k2-wheels asks"
+  elif [[ $stack == auto && $k2 != no ]] && python=$(find_modern_python) && look_for_k2; then
+    stack=modern why="there is a k2 for it" k2_stack_is_next=true
   elif [[ $stack == auto ]] && ((gpu > newest_gpu_of_k2_stack)); then
     python=
     stack=modern why="the GPU has compute capability $((gpu / 10)).$((gpu % 10)), which torch 1.13.1 does not know"
@@ -226,9 +236,7 @@ install_k2_pair() {
   [[ $k2_build == cuda ]] || name+=+cpu
   fetch=(download --no-deps --only-binary :all: --retries 1 --dest "$venv/wheels" "$name")
   run_pip "${fetch[@]}" || run_pip "${fetch[@]}" --index-url "https://download.pytorch.org/whl/$k2_build" || {
-    [[ $k2 != yes ]] || die "--k2 yes: $name, which k2's wheel is for, cannot be fetched: see $pip_log."
-    log "no k2 for the modern stack: $name, which its wheel is for, cannot be fetched"
-    pick_torch_after_k2
+    without_k2 "$name, which its wheel is for, cannot be fetched ($(tail -n 1 "$venv/pip.last"))"
     return
   }
   file=$(compgen -G "$venv/wheels/torch-*.whl" | head -n 1)
@@ -321,7 +329,7 @@ venv=$(realpath -m -- "$venv")
 gpu=$(gpu_capability)
 [[ $stack == modern || $torch == auto ]] || die "--torch is for --stack modern: the k2 stack has one torch."
 
-k2_torch='' k2_wheel='' k2_digest='' k2_build='' k2_sought=false
+k2_torch='' k2_wheel='' k2_digest='' k2_build='' k2_sought=false k2_stack_is_next=false
 [[ $k2 =~ ^(auto|yes|no)$ ]] || die "--k2 is auto, yes or no, not '$k2'."
 [[ $k2 != no || -z $k2_wheels ]] || die "--k2-wheels says where k2 is, and --k2 no that there is to be none."
 if [[ -n $wheelhouse && -z $k2_wheels && $k2 != no ]] && compgen -G "$wheelhouse/k2-*+*torch*.whl" >/dev/null; then
@@ -428,10 +436,8 @@ install_all() { # ARGUMENT...: all that is pinned, with pip ARGUMENT...
 install_all install
 pip install --no-deps --no-build-isolation --use-pep517 -e "$root"
 if [[ -n $k2_wheel ]] && ! k2_works; then
-  [[ $k2 != yes ]] || die "--k2 yes: $(basename "$k2_wheel") does not work with torch $k2_torch: see the end of $pip_log."
-  log "no k2 for the modern stack: $(basename "$k2_wheel") does not work with torch $k2_torch (see $pip_log)"
+  without_k2 "$(basename "$k2_wheel") does not work with torch $k2_torch ($(tail -n 1 "$pip_log"))"
   run_pip uninstall -y k2 torch || true
-  pick_torch_after_k2
   install_all install
 fi
 if [[ -n $make_wheelhouse ]]; then
