@@ -46,6 +46,14 @@ class ResBiGRU(nn.Module):
 def run_both_ways(forward_rnn: nn.RNNBase, backward_rnn: nn.RNNBase, x: Tensor, frames: Frames) -> Tensor:
     """Run two RNNs of H units, the second from each utterance's end to its beginning: (N, T, C) -> (N, T, 2H)."""
     steps = x.transpose(0, 1).contiguous()  # (T, N, C), the layout of the RNNs
+    if is_eager_on_cpu(x):
+        with torch.autocast("cpu", enabled=False):  # CPUs without AVX-512 have no LSTM in bfloat16
+            return _run_both_ways(forward_rnn, backward_rnn, steps.float(), frames)
+    return _run_both_ways(forward_rnn, backward_rnn, steps, frames)
+
+
+def _run_both_ways(forward_rnn: nn.RNNBase, backward_rnn: nn.RNNBase, steps: Tensor, frames: Frames) -> Tensor:
+    """The same from (T, N, C)."""
     there, back = forward_rnn(steps)[0], backward_rnn(reverse_speech(steps, frames))[0]
     return torch.cat([there, reverse_speech(back, frames)], dim=2).transpose(0, 1)
 
