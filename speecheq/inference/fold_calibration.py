@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 
 from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation.calibration import DevCalibration, fit_calibration
@@ -28,15 +29,10 @@ def fold_calibration(experiment: Path) -> tuple[DevCalibration, list[ClipPredict
             own = DevCalibration.from_dict(fold.run.get("calibration")).temperature
             clips += [replace(clip, logits=_logits(clip.posterior, own).tolist()) for clip in fold.sets[TEST]]
     found = fit_calibration(clips, FOLDS)
-    return found, [replace(clip, posterior=_posterior(clip.logits, found.temperature)) for clip in clips]
+    posteriors = (softmax(np.array(clip.logits) / found.temperature).tolist() for clip in clips)
+    return found, [replace(clip, posterior=posterior) for clip, posterior in zip(clips, posteriors)]
 
 
 def _logits(posterior: list[float], temperature: float) -> np.ndarray:
     """The logits, but for a constant, of which ``posterior`` is the softmax at ``temperature``."""
     return temperature * np.log(np.maximum(posterior, LEAST))
-
-
-def _posterior(logits: list[float] | None, temperature: float) -> list[float]:
-    scaled = np.array(logits) / temperature
-    shares = np.exp(scaled - scaled.max())
-    return (shares / shares.sum()).tolist()
