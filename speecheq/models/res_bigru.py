@@ -48,7 +48,7 @@ def run_both_ways(forward_rnn: nn.RNNBase, backward_rnn: nn.RNNBase, x: Tensor, 
     steps = x.transpose(0, 1).contiguous()  # (T, N, C), the layout of the RNNs
     if is_eager_on_cpu(x):
         with torch.autocast("cpu", enabled=False):  # CPUs without AVX-512 have no LSTM in bfloat16
-            return _run_both_ways(forward_rnn, backward_rnn, steps.float(), frames)
+            return _run_both_ways(forward_rnn, backward_rnn, steps.to(next(forward_rnn.parameters()).dtype), frames)
     return _run_both_ways(forward_rnn, backward_rnn, steps, frames)
 
 

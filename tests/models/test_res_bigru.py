@@ -47,3 +47,16 @@ def test_each_utterance_as_if_alone(lengths):
         assert (started.grad[n, length:] == 0).all()
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, _reference_gradient(theirs, name), atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_other_precisions_have_the_same_states():
+    torch.manual_seed(0)
+    ours, x = ResBiGRU(6), torch.randn(2, 9, 6)
+    frames = Frames.from_lengths(torch.tensor([9, 4]), 9, CPU)
+    expected = ours(x, frames)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(
+            frames.zeroed(ours(x.bfloat16(), frames).float()), frames.zeroed(expected), atol=0.02, rtol=0.02
+        )
+    found = ours.double()(x.double(), frames)
+    torch.testing.assert_close(frames.zeroed(found).float(), frames.zeroed(expected), atol=1e-6, rtol=1e-6)
