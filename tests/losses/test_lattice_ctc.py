@@ -187,9 +187,7 @@ def test_a_wider_beam_changes_nothing(spread, monkeypatch):
 
 
 @K2
-@pytest.mark.parametrize(
-    "sharpness", [1.0, 5.0]
-)  # of a model that was hardly trained, whose outputs are flat, and more
+@pytest.mark.parametrize("sharpness", [1.0, 5.0])  # the model is hardly trained: its outputs are flat
 def test_a_wider_beam_changes_nothing_on_real_utterances(sharpness, samples, experiment, monkeypatch):
     corpus = samples("AISHELL-1")
     (transcripts,) = corpus.rglob("aishell_transcript*.txt")
