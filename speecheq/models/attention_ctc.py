@@ -63,11 +63,16 @@ class ComponentAttention(nn.Module):
         scores = self.scores(torch.tanh(self.hidden(h)))
         if frames.mask is not None:
             scores = scores.masked_fill(frames.mask == 0, HIDDEN)
-        around = pad(scores, (0, 0, REACH, REACH), value=HIDDEN).unfold(1, 2 * REACH + 1, 1)  # (N, T, 256, 9)
-        shifted = pad(contents, (0, 0, 0, 0, REACH, REACH))
         steps = h.shape[1]
-        values = torch.stack([shifted[:, place : place + steps, place] for place in range(2 * REACH + 1)], dim=3)
-        return (around.softmax(3) * values).sum(3)
+
+        def around(x: Tensor, place: int, value: float) -> Tensor:
+            """(N, T, 256) -> the frame at each place of the window, (N, T, 256)."""
+            return pad(x, (0, 0, REACH, REACH), value=value)[:, place : place + steps]
+
+        # a tensor for each place, as the gradient of a slice is as large as what it is of
+        weights = torch.stack([around(scores, place, HIDDEN) for place in range(2 * REACH + 1)]).softmax(0)
+        values = torch.stack([around(content, place, 0.0) for place, content in enumerate(contents.unbind(2))])
+        return (weights * values).sum(0)
 
 
 class AttentionBlstm(Backbone):

@@ -44,7 +44,7 @@ class ConvolutionBlock(nn.Module):
         # one row a frame and band, of which those of padding are the last
         places = Frames.from_lengths(frames.given_lengths * bands, steps * bands, x.device, frames.phoneme_stream)
         rows = self.norm(x.permute(0, 2, 3, 1).reshape(len(x), steps * bands, channels), places)
-        rows = places.zeroed(torch.relu(rows))  # 0 is the least value, so padding wins no maximum
+        rows = places.cleared(rows.relu_())  # 0 is the least value, so padding wins no maximum
         x = max_pool2d(rows.view(len(x), steps, bands, channels).permute(0, 3, 1, 2), 2, ceil_mode=True)
         lengths = torch.div(frames.given_lengths + 1, 2, rounding_mode="floor")
         return x, Frames.from_lengths(lengths, x.shape[2], x.device, frames.phoneme_stream)

@@ -116,6 +116,11 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
             # as rows (N T, C), the only fast shape for channels last
             rows, running = x.flatten(0, -2), (running_mean, running_var)
             return batch_norm(rows, *running, self.weight, self.bias, self.training, self.momentum, self.eps).view_as(x)
+        if mask is not None and not distributed.is_shared_out() and is_eager_on_cpu(x):
+            self.num_batches_tracked += 1
+            rows, valid = x.float().flatten(0, 1), mask.flatten().nonzero().squeeze(1)
+            running = running_mean, running_var, self.momentum, self.eps
+            return _ValidRowsBatchNorm.apply(rows, valid, self.weight, self.bias, running).view_as(x)
         total = torch.tensor(float(len(x)), device=x.device) if frames is None else frames.total
         batch = x.unsqueeze(1) if frames is None else x
         mask = x.new_ones(1, 1, 1) if mask is None else mask
@@ -127,11 +132,35 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
         return y.view_as(x)
 
 
-class _ValidFramesBatchNorm(torch.autograd.Function):
-    """Batch norm with the statistics of valid frames, and its gradient.
+class _ValidRowsBatchNorm(torch.autograd.Function):
+    """torch's batch norm of the valid rows (R,) of (N T, C), and its gradient; padding is zero in both. For a CPU.
 
-    On one CPU thread, 32 x 300 x 384, forward and backward: 12 ms; torch's, which counts padding too: 3 ms.
+    On one CPU thread, 32 x 300 x 384, a quarter of them padding, forward and backward: 8 ms; _ValidFramesBatchNorm
+    13 ms; torch's of all rows 4 ms. Autograd's own gradient of index_select takes a step a row.
     """
+
+    @staticmethod
+    def forward(ctx, rows, valid, weight, bias, running):
+        own, (running_mean, running_var, momentum, eps) = rows.index_select(0, valid), running
+        y, mean, inverse_std = torch.native_batch_norm(
+            own, weight, bias, running_mean, running_var, True, momentum, eps
+        )
+        ctx.save_for_backward(own, valid, weight, running_mean, running_var, mean, inverse_std)
+        ctx.eps = eps
+        return torch.zeros_like(rows).index_copy_(0, valid, y)
+
+    @staticmethod
+    def backward(ctx, grad):
+        own, valid, weight, running_mean, running_var, mean, inverse_std = ctx.saved_tensors
+        grad_own, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad.index_select(0, valid), own, weight, running_mean, running_var, mean, inverse_std, True, ctx.eps,
+            [True, True, True],
+        )  # fmt: skip
+        return torch.zeros_like(grad).index_copy_(0, valid, grad_own), None, grad_weight, grad_bias, None
+
+
+class _ValidFramesBatchNorm(torch.autograd.Function):
+    """The same on any device, of frames (N, T, C) that may be those of several processes."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, mask, total, eps):
