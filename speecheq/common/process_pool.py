@@ -25,10 +25,17 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def _end_feeding(pool: ProcessPoolExecutor) -> None:
+    """Let a broken pool end: before Python 3.12.2 it waits forever to write a long task that nobody reads (gh-94777)."""
+    queue = getattr(pool, "_call_queue", None)
+    if queue is not None:
+        queue._reader.close()
+
+
 def in_processes(work: Callable, tasks: Iterable[tuple], nj: int, what: str) -> Iterator[Any]:
     """Yield ``work(*task)`` for every task, computed in ``nj`` processes (with 1: in this one).
 
-    Results come in order of completion. Raises InputError, which begins with ``what``, if a process was killed.
+    Results come in order of completion. Raises InputError, which begins with ``what``, if a process was killed or crashed.
     """
     if nj <= 1:
         for task in tasks:
@@ -44,11 +51,13 @@ def in_processes(work: Callable, tasks: Iterable[tuple], nj: int, what: str) -> 
                     for job in done:
                         yield job.result()
                     running |= {pool.submit(work, *task) for task in islice(tasks, len(done))}
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, BrokenProcessPool):
+                    _end_feeding(pool)
                 pool.shutdown(cancel_futures=True)
                 raise
     except BrokenProcessPool as error:
         raise InputError(
-            f"{what}: one of {nj} processes was killed, perhaps for lack of memory; run the same command again with a "
-            "smaller --nj."
+            f"{what}: one of {nj} processes was killed, perhaps for lack of memory, or crashed; run the same command "
+            "again with a smaller --nj."
         ) from error

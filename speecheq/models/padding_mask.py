@@ -119,8 +119,8 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
         if mask is not None and not distributed.is_shared_out() and is_eager_on_cpu(x):
             self.num_batches_tracked += 1
             rows, valid = x.float().flatten(0, 1), mask.flatten().nonzero().squeeze(1)
-            running = running_mean, running_var, self.momentum, self.eps
-            return _ValidRowsBatchNorm.apply(rows, valid, self.weight, self.bias, running).view_as(x)
+            constants = running_mean, running_var, self.momentum, self.eps
+            return _ValidRowsBatchNorm.apply(rows, valid, self.weight, self.bias, constants).view_as(x)
         total = torch.tensor(float(len(x)), device=x.device) if frames is None else frames.total
         batch = x.unsqueeze(1) if frames is None else x
         mask = x.new_ones(1, 1, 1) if mask is None else mask
@@ -140,8 +140,8 @@ class _ValidRowsBatchNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, rows, valid, weight, bias, running):
-        own, (running_mean, running_var, momentum, eps) = rows.index_select(0, valid), running
+    def forward(ctx, rows, valid, weight, bias, constants):
+        own, (running_mean, running_var, momentum, eps) = rows.index_select(0, valid), constants
         y, mean, inverse_std = torch.native_batch_norm(
             own, weight, bias, running_mean, running_var, True, momentum, eps
         )

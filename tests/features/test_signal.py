@@ -1,10 +1,15 @@
 """Features of librosa and openSMILE in the place of an encoder: shapes, frames, storage, and the settings they give."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from speecheq.common.errors import InputError
+from speecheq.common.files import locked_folder
 from speecheq.config.encoder import ONE_A_CLIP, EncoderConfig
 from speecheq.config.layers import learned, resolve
 from speecheq.config.schema import Config
@@ -105,3 +110,21 @@ def test_what_was_trained_before_there_were_such_features_stays_done():
     assert "frame_shift" not in learned(config)["encoder"]
     config.encoder.frame_shift = 0.032
     assert learned(config)["encoder"]["frame_shift"] == 0.032
+
+
+@pytest.mark.slow
+def test_librosa_is_compiled_under_a_lock_into_a_cache_of_its_own(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    folder = tmp_path / "speecheq" / "numba"
+    program = "import sys; from speecheq.features.encoders.signal import _import; print('begins', flush=True); "
+    with locked_folder(folder):
+        run = subprocess.Popen(
+            [sys.executable, "-c", program + "_import('librosa')"],
+            stdout=subprocess.PIPE,
+            env={**environment, "XDG_CACHE_HOME": str(tmp_path)},
+        )
+        assert run.stdout.readline() == b"begins\n"
+        assert not folder.exists()
+    run.communicate()
+    assert run.returncode == 0
+    assert list(folder.rglob("*.nbi"))

@@ -5,10 +5,12 @@ parameters, and every model takes their frames as it takes filter banks. Those o
 a clip, for an SVM (``speecheq probe``).
 """
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speecheq.common.digests import digest
 from speecheq.common.errors import InputError, optional_package
+from speecheq.common.files import locked_folder
 from speecheq.config.encoder import ONE_A_CLIP, SIGNALS
 from speecheq.features.audio import resampler
 from speecheq.features.encoders.encoder import SAMPLING_RATE, Encoder
@@ -84,12 +87,27 @@ def _parse(model: str) -> tuple[str, str]:
 def _import(package: str) -> Any:
     with optional_package(package, f"this feature set, of {package},", INSTALL):
         if package == "librosa":
-            import librosa
-
-            return librosa
+            return _import_librosa()
         import opensmile
 
         return opensmile
+
+
+@cache
+def _import_librosa() -> Any:
+    """librosa, with all code compiled that its features need.
+
+    numba keeps what it compiles in files whose names two processes may choose alike; who reads the wrong one crashes.
+    So one process at a time compiles, into a cache of our own, and those that it forks need not.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = os.environ.setdefault("NUMBA_CACHE_DIR", str(caches / "speecheq" / "numba"))
+    with locked_folder(folder, wait=True):
+        import librosa
+
+        for frame_set in FRAME_SETS.values():
+            frame_set.compute(librosa, np.sin(np.arange(frame_set.rate, dtype=np.float32)))
+    return librosa
 
 
 def signal_digest(settings: EncoderSettings) -> str:
