@@ -26,7 +26,7 @@ def _use_one_thread() -> None:
 
 
 def _end_feeding(pool: ProcessPoolExecutor) -> None:
-    """Let a broken pool end: before Python 3.12.2 it waits forever to write a long task that nobody reads (gh-94777)."""
+    """Let a broken pool end: older Pythons wait forever to write a long task that nobody reads (gh-94777)."""
     queue = getattr(pool, "_call_queue", None)
     if queue is not None:
         queue._reader.close()
@@ -35,7 +35,8 @@ def _end_feeding(pool: ProcessPoolExecutor) -> None:
 def in_processes(work: Callable, tasks: Iterable[tuple], nj: int, what: str) -> Iterator[Any]:
     """Yield ``work(*task)`` for every task, computed in ``nj`` processes (with 1: in this one).
 
-    Results come in order of completion. Raises InputError, which begins with ``what``, if a process was killed or crashed.
+    Results come in order of completion. Raises InputError, which begins with ``what``, if a process was killed or
+    crashed.
     """
     if nj <= 1:
         for task in tasks:

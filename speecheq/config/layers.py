@@ -58,6 +58,7 @@ LATER = (
     "data.features",
     "data.speech_activity",
     "data.corpus_sampling",
+    "data.target_share",
     "data.batches",
     "model.encoder_layers",
     "model.encoder_dim",

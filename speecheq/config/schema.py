@@ -34,6 +34,12 @@ class DataConfig:
         low=0.0,
         high=1.0,
     )
+    target_share: float | None = setting(
+        None,
+        "share of the target corpus in an epoch of emotion clips; null: as data.corpus_sampling says",
+        low=0.0,
+        high=0.99,
+    )
     batch_size: int = setting(32, "clips in a mini-batch of each of the three streams (section 3.2)", low=2)
     features: str = setting(FBANK, "feature set: fbank, or that of a pretrained encoder (run.sh --features NAME)")
     input: str = setting("stored", "stored features, or waveforms to be augmented", choices=("stored", "waveform"))
@@ -260,6 +266,10 @@ class Config:
                 f"data.corpus_sampling is {self.data.corpus_sampling:g}, but shards are read in their order, each clip "
                 "once; set it to 1, or leave --shar out"
             )
+        if self.shar.use and self.data.target_share is not None:
+            raise ValueError(
+                "data.target_share has no effect on shards, which are read in order; leave one of them out"
+            )
         chosen = self.augment.chosen()
         if chosen and self.data.input != "waveform":
             raise ValueError("augment.one_of changes waveforms, so data.input must be waveform")
@@ -291,9 +301,11 @@ class Config:
                 f"model.context is {self.model.context} and data.batches {self.data.batches}, but both are dialogue, "
                 "with model.kind hgfm alone, or none is (none and clips)"
             )
-        if dialogues and (self.shar.use or self.data.corpus_sampling != 1):
+        resampled = self.data.corpus_sampling != 1 or self.data.target_share is not None
+        if dialogues and (self.shar.use or resampled):
             raise ValueError(
-                "data.batches dialogue has no shards and no data.corpus_sampling; leave --shar out, set it to 1"
+                "data.batches dialogue has no shards, data.corpus_sampling and data.target_share; leave them out (1, "
+                "null)"
             )
         loss = self.loss
         plain = (loss.gamma, loss.label_smoothing, loss.soft_labels, loss.class_balance, self.mixup.alpha)

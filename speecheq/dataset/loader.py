@@ -36,7 +36,7 @@ from speecheq.dataset.batch import (
     load_samples,
     with_draw,
 )
-from speecheq.dataset.corpus_sampling import resample
+from speecheq.dataset.corpus_sampling import CorpusSampling
 from speecheq.dataset.dialogues import by_dialogue
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.shard_plan import BUCKETS
@@ -86,16 +86,18 @@ class ClipSource(ABC):
         """For each mini-batch, without end, the number of the loader that loads it."""
 
 
-class _StoredCuts(ClipSource):
+class StoredCuts(ClipSource):
     """Cuts whose features or audio are found one by one.
 
     Each process that loads plans all mini-batches itself, which is cheap: nothing but loaded mini-batches passes
     between processes, and the training waits for no manifest. The mini-batches of an epoch follow from seed, stream
     and epoch alone: those before the start are only counted, their features are not read.
+
+    ``target``: the corpus that ``data.target_share`` is of; None: none.
     """
 
-    def __init__(self, cuts: CutSet):
-        self.cuts = cuts
+    def __init__(self, cuts: CutSet, target: str | None = None):
+        self.cuts, self.target = cuts, target
 
     def planned_batches(self, stream: Stream, loader: int, loaders: int) -> Iterator[PlannedBatch]:
         dialogues = stream.config.batches == "dialogue" and stream.name == "emotion"
@@ -105,12 +107,14 @@ class _StoredCuts(ClipSource):
         return cycle(range(loaders))
 
     def _all_batches(self, stream: Stream) -> Iterator[PlannedBatch]:
-        exponent = stream.config.corpus_sampling if stream.name == "emotion" else 1.0
-        clips = None if exponent == 1 else list(self.cuts)
+        sampling = CorpusSampling()
+        if stream.name == "emotion":
+            sampling = CorpusSampling(stream.config.corpus_sampling, self.target, stream.config.target_share)
+        clips = None if sampling.takes_each_clip_once() else list(self.cuts)
         sampler = self._sampler(stream, self.cuts)
         for epoch in count(stream.start.epoch):
             if clips is not None:
-                chosen = resample(clips, exponent, f"{stream.seed} {stream.name} {epoch} corpora")
+                chosen = sampling.resample(clips, f"{stream.seed} {stream.name} {epoch} corpora")
                 sampler = self._sampler(stream, CutSet(deque(chosen)))  # of a list the sampler would warn
             sampler.set_epoch(epoch)
             for number, (cuts, last) in enumerate(_at_least_two_clips(sampler)):
@@ -237,7 +241,7 @@ def endless_stream(
     pinned memory. The mini-batches stay on the CPU. The processes hand them over in shared memory, or in
     pipes where not ``shares_memory``.
     """
-    source = cuts if isinstance(cuts, ClipSource) else _StoredCuts(cuts)
+    source = cuts if isinstance(cuts, ClipSource) else StoredCuts(cuts)
     stream = Stream(name, config, seed, start, load)
     workers = _count_workers(config, device)
     loaders = max(1, workers)

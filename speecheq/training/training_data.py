@@ -18,7 +18,7 @@ from speecheq.dataset.batch import ClipLoader, load_samples
 from speecheq.dataset.classes import class_table
 from speecheq.dataset.frontend import Frontend
 from speecheq.dataset.lazy_cuts import open_cuts, sample_cuts
-from speecheq.dataset.loader import ClipSource, training_cuts
+from speecheq.dataset.loader import ClipSource, StoredCuts, training_cuts
 from speecheq.dataset.model_inputs import (
     ModelInputs,
     SpeakerStatistics,
@@ -48,7 +48,7 @@ class TrainingData:
     """Training data, and the data for scoring after each epoch."""
 
     cut_sets: dict[str, CutSet]  # by stream
-    sources: dict[str, CutSet | ClipSource]  # of the mini-batches, by stream: the cut sets, or shards of them
+    sources: dict[str, ClipSource]  # of the mini-batches, by stream: the cut sets, or shards of them
     load: ClipLoader | None  # reads the stored features of a clip; None: its filter banks
     frontend: Frontend  # makes the model's inputs of a mini-batch
     inputs: ModelInputs  # features of any clips, as an untrained encoder gives them
@@ -109,7 +109,7 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
         phoneme_dev_inputs = by_speaker(inputs, phoneme_dev, size, device)
     return TrainingData(
         cut_sets=cut_sets,
-        sources={name: shards.get(name, cuts) for name, cuts in cut_sets.items()},
+        sources={name: shards.get(name) or StoredCuts(cuts, note["target"]) for name, cuts in cut_sets.items()},
         load=inputs.load if config.data.input == "stored" else None,
         frontend=Frontend(config, device, folders.get("noise"), folders.get("rir"), speakers, extractor),
         inputs=inputs,
