@@ -312,6 +312,7 @@ def multitask_batches(
 
 def _values_a_second(cuts: CutSet | ClipSource, load: ClipLoader) -> int:
     """Values of the features of a second, by the first clip."""
+    cuts = cuts.cuts if isinstance(cuts, StoredCuts) else cuts
     assert isinstance(cuts, CutSet), "shards hold no encoder states"
     cut = next(iter(cuts))
     return math.ceil(load(cut).numel() / cut.duration)
