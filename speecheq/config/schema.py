@@ -267,9 +267,7 @@ class Config:
                 "once; set it to 1, or leave --shar out"
             )
         if self.shar.use and self.data.target_share is not None:
-            raise ValueError(
-                "data.target_share has no effect on shards, which are read in order; leave one of them out"
-            )
+            raise ValueError("data.target_share has no effect on shards; set it to null, or leave --shar out")
         chosen = self.augment.chosen()
         if chosen and self.data.input != "waveform":
             raise ValueError("augment.one_of changes waveforms, so data.input must be waveform")
