@@ -27,9 +27,9 @@
 #   --seeds LIST          (1)
 #   --systems LIST        names of conf/systems.yaml (speecheq; in egs/mtl_aug mtl_aug_unlabelled), and yardsticks of
 #                         stage 5: probe, probe_linear (SVMs on the features) and majority (the most frequent class)
-#   --config FILE         sizes and schedule (conf/paper.yaml; in egs/mtl_aug conf/best.yaml). For CPUs conf/small.yaml;
-#                         our best, on a pretrained encoder, conf/best.yaml and, on a GPU, best_gpu.yaml
-#                         (docs/recipes.md has all)
+#   --config FILE         sizes and schedule (conf/paper.yaml; in egs/mtl_aug conf/from_scratch.yaml); for CPUs
+#                         conf/small.yaml. In egs/mandarin and egs/iemocap conf/best.yaml is our best for unseen
+#                         speakers, on a pretrained encoder, and on a GPU best_gpu.yaml (docs/recipes.md has all)
 #   --features NAME       what the systems take: fbank, or the states of a pretrained encoder, NAME.yaml in
 #                         conf/features, or starter; for stage 2 also NAME=FOLDER, the encoder's folder or a model
 #                         folder (docs/encoders.md) (fbank)

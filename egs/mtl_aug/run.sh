@@ -34,7 +34,7 @@ set -euo pipefail
   title="MTL-AUG"
   emotion_corpora=(iemocap msp_improv emodb casia ravdess) phoneme_corpora=()
   mini_corpora=(iemocap ravdess) mini_unlabelled=librispeech
-  target=iemocap extra_options=() default_config=conf/best.yaml default_system=mtl_aug_unlabelled
+  target=iemocap extra_options=() default_config=conf/from_scratch.yaml default_system=mtl_aug_unlabelled
 }
 
 default_protocol() {

@@ -200,10 +200,11 @@ def test_the_recipes_own_files_resolve(toys):
     for systems in sorted((toys.root / "egs").glob("*/conf/systems.yaml")):
         for size in sorted(systems.parent.glob("*.yaml")):
             if size.name not in ("systems.yaml", "table.yaml"):
-                on_states = size.stem.startswith(("light", "starter"))
+                on_states = size.stem.startswith(("light", "starter", "best"))
                 encoder = EncoderConfig(layers="1 2 3", dim=512) if on_states else None
+                recipe = {"data.features": "whisper-base"} if on_states else {}
                 for system in read_systems(systems):
-                    resolve(size, systems, system, encoder=encoder)
+                    resolve(size, systems, system, recipe, encoder=encoder)
 
 
 def test_settings_that_came_later_leave_the_keys_of_finished_trainings():

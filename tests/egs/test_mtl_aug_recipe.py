@@ -111,7 +111,7 @@ def test_the_systems_are_one_thing_apart(mtl_aug):
     from speecheq.config.layers import read_systems, resolve
 
     systems = mtl_aug.folder / "conf/systems.yaml"
-    for size in ("best", "small", "mini"):
+    for size in ("from_scratch", "small", "mini"):
         configs = {name: resolve(mtl_aug.folder / f"conf/{size}.yaml", systems, name) for name in read_systems(systems)}
         for name, config in configs.items():
             assert config.data.unlabelled == ("unlabelled" in name)
