@@ -20,7 +20,7 @@ PAGES = {
     "egs/mandarin/results_speeds.md": "results/mandarin_speeds.md",
     "egs/iemocap/results_speeds.md": "results/iemocap_speeds.md",
     "egs/mandarin/results_backbone.md": "results/mandarin_backbone.md",
-    "egs/iemocap/results_mtl.md": "results/iemocap_mtl.md",
+    "egs/mandarin/results_mtl.md": "results/mtl.md",
     "egs/iemocap/results_backbone.md": "results/iemocap_backbone.md",
     "egs/mandarin/results_from_scratch.md": "results/mandarin_from_scratch.md",
     "egs/iemocap/results_from_scratch.md": "results/iemocap_from_scratch.md",
