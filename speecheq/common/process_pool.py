@@ -2,9 +2,12 @@
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -32,6 +35,19 @@ def _end_feeding(pool: ProcessPoolExecutor) -> None:
         queue._reader.close()
 
 
+@contextmanager
+def _without_sigpipe() -> Iterator[None]:
+    """A pool whose process was killed writes to a closed pipe: an error it expects, not the end of this process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+
+
 def in_processes(work: Callable, tasks: Iterable[tuple], nj: int, what: str) -> Iterator[Any]:
     """Yield ``work(*task)`` for every task, computed in ``nj`` processes (with 1: in this one).
 
@@ -44,7 +60,7 @@ def in_processes(work: Callable, tasks: Iterable[tuple], nj: int, what: str) -> 
         return
     tasks = iter(tasks)
     try:
-        with ProcessPoolExecutor(nj, multiprocessing.get_context("fork"), _use_one_thread) as pool:
+        with _without_sigpipe(), ProcessPoolExecutor(nj, multiprocessing.get_context("fork"), _use_one_thread) as pool:
             running = {pool.submit(work, *task) for task in islice(tasks, 2 * nj)}
             try:
                 while running:

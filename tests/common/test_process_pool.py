@@ -13,8 +13,16 @@ def work(number, _):
     return number
 
 
+@pytest.fixture
+def sigpipe_ends_it():
+    """As in the command line."""
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGPIPE, before)
+
+
 @pytest.mark.parametrize("size", [1, 10_000_000], ids=["short tasks", "tasks longer than a pipe"])
-def test_a_killed_process_ends_the_work_with_one_sentence(size):
+def test_a_killed_process_ends_the_work_with_one_sentence(size, sigpipe_ends_it):
     tasks = ((number, bytes(size)) for number in range(20))
     with pytest.raises(InputError, match="stage 2: one of 2 processes was killed"):
         list(in_processes(work, tasks, 2, "stage 2"))
