@@ -152,7 +152,11 @@ def test_each_channel_has_its_own_speech_and_timeline(predict, call):
     for row, (_, start, end) in zip(rows, expected):
         assert (row["start"], row["end"]) == pytest.approx((start, end), abs=0.2)
     status, out, _ = predict("--channels", 2, "--segments", "speech", *SILERO, "--format", "json", call)
-    assert [json.loads(line) for line in out.splitlines()] == rows[2:]
+    alone = [json.loads(line) for line in out.splitlines()]
+    for row, together in zip(alone, rows[2:], strict=True):  # the mini-batch changes the last digit
+        for name in ("posterior", "eis"):
+            assert row.pop(name) == pytest.approx(together.pop(name), abs=1e-5)
+    assert alone == rows[2:]
     status, out, _ = predict("--segments", "speech", *SILERO, "--format", "json", "--pause", 0.5, call)
     assert [json.loads(line)["channel"] for line in out.splitlines()] == [None] * 4
 
