@@ -1,3 +1,5 @@
+"""A process pool whose processes end, or are killed."""
+
 import os
 import signal
 
