@@ -76,8 +76,11 @@ LATER = (
     "phonemes.learning_rate_factor",
     "model.phoneme_dropout",
     "optim.decay",
-    "optim.decay_epochs",
+    "optim.decay_part",
 )
+
+# Settings that are gone: a file saved with one is read without it.
+GONE = ("optim.decay_epochs",)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -260,5 +263,6 @@ def save(config: Config, path: str | Path) -> None:
 def load(path: str | Path) -> Config:
     """Read a file written by ``save``. Raises InputError for invalid content."""
     config = Config()
-    apply_layer(config, read_yaml(path), str(path))
+    values = flat(read_yaml(path))
+    apply_layer(config, {name: value for name, value in values.items() if name not in GONE}, str(path))
     return config

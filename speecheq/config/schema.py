@@ -197,8 +197,10 @@ class OptimConfig:
     schedule: str = setting(
         "constant", "learning rate after the warm-up; step: see decay", choices=("constant", "cosine", "step")
     )
-    decay: float = setting(0.1, "schedule step: factor of the learning rate every decay_epochs", low=0.0, high=1.0)
-    decay_epochs: int = setting(10, "schedule step: epochs from one decay to the next", low=1)
+    decay: float = setting(0.1, "schedule step: factor of the learning rate at each decay", low=0.0, high=1.0)
+    decay_part: float = setting(
+        0.2, "schedule step: part of the training from one decay to the next", low=0.001, high=1.0
+    )
     select: str = setting(
         "best", "epoch that best.pt holds: that with the best UA on the dev part, or the last", choices=("best", "last")
     )

@@ -21,7 +21,7 @@ from speecheq.reporting.tables import NOT_AVAILABLE, Cell, Column, Section, Tabl
 T = TypeVar("T")
 Summary = Mapping[str, Any]  # metrics.json of an experiment
 SCORES = {"wa": 100.0, "ua": 100.0, "uai": 100.0, "eis_mse": 1.0}  # score -> its factor in the paper's table
-# How the names of the configurations of cited systems begin (egs/iemocap/conf/cited.yaml).
+# How the names of the configurations of cited systems begin (egs/iemocap/conf/cited.yaml, cited_small.yaml).
 CITED_CONFIG = "cited"
 PUBLISHED = (
     "Published results are means over all folds as reported; their folds, training data and models differ from ours. "

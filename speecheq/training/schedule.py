@@ -52,7 +52,7 @@ class Schedule:
             after_warmup = (progress * steps - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
             return optim.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, after_warmup))))
         if optim.schedule == "step":
-            return optim.learning_rate * optim.decay ** (position.epoch // optim.decay_epochs)
+            return optim.learning_rate * optim.decay ** int(progress / optim.decay_part + 1e-6)
         over = self.finetune_progress(progress)
         return optim.learning_rate ** (1 - over) * optim.finetune_learning_rate**over
 

@@ -213,3 +213,11 @@ def test_settings_that_came_later_leave_the_keys_of_finished_trainings():
     config.model.projection = 320
     assert learned(config)["model"]["projection"] == 320
     assert "encoder_layers" not in learned(config)["model"]
+
+
+def test_a_file_saved_with_a_setting_that_is_gone_is_read_without_it(tmp_path):
+    save(Config(), tmp_path / "config.yaml")
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    saved["optim"]["decay_epochs"] = 3
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
+    assert load(tmp_path / "config.yaml") == Config()

@@ -70,3 +70,18 @@ def test_whichever_ends_first_is_the_end():
     made = schedule(epochs=10, max_steps=20)
     assert made.steps() == 20 and made.progress(10, Position(1, 0)) == 0.5
     assert schedule(epochs=2).steps() == 20 and schedule(epochs=2, max_steps=100).progress(10, Position(1, 0)) == 0.5
+
+
+@pytest.mark.parametrize("length", [{"epochs": 5}, {"epochs": None, "max_steps": 50}], ids=["epochs", "steps"])
+def test_the_step_schedule_decays_after_equal_parts_of_the_training(length):
+    """Head Fusion's: a tenth, four times, however long the training is."""
+    made = schedule(**length, schedule="step", learning_rate=1.0, decay=0.1, decay_part=0.2)
+    rates = [made.learning_rate(step, Position(step // 10, step % 10)) for step in range(50)]
+    assert rates == pytest.approx([0.1**power for power in range(5) for _ in range(10)])
+
+
+def test_hgfm_decays_a_hundred_times():
+    """Its code multiplies by the twentieth root of 0.5 after each of 100 epochs."""
+    made = schedule(epochs=None, max_steps=1000, schedule="step", learning_rate=1.0, decay=0.966, decay_part=0.01)
+    rates = [made.learning_rate(step, HERE) for step in range(1000)]
+    assert len(set(rates)) == 100 and rates[-1] == pytest.approx(0.966**99)
