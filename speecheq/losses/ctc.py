@@ -12,10 +12,12 @@ from importlib import metadata
 import torch
 from torch import Tensor
 from torch.nn.functional import ctc_loss as torch_ctc_loss
+from torch.nn.utils.rnn import pad_sequence
 
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.dataset.phones.lattice import BLANK, CtcGraph
+from speecheq.losses.fast_ctc import CtcLoss
 
 BACKENDS = ("k2", "torch")
 # k2 prunes paths this much below the best: on flat outputs the error is up to 3.7 nats with 10, 2e-4 with 20.
@@ -168,6 +170,9 @@ def _check_ranges(
 
 
 def _torch_losses(log_probs: Tensor, lengths: Tensor, targets: list[Tensor]) -> Tensor:
+    if log_probs.device.type == "cpu":
+        label_lengths = torch.tensor([len(target) for target in targets])
+        return CtcLoss.apply(log_probs, lengths, pad_sequence(targets, batch_first=True), label_lengths)
     # lengths on the CPU and concatenated labels select torch's own GPU kernel, which accepts empty targets
     target_lengths = torch.tensor([len(target) for target in targets])
     labels = torch.cat(targets).to(log_probs.device, non_blocking=True)
