@@ -25,7 +25,7 @@
 #                         results have folders and tables of their own, which say so (docs/cited_systems.md)
 #   --folds LIST          1, "1 3-5" or all (all; with --mini and random folds "1 2")
 #   --seeds LIST          (1)
-#   --systems LIST        names of conf/systems.yaml (speecheq; in egs/mtl_aug mtl_aug_unlabelled), and yardsticks of
+#   --systems LIST        names of conf/systems.yaml (speecheq; in egs/mtl_aug mtl_aug_unlabelled), and references of
 #                         stage 5: probe, probe_linear (SVMs on the features) and majority (the most frequent class)
 #   --config FILE         sizes and schedule (conf/paper.yaml; in egs/mtl_aug conf/from_scratch.yaml); for CPUs
 #                         conf/small.yaml. In egs/mandarin and egs/iemocap conf/best.yaml is our best for unseen
@@ -40,7 +40,7 @@
 #                         labels; give it an --exp of its own
 #   --ctc-backend NAME    k2, torch or auto: torch on a CPU; on a GPU k2, where it can be imported (auto)
 #   --score-train true    stage 5 scores the target's training clips too, for the distributions of EIS (Figure 3)
-#   --probe true          stage 5 also scores an SVM on the mean and deviation of the features, a yardstick of the
+#   --probe true          stage 5 also scores an SVM on the mean and deviation of the features, a reference for the
 #                         systems (docs/encoders.md)
 #   --robustness LIST     stage 5 scores under other conditions too: corpora (all clips of others than the target),
 #                         noise (with --test-noise at 20 to 0 dB, and reverberated), telephone (300 to 3400 Hz, mu-law,
@@ -339,19 +339,19 @@ choose_phonemes() {
 }
 
 # what stage 5 runs itself, and what is left to be trained
-yardsticks=()
+references=()
 declare -A kernel_of=([probe]=rbf [probe_linear]=linear [majority]=majority)
 split_systems() {
   local name trained=()
   for name in $systems; do
     case $name in
-      probe | probe_linear | majority) yardsticks+=("$name") ;;
+      probe | probe_linear | majority) references+=("$name") ;;
       *) trained+=("$name") ;;
     esac
   done
   systems=${trained[*]}
-  if $probe && [[ " ${yardsticks[*]} " != *" probe "* ]]; then yardsticks+=(probe); fi
-  [[ -n $systems || ${#yardsticks[@]} -gt 0 ]] || die "--systems names no system."
+  if $probe && [[ " ${references[*]} " != *" probe "* ]]; then references+=(probe); fi
+  [[ -n $systems || ${#references[@]} -gt 0 ]] || die "--systems names no system."
 }
 
 # the options that several of speecheq's commands take
@@ -508,8 +508,8 @@ score_systems() {
     speecheq robustness $robustness "${runs[@]}" ${others:+--to "${others[@]}"} ${shots:+--shots $shots} \
       "${with_sounds[@]}" "${jobs[@]}"
   fi
-  if ! $tables_only && ((${#yardsticks[@]})); then
-    for kind in "${yardsticks[@]}"; do
+  if ! $tables_only && ((${#references[@]})); then
+    for kind in "${references[@]}"; do
       speecheq probe --data "$data" --exp "$exp" --features "${features%%=*}" "${labels[@]}" --config "$config" \
         "${set_options[@]/#/--set=}" --kernel "${kernel_of[$kind]}"
     done

@@ -1,4 +1,4 @@
-"""The commands of stage 5 that score trained systems and their yardstick: score, robustness, probe."""
+"""The commands of stage 5 that score trained systems and their reference: score, robustness, probe."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -190,7 +190,7 @@ def add_commands(commands: Commands) -> None:
         commands,
         "probe",
         _probe,
-        "Stage 5: an SVM on the mean and deviation of stored features, the yardstick of trained systems.",
+        "Stage 5: an SVM on the mean and deviation of stored features, the reference of trained systems.",
     )
     add_data_option(probe)
     add_exp_option(probe)

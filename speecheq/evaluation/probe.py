@@ -1,4 +1,4 @@
-"""The probe: an SVM on the mean and deviation over time of features, the yardstick of a trained system.
+"""The probe: an SVM on the mean and deviation over time of features, the reference of a trained system.
 
 Of encoder states each layer gets an SVM of its own. The layer is chosen by UA on held-out clips of the training folds,
 never on test clips. If no test speaker is trained on but dev speakers are, groups of speakers of the training and dev

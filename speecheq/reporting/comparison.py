@@ -162,7 +162,7 @@ def _joined(value: Any) -> str:
 
 
 def _is_against_probe(first: Experiment, second: Experiment) -> bool:
-    """Whether one is a probe, the yardstick of the other, which is a trained system."""
+    """Whether one is a probe, the reference of the other, which is a trained system."""
     return is_probe(first) != is_probe(second)
 
 

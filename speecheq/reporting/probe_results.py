@@ -92,18 +92,18 @@ def below_probe(members: Sequence[Experiment]) -> list[str]:
     sentences = []
     probes = [member for member in members if is_probe(member) and member.run["probe"]["kernel"] != MAJORITY]
     for system in members:
-        own = [other for other in probes if not is_probe(system) and _is_yardstick(other, system)]
+        own = [other for other in probes if not is_probe(system) and _is_reference(other, system)]
         best = max(own, key=lambda other: other.summary["test.ua"], default=None)
         if best is not None and system.summary["test.ua"] < best.summary["test.ua"]:
-            ua, yardstick = (format_score(member.summary["test.ua"], "ua") for member in (system, best))
+            ua, reference = (format_score(member.summary["test.ua"], "ua") for member in (system, best))
             sentences.append(
-                f"{system.name} has a UA of {ua} %, below the {yardstick} % of {best.name}: an SVM on the mean and "
+                f"{system.name} has a UA of {ua} %, below the {reference} % of {best.name}: an SVM on the mean and "
                 "deviation of features does better on the same folds than this trained system"
             )
     return sentences
 
 
-def _is_yardstick(probe: Experiment, system: Experiment) -> bool:
+def _is_reference(probe: Experiment, system: Experiment) -> bool:
     """Whether both test the same clips of the same folds."""
 
     def clips(experiment: Experiment) -> set[tuple[int, str]]:

@@ -162,7 +162,7 @@ def _find(summaries: Sequence[Summary], row: PaperRow, column: PaperColumn) -> S
 
 
 def _is_shared(summary: Summary) -> bool:
-    """Whether a system stands beside those of any configuration: cited systems have one of their own, as yardsticks."""
+    """Whether a system stands beside those of any configuration: cited and reference systems have one of their own."""
     run = summary["run"]
     return run.get("probe") is not None or run["config"].startswith(CITED_CONFIG)
 
@@ -193,7 +193,7 @@ class ComparedTable(NamedTuple):
 def paper_tables(paper: PaperTable, summaries: Sequence[Summary]) -> list[ComparedTable]:
     """The paper's table with cells "ours / the paper's", once for each configuration that was run.
 
-    Cited systems and yardsticks, which have configurations of their own, are in each of these tables, with a row for
+    Cited and reference systems, which have configurations of their own, are in each of these tables, with a row for
     each configuration or feature set. The notes matter because our means over some folds are not the paper's means
     over all.
     """
@@ -203,7 +203,7 @@ def paper_tables(paper: PaperTable, summaries: Sequence[Summary]) -> list[Compar
         if any(_belongs_to(summary, row, column) for row in paper.rows for column in paper.columns):
             (shared if _is_shared(summary) else by_config)[config_name(summary["run"])].append(summary)
     if shared and not by_config:
-        by_config["cited systems and yardsticks"] = []
+        by_config["cited and reference systems"] = []
     headings = [Column("ours / the paper's", ("system",))]
     headings += [
         Column(column.heading, (f"{column.heading}, ours", f"{column.heading}, the paper's"), " / ")

@@ -126,7 +126,7 @@ def test_the_recipes_tables_name_systems_that_are_there(recipe, rows, columns):
     assert full.figures[mse] == {"mandarin": 0.68, "iemocap": 0.74}[recipe]
 
 
-def test_cited_systems_and_yardsticks_stand_beside_every_configuration(tmp_path):
+def test_cited_and_reference_systems_stand_beside_every_configuration(tmp_path):
     text = TABLE.replace("system: null", "system: hgfm").replace("published:", PROBE_ROW + "published:")
     paper = read_table(table(tmp_path, text))
     cited = [summary("hgfm", config="cited-hgfm33"), summary("hgfm", config="cited"), summary("hgfm", config="paper")]
@@ -140,7 +140,7 @@ def test_cited_systems_and_yardsticks_stand_beside_every_configuration(tmp_path)
         "SVM (probe, egemaps)",
     ]
     alone = paper_tables(paper, [*cited[:2], svm])
-    assert [beside.caption for beside, _ in alone] == ["Table 9, cited systems and yardsticks"]
+    assert [beside.caption for beside, _ in alone] == ["Table 9, cited and reference systems"]
     assert alone[0].table.rows[2][1] == ("-", "96.45")
     own = paper_tables(paper, [cited[2]])
     assert [beside.caption for beside, _ in own] == ["Table 9, paper"], "another configuration is one of its own"
@@ -165,7 +165,7 @@ def test_ours_stand_among_published_figures_of_the_same_corpus_and_kind_of_folds
     assert made.sentences == [PUBLISHED]
 
 
-def test_of_a_yardstick_and_of_earlier_scores_no_size_is_stated(tmp_path):
+def test_of_a_reference_and_of_earlier_scores_no_size_is_stated(tmp_path):
     published = read_table(table(tmp_path)).published
     earlier = summary(protocol="speaker", test_speakers_in_training=[0])
     for key in ("trainings", "parameters"):
