@@ -90,7 +90,7 @@ def test_another_target_under_published_folds_in_its_own_classes(english, walked
 
 
 def test_every_row_of_table_4(english, walked, tmp_path):
-    """Cited systems, reference systems and ours: strict, by random folds and by session, and as a paper's protocol has it."""
+    """Cited, reference and our systems: strict, by random folds and by session, and as a paper's protocol has it."""
     folder, _ = walked
     config = tmp_path / "cited.yaml"
     config.write_text("data: {batch_size: 8, workers: 0}\noptim: {epochs: null, max_steps: 1}\nrun: {threads: 1}\n")

@@ -57,7 +57,7 @@ def test_what_cannot_be_packed_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     for exp in ("none", "empty"):
         result = pack(tmp_path / exp, tmp_path / "a.tar.xz")
-        assert result.returncode == 1 and result.stderr.endswith("has scored no fold in it; run stages 4 and 5 first.\n")
+        assert result.returncode == 1 and "has scored no fold in it; run stages 4 and 5" in result.stderr
     make(tmp_path / "exp")
     assert pack(tmp_path / "exp", tmp_path / "a.zip").returncode == 1
     assert not list(tmp_path.glob("a.*"))
