@@ -79,7 +79,7 @@ class BidirectionalGru(torch.autograd.Function):
         return _in_frames(grad_projected), grad_recurrent, grad_bias_new, None
 
 
-def predict(projected: Tensor, recurrent: Tensor, bias_new: Tensor, mask: Tensor | None) -> Tensor:
+def run_without_gradient(projected: Tensor, recurrent: Tensor, bias_new: Tensor, mask: Tensor | None) -> Tensor:
     """What BidirectionalGru returns, without what a gradient needs: the gates of a step lie where the last ones lay."""
     inputs = _in_steps(projected)
     steps, _, batch, width = inputs.shape

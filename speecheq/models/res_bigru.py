@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from speecheq.models.convolution import convolve
-from speecheq.models.fast_gru import BidirectionalGru, predict
+from speecheq.models.fast_gru import BidirectionalGru, run_without_gradient
 from speecheq.models.padding_mask import Frames, is_eager_on_cpu
 
 
@@ -50,7 +50,7 @@ def _run_grus(forward_gru: nn.RNNBase, backward_gru: nn.RNNBase, x: Tensor, fram
         projected = convolve(x, torch.cat(both("weight_ih_l0")).unsqueeze(2), bias.flatten(), dilation=2)  # (N, T, 6H)
         recurrent = torch.stack([weight.t() for weight in both("weight_hh_l0")])
         arguments = projected, recurrent, hidden_bias[:, None, 2 * size :], frames.mask
-        return BidirectionalGru.apply(*arguments) if torch.is_grad_enabled() else predict(*arguments)
+        return BidirectionalGru.apply(*arguments) if torch.is_grad_enabled() else run_without_gradient(*arguments)
 
 
 def _run_both_ways(forward_rnn: nn.RNNBase, backward_rnn: nn.RNNBase, steps: Tensor, frames: Frames) -> Tensor:
