@@ -59,6 +59,8 @@ LATER = (
     "data.speech_activity",
     "data.corpus_sampling",
     "data.target_share",
+    "data.versions",
+    "data.cache_states",
     "data.batches",
     "model.encoder_layers",
     "model.encoder_dim",

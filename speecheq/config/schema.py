@@ -43,6 +43,14 @@ class DataConfig:
     batch_size: int = setting(32, "clips in a mini-batch of each of the three streams (section 3.2)", low=2)
     features: str = setting(FBANK, "feature set: fbank, or that of a pretrained encoder (run.sh --features NAME)")
     input: str = setting("stored", "stored features, or waveforms to be augmented", choices=("stored", "waveform"))
+    versions: int = setting(
+        0,
+        "different crops and changes of a clip's waveform, which epochs take in turn; 0: new ones in each epoch",
+        low=0,
+    )
+    cache_states: bool = setting(
+        False, "whether states that are computed of waveforms are kept, in DATA/NAME/cache; needs data.versions"
+    )
     max_seconds: float = setting(6.0, "seconds to which emotion and gender clips are cropped, at random", low=0.1)
     batches: str = setting(
         "clips",
@@ -64,6 +72,10 @@ class DataConfig:
         choices=("silero", "energy", "none"),
     )
     workers: int | None = setting(None, "loading processes of a stream; null: 1, or 4 with a GPU; 0: none", low=0)
+
+    def version_of(self, epoch: int) -> int:
+        """Which of the crops and changes of each clip an epoch takes."""
+        return epoch % self.versions if self.versions else epoch
 
 
 @dataclass
@@ -244,6 +256,7 @@ class Config:
         self._validate_speeds()
         self._validate_encoder_training()
         self._validate_cited()
+        self._validate_cache()
         if self.optim.epochs is None and self.optim.max_steps is None:
             raise ValueError("optim.epochs and optim.max_steps are both null, so training would never end")
         if self.optim.schedule != "constant" and self.optim.finetune > 0:
@@ -322,6 +335,20 @@ class Config:
             raise ValueError(
                 f"the feature set {self.data.features} holds states at the speeds {self.encoder.speeds}, which "
                 "data.input waveform and model.kind fusion do not take; give a feature set without speeds"
+            )
+
+    def _validate_cache(self) -> None:
+        """Raise ValueError if states are to be kept that do not come back, or versions to be made of stored ones."""
+        if self.data.versions and self.data.input != "waveform":
+            raise ValueError("data.versions are of waveforms; set data.input to waveform, or data.versions to 0")
+        if not self.data.cache_states:
+            return
+        if not self.data.versions:
+            raise ValueError("data.cache_states keeps what never comes back, unless data.versions is set, to 2, say")
+        if self.data.features == FBANK or self.encoder.is_trained:
+            raise ValueError(
+                "data.cache_states keeps the states of an encoder that is not trained; give --features and leave "
+                "encoder.train at none, or data.cache_states out"
             )
 
     def _validate_encoder_training(self) -> None:

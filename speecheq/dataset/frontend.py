@@ -1,19 +1,25 @@
 """The front end of training, between loader and model: augmentation and features on the training device."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from speecheq.common.digests import digest
 from speecheq.common.log import log
-from speecheq.config.schema import Config
+from speecheq.common.stages import require
+from speecheq.config.schema import AUGMENTATIONS, Config
 from speecheq.corpora.audio_folder import recordings_manifest
 from speecheq.dataset.batch import LABEL_FREE_STREAMS, MultitaskBatch, TaskBatch
 from speecheq.dataset.model_inputs import SpeakerStatistics, WaveformExtractor, waveform_extractor
+from speecheq.dataset.state_cache import StateCache, Transform
 from speecheq.features.augment_features import draw_changes
 from speecheq.features.augment_waveforms import Augmenter, draw
 from speecheq.features.noise_and_rir import load_noises, load_responses
+
+# Of AUGMENTATIONS those that change the waveform, not the features.
+OF_WAVEFORMS = ("speed", "pitch", "noise", "reverberation")
 
 
 def interpolate_frames(features: Tensor, frames: Tensor, first: Tensor, steps: Tensor, kept: Tensor) -> Tensor:
@@ -43,6 +49,7 @@ class Frontend:
     Mini-batches of stored features pass through. ``noises`` and ``responses`` are folders of manifests; without them no
     noise is added, and reverberation is simulated. With ``speakers`` features are normalised by speaker. ``trained``
     makes features within the model, as it is trained with it: the waveforms, augmented, are then left as they are.
+    ``cache`` is the folder of data.cache_states.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class Frontend:
         responses: Path | None,
         speakers: SpeakerStatistics | None = None,
         trained: WaveformExtractor | None = None,
+        cache: Path | None = None,
     ):
         self.config, self.device, self.speakers, self.trained = config, device, speakers, trained
         self.uses_waveforms = config.data.input == "waveform"
@@ -60,7 +68,7 @@ class Frontend:
             return
         augment, seed = config.augment, config.run.seed
         self.extractor = trained or waveform_extractor(config).to(device)
-        self.augmenter = None
+        self.augmenter = self.cache = None
         if augment.active:
             noise = response = None
             if noises is not None and augment.uses("noise"):
@@ -70,6 +78,10 @@ class Frontend:
             if noise is None and augment.uses("noise"):
                 log.warning("no noise is given, so none is added (run.sh --noise DIR gives some)")
             self.augmenter = Augmenter(augment, seed, noise, response, device)
+        if cache is not None:
+            self.cache = StateCache(cache, self.extractor, [config.encoder.digest, config.model.kind == "fusion"])
+            sounds = [None if folder is None else require(folder, "manifests")["key"] for folder in (noises, responses)]
+            self.changed_by = digest([asdict(augment), seed, sounds])
 
     @torch.no_grad()
     def _features(self, name: str, batch: TaskBatch) -> TaskBatch:
@@ -78,9 +90,9 @@ class Frontend:
         if self.augmenter is None:
             features, frames = self._extract(waveforms, batch.lengths)
             return replace(batch, inputs=features, lengths=frames)
-        drawn = draw(self.config.run.seed, name, batch.position.epoch, batch.ids)
-        features, frames = self._extract(*self.augmenter.apply(waveforms, batch.lengths, drawn))
+        drawn = self._draw(name, batch)
         types = self.augmenter.types(drawn)
+        features, frames = self._changed(waveforms, batch.lengths, drawn, types)
         augmented = replace(batch, inputs=features, lengths=frames)
         if types is None:
             return augmented
@@ -89,7 +101,39 @@ class Frontend:
             return augmented
         return self._crop(augmented, waveforms, batch.lengths, drawn["piece"])
 
+    def _draw(self, name: str, batch: TaskBatch) -> dict[str, Tensor]:
+        """The random numbers of augment_waveforms.draw; with data.versions only the change's kind and place are new."""
+        seed, epoch, data = self.config.run.seed, batch.position.epoch, self.config.data
+        drawn = draw(seed, name, data.version_of(epoch), batch.ids)
+        if data.versions and self.config.augment.one_of:
+            anew = draw(seed, name, epoch, batch.ids)
+            drawn.update({key: anew[key] for key in ("type", "piece")})
+        return drawn
+
+    def _changed(
+        self, waveforms: Tensor, lengths: Tensor, drawn: dict[str, Tensor], types: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The features of changed waveforms, and their frames; ``types`` as Augmenter's."""
+        augmenter = self.augmenter
+        assert augmenter is not None
+        if self.cache is None:
+            return self._extract(*augmenter.apply(waveforms, lengths, drawn))
+        numbers = {key: values for key, values in drawn.items() if key != "piece"}  # which is of the features
+
+        def change(row: int) -> tuple[str, Transform] | None:
+            if types is not None and AUGMENTATIONS[types[row]] not in OF_WAVEFORMS:
+                return None
+            own = {key: values[row : row + 1] for key, values in numbers.items()}
+            name = f"{self.changed_by} {[float(values) for key, values in own.items() if key != 'type']}"
+            if types is not None:
+                name += f" {AUGMENTATIONS[types[row]]}"
+            return name, lambda clip, length: augmenter.apply(clip, length, own)
+
+        return self.cache.states(waveforms, lengths, change)
+
     def _extract(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if self.cache is not None:
+            return self.cache.states(waveforms, lengths, lambda row: None)
         return (waveforms, lengths) if self.trained is not None else self.extractor(waveforms, lengths)
 
     def _crop(self, batch: TaskBatch, waveforms: Tensor, lengths: Tensor, place: Tensor) -> TaskBatch:
@@ -106,7 +150,7 @@ class Frontend:
         first = (place * (batch.lengths - kept + 1)).long()
         clean = None
         if self.config.loss.reconstruction > 0:
-            features = self.extractor(waveforms, lengths)[0]
+            features = self._extract(waveforms, lengths)[0]
             clean = interpolate_frames(features, before, first, before / batch.lengths, kept)
         inputs = interpolate_frames(batch.inputs, batch.lengths, first, torch.ones(len(kept)), kept)
         return replace(batch, inputs=inputs, lengths=kept, clean=clean)

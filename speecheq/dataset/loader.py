@@ -193,7 +193,7 @@ class _LoadedBatches(IterableDataset):
         name, config = self.stream.name, self.stream.config
         cuts = planned.cuts
         if name != "phoneme":
-            seed = f"{self.stream.seed} {name} {planned.position.epoch}"
+            seed = f"{self.stream.seed} {name} {config.version_of(planned.position.epoch)}"
             draws = [random.Random(f"{seed} {cut.id}") for cut in cuts]
             cuts = [crop(cut, config.max_seconds, draw) for cut, draw in zip(cuts, draws)]
             if self.stream.load is not None:

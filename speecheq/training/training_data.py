@@ -107,11 +107,12 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
         speakers = SpeakerStatistics(inputs, training, size, device)
         dev_inputs = by_speaker(inputs, dev, size, device)
         phoneme_dev_inputs = by_speaker(inputs, phoneme_dev, size, device)
+    cache = job.states / "cache" if job.states is not None and config.data.cache_states else None
     return TrainingData(
         cut_sets=cut_sets,
         sources={name: shards.get(name) or StoredCuts(cuts, note["target"]) for name, cuts in cut_sets.items()},
         load=inputs.load if config.data.input == "stored" else None,
-        frontend=Frontend(config, device, folders.get("noise"), folders.get("rir"), speakers, extractor),
+        frontend=Frontend(config, device, folders.get("noise"), folders.get("rir"), speakers, extractor, cache),
         inputs=inputs,
         dev_inputs=dev_inputs,
         phoneme_dev_inputs=phoneme_dev_inputs,

@@ -111,3 +111,93 @@ def test_stored_features_pass_through(cuts, monkeypatch):
     batch = next(multitask_batches({"emotion": cuts}, config("stored").data, seed=1))
     found = Frontend(config("stored"), CPU, None, None)(batch)
     assert found.emotion == batch.emotion and found.emotion.inputs is batch.emotion.inputs
+
+
+# ---- versions, and states that are kept
+
+
+def by_epoch(made):
+    """Features of each clip (its own frames), by epoch and id, of batches of the emotion stream."""
+    found = {}
+    for batch in made:
+        emotion = batch.emotion
+        for row, (name, frames) in enumerate(zip(emotion.ids, emotion.lengths.tolist())):
+            found[emotion.position.epoch, name] = emotion.inputs[row, :frames]
+    return found
+
+
+def versions(count, **augment):
+    made = config("waveform", **{**NOTHING, **augment})
+    made.data.versions = count
+    return made
+
+
+def test_versions_are_taken_in_turn(cuts):
+    found = by_epoch(batches(cuts, versions(2, tempo_probability=1.0), count=6))
+    for name in (cut.id for cut in cuts):
+        assert torch.equal(found[0, name], found[2, name])
+        assert found[0, name].shape != found[1, name].shape or not torch.equal(found[0, name], found[1, name])
+
+
+def kept(cuts, settings, folder, count=6, extractor=None, **sounds):
+    """What a front end makes that keeps its features in ``folder``."""
+    frontend = Frontend(settings, CPU, sounds.get("noises"), sounds.get("responses"), cache=folder)
+    if extractor is not None:
+        frontend.cache.extract = extractor
+    stream = multitask_batches({"emotion": cuts}, settings.data, seed=1)
+    return by_epoch([frontend(next(stream)) for _ in range(count)])
+
+
+def never(*_):
+    pytest.fail("all was computed before")
+
+
+@pytest.mark.parametrize("augment", [{}, {"tempo_probability": 1.0}, {"noise_probability": 1.0}], ids=str)
+def test_kept_features_are_those_of_the_waveforms(cuts, toys, tmp_path, augment):
+    noise = sounds(toys, tmp_path, "noise", 0.1 * np.random.default_rng(0).standard_normal(16000))
+    settings = versions(2, **augment)
+    plain = by_epoch(batches(cuts, settings, noise, count=6))
+    first = kept(cuts, settings, tmp_path / "cache", noises=noise)
+    assert first.keys() == plain.keys()
+    for place, features in plain.items():
+        torch.testing.assert_close(first[place], features, atol=0.02, rtol=2e-3)  # float16
+    again = kept(cuts, settings, tmp_path / "cache", extractor=never, noises=noise)
+    assert all(torch.equal(again[place], features) for place, features in first.items())
+
+
+def test_another_change_is_computed_anew(cuts, toys, tmp_path):
+    noise = sounds(toys, tmp_path, "noise", 0.1 * np.random.default_rng(0).standard_normal(16000))
+
+    def files(**changes):
+        settings = versions(1, noise_probability=1.0, **changes)
+        kept(cuts, settings, tmp_path / "cache", count=2, noises=noise)
+        return len(list((tmp_path / "cache").rglob("*.npy")))
+
+    first = files()
+    assert files() == first == len(cuts)
+    assert files(snr_low=20.0) == 2 * first
+
+
+def test_a_damaged_file_of_the_cache_is_named(cuts, tmp_path):
+    kept(cuts, versions(1), tmp_path, count=2)
+    damaged = next(tmp_path.rglob("*.npy"))
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    with pytest.raises(InputError, match=f"{damaged.name}: cannot be read .*; remove it, it is computed again"):
+        kept(cuts, versions(1), tmp_path, count=2)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(versions=2), r"data\.versions are of waveforms; set data\.input to waveform"),
+        (dict(input="waveform", cache_states=True), r"keeps what never comes back, unless data\.versions is set"),
+        (dict(input="waveform", cache_states=True, versions=2), "keeps the states of an encoder that is not trained"),
+    ],
+    ids=["stored", "no versions", "fbank"],
+)
+def test_versions_and_kept_states_that_cannot_be(settings, words):
+    made = Config()
+    for name, value in settings.items():
+        setattr(made.data, name, value)
+    with pytest.raises(ValueError, match=words):
+        made.validate()

@@ -21,7 +21,7 @@ from speecheq.corpora.audio_folder import recordings_manifest
 from speecheq.corpora.prepare import PrepareRequest
 from speecheq.corpora.prepare import prepare as prepare_corpus
 from speecheq.dataset.batch import MultitaskBatch, TaskBatch, join_shares
-from speecheq.dataset.frontend import Frontend, interpolate_frames
+from speecheq.dataset.frontend import OF_WAVEFORMS, Frontend, interpolate_frames
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.loader import multitask_batches
 from speecheq.dataset.unlabelled import unlabelled_cuts
@@ -161,6 +161,24 @@ def test_features_are_changed_only_where_that_is_the_type(sets, name):
             else:
                 assert not changes.masks.frames[~own].any() and changes.masks.frames[own].any(1).all()
     assert seen == {True, False}
+
+
+def test_of_kept_features_the_kind_of_change_is_drawn_anew_and_its_strength_comes_back(sets, tmp_path):
+    made = config()
+    made.data.versions, seen = 1, set()
+    frontend = Frontend(made, CPU, None, None, cache=tmp_path)
+    stream = multitask_batches(sets, made.data, seed=1)
+    for _ in range(24):
+        for batch in frontend(next(stream)).streams().values():
+            names = [AUGMENTATIONS[number] for number in batch.targets["augmentation"]]
+            seen.update((clip, name if name in OF_WAVEFORMS else "as it is") for clip, name in zip(batch.ids, names))
+            for row, (name, frames) in enumerate(zip(names, batch.lengths.tolist())):
+                as_it_was = torch.equal(batch.inputs[row, :frames], batch.clean[row, :frames])
+                assert as_it_was == (name not in OF_WAVEFORMS)
+    clips = {clip for clip, _ in seen}
+    assert len(seen) > 3 * len(clips), "several kinds of each clip"
+    seen |= {(clip, "as it is") for clip in clips}  # what the decoder is to say
+    assert len(list(tmp_path.rglob("*.npy"))) == len(seen)
 
 
 # ---- length and padding say nothing of the type
