@@ -39,7 +39,7 @@ class StateCache:
         """The states (N, T, D) and frames (N,) of waveforms (N, S), lengths (N,).
 
         ``change`` gives for each row a name and how its clip is changed before, None for a clip as it is. The name must
-        say all that the change follows from.
+        say all that the change follows from. Raises InputError for states that float16 cannot hold, and damaged files.
         """
         found = []
         for row, length in enumerate(lengths.tolist()):
@@ -62,6 +62,11 @@ class StateCache:
             clip, length = change(clip, length)
         states, frames = self.extract(clip, length)
         made = states[0, : int(frames[0])].half().cpu()
+        if not made.isfinite().all():
+            raise InputError(
+                "data.cache_states: the encoder's states of a clip are not finite, or above 65504, which float16 cannot "
+                "hold; set it to false."
+            )
         with whole_file(path) as temporary, open(temporary, "wb") as stream:
             np.save(stream, made.numpy())
         return made

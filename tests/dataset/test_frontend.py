@@ -178,6 +178,15 @@ def test_another_change_is_computed_anew(cuts, toys, tmp_path):
     assert files(snr_low=20.0) == 2 * first
 
 
+def test_states_that_float16_cannot_hold_are_not_kept(cuts, tmp_path):
+    def large(clips, lengths):
+        return torch.full((len(clips), 5, 2), 1e5), torch.full((len(clips),), 5)
+
+    with pytest.raises(InputError, match=r"above 65504, which float16 cannot hold; set it to false\.$"):
+        kept(cuts, versions(1), tmp_path, extractor=large)
+    assert not list(tmp_path.rglob("*.npy"))
+
+
 def test_a_damaged_file_of_the_cache_is_named(cuts, tmp_path):
     kept(cuts, versions(1), tmp_path, count=2)
     damaged = next(tmp_path.rglob("*.npy"))
