@@ -64,8 +64,8 @@ class StateCache:
         made = states[0, : int(frames[0])].half().cpu()
         if not made.isfinite().all():
             raise InputError(
-                "data.cache_states: the states of a clip are not finite, or above 65504, which float16 cannot hold; set "
-                "it to false."
+                "data.cache_states: the states of a clip are not finite, or above 65504, which float16 cannot hold; "
+                "set it to false."
             )
         with whole_file(path) as temporary, open(temporary, "wb") as stream:
             np.save(stream, made.numpy())
