@@ -22,7 +22,8 @@ from speecheq.common.files import whole_file
 from speecheq.config.model import CITED_KINDS
 from speecheq.config.schema import FBANK
 from speecheq.inference.front_end import EncoderAndModel, join_encoder
-from speecheq.inference.trained_model import INPUTS, PHONES, Inference, onnx_metadata, read_weights
+from speecheq.inference.int8_products import is_wrong_width
+from speecheq.inference.trained_model import INPUTS, INT8, PHONES, Inference, onnx_metadata, read_weights
 
 OPSET = 17
 ONNX, TORCH_EXPORT = ".onnx", ".pt2"
@@ -131,13 +132,16 @@ def _write_int8(inference: Graph, metadata: Mapping[str, str], path: Path) -> No
         from onnxruntime.quantization import QuantType, quantize_dynamic
     with tempfile.TemporaryDirectory() as folder:
         full = Path(folder) / "model.onnx"
-        _write_onnx(inference, metadata, full)
+        _write_onnx(inference, {**metadata, INT8: "weights"}, full)
         _unshare_weights(full)
+        exact = _keep_exact(full, convolutions=isinstance(inference, EncoderAndModel))
         logging.disable(logging.WARNING)  # onnxruntime recommends a preparation that changes nothing here
         try:
             # the type of values whose type onnxruntime cannot infer
             default_type = {"DefaultTensorType": onnx.TensorProto.FLOAT}
-            quantize_dynamic(str(full), str(path), weight_type=QuantType.QUInt8, extra_options=default_type)
+            quantize_dynamic(
+                str(full), str(path), weight_type=QuantType.QUInt8, nodes_to_exclude=exact, extra_options=default_type
+            )
         finally:
             logging.disable(logging.NOTSET)
 
@@ -164,6 +168,26 @@ def _unshare_weights(path: Path) -> None:
         copied.name = node.input[1] = f"{copied.name}.{number}"
         model.graph.initializer.append(copied)
     onnx.save(model, str(path))
+
+
+def _keep_exact(path: Path, convolutions: bool) -> list[str]:
+    """The names of the nodes of an ONNX file that are not to be in 8 bits, as int8_products.py says.
+
+    These are linear layers of some widths, and ``convolutions``, where frames cannot be padded.
+    """
+    import onnx
+
+    model, exact = onnx.load(str(path)), []
+    weights = {weight.name: weight.dims for weight in model.graph.initializer}
+    for number, node in enumerate(model.graph.node):
+        is_linear = node.op_type in ("MatMul", "Gemm") and node.input[1] in weights
+        is_transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        width = weights[node.input[1]][0 if is_transposed else -1] if is_linear else 0
+        if is_wrong_width(width) or (convolutions and node.op_type == "Conv"):
+            node.name = node.name or f"exact.{number}"
+            exact.append(node.name)
+    onnx.save(model, str(path))
+    return exact
 
 
 class _ScannedGru(nn.Module):

@@ -26,6 +26,7 @@ from speecheq.features.fbank import BatchedFbank, FbankConfig
 from speecheq.features.speech_activity import NONE
 from speecheq.inference import model_folder
 from speecheq.inference.front_end import LOG_MEL, LogMelExtractor, LogMelInput
+from speecheq.inference.int8_products import pad_frames
 from speecheq.losses import greedy_decode
 from speecheq.models import checkpoint, clip_eis
 from speecheq.models.normalisation import Normalised
@@ -47,6 +48,7 @@ ESC, EIS, GENDER, EMBEDDING, PHONES, PHONE_FRAMES = OUTPUTS = (
 # The metadata of an ONNX file hold the labels and the settings of the features under this key, in this format.
 METADATA_KEY = "speecheq"
 METADATA_FORMAT = 1
+INT8 = "int8"  # the key of files with 8-bit weights
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,7 @@ class OnnxModel:
         except Exception as error:  # onnxruntime has a dozen of its own
             raise InputError(f"{path}: is not a whole ONNX model ({first_line(error)}).") from error
         metadata = self.session.get_modelmeta().custom_metadata_map
+        self.is_int8 = INT8 in metadata
         self.labels, self.extractor, self.cmvn, self.speech_activity = _read_metadata(path, metadata)
         # Compute only what leads to the requested outputs.
         self.run_options = onnxruntime.RunOptions()
@@ -224,6 +227,7 @@ class OnnxModel:
     def __call__(self, features: Tensor, lengths: Tensor, phones: bool = False) -> ModelOutput:
         """The same as that of TorchModel."""
         names = self.labels.predicted(phones)
+        features = pad_frames(features) if self.is_int8 and isinstance(self.extractor, BatchedFbank) else features
         inputs = dict(zip(INPUTS, (features.numpy(), lengths.long().numpy())))
         arrays = self.session.run(names, inputs, self.run_options)
         return _model_output({name: torch.from_numpy(array) for name, array in zip(names, arrays)})
