@@ -58,8 +58,8 @@ def test_the_answers_are_near_those_of_the_checkpoint_at_any_length(files, frame
         torch.tensor([frames, 20, frames - 3]),
     )
     expected, found = exact(features, lengths, phones=True), int8(features, lengths, phones=True)
-    assert found.posterior == pytest.approx(expected.posterior, abs=0.05)
-    assert found.eis == pytest.approx(expected.eis, abs=0.1)
+    assert found.posterior == pytest.approx(expected.posterior, abs=0.005)
+    assert found.eis == pytest.approx(expected.eis, abs=0.005)
     assert [len(row) <= length for row, length in zip(found.phones, lengths.tolist())] == [True] * 3
 
 
