@@ -96,6 +96,11 @@ class ModelConfig:
     )
     phoneme_dropout: float | None = setting(None, "that of the phoneme head; null: dropout", low=0.0, high=0.99999)
 
+    @property
+    def pooled_width(self) -> int:
+        """Values of a frame, of an encoder's layers, that light pools as they are; the first ones."""
+        return (self.pooled_layers or self.encoder_layers) * self.encoder_dim
+
     def validate(self) -> "ModelConfig":
         """Return self. Raises ValueError, with name and range, for a setting that does not fit its range or another."""
         check_settings(self)

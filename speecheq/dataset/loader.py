@@ -293,21 +293,32 @@ def multitask_batches(
     starts: Mapping[str, Position] = {},
     device: str = "cpu",
     load: ClipLoader | None = None,
+    widths: Mapping[str, int] = {},
 ) -> Iterator[MultitaskBatch]:
     """A mini-batch of each data set a step, without end; an epoch is one pass over the emotion stream.
 
     ``starts`` are the positions to resume from, by stream; a stream without one starts at its beginning. ``device`` is
-    the type of the device that trains. ``load`` reads the stored features of a clip (None: filter banks). Raises
-    InputError if /dev/shm is too small for loading processes.
+    the type of the device that trains. ``load`` reads the stored features of a clip (None: filter banks), of which a
+    stream gets the first values of each frame, as many as ``widths`` says, or all. Raises InputError if /dev/shm is too
+    small for loading processes.
     """
     values = None if load is None else _values_a_second(next(iter(cut_sets.values())), load)
     shares_memory = has_room(cut_sets.keys(), config, _count_workers(config, device), values)
     streams = {
-        name: endless_stream(name, cuts, config, seed, starts.get(name, START), device, shares_memory, load)
+        name: endless_stream(
+            name, cuts, config, seed, starts.get(name, START), device, shares_memory, _first(load, widths.get(name))
+        )
         for name, cuts in cut_sets.items()
     }
     while True:
         yield MultitaskBatch(**{name: next(stream) for name, stream in streams.items()})
+
+
+def _first(load: ClipLoader | None, width: int | None) -> ClipLoader | None:
+    """The same, of the first ``width`` values of each frame; None: of all."""
+    if load is None or width is None:
+        return load
+    return lambda cut: load(cut)[:, :width]
 
 
 def _values_a_second(cuts: CutSet | ClipSource, load: ClipLoader) -> int:
@@ -318,7 +329,9 @@ def _values_a_second(cuts: CutSet | ClipSource, load: ClipLoader) -> int:
     return math.ceil(load(cut).numel() / cut.duration)
 
 
-def largest_batch(cut_sets: dict[str, CutSet], config: DataConfig, load: ClipLoader | None = None) -> MultitaskBatch:
+def largest_batch(
+    cut_sets: dict[str, CutSet], config: DataConfig, load: ClipLoader | None = None, widths: Mapping[str, int] = {}
+) -> MultitaskBatch:
     """About the largest mini-batch of each stream: the longest of its first LARGEST_AMONG cuts; this process' share."""
     streams = {}
     for name, cuts in cut_sets.items():
@@ -327,6 +340,6 @@ def largest_batch(cut_sets: dict[str, CutSet], config: DataConfig, load: ClipLoa
             longest = longest[: max(2, int(config.phoneme_batch_seconds / longest[0].duration))]
         else:
             longest = [crop(cut, config.max_seconds, random.Random(0)) for cut in longest]
-        batch = Stream(name, config, 0, load=load).collate(distributed.share(longest))
+        batch = Stream(name, config, 0, load=_first(load, widths.get(name))).collate(distributed.share(longest))
         streams[name] = replace(batch, all_ids=[cut.id for cut in longest])
     return MultitaskBatch(**streams)

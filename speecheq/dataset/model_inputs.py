@@ -95,6 +95,17 @@ def stored_loader(config: Config, states: StoredStates | None) -> ClipLoader | N
     return states.load
 
 
+def stored_widths(config: Config) -> dict[str, int]:
+    """How many values of a frame of stored features a training reads, by stream; all of a stream without an entry.
+
+    light pools the first layers alone for all tasks but phonemes.
+    """
+    model = config.model
+    if model.kind != "light" or model.pooling == "attentive" or config.label_free_tasks():
+        return {}
+    return dict.fromkeys(("emotion", "gender"), model.pooled_width)
+
+
 def scoring_inputs(
     config: Config, data: Path | None, device: torch.device, trained: Mapping[str, Tensor] | None = None
 ) -> ModelInputs:
@@ -160,7 +171,8 @@ class SpeakerStatistics:
         """The mini-batch with each clip's features, and those before augmentation, normalised by its speaker's."""
         moments = torch.stack([self.moments[self.speakers[name]] for name in batch.ids])
         clean = None if batch.clean is None else normalise_by(batch.clean, batch.lengths, moments)
-        return replace(batch, inputs=normalise_by(batch.inputs, batch.lengths, moments), clean=clean)
+        inputs = normalise_by(batch.inputs, batch.lengths, moments[:, :, : batch.inputs.shape[2]])
+        return replace(batch, inputs=inputs, clean=clean)
 
 
 def by_speaker(inputs: ModelInputs, cuts: Iterable[Cut], batch_size: int, device: torch.device) -> ModelInputs:

@@ -34,9 +34,9 @@ class Mixup(NamedTuple):
         lengths = lengths.to(features.device, non_blocking=True)
         frame = torch.arange(features.shape[1], device=features.device)
         place = frame % lengths[self.partners][:, None]  # (N, T)
+        shares = self.shares[:, None, None]
         # in place, since new memory takes longer than the sums; lerp is slow with a weight for each clip
-        mixed = features[self.partners[:, None], place].sub_(features)
-        mixed.mul_(1 - self.shares[:, None, None]).add_(features)
+        mixed = features[self.partners[:, None], place].mul_(1 - shares).addcmul_(features, shares)
         return mixed.mul_((frame < lengths[:, None])[:, :, None])
 
     def only(self, rows: Tensor) -> "Mixup":

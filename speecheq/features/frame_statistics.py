@@ -31,5 +31,5 @@ def normalise_by(features: Tensor, lengths: Tensor, moments: Tensor) -> Tensor:
     """Features (N, T, D) of ``lengths`` (N,) frames, on the CPU, by mean and deviation (N, 2, D); padding is zero."""
     moments = moments.to(features.device)
     padding = torch.arange(features.shape[1]) >= lengths[:, None]
-    normalised = (features - moments[:, 0, None]) / moments[:, 1, None]
-    return normalised.masked_fill(padding.to(features.device)[:, :, None], 0.0)
+    normalised = (features - moments[:, 0, None]).div_(moments[:, 1, None])  # in place: new memory is slow
+    return normalised.masked_fill_(padding.to(features.device)[:, :, None], 0.0)

@@ -65,11 +65,6 @@ class LightBackbone(Backbone):
         return FrameLevel(self.phonemes(features, frames), frames)
 
 
-def pooled_width(config: ModelConfig) -> int:
-    """Values of a frame that are pooled as they are."""
-    return (config.pooled_layers or config.encoder_layers) * config.encoder_dim
-
-
 class PooledBackbone(Backbone):
     """The frame level is the states of the pooled layers; the embedding is made of their statistics over time.
 
@@ -82,7 +77,7 @@ class PooledBackbone(Backbone):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.width, self.mean_only = pooled_width(config), config.pooling == "mean"
+        self.width, self.mean_only = config.pooled_width, config.pooling == "mean"
         self.norms = LayerNorms(self.width // config.encoder_dim, config.encoder_dim)
         pooled = self.width if self.mean_only else 2 * self.width
         self.pooled_norm = MaskedBatchNorm1d(pooled)
@@ -116,7 +111,7 @@ class Light(MultitaskHeads):
 
     def __init__(self, config: ModelConfig):
         backbone = light_backbone(config.validate())
-        width = config.projection if config.pooling == "attentive" else pooled_width(config)
+        width = config.projection if config.pooling == "attentive" else config.pooled_width
         super().__init__(config, backbone, width, phoneme_channels=config.channels)
 
 

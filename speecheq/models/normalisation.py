@@ -38,13 +38,19 @@ class Cmvn(nn.Module):
         )
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Features (N, T, D), lengths (N,) -> normalised features (N, T, D); finite padding becomes 0."""
+        """Features (N, T, D), lengths (N,) -> normalised features (N, T, D); finite padding becomes 0.
+
+        In training D may be less than feature_dim: the first features of a frame (dataset/model_inputs.py).
+        """
         if self.mode in ("none", "speaker"):
             return features
         frames = Frames.from_lengths(lengths, features.shape[1], features.device)
         if self.mode == "global":
+            mean, deviation = self.mean, self.deviation
+            if self.training:
+                mean, deviation = mean[: features.shape[2]], deviation[: features.shape[2]]
             # in place, since new memory takes longer than the quotient
-            return frames.zeroed((features - self.mean).div_(self.deviation.clamp(min=MIN_DEVIATION)))
+            return frames.zero_padding_((features - mean).div_(deviation.clamp(min=MIN_DEVIATION)))
         centred = features - frames.mean(features).unsqueeze(1)
         return frames.zeroed(centred / frames.mean(centred**2).unsqueeze(1).sqrt().clamp(min=MIN_DEVIATION))
 

@@ -63,6 +63,16 @@ class Frames(NamedTuple):
         """(N, T, C) with padding, which must be finite, set to zero."""
         return x if self.mask is None else x * self.mask.to(x.dtype)
 
+    def zero_padding_(self, x: Tensor) -> Tensor:
+        """``zeroed`` in place, of a tensor without a gradient."""
+        if self.mask is None:
+            return x
+        if not is_eager_on_cpu(x):
+            return x.mul_(self.mask.to(x.dtype))
+        for clip, length in zip(x, self.given_lengths.tolist()):  # padding alone is written
+            clip[length:] = 0
+        return x
+
     def cleared(self, x: Tensor) -> Tensor:
         """(N, T, C) with padding, which may hold anything, also NaN, set to zero."""
         if self.mask is None:

@@ -122,8 +122,9 @@ class Trainer:
     def _check_memory(self) -> None:
         """Raise InputError if the GPU's memory does not hold the largest mini-batches."""
         if self.setup.device.type == "cuda":
+            data = self.data
             with distributed.raise_together():
-                largest = self.data.frontend(largest_batch(self.data.cut_sets, self.config.data, self.data.load))
+                largest = data.frontend(largest_batch(data.cut_sets, self.config.data, data.load, data.widths))
             check_memory(self.model, largest, self.setup, self.schedule.loss_weights(0, Position()))
 
     def is_over(self) -> bool:
@@ -133,12 +134,12 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end; raises SystemExit after a SIGTERM or SIGINT, with the last step saved."""
-        state, config, name = self.state, self.config, self.name
+        state, config, name, data = self.state, self.config, self.name, self.data
         if self.is_over():
             return
         self._check_memory()
         batches = multitask_batches(
-            self.data.sources, config.data, config.run.seed, state.positions, self.setup.device.type, self.data.load
+            data.sources, config.data, config.run.seed, state.positions, self.setup.device.type, data.load, data.widths
         )
         on_terminal = None if distributed.is_first() else False  # None: whether standard error is one
         with (
@@ -149,7 +150,7 @@ class Trainer:
             clips, epoch_started, before = 0, time.monotonic(), time.monotonic()
             while not self.is_over():
                 with distributed.raise_together():
-                    batch = self.data.frontend(next(batches))
+                    batch = data.frontend(next(batches))
                 self._step(batch)
                 state.count_step(batch)
                 clips += sum(len(stream.all_ids) for stream in batch.streams().values())

@@ -26,6 +26,7 @@ from speecheq.dataset.model_inputs import (
     by_speaker,
     mean_and_deviation,
     scoring_inputs,
+    stored_widths,
     waveform_extractor,
 )
 from speecheq.dataset.phones.phone_table import PhoneTable
@@ -50,6 +51,7 @@ class TrainingData:
     cut_sets: dict[str, CutSet]  # by stream
     sources: dict[str, ClipSource]  # of the mini-batches, by stream: the cut sets, or shards of them
     load: ClipLoader | None  # reads the stored features of a clip; None: its filter banks
+    widths: Mapping[str, int]  # how many of them, by stream
     frontend: Frontend  # makes the model's inputs of a mini-batch
     inputs: ModelInputs  # features of any clips, as an untrained encoder gives them
     dev_inputs: ModelInputs  # what the model takes of the dev part
@@ -112,6 +114,7 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
         cut_sets=cut_sets,
         sources={name: shards.get(name) or StoredCuts(cuts, note["target"]) for name, cuts in cut_sets.items()},
         load=inputs.load if config.data.input == "stored" else None,
+        widths=stored_widths(config) if config.data.input == "stored" else {},
         frontend=Frontend(config, device, folders.get("noise"), folders.get("rir"), speakers, extractor, cache),
         inputs=inputs,
         dev_inputs=dev_inputs,
