@@ -51,6 +51,19 @@ def _run(logits, lengths, targets, backend):
 
 
 @EACH_BACKEND
+def test_classes_that_a_model_rules_out_get_no_denormal_gradients(backend):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 12, 6)
+    logits[:, :, 4:] -= 92.0  # exp of it is a denormal number
+    lengths, targets = torch.tensor([12, 9]), [torch.tensor([1, 2]), torch.tensor([3])]
+    grad = _run(logits, lengths, targets, backend)[1]
+    tiny = (grad != 0) & (grad.abs() < 1e-20)
+    assert not tiny.any() and (grad[:, :9, :4] != 0).all()
+    exact = _run(logits.double(), lengths, targets, "torch")[1]
+    torch.testing.assert_close(grad.double(), exact, atol=1e-6, rtol=1e-4)
+
+
+@EACH_BACKEND
 def test_against_the_sum_over_all_paths(backend):
     torch.manual_seed(0)
     targets = [[1, 2], [2, 2], [], [1]]

@@ -1,7 +1,9 @@
 """Systems on the states of a pretrained encoder, from stage 2 to the tables: stored, on the fly, by speaker, fused."""
 
 import os
+import shutil
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,23 @@ from speecheq.cli import main
 from speecheq.common.errors import InputError
 from speecheq.common.files import read_json
 from speecheq.config import layers as configuration
+from speecheq.config.schema import Config, ModelConfig
 from speecheq.dataset.lazy_cuts import open_cuts
 from speecheq.dataset.loader import multitask_batches, training_cuts
-from speecheq.dataset.model_inputs import SpeakerStatistics, by_speaker, mean_and_deviation, scoring_inputs
+from speecheq.dataset.model_inputs import (
+    SpeakerStatistics,
+    by_speaker,
+    mean_and_deviation,
+    scoring_inputs,
+    stored_widths,
+)
 from speecheq.evaluation.predictions import predict_emotions
 from speecheq.evaluation.score import BestModel
 from speecheq.evaluation.score_files import read_scores
 from speecheq.features.encoder_states import StoredStates
 from speecheq.reporting.experiment import summarise
 from speecheq.reporting.report_text import experiment_facts
+from speecheq.training import trainer, training_data
 
 CPU = torch.device("cpu")
 BASELINE = ("--set", "model.kind=baseline")
@@ -101,6 +111,41 @@ def test_states_computed_in_training_give_the_same_model(run, stored):
     # states of a clip alone and in a batch differ by rounding, which four steps of Adam carry on
     assert (answers[0] - answers[1]).abs().max() < 0.01
     assert answers[0].std(0).max() > 0.0
+
+
+@pytest.mark.parametrize("cmvn", ["global", "speaker", "utterance"])
+def test_emotion_and_gender_read_the_pooled_layers_alone(run, stored, monkeypatch, cmvn):
+    """The model is that of training clips with all layers."""
+    settings = ["model.pooling=statistics", "model.pooled_layers=1", f"data.cmvn={cmvn}", "mixup.alpha=0.4"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    widths, states = [], []
+
+    def note(batches):
+        for batch in batches:
+            widths.append({name: stream.inputs.shape[2] for name, stream in batch.streams().items()})
+            yield batch
+
+    monkeypatch.setattr(trainer, "multitask_batches", lambda *given: note(multitask_batches(*given)))
+    for every_layer in (False, True):
+        if every_layer:
+            monkeypatch.setattr(training_data, "stored_widths", lambda config: {})
+        shutil.rmtree(stored / "exp" / "light-tiny-speecheq", ignore_errors=True)
+        train(run, *options)
+        states.append(BestModel.load(folder_of(stored)).model.state_dict())
+    half = len(widths) // 2
+    assert widths[:half] == [{"emotion": 8, "gender": 8, "phoneme": 16}] * half
+    assert widths[half:] == [dict.fromkeys(("emotion", "gender", "phoneme"), 16)] * half
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], atol=1e-5, rtol=1e-4)
+
+
+def test_what_learns_from_frames_reads_all_layers(stored):
+    light = ModelConfig(kind="light", encoder_layers=3, encoder_dim=8, pooled_layers=2)
+    config = Config(model=replace(light, pooling="statistics"))
+    assert stored_widths(config) == {"emotion": 16, "gender": 16}
+    config.loss.reconstruction = 0.1
+    assert stored_widths(config) == {}
+    assert stored_widths(Config(model=light)) == stored_widths(Config()) == {}
 
 
 def test_where_nothing_is_stored_the_states_are_computed(run, data, tmp_path):
