@@ -49,7 +49,7 @@ faults:
 	@. ./path.sh && SPEECHEQ_KILLS=50 python -m pytest tests/faults
 
 $(TOOLS)/installed: utils/requirements/tools.txt
-	@rm -rf $(TOOLS) && python3 -m venv $(TOOLS)
+	@rm -rf $(TOOLS); PATH=$$(sed 's#$(CURDIR)/\.venv[^/:]*/bin:##g' <<<"$$PATH") python3 -m venv $(TOOLS)  # not path.sh's
 	@$(TOOLS)/bin/pip install -q --disable-pip-version-check --no-deps -r $<
 	@touch $@
 

@@ -64,11 +64,9 @@ class Frames(NamedTuple):
         return x if self.mask is None else x * self.mask.to(x.dtype)
 
     def zero_padding_(self, x: Tensor) -> Tensor:
-        """``zeroed`` in place, of a tensor without a gradient."""
-        if self.mask is None:
-            return x
-        if not is_eager_on_cpu(x):
-            return x.mul_(self.mask.to(x.dtype))
+        """``zeroed``, in place where that is faster: on a CPU, of a tensor without a gradient."""
+        if self.mask is None or x.requires_grad or not is_eager_on_cpu(x):
+            return self.zeroed(x)
         for clip, length in zip(x, self.given_lengths.tolist()):  # padding alone is written
             clip[length:] = 0
         return x
