@@ -18,6 +18,7 @@ from speecheq.reporting.calibration_tables import calibration_section
 from speecheq.reporting.comparison import Comparison
 from speecheq.reporting.experiment import Experiment, config_name
 from speecheq.reporting.figure_data import split_by_level
+from speecheq.reporting.intensity_tables import intensity_section
 from speecheq.reporting.probe_results import below_probe, layer_section
 from speecheq.reporting.tables import (
     Cell,
@@ -193,7 +194,13 @@ def experiment_sections(experiment: Experiment) -> list[Section]:
             tables.append(confusion_table(experiment))
         corpus = experiment.run["target"] if set_name == TEST else set_name.removeprefix(f"{TEST}_")
         sections.append(Section(f"Test clips of {corpus}", tables))
-    return sections + calibration_section(experiment) + layer_section(experiment) + condition_sections([experiment])
+    return [
+        *sections,
+        *intensity_section(experiment),
+        *calibration_section(experiment),
+        *layer_section(experiment),
+        *condition_sections([experiment]),
+    ]
 
 
 # ---- test conditions

@@ -112,7 +112,7 @@ class ConditionResult:
     - ``facts``: how the setting was made: "notes" (sentences for the report), its levels, seed and the like, and "git"
       (revisions). Attacks also have "gradients": the number of clips "attacked", which are those classified correctly,
       and how many of them are "without" a gradient of the cross-entropy.
-    - ``predictions``: what the metrics are computed from.
+    - ``predictions``: what the metrics are computed from; ``clips``: the same with all that was predicted.
     """
 
     setting: Setting
@@ -120,6 +120,7 @@ class ConditionResult:
     metrics: Mapping[str, Any]
     facts: Mapping[str, Any]
     predictions: significance.PooledPredictions = field(compare=False, repr=False)
+    clips: Sequence[ClipPrediction] = field(default=(), compare=False, repr=False)
 
 
 def condition_metrics(predictions: significance.PooledPredictions) -> dict[str, Any]:
@@ -148,13 +149,11 @@ def _pool(
     trainings: Iterable[tuple[int, int, Sequence[ClipPrediction]]],
 ) -> ConditionResult:
     """The result over (fold, seed, predictions) of several trainings."""
-    rows = [
-        (seed, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
-        for fold, seed, clips in trainings
-        for clip in clips
-    ]
+    found = [(fold, seed, clip) for fold, seed, clips in trainings for clip in clips]
+    rows = [(seed, fold, clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc) for fold, seed, clip in found]
     pooled = significance.PooledPredictions.from_rows(rows)
-    return ConditionResult(setting, condition, condition_metrics(pooled), facts, pooled)
+    clips = [clip for _, _, clip in found]
+    return ConditionResult(setting, condition, condition_metrics(pooled), facts, pooled, clips)
 
 
 def _as_json(row: ConditionResult) -> dict[str, Any]:
