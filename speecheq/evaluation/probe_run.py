@@ -39,6 +39,7 @@ from speecheq.evaluation.probe import MAJORITY, ProbeClips, ProbeResult, ProbeSe
 from speecheq.evaluation.score_files import METRICS, SCORES, write_scores
 from speecheq.features.encoder_states import StoredStates
 from speecheq.features.pooled_features import pooled_features
+from speecheq.features.speech_activity import method_of
 from speecheq.features.storage import load_cuts, load_features
 
 FORMAT = 1
@@ -237,7 +238,8 @@ def _run(run: ProbeRun, stage: Stage) -> None:
     write_json(run.folder / "run.json", information)
     clips = len(cuts[TRAINING]) + len(cuts[DEV])
     stage.finish(run.folder, clips, clips, outputs=["config.yaml", "run.json"], unit="clips")
-    _write_scores(run, _predictions(cuts[TEST], result), result, time.monotonic() - started)
+    facts = {"speech_activity": method_of(cuts[TEST]), "train_seconds": time.monotonic() - started}
+    _write_scores(run, _predictions(cuts[TEST], result), result, facts)
     log.info(
         "%s: UA %.1f %% with layer %s; UA by layer on test clips: %s",
         run.title,
@@ -247,7 +249,9 @@ def _run(run: ProbeRun, stage: Stage) -> None:
     )
 
 
-def _write_scores(run: ProbeRun, predictions: Sequence[ClipPrediction], result: ProbeResult, seconds: float) -> None:
+def _write_scores(
+    run: ProbeRun, predictions: Sequence[ClipPrediction], result: ProbeResult, facts: Mapping[str, Any]
+) -> None:
     stage = run.scores_stage()
     classes, labels = class_table(run.note), score.label_set(run.note, TEST)
     own_classes = [classes.names.index(label) for label in labels]
@@ -280,7 +284,7 @@ def _write_scores(run: ProbeRun, predictions: Sequence[ClipPrediction], result: 
         "device": "cpu",
         "threads": torch.get_num_threads(),
         "steps": 0,
-        "train_seconds": seconds,
+        **facts,
         "best_epoch": "none",
         "trained_at_git": git,
         "scored_at_git": git,

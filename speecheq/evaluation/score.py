@@ -308,6 +308,7 @@ def _describe_run(
         "features": model.config.data.features,
         "encoder_train": model.config.encoder.train,
         "by_speaker": model.config.data.cmvn == "speaker",
+        "speech_activity": model.config.data.speech_activity,
         "as_published": msud.get("as_published", []),
         "context": model.config.model.context,
         "signal": model.config.encoder.model if model.config.encoder.is_signal else "",

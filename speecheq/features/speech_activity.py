@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lhotse import MonoCut
+from lhotse.cut import Cut
 from torch import Tensor, nn
 
 from speecheq.common.errors import InputError
@@ -108,6 +109,11 @@ def load_silero() -> SileroVad:
             "pip install --force-reinstall silero-vad."
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def method_of(cuts: Iterable[Cut]) -> str:
+    """One of METHODS: what found the speech of the first of ``cuts``; none of no cut."""
+    return next(((cut.custom or {}).get(METHOD_KEY, NONE) for cut in cuts), NONE)
 
 
 def _frames(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -261,6 +261,7 @@ def _summary_of_runs(runs: Sequence[Mapping[str, Any]], predictions: significanc
     return {
         **{key: runs[0][key] for key in ("set", *score.EXPERIMENT, *COMMON)},
         **{key: runs[0].get(key, default) for key, default in LATER.items()},
+        "speech_activity": next((run["speech_activity"] for run in runs if "speech_activity" in run), ""),
         "folds": values("fold"),
         "of_folds": runs[0]["folds"],
         "seeds": values("seed"),

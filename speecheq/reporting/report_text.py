@@ -8,6 +8,7 @@ from speecheq.dataset.msud_recipe import AS_PUBLISHED, BEST_TEST, DECLARED, EVER
 from speecheq.evaluation.metrics import CALIBRATION_BINS
 from speecheq.evaluation.probe import MAJORITY
 from speecheq.evaluation.significance import FEW_SPEAKERS, RESAMPLES
+from speecheq.features.speech_activity import ENERGY, NONE, SILERO
 from speecheq.reporting.experiment import Experiment, config_name, describe_audio_folders
 from speecheq.reporting.figures import Picture
 from speecheq.reporting.tables import (
@@ -36,6 +37,13 @@ NOTES = (
     f"95 % intervals are expanded percentile intervals of {RESAMPLES:,} bootstrap samples of test speakers, each drawn "
     f"with all clips. Intervals over fewer than {FEW_SPEAKERS} speakers are coarse; for one speaker there is none.",
 )
+
+# what features are of, by what found the speech
+SPEECH_OF_CLIPS = {
+    SILERO: "each clip from its first to its last speech, found by Silero VAD",
+    ENERGY: "each clip from its first to its last speech, found by its level",
+    NONE: "whole clips, with the silence around the speech",
+}
 
 Run = Mapping[str, Any]  # "run" of metrics.json
 
@@ -152,6 +160,8 @@ def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
         how = "frozen" if trained == "none" else f"trained with the model ({trained})"
         whose = f"the states of a pretrained encoder ({run['features']}), {how}"
         facts.append(f"features: {run['signal'] or whose}")
+    if run.get("speech_activity"):
+        facts.append(f"features are of {SPEECH_OF_CLIPS[run['speech_activity']]}")
     if run.get("select") == "last":
         facts.append("the model of the last epoch was scored, not the best on the dev part")
     if run.get("by_speaker"):

@@ -33,7 +33,7 @@ from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.dataset.shard_reader import Shards
 from speecheq.dataset.unlabelled import unlabelled_cuts
 from speecheq.features.encoders import make_trainable
-from speecheq.features.speech_activity import METHOD_KEY, NONE
+from speecheq.features.speech_activity import NONE, method_of
 from speecheq.features.storage import load_features
 from speecheq.losses import inverse_weights
 from speecheq.seqm import ClassTable
@@ -126,9 +126,7 @@ def load_training_data(job: Job, config: Config, note: Mapping[str, Any], device
         phones=phones,
         extractor=extractor,
         factors=factors,
-        speech_activity=next(
-            ((cut.custom or {}).get(METHOD_KEY, NONE) for cut in chain(dev, cut_sets["emotion"])), NONE
-        ),
+        speech_activity=method_of(chain(dev, cut_sets["emotion"])),
     )
 
 

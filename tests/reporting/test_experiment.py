@@ -147,3 +147,15 @@ def test_folds_that_test_one_class_are_named(tmp_path):
     summary = summarised(experiment).summary
     assert summary["run"]["one_class_folds"] == [2]
     assert any("UA and WA say little: 2" in fact for fact in experiment_facts(summary))
+
+
+def test_what_features_are_of_is_said_and_score_files_of_before_do_not_know(tmp_path):
+    whole = "features are of whole clips, with the silence around the speech"
+    experiment = make(tmp_path, speech_activity="none")
+    assert whole in experiment_facts(summarised(experiment).summary)
+    metrics = json.loads((experiment / "fold1/seed1/metrics.json").read_text())
+    del metrics["run"]["speech_activity"]  # scored before
+    (experiment / "fold1/seed1/metrics.json").write_text(json.dumps(metrics))
+    assert whole in experiment_facts(summarised(experiment).summary)
+    facts = experiment_facts(summarised(make(tmp_path, "wo_mtl")).summary)
+    assert not any(fact.startswith("features are of") for fact in facts)
