@@ -21,7 +21,7 @@ PAGES = {
     "egs/iemocap/results_speeds.md": "results/iemocap_speeds.md",
     "egs/mandarin/results_backbone.md": "results/mandarin_backbone.md",
     "egs/mandarin/results_mtl.md": "results/mandarin_mtl.md",
-    "egs/mandarin/results_mtl_random10.md": "results/mandarin_mtl_random10.md",
+    "egs/mandarin/results_known_speakers.md": "results/mandarin_known_speakers.md",
     "egs/iemocap/results_mtl.md": "results/iemocap_mtl.md",
     "egs/iemocap/results_backbone.md": "results/iemocap_backbone.md",
     "egs/mandarin/results_from_scratch.md": "results/mandarin_from_scratch.md",
