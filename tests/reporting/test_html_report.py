@@ -187,6 +187,7 @@ def test_the_page_holds_what_the_experiment_is(written, exp):
         "Summary",
         "Pictures",
         "Test clips of toy",
+        "Intensity by corpus",
         "Differences to other systems",
         "Clips",
         "Data",
