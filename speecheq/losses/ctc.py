@@ -22,8 +22,8 @@ from speecheq.losses.fast_ctc import CtcLoss
 BACKENDS = ("k2", "torch")
 # k2 prunes paths this much below the best: on flat outputs the error is up to 3.7 nats with 10, 2e-4 with 20.
 OUTPUT_BEAM = 20.0
-# Gradients of less are none on a CPU. Classes that a model rules out have gradients so small that matrix products of
-# them, denormal numbers, took twelve times as long.
+# On a CPU smaller gradients become 0. Those of classes that a model rules out are denormal numbers, with which matrix
+# products took twelve times as long.
 SMALLEST_GRADIENT = 1e-20
 
 

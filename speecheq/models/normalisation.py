@@ -47,7 +47,7 @@ class Cmvn(nn.Module):
         frames = Frames.from_lengths(lengths, features.shape[1], features.device)
         if self.mode == "global":
             mean, deviation = self.mean, self.deviation
-            if self.training:
+            if self.training:  # an exported model would keep the slices
                 mean, deviation = mean[: features.shape[2]], deviation[: features.shape[2]]
             # in place, since new memory takes longer than the quotient
             return frames.zero_padding_((features - mean).div_(deviation.clamp(min=MIN_DEVIATION)))

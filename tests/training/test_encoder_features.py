@@ -139,7 +139,7 @@ def test_emotion_and_gender_read_the_pooled_layers_alone(run, stored, monkeypatc
         torch.testing.assert_close(value, states[1][name], atol=1e-5, rtol=1e-4)
 
 
-def test_what_learns_from_frames_reads_all_layers(stored):
+def test_what_learns_from_frames_reads_all_layers():
     light = ModelConfig(kind="light", encoder_layers=3, encoder_dim=8, pooled_layers=2)
     config = Config(model=replace(light, pooling="statistics"))
     assert stored_widths(config) == {"emotion": 16, "gender": 16}
