@@ -18,6 +18,7 @@ from speecheq.common.log import one_line
 from speecheq.common.stages import STAMP, require
 from speecheq.config.layers import flat, learned, load
 from speecheq.config.schema import FBANK
+from speecheq.dataset.classes import class_table
 from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation import score, significance
 from speecheq.evaluation.former_runs import unscored
@@ -96,6 +97,19 @@ class ScoredFold:
         return f"fold {self.run['fold']}, seed {self.run['seed']}"
 
 
+def scores_of(
+    predictions: Sequence[ClipPrediction], folds: Sequence[ScoredFold], set_name: str
+) -> dict[str, float | None]:
+    """``detailed_scores`` of clips of the set ``set_name``, of the tasks that the trainings of ``folds`` learned."""
+    run = folds[0].run
+    classes = class_table(run)
+    own_classes = [classes.names.index(label) for label in run["label_sets"][set_name]]
+    genders, intensities = (
+        any(fold.metrics.get(f"{set_name}.{score}") is not None for fold in folds) for score in ("gender", "eis_mse")
+    )
+    return detailed_scores(predictions, genders, classes, own_classes, intensities)
+
+
 def read_fold(folder: Path) -> ScoredFold:
     """Read one fold and seed. Raises InputError if a file is damaged or belongs to another fold."""
     metrics, scores = read_metrics(folder), folder / SCORES
@@ -142,10 +156,6 @@ def check_same_experiment(folds: Sequence[ScoredFold]) -> None:
                 )
 
 
-def _class_table(run: Mapping[str, Any]) -> ClassTable:
-    return ClassTable(tuple(run["classes"]), tuple(run["class_esc"]))
-
-
 @dataclass(frozen=True)
 class Experiment:
     """A system on a target under a protocol, with the folds and seeds that were scored.
@@ -170,7 +180,7 @@ class Experiment:
 
     @property
     def classes(self) -> ClassTable:
-        return _class_table(self.run)
+        return class_table(self.run)
 
     @property
     def test_clips(self) -> list[ClipPrediction]:
@@ -206,17 +216,12 @@ def _deviations(name: str, folds: Sequence[ScoredFold]) -> dict[str, float | Non
     }
 
 
-def _pooled_scores(folds: Sequence[ScoredFold], classes: ClassTable) -> dict[str, float | None]:
+def _pooled_scores(folds: Sequence[ScoredFold]) -> dict[str, float | None]:
     """Scores over the test clips of all folds of a seed together, averaged over seeds."""
     by_seed: dict[int, list[ClipPrediction]] = defaultdict(list)
     for fold in folds:
         by_seed[fold.run["seed"]].extend(fold.sets[TEST])
-    genders = any(fold.metrics.get("test.gender") is not None for fold in folds)
-    intensities = any(fold.metrics.get("test.eis_mse") is not None for fold in folds)
-    own_classes = [classes.names.index(label) for label in folds[0].run["label_sets"][TEST]]
-    each = [
-        detailed_scores(predictions, genders, classes, own_classes, intensities) for predictions in by_seed.values()
-    ]
+    each = [scores_of(predictions, folds, TEST) for predictions in by_seed.values()]
     return {f"pooled.test.{name}": _mean(scores[name] for scores in each) for name in each[0]}
 
 
@@ -273,17 +278,14 @@ def _summary_of_runs(runs: Sequence[Mapping[str, Any]], predictions: significanc
     }
 
 
-def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
-    """Write metrics.json and scores.tsv of an experiment, from its folds and seeds.
+def pooled(folds: Sequence[ScoredFold]) -> Experiment:
+    """An experiment of its scored folds and seeds, at least one, in the order given.
 
-    ``folders``: those of ``scored_folders``, at least one. Keys of metrics.json: ``test.ua`` and other scores are means
-    over folds and seeds; ``std.test.ua`` is their standard deviation, ``std_of_folds.`` and ``std_of_seeds.`` are those
-    over folds and over seeds alone; ``pooled.test.ua`` is computed over the clips of all folds together, for each seed,
-    and averaged over seeds; ``low.pooled.test.ua`` and ``high.`` are the ends of its 95 % interval
-    (``significance.bootstrap_interval``). Raises InputError if score files are damaged or do not belong together.
+    Keys of its summary: ``test.ua`` and other scores are means over folds and seeds; ``std.test.ua`` is their standard
+    deviation, ``std_of_folds.`` and ``std_of_seeds.`` are those over folds and over seeds alone; ``pooled.test.ua`` is
+    computed over the clips of all folds together, for each seed, and averaged over seeds; ``low.pooled.test.ua`` and
+    ``high.`` are the ends of its 95 % interval (``significance.bootstrap_interval``).
     """
-    folds = sorted(map(read_fold, folders), key=lambda fold: (fold.run["fold"], fold.run["seed"]))
-    check_same_experiment(folds)
     predictions = significance.PooledPredictions.from_rows(
         [
             (fold.run["seed"], fold.run["fold"], clip.id, clip.speaker, clip.gold_esc, clip.predicted_esc)
@@ -291,22 +293,33 @@ def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
             for clip in fold.sets[TEST]
         ]
     )
-    classes = _class_table(folds[0].run)
     summary: dict[str, Any] = {}
     for name in sorted({name for fold in folds for name in fold.metrics if name != "run"}):
         summary[name] = _mean(fold.metrics.get(name) for fold in folds)
         summary.update(_deviations(name, folds))
-    summary.update(_pooled_scores(folds, classes))
+    summary.update(_pooled_scores(folds))
     summary["pooled.test.per"] = summary["test.per"]  # every fold is scored on the same utterances
     summary.update({**_intervals(predictions), **_eis_intervals(folds)})
     summary["run"] = _summary_of_runs([fold.run for fold in folds], predictions)
     of_one_class = {fold.run["fold"] for fold in folds if len({clip.gold_esc for clip in fold.sets[TEST]}) == 1}
     summary["run"]["one_class_folds"] = sorted(of_one_class)
-    write_json(Path(experiment) / METRICS, summary)
+    return Experiment(summary, folds, predictions)
+
+
+def summarise(experiment: Path, folders: Sequence[Path]) -> Experiment:
+    """Write metrics.json and scores.tsv of an experiment, from its folds and seeds.
+
+    ``folders``: those of ``scored_folders``, at least one. metrics.json is the summary of ``pooled``. Raises InputError
+    if score files are damaged or do not belong together.
+    """
+    folds = sorted(map(read_fold, folders), key=lambda fold: (fold.run["fold"], fold.run["seed"]))
+    check_same_experiment(folds)
+    found = pooled(folds)
+    write_json(Path(experiment) / METRICS, found.summary)
     sets = {
         f"{name}/fold{fold.run['fold']}/seed{fold.run['seed']}": clips
         for fold in folds
         for name, clips in fold.sets.items()
     }
-    write_scores(Path(experiment) / SCORES, sets, classes)
-    return Experiment(summary, folds, predictions)
+    write_scores(Path(experiment) / SCORES, sets, found.classes)
+    return found

@@ -12,6 +12,7 @@ from speecheq.dataset.msud_recipe import TEST
 from speecheq.evaluation.robustness import conditions
 from speecheq.reporting.as_published import as_published_sections
 from speecheq.reporting.comparison import Comparison, compare
+from speecheq.reporting.ensemble import ensembles, is_ensemble
 from speecheq.reporting.experiment import Experiment, scored_folders, summarise
 from speecheq.reporting.figures import compare_conditions, draw_pictures, write_pictures
 from speecheq.reporting.html_report import REPORT, Link, Score, experiment_report, recipe_report
@@ -57,10 +58,13 @@ def report(exp: Path, title: str, results: Path, table: Path | None = None) -> s
 
 def _write_report(exp: Path, folders: Sequence[Path], title: str, results: Path, paper: PaperTable) -> str:
     experiments, left_out = _summarise_all(exp, folders)
-    systems = list(experiments.values())
+    systems = [*experiments.values(), *ensembles(list(experiments.values()))]
     groups = _group(systems)
     targets = [group for group in groups if group.test_set == TEST]
-    comparisons = {heading: compare(members) for heading, _, members in targets}
+    # without ensembles: each further test weakens all others
+    comparisons = {
+        heading: compare([member for member in members if not is_ensemble(member)]) for heading, _, members in targets
+    }
     for folder, experiment in experiments.items():
         _write_experiment(folder, experiment, comparisons[group_heading(experiment.run)])
 

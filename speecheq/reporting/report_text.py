@@ -180,6 +180,11 @@ def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
         )
     if run["sounds"]:
         facts.append(f"also trained with {describe_audio_folders(run['sounds'])}")
+    if run.get("ensemble"):
+        facts.append(
+            f"an ensemble: the posteriors and EIS of the {len(run['ensemble'])} trainings of a fold are averaged, and "
+            "the gender is that of most"
+        )
     if len(run["trained_at_git"]) > 1:
         facts.append("its folds and seeds were trained with different revisions of the code, which its means mix")
     if summary.get("test.per") is not None:
