@@ -5,15 +5,14 @@ downloads of stage 0, and its advice on corpora that cannot be downloaded come f
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 from speecheq.common.errors import InputError
 from speecheq.common.http_transfer import PublishedFile
 from speecheq.common.markdown import markdown_table
-from speecheq.common.yaml_files import read_yaml
+from speecheq.common.yaml_files import from_mapping, read_yaml
 
 CARDS = Path(__file__).resolve().parents[2] / "local" / "cards"
 # open: anybody who agrees to the terms may download it; request: its owner gives it out; never_released: nobody does
@@ -71,43 +70,6 @@ class Card:
     recipe_option: bool = True
 
 
-def _item(kind: type, values: Any, where: str) -> Any:
-    """The dataclass ``kind`` from a mapping; InputError that begins with ``where`` for what is wrong in it."""
-    if not isinstance(values, Mapping):
-        raise InputError(f"{where}: must be 'key: value' lines, not {values!r}.")
-    kinds = get_type_hints(kind)
-    unknown = [str(key) for key in values if key not in kinds]
-    if unknown:
-        raise InputError(f"{where}: {unknown[0]!r} is not a key of a card; the keys are {', '.join(kinds)}.")
-    for item in fields(kind):
-        if item.default is MISSING and item.name not in values:
-            raise InputError(f"{where}: lacks the key {item.name}.")
-    return kind(**{key: _value(kinds[key], value, f"{where}: {key}") for key, value in values.items()})
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    """``value`` as the type ``kind``, lists as tuples; InputError that begins with ``where`` for another type."""
-    arguments = get_args(kind)
-    if type(None) in arguments:
-        return None if value is None else _value(arguments[0], value, where)
-    if arguments:  # a tuple of any length
-        if not isinstance(value, list):
-            raise InputError(f"{where} is {value!r}, but it must be a list.")
-        make = _value if arguments[0] is str else _item
-        return tuple(make(arguments[0], one, f"{where}, item {number}") for number, one in enumerate(value, 1))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        words = {
-            str: "text (in quotes, if it looks like a number)",
-            int: "a whole number",
-            float: "a number",
-            bool: "true or false",
-        }
-        raise InputError(f"{where} is {value!r}, but it must be {words[kind]}.")
-    return value
-
-
 def _is_inside(name: str) -> bool:
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts
@@ -116,7 +78,7 @@ def _is_inside(name: str) -> bool:
 def read_card(path: str | Path) -> Card:
     """The card in a YAML file; raises InputError, which names the file and what is wrong in it."""
     path = Path(path)
-    card = _item(Card, read_yaml(path), str(path))
+    card = from_mapping(Card, read_yaml(path), str(path))
     if card.name != path.stem:
         raise InputError(f"{path}: is the card of {card.name!r}; name the file {card.name}.yaml.")
     if card.access not in ACCESS:

@@ -5,20 +5,18 @@ other systems, and the components of our systems for the ablation. Our own resul
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from speecheq.common.errors import InputError
-from speecheq.common.yaml_files import read_yaml
+from speecheq.common.yaml_files import from_mapping, read_yaml
 from speecheq.dataset.msud_recipe import TEST
 from speecheq.reporting.ablation import Component
 from speecheq.reporting.experiment import config_name
 from speecheq.reporting.tables import NOT_AVAILABLE, Cell, Column, Section, Table, build_table, join_numbers
 
-T = TypeVar("T")
 Summary = Mapping[str, Any]  # metrics.json of an experiment
 SCORES = {"wa": 100.0, "ua": 100.0, "uai": 100.0, "eis_mse": 1.0}  # score -> its factor in the paper's table
 # How the names of the configurations of cited systems begin (egs/iemocap/conf/cited.yaml, cited_small.yaml).
@@ -46,7 +44,7 @@ class PaperRow:
 
     name: str
     system: str | None
-    figures: Sequence[float | None]
+    figures: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class PublishedResult:
 
     name: str
     target: str
-    protocols: Sequence[str]
+    protocols: tuple[str, ...]
     classes: int
     wa: float | None
     ua: float | None
@@ -70,80 +68,26 @@ class PaperTable:
     """``table.yaml``: a table of the paper, published results, components, and notes on all systems."""
 
     title: str
-    columns: Sequence[PaperColumn]
-    rows: Sequence[PaperRow]
-    published: Sequence[PublishedResult]
-    parts: Sequence[Component]
-    notes: Sequence[str]
-
-
-def _with_keys(values: Any, kind: type, where: str) -> dict[str, Any]:
-    names = [field.name for field in fields(kind)]
-    if not isinstance(values, dict) or set(values) != set(names):
-        raise InputError(f"{where}: expected the keys {', '.join(names)}, found {values!r}.")
-    return values
-
-
-def _read_items(
-    path: Path, what: str, values: Any, kind: type[T], find_fault: Callable[[T], str | None] = lambda item: None
-) -> list[T]:
-    """A list of mappings as ``kind``; raises InputError, which names the first item with a fault (``find_fault``)."""
-    items = []
-    for number, value in enumerate(values, 1):
-        where = f"{path}, {what} {number}"
-        item = kind(**_with_keys(value, kind, where))
-        fault = find_fault(item)
-        if fault is not None:
-            raise InputError(f"{where}: {fault}.")
-        items.append(item)
-    return items
-
-
-def _column_fault(column: PaperColumn) -> str | None:
-    if str(column.score) in SCORES:
-        return None
-    return f"the score {str(column.score)!r} is not one of {', '.join(SCORES)}"
-
-
-def _row_fault(row: PaperRow, columns: int) -> str | None:
-    if not isinstance(row.figures, list) or len(row.figures) != columns:
-        return f"expected {columns} figures, one for each column"
-    if not all(figure is None or type(figure) in (int, float) for figure in row.figures):
-        return "a figure is a number, or null where the paper has none"
-    return None
-
-
-def _published_fault(result: PublishedResult) -> str | None:
-    figures = [figure for figure in (result.wa, result.ua) if figure is not None]
-    if not figures or not all(type(figure) in (int, float) for figure in figures):
-        return "its wa and ua must be numbers, one of them may be null"
-    if not isinstance(result.protocols, list) or type(result.classes) is not int:
-        return "its protocols must be a list, and its classes a whole number"
-    return None
-
-
-def _component_fault(component: Component) -> str | None:
-    is_text = all(isinstance(value, str) for value in astuple(component))
-    return None if is_text else "its name and its two systems must be words"
+    columns: tuple[PaperColumn, ...]
+    rows: tuple[PaperRow, ...]
+    published: tuple[PublishedResult, ...]
+    parts: tuple[Component, ...]
+    notes: tuple[str, ...]
 
 
 def read_table(path: Path) -> PaperTable:
     """Read ``conf/table.yaml``. Raises InputError, which names the faulty item."""
-    values = _with_keys(read_yaml(path), PaperTable, str(path))
-    title, *lists = (values[field.name] for field in fields(PaperTable))
-    if not all(isinstance(values, list) for values in lists):
-        raise InputError(f"{path}: columns, rows, published, parts and notes must be lists.")
-    columns, rows, published, parts, notes = lists
-    made_columns = _read_items(path, "column", columns, PaperColumn, _column_fault)
-    made_rows = _read_items(path, "row", rows, PaperRow, partial(_row_fault, columns=len(columns)))
-    return PaperTable(
-        str(title),
-        [PaperColumn(*map(str, astuple(column))) for column in made_columns],
-        [replace(row, name=str(row.name)) for row in made_rows],
-        _read_items(path, "published figure", published, PublishedResult, _published_fault),
-        _read_items(path, "part", parts, Component, _component_fault),
-        [str(note) for note in notes],
-    )
+    paper = from_mapping(PaperTable, read_yaml(path), str(path))
+    for number, column in enumerate(paper.columns, 1):
+        if column.score not in SCORES:
+            raise InputError(f"{path}, column {number}: the score {column.score!r} is not one of {', '.join(SCORES)}.")
+    for number, row in enumerate(paper.rows, 1):
+        if len(row.figures) != len(paper.columns):
+            raise InputError(f"{path}, row {number}: expected {len(paper.columns)} figures, one for each column.")
+    for number, result in enumerate(paper.published, 1):
+        if result.wa is None and result.ua is None:
+            raise InputError(f"{path}, published figure {number}: its wa or its ua must be a number.")
+    return paper
 
 
 # ---- the paper's table

@@ -43,6 +43,12 @@ class FrameSet:
     def shift(self) -> float:
         return self.hop / self.rate
 
+    def frames(self, librosa: Any, samples: np.ndarray) -> np.ndarray:
+        """Samples (S,) -> (T, D), without librosa's warnings of windows that are longer than a short clip."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.compute(librosa, samples).T
+
 
 def _mfcc26(librosa: Any, samples: np.ndarray) -> np.ndarray:
     return librosa.feature.mfcc(y=samples, sr=16000, n_mfcc=26, hop_length=512)
@@ -106,7 +112,7 @@ def _import_librosa() -> Any:
         import librosa
 
         for frame_set in FRAME_SETS.values():
-            frame_set.compute(librosa, np.sin(np.arange(frame_set.rate, dtype=np.float32)))
+            frame_set.frames(librosa, np.sin(np.arange(frame_set.rate, dtype=np.float32)))
     return librosa
 
 
@@ -147,9 +153,7 @@ class SignalFeatures(Encoder):
         frames = int(self.num_frames(torch.tensor(len(samples))))
         if self.frame_set.rate != SAMPLING_RATE:
             samples = resampler(SAMPLING_RATE, self.frame_set.rate)(samples)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of windows that are longer than a short clip
-            found = self.frame_set.compute(_import("librosa"), samples).T[:frames]
+        found = self.frame_set.frames(_import("librosa"), samples)[:frames]
         # resampling may round to one sample, and so to one frame, fewer
         return np.pad(found, ((0, frames - len(found)), (0, 0)), mode="edge").astype(np.float32)
 
