@@ -7,10 +7,11 @@
 #   --noise DIR --rir DIR     folders of noises and of room impulse responses, for configurations that augment waveforms
 #   --unlabelled DIR      a folder of recordings of speech, of any format, for systems that learn from it (MTL-AUG)
 #   --unlabelled-hours N  a seeded subset of N hours of it
-#   --test-noise DIR --test-rir DIR     the same for --robustness noise; none of them may be one of the training's
+#   --test-noise DIR --test-rir DIR     noises and impulse responses for --robustness noise; none of them may be used
+#                         in training
 #   --partial true        accept incomplete copies
-#   --speech-activity NAME    what finds the speech of each clip, which alone is trained on and scored: silero (Silero
-#                         VAD), energy (of frames), or none, for whole clips (silero)
+#   --speech-activity NAME    how speech is found: silero (Silero VAD), energy (of frames), or none, for whole clips;
+#                         each clip is used from its first to its last speech (silero)
 #   --mini true           synthesise small stand-ins of the recipe's corpora and use those
 # What to run:
 #   --stage N --stop-stage N    first and last stage (0, 5)
@@ -29,7 +30,8 @@
 #                         stage 5: probe, probe_linear (SVMs on the features) and majority (the most frequent class)
 #   --config FILE         sizes and schedule (conf/paper.yaml; in egs/mtl_aug conf/from_scratch.yaml); for CPUs
 #                         conf/small.yaml. In egs/mandarin and egs/iemocap conf/best.yaml is our best for unseen
-#                         speakers, on a pretrained encoder, and on a GPU best_gpu.yaml (docs/recipes.md has all)
+#                         speakers where training speakers are few, on a pretrained encoder; on a GPU best_gpu.yaml
+#                         (docs/recipes.md has all)
 #   --features NAME       what the systems take: fbank, or the states of a pretrained encoder, NAME.yaml in
 #                         conf/features, or starter; for stage 2 also NAME=FOLDER, the encoder's folder or a model
 #                         folder (docs/encoders.md) (fbank)
@@ -40,14 +42,14 @@
 #                         labels; give it an --exp of its own
 #   --ctc-backend NAME    k2, torch or auto: torch on a CPU; on a GPU k2, where it can be imported (auto)
 #   --score-train true    stage 5 scores the target's training clips too, for the distributions of EIS (Figure 3)
-#   --probe true          stage 5 also scores an SVM on the mean and deviation of the features, a reference for the
-#                         systems (docs/encoders.md)
+#   --probe true          stage 5 also scores an SVM on the mean and standard deviation of the features, a reference for
+#                         the systems (docs/encoders.md)
 #   --robustness LIST     stage 5 scores under other conditions too: corpora (all clips of others than the target),
 #                         noise (with --test-noise at 20 to 0 dB, and reverberated), telephone (300 to 3400 Hz, mu-law,
 #                         A-law, GSM), attack (FGSM, BIM, PGD, AutoPGD, AutoPGD+DLR); docs/robustness.md
 #   --other-corpora LIST  of --robustness corpora: corpora that the systems were not trained on (all that are given)
 #   --shots LIST          and adapt the systems first, with these numbers of labelled clips of each class
-# Labels (stage 3 reads them; classes and neutral-eis also name the folder, so the later stages need them too):
+# Labels (for stage 3; --classes, --neutral-eis and --as-published also name folders: give them to stages 4 and 5 too):
 #   --classes NAME        seqm: SEQM's nine classes; corpus: the target's own (seqm)
 #   --neutral-eis NAME    EIS of neutral clips: as each corpus declares it, SEQM's 0 (metric), or what its own intensity
 #                         says (corpus) (declared)
@@ -75,9 +77,9 @@
 #                         machines that share each training: give the same command on each of them, with --stage 4
 #                         --stop-stage 4; they see the same files and meet at a free port of one of them (1)
 # On a cluster (cmd.sh has the defaults; docs/clusters.md):
-#   --cmd NAME            where stages 1 to 5 run: local (here), slurm or sge (as jobs: one array a stage, of what is
-#                         missing, waited for); --nj N is then the jobs that share a corpus' features, or a set's
-#                         shards, --gpus and --nodes those of each training's job (local)
+#   --cmd NAME            where stages 1 to 5 run: local (here), slurm or sge. There each stage submits its missing work
+#                         as a job array and waits for it; --nj N is then the number of jobs that share a corpus'
+#                         features or a set's shards, --gpus and --nodes are those of each training's job (local)
 #   --partition NAME --account NAME --time LIMIT --memory SIZE --cpus N
 #                         what each job asks for (the cluster's own defaults)
 #   --gpu KIND            of trainings and of their scoring: any, a kind of GPU, or none (any)
