@@ -17,7 +17,7 @@ SUFFIX = "_ensemble"  # after the name of the system
 
 
 def is_ensemble(experiment: Experiment) -> bool:
-    return bool(experiment.run.get("ensemble"))
+    return bool(experiment.run["ensemble"])
 
 
 def ensembles(experiments: Sequence[Experiment]) -> list[Experiment]:

@@ -225,19 +225,23 @@ def _pooled_scores(folds: Sequence[ScoredFold]) -> dict[str, float | None]:
     return {f"pooled.test.{name}": _mean(scores[name] for scores in each) for name in each[0]}
 
 
-def _intervals(predictions: significance.PooledPredictions) -> dict[str, float | None]:
+def _interval_ends(names: Sequence[str], samples: Any, units: int) -> dict[str, float | None]:
+    """The ends of the intervals of bootstrap ``samples`` (a tuple with these names), of that many speakers; None where
+    there are no samples, or not all are numbers.
+    """
+    ends: dict[str, float | None] = {}
+    for name in names:
+        values = None if samples is None else getattr(samples, name)
+        known = values is not None and np.isfinite(values).all()
+        low, high = significance.bootstrap_interval(values, units) if known else (None, None)
+        ends.update({f"low.pooled.test.{name}": low, f"high.pooled.test.{name}": high})
+    return ends
+
+
+def _intervals(predictions: significance.PooledPredictions, folds: Sequence[ScoredFold]) -> dict[str, float | None]:
+    """Those of WA and UA, and of the MSE and CCC of the EIS, which need labels."""
     samples = significance.bootstrap_accuracies(predictions)
-    intervals: dict[str, float | None] = {}
-    for name in significance.Accuracies._fields:
-        low, high = None, None
-        if samples is not None:
-            low, high = significance.bootstrap_interval(getattr(samples, name), predictions.units)
-        intervals.update({f"low.pooled.test.{name}": low, f"high.pooled.test.{name}": high})
-    return intervals
-
-
-def _eis_intervals(folds: Sequence[ScoredFold]) -> dict[str, float | None]:
-    """Those of the MSE and CCC of the EIS; None where there are no labels, or too few speakers."""
+    accuracies = _interval_ends(significance.Accuracies._fields, samples, predictions.units)
     rows = [
         (fold.run["seed"], clip.speaker, clip.gold_eis, clip.predicted_eis)
         for fold in folds
@@ -245,17 +249,11 @@ def _eis_intervals(folds: Sequence[ScoredFold]) -> dict[str, float | None]:
         for clip in fold.sets[TEST]
         if specified([clip.gold_eis])[0]
     ]
-    samples, units = None, 0
-    if rows:
-        predictions = significance.EisPredictions(*map(np.array, zip(*rows)))
-        samples, units = significance.bootstrap_eis(predictions), predictions.units
-    intervals: dict[str, float | None] = {}
-    for name in significance.EisScores._fields:
-        low, high = None, None
-        if samples is not None and np.isfinite(getattr(samples, name)).all():
-            low, high = significance.bootstrap_interval(getattr(samples, name), units)
-        intervals.update({f"low.pooled.test.{name}": low, f"high.pooled.test.{name}": high})
-    return intervals
+    if not rows:
+        return {**accuracies, **_interval_ends(significance.EisScores._fields, None, 0)}
+    eis = significance.EisPredictions(*map(np.array, zip(*rows)))
+    intensities = _interval_ends(significance.EisScores._fields, significance.bootstrap_eis(eis), eis.units)
+    return {**accuracies, **intensities}
 
 
 def _summary_of_runs(runs: Sequence[Mapping[str, Any]], predictions: significance.PooledPredictions) -> dict[str, Any]:
@@ -273,6 +271,7 @@ def _summary_of_runs(runs: Sequence[Mapping[str, Any]], predictions: significanc
         "test_speakers": len(np.unique(predictions.speakers)),
         "train_seconds": round(sum(run["train_seconds"] for run in runs), 1),
         "trainings": len(runs),
+        "ensemble": [],  # the seeds whose predictions were averaged (ensemble.py)
         "parameters": max((run.get("parameters") for run in runs), key=lambda number: number or 0),  # None: not known
         **{key: values(key) for key in lists},
     }
@@ -299,7 +298,7 @@ def pooled(folds: Sequence[ScoredFold]) -> Experiment:
         summary.update(_deviations(name, folds))
     summary.update(_pooled_scores(folds))
     summary["pooled.test.per"] = summary["test.per"]  # every fold is scored on the same utterances
-    summary.update({**_intervals(predictions), **_eis_intervals(folds)})
+    summary.update(_intervals(predictions, folds))
     summary["run"] = _summary_of_runs([fold.run for fold in folds], predictions)
     of_one_class = {fold.run["fold"] for fold in folds if len({clip.gold_esc for clip in fold.sets[TEST]}) == 1}
     summary["run"]["one_class_folds"] = sorted(of_one_class)

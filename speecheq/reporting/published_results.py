@@ -96,7 +96,7 @@ def read_table(path: Path) -> PaperTable:
 def _belongs_to(summary: Summary, row: PaperRow, column: PaperColumn) -> bool:
     run = summary["run"]
     own = (run["system"], run["target"], run["protocol"], run["classes_of"], run["neutral_eis"])
-    if run.get("by_speaker") or run.get("as_published"):
+    if run["by_speaker"] or run["as_published"]:
         return False
     return own == (row.system, column.target, column.protocol, "seqm", "declared")
 
@@ -108,7 +108,7 @@ def _find(summaries: Sequence[Summary], row: PaperRow, column: PaperColumn) -> S
 def _is_shared(summary: Summary) -> bool:
     """Whether a system stands beside those of any configuration: cited and reference systems have one of their own."""
     run = summary["run"]
-    return run.get("probe") is not None or run["config"].startswith(CITED_CONFIG)
+    return run["probe"] is not None or run["config"].startswith(CITED_CONFIG)
 
 
 def _folds_and_seeds(run: Mapping[str, Any]) -> str:
@@ -187,7 +187,7 @@ def published_sections(published: Sequence[PublishedResult], summaries: Sequence
     ours: dict[tuple[str, str], list[Summary]] = defaultdict(list)
     for summary in summaries:
         # the published systems hear one clip at a time; the switches of other protocols have tables of their own
-        if not summary["run"].get("by_speaker") and not summary["run"].get("as_published"):
+        if not summary["run"]["by_speaker"] and not summary["run"]["as_published"]:
             ours[summary["run"]["target"], summary["run"]["protocol"]].append(summary)
     sections = []
     for (target, protocol), members in sorted(ours.items()):
@@ -231,9 +231,9 @@ class _Ranked:
         run = summary["run"]
         wa, ua = (100 * summary[f"test.restricted_{score}"] for score in ("wa", "ua"))
         how = f"ours: {_folds_and_seeds(run)}, git {', '.join(run['trained_at_git'])}"
-        seconds = run["train_seconds"] / run["trainings"] if run.get("trainings") else None
-        trained = run.get("probe") is None
-        parameters = run.get("parameters")
+        seconds = run["train_seconds"] / run["trainings"]
+        trained = run["probe"] is None
+        parameters = run["parameters"]
         return cls(_system_name(summary), wa, ua, parameters if trained else None, seconds if trained else None, how)
 
     @property

@@ -55,11 +55,11 @@ def group_heading(run: Run) -> str:
         parts.append(f"its own {len(run['classes'])} classes")
     if run["neutral_eis"] != DECLARED:
         parts.append(f"neutral EIS {run['neutral_eis']}")
-    if run.get("by_speaker"):
+    if run["by_speaker"]:
         parts.append("normalised by speaker")
-    if run.get("context", "none") != "none":
+    if run["context"] != "none":
         parts.append("with the other utterances of the dialogue")
-    if run.get("as_published"):
+    if run["as_published"]:
         parts.append(f"as published, not strict ({', '.join(AS_PUBLISHED[name] for name in run['as_published'])})")
     return ", ".join(parts)
 
@@ -152,35 +152,35 @@ def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
     ]
     if len(run["label_sets"][TEST]) == 1:
         facts.append("its corpus has one class, so UA and WA say nothing of how well emotions are told apart")
-    elif run.get("one_class_folds"):
+    elif run["one_class_folds"]:
         which = join_numbers(run["one_class_folds"])
         facts.append(f"folds whose test clips are all of one class, so that their UA and WA say little: {which}")
-    if run.get("features", FBANK) != FBANK:
-        trained = run.get("encoder_train", "none")
+    if run["features"] != FBANK:
+        trained = run["encoder_train"]
         how = "frozen" if trained == "none" else f"trained with the model ({trained})"
         whose = f"the states of a pretrained encoder ({run['features']}), {how}"
         facts.append(f"features: {run['signal'] or whose}")
-    if run.get("speech_activity"):
+    if run["speech_activity"]:
         facts.append(f"features are of {SPEECH_OF_CLIPS[run['speech_activity']]}")
-    if run.get("select") == "last":
+    if run["select"] == "last":
         facts.append("the model of the last epoch was scored, not the best on the dev part")
-    if run.get("by_speaker"):
+    if run["by_speaker"]:
         facts.append(
             "each speaker's clips were normalised by their own mean and deviation, those of test speakers too: another "
             "protocol than that of systems that hear one clip at a time"
         )
-    if BEST_TEST in run.get("as_published", ()):
+    if BEST_TEST in run["as_published"]:
         facts.append(
             "the epoch was chosen on the test clips, as in the protocol of a paper, and scores are higher for that"
         )
-    if run.get("context", "none") != "none":
+    if run["context"] != "none":
         facts.append(
             "each utterance was heard with the others of its dialogue, of both speakers: more than systems of single "
             "utterances have"
         )
     if run["sounds"]:
         facts.append(f"also trained with {describe_audio_folders(run['sounds'])}")
-    if run.get("ensemble"):
+    if run["ensemble"]:
         facts.append(
             f"an ensemble: the posteriors and EIS of the {len(run['ensemble'])} trainings of a fold are averaged, and "
             "the gender is that of most"

@@ -88,12 +88,12 @@ def build_table(
     )
 
 
-def format_score(value: float | None, score: str, digits: int | None = None) -> str:
+def format_score(value: float | None, score: str) -> str:
     """The value of a score such as "ua"; shares are shown in percent."""
     if value is None:
         return NOT_AVAILABLE
-    scale, usual = (1, 3) if score in NOT_PERCENT else (100, 2)
-    return f"{value * scale:.{usual if digits is None else digits}f}"
+    scale, digits = (1, 3) if score in NOT_PERCENT else (100, 2)
+    return f"{value * scale:.{digits}f}"
 
 
 def interval_cell(low: float | None, high: float | None, score: str) -> Cell:
