@@ -19,6 +19,7 @@ from speecheq.cluster import job_arrays
 from speecheq.cluster.job_options import LOCAL, Settings, add_options
 from speecheq.common.command_line import parse_numbers, positive_whole
 from speecheq.common.stages import planning
+from speecheq.config.speech_activity import SPEECH_ACTIVITIES
 
 if TYPE_CHECKING:
     from speecheq.features.encoder_states import EncoderSet
@@ -135,7 +136,7 @@ def add_commands(commands: Commands) -> None:
     add("--parts", help="compute only these parts of 250 clips, such as 0-3, and leave joining them to another run")
     add(
         "--speech-activity",
-        choices=("silero", "energy", "none"),
+        choices=SPEECH_ACTIVITIES,
         default="silero",
         help="what finds speech in each clip; features are those from its first to its last speech: Silero VAD, the "
         "energy of frames, or none, for whole clips (default: silero)",

@@ -190,7 +190,7 @@ def add_commands(commands: Commands) -> None:
         commands,
         "probe",
         _probe,
-        "Stage 5: an SVM on the mean and deviation of stored features, the reference of trained systems.",
+        "Stage 5: an SVM on the mean and standard deviation of stored features, the reference of trained systems.",
     )
     add_data_option(probe)
     add_exp_option(probe)

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 from speecheq.cluster.job_options import add_options
 from speecheq.common.command_line import parse_numbers, positive_whole
 from speecheq.common.errors import InputError
+from speecheq.config.phonemes import PRONUNCIATIONS, SILENCES
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -67,14 +68,14 @@ def add_unit_options(parser: argparse.ArgumentParser) -> None:
     add("--bpe-size", type=positive_whole, default=500, help="number of BPE pieces, with --units bpe (default: 500)")
     add(
         "--pronunciations",
-        choices=("first", "all"),
+        choices=PRONUNCIATIONS,
         default="first",
         help="what CTC learns of a word with several pronunciations: the first, or the sum over all, which needs k2 "
         "(default: first)",
     )
     add(
         "--silence",
-        choices=("none", "optional"),
+        choices=SILENCES,
         default="none",
         help="silence between words: the blank (none), or a unit of its own that may stand there, which needs k2 "
         "(default: none)",
@@ -129,12 +130,6 @@ def phonemes_folder(options: argparse.Namespace, corpus: str) -> Path:
     name += ".all" if options.pronunciations == "all" else ""
     name += ".silence" if options.silence == "optional" else ""
     return options.data / "phonemes" / name
-
-
-def lattice_options(options: argparse.Namespace) -> dict[str, str]:
-    """--pronunciations and --silence, where they are not the defaults."""
-    chosen = {"pronunciations": options.pronunciations, "silence": options.silence}
-    return {name: value for name, value in chosen.items() if value not in ("first", "none")}
 
 
 def runs(options: argparse.Namespace) -> Iterator[Run]:

@@ -19,7 +19,6 @@ from speecheq.cli.options import (
     add_unit_options,
     config_name,
     features_name,
-    lattice_options,
     msud_folder,
     phonemes_folder,
     runs,
@@ -38,6 +37,7 @@ def _unchecked_jobs(options: Namespace) -> Iterator["Job"]:
     """The trainings that were asked for, with their settings."""
     from speecheq.config.feature_sets import require_prepared
     from speecheq.config.layers import resolve
+    from speecheq.config.phonemes import lattice_options
     from speecheq.training.job import Job
 
     msud = msud_folder(options)
@@ -46,7 +46,8 @@ def _unchecked_jobs(options: Namespace) -> Iterator["Job"]:
     recipe: dict[str, Any] = {"data.features": features}
     if options.ctc_backend:
         recipe["loss.ctc_backend"] = options.ctc_backend
-    recipe.update({f"phonemes.{key}": value for key, value in lattice_options(options).items()})
+    chosen = lattice_options(options.pronunciations, options.silence)
+    recipe.update({f"phonemes.{key}": value for key, value in chosen.items()})
     if options.shar:
         recipe["shar.use"] = True
     for system, fold, seed, folder in runs(options):

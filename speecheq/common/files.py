@@ -71,6 +71,13 @@ def whole_file(path: PathLike) -> Iterator[Path]:
 
 
 @contextmanager
+def whole_text(path: PathLike) -> Iterator[TextIO]:
+    """Yield a stream of UTF-8 text for the file ``path``, which is written as by ``whole_file``; line ends stay."""
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+        yield stream
+
+
+@contextmanager
 def whole_folder(path: PathLike) -> Iterator[Path]:
     """Yield a new folder beside ``path``, which replaces ``path`` on success and is removed on failure.
 

@@ -58,7 +58,7 @@ NETWORK = (
 def fetch(url: str, path: Path, known: PublishedFile = PublishedFile()) -> None:
     """Download ``url`` to ``path``, resuming and retrying as needed; an existing file is only checked.
 
-    The transfer goes to ``<path>.part``, which is renamed when its size and checksum are those of ``known``. Raises
+    The transfer goes to ``<path>.part``, which is renamed when its size and checksum are those of ``known``.
     Raises InputError for an address that does not answer or has no such file, a file that differs from the published
     one, and a full disk.
     """

@@ -37,7 +37,7 @@ class _StderrHandler(logging.StreamHandler):
         return sys.stderr
 
 
-def set_up_logging(level: int = logging.INFO) -> None:
+def set_up_logging() -> None:
     """Send the package's log to standard error, with timestamps."""
     handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
@@ -45,4 +45,4 @@ def set_up_logging(level: int = logging.INFO) -> None:
     if not logging.getLogger().handlers:
         # a library that logs to the root logger adds a handler there, and our lines would appear twice
         logging.getLogger().addHandler(logging.NullHandler())
-    log.setLevel(level)
+    log.setLevel(logging.INFO)

@@ -58,12 +58,6 @@ class Progress:
         elif waited >= PLAIN_LINE_INTERVAL:
             self._log_line()
 
-    def expect(self, total: int) -> None:
-        """Set the number of units, once it is known."""
-        self.total = total
-        if self.bar is not None:
-            self.bar.total = total
-
     def _log_line(self) -> None:
         self.last_shown = time.monotonic()
         seconds = self.last_shown - self.started

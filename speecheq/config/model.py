@@ -41,8 +41,8 @@ class ModelConfig:
     bottleneck: int = setting(128, "inner width of squeeze-excitation and of the attentive pooling", low=1)
     pooling: str = setting(
         "attentive",
-        "how light sums up a clip: attentive statistics of the projected layers, mean and deviation of all states, or "
-        "their mean alone, which carries over best to other corpora",
+        "how light sums up a clip: attentive statistics of the projected layers, mean and standard deviation of all "
+        "states, or their mean alone, which carries over best to other corpora",
         choices=("attentive", "statistics", "mean"),
     )
     pooled_layers: int = setting(

@@ -4,6 +4,16 @@ from dataclasses import dataclass
 
 from speecheq.config.setting import setting
 
+# The first of each is the default.
+PRONUNCIATIONS = ("first", "all")
+SILENCES = ("none", "optional")
+
+
+def lattice_options(pronunciations: str, silence: str) -> dict[str, str]:
+    """These settings where they are not the defaults, which are no part of a stage's key."""
+    chosen = {"pronunciations": pronunciations, "silence": silence}
+    return {name: value for name, value in chosen.items() if value not in (PRONUNCIATIONS[0], SILENCES[0])}
+
 
 @dataclass
 class PhonemesConfig:
@@ -12,12 +22,12 @@ class PhonemesConfig:
     pronunciations: str = setting(
         "first",
         "pronunciations of a word that has several: the first, or the sum over all (needs k2)",
-        choices=("first", "all"),
+        choices=PRONUNCIATIONS,
     )
     silence: str = setting(
         "none",
         "silence between words: the blank, or also a unit of its own that may stand there (needs k2)",
-        choices=("none", "optional"),
+        choices=SILENCES,
     )
     learning_rate_factor: float = setting(
         1.0,

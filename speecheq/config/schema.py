@@ -7,6 +7,7 @@ from speecheq.config.encoder import EncoderConfig
 from speecheq.config.model import CITED_KINDS, ModelConfig
 from speecheq.config.phonemes import PhonemesConfig
 from speecheq.config.setting import setting
+from speecheq.config.speech_activity import SPEECH_ACTIVITIES
 
 # The classes of the gender head; the order is part of every trained model.
 GENDERS = ("F", "M")
@@ -69,7 +70,7 @@ class DataConfig:
     speech_activity: str = setting(
         "none",
         "what found the speech of the clips, outside of which nothing is trained on and predicted",
-        choices=("silero", "energy", "none"),
+        choices=SPEECH_ACTIVITIES,
     )
     workers: int | None = setting(None, "loading processes of a stream; null: 1, or 4 with a GPU; 0: none", low=0)
 

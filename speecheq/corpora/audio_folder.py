@@ -26,14 +26,12 @@ from speecheq.common.files import read_json, write_json
 from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import Drops, Stage, require
-from speecheq.corpora.audio_formats import OTHER_AUDIO
+from speecheq.corpora.audio_formats import AUDIO, OTHER_AUDIO
 from speecheq.corpora.audio_headers import read_recording
 from speecheq.corpora.decoding import can_decode, open_audio
 from speecheq.corpora.layout import as_on_disk, is_hidden, report_hidden
 from speecheq.corpora.prepare import PrepareRequest
 
-# Suffixes of the formats that libsndfile reads; files that are no audio by their names (licences, lists) are ignored.
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64", ".rf64")
 # Why a file is not decoded at all, and what to do about it.
 FORMAT_UNKNOWN = "in a format that cannot be read"
 DEAD_LINK = "a dead link or without access"
@@ -55,7 +53,7 @@ class HarmfulAudioError(InputError):
 
 
 def find_audio_files(folder: Path, content: str) -> list[str]:
-    """The audio files below ``folder``, as sorted relative paths, without hidden ones.
+    """The audio files below ``folder``, by their names, as sorted relative paths, without hidden ones.
 
     Dead links and folders that cannot be listed are among them, so that they are counted with what cannot be read.
     Raises InputError, in which ``content`` names the files, where the folder is missing or holds no audio.
@@ -69,12 +67,12 @@ def find_audio_files(folder: Path, content: str) -> list[str]:
     everything = list(iter_tree(folder, left_out))
     report_hidden(str(folder), filter(is_hidden, everything))
     files = _without_hidden(everything)
-    audio_files = [name for name in files if name.lower().endswith(SUFFIXES + OTHER_AUDIO)]
+    audio_files = [name for name in files if name.lower().endswith(AUDIO + OTHER_AUDIO)]
     if len(audio_files) < len(files):
         log.info("%s: %d files are not audio by their names and are ignored", folder, len(files) - len(audio_files))
     audio_files = sorted(audio_files + _without_hidden(left_out))
     if not audio_files:
-        raise InputError(f"{folder}: holds no audio file ({' '.join(SUFFIXES)}); give a folder that holds {content}.")
+        raise InputError(f"{folder}: holds no audio file ({' '.join(AUDIO)}); give a folder that holds {content}.")
     return audio_files
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from speecheq.common.errors import InputError
 
-# Suffixes of audio and video that libsndfile does not read.
+# Suffixes of audio that libsndfile reads, and of audio and video that it does not read.
+AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64", ".rf64")
 OTHER_AUDIO = (
     *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".aac", ".webm", ".mkv", ".mka", ".amr", ".awb", ".wma"),
     *(".wmv", ".asf", ".avi", ".flv", ".mpg", ".mpeg", ".ac3", ".ape", ".wv", ".tta", ".dts", ".spx", ".rm", ".ra"),

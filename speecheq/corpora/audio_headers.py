@@ -5,7 +5,6 @@ read no audio start without them.
 """
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -117,12 +116,5 @@ def read_headers(files: Iterable[PathLike], nj: int) -> Iterator[AudioHeader]:
     """The headers of ``files`` in order, read by ``nj`` threads, at most 64 ``nj`` of them ahead."""
     with ThreadPoolExecutor(max(1, nj)) as pool:
         files = iter(files)
-        ahead = deque(pool.submit(read_header, path) for path in islice(files, 64 * max(1, nj)))
-        try:
-            while ahead:
-                header = ahead.popleft().result()
-                ahead.extend(pool.submit(read_header, path) for path in islice(files, 1))
-                yield header
-        finally:
-            for waiting in ahead:
-                waiting.cancel()
+        while batch := list(islice(files, 64 * max(1, nj))):
+            yield from pool.map(read_header, batch)

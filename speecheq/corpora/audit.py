@@ -138,7 +138,7 @@ def _uncommon(kind: str, clips: dict[int, list[str]], unit: str) -> list[tuple[s
 def audit(manifests: Path, nj: int = 1) -> dict[str, Any]:
     """Read the audio of the prepared corpus in the folder ``manifests`` and report on it.
 
-    Times are seconds, levels dBFS. Each of ``faults`` has its kind, what it is (``says``) and its utterances. Raises
+    Times are seconds, levels dBFS. Each of ``faults`` has its kind, what it is (``says``) and its utterances.
     Raises InputError if stage 1 has not run.
     """
     name = load_declaration(manifests).name

@@ -114,11 +114,11 @@ def read_cards(folder: str | Path = CARDS) -> dict[str, Card]:
     return {path.stem: read_card(path) for path in paths}
 
 
-def find_card(name: str, folder: str | Path = CARDS) -> Card:
+def find_card(name: str) -> Card:
     """The card of the corpus ``name``; raises InputError for a corpus without one."""
-    path = Path(folder) / f"{name}.yaml"
+    path = CARDS / f"{name}.yaml"
     if not path.is_file():
-        raise InputError(f"{name}: there is no data card of this corpus; there are {', '.join(read_cards(folder))}.")
+        raise InputError(f"{name}: there is no data card of this corpus; there are {', '.join(read_cards())}.")
     return read_card(path)
 
 

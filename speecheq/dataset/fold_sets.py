@@ -224,9 +224,8 @@ class Partition:
                     sets[name][clip.id] = f"{TEST}_{name}"
                 else:
                     drops.add(f"the {clip.split} part of {name}, not used", clip.id)
-        if (
-            self.recipe.protocol == CROSS
-        ):  # the target must stay unseen, so the dev part comes from the training corpora
+        # the target must stay unseen, so the dev part comes from the training corpora
+        if self.recipe.protocol == CROSS:
             pool = [
                 self.clips[name][clip_id]._replace(speaker=f"{name} {self.clips[name][clip_id].speaker}")
                 for name, assigned in sets.items()

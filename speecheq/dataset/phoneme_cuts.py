@@ -29,10 +29,11 @@ from speecheq.common.files import write_json
 from speecheq.common.log import log
 from speecheq.common.progress import progress
 from speecheq.common.stages import Drops, Stage
+from speecheq.config.phonemes import PRONUNCIATIONS, SILENCES, lattice_options
 from speecheq.corpora.prepared_corpus import load_card
 from speecheq.dataset.phones.lattice import first_labels
 from speecheq.dataset.phones.phone_table import NoPhones
-from speecheq.dataset.phones.units import PRONUNCIATIONS, SILENCES, UNITS, Phones, Pieces, spelling
+from speecheq.dataset.phones.units import UNITS, Phones, Pieces, spelling
 from speecheq.features.storage import load_cuts
 
 FORMAT = 2
@@ -170,20 +171,13 @@ def phonemes(
             _write(source, _prepare_units(source, phones, bpe_size), stage)
 
 
-def lattice_options(pronunciations: str, silence: str) -> dict[str, str]:
-    """These options where they are not the defaults, which are no part of a stage's key."""
-    chosen = {"pronunciations": pronunciations, "silence": silence}
-    defaults = {"pronunciations": PRONUNCIATIONS[0], "silence": SILENCES[0]}
-    return {name: value for name, value in chosen.items() if value != defaults[name]}
-
-
 def _set_labels(cut: MonoCut, target: Phones | Pieces, options: Mapping[str, Any]) -> bool:
     """Add the labels of its transcript to a cut; returns whether a word of it has several pronunciations.
 
     Raises NoPhones where it has none.
     """
     custom = cut.supervisions[0].custom
-    if not lattice_options(options.get("pronunciations", "first"), options.get("silence", "none")):
+    if "pronunciations" not in options and "silence" not in options:  # where they are the defaults
         custom["phones"] = target.encode(_text(cut))
         return False
     words = target.encode_words(_text(cut))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from speecheq.common.errors import InputError
 
 DEV_SHARE = 0.1
-TEXT_FOLDS = 5
+SPEAKER_FOLDS = TEXT_FOLDS = 5
 
 
 class FoldClip(NamedTuple):
@@ -75,27 +75,23 @@ def leave_one_speaker_out(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
     return _one_fold_each(clips, "speaker")
 
 
-def speaker_folds(number: int) -> Callable[..., Folds]:
-    """``number`` folds, no speaker in two of them: each speaker joins the fold with the fewest clips so far.
+def speaker_folds(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
+    """Five folds, no speaker in two of them: each speaker joins the fold with the fewest clips so far.
 
     Speakers come in the order of their clips, most first. Raises InputError if there are fewer speakers than folds.
     """
-
-    def folds(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
-        names: dict[str, set[str]] = defaultdict(set)
-        for clip in clips:
-            names[clip.speaker].add(clip.id)
-        if len(names) < number:
-            raise InputError(
-                f"the protocol 'speaker{number}' needs at least {number} speakers, the corpus has {len(names)}; use "
-                "'speaker'."
-            )
-        found: Folds = [set() for _ in range(number)]
-        for speaker in sorted(names, key=lambda speaker: (-len(names[speaker]), speaker)):
-            min(found, key=len).update(names[speaker])
-        return found
-
-    return folds
+    names: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        names[clip.speaker].add(clip.id)
+    if len(names) < SPEAKER_FOLDS:
+        raise InputError(
+            f"the protocol 'speaker{SPEAKER_FOLDS}' needs at least {SPEAKER_FOLDS} speakers, the corpus has "
+            f"{len(names)}; use 'speaker'."
+        )
+    found: Folds = [set() for _ in range(SPEAKER_FOLDS)]
+    for speaker in sorted(names, key=lambda speaker: (-len(names[speaker]), speaker)):
+        min(found, key=len).update(names[speaker])
+    return found
 
 
 def leave_one_session_out(clips: Sequence[FoldClip], seed: int = 0) -> Folds:
@@ -142,7 +138,7 @@ PROTOCOLS: dict[str, Callable[..., Folds]] = {
     "random10": random_folds(10),
     "random5": random_folds(5),
     "speaker": leave_one_speaker_out,
-    "speaker5": speaker_folds(5),
+    "speaker5": speaker_folds,
     "session": leave_one_session_out,
     "text": disjoint_texts,
     "official": official,

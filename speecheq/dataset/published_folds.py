@@ -4,7 +4,6 @@ A list is a table, or a folder of EmoBox, data/NAME, whose fold_<k>/NAME_test_fo
 k, one JSON object a line. EmoBox' folds of some corpora are of speakers, and known by a rule.
 """
 
-import csv
 import hashlib
 import os
 import re
@@ -14,8 +13,10 @@ from typing import NamedTuple
 
 from speecheq.common.errors import InputError
 from speecheq.corpora.exchange.emobox import read_json_lines
+from speecheq.corpora.exchange.table_rows import read_records
 from speecheq.dataset.protocols import FoldClip, Folds
 
+COLUMNS = ("clip", "test_fold")
 EMOBOX = "emobox"
 # The test speakers of EmoBox' folds, where its folds are of whole speakers.
 EMOBOX_SPEAKERS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -87,7 +88,7 @@ def _check_exists(path: Path) -> None:
 
 
 def read_folds_file(path: Path) -> list[FoldRow]:
-    """The rows of a list of published folds: a table, tab or comma separated, or a folder of EmoBox.
+    """The rows of a list of published folds: a table, or a folder of EmoBox.
 
     The first line names the columns, ``clip`` and ``test_fold`` among them; folds count from 1 without a gap.
     Raises InputError, which names the first line that is wrong.
@@ -95,27 +96,7 @@ def read_folds_file(path: Path) -> list[FoldRow]:
     _check_exists(path)
     if Path(path).is_dir():
         return _checked(path, _emobox_rows(Path(path)))
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8; convert the file, for instance with iconv.") from error
-    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
-    # strict: a quote that never closes would swallow all lines after it
-    lines = csv.reader(text.removesuffix("\n").split("\n"), delimiter=delimiter, strict=True)
-    rows: list[FoldRow] = []
-    try:
-        columns = next(lines, [])
-        if not {"clip", "test_fold"} <= set(columns):
-            raise InputError(
-                f"{path}, line 1: expected the columns clip and test_fold, found {' '.join(columns) or 'none'}."
-            )
-        for fields in lines:
-            if not "".join(fields).strip():
-                continue
-            rows.append(_read_row(f"{path}, line {lines.line_num}", columns, fields))
-    except csv.Error as error:
-        raise InputError(f"{path}, line {lines.line_num}: cannot be read as a table ({error}).") from error
-    return _checked(path, rows)
+    return _checked(path, [_fold_row(where, row) for where, row in read_records(path, COLUMNS)])
 
 
 def _checked(path: Path, rows: list[FoldRow]) -> list[FoldRow]:
@@ -132,11 +113,8 @@ def _checked(path: Path, rows: list[FoldRow]) -> list[FoldRow]:
     return rows
 
 
-def _read_row(where: str, columns: Sequence[str], fields: Sequence[str]) -> FoldRow:
-    if len(fields) != len(columns):
-        raise InputError(f"{where}: expected {len(columns)} columns, found {len(fields)}.")
-    values = dict(zip(columns, fields))
-    clip, fold = values["clip"].strip(), values["test_fold"].strip()
+def _fold_row(where: str, row: dict[str, str]) -> FoldRow:
+    clip, fold = (row[name] for name in COLUMNS)
     if not clip or not re.fullmatch(r"[1-9][0-9]{0,5}", fold):
         raise InputError(f"{where}: expected a clip and a fold number from 1, found {clip!r} and {fold!r}.")
     return FoldRow(where, clip, int(fold))

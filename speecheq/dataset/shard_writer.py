@@ -196,7 +196,7 @@ def write_shards(
 
     ``kind`` is data.input. ``nj`` processes write; complete shards are kept. So that jobs can share a set, with
     ``numbers`` only these shards are written, without a stamp: a later call without ``numbers`` stamps the set. Raises
-    Raises InputError if stage 3 has not run or a clip cannot be read.
+    InputError if stage 3 has not run or a clip cannot be read.
     """
     writer = _ShardWriter(Path(source), out_dir, kind, shard_clips)
     if not writer.stage.needs_run() or writer.stage.added_to_plan():

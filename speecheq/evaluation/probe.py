@@ -1,4 +1,4 @@
-"""The probe: an SVM on the mean and deviation over time of features, the reference of a trained system.
+"""The probe: an SVM on the mean and standard deviation over time of features, the reference of a trained system.
 
 Of encoder states each layer gets an SVM of its own. The layer is chosen by UA on held-out clips of the training folds,
 never on test clips. If no test speaker is trained on but dev speakers are, groups of speakers of the training and dev
@@ -19,7 +19,6 @@ from speecheq.evaluation.metrics import unweighted_accuracy
 
 # In place of a kernel: no SVM, but the most frequent class of the training clips, which any system should beat.
 MAJORITY = "majority"
-KERNELS = ("rbf", "linear", MAJORITY)
 SPEAKER_GROUPS = 5  # at most
 
 
@@ -69,7 +68,7 @@ def _mean_and_deviation(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def standardise_by_speaker(clips: ProbeClips) -> ProbeClips:
     """The vectors with mean 0 and deviation 1 over the clips of each speaker.
 
-    A speaker with one clip gets the mean and deviation of all clips, which is logged.
+    A speaker with one clip gets the mean and standard deviation of all clips, which is logged.
     """
     vectors = np.empty_like(clips.vectors)
     single = []
@@ -81,7 +80,7 @@ def standardise_by_speaker(clips: ProbeClips) -> ProbeClips:
         vectors[own] = (clips.vectors[own] - mean) / deviation
     if single:
         log.warning(
-            "%d speakers have one clip, which is standardised by the mean and deviation of all clips (%s)",
+            "%d speakers have one clip, which is standardised by the mean and standard deviation of all clips (%s)",
             len(single),
             ", ".join(single[:3]) + (", ..." if len(single) > 3 else ""),
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
-from speecheq.common.files import read_json, whole_file
+from speecheq.common.files import read_json, whole_file, whole_text
 from speecheq.config.schema import GENDERS
 from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.evaluation.metrics import phone_errors
@@ -34,7 +34,7 @@ def _columns(classes: Sequence[str]) -> list[str]:
 
 
 def _write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+    with whole_text(path) as stream:
         csv.writer(stream, delimiter="\t", lineterminator="\n").writerows(rows)
 
 

@@ -83,9 +83,8 @@ class Augmenter:
         possible = [name for name in config.chosen() if name != "noise" or noises is not None]
         self.possible = torch.tensor([AUGMENTATIONS.index(name) for name in ("none", *possible)])
         generator = torch.Generator().manual_seed(seed)
-        self.tail = torch.randn(TAIL_SAMPLES, generator=generator).to(
-            device
-        )  # drawn on the CPU: the same on all devices
+        # drawn on the CPU: the same on all devices
+        self.tail = torch.randn(TAIL_SAMPLES, generator=generator).to(device)
 
     def types(self, drawn: dict[str, Tensor]) -> Tensor | None:
         """The one change of every clip, (N,) int64 in AUGMENTATIONS; None without ``config.one_of``.

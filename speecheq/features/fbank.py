@@ -17,6 +17,8 @@ from lhotse.features.base import FeatureExtractor, register_extractor
 from lhotse.features.kaldi.layers import Wav2LogFilterBank
 from torch import nn
 
+from speecheq.features.waveform_batch import zero_padding
+
 # Frames computed at a time on a CPU, so that intermediate values stay in its cache.
 FRAMES_A_PIECE = 2000
 
@@ -150,8 +152,7 @@ class BatchedFbank(nn.Module):
         position = torch.remainder(position[None, :], period)
         mirrored = torch.where(position < lengths[:, None], position, period - 1 - position)
         features = self._filter_banks(samples.float().gather(1, mirrored), most)
-        valid = torch.arange(most, device=samples.device)[None, :] < counts[:, None]
-        return features * valid[:, :, None], frames
+        return zero_padding(features, counts), frames
 
     def _filter_banks(self, samples: torch.Tensor, frames: int) -> torch.Tensor:
         if samples.device.type != "cpu":

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from speecheq.features.encoders import Encoder
 from speecheq.features.fbank import BatchedFbank
+from speecheq.features.waveform_batch import zero_padding
 
 # Frames of filter banks (10 ms) beside one state (20 ms).
 FRAMES_EACH = 2
@@ -31,8 +32,7 @@ class FitFbank(nn.Module):
         """Samples (N, S), lengths (N,) -> filter banks (N, most, 80), zero after ``frames`` (N,)."""
         features, _ = self.fbank(samples, lengths)
         fitted = nn.functional.pad(features, (0, 0, 0, most - features.shape[1]))
-        valid = torch.arange(most)[None, :] < frames[:, None]
-        return fitted * valid.to(fitted.device)[:, :, None]
+        return zero_padding(fitted, frames)
 
 
 class FbankAndStates(nn.Module):
@@ -48,6 +48,4 @@ class FbankAndStates(nn.Module):
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Samples (N, S), lengths (N,) -> features (N, T', 160 + L D), zero after a clip's frames; frames (N,)."""
         states, frames = self.encoder(samples, lengths)
-        features = beside(self.fbank(samples, lengths)[0], states)
-        valid = torch.arange(features.shape[1])[None, :] < frames[:, None]
-        return features * valid.to(features.device)[:, :, None], frames
+        return zero_padding(beside(self.fbank(samples, lengths)[0], states), frames), frames

@@ -23,9 +23,10 @@ from lhotse.cut import Cut
 from torch import Tensor, nn
 
 from speecheq.common.errors import InputError
+from speecheq.config.speech_activity import SPEECH_ACTIVITIES
 from speecheq.features.audio import load_waveform
 
-METHODS = SILERO, ENERGY, NONE = ("silero", "energy", "none")
+SILERO, ENERGY, NONE = SPEECH_ACTIVITIES
 SAMPLING_RATE = 16000
 FRAME = 512  # samples
 STEP = 32  # samples, 2 ms: the resolution of the ends of speech
@@ -112,7 +113,7 @@ def load_silero() -> SileroVad:
 
 
 def method_of(cuts: Iterable[Cut]) -> str:
-    """One of METHODS: what found the speech of the first of ``cuts``; none of no cut."""
+    """One of SPEECH_ACTIVITIES: what found the speech of the first of ``cuts``; none of no cut."""
     return next(((cut.custom or {}).get(METHOD_KEY, NONE) for cut in cuts), NONE)
 
 
@@ -195,7 +196,7 @@ def find_speech(blocks: Blocks, method: str) -> Segments:
     """The stretches of speech in a recording of which ``blocks()`` gives the samples at 16 kHz, as often as called.
 
     Returns: (first sample, one past the last) of each stretch, in order; pauses below SHORTEST_PAUSE are inside.
-    Raises InputError where ``method`` is not one of METHODS, or none, or needs a package that is missing.
+    Raises InputError where ``method`` is not one of SPEECH_ACTIVITIES, or none, or needs a package that is missing.
     """
     if method not in (SILERO, ENERGY):
         raise InputError(f"the speech activity {method!r} finds no speech; choose {SILERO} or {ENERGY}.")
@@ -251,7 +252,7 @@ def amplify_quiet(samples: np.ndarray) -> np.ndarray:
     return samples * np.float32((QUIET / loud) ** 0.5)
 
 
-def seconds_of(segments: Segments) -> float:
+def seconds_of_speech(segments: Segments) -> float:
     """The seconds of speech in segments of ``find_speech``."""
     return sum(end - first for first, end in segments) / SAMPLING_RATE
 
@@ -267,7 +268,7 @@ def speech_cut(cut: MonoCut, method: str) -> MonoCut:
         return cut
     samples = load_waveform(cut, SAMPLING_RATE)
     segments = find_speech(lambda: [samples], method)
-    seconds = seconds_of(segments)
+    seconds = seconds_of_speech(segments)
     if seconds >= LEAST_SPEECH:
         cut = _part(cut, segments[0][0] / SAMPLING_RATE, segments[-1][1] / SAMPLING_RATE)
     cut.custom = {**(cut.custom or {}), METHOD_KEY: method, SECONDS_KEY: round(seconds, 3)}

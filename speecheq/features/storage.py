@@ -99,9 +99,8 @@ class FeatureSet(ABC):
 class FbankSet(FeatureSet):
     """The filter banks of section 3.2, as lhotse features in lilcom archives."""
 
-    speech_activity: str = NONE  # one of speech_activity.METHODS
-    config: FbankConfig = FbankConfig()
-    suffix = ".lca"
+    speech_activity: str = NONE  # one of SPEECH_ACTIVITIES
+    config, suffix = FbankConfig(), ".lca"
 
     def options(self) -> dict[str, Any]:
         options = {"fbank": self.config.to_dict(), "tick_power": TICK_POWER}

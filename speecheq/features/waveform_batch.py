@@ -19,10 +19,11 @@ def as_column(values: Tensor, like: Tensor) -> Tensor:
     return to_device(values.to(like.dtype), like.device)[:, None]
 
 
-def zero_padding(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Waveforms (N, S) with zeros after ``lengths`` (N,)."""
-    valid = torch.arange(waveforms.shape[1], device=waveforms.device) < to_device(lengths, waveforms.device)[:, None]
-    return torch.where(valid, waveforms, torch.zeros((), dtype=waveforms.dtype, device=waveforms.device))
+def zero_padding(values: Tensor, lengths: Tensor) -> Tensor:
+    """Waveforms (N, S), or frames (N, T, D), with zeros after ``lengths`` (N,)."""
+    valid = torch.arange(values.shape[1], device=values.device) < to_device(lengths, values.device)[:, None]
+    valid = valid.reshape(*valid.shape, *[1] * (values.ndim - 2))
+    return torch.where(valid, values, torch.zeros((), dtype=values.dtype, device=values.device))
 
 
 def fit_length(waveforms: Tensor, samples: int) -> Tensor:

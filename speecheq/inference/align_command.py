@@ -12,7 +12,7 @@ What takes long to import is imported when the command runs, so that ``--help`` 
 import argparse
 import csv
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,44 +31,15 @@ BESIDE = (".txt", ".lab")
 LONGEST_SECONDS = 300.0
 
 
-def read_texts(path: Path) -> dict[str, str]:
-    """Kaldi's ``text``: a name and a transcript a line. Raises InputError for a line without, or a name twice."""
-    texts: dict[str, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text in UTF-8 ({error}).") from error
-    for number, line in enumerate(lines, 1):
-        name, *words = line.split(maxsplit=1)[:2] or [""]
-        if not name:
-            continue
-        if not words or name in texts:
-            fault = "has no transcript" if not words else "is there twice"
-            raise InputError(f"{path}, line {number}: {name} {fault}; a line is the name of a recording and its text.")
-        texts[name] = words[0]
-    return texts
+def _text_of(segment: "Segment", texts: Mapping[str, str]) -> str:
+    """The transcript of a recording: by its name, of its cut, by its file's name, or in a file beside it."""
+    from speecheq.inference.recordings import CutSegment
 
-
-def _texts_of_manifests(names: Iterable[str]) -> dict[str, str]:
-    """The transcripts of the cuts of all manifests among the inputs."""
-    from lhotse import CutSet, load_manifest_lazy
-
-    from speecheq.inference.recordings import MANIFESTS
-
-    texts: dict[str, str] = {}
-    for name in names:
-        if name.endswith(MANIFESTS) and Path(name).is_file():
-            manifest = load_manifest_lazy(Path(name).absolute())
-            for cut in manifest if isinstance(manifest, CutSet) else ():
-                texts[cut.id] = " ".join(supervision.text or "" for supervision in cut.supervisions).strip()
-    return texts
-
-
-def _text_of(segment: "Segment", texts: dict[str, str]) -> str:
-    """The transcript of a recording: by its name, its file's name, or in a file beside it."""
-    for name in (segment.name, segment.path.name, segment.path.stem):
-        if texts.get(name):
-            return texts[name]
+    path, supervisions = segment.path, segment.cut.supervisions if isinstance(segment, CutSegment) else []
+    own = " ".join(supervision.text or "" for supervision in supervisions).strip()
+    for text in (texts.get(segment.name), own, texts.get(path.name), texts.get(path.stem)):
+        if text:
+            return text
     for suffix in BESIDE:
         beside = segment.path.with_suffix(suffix)
         if beside.is_file():
@@ -89,13 +60,14 @@ def align(
     A recording that cannot be aligned is logged in one line and the others are; at the end an InputError gives the
     number of those that failed.
     """
+    from speecheq.corpora.exchange.kaldi import KaldiFile
     from speecheq.inference.alignment import Aligner
     from speecheq.inference.recordings import find_segments
     from speecheq.inference.trained_model import load_trained_model
 
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "phones.ctm").is_file())):
         raise InputError(f"{out}: holds something that speecheq align did not write; name another folder for --out.")
-    texts = {**_texts_of_manifests(names), **(read_texts(text) if text else {})}
+    texts = KaldiFile(text, needed=True) if text else {}
     loaded = load_trained_model(model, device)
     aligner = Aligner(loaded, only_first)
     found: dict[str, tuple[Alignment, list[float | None]]] = {}

@@ -13,6 +13,7 @@ from speecheq.common.device import DEVICES
 from speecheq.common.errors import InputError
 from speecheq.common.log import log
 from speecheq.common.progress import Progress
+from speecheq.config.speech_activity import SPEECH_ACTIVITIES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     speakers.add_argument("--speaker-from", metavar="folder|FILE", help="whose the recordings are, as for predict")
     add(
         "--speech-activity",
-        choices=("silero", "energy", "none"),
+        choices=SPEECH_ACTIVITIES,
         help="what finds the speech, of which alone embeddings are (default: what the model was trained with; for "
         "frames none, so that their times are those of the recording)",
     )
@@ -63,14 +64,14 @@ def run(given: argparse.Namespace) -> None:
     import torch
 
     from speecheq.inference.embedder import FRAME, SEGMENT, Embedder
-    from speecheq.inference.embedding_files import check_output, check_suffix, open_output
+    from speecheq.inference.embedding_files import check_embeddings_output, check_suffix, open_output
     from speecheq.inference.manifest_clips import find_clips
     from speecheq.inference.recordings import STANDARD_INPUT
     from speecheq.inference.speakers import speakers_of_options
     from speecheq.inference.windows import WINDOW_SECONDS, Windows
 
     check_suffix(given.out)
-    check_output(given.out, [Path(name) for name in given.recordings if name != STANDARD_INPUT])
+    check_embeddings_output(given.out, [Path(name) for name in given.recordings if name != STANDARD_INPUT])
     if (given.window or given.hop) and given.level != SEGMENT:
         raise InputError("--window and --hop are for --level segment; give that, or leave them out.")
     if given.threads:

@@ -19,7 +19,7 @@ from speecheq.features.encoders import Encoder, load_encoder
 from speecheq.inference.predictor import Predictor
 from speecheq.inference.recordings import AudioClip, Segment, Waveform
 from speecheq.inference.sources import as_segments, raise_error
-from speecheq.inference.speakers import SpeakerMoments, SpeakerOf, each_alone
+from speecheq.inference.speakers import SpeakerMoments, SpeakerOf
 from speecheq.inference.trained_model import TorchModel, find_model, read_weights
 from speecheq.inference.windows import WINDOW_SECONDS, Windows
 from speecheq.models.heads import MultitaskHeads
@@ -99,11 +99,8 @@ class Embedder(Predictor):
         speaker_of: SpeakerOf | None,
     ) -> Iterator[Embedding]:
         moments = None
-        if self.layer is None and (self.by_speaker or speaker_of is not None):
-            if not self.by_speaker and self.model.moments is None:
-                raise InputError("the model does not normalise its features by a mean: do not say whose they are.")
-            segments = list(segments)
-            moments = self.speaker_moments(self._read(segments, lambda error: None), speaker_of or each_alone)
+        if self.layer is None:
+            segments, moments = self._with_moments(segments, speaker_of)
         found = (each for read in self._read(segments, on_error) for each in self._embed(read, moments))
         if self.level != UTTERANCE:
             yield from found

@@ -8,11 +8,8 @@
   files in the folder beside it that ends in ``.arrays``.
 """
 
-import io
 import os
-import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,14 +18,14 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from lhotse import MonoCut, fastcopy
 from lhotse.array import Array, TemporalArray
+from lhotse.cut import Cut
 from lhotse.serialization import SequentialJsonlWriter
 
 from speecheq.common.errors import InputError, optional_package
 from speecheq.common.files import whole_file, whole_folder
 from speecheq.corpora.audio_headers import read_recording
 from speecheq.inference.embedder import Embedding
-from speecheq.inference.manifest_clips import CutSegment
-from speecheq.inference.recordings import STANDARD_INPUT
+from speecheq.inference.recordings import STANDARD_INPUT, CutSegment
 
 NPZ, PARQUET, LHOTSE = SUFFIXES = (".npz", ".parquet", ".jsonl.gz")
 FIELD = "embedding"
@@ -64,7 +61,7 @@ def _pyarrow(out: Path) -> Any:
     return pyarrow
 
 
-def check_output(out: Path, inputs: Iterable[Path]) -> None:
+def check_embeddings_output(out: Path, inputs: Iterable[Path]) -> None:
     """Raise InputError if ``out`` is a folder, one of ``inputs`` by any name, or a manifest of something else."""
     if out.is_dir():
         raise InputError(f"{out}: is a folder; name a file for --out.")
@@ -103,7 +100,7 @@ def open_output(out: Path, frames: bool) -> Iterator[EmbeddingFile]:
 
 
 class _Npz:
-    """Values go to a temporary file, and from there into the archive once their number is known."""
+    """Values go to a temporary file, and from there, a piece at a time, into the archive once their number is known."""
 
     def __init__(self, path: Path, values: BinaryIO, frames: bool):
         self.path, self.values, self.frames = path, values, frames
@@ -122,19 +119,12 @@ class _Npz:
 
     def finish(self) -> None:
         times = np.array(self.times, dtype=np.float64).reshape(-1, 2)
-        small = {"ids": np.array(self.ids, dtype=np.str_), "starts": times[:, 0], "ends": times[:, 1]}
+        small: dict[str, Any] = {"ids": np.array(self.ids, dtype=np.str_), "starts": times[:, 0], "ends": times[:, 1]}
         if self.frames:
             small.update(offsets=np.array(self.offsets), frame_shift=np.array(self.frame_shift))
-        with zipfile.ZipFile(self.path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name, array in small.items():
-                buffer = io.BytesIO()
-                np.save(buffer, array, allow_pickle=False)
-                archive.writestr(f"{name}.npy", buffer.getvalue())
-            with archive.open("embeddings.npy", "w", force_zip64=True) as stream:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (self.offsets[-1], self.dim)}
-                np.lib.format.write_array_header_1_0(stream, header)
-                self.values.seek(0)
-                shutil.copyfileobj(self.values, stream, 1 << 20)
+        self.values.flush()  # what is mapped below is the file
+        embeddings = np.memmap(self.values, "<f4", "r", shape=(self.offsets[-1], self.dim))
+        np.savez(self.path, **small, embeddings=embeddings)
 
 
 class _Parquet:
@@ -155,44 +145,27 @@ class _Parquet:
 
     def _open(self, dim: int) -> None:
         arrow = self.arrow
-        vector = arrow.list_(arrow.float32(), dim) if dim else arrow.list_(arrow.float32())
+        vector = arrow.list_(arrow.float32(), dim)
         fields = [("id", arrow.string()), ("start", arrow.float64()), ("end", arrow.float64())]
         fields += [("frame_shift", arrow.float64())] if self.frames else []
         fields += [(FIELD, arrow.list_(vector) if self.frames else vector)]
-        self.schema, self.vector = arrow.schema(fields), vector
-        self.writer = arrow.parquet.ParquetWriter(str(self.path), self.schema)
+        self.writer = arrow.parquet.ParquetWriter(str(self.path), arrow.schema(fields))
 
     def add(self, embedding: Embedding) -> None:
         assert embedding.values is not None
         if self.writer is None:
             self._open(embedding.values.shape[-1])
         row = {"id": embedding.segment.name, "start": embedding.start, "end": embedding.end}
-        self.rows.append({**row, "frame_shift": embedding.frame_shift, FIELD: embedding.values})
+        values = list(embedding.values) if self.frames else embedding.values  # Arrow takes arrays (D,) only
+        self.rows.append({**row, "frame_shift": embedding.frame_shift, FIELD: values})
         self.bytes += embedding.values.nbytes
         if self.bytes >= ROW_GROUP_BYTES:
-            self._flush()
-
-    def _column(self, name: str) -> Any:
-        if name != FIELD:
-            return self.arrow.array([row[name] for row in self.rows], self.schema.field(name).type)
-        values = np.concatenate([np.atleast_2d(row[FIELD]) for row in self.rows])
-        flat = self.arrow.array(values.astype(np.float32).ravel())
-        vectors = self.arrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
-        if not self.frames:
-            return vectors
-        offsets = np.cumsum([0, *(len(row[FIELD]) for row in self.rows)])
-        return self.arrow.ListArray.from_arrays(self.arrow.array(offsets, self.arrow.int32()), vectors)
-
-    def _flush(self) -> None:
-        if self.rows:
-            columns = [self._column(name) for name in self.schema.names]
-            self.writer.write_table(self.arrow.Table.from_arrays(columns, schema=self.schema))
-        self.rows, self.bytes = [], 0
+            self.finish()
 
     def finish(self) -> None:
-        if self.writer is None:
-            self._open(0)
-        self._flush()
+        if self.rows:
+            self.writer.write_table(self.arrow.Table.from_pylist(self.rows, self.writer.schema))
+        self.rows, self.bytes = [], 0
 
 
 class _Lhotse:
@@ -215,7 +188,7 @@ class _Lhotse:
         self.manifest.write(cut)
         self.count += 1
 
-    def _cut(self, embedding: Embedding) -> MonoCut:
+    def _cut(self, embedding: Embedding) -> Cut:
         segment, start, duration = embedding.segment, embedding.start, embedding.end - embedding.start
         if segment.name == STANDARD_INPUT:
             raise InputError("standard input has no file that a cut can name; write .npz or .parquet.")

@@ -7,12 +7,12 @@ channel, and further ones where segments of one track overlap.
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TextIO
 
-from speecheq.common.errors import InputError, optional_package
+from speecheq.common.errors import optional_package
 from speecheq.common.log import log
 from speecheq.inference.prediction import Prediction
 from speecheq.inference.recordings import SILENCE
-from speecheq.inference.segment_files.annotations import EIS, EMOTION, INSTALL, POSTERIOR, tier_name
-from speecheq.inference.segment_files.listed import TEXT
+from speecheq.inference.segment_files.annotations import EIS, EMOTION, POSTERIOR, tier_name
+from speecheq.inference.segment_files.listed import INSTALL, TEXT
 from speecheq.inference.segment_files.subtitles import import_webvtt
 from speecheq.inference.windows import NO_SPEECH
 
@@ -208,6 +208,8 @@ def write_vtt(predictions: Sequence[Prediction], seconds: float, stream: TextIO)
     _write_subtitles(predictions, stream, "vtt")
 
 
+# Writes the predictions of one recording, which lasts so many seconds; as RTTM those of several. Raises InputError
+# where the package for the format is not installed.
 Writer = Callable[[Sequence[Prediction], float, TextIO], None]
 LABEL_WRITERS: dict[str, Writer] = {
     "rttm": write_rttm,
@@ -217,17 +219,3 @@ LABEL_WRITERS: dict[str, Writer] = {
     "vtt": write_vtt,
     "audacity": write_audacity,
 }
-
-
-def write_labels(format: str, predictions: Sequence[Prediction], seconds: float, stream: TextIO) -> None:
-    """Write the predictions of one recording, which lasts ``seconds``, in a format of LABEL_WRITERS.
-
-    Raises InputError for several recordings, except as RTTM, and where the package for the format is not installed.
-    """
-    sources = {one.source for one in predictions}
-    if len(sources) > 1 and format != "rttm":
-        raise InputError(
-            f"--format {format} is of one recording, and {len(sources)} are given; predict them one by one, or take "
-            "csv, json or rttm."
-        )
-    LABEL_WRITERS[format](predictions, seconds, stream)

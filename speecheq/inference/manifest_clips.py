@@ -3,24 +3,24 @@
 Everything else that ``speecheq predict`` takes is found as there.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSet, fastcopy, load_manifest_lazy
+from lhotse import MonoCut, Recording, SupervisionSegment, fastcopy
 
 from speecheq.common.errors import InputError
 from speecheq.corpora.layout import as_on_disk
-from speecheq.inference.recordings import MANIFESTS, Segment, find_segments
+from speecheq.inference.recordings import (
+    MANIFESTS,
+    Segment,
+    find_segments,
+    manifest_items,
+    segment_of_item,
+    without_leftovers,
+)
 
 SUPERVISIONS, RECORDINGS = "supervisions", "recordings"
-
-
-class CutSegment(Segment):
-    """A segment that is a cut of a manifest."""
-
-    cut: MonoCut
 
 
 def find_clips(names: Sequence[str | Path], cleanup: ExitStack) -> Iterator[Segment | InputError]:
@@ -30,63 +30,48 @@ def find_clips(names: Sequence[str | Path], cleanup: ExitStack) -> Iterator[Segm
     the manifests of recordings among ``names``, or else in the one beside them that is named so; such a manifest of
     recordings adds no clips of its own.
     """
-    opened = {str(name): _open(name) for name in names}
-    supervised = [name for name, found in opened.items() if isinstance(found, SupervisionSet)]
-    recordings = [name for name, found in opened.items() if isinstance(found, RecordingSet)]
+    paths = {str(name): as_on_disk(name) for name in names}
+    kinds = {name: _kind(path) for name, path in paths.items()}
+    recordings = [path for name, path in paths.items() if kinds[name] is Recording]
     for name in map(str, names):
-        found = opened[name]
-        if isinstance(found, CutSet):
-            yield from (_segment(cut, name) for cut in found)
-        elif isinstance(found, SupervisionSet):
-            yield from _of_supervisions(name, found, recordings)
-        elif not (supervised and name in recordings):
+        if kinds[name] is SupervisionSegment:
+            try:
+                yield from without_leftovers(paths[name], _of_supervisions(paths[name], recordings))
+            except InputError as error:
+                yield error
+        elif kinds[name] is not Recording or SupervisionSegment not in kinds.values():
             yield from find_segments([name], cleanup)
 
 
-def _open(name: str | Path) -> Any:
-    """The manifest at ``name``, read item by item; None for anything else, and for one that cannot be read."""
-    path = as_on_disk(name)
+def _kind(path: Path) -> type | None:
+    """Of what a manifest is; None for anything else, and for one that cannot be read."""
     if not (path.name.endswith(MANIFESTS) and path.is_file()):
         return None
     try:
-        return load_manifest_lazy(path.absolute())  # absolute: lhotse runs a name that begins with pipe:
-    except Exception:  # gzip, json and lhotse each have their own; find_segments says what is wrong
+        return type(next(manifest_items(path)))
+    except InputError:  # find_segments says what is wrong
         return None
 
 
-def _segment(cut: Any, source: str) -> Segment | InputError:
-    recording = getattr(cut, "recording", None)
-    if not isinstance(cut, MonoCut) or recording is None or [s.type for s in recording.sources] != ["file"]:
-        return InputError(f"{source}: {cut.id} is not an audio file or a part of one.")
-    segment = CutSegment(cut.id, as_on_disk(recording.sources[0].source), cut.start, cut.start + cut.duration)
-    segment.cut = cut
-    return segment
-
-
-def _of_supervisions(
-    name: str, supervisions: SupervisionSet, recordings: Iterable[str]
-) -> Iterator[Segment | InputError]:
-    path = Path(name)
-    beside = path.with_name(path.name.replace(SUPERVISIONS, RECORDINGS))
-    chosen = list(recordings) or [str(beside)]
+def _of_supervisions(path: Path, recordings: Sequence[Path]) -> Iterator[Segment | InputError]:
+    """The clips of a manifest of supervisions; raises InputError where that of their recordings cannot be read."""
+    chosen = recordings or [path.with_name(path.name.replace(SUPERVISIONS, RECORDINGS))]
     known: dict[str, Recording] = {}
     for manifest in chosen:
-        found = _open(manifest)
-        if not isinstance(found, RecordingSet):
-            yield InputError(
-                f"{name}: holds supervisions, which name recordings, and {manifest} is no manifest of these; give the "
+        if _kind(manifest) is not Recording:
+            raise InputError(
+                f"{path}: holds supervisions, which name recordings, and {manifest} is no manifest of these; give the "
                 "recordings too."
             )
-            return
-        known.update((recording.id, recording) for recording in found)
-    for supervision in supervisions:
+        known.update((recording.id, recording) for recording in manifest_items(manifest))
+    for supervision in manifest_items(path):
         recording = known.get(supervision.recording_id)
         if recording is None:
             yield InputError(
-                f"{name}: {supervision.id} is a part of {supervision.recording_id}, which is not in "
-                f"{', '.join(chosen)}; give its recording too."
+                f"{path}: {supervision.id} is a part of {supervision.recording_id}, which is not in "
+                f"{', '.join(map(str, chosen))}; give its recording too."
             )
             continue
         own = fastcopy(supervision, start=0.0)
         cut = MonoCut(supervision.id, supervision.start, supervision.duration, 0, [own], recording=recording)
-        yield _segment(cut, name)
+        yield segment_of_item(cut, path)

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from speecheq.common.errors import InputError, first_line, optional_package
+from speecheq.common.errors import InputError
 from speecheq.common.files import read_json, whole_folder
+from speecheq.common.hub import fetch_model
 from speecheq.common.log import log
 from speecheq.config import layers as configuration
 from speecheq.config.schema import Config
@@ -110,12 +111,4 @@ def read(folder: Path) -> dict[str, Any]:
 
 def download(model_id: str) -> Path:
     """The folder of a model of the Hugging Face hub, from its cache if it is there. Raises InputError without one."""
-    missing = f"{model_id}: there is no such file or folder here"
-    with optional_package("huggingface_hub", f"{missing}; a model of the hub"):
-        from huggingface_hub import snapshot_download
-    try:
-        return Path(snapshot_download(model_id, allow_patterns=[*FILES, f"{ENCODER}/*"]))
-    except Exception as error:  # of the network, of the hub, of the disk
-        raise InputError(
-            f"{missing}, and no model of that id could be downloaded from the hub ({first_line(error)})."
-        ) from error
+    return fetch_model(model_id, [*FILES, f"{ENCODER}/*"], f"{model_id}: there is no such file or folder here")

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, TextIO
 from speecheq.common.command_line import positive, positive_whole, share
 from speecheq.common.device import DEVICES
 from speecheq.common.errors import InputError
-from speecheq.common.files import whole_file
+from speecheq.common.files import whole_text
 from speecheq.common.log import log
 from speecheq.common.progress import Progress
+from speecheq.config.speech_activity import SPEECH_ACTIVITIES
 from speecheq.inference import stream_command
 from speecheq.inference.prediction import LABELS, ROWS
 
@@ -95,11 +96,10 @@ def predict(
     """Predict recordings and write what ``answers`` says, to its file or to standard output.
 
     ``names`` are files, folders, manifests or ``-`` (see ``find_segments``); ``channels`` says which of their channels
-    are read, and ``listed`` are their segments, if a file lists them.
-    ``speaker_of`` names their speakers for a model that is normalised by speaker. InputError
-    where the output is an input or a file of another kind (see ``check_output``).
-    A recording that cannot be read is logged in one line and the others are predicted; at the end an InputError gives
-    the number of those that failed.
+    are read, and ``listed`` are their segments, if a file lists them. ``speaker_of`` names their speakers, by whom
+    features are then normalised. A recording that cannot be read is logged in one line and the others are predicted; at
+    the end an InputError gives the number of those that failed. Raises InputError where the output is an input or a
+    file of another kind (see ``check_output``).
     """
     from speecheq.inference.output_file import check_output
     from speecheq.inference.parts import find_parts
@@ -121,9 +121,7 @@ def predict(
         picture = None if answers.plot is None else check_output(answers.plot, inputs, "--plot")
         stream = sys.stdout
         if answers.output is not None:
-            output = check_output(answers.output, inputs)
-            temporary = cleanup.enter_context(whole_file(output))
-            stream = cleanup.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
+            stream = cleanup.enter_context(whole_text(check_output(answers.output, inputs)))
         if len(segments) >= SHOW_PROGRESS_FROM:
             shown = cleanup.enter_context(Progress("predicting", len(segments), unit=unit))
         predictions = _counted(predictor.predict_segments(segments, on_error, speaker_of), shown)
@@ -142,7 +140,7 @@ def _write(
     stream: TextIO,
 ) -> "list[Prediction]":
     """Write the predictions of ``segments``. Returns those that a picture needs."""
-    from speecheq.inference.label_formats import write_labels
+    from speecheq.inference.label_formats import LABEL_WRITERS
     from speecheq.inference.recordings import seconds_of
     from speecheq.inference.row_formats import ROW_WRITERS, Table
     from speecheq.inference.whole_recording import with_wholes
@@ -152,7 +150,7 @@ def _write(
         kept = list(predictions)
         recording = _recording_of(segments, given)
         seconds = seconds_of(recording) if recording is not None and kept else 0.0
-        write_labels(given.format, kept, seconds, stream)
+        LABEL_WRITERS[given.format](kept, seconds, stream)
         return kept
     passed = predictions if given.plot is None else _kept(predictions, kept)
     table = Table.of(predictor.labels.classes.names, segments, given.whole)
@@ -223,8 +221,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     speakers.add_argument(
         "--one-speaker",
         action="store_true",
-        help="all recordings are of one person, by whose mean and deviation features are then normalised (models with "
-        "data.cmvn speaker or global)",
+        help="all recordings are of one person, by whose mean and standard deviation features are then "
+        "normalised (models with data.cmvn speaker or global)",
     )
     speakers.add_argument(
         "--speaker-from",
@@ -233,7 +231,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--speech-activity",
-        choices=("silero", "energy", "none"),
+        choices=SPEECH_ACTIVITIES,
         help="what finds the speech, on which alone predictions rest (default: what the model was trained with)",
     )
     _add_parts(parser)

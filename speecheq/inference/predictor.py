@@ -39,7 +39,7 @@ from speecheq.inference.sources import (
     recording_of,
     speakers_of_found,
 )
-from speecheq.inference.speakers import SpeakerMoments, SpeakerOf, each_alone
+from speecheq.inference.speakers import SpeakerMoments, SpeakerOf, each_alone, of_known_speaker
 from speecheq.inference.trained_model import TrainedModel, load_trained_model
 from speecheq.inference.whole_recording import joined, wholes_of
 from speecheq.inference.windows import SPEECH, Windows
@@ -213,19 +213,9 @@ class Predictor:
 
         ``on_error`` is called once for each recording that cannot be read, and for each InputError among ``segments``.
         A recording is read while the model predicts those before it; at most AHEAD_SECONDS of audio are in memory.
-        A segment that a file lists has one prediction, with its times. Where they are normalised by speaker all are
-        read twice. Raises InputError for ``speaker_of`` with a model that
-        cannot be.
+        A segment that a file lists has one prediction, with its times. Raises InputError as ``_with_moments`` does.
         """
-        moments = None
-        if speaker_of is not None and not self.by_speaker and self.model.moments is None:
-            raise InputError(
-                f"the model, whose features are normalised by {self.model.cmvn or 'itself'}, cannot normalise them by "
-                "speaker: data.cmvn speaker or global can, except in an ONNX file; do not say whose the recordings are."
-            )
-        if self.by_speaker or speaker_of is not None:
-            segments = [_of_known_speaker(segment, speaker_of) for segment in segments]
-            moments = self.speaker_moments(self._read(segments, lambda error: None), speaker_of or each_alone)
+        segments, moments = self._with_moments(segments, speaker_of)
         found = (
             (clip.segment, prediction)
             for read in self._read(segments, on_error)
@@ -237,6 +227,24 @@ class Predictor:
                 yield _as_listed(segment, joined(list(predictions), self.name_of))
             else:
                 yield from predictions
+
+    def _with_moments(
+        self, segments: Iterable[Segment | InputError], speaker_of: SpeakerOf | None
+    ) -> tuple[Iterable[Segment | InputError], SpeakerMoments | None]:
+        """The segments, and the moments of their speakers where features are normalised by these: all are read for it.
+
+        A segment whose speaker is not known has an InputError in its place. Raises InputError for ``speaker_of`` with a
+        model that cannot be normalised so.
+        """
+        if speaker_of is None and not self.by_speaker:
+            return segments, None
+        if not self.by_speaker and self.model.moments is None:
+            raise InputError(
+                f"the model, whose features are normalised by {self.model.cmvn or 'itself'}, cannot normalise them by "
+                "speaker: data.cmvn speaker or global can, except in an ONNX file; do not say whose the recordings are."
+            )
+        known = [of_known_speaker(segment, speaker_of) for segment in segments]
+        return known, self.speaker_moments(self._read(known, lambda error: None), speaker_of or each_alone)
 
     def _read(
         self, segments: Iterable[Segment | InputError], on_error: Callable[[InputError], None]
@@ -385,13 +393,3 @@ def _as_listed(segment: Segment, prediction: Prediction) -> Prediction:
     assert segment.end is not None
     prediction.start, prediction.end, prediction.windowed = segment.start, segment.end, True
     return prediction
-
-
-def _of_known_speaker(segment: Segment | InputError, speaker_of: SpeakerOf | None) -> Segment | InputError:
-    """The segment, or the InputError that ``speaker_of`` raises for it."""
-    if speaker_of is not None and not isinstance(segment, InputError):
-        try:
-            speaker_of(segment)
-        except InputError as error:
-            return error
-    return segment

@@ -10,16 +10,16 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-from lhotse import CutSet, Recording, RecordingSet, load_manifest_lazy
-from lhotse.cut import MonoCut
+from lhotse import Recording, load_manifest_lazy
+from lhotse.cut import Cut
 
-from speecheq.common.errors import InputError
+from speecheq.common.errors import InputError, first_line
 from speecheq.common.log import log
-from speecheq.corpora.audio_formats import OTHER_AUDIO, RAW_SAMPLES
+from speecheq.corpora.audio_formats import AUDIO, OTHER_AUDIO, RAW_SAMPLES
 from speecheq.corpora.audio_headers import AudioHeader, read_header, read_or_decode
 from speecheq.corpora.audio_quality import (
     CLIPPED_RUN,
@@ -40,8 +40,6 @@ from speecheq.inference.windows import NO_SPEECH, TOO_SHORT, Span, Windows
 
 STANDARD_INPUT = "-"
 MANIFESTS = (".jsonl", ".jsonl.gz")
-# Suffixes of the audio files of a folder; a file that is named itself may have any.
-AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".sph", ".w64", ".rf64")
 # So much is read at once to find speech: whole seconds, so that blocks stay whole when they are resampled.
 BLOCK_SECONDS = 30
 SILENCE, CLIPPING, OPPOSITE_PHASE = "silence", "clipping", "opposite phase"
@@ -70,6 +68,12 @@ class Segment(NamedTuple):
     def is_part(self) -> bool:
         """Whether it is not its whole file."""
         return self.start > 0 or self.end is not None
+
+
+class CutSegment(Segment):
+    """A segment that is a cut of a manifest."""
+
+    cut: Cut
 
 
 class AudioClip(NamedTuple):
@@ -102,7 +106,7 @@ class Waveform(NamedTuple):
 def find_segments(names: Iterable[str | Path], cleanup: ExitStack) -> Iterator[Segment | InputError]:
     """The recordings of ``names``, in their order; an InputError in the place of each that cannot be found.
 
-    Standard input is copied to a temporary file, which is removed when ``cleanup`` is closed.
+    Cuts are CutSegments. Standard input is copied to a temporary file, which is removed when ``cleanup`` is closed.
     """
     for name in names:
         if str(name) == STANDARD_INPUT:
@@ -119,7 +123,7 @@ def find_segments(names: Iterable[str | Path], cleanup: ExitStack) -> Iterator[S
 
 def _segments_of_path(path: Path) -> Iterator[Segment | InputError]:
     if (path / "wav.scp").is_file():
-        yield from _without_leftovers(path, _segments_of_kaldi(path))
+        yield from without_leftovers(path, _segments_of_kaldi(path))
     elif path.is_dir():
         audio = AUDIO + OTHER_AUDIO + RAW_SAMPLES  # what turns out to be unreadable is reported
         named = sorted(file for file in path.rglob("*") if file.name.lower().endswith(audio) and file.is_file())
@@ -129,7 +133,7 @@ def _segments_of_path(path: Path) -> Iterator[Segment | InputError]:
             raise InputError(f"{path}: holds no audio file ({', '.join(AUDIO[:4])} and the like).")
         yield from (Segment(str(file), file) for file in found)
     elif path.name.endswith(MANIFESTS) and path.is_file():
-        yield from _without_leftovers(path, _segments_of_manifest(path))
+        yield from without_leftovers(path, _segments_of_manifest(path))
     else:
         yield Segment(str(path), path)
 
@@ -142,7 +146,7 @@ def _segments_of_kaldi(folder: Path) -> Iterator[Segment | InputError]:
             yield Segment(*recording)._replace(path=as_on_disk(recording[1]))
 
 
-def _without_leftovers(source: Path, segments: Iterable[Segment | InputError]) -> Iterator[Segment | InputError]:
+def without_leftovers(source: Path, segments: Iterable[Segment | InputError]) -> Iterator[Segment | InputError]:
     """The segments that ``source`` lists, without leftovers of macOS, which are counted in the log."""
     skipped: list[Path] = []
     for segment in segments:
@@ -155,24 +159,40 @@ def _without_leftovers(source: Path, segments: Iterable[Segment | InputError]) -
 
 
 def _segments_of_manifest(path: Path) -> Iterator[Segment | InputError]:
+    for item in manifest_items(path):
+        if not isinstance(item, Cut | Recording):
+            raise InputError(f"{path}: holds neither recordings nor cuts; give a manifest of those.")
+        yield segment_of_item(item, path)
+
+
+def manifest_items(path: Path) -> Iterator[Any]:
+    """The items of a manifest of lhotse, one by one. Raises InputError for an empty one, and at a line that is none."""
+    read = 0
     try:
         manifest = load_manifest_lazy(path.absolute())  # absolute: lhotse runs a name that begins with pipe:
-        if not isinstance(manifest, (CutSet, RecordingSet)):
-            raise InputError(f"{path}: holds neither recordings nor cuts; give a manifest of those.")
-        for item in manifest:
-            yield _segment_of_item(item, path)
-    except InputError:
-        raise
+        for item in () if manifest is None else manifest:
+            read += 1
+            yield item
     except Exception as error:  # gzip, json and lhotse each have their own
-        raise InputError(f"{path}: is not a manifest of recordings or cuts that lhotse can read ({error}).") from error
+        raise InputError(
+            f"{path}, line {read + 1}: is not a line of a manifest that lhotse can read ({first_line(error)}); make "
+            "the manifest again."
+        ) from error
+    if not read:
+        raise InputError(f"{path}: is empty; give a manifest of recordings or cuts.")
 
 
-def _segment_of_item(item: MonoCut | Recording, path: Path) -> Segment | InputError:
+def segment_of_item(item: Cut | Recording, path: Path) -> Segment | InputError:
+    """The segment that an item of the manifest ``path`` is; an InputError for one that is no part of an audio file."""
     recording = item if isinstance(item, Recording) else getattr(item, "recording", None)
     if recording is None or [source.type for source in recording.sources] != ["file"]:
         return InputError(f"{path}: {item.id} is not an audio file or a part of one.")
-    start, end = (0.0, None) if item is recording else (item.start, item.start + item.duration)
-    return Segment(item.id, as_on_disk(recording.sources[0].source), start, end)
+    audio = as_on_disk(recording.sources[0].source)
+    if isinstance(item, Recording):
+        return Segment(item.id, audio)
+    segment = CutSegment(item.id, audio, item.start, item.start + item.duration)
+    segment.cut = item
+    return segment
 
 
 def split_into_clips(segment: Segment, windows: Windows, speech_activity: str = NONE) -> list[AudioClip]:

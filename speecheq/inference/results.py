@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speecheq.common.errors import InputError, optional_package
-from speecheq.common.files import whole_file
+from speecheq.common.files import whole_text
 from speecheq.inference.html_pages import render
-from speecheq.inference.label_formats import write_labels
+from speecheq.inference.label_formats import LABEL_WRITERS
 from speecheq.inference.output_file import check_output, check_picture
 from speecheq.inference.prediction import LABELS, ROWS, Prediction, WholeRecording
 from speecheq.inference.recordings import Segment, seconds_of
@@ -81,13 +81,12 @@ class Timeline:
         """
         if format not in ROWS + LABELS:
             raise InputError(f"there is no format {format!r}; choose one of {', '.join(ROWS + LABELS)}.")
-        with whole_file(check_output(Path(path), [self.recording], "the output")) as temporary:
-            with open(temporary, "w", encoding="utf-8", newline="") as stream:
-                if format in LABELS:
-                    write_labels(format, self.segments, seconds_of(self.recording), stream)
-                else:
-                    table = Table.of(self.classes, map(_segment_of, self.segments), whole=True)
-                    ROW_WRITERS[format]([*self.segments, *self.whole], table, stream)
+        with whole_text(check_output(Path(path), [self.recording], "the output")) as stream:
+            if format in LABELS:
+                LABEL_WRITERS[format](self.segments, seconds_of(self.recording), stream)
+            else:
+                table = Table.of(self.classes, map(_segment_of, self.segments), whole=True)
+                ROW_WRITERS[format]([*self.segments, *self.whole], table, stream)
 
     def figure(self) -> "Figure":
         """The picture of waveform, classes and EIS; raises InputError where the recording cannot be read again."""

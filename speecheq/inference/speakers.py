@@ -5,15 +5,15 @@ speakers are known, their own mean and deviation can take that place, which take
 or another language shifts.
 """
 
-import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from speecheq.common.errors import InputError
+from speecheq.corpora.exchange.table_rows import read_records
 from speecheq.corpora.layout import NamesInAnyForm, composed
 from speecheq.features.frame_statistics import FrameSums, normalise_by
 from speecheq.inference.recordings import Segment
@@ -51,13 +51,13 @@ def read_speakers(path: Path) -> SpeakerOf:
     InputError for a table that lacks a column or names a file twice; the result does so for a recording that it lacks.
     """
     speakers: dict[str, str] = {}
-    for number, row in enumerate(_rows(path), start=2):
+    for where, row in read_records(path, COLUMNS):
         name, speaker = row[FILE], composed(row[SPEAKER])
         if not name or not speaker:
-            raise InputError(f"{path}, line {number}: lacks the file or its speaker; fill in both.")
+            raise InputError(f"{where}: lacks the file or its speaker; fill in both.")
         for key in {name, str((path.parent / name).absolute())}:
             if speakers.setdefault(key, speaker) != speaker:
-                raise InputError(f"{path}, line {number}: {name} has two speakers; keep one of the lines.")
+                raise InputError(f"{where}: {name} has two speakers; keep one of the lines.")
 
     names = NamesInAnyForm(speakers)
 
@@ -70,6 +70,16 @@ def read_speakers(path: Path) -> SpeakerOf:
     return speaker_of
 
 
+def of_known_speaker(segment: Segment | InputError, speaker_of: SpeakerOf | None) -> Segment | InputError:
+    """The segment, or the InputError that ``speaker_of`` raises for it."""
+    if speaker_of is not None and not isinstance(segment, InputError):
+        try:
+            speaker_of(segment)
+        except InputError as error:
+            return error
+    return segment
+
+
 def speakers_of_options(one: bool, source: str | None) -> SpeakerOf | None:
     """What ``--one-speaker`` and ``--speaker-from`` say: ``source`` is FOLDER or a table; None if they say nothing."""
     if one:
@@ -77,21 +87,6 @@ def speakers_of_options(one: bool, source: str | None) -> SpeakerOf | None:
     if source is None:
         return None
     return folder_of if source == FOLDER else read_speakers(Path(source))
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            first = stream.readline()
-            stream.seek(0)
-            reader = csv.DictReader(stream, delimiter="\t" if "\t" in first else ",")
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(f"{path}: lacks the column {missing[0]}; its columns must be file and speaker.")
-            for row in reader:
-                yield {name: (row[name] or "").strip() for name in COLUMNS}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table of files and speakers ({error}).") from error
 
 
 class SpeakerMoments:

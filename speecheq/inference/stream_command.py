@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from speecheq.common.command_line import positive_whole
 from speecheq.common.errors import InputError
-from speecheq.common.files import whole_file
+from speecheq.common.files import whole_text
 from speecheq.common.log import log
 from speecheq.common.signals import StopRequest
 from speecheq.inference.stream_input import ENCODINGS
@@ -122,8 +122,7 @@ def predict_stream(
 
         output = sys.stdout
         if file is not None:
-            temporary = cleanup.enter_context(whole_file(check_output(file, [])))
-            output = cleanup.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
+            output = cleanup.enter_context(whole_text(check_output(file, [])))
         table = Table(predictor.labels.classes.names, channels=channels != MIX, whole=whole)
         found = with_wholes(predictions(), predictor.name_of) if whole else predictions()
         ROW_WRITERS[format](found, table, output)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from speecheq import seqm
 from speecheq.common.device import pick_device
 from speecheq.common.errors import InputError, first_line, optional_package
+from speecheq.config.feature_sets import STARTER_FOLDER
 from speecheq.config.schema import Config
 from speecheq.dataset.model_inputs import waveform_extractor
 from speecheq.evaluation.calibration import DevCalibration
@@ -32,7 +33,7 @@ from speecheq.models import checkpoint, clip_eis
 from speecheq.models.normalisation import Normalised
 
 # The model folder that comes with the package.
-DEFAULT_MODEL = Path(__file__).resolve().parent / "starter"
+DEFAULT_MODEL = STARTER_FOLDER
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 # The inputs and outputs of an exported model, in this order. Outputs of a head that was not trained are left out.

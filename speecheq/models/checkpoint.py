@@ -135,7 +135,7 @@ def new_model(
     extractor: nn.Module | None = None,
     factors: Mapping[str, float] = {},
 ) -> Normalised:
-    """An untrained model with its normalisation; for cmvn global, with mean and deviation (feature_dim,).
+    """An untrained model with its normalisation; for cmvn global, with mean and standard deviation (feature_dim,).
 
     ``extractor`` and ``factors``: see ``Normalised``.
     """

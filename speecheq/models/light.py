@@ -68,9 +68,9 @@ class LightBackbone(Backbone):
 class PooledBackbone(Backbone):
     """The frame level is the states of the pooled layers; the embedding is made of their statistics over time.
 
-    ``statistics`` is the trained counterpart of the linear probe, which stands on mean and deviation too. ``mean``, of
-    frames that are normalised one by one, with nothing but linear layers behind, carries over better to speech unlike
-    that of the training.
+    ``statistics`` is the trained counterpart of the linear probe, which stands on mean and standard deviation too.
+    ``mean``, of frames that are normalised one by one, with nothing but linear layers behind, carries over better to
+    speech unlike that of the training.
     """
 
     has_phoneme_branch = True

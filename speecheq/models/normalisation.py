@@ -17,7 +17,7 @@ MIN_DEVIATION = 1e-3
 class Cmvn(nn.Module):
     """Cepstral mean and variance normalisation, as Kaldi calls it: each filter bank gets mean 0 and deviation 1.
 
-    ``global`` uses the mean and deviation (D,) of the training cuts, kept as buffers with the model's weights;
+    ``global`` uses the mean and standard deviation (D,) of the training cuts, kept as buffers with the model's weights;
     ``utterance`` those of each utterance's own frames. With ``speaker`` the features come normalised, as the model
     alone does not know the speaker's other clips (dataset/model_inputs.py).
     """

@@ -41,7 +41,8 @@ def _ensemble(experiment: Experiment) -> Experiment | None:
 
 def _average(members: Sequence[ScoredFold]) -> ScoredFold:
     """One scored fold for those of several seeds; no phones, as best paths have no mean."""
-    sets, metrics = {}, {"test.per": None}
+    sets: dict[str, list[ClipPrediction]] = {}
+    metrics: dict[str, float | None] = {"test.per": None}
     for name, clips in members[0].sets.items():
         others = [{clip.id: clip for clip in fold.sets[name]} for fold in members]
         sets[name] = [_average_clip([fold[clip.id] for fold in others]) for clip in clips]

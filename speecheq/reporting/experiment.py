@@ -226,14 +226,15 @@ def _pooled_scores(folds: Sequence[ScoredFold]) -> dict[str, float | None]:
 
 
 def _interval_ends(names: Sequence[str], samples: Any, units: int) -> dict[str, float | None]:
-    """The ends of the intervals of bootstrap ``samples`` (a tuple with these names), of that many speakers; None where
-    there are no samples, or not all are numbers.
+    """The ends of the intervals of scores, from bootstrap ``samples`` of each over so many speakers (``units``).
+
+    They are None where there are no samples, or not all are numbers.
     """
     ends: dict[str, float | None] = {}
     for name in names:
-        values = None if samples is None else getattr(samples, name)
-        known = values is not None and np.isfinite(values).all()
-        low, high = significance.bootstrap_interval(values, units) if known else (None, None)
+        low, high = None, None
+        if samples is not None and np.isfinite(getattr(samples, name)).all():
+            low, high = significance.bootstrap_interval(getattr(samples, name), units)
         ends.update({f"low.pooled.test.{name}": low, f"high.pooled.test.{name}": high})
     return ends
 

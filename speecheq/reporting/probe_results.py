@@ -98,7 +98,7 @@ def below_probe(members: Sequence[Experiment]) -> list[str]:
             ua, reference = (format_score(member.summary["test.ua"], "ua") for member in (system, best))
             sentences.append(
                 f"{system.name} has a UA of {ua} %, below the {reference} % of {best.name}: an SVM on the mean and "
-                "deviation of features does better on the same folds than this trained system"
+                "standard deviation of features does better on the same folds than this trained system"
             )
     return sentences
 

@@ -31,8 +31,8 @@ NOTES = (
     f"ECE: expected calibration error of the posterior of the predicted class, in {CALIBRATION_BINS} bins of equal "
     "width (Guo et al., 2017). Posteriors are those at the temperature that was fitted on the dev part, if any was.",
     f"EIS scores are computed over clips with an intensity label ({NOT_AVAILABLE}: there is none).",
-    "Checkpoints are selected on a dev part of the training folds. ± is the standard deviation over all folds and "
-    "seeds.",
+    "Checkpoints are selected on a dev part of the training folds, unless it is said otherwise below. ± is the "
+    "standard deviation over all folds and seeds.",
     "Pooled scores are computed for each seed over the clips of all folds together, then averaged over seeds. Their "
     f"95 % intervals are expanded percentile intervals of {RESAMPLES:,} bootstrap samples of test speakers, each drawn "
     f"with all clips. Intervals over fewer than {FEW_SPEAKERS} speakers are coarse; for one speaker there is none.",
@@ -129,7 +129,9 @@ def _describe_training(run: Run) -> str:
         )
     if run["probe"]["kernel"] == MAJORITY:
         return "the most frequent class of the training and dev clips, whatever is said"
-    what = f"{run['signal']}, one vector a clip" if run["signal"] else "the mean and deviation over time of one layer"
+    what = "the mean and standard deviation over time of one layer"
+    if run["signal"]:
+        what = f"{run['signal']}, one vector a clip"
     whose = "each speaker's own clips" if run["probe"]["by_speaker"] else "the training and dev clips"
     return (
         f"SVM ({run['probe']['kernel']} kernel, C = {run['probe']['c']:g}) on {what}, "
@@ -166,8 +168,8 @@ def experiment_facts(summary: Mapping[str, Any]) -> list[str]:
         facts.append("the model of the last epoch was scored, not the best on the dev part")
     if run["by_speaker"]:
         facts.append(
-            "each speaker's clips were normalised by their own mean and deviation, those of test speakers too: another "
-            "protocol than that of systems that hear one clip at a time"
+            "each speaker's clips were normalised by their own mean and standard deviation, those of test speakers "
+            "too: another protocol than that of systems that hear one clip at a time"
         )
     if BEST_TEST in run["as_published"]:
         facts.append(

@@ -93,7 +93,7 @@ def test_phonemes_of_english(data):
     sets = data.phonemes("books")
     assert {name: len(cuts) for name, cuts in sets.items()} == {"train": 8, "dev": 8, "test": 8}
     for cut in sets["train"]:
-        assert english.TABLE.decode(phones_of(cut)) == english.text_to_phones(cut.supervisions[0].text)
+        assert english.TABLE.decode(phones_of(cut)) == english.Reader()(cut.supervisions[0].text)
     note, _ = data.note("books")
     assert PhoneTable.load(data.folder("books") / "phones.txt").symbols == english.TABLE.symbols
     assert note["symbols"] == 85 and note["dropped"] == {"no phones: brackets": 6, "no phones: digits": 6}

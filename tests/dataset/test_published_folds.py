@@ -46,18 +46,18 @@ def test_published_folds_name_clips_by_id_or_by_the_end_of_their_path(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        ("clip\tfold\na\t1\n", "line 1: expected the columns clip and test_fold, found clip fold"),
-        ("", "line 1: expected the columns clip and test_fold, found none"),
-        (HEAD + "a\n", "line 2: expected 2 columns, found 1"),
-        (HEAD + "a\t1\nb\t1\t1\n", "line 3: expected 2 columns, found 3"),
+        ("clip\na\n", "line 1: lacks the column test_fold; expected the columns clip and test_fold, found clip"),
+        ("", "line 1: lacks the column clip; expected the columns clip and test_fold, found none"),
+        (HEAD + "a\n", "line 2: expected 2 fields, as in the first line, found 1"),
+        (HEAD + "a\t1\nb\t1\t1\n", "line 3: expected 2 fields, as in the first line, found 3"),
         (HEAD + "a\tone\n", "line 2: expected a clip and a fold number from 1, found 'a' and 'one'"),
         (HEAD + "a\t0\n", "line 2: expected a clip and a fold number from 1"),
         (HEAD + "a\t-1\n", "line 2: expected a clip and a fold number from 1"),
         (HEAD + "\t1\n", "line 2: expected a clip and a fold number from 1"),
         (HEAD + "a\t1\n\na\t2\n", "line 4: the clip a occurs a second time, first in"),
         (HEAD + "a\t1\nb\t3\n", "no clip has the test fold 2"),
-        (HEAD + '"a\t1\n', "line 2: cannot be read as a table"),
-        (HEAD.encode() + b"\xff\t1\n", "is not UTF-8"),
+        (HEAD + '"a\t1\n', "line 2: cannot be split into fields"),
+        (HEAD.encode() + b"\xff\t1\n", "line 2: is not UTF-16 or UTF-8"),
     ],
 )
 def test_lists_of_folds_that_are_refused(tmp_path, content, words):
@@ -73,6 +73,8 @@ def test_lists_of_folds_as_other_programs_write_them(tmp_path):
         "clip,test_fold\na,1\nb,2\n",
         "\ufeffclip\ttest_fold\r\na\t1\r\nb\t2\r\n",
         "test_fold\tsex\tclip\n1\tF\ta\n2\tM\tb\n\n",
+        "clip;test_fold\na;1\nb;2\n",
+        "clip\ttest_fold\r\na\t1\r\nb\t2\r\n".encode("utf-16"),
     ):
         assert [(clip, fold) for _, clip, fold, _ in read_folds_file(folds_file(tmp_path, content))] == expected
     with pytest.raises(InputError, match="the file of folds does not exist"):

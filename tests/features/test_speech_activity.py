@@ -21,7 +21,7 @@ from speecheq.features.speech_activity import (
     SILERO,
     find_speech,
     load_silero,
-    seconds_of,
+    seconds_of_speech,
     speech_cut,
 )
 
@@ -77,7 +77,7 @@ def test_noise_alone_is_no_speech(method, level):
 @BOTH
 def test_silence_and_almost_nothing_are_no_speech(method):
     assert find(silence(2), method) == find(silence(0), method) == []
-    assert seconds_of(find(speech_like(0.025), method)) < speech_activity.LEAST_SPEECH
+    assert seconds_of_speech(find(speech_like(0.025), method)) < speech_activity.LEAST_SPEECH
 
 
 @BOTH

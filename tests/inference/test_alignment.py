@@ -7,14 +7,16 @@ import random
 import re
 import shutil
 
+import lhotse
 import pytest
 import torch
 
 from speecheq.cli.main import main
 from speecheq.common.errors import InputError
+from speecheq.corpora.exchange.kaldi import KaldiFile
 from speecheq.dataset.phones import english, mandarin
 from speecheq.dataset.phones.lattice import as_words, build_lattice, ctc_graph
-from speecheq.inference.align_command import align, read_texts
+from speecheq.inference.align_command import align
 from speecheq.inference.alignment import best_path, without_gaps, words_of_text
 from speecheq.inference.label_formats import textgrid
 
@@ -113,17 +115,21 @@ def test_texts_are_read_by_the_models_own_phones():
 
 
 @pytest.mark.parametrize(
-    "content, fault", [("a one\nb\n", "line 2: b has no transcript"), ("a one\n\na two\n", "line 3: a is there twice")]
+    "content, fault",
+    [
+        ("a one\nb\n", "line 2: holds one field, 'b', where two are expected"),
+        ("a one\n\na two\n", "line 3: a occurs a second time"),
+    ],
 )
 def test_a_faulty_line_is_named(content, fault, tmp_path):
     (tmp_path / "text").write_text(content)
     with pytest.raises(InputError, match=re.escape(fault)):
-        read_texts(tmp_path / "text")
+        align(["a.wav"], None, tmp_path / "out", tmp_path / "text", False)
 
 
 def test_texts_by_name(tmp_path):
     (tmp_path / "text").write_text("\ufeffa  one two\n\nb three\n", encoding="utf-8")
-    assert read_texts(tmp_path / "text") == {"a": "one two", "b": "three"}
+    assert KaldiFile(tmp_path / "text", needed=True) == {"a": "one two", "b": "three"}
 
 
 def test_a_textgrid_can_be_read_again(tmp_path):
@@ -167,6 +173,19 @@ def test_the_command_writes_what_it_found_and_names_what_it_cannot(experiment, t
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="did not write"):
         align([str(recordings)], str(experiment / "best.pt"), tmp_path / "mine", None, False)
+
+
+def test_a_cut_has_its_own_text(experiment, tmp_path):
+    wavs = sorted((experiment.parents[4] / "aishell").rglob("*.wav"))
+    cuts = [lhotse.Recording.from_file(wav).to_cut() for wav in wavs[:2]]
+    for cut, text in zip(cuts, ("你", "的")):
+        cut.supervisions = [lhotse.SupervisionSegment(cut.id, cut.recording_id, 0, cut.duration, text=text)]
+    lhotse.CutSet.from_cuts(cuts).to_file(tmp_path / "cuts.jsonl")
+    (tmp_path / "text").write_text(f"{cuts[1].id} 在\n", encoding="utf-8")  # takes the place of what the cut says
+    arguments = [str(tmp_path / "cuts.jsonl")], str(experiment / "best.pt"), tmp_path / "out", tmp_path / "text", False
+    align(*arguments)
+    words = [line.split() for line in (tmp_path / "out" / "words.ctm").read_text(encoding="utf-8").splitlines()]
+    assert sorted((row[0], row[4]) for row in words) == sorted([(cuts[0].id, "你"), (cuts[1].id, "在")])
 
 
 def test_where_nothing_can_be_aligned_nothing_is_written(experiment, tmp_path, toys):

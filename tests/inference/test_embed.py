@@ -1,5 +1,7 @@
 """``speecheq embed``: vectors of recordings, windows and frames, of the model or a layer, as three kinds of files."""
 
+import gzip
+
 import numpy as np
 import pytest
 import soundfile
@@ -141,6 +143,37 @@ def test_supervisions_without_their_recordings(embed, manifests, tmp_path):
     status, err = embed(tmp_path / "made.npz", manifests[1])
     assert status == 1 and "holds supervisions, which name recordings" in err and "give the recordings too" in err
     assert not (tmp_path / "made.npz").exists()
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_broken_line_of_a_manifest_is_named_and_those_before_it_are_embedded(embed, manifests, tmp_path, place):
+    content = gzip.decompress(manifests[place].read_bytes()).splitlines(keepends=True)
+    manifests[place].write_bytes(gzip.compress(content[0] + b"{no json\n" + b"".join(content[1:])))
+    status, err = embed(tmp_path / "made.npz", manifests[place])
+    sentence = f"{manifests[place]}, line 2: is not a line of a manifest that lhotse can read"
+    assert status == 1 and err.count(sentence) == 1 and "1 recordings could not be used" in err
+    assert np.load(tmp_path / "made.npz")["ids"].tolist() == [("a", "one")[place]]
+
+
+def test_leftovers_of_macos_in_manifests_are_skipped(embed, clips, tmp_path, caplog):
+    recordings = [Recording.from_file(path, recording_id=path.stem) for path in clips]
+    recordings[0].sources[0].source = str(tmp_path / "._a.wav")
+    RecordingSet.from_recordings(recordings).to_file(tmp_path / "recordings.jsonl")
+    parts = [SupervisionSegment(f"{name}-part", name, 0, 1) for name in "ab"]
+    SupervisionSet.from_segments(parts).to_file(tmp_path / "supervisions.jsonl")
+    CutSet.from_cuts(recording.to_cut() for recording in recordings).to_file(tmp_path / "cuts.jsonl")
+    for kind, expected in (("supervisions", ["b-part"]), ("cuts", [recordings[1].to_cut().id])):
+        assert embed(tmp_path / "made.npz", tmp_path / f"{kind}.jsonl")[0] == 0
+        assert np.load(tmp_path / "made.npz")["ids"].tolist() == expected
+        assert f"{kind}.jsonl: 1 leftovers of macOS are skipped" in caplog.text
+
+
+def test_a_recording_without_a_speaker_is_named_and_the_rest_is_embedded(embed, clips, tmp_path):
+    (tmp_path / "speakers.csv").write_text("file,speaker\na.wav,one\n")
+    status, err = embed(tmp_path / "made.npz", *clips, "--speaker-from", tmp_path / "speakers.csv")
+    assert status == 1 and err.count(f"names no speaker of {clips[1]}; add a line for it") == 1
+    assert "1 recordings could not be used" in err
+    assert np.load(tmp_path / "made.npz")["ids"].tolist() == [str(clips[0])]
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_embedded(embed, clips, tmp_path):

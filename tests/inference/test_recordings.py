@@ -273,7 +273,7 @@ def test_names_without_recordings_are_sentences(tmp_path):
     (tmp_path / "bad.jsonl.gz").write_text("not gzip")
     (tmp_path / "empty").mkdir()
     errors = [str(error) for error in found(tmp_path / "s.jsonl", tmp_path / "bad.jsonl.gz", tmp_path / "empty")]
-    sentences = ("neither recordings nor cuts", "is not a manifest", "no audio")
+    sentences = ("neither recordings nor cuts", "bad.jsonl.gz, line 1: is not a line of a manifest", "no audio")
     assert len(errors) == 3 and all(sentence in error for sentence, error in zip(sentences, errors)), errors
 
 

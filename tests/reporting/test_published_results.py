@@ -96,7 +96,11 @@ def test_configurations_are_not_mixed(tmp_path):
         ("score: wa", "score: f1", "column 1: the score 'f1' is not one of"),
         ("heading: A %, ", "", "columns, item 1: lacks the key heading"),
         ("figures: [50, null]", "figures: [50]", "row 1: expected 2 figures"),
-        ("figures: [50, null]", "figures: [50, good]", "rows, item 1: figures, item 2 is 'good', but it must be a number"),
+        (
+            "figures: [50, null]",
+            "figures: [50, good]",
+            "rows, item 1: figures, item 2 is 'good', but it must be a number",
+        ),
         ("{name: Cited, system: null, figures: [50, null]}", "Cited", "rows, item 1: must be 'key: value' lines"),
         ("[speaker]", "speaker", "published, item 3: protocols is 'speaker', but it must be a list"),
         ("ua: 91", "ua: high", "published, item 1: ua is 'high', but it must be a number"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from speecheq.common.errors import InputError
-from speecheq.common.files import whole_file
+from speecheq.common.files import whole_text
 from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.declaration import Utterance
@@ -38,9 +38,8 @@ RESERVED = tuple(name for name in LABEL_KEYS if name not in COLUMNS)
 
 
 def _rows(table: Path, labels: LabelsFile) -> TableRows:
-    return TableRows(
-        table, [labels.columns[name] for name in ("speaker", "emotion" if labels.corpus.labels else "speaker")]
-    )
+    needed = ("speaker", "emotion") if labels.corpus.labels else ("speaker",)
+    return TableRows(table, [labels.columns[name] for name in needed])
 
 
 def _columns(table: Path, where: str, names: list[str], labels: LabelsFile) -> list[str]:
@@ -285,7 +284,7 @@ def export_table(manifests: Path, table: Path) -> None:
     for name in sorted(left_behind):
         log.warning("%s: the fact %s of clips has no place in a table and is not exported", corpus.name, name)
     count = 0
-    with whole_file(table) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+    with whole_text(table) as stream:
         writer = csv.DictWriter(stream, [*COLUMNS[:-1], *sorted(facts)], delimiter=delimiter, lineterminator="\n")
         writer.writeheader()
         for utterance, _ in iter_utterances(manifests):

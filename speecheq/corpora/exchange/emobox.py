@@ -23,6 +23,7 @@ from speecheq.common.log import log
 from speecheq.common.stages import Drops
 from speecheq.corpora.declaration import Corpus, Utterance
 from speecheq.corpora.exchange.csv_table import COLUMNS
+from speecheq.corpora.exchange.emotion_words import meaning
 from speecheq.corpora.exchange.labels_file import LABELS_FILE, LabelsFile, gender, prefixed, read_labels_file
 from speecheq.corpora.exchange.missing_audio import MissingAudio
 from speecheq.corpora.layout import as_on_disk
@@ -31,27 +32,6 @@ SUFFIX = ".jsonl"
 LABEL_MAP = "label_map.json"
 LAYOUT = f"EmoBox' metadata, data/NAME/NAME{SUFFIX} with {LABEL_MAP} beside it"
 UNKNOWN_SPEAKER = "unknown"
-# EmoBox' words, in small letters, in terms of SEQM. Clips of all others are left out, unless labels.yaml maps them.
-WORDS = {
-    "angry": "anger",
-    "anger": "anger",
-    "happy": "joy",
-    "happiness": "joy",
-    "joy": "joy",
-    "excited": "joy",
-    "sad": "sadness",
-    "sadness": "sadness",
-    "neutral": "neutral",
-    "calm": "neutral",
-    "fear": "fear",
-    "fearful": "fear",
-    "disgust": "disgust",
-    "disgusted": "disgust",
-    "surprise": "surprise",
-    "surprised": "surprise",
-    "bored": "boredom",
-    "boredom": "boredom",
-}
 PARENTS = 3
 
 
@@ -90,19 +70,19 @@ def _label_map(metadata: Path) -> dict[str, str]:
 
 
 def read_labels(metadata: Path, labels: Path | None, name: str) -> LabelsFile:
-    """``labels``, or the labels.yaml beside the metadata, or what WORDS says of the words that there are."""
+    """``labels``, or the labels.yaml beside the metadata, or those of its words that name an emotion in English."""
     beside = metadata.parent / LABELS_FILE
     if labels is not None or beside.is_file():
         return read_labels_file(labels or beside, name, LAYOUT, COLUMNS)
     own, mapped = _label_map(metadata), {}
     for _, line in read_json_lines(metadata):
         word = own.get(str(line.get("emo")), line.get("emo"))
-        if isinstance(word, str) and word.lower() in WORDS:
-            mapped[word] = WORDS[word.lower()]
+        if isinstance(word, str) and (emotion := meaning(word)):
+            mapped[word] = emotion
     if not mapped:
         raise InputError(
-            f"{metadata}: no label is one of EmoBox' words ({', '.join(WORDS)}); say what they are in a {LABELS_FILE} "
-            "beside it."
+            f"{metadata}: no label is an English word for an emotion that is known; say what they are in a "
+            f"{LABELS_FILE} beside it."
         )
     return LabelsFile(Corpus(name, name, "unknown", LAYOUT, labels=dict(sorted(mapped.items()))))
 

@@ -1,8 +1,11 @@
-"""The lines of a table, whatever separates its fields: commas, semicolons or tabs, as its first line shows."""
+"""The lines of a table, whatever separates its fields: commas, semicolons or tabs, as its first line shows.
+
+A table is UTF-8, or UTF-16 as spreadsheets save it.
+"""
 
 import csv
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from speecheq.common.errors import InputError
@@ -53,15 +56,15 @@ class TableRows:
     """``<table>, line <n>`` and the fields of every line that holds any, the first line included.
 
     ``needed`` are names that the first line should have, by which its separator is found. ``delimiter`` is known once
-    the first line is read.
+    the first line is read; the table may have any suffix.
     """
 
     def __init__(self, table: Path, needed: Collection[str]):
         self.table, self.needed = Path(table), needed
-        self.delimiter = delimiter_of(self.table)
+        self.usual = self.delimiter = DELIMITERS.get(self.table.suffix.lower(), ",")
 
     def __iter__(self) -> Iterator[tuple[str, list[str]]]:
-        usual, is_first = delimiter_of(self.table), True
+        usual, is_first = self.usual, True
         for where, line in read_lines(self.table, ("utf-16", "utf-8")):  # spreadsheets save Unicode text as UTF-16
             if is_first:
                 declared = SPREADSHEET_LINE.fullmatch(line.strip(" "))
@@ -76,5 +79,25 @@ class TableRows:
 
     def report(self) -> None:
         """Log a separator that the name of the table does not suggest."""
-        if self.delimiter != delimiter_of(self.table):
+        if self.delimiter != self.usual:
             log.info("%s: its fields are separated by %s", self.table, NAMES[self.delimiter])
+
+
+def read_records(table: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """``<table>, line <n>`` and the fields by column of every line of a table but its first, which names the columns.
+
+    Raises InputError for a table without one of the columns ``needed``, and for a line that has not as many fields as
+    the first.
+    """
+    rows = iter(TableRows(table, needed))
+    where, columns = next(rows, (f"{table}, line 1", []))
+    missing = next((name for name in needed if name not in columns), None)
+    if missing is not None:
+        raise InputError(
+            f"{where}: lacks the column {missing}; expected the columns {' and '.join(needed)}, found "
+            f"{', '.join(columns) or 'none'}."
+        )
+    for where, fields in rows:
+        if len(fields) != len(columns):
+            raise InputError(f"{where}: expected {len(columns)} fields, as in the first line, found {len(fields)}.")
+        yield where, dict(zip(columns, fields))

@@ -166,8 +166,3 @@ class Reader:
 def _possessive(last: str) -> tuple[str, ...]:
     """The phones of a possessive's ending after the phone ``last``."""
     return ("IH0", "Z") if last in SIBILANTS else ("S",) if last in VOICELESS else ("Z",)
-
-
-def text_to_phones(text: str) -> list[str]:
-    """The phones of an English text; see ``Reader``."""
-    return Reader()(text)

@@ -12,10 +12,11 @@ pauses, a label of their own.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import product
+from graphlib import TopologicalSorter
 from typing import NamedTuple
 
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 
 BLANK = 0  # of CTC, in every table
 # The alternatives of each word, each a row of labels.
@@ -29,31 +30,6 @@ class Lattice(NamedTuple):
 
     arcs: list[dict[int, int]]
     finals: frozenset[int]
-
-    def topological(self) -> list[int]:
-        """The states, each after all that lead to it."""
-        waiting = [0] * len(self.arcs)
-        for arcs in self.arcs:
-            for state in arcs.values():
-                waiting[state] += 1
-        ready, found = deque([0]), []
-        while ready:
-            state = ready.popleft()
-            found.append(state)
-            for following in self.arcs[state].values():
-                waiting[following] -= 1
-                if not waiting[following]:
-                    ready.append(following)
-        return found
-
-    def number_of_sequences(self) -> int:
-        """How many label sequences it holds."""
-        ways = [0] * len(self.arcs)
-        ways[0] = 1
-        for state in self.topological():
-            for following in self.arcs[state].values():
-                ways[following] += ways[state]
-        return sum(ways[state] for state in self.finals)
 
 
 class CtcGraph(NamedTuple):
@@ -83,12 +59,6 @@ def first_of(words: Words) -> Words:
 def first_labels(words: Sequence[Sequence[Sequence[int]]]) -> list[int]:
     """The labels of the first pronunciation of each word."""
     return [label for word in words for label in word[0]]
-
-
-def expand(words: Words) -> Iterator[tuple[int, ...]]:
-    """Every choice of pronunciations as one label sequence; a sequence of two choices comes twice."""
-    for choice in product(*words):
-        yield tuple(label for alternative in choice for label in alternative)
 
 
 def build_lattice(words: Words, pause: int | None = None) -> Lattice:
@@ -197,7 +167,8 @@ def nearest(words: Words, labels: Sequence[int]) -> list[int]:
             entering[following].append((state, label))
     before: dict[int, np.ndarray] = {}  # distances by state, up to each place of the labels: without labels beside,
     after: dict[int, np.ndarray] = {}  # and with those that no arc has
-    for state in lattice.topological():
+    sources = {state: [source for source, _ in arcs] for state, arcs in enumerate(entering)}
+    for state in TopologicalSorter(sources).static_order():
         best = steps.copy() if state == 0 else np.full(len(steps), 1 << 30)
         for source, label in entering[state]:
             best = np.minimum(best, after[source] + 1)
@@ -206,7 +177,7 @@ def nearest(words: Words, labels: Sequence[int]) -> list[int]:
     state, place = min(lattice.finals, key=lambda final: (after[final][-1], final)), len(labels)
     least = after[state][-1]
     first = first_labels(words)
-    if _distance(first, given) == least:
+    if Levenshtein.distance(first, labels) == least:
         return first
     found: list[int] = []
     while state != 0:
@@ -221,16 +192,6 @@ def nearest(words: Words, labels: Sequence[int]) -> list[int]:
         found.append(label)
         state = source
     return found[::-1]
-
-
-def _distance(reference: Sequence[int], given: np.ndarray) -> int:
-    steps = np.arange(len(given) + 1)
-    row = steps
-    for label in reference:
-        best = row + 1
-        best[1:] = np.minimum(best[1:], row[:-1] + (given != label))
-        row = np.minimum.accumulate(best - steps) + steps
-    return int(row[-1])
 
 
 def word_of_each(words: Words, labels: Sequence[int], pause: int | None = None) -> list[int | None]:

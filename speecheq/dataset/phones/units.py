@@ -18,8 +18,6 @@ from speecheq.common.files import whole_file, write_text
 from speecheq.dataset.phones.phone_table import SILENCE, NoPhones, PhoneTable, Word
 
 UNITS = ("phone", "bpe")
-PRONUNCIATIONS = ("first", "all")
-SILENCES = ("none", "optional")
 PHONE_LANGUAGES = ("Mandarin", "English")
 # Files beside the phoneme cuts: the model of the pieces, and the predicted words that the dictionary lacks.
 MODEL = "bpe.model"

@@ -40,8 +40,8 @@ LEVEL_MATCHED = (
     "clips; it is taken from the tested clips themselves, without their labels"
 )
 CORPUS_STATISTICS = (
-    "corpus statistics: mean and deviation of the encoder's states are those of the tested clips themselves, without "
-    "their labels, in place of those of the training's clips"
+    "corpus statistics: mean and standard deviation of the encoder's states are those of the tested clips themselves, "
+    "without their labels, in place of those of the training's clips"
 )
 # The least posterior of an allowed class, so that classes ruled out by the model can be predicted.
 MIN_POSTERIOR = 1e-12
@@ -164,7 +164,7 @@ def match_level(trained: BestModel, cuts: Sequence[Cut]) -> BestModel:
 
 
 def match_statistics(trained: BestModel, cuts: Sequence[Cut]) -> BestModel:
-    """A copy of the model whose global mean and deviation are those of ``cuts``, over all frames."""
+    """A copy of the model whose global mean and standard deviation are those of ``cuts``, over all frames."""
     model = copy.deepcopy(trained.model)
     mean, deviation = mean_and_deviation(trained.inputs, cuts, trained.config.data.batch_size, trained.device)
     model.cmvn.mean.copy_(mean)

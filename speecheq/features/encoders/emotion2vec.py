@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from speecheq.common.errors import InputError, optional_package
 from speecheq.features.encoders.encoder import Encoder, normalise_clips
 from speecheq.features.encoders.hidden_states import recorded_states
-from speecheq.features.encoders.model_files import check_layers
+from speecheq.features.encoders.model_files import check_layers, check_no_whisper_settings
 from speecheq.features.encoders.settings import EncoderSettings
 from speecheq.features.waveform_batch import fit_length, zero_padding
 
@@ -103,10 +103,7 @@ class Emotion2vecEncoder(Encoder):
     network: Emotion2vecNetwork
 
     def __init__(self, settings: EncoderSettings, folder: Path) -> None:
-        if settings.padding != "none":
-            raise InputError(f"{folder}: is no Whisper model, and only those are padded to 30 s: padding=none.")
-        if settings.normalise == "level":
-            raise InputError(f"{folder}: is no Whisper model, and only those take normalise=level: set yes.")
+        check_no_whisper_settings(folder, settings)
         model = build_model(folder)
         check_layers(folder, settings.layers, len(model.blocks))
         normalise = settings.normalise == "yes" or (settings.normalise == "auto" and bool(model.cfg.get("normalize")))

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from speecheq.features.encoders.settings import EncoderSettings
+from speecheq.features.waveform_batch import zero_padding
 
 SAMPLING_RATE = 16000
 LEVEL = -26.0  # dBFS, the root mean square that telephony aims at for speech (ITU-T P.56)
@@ -101,8 +102,7 @@ class Encoder(nn.Module):
 def level_clips(samples: Tensor, lengths: Tensor) -> Tensor:
     """Clips (N, S) brought to a level of LEVEL each, over their own ``lengths`` (N,)."""
     counts = lengths.to(samples.device)[:, None]
-    valid = torch.arange(samples.shape[1], device=samples.device)[None, :] < counts
-    power = (samples * valid).square().sum(dim=1, keepdim=True) / counts
+    power = zero_padding(samples, lengths).square().sum(dim=1, keepdim=True) / counts
     return samples * (10 ** (LEVEL / 10) / power.clamp(min=SILENCE)).sqrt()
 
 
@@ -112,9 +112,7 @@ def normalise_clips(samples: Tensor, lengths: Tensor, epsilon: float = 1e-7) -> 
     As transformers' ``Wav2Vec2FeatureExtractor`` does with ``do_normalize``.
     """
     counts = lengths.to(samples.device)[:, None]
-    valid = torch.arange(samples.shape[1], device=samples.device)[None, :] < counts
-    zero = torch.zeros((), dtype=samples.dtype, device=samples.device)
-    centred = torch.where(valid, samples, zero)
-    centred = torch.where(valid, centred - centred.sum(dim=1, keepdim=True) / counts, zero)
+    mean = zero_padding(samples, lengths).sum(dim=1, keepdim=True) / counts
+    centred = zero_padding(samples - mean, lengths)
     variance = centred.square().sum(dim=1, keepdim=True) / counts
     return centred / (variance + epsilon).sqrt()

@@ -10,8 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from speecheq.common.errors import InputError, first_line, optional_package
+from speecheq.common.errors import InputError, first_line
 from speecheq.common.files import read_json
+from speecheq.common.hub import fetch_model
+from speecheq.features.encoders.settings import EncoderSettings
 
 CONFIG, PREPROCESSOR, WEIGHTS = FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
@@ -27,20 +29,21 @@ def find_model(model: str) -> Path:
     missing = f"{model}: there is no such folder"
     if model.startswith((".", "~")) or folder.is_absolute() or len(folder.parts) != 2:
         raise InputError(f"{missing}; name the folder of a model, or a model of the Hugging Face hub as OWNER/NAME.")
-    with optional_package("huggingface_hub", f"{missing}; a model of the hub"):
-        from huggingface_hub import snapshot_download
-    try:
-        return Path(snapshot_download(model, allow_patterns=list(FILES)))
-    except Exception as error:  # of the network, of the hub, of the disk
-        raise InputError(
-            f"{missing}, and no model of that id could be downloaded from the hub ({first_line(error)})."
-        ) from error
+    return fetch_model(model, FILES, missing)
 
 
 def check_layers(folder: Path, layers: tuple[int, ...], last: int) -> None:
     """Raise InputError for a layer that the model in ``folder``, whose last layer is ``last``, does not have."""
     if max(layers) > last:
         raise InputError(f"{folder}: has no layer {max(layers)}; its layers are 0 to {last}.")
+
+
+def check_no_whisper_settings(folder: Path, settings: EncoderSettings) -> None:
+    """Raise InputError for settings that only Whisper models take: the model in ``folder`` is of another kind."""
+    if settings.padding != "none":
+        raise InputError(f"{folder}: is no Whisper model, and only those are padded to 30 s: padding=none.")
+    if settings.normalise == "level":
+        raise InputError(f"{folder}: is no Whisper model, and only those take normalise=level: set yes.")
 
 
 class ModelTable(dict[str, Any]):

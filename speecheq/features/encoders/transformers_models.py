@@ -14,7 +14,7 @@ from speecheq.common.errors import InputError, first_line, optional_package
 from speecheq.features.encoders.activation import gelu
 from speecheq.features.encoders.encoder import SAMPLING_RATE, Encoder, normalise_clips
 from speecheq.features.encoders.hidden_states import recorded_states
-from speecheq.features.encoders.model_files import ModelFiles, Tensors, check_layers
+from speecheq.features.encoders.model_files import ModelFiles, Tensors, check_layers, check_no_whisper_settings
 from speecheq.features.encoders.settings import EncoderSettings
 from speecheq.features.waveform_batch import fit_length, zero_padding
 
@@ -129,8 +129,7 @@ class TransformersNetwork(nn.Module):
             found[self.last] = output[0]  # after the final layer norm, where there is one
         states = torch.cat([found[layer] for layer in self.layers], dim=-1)
         frames = num_conv_frames(lengths, self.convolutions)
-        padding = torch.arange(states.shape[1], device=states.device) >= frames.to(states.device)[:, None]
-        return states.masked_fill(padding[:, :, None], 0.0), frames
+        return zero_padding(states, frames), frames
 
 
 class TransformersEncoder(Encoder):
@@ -139,10 +138,7 @@ class TransformersEncoder(Encoder):
     network: TransformersNetwork
 
     def __init__(self, settings: EncoderSettings, files: ModelFiles) -> None:
-        if settings.padding != "none":
-            raise InputError(f"{files.folder}: is no Whisper model, and only those are padded to 30 s: padding=none.")
-        if settings.normalise == "level":
-            raise InputError(f"{files.folder}: is no Whisper model, and only those take normalise=level: set yes.")
+        check_no_whisper_settings(files.folder, settings)
         config = files.config
         check_layers(files.folder, settings.layers, config["num_hidden_layers"])
         files.check_preprocessor(sampling_rate=SAMPLING_RATE)
@@ -207,14 +203,12 @@ class Wav2Vec2BertEncoder(TransformersEncoder):
         samples = fit_length(samples, int(lengths.max()))
         counts = (lengths - self.WINDOW) // self.HOP + 1
         features = self.filter_banks(samples * 2**15)[:, : int(counts.max())]
-        valid = torch.arange(features.shape[1], device=features.device) < counts.to(features.device)[:, None]
-        valid, divisor = valid[:, :, None], counts.to(features.device)[:, None, None]
+        features = zero_padding(features, counts)
         if self.normalise:
-            mean = features.masked_fill(~valid, 0.0).sum(dim=1, keepdim=True) / divisor
-            centred = (features - mean).masked_fill(~valid, 0.0)
+            divisor = counts.to(features.device)[:, None, None]
+            centred = zero_padding(features - features.sum(dim=1, keepdim=True) / divisor, counts)
             variance = centred.square().sum(dim=1, keepdim=True) / (divisor - 1)
             features = centred / (variance + 1e-7).sqrt()
-        features = features.masked_fill(~valid, 0.0)
         pairs = features.shape[1] // 2
         return features[:, : 2 * pairs].reshape(len(features), pairs, -1), counts // 2
 

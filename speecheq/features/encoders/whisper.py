@@ -16,6 +16,7 @@ from speecheq.features.encoders.encoder import SAMPLING_RATE, Encoder, level_cli
 from speecheq.features.encoders.log_mel import HOP, LogMel
 from speecheq.features.encoders.model_files import ModelFiles, check_layers
 from speecheq.features.encoders.settings import EncoderSettings
+from speecheq.features.waveform_batch import fit_length, zero_padding
 
 WHOLE_INPUT = 30 * SAMPLING_RATE  # samples
 # The prefixes of the encoder's tensors in files that transformers' classes write.
@@ -191,8 +192,7 @@ class WhisperInputs(nn.Module):
             samples = level_clips(samples, lengths)
         if self.padding == "none":
             return self.log_mel(samples, lengths)
-        valid = torch.arange(samples.shape[1], device=samples.device) < lengths.to(samples.device)[:, None]
-        padded = functional.pad(samples * valid, (0, WHOLE_INPUT - samples.shape[1]))
+        padded = fit_length(zero_padding(samples, lengths), WHOLE_INPUT)
         log_mel, _ = self.log_mel(padded, torch.full_like(lengths, WHOLE_INPUT))
         return log_mel, 2 * self.num_frames(lengths)
 

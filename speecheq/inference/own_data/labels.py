@@ -8,26 +8,9 @@ import yaml
 
 from speecheq import seqm
 from speecheq.common.errors import InputError
+from speecheq.corpora.exchange.emotion_words import meaning
 from speecheq.corpora.exchange.labels_file import LABELS_FILE, number
 
-# Words for emotions, beside SEQM's own names, in small letters.
-WORDS = {
-    "angry": "anger",
-    "mad": "anger",
-    "annoyed": "annoyance",
-    "bored": "boredom",
-    "calm": "neutral",
-    "disgusted": "disgust",
-    "fearful": "fear",
-    "scared": "fear",
-    "afraid": "fear",
-    "happy": "joy",
-    "happiness": "joy",
-    "excited": "joy",
-    "excitement": "joy",
-    "sad": "sadness",
-    "surprised": "surprise",
-}
 # Words for levels of intensity, weak to strong.
 LEVELS = (
     ("low", "medium", "high"),
@@ -40,12 +23,6 @@ LEVELS = (
     ("mild", "strong"),
     ("normal", "strong"),
 )
-
-
-def meaning(label: str) -> str | None:
-    """The emotion of SEQM that a label names in English, in any case; None for any other word."""
-    word = label.strip().lower()
-    return word if word in seqm.EMOTIONS else WORDS.get(word)
 
 
 def content_for(table: Path, columns: dict[str, str], labels: Iterable[str], intensities: Iterable[str]) -> dict:

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from speecheq.common.errors import InputError, first_line, optional_package
 from speecheq.common.log import log
-from speecheq.inference.segment_files.listed import TEXT, ListedSegment, columns_of, read_text
+from speecheq.inference.segment_files.listed import INSTALL, TEXT, ListedSegment, columns_of, read_text
 
-INSTALL = "utils/install.sh --extras segments"
 # The tiers that we write for each speaker or channel, and their columns; a name that more than one track has gets a
 # number.
 EMOTION, POSTERIOR, EIS = "emotion", "posterior", "EIS"

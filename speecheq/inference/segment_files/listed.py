@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from speecheq.common.errors import InputError
 
+# What installs the packages that read and write annotations.
+INSTALL = "utils/install.sh --extras segments"
 TEXT = "text"  # the column of what is said in a segment, or of its label
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from speecheq.common.errors import InputError, first_line, optional_package
-from speecheq.inference.segment_files.listed import ListedSegment, columns_of, read_text
+from speecheq.inference.segment_files.listed import INSTALL, ListedSegment, columns_of, read_text
 
-INSTALL = "utils/install.sh --extras segments"
 TIMES = re.compile(r"^\s*(\S*\d)\s+-->\s+(\d\S*)", re.M)
 
 

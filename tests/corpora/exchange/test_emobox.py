@@ -93,12 +93,12 @@ def test_missing_audio_is_an_error_or_in_a_partial_copy_counted(tmp_path, toys):
             "line 2: the key made-a0 occurs a second time",
         ),
         (json.dumps(line("made-a0", gender="both")), "line 1: the gender 'both' is none of"),
-        (json.dumps(line("made-a0", "x")), "no label is one of EmoBox' words"),
+        (json.dumps(line("made-a0", "x")), "no label is an English word for an emotion"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path, toys, text, words):
     metadata = write(tmp_path, toys)
-    if "second time" not in words and "words" not in words:
+    if "second time" not in words and "no label" not in words:
         text += "\n" + json.dumps(line("made-h0", "h"))
     metadata.write_text(text)
     with pytest.raises(InputError, match=words):

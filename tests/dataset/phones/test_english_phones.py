@@ -11,11 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speecheq.dataset.phones.english import TABLE, Reader, dictionary, predict, text_to_phones
+from speecheq.dataset.phones.english import TABLE, Reader, dictionary, predict
 from speecheq.dataset.phones.phone_table import NoPhones
 
 # The predictor stops after 20 phones, in the middle of this word.
 LONG = "pneumonoultramicroscopicsilicovolcanoconiosis"
+
+
+def text_to_phones(text):
+    return Reader()(text)
 
 
 def test_the_table_is_the_papers():
@@ -175,11 +179,11 @@ def refuse(event, arguments):
         raise SystemExit(f"{event} {arguments}")
 
 sys.addaudithook(refuse)
-from speecheq.dataset.phones.english import text_to_phones
+from speecheq.dataset.phones.english import Reader
 assert "nltk" not in sys.modules and "g2p_en" not in sys.modules, "heavy, and not needed for words of CMUdict"
-text_to_phones("hello world")
+Reader()("hello world")
 assert "nltk" not in sys.modules
-print(*text_to_phones("helstone"))
+print(*Reader()("helstone"))
 import nltk
 try:
     nltk.data.find("corpora/cmudict.zip")

@@ -6,12 +6,12 @@ from itertools import groupby, product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pronunciations import all_sequences
 
 from speecheq.dataset.phones.lattice import (
     as_words,
     build_lattice,
     ctc_graph,
-    expand,
     first_labels,
     first_of,
     nearest,
@@ -54,33 +54,19 @@ def paths(graph, frames):
     return found
 
 
-def with_pauses(words):
-    """Every sequence of ``words`` with and without a pause at each place where one may be."""
-    for places in product([(), (PAUSE,)], repeat=len(words) + 1):
-        for choice in product(*words):
-            labels = list(places[0])
-            for alternative, place in zip(choice, places[1:]):
-                labels += [*alternative, *place]
-            yield tuple(labels)
-
-
 @settings(max_examples=40)
 @given(WORDS)
 def test_a_lattice_holds_each_sequence_once(words):
-    lattice = build_lattice(words)
-    found = sequences(lattice)
-    assert len(found) == len(set(found)) == lattice.number_of_sequences() and set(found) == set(expand(words))
+    found = sequences(build_lattice(words))
+    assert len(found) == len(set(found)) and set(found) == all_sequences(words)
     assert tuple(first_labels(words)) in found
     assert set(sequences(build_lattice(first_of(words)))) == {tuple(first_labels(words))}
-    order = lattice.topological()
-    assert sorted(order) == list(range(len(lattice.arcs)))
-    assert all(order.index(a) < order.index(b) for a, arcs in enumerate(lattice.arcs) for b in arcs.values())
 
 
 @settings(max_examples=40)
 @given(WORDS.filter(lambda words: len(words) < 3))
 def test_pauses_may_stand_between_words_and_at_the_ends(words):
-    assert sorted(sequences(build_lattice(words, PAUSE))) == sorted(set(with_pauses(words)))
+    assert sorted(sequences(build_lattice(words, PAUSE))) == sorted(all_sequences(words, PAUSE))
 
 
 @pytest.mark.parametrize("pause", [None, PAUSE])
@@ -117,7 +103,7 @@ def test_a_word_without_pronunciation_is_named(words):
 @given(WORDS, st.lists(st.integers(1, 3), max_size=8))
 def test_the_nearest_pronunciation_is_no_farther_than_any(words, labels):
     found = nearest(words, labels)
-    distances = {sequence: phone_errors(sequence, labels) for sequence in expand(words)}
+    distances = {sequence: phone_errors(sequence, labels) for sequence in all_sequences(words)}
     assert phone_errors(found, labels) == min(distances.values()) and tuple(found) in distances
     if distances[tuple(first_labels(words))] == min(distances.values()):
         assert found == first_labels(words)
@@ -126,7 +112,7 @@ def test_the_nearest_pronunciation_is_no_farther_than_any(words, labels):
 @settings(max_examples=40)
 @given(WORDS, st.data())
 def test_words_are_found_in_a_sequence(words, data):
-    labels = data.draw(st.sampled_from(sorted(set(with_pauses(words[:2])))))
+    labels = data.draw(st.sampled_from(sorted(all_sequences(words[:2], PAUSE))))
     numbers = word_of_each(words[:2], labels, PAUSE)
     assert [number is None for number in numbers] == [label == PAUSE for label in labels]
     for number, word in enumerate(words[:2]):
