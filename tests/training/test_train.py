@@ -674,7 +674,7 @@ def test_an_experiment_is_averaged_and_pooled(trained, data, tmp_path):
     assert summary["run"]["seeds"] == [1, 2] and summary["test.eis_mse"] is None
     page = report.report(tmp_path / "exp", "a test", tmp_path / "RESULTS.md")
     assert page == (tmp_path / "RESULTS.md").read_text()
-    line, other, *_ = (line for line in page.splitlines() if line.startswith("| speecheq"))
+    line, other, *_ = (line for line in page.splitlines() if line.startswith("| speecheq |"))
     assert f"{100 * summary['test.wa']:.2f}" in line and "1 of 4" in line and "n/a" in other
     assert "## casia, speaker: test clips of seqd" in page
     # from the score files alone
