@@ -100,7 +100,8 @@ class FbankSet(FeatureSet):
     """The filter banks of section 3.2, as lhotse features in lilcom archives."""
 
     speech_activity: str = NONE  # one of SPEECH_ACTIVITIES
-    config, suffix = FbankConfig(), ".lca"
+    config = FbankConfig()
+    suffix = ".lca"
 
     def options(self) -> dict[str, Any]:
         options = {"fbank": self.config.to_dict(), "tick_power": TICK_POWER}

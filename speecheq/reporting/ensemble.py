@@ -35,7 +35,8 @@ def _ensemble(experiment: Experiment) -> Experiment | None:
     if len(seeds) == 1 or not complete:
         return None
     found = pooled([_average(members) for members in complete])
-    found.summary["run"].update(seeds=seeds, ensemble=seeds, system=experiment.run["system"] + SUFFIX)
+    revisions = {key: experiment.run[key] for key in ("trained_at_git", "scored_at_git")}
+    found.summary["run"].update(revisions, seeds=seeds, ensemble=seeds, system=experiment.run["system"] + SUFFIX)
     return found
 
 
@@ -49,8 +50,8 @@ def _average(members: Sequence[ScoredFold]) -> ScoredFold:
         metrics.update({f"{name}.{key}": value for key, value in scores_of(sets[name], members, name).items()})
     run = dict(members[0].run)
     run["train_seconds"] = sum(fold.run["train_seconds"] for fold in members)
-    if run.get("parameters"):
-        run["parameters"] = sum(fold.run["parameters"] for fold in members)
+    sizes = [fold.run.get("parameters") for fold in members]  # earlier scores have none
+    run["parameters"] = sum(sizes) if all(sizes) else None
     return ScoredFold(members[0].folder, {**metrics, "run": run}, sets)
 
 

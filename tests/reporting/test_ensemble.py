@@ -67,6 +67,13 @@ def test_its_size_and_time_are_those_of_all_its_models(tmp_path):
     assert (run["parameters"], run["train_seconds"] / run["trainings"]) == (300, 3.0)
 
 
+def test_it_names_the_revisions_of_all_its_models(tmp_path):
+    experiment = make(tmp_path, seeds=(1, 2))
+    rewrite(experiment / "fold1/seed2", trained_at_git="def")  # made before scores had a number of parameters
+    (found,) = ensembles([summarised(experiment)])
+    assert found.run["trained_at_git"] == ["abc", "def"] and found.run["parameters"] is None
+
+
 def test_the_page_has_a_row_of_it_and_no_test(tmp_path, no_pictures):
     make(tmp_path, seeds=(1, 2))
     make(tmp_path, "wo_mtl", 0.3, seeds=(1, 2), set=[])
