@@ -3,14 +3,16 @@
     python benchmarks/unseen_corpus.py CASIA_FOLDER [--model MODEL] [--every 1] [--threads 1]
 
 The four emotions that most corpora share, anger, joy, neutral and sadness, of CASIA (SPEAKER/EMOTION/NUMBER.wav): UA of
-the most probable of these four, chance is 25 %. Prints Markdown tables: each clip by itself and by speaker (predict
---speaker-from), by emotion and by speaker; then each clip by itself at other levels, in noise, through a telephone, as
-MP3 and cut short. Changes are drawn from fixed seeds.
+the most probable of these four, chance is 25 %. Prints a section for a model card (speecheq package --measured): each
+clip by itself and by speaker (predict --speaker-from), by emotion, gender and speaker, with confusions and calibration;
+then each clip by itself at other levels, in noise, through a telephone, as MP3, cut short and joined to longer ones.
+Changes are drawn from fixed seeds.
 """
 
 import argparse
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import av
@@ -19,11 +21,14 @@ import soundfile
 import torch
 from scipy.signal import butter, resample_poly, sosfilt
 
+from speecheq.common.markdown import markdown_table
 from speecheq.common.progress import progress
+from speecheq.evaluation.metrics import calibration, calibration_error
 from speecheq.inference.predictor import Prediction, Predictor
 
 EMOTIONS = {"angry": "anger", "happy": "joy", "neutral": "neutral", "sad": "sadness"}
 NAMES = list(EMOTIONS.values())
+GENDERS = {"women": ["liuchanhg", "zhaoquanyin"], "men": ["ZhaoZuoxiang", "wangzhe"]}
 RATE = 16000
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -77,17 +82,98 @@ CONDITIONS: dict[str, Change] = {
 }
 
 
-def recalls(gold: Sequence[str], predictions: Sequence[Prediction]) -> dict[str, float]:
-    """The recall of each emotion in %; what got no class counts as wrong."""
-    found = [max(NAMES, key=p.posterior.__getitem__) if p.posterior else "" for p in predictions]
-    hits = {name: [a == b for a, b in zip(gold, found) if a == name] for name in NAMES}
-    return {name: 100 * float(np.mean(values)) for name, values in hits.items() if values}
+def restricted(predictions: Sequence[Prediction]) -> np.ndarray:
+    """The posteriors (N, 4) of NAMES alone; zero for what got no class."""
+    found = np.array(
+        [[p.posterior[name] for name in NAMES] if p.posterior else [0.0] * len(NAMES) for p in predictions]
+    )
+    return found / np.maximum(found.sum(axis=1, keepdims=True), 1e-12)
 
 
-def row(name: str, gold: Sequence[str], predictions: Sequence[Prediction]) -> str:
-    values = recalls(gold, predictions)
-    cells = [f"{np.mean(list(values.values())):.1f}", *(f"{values[emotion]:.1f}" for emotion in NAMES)]
-    return f"| {name} | {' | '.join(cells)} | {sum(not p.posterior for p in predictions)} |"
+def chosen(posteriors: np.ndarray) -> np.ndarray:
+    """The number (N,) of the most probable class; -1 for what got none, which counts as wrong."""
+    return np.where(posteriors.any(axis=1), posteriors.argmax(axis=1), -1)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print("\n" + markdown_table(columns, rows), end="", flush=True)
+
+
+def row(name: str, gold: np.ndarray, posteriors: np.ndarray) -> list[str]:
+    """Name, clips, UA, the recall of each emotion in %, and how many clips got no class."""
+    hits = chosen(posteriors) == gold
+    recalls = {number: 100 * hits[gold == number].mean() for number in set(gold.tolist())}
+    cells = [f"{recalls[number]:.1f}" if number in recalls else "n/a" for number in range(len(NAMES))]
+    ua = f"{np.mean(list(recalls.values())):.1f}"
+    return [name, str(len(gold)), ua, *cells, str((chosen(posteriors) < 0).sum())]
+
+
+def joined(clips: Sequence[np.ndarray], seconds: float) -> Iterator[np.ndarray]:
+    """Recordings of that length, each of clips one after the other; what is left over is shorter and left out."""
+    samples = np.concatenate([*clips])
+    size = round(seconds * RATE)
+    return (samples[start : start + size] for start in range(0, len(samples) - size + 1, size))
+
+
+def read_clip(file: Path) -> np.ndarray:
+    clip, rate = soundfile.read(file)
+    assert rate == RATE, file
+    return clip
+
+
+def print_clean(gold: np.ndarray, speakers: np.ndarray, found: Mapping[str, np.ndarray]) -> None:
+    """Scores by gender and speaker, confusions and calibration; ``found`` has posteriors by the name of the way."""
+    rows = [row(way, gold, posteriors) for way, posteriors in found.items()]
+    groups = {**GENDERS, **{name: [name] for name in sorted(set(speakers))}}
+    for group, members in groups.items():
+        inside = np.isin(speakers, members)
+        rows += [row(f"{group}, {way}", gold[inside], values[inside]) for way, values in found.items() if inside.any()]
+    table(("clips of", "clips", "UA %", *NAMES, "without an answer"), rows)
+
+    print("\nWhat it confuses: the classes (columns) that the clips of each emotion get, in %.")
+    rows = []
+    for way, posteriors in found.items():
+        for number, name in enumerate(NAMES):
+            got = chosen(posteriors)[gold == number]
+            rows.append([f"{name}, {way}", *(f"{100 * np.mean(got == other):.1f}" for other in range(len(NAMES)))])
+    table(("clips of", *NAMES), rows)
+
+    errors = ", ".join(
+        f"{100 * (calibration_error(gold.tolist(), posteriors.tolist()) or 0):.1f} % {way}"
+        for way, posteriors in found.items()
+    )
+    print(f"\nCalibration of the posteriors among these four classes: ECE {errors}.")
+    rows = []
+    for way, posteriors in found.items():
+        bins = calibration(gold.tolist(), posteriors.tolist())
+        for number in np.flatnonzero(bins.clips):
+            ends = [f"{100 * end / len(bins.clips):.0f}" for end in (number, number + 1)]
+            right, mean = (f"{100 * values[number]:.1f}" for values in (bins.accuracy, bins.confidence))
+            rows.append([way, " to ".join(ends), str(bins.clips[number]), mean, right])
+    table(("way", "posterior %", "clips", "mean posterior %", "accuracy %"), rows)
+
+
+def print_changed(predictor: Predictor, clips: Sequence[np.ndarray], gold: np.ndarray, speakers: np.ndarray) -> None:
+    """Each clip by itself under each condition, and clips of an emotion and speaker one after the other."""
+
+    def predict(name: str, changed: Iterable[np.ndarray], total: int) -> np.ndarray:
+        shown = progress(changed, name, total, "clips")
+        return restricted([predictor(clip.astype(np.float32), RATE)[0] for clip in shown])
+
+    rows = []
+    for name, change in CONDITIONS.items():
+        random = np.random.default_rng(0)
+        rows.append(row(name, gold, predict(name, (change(clip, random) for clip in clips), len(clips))))
+    for seconds in (5.0, 10.0):
+        long, classes = [], []
+        for speaker, number in product(sorted(set(speakers)), range(len(NAMES))):
+            own = [clip for clip, *key in zip(clips, speakers, gold) if key == [speaker, number]]
+            long += (found := list(joined(own, seconds)))
+            classes += [number] * len(found)
+        name = f"clips joined to {seconds:g} s"
+        if long:
+            rows.append(row(name, np.array(classes), predict(name, long, len(long))))
+    table(("recordings", "clips", "UA %", *NAMES, "without an answer"), rows)
 
 
 def main() -> None:
@@ -101,27 +187,20 @@ def main() -> None:
     files = [file for file in sorted(given.corpus.rglob("*.wav")) if file.parent.name in EMOTIONS][:: given.every]
     if not files:
         parser.error(f"{given.corpus}: holds no SPEAKER/EMOTION/*.wav of {', '.join(EMOTIONS)}")
-    gold = [EMOTIONS[file.parent.name] for file in files]
-    speakers = [file.parent.parent.name for file in files]
+    gold = np.array([NAMES.index(EMOTIONS[file.parent.name]) for file in files])
+    speakers = np.array([file.parent.parent.name for file in files])
     predictor = Predictor(given.model, "cpu")
 
-    print(f"| {len(files)} clips | UA % | {' | '.join(NAMES)} | without an answer |")
-    print("| --- " * (3 + len(NAMES)) + "|")
-    plain, by_speaker = predictor.predict(files), predictor.predict(files, speakers)
-    print(row("each clip by itself", gold, plain))
-    print(row("by speaker", gold, by_speaker))
-    for speaker in sorted(set(speakers)):
-        chosen = [number for number, name in enumerate(speakers) if name == speaker]
-        for name, found in (("by itself", plain), ("by speaker", by_speaker)):
-            print(row(f"{speaker}, {name}", [gold[n] for n in chosen], [found[n] for n in chosen]))
-    for name, change in CONDITIONS.items():
-        random = np.random.default_rng(0)
-        found = []
-        for file in progress(files, name, len(files), "clips"):
-            clip, rate = soundfile.read(file)
-            assert rate == RATE, file
-            found.append(predictor(change(clip, random).astype(np.float32), RATE)[0])
-        print(row(name, gold, found), flush=True)
+    print("## Scores on a corpus and a language that are not in its training data\n")
+    print(
+        f"CASIA (Mandarin, acted): {len(files)} clips of {', '.join(NAMES)} of {len(set(speakers))} speakers, each by "
+        "itself and by speaker (`--speaker-from folder`). The most probable of these four classes counts, so chance is "
+        f"{100 / len(NAMES):.0f} %."
+    )
+    plain, by_speaker = predictor.predict(files), predictor.predict(files, speakers.tolist())
+    print_clean(gold, speakers, {"by itself": restricted(plain), "by speaker": restricted(by_speaker)})
+    print("\nOther recordings, each by itself: the same clips changed, cut, and joined to longer ones.")
+    print_changed(predictor, [read_clip(file) for file in files], gold, speakers)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def _listen(options: Namespace) -> None:
 def _package(options: Namespace) -> None:
     from speecheq.inference.model_folder import write
 
-    write(options.experiment, options.out, options.name, options.licence, options.scores_of)
+    write(options.experiment, options.out, options.name, options.licence, options.scores_of, options.measured)
 
 
 def _export_model(options: Namespace) -> None:
@@ -76,6 +76,7 @@ def add_commands(commands: Commands) -> None:
         help="of a model that was trained on all clips (protocol all): the folder of the folds of the same system, "
         "such as exp/SYSTEM/TARGET.speaker, whose scores the card shows",
     )
+    add("--measured", type=Path, metavar="FILE", help="Markdown of what else was measured, which the card shows too")
 
     add = add_command(
         commands, "export-model", _export_model, "Write a trained model as ONNX or for torch.export."

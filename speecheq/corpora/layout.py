@@ -147,8 +147,11 @@ def iter_clips(folder: Path, suffix: str = ".wav") -> Iterator[Path]:
     )
 
 
-def _decode_lines(path: Path, encodings: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Number and text of every line, in the first of ``encodings`` that fits the whole file."""
+def decode_lines(path: Path, encodings: Sequence[str] = ("utf-8",)) -> Iterator[tuple[int, str]]:
+    """Number and text of every line, in the first of ``encodings`` that fits the whole file.
+
+    Raises InputError where none fits: it names the first line that the last one cannot decode.
+    """
     content = path.read_bytes()
     has_bom = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     order = "" if has_bom or "utf-16" not in encodings else _byte_order(content[:64])
@@ -197,7 +200,7 @@ def read_lines(path: Path, encodings: Sequence[str] = ("utf-8",)) -> Iterator[tu
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
-    for number, text in _decode_lines(path, encodings):
+    for number, text in decode_lines(path, encodings):
         text = text.rstrip("\r")
         if text.strip():
             yield f"{path}, line {number}", text

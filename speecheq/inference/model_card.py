@@ -70,17 +70,17 @@ def model_card(
     name: str,
     licence: str,
     config: Config,
-    parameters: int,
-    encoder_parameters: int = 0,
+    parameters: tuple[int, int],
     scores_of: Path | None = None,
     trained_range: str = "",
+    measured: str = "",
 ) -> str:
     """The card in Markdown with the header that the hub reads.
 
-    ``parameters`` is their number, without those of the encoder's layers in use. A model that was trained on all clips
-    (protocol ``all``) has the scores of ``scores_of``, the folder of the same system's folds. ``trained_range`` is the
-    range of the training clips in words. Raises InputError if ``experiment`` was not trained and scored, or
-    ``scores_of`` is of another system.
+    ``parameters`` are the numbers of the network's and of the encoder's layers in use. A model that was trained on all
+    clips (protocol ``all``) has the scores of ``scores_of``, the folder of the same system's folds. ``trained_range``
+    is the range of the training clips in words; ``measured``, sections in Markdown, goes into the card as it is. Raises
+    InputError if ``experiment`` was not trained and scored, or ``scores_of`` is of another system.
     """
     require(experiment, "train")
     run = read_json(experiment / "run.json")
@@ -103,14 +103,15 @@ def model_card(
         cards=cards,
         config=config,
         encoder=_encoder_name(config),
-        encoder_parameters=encoder_parameters,
+        encoder_parameters=parameters[1],
         features=_features(config),
         data=_data_table(run["msud"], cards, config),
         header=_header(licence, cards),
         licence=licence,
+        measured=measured.strip(),
         metrics=metrics,
         name=name,
-        parameters=parameters,
+        parameters=parameters[0],
         predicted=_predicted(config),
         protocol=protocol,
         protocol_in_words=next((text for name, text in PROTOCOLS.items() if kind.startswith(name)), "published folds"),

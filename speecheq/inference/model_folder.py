@@ -18,6 +18,7 @@ from speecheq.common.hub import fetch_model
 from speecheq.common.log import log
 from speecheq.config import layers as configuration
 from speecheq.config.schema import Config
+from speecheq.corpora.layout import decode_lines
 from speecheq.dataset.model_inputs import encoder_of, waveform_extractor
 from speecheq.dataset.protocols import ALL
 from speecheq.evaluation.calibration import DevCalibration
@@ -42,12 +43,20 @@ from speecheq.models.folder import (
 CALIBRATION = "calibration"  # beside LABEL_TABLES; older folders have none
 
 
-def write(experiment: Path, folder: Path, name: str = "", licence: str = "", scores_of: Path | None = None) -> None:
+def write(
+    experiment: Path,
+    folder: Path,
+    name: str = "",
+    licence: str = "",
+    scores_of: Path | None = None,
+    measured: Path | None = None,
+) -> None:
     """Write the best model of a trained and scored ``experiment`` (exp/.../fold<k>/seed<s>) as a model folder.
 
     ``name`` is the title of the card (default: the folder's name), ``licence`` that of the weights. ``scores_of`` is
-    the experiment whose folds have scored a model that was trained on all clips (see ``model_card``). Raises InputError
-    where stage 4 or 5 has not run, or the pretrained encoder that the model stands on is gone.
+    the experiment whose folds have scored a model that was trained on all clips (see ``model_card``), ``measured`` a
+    Markdown file for the card. Raises InputError where stage 4 or 5 has not run, or the pretrained encoder that the
+    model stands on is gone.
     """
     from safetensors.torch import save
 
@@ -59,9 +68,10 @@ def write(experiment: Path, folder: Path, name: str = "", licence: str = "", sco
     model, config = checkpoint.restore(content, str(experiment / "best.pt"))
     encoder = encoder_of(waveform_extractor(config, model.trained_encoder))
     size, encoder_size = (0 if part is None else sum(p.numel() for p in part.parameters()) for part in (model, encoder))
+    further = "" if measured is None else "\n".join(line.rstrip("\r") for _, line in decode_lines(measured))
     title = name or folder.resolve().name
     trained_range = TrainedRange.from_dict(content.get(RANGE)).in_words
-    card = model_card(experiment, title, licence, config, size, encoder_size, scores_of, trained_range)
+    card = model_card(experiment, title, licence, config, (size, encoder_size), scores_of, trained_range, further)
     tables = {"format": FORMAT, **{table: content[table] for table in LABEL_TABLES}}
     own = DevCalibration.from_dict(content.get(CALIBRATION))
     if scores_of is not None and read_json(experiment / "run.json")["msud"]["protocol"] == ALL:

@@ -53,6 +53,18 @@ def test_the_card_says_what_went_in_and_what_came_out(experiment, folder):
     assert "No training clip is of trust, anticipation, disgust" in card
 
 
+def test_the_card_has_what_its_maker_measured(experiment, tmp_path):
+    measured = tmp_path / "measured.md"
+    measured.write_bytes("\ufeff## In a café\r\n\r\n| UA |\r\n| --- |\r\n| 0.5 |\r\n".encode())
+    model_folder.write(experiment, tmp_path / "out", measured=measured)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "\n\n## In a café\n\n| UA |\n| --- |\n| 0.5 |\n\n## Licences\n" in card
+    measured.write_bytes("fine\nIn a café\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"measured.md, line 2: is not UTF-8"):
+        model_folder.write(experiment, tmp_path / "out", measured=measured)
+    assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8") == card
+
+
 @pytest.mark.parametrize("kind", MODEL_KINDS)
 def test_the_card_of_every_kind_and_of_one_task(experiment, monkeypatch, kind):
     sounds = {"unlabelled": {"files": 12, "hours": 1.5}}
@@ -60,7 +72,7 @@ def test_the_card_of_every_kind_and_of_one_task(experiment, monkeypatch, kind):
     monkeypatch.setattr("speecheq.inference.model_card.read_json", lambda path: {**read_json(path), "sounds": sounds})
     _, config = checkpoint.restore(checkpoint.read(experiment / "best.pt"), "it")
     config.model.kind, config.loss.alpha, config.loss.beta, config.loss.eta = kind, 0.0, 0.0, 0.0
-    card = model_card(experiment, "tiny", "", config, 1_230_000, trained_range="speech of 1.0 to 5.0 s")
+    card = model_card(experiment, "tiny", "", config, (1_230_000, 0), trained_range="speech of 1.0 to 5.0 s")
     assert "Range of its training clips (99 % of them): speech of 1.0 to 5.0 s." in card
     assert "1.23 M parameters, that predicts the emotion category (ESC) from speech." in card
     assert "It was not trained on intensity (EIS)" in card and "EIS label" not in card
