@@ -79,8 +79,8 @@ SLOW_FIXTURES = {"browser", "samples"}
 # Exceptions that run the package from end to end in one process.
 FAST = ("egs/test_keys.py::test_what_the_flat_package_left_is_still_done",)
 # Tests of shell code and of pages, and of recipes, clusters and faults from outside. The package code that they run is
-# tested by others on both stacks.
-ONE_STACK = ("docs/", "egs/", "faults/", "utils/")
+# tested by others on both stacks, and so are the first minutes of the hour.
+ONE_STACK = ("docs/", "egs/", "faults/", "utils/", "inference/test_live.py::test_so_it_is_for_an_hour")
 
 # Modules that take longest, in that order. They start before all others (make test: --no-loadscope-reorder), so that no
 # process runs one of them when the others have nothing left to do.

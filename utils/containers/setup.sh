@@ -20,10 +20,13 @@ options=(stack venv torch extras k2)
 [[ -n $venv ]] || die "--venv needs the name of a folder."
 
 packages=(ca-certificates git python3 python3-venv)
-if ! dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then
-  as=()
-  ((EUID == 0)) || as=(sudo -n)
-  "${as[@]}" apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive "${as[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}"
-fi
+{
+  flock 9  # two of these at once, as in CI: apt does not wait for another apt
+  if ! dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then
+    as=()
+    ((EUID == 0)) || as=(sudo -n)
+    "${as[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${as[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}"
+  fi
+} 9<"${BASH_SOURCE[0]}"
 "$root/utils/install.sh" --stack "$stack" --venv "$venv" --torch "$torch" --extras "$extras" --k2 "$k2"
