@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from speecheq.config.schema import FBANK, Config
 from speecheq.dataset.model_inputs import encoder_of
 from speecheq.features.encoder_states import encoder_settings
 from speecheq.features.encoders import Encoder, load_encoder
+from speecheq.inference.long_clips import divide
 from speecheq.inference.predictor import Predictor
 from speecheq.inference.recordings import AudioClip, Segment, Waveform
 from speecheq.inference.sources import as_segments, raise_error
@@ -101,7 +102,10 @@ class Embedder(Predictor):
         moments = None
         if self.layer is None:
             segments, moments = self._with_moments(segments, speaker_of)
-        found = (each for read in self._read(segments, on_error) for each in self._embed(read, moments))
+        groups: Iterable[list[tuple[AudioClip, Waveform]]] = self._read(segments, on_error)
+        if self.level == UTTERANCE:  # in which long clips are parts, as in predictions
+            groups = (list(chain.from_iterable(divide(group, self.longest))) for group in groups)
+        found = (each for group in groups for each in self._embed(group, moments))
         if self.level != UTTERANCE:
             yield from found
             return
@@ -170,5 +174,5 @@ def _mean(parts: Sequence[Embedding]) -> Embedding:
     if given:
         weights = [part.end - part.start for part in given]
         values = np.average([part.values for part in given], axis=0, weights=weights).astype(np.float32)
-    notes = "" if given else first.note
+    notes = first.note if not given or len({part.note for part in parts}) == 1 else ""
     return replace(first, end=last.end, values=values, note=notes, windowed=False)

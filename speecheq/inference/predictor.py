@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from speecheq.dataset.phones.phone_table import PhoneTable
 from speecheq.features.clip_statistics import clip_statistics
 from speecheq.features.speech_activity import NONE, amplify_quiet
 from speecheq.features.waveform_batch import SAMPLING_RATE
+from speecheq.inference.long_clips import divide, longest_clip
 from speecheq.inference.parts import MIX, Channels
 from speecheq.inference.prediction import UNSURE, Prediction
 from speecheq.inference.recordings import (
@@ -41,7 +42,7 @@ from speecheq.inference.sources import (
 )
 from speecheq.inference.speakers import SpeakerMoments, SpeakerOf, each_alone, of_known_speaker
 from speecheq.inference.trained_model import TrainedModel, load_trained_model
-from speecheq.inference.whole_recording import joined, wholes_of
+from speecheq.inference.whole_recording import as_listed, joined, wholes_of
 from speecheq.inference.windows import SPEECH, Windows
 
 # Clips of a mini-batch by default; larger ones make a CPU slower.
@@ -98,6 +99,7 @@ class Predictor:
             )
         self.by_speaker = self.model.cmvn == "speaker"
         self.amplifies = self.speech_activity != NONE and self.model.cmvn == "utterance"
+        self.longest = longest_clip(self.model)
         for task, requested, trained in (
             ("gender", gender, self.labels.genders),
             ("phones", phones, self.labels.phones),
@@ -224,7 +226,7 @@ class Predictor:
         for segment, group in groupby(found, key=lambda pair: pair[0]):
             predictions = (prediction for _, prediction in group)
             if segment.listed:
-                yield _as_listed(segment, joined(list(predictions), self.name_of))
+                yield as_listed(segment, joined(list(predictions), self.name_of))
             else:
                 yield from predictions
 
@@ -296,7 +298,12 @@ class Predictor:
     def predict_clips(
         self, clips: Sequence[tuple[AudioClip, Waveform]], moments: SpeakerMoments | None = None
     ) -> Iterator[Prediction]:
-        """Predict in mini-batches of clips of similar length; yield in the order of ``clips``."""
+        """Predict in mini-batches of clips of similar length; yield in the order of ``clips``.
+
+        Clips longer than those of the training are predicted in parts (see ``long_clips``).
+        """
+        divided = divide(clips, self.longest)
+        clips = list(chain.from_iterable(divided))
         predictions = [
             Prediction(
                 clip.segment.name,
@@ -313,7 +320,9 @@ class Predictor:
         ]
         for batch in self._batches(clips):
             self._fill_in([clips[place] for place in batch], [predictions[place] for place in batch], moments)
-        yield from predictions
+        answers = iter(predictions)
+        for parts in divided:
+            yield joined(list(islice(answers, len(parts))), self.name_of)
 
     def _batches(self, clips: Sequence[tuple[AudioClip, Waveform]]) -> Iterator[list[int]]:
         """The places in ``clips`` of each mini-batch, without those that get no class."""
@@ -346,7 +355,8 @@ class Predictor:
     ) -> SpeakerMoments:
         """The mean and deviation of each speaker over all of ``groups``, added to ``moments`` if they are given."""
         moments = moments or SpeakerMoments(speaker_of, None if self.by_speaker else self.model.moments)
-        for clips in groups:
+        for group in groups:
+            clips = list(chain.from_iterable(divide(group, self.longest)))
             for places in self._batches(clips):
                 batch = [clips[place] for place in places]
                 moments.add([clip.segment for clip, _ in batch], *self._features(batch))
@@ -383,13 +393,6 @@ class Predictor:
     def _note_range(self, prediction: Prediction, waveform: Waveform, embedding: np.ndarray | None) -> None:
         """Note what of a clip is outside of what the model was trained on."""
         if self.labels.trained_range.clips:
-            seconds = prediction.end - prediction.start if prediction.speech is None else prediction.speech
+            seconds = len(waveform.samples) / SAMPLING_RATE if prediction.speech is None else prediction.speech
             note = self.labels.trained_range.note(clip_statistics(waveform.samples, seconds), embedding)
             prediction.note = "; ".join(filter(None, (prediction.note, note)))
-
-
-def _as_listed(segment: Segment, prediction: Prediction) -> Prediction:
-    """The prediction for a segment that a file lists, with the times that it has there."""
-    assert segment.end is not None
-    prediction.start, prediction.end, prediction.windowed = segment.start, segment.end, True
-    return prediction

@@ -1,9 +1,11 @@
 """The answer for a whole recording, from those for its segments, and the answer for a segment, from its parts."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from speecheq.inference.prediction import Peak, Prediction, WholeRecording
+from speecheq.inference.recordings import Segment
 
 # The class and the SEQM name of a posterior and an EIS.
 Namer = Callable[[dict[str, float], float | None], tuple[str, str | None]]
@@ -129,5 +131,18 @@ def joined(parts: Sequence[Prediction], name_of: Namer) -> Prediction:
     if first.phones is not None:
         first.phones = [phone for part in answered for phone in part.phones or []]
     notes = [note for part in answered for note in part.note.split("; ") if note]
-    first.note = "; ".join(dict.fromkeys(notes))
+    # of notes that differ in their numbers alone, the first
+    first.note = "; ".join(note for place, note in enumerate(notes) if _kind(note) not in map(_kind, notes[:place]))
     return first
+
+
+def _kind(note: str) -> str:
+    """A note without its numbers."""
+    return re.sub(r"-?[0-9.]+", "", note)
+
+
+def as_listed(segment: Segment, prediction: Prediction) -> Prediction:
+    """The prediction for a segment that a file lists, with the times that it has there."""
+    assert segment.end is not None
+    prediction.start, prediction.end, prediction.windowed = segment.start, segment.end, True
+    return prediction
