@@ -24,7 +24,6 @@ PAGES = {
     "egs/mandarin/results_known_speakers.md": "results/mandarin_known_speakers.md",
     "egs/iemocap/results_mtl.md": "results/iemocap_mtl.md",
     "egs/iemocap/results_cited.md": "results/iemocap_cited.md",
-    "egs/iemocap/results_ensembles.md": "results/iemocap_ensembles.md",
     "egs/iemocap/results_backbone.md": "results/iemocap_backbone.md",
     "egs/mandarin/results_from_scratch.md": "results/mandarin_from_scratch.md",
     "egs/iemocap/results_from_scratch.md": "results/iemocap_from_scratch.md",
