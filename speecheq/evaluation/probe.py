@@ -8,9 +8,11 @@ dev part is held out. The SVM of the chosen layer is then trained on training an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.svm import SVC
 
 from speecheq.common.errors import InputError
@@ -20,6 +22,9 @@ from speecheq.evaluation.metrics import unweighted_accuracy
 # In place of a kernel: no SVM, but the most frequent class of the training clips, which any system should beat.
 MAJORITY = "majority"
 SPEAKER_GROUPS = 5  # at most
+# Of at most so many clips the kernel is computed at once, which takes seconds where libsvm takes minutes (for vectors
+# of thousands of values). With more clips it would take more than 1 GB.
+KERNEL_CLIPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,12 @@ def standardise_by_speaker(clips: ProbeClips) -> ProbeClips:
     return ProbeClips(vectors, clips.classes, clips.speakers)
 
 
+def _kernel(name: str, training: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """The kernel between vectors (clips, D) and those of the training: (clips, training clips); gamma is 1 / D var."""
+    gamma = 1 / (training.shape[1] * training.var() or 1.0)
+    return pairwise_kernels(vectors, training, name, filter_params=True, gamma=gamma)
+
+
 class _Probe:
     """The SVM of one layer, or the shares of the classes."""
 
@@ -97,10 +108,14 @@ class _Probe:
         if self.shares is not None:
             return
         self.statistics = None if settings.by_speaker else _mean_and_deviation(vectors)
-        self.svm = SVC(kernel=settings.kernel, C=settings.c).fit(self._standardised(vectors), classes)
+        vectors = self._standardised(vectors)
+        self.kernel = partial(_kernel, settings.kernel, vectors) if len(vectors) <= KERNEL_CLIPS else None
+        self.svm = SVC(kernel="precomputed" if self.kernel else settings.kernel, C=settings.c)
+        self.svm.fit(self.kernel(vectors) if self.kernel else vectors, classes)
 
     def _standardised(self, vectors: np.ndarray) -> np.ndarray:
         """Vectors by speaker are already."""
+        vectors = vectors.astype(np.float64)
         if self.statistics is None:
             return vectors
         mean, deviation = self.statistics
@@ -114,7 +129,8 @@ class _Probe:
         """
         if self.shares is not None:
             return np.tile(np.pad(self.shares, (0, number - len(self.shares))), (len(vectors), 1))
-        values = self.svm.decision_function(self._standardised(vectors))
+        vectors = self._standardised(vectors)
+        values = self.svm.decision_function(self.kernel(vectors) if self.kernel else vectors)
         if values.ndim == 1:  # two classes: the value of the second against the first
             values = np.stack([np.zeros_like(values), values], 1)
         exponentials = np.exp(values - values.max(1, keepdims=True))

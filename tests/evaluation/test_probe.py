@@ -77,7 +77,10 @@ def test_a_fold_without_a_dev_part_leaves_out_speakers():
         probe(clips([0], [STRONG]), nothing, clips([1], [STRONG]), CLASSES, unseen_speakers=True)
 
 
-def test_the_svm_is_the_one_of_scikit_learn_on_standardised_vectors():
+@pytest.mark.parametrize("at_once", [0, 10_000])
+def test_the_svm_is_the_one_of_scikit_learn_on_standardised_vectors(at_once, monkeypatch):
+    """Also of more clips than the kernel is computed of at once."""
+    monkeypatch.setattr("speecheq.evaluation.probe.KERNEL_CLIPS", at_once)
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
