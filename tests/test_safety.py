@@ -19,6 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lhotse import CutSet, Features, MonoCut
+from tar_filters import needs_tar_filters
 
 from speecheq.common.command_line import exit_status
 from speecheq.common.errors import InputError
@@ -368,6 +369,7 @@ BAD_MEMBERS = {
 }
 
 
+@needs_tar_filters
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("kind", BAD_MEMBERS)
 def test_a_tar_that_reaches_outside_is_refused(tmp_path, monkeypatch, kind, nested):
@@ -395,6 +397,7 @@ def test_a_tar_that_reaches_outside_is_refused(tmp_path, monkeypatch, kind, nest
     )
 
 
+@needs_tar_filters
 def test_absolute_names_in_a_tar_are_taken_for_relative_ones(tmp_path, monkeypatch):
     outside = tmp_path / "outside"
     content = tar_of(member(f"{outside}/harm"))
