@@ -187,6 +187,15 @@ def test_an_archive_with_another_checksum_is_not_unpacked(server, tmp_path, name
     assert names(tmp_path / name) == ["download.json"]
 
 
+def test_a_python_that_cannot_unpack_tars_safely_unpacks_none(server, tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    data, resource = aishell()
+    card = served(server, find_card("aishell"), {"data_aishell.tgz": data, "resource_aishell.tgz": resource}, "/33")
+    said = refusal(lambda: download(card, tmp_path, base_url=server.url))
+    assert "this Python lets an archive write to any place" in said and "unpack the archives by hand" in said
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".wav"]
+
+
 @needs_tar_filters
 def test_a_tar_that_is_none_is_one_sentence(server, tmp_path):
     card = served(server, find_card("aishell"), {"data_aishell.tgz": b"no archive"}, "/33")
