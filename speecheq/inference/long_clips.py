@@ -1,7 +1,7 @@
 """Clips that are longer than those that a model was trained on: predicted in parts, whose answers are joined.
 
-The states of a pretrained encoder change with the length of a clip. Where a model on them has learned from clips of two
-to four seconds, it takes most clips of ten seconds for sad ones (docs/encoder_results.md).
+The states of a pretrained encoder change with the length of a clip. A model on them that has learned from clips of two
+to four seconds is often wrong on clips of ten seconds (docs/encoder_results.md).
 """
 
 from collections.abc import Iterable
